@@ -1,0 +1,296 @@
+//! Carrying a plan out: bytes from the master, in durable order into the slave.
+//!
+//! The order within a batch and within a full copy is argued where it is kept,
+//! in [`slave::append`](crate::slave::append) and
+//! [`slave::replace`](crate::slave::replace). Here the master's pieces are led
+//! there, and compared with the master once more before they become visible.
+
+use std::fs::File;
+use std::ops::Range;
+
+use crate::digest::Digest;
+use crate::filestorage::record::STATUS_OFFSET;
+use crate::filestorage::{MAGIC_LEN, Magic, Tid};
+use crate::monitor::Monitor;
+use crate::outcome::Copied;
+use crate::plan::{Deed, Old, Plan, Policy, Tail};
+use crate::slave::append::Append;
+use crate::slave::replace::{Replacement, set_aside};
+use crate::slave::sidecar::{Left, Mark, Sidecar};
+use crate::slave::step::Slave;
+use crate::source::path::read_fully;
+use crate::source::{Feed, Master};
+use crate::stop::{MasterDamage, Stop};
+use crate::survey::Survey;
+
+/// How much of the end of a batch or a copy is compared with the master again,
+/// in bytes. Only what the master wrote while it was read can differ.
+const CONFIRM_LEN: u64 = 16 * 1024 * 1024;
+
+/// Sizes that trade memory and latency for throughput.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// How many bytes are read at once, and written in a step; at least a
+    /// transaction header's.
+    pub chunk_len: usize,
+    /// After how many bytes a batch is finished at the next boundary.
+    pub batch_len: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            chunk_len: 2 * 1024 * 1024,
+            batch_len: 128 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a plan is carried out with.
+#[derive(Debug)]
+pub struct Apply<'a> {
+    /// The slave.
+    pub slave: &'a Slave,
+    /// The master.
+    pub master: &'a Master,
+    /// What was wanted.
+    pub policy: Policy,
+    /// Sizes.
+    pub tuning: Tuning,
+}
+
+impl Apply<'_> {
+    /// Carries out `plan`, made from `survey`. What was copied is kept in
+    /// `copied`, also where the rest fails.
+    pub fn carry_out(
+        &self,
+        plan: &Plan,
+        survey: &Survey,
+        sidecar: &mut Sidecar,
+        copied: &mut Copied,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        match plan.deed {
+            Deed::Nothing => self.vouch(survey, sidecar),
+            Deed::Append {
+                from,
+                last_tid,
+                trim,
+            } => self.append(survey, (from, last_tid, trim), sidecar, copied, monitor),
+            Deed::FullCopy { old, must_hold } => {
+                self.full_copy(survey, (old, must_hold), sidecar, copied, monitor)
+            }
+        }
+    }
+
+    /// Reads what carrying out `plan` would read, checks it, and writes
+    /// nothing.
+    pub fn rehearse(
+        &self,
+        plan: &Plan,
+        survey: &Survey,
+        copied: &mut Copied,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let (from, last_tid, old) = match plan.deed {
+            Deed::Nothing => return Ok(()),
+            Deed::Append { from, last_tid, .. } => (from, last_tid, None),
+            Deed::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
+        };
+        let mut feed = self.feed(survey, from, last_tid);
+        while feed.next(false)?.is_some() {
+            monitor.progress("reading", feed.position(), feed.size());
+        }
+        if let Some(damage) = feed.damage()
+            && old.is_some_and(|old| !self.may_replace(old))
+        {
+            return Err(self.damaged(damage));
+        }
+        let start = if old.is_some() { 0 } else { from };
+        note(copied, &feed, start);
+        feed.damage().map_or(Ok(()), |damage| Err(self.damaged(damage)))
+    }
+
+    /// Nothing to copy, but the slave was found to be the master's prefix: the
+    /// sidecar may say so.
+    fn vouch(&self, survey: &Survey, sidecar: &mut Sidecar) -> Result<(), Stop> {
+        let (Some(position), Some(file)) = (survey.position, survey.slave_file()) else {
+            return Ok(());
+        };
+        let known = sidecar.left.as_ref().is_some_and(|left| {
+            left.slave.position == position && left.master == survey.sight.identity
+        });
+        if known {
+            return Ok(());
+        }
+        self.leave(survey, file, position, survey.last_tid, sidecar)
+    }
+
+    fn append(
+        &self,
+        survey: &Survey,
+        (from, last_tid, trim): (u64, Option<Tid>, Tail),
+        sidecar: &mut Sidecar,
+        copied: &mut Copied,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let Some(seen) = survey.seen else {
+            return Ok(());
+        };
+        let mut feed = self.feed(survey, from, last_tid);
+        let mut append = Append::open(self.slave, seen, from, trim)?;
+        let mut batches = || {
+            loop {
+                let is_full = append.batch_len() >= self.tuning.batch_len;
+                let Some(piece) = feed.next(is_full)? else {
+                    break;
+                };
+                append.write(piece, sidecar)?;
+                monitor.progress("appending", feed.position() - from, feed.size() - from);
+                if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
+                    self.finish_batch(&mut append, &feed, survey, sidecar)?;
+                    note(copied, &feed, from);
+                }
+            }
+            if append.shorten(feed.position())? {
+                self.finish_batch(&mut append, &feed, survey, sidecar)?;
+                note(copied, &feed, from);
+            }
+            Ok(())
+        };
+        if let Err(stop) = batches() {
+            append.cut_back();
+            return Err(stop);
+        }
+        feed.damage().map_or(Ok(()), |damage| Err(self.damaged(damage)))
+    }
+
+    /// Makes what was appended visible, once it is durable here and there, and
+    /// still what the master has.
+    fn finish_batch(
+        &self,
+        append: &mut Append<'_>,
+        feed: &Feed<'_>,
+        survey: &Survey,
+        sidecar: &mut Sidecar,
+    ) -> Result<(), Stop> {
+        append.settle()?;
+        // The slave's first status is a mark still.
+        let start = append.position() + STATUS_OFFSET + 1;
+        self.confirm(append.file(), start..feed.position())?;
+        append.finish()?;
+        sidecar.batch = None;
+        self.leave(survey, append.file(), feed.position(), feed.last_tid(), sidecar)
+    }
+
+    fn full_copy(
+        &self,
+        survey: &Survey,
+        (old, must_hold): (Old, Option<Tid>),
+        sidecar: &mut Sidecar,
+        copied: &mut Copied,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let sight = &survey.sight;
+        let mut copy = Replacement::create(self.slave, sight.size, sight.mode)?;
+        let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
+        if Magic::decode(&magic).is_none() {
+            return Err(self.changed("its head is no FileStorage's any more"));
+        }
+        copy.write(&magic)?;
+        let mut feed = self.feed(survey, MAGIC_LEN, None);
+        if let Some(tid) = must_hold {
+            feed.watch_for(tid);
+        }
+        while let Some(piece) = feed.next(false)? {
+            copy.write(piece)?;
+            monitor.progress("copying", feed.position(), feed.size());
+        }
+        let damage = feed.damage();
+        let keep = match damage {
+            Some(damage) if !self.may_replace(old) => return Err(self.damaged(damage)),
+            Some(_) => true,
+            None if must_hold.is_some() && !feed.has_seen() => {
+                return Err(self.changed("the slave's last transaction is no longer in it"));
+            }
+            None => old == Old::SetAside,
+        };
+        copy.settle(feed.position())?;
+        self.confirm(copy.file(), 0..feed.position())?;
+        if let Some(seen) = survey.seen.filter(|_| keep) {
+            let name = set_aside(self.slave, seen, survey.last_tid)?;
+            tracing::warn!("the old slave is kept as {}", name.display());
+        }
+        let file = copy.install(survey.seen)?;
+        note(copied, &feed, 0);
+        sidecar.batch = None;
+        self.leave(survey, &file, feed.position(), feed.last_tid(), sidecar)?;
+        damage.map_or(Ok(()), |damage| Err(self.damaged(damage)))
+    }
+
+    /// Whether the undamaged start of a damaged master may take the slave's
+    /// place.
+    fn may_replace(&self, old: Old) -> bool {
+        old == Old::None || self.policy.full
+    }
+
+    fn feed(&self, survey: &Survey, from: u64, last_tid: Option<Tid>) -> Feed<'_> {
+        let chunk_len = self.tuning.chunk_len;
+        Feed::new(self.master, &survey.sight, from, last_tid, chunk_len)
+    }
+
+    /// Compares the end of what was copied with the master as it stands now.
+    fn confirm(&self, file: &File, range: Range<u64>) -> Result<(), Stop> {
+        let start = range.start.max(range.end.saturating_sub(CONFIRM_LEN));
+        let theirs = self.master.confirm(start..range.end);
+        let ours = Digest::of_range(start..range.end, |buffer, offset| {
+            read_fully(file, buffer, offset)
+        })
+        .map_err(Stop::io("read back", self.slave.place.data()))?;
+        if ours.is_none() || ours != theirs.wait()? {
+            return Err(self.changed("its last transactions are others than were read"));
+        }
+        Ok(())
+    }
+
+    /// Notes in the sidecar what the slave is now.
+    fn leave(
+        &self,
+        survey: &Survey,
+        file: &File,
+        position: u64,
+        last_tid: Option<Tid>,
+        sidecar: &mut Sidecar,
+    ) -> Result<(), Stop> {
+        let slave = Mark::of(file, position, last_tid)
+            .map_err(Stop::io("read back", self.slave.place.data()))?;
+        sidecar.left = Some(Left {
+            master: survey.sight.identity.clone(),
+            slave,
+        });
+        sidecar.store(&self.slave.place, &self.slave.owner)
+    }
+
+    fn damaged(&self, damage: MasterDamage) -> Stop {
+        Stop::MasterDamaged {
+            master: self.master.name().to_owned(),
+            damage,
+        }
+    }
+
+    fn changed(&self, what: &'static str) -> Stop {
+        Stop::MasterChanged {
+            master: self.master.name().to_owned(),
+            what,
+        }
+    }
+}
+
+fn note(copied: &mut Copied, feed: &Feed<'_>, from: u64) {
+    *copied = Copied {
+        position: Some(feed.position()),
+        last_tid: feed.last_tid(),
+        transactions: feed.transactions(),
+        bytes: feed.position() - from,
+    };
+}

@@ -1,0 +1,60 @@
+//! The command line: one file a verb, and what they share.
+
+pub(crate) mod args;
+mod log;
+mod pass;
+mod progress;
+mod switch;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use fssync::outcome::Exit;
+use fssync::slave::owner::Owner;
+use fssync::slave::place::Place;
+use fssync::slave::step::Slave;
+use fssync::slave::switch::Switches;
+use fssync::stop::Stop;
+
+use self::args::{Args, Verb};
+
+/// Runs what was asked for.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    log::set_up(&args.common);
+    let exit = match &args.verb {
+        None => pass::run(args),
+        Some(Verb::Off(target)) => switch::off(target, &args.common),
+        Some(Verb::On(target)) => switch::on(target, &args.common),
+    };
+    exit.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        Exit::Failure
+    })
+    .into()
+}
+
+/// The slave at a path.
+fn slave(
+    path: &Path,
+    status_file: Option<&PathBuf>,
+    interrupted: Arc<AtomicBool>,
+) -> Result<Slave, Stop> {
+    let place = Place::new(path)?;
+    Ok(Slave {
+        owner: Owner::of(&place)?,
+        switches: Switches::new(&place, status_file.cloned()),
+        place,
+        interrupted,
+    })
+}
+
+/// Logs what stopped a verb.
+fn log_stop(stop: &Stop) -> Exit {
+    tracing::error!("{}", stop.in_one_line());
+    if let Some(hint) = stop.hint() {
+        tracing::error!("hint: {hint}");
+    }
+    stop.exit()
+}

@@ -1,0 +1,118 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Keep a byte-identical, always-openable copy of a ZODB FileStorage (Data.fs)
+/// on a second machine.
+///
+/// One pass: MASTER is read, SLAVE is brought up to it. Both are files, or
+/// directories that hold Data.fs.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [OPTIONS] SLAVE",
+    after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
+                  is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
+                  damaged; 31 slave damaged"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+
+    /// The file to read: the database that is served
+    #[arg(required = true)]
+    pub(crate) master: Option<PathBuf>,
+
+    /// The file to write: its copy on this machine
+    #[arg(required = true)]
+    pub(crate) slave: Option<PathBuf>,
+
+    /// Copy the whole master; a slave that has something of its own is set aside
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Say what would be done and why, and touch nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+
+    /// Give the master up when an answer takes longer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+
+    /// Print the outcome as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show a progress bar for what takes long
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    pub(crate) progress: When,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What goes with every verb.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// A switch that must say SYNCING=1, or nothing is done
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) status_file: Option<PathBuf>,
+
+    /// How log lines look
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    /// Log more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Log nothing for exit codes 0, 10 and 11, and one line for others
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Switch syncing off: when this returns, nothing is written to SLAVE any more
+    Off(Target),
+    /// Switch syncing on
+    On(Target),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// The slave whose switch is flipped
+    pub(crate) slave: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line of text
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal
+    Auto,
+    /// Also elsewhere
+    Always,
+    /// Never
+    Never,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("not a time that can be waited for".to_owned()),
+    }
+}

@@ -1,0 +1,58 @@
+//! `fssync off SLAVE` and `fssync on SLAVE`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Result;
+use fssync::outcome::Exit;
+use fssync::stop::Stop;
+use fssync::switch::{self, SwitchedOff};
+use jiff::Timestamp;
+
+use super::args::{Common, Target};
+
+pub(crate) fn off(target: &Target, common: &Common) -> Result<Exit> {
+    Ok(match slave(target, common).and_then(|slave| switch::off(&slave)) {
+        Err(stop) => super::log_stop(&stop),
+        Ok(done) => {
+            println!("{}", describe(&done, target));
+            Exit::Success
+        }
+    })
+}
+
+pub(crate) fn on(target: &Target, common: &Common) -> Result<Exit> {
+    Ok(match slave(target, common).and_then(|slave| switch::on(&slave)) {
+        Err(stop) => super::log_stop(&stop),
+        Ok(switch) => {
+            println!("syncing is on ({})", switch.display());
+            Exit::Success
+        }
+    })
+}
+
+fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Stop> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    super::slave(&target.slave, common.status_file.as_ref(), interrupted)
+}
+
+/// What the slave holds, for the person who is about to serve it.
+fn describe(done: &SwitchedOff, target: &Target) -> String {
+    let slave = target.slave.display();
+    let mut said = format!("syncing is off ({})\n", done.switch.display());
+    if done.cut_len > 0 {
+        let len = done.cut_len;
+        said += &format!("an unfinished append of {len} bytes was cut from {slave}\n");
+    }
+    match done.last_tid {
+        None => said += &format!("{slave} holds no transaction"),
+        Some(tid) => {
+            said += &format!("{slave} ends with transaction {}", tid.with_time());
+            if let Some(time) = tid.time() {
+                let age = Timestamp::now().duration_since(time).as_secs_f64();
+                said += &format!(", {age:.1} s ago");
+            }
+        }
+    }
+    said
+}

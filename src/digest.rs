@@ -1,0 +1,69 @@
+//! Digests of ranges of bytes, by which two files are compared.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// The BLAKE3 digest of a range of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(blake3::Hash);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes))
+    }
+
+    /// The digest of a range, read through `read` in pieces of bounded size.
+    /// `read` fills the buffer from an offset on and says how many bytes there
+    /// were; `None` if there are fewer than the range has.
+    pub fn of_range<E>(
+        range: Range<u64>,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+    ) -> Result<Option<Self>, E> {
+        const PIECE_LEN: u64 = 1024 * 1024;
+        let mut hasher = blake3::Hasher::new();
+        let len = range.end.saturating_sub(range.start);
+        let mut buffer = vec![0; PIECE_LEN.min(len) as usize];
+        let mut at = range.start;
+        while at < range.end {
+            let piece = (range.end - at).min(PIECE_LEN) as usize;
+            let got = read(&mut buffer[..piece], at)?;
+            if got == 0 {
+                return Ok(None);
+            }
+            hasher.update(&buffer[..got]);
+            at += got as u64;
+        }
+        Ok(Some(Self(hasher.finalize())))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = blake3::HexError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        blake3::Hash::from_hex(text).map(Self)
+    }
+}

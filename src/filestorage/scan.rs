@@ -1,0 +1,403 @@
+//! Walking forwards: where the committed transactions end, and whether ZODB
+//! would open what precedes.
+//!
+//! A [`Scanner`] is pushed bytes in file order, in pieces of any size, and
+//! holds none of them: a transaction of many gigabytes costs no memory. It
+//! follows `read_index` of ZODB's `FileStorage.py` check by check: what ZODB
+//! only warns about is a [`Blemish`], what makes it cut the file is a
+//! [`Tail`], what makes it panic is [`Damage`].
+
+use std::fmt;
+
+use super::Tid;
+use super::record::{
+    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, Status, TRAILER_LEN, TxnHeader, be_u64,
+};
+
+/// The shortest data record there can be, in bytes: a pickle of one byte.
+const MIN_DATA_RECORD_LEN: u64 = DATA_HEADER_LEN as u64 + 1;
+
+/// What a scan comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A complete, committed transaction.
+    Transaction(Transaction),
+    /// Something that ZODB warns about and opens all the same.
+    Blemish {
+        /// Where the transaction record starts.
+        position: u64,
+        /// What is odd about it.
+        blemish: Blemish,
+    },
+}
+
+/// A committed transaction, found at its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// Where its record starts.
+    pub position: u64,
+    /// Where the next one starts.
+    pub end: u64,
+    /// Its header.
+    pub header: TxnHeader,
+}
+
+/// Something that ZODB warns about and opens all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blemish {
+    /// A tid that is not higher than the one before it.
+    TidReduction(Tid),
+    /// A status that is none of ` `, `p`, `u`.
+    OddStatus(Status),
+}
+
+impl fmt::Display for Blemish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TidReduction(tid) => write!(f, "time-stamp reduction: tid {tid}"),
+            Self::OddStatus(Status(byte)) => {
+                write!(f, "invalid status '{}'", byte.escape_ascii())
+            }
+        }
+    }
+}
+
+/// What lies beyond the last committed transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing.
+    Clean,
+    /// Fewer bytes than a transaction header has.
+    Short,
+    /// A transaction that is voted and not finished.
+    Voted,
+    /// A transaction that reaches past the end, of another status.
+    Torn,
+    /// A record that makes ZODB panic.
+    Damaged(Damage),
+}
+
+/// A record that makes ZODB panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{record} record at {position}: {cause}")]
+pub struct Damage {
+    /// The kind of record.
+    pub record: Record,
+    /// Where the record starts.
+    pub position: u64,
+    /// What is wrong with it.
+    pub cause: Cause,
+}
+
+/// The kinds of record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A transaction record.
+    Transaction,
+    /// A data record.
+    Data,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Transaction => "transaction",
+            Self::Data => "data",
+        })
+    }
+}
+
+/// Why a record makes ZODB panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The status byte is not ASCII.
+    #[error("status byte 0x{0:02x} is not ASCII")]
+    Status(u8),
+    /// The record is shorter than its own header.
+    #[error("length {tlen} is less than that of its header, {header_len}")]
+    ShorterThanHeader {
+        /// The length in the header.
+        tlen: u64,
+        /// The least it can be.
+        header_len: u64,
+    },
+    /// The length at the end is not the one at the start.
+    #[error("redundant length {found} differs from {expected} in the header")]
+    RedundantLength {
+        /// The length in the header.
+        expected: u64,
+        /// The length at the end.
+        found: u64,
+    },
+    /// A data record reaches past its transaction.
+    #[error("reaches past the end of its transaction at {0}")]
+    ExceedsTransaction(u64),
+    /// A data record points to another transaction than the one it is in.
+    #[error("points to a transaction at {found}, lies in the one at {expected}")]
+    Tloc {
+        /// Where the transaction starts.
+        expected: u64,
+        /// Where the record says it starts.
+        found: u64,
+    },
+    /// A version name, which ZODB has not read since 3.9.
+    #[error("has a version name of {0} bytes")]
+    Version(u16),
+}
+
+/// Finds the committed transactions in bytes that are pushed to it.
+#[derive(Debug)]
+pub struct Scanner {
+    /// Where the transaction being read starts.
+    boundary: u64,
+    /// The tid of the last committed transaction.
+    last_tid: Option<Tid>,
+    /// The size of the file: no record reaches beyond.
+    limit: u64,
+    /// The offset of the byte that comes next.
+    at: u64,
+    expect: Expect,
+    /// The first bytes of a field that is cut by the end of a piece.
+    carry: [u8; DATA_HEADER_LEN],
+    carry_len: usize,
+    stopped: Option<Tail>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Expect {
+    TxnHeader,
+    /// Bytes that are not looked at, to this offset.
+    Skip(TxnHeader, u64),
+    DataHeader(TxnHeader),
+    Trailer(TxnHeader),
+}
+
+impl Scanner {
+    /// A scan of a whole file of `limit` bytes, its magic left out.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self::resume(MAGIC_LEN, None, limit)
+    }
+
+    /// A scan from `position`, just past the transaction `last_tid`, in a file
+    /// of `limit` bytes.
+    #[must_use]
+    pub fn resume(position: u64, last_tid: Option<Tid>, limit: u64) -> Self {
+        Self {
+            boundary: position,
+            last_tid,
+            limit,
+            at: position,
+            expect: Expect::TxnHeader,
+            carry: [0; DATA_HEADER_LEN],
+            carry_len: 0,
+            stopped: None,
+        }
+    }
+
+    /// Just past the last committed transaction.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.boundary
+    }
+
+    /// The offset of the byte that [`feed`](Self::feed) takes next.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.at
+    }
+
+    /// The tid of the last committed transaction.
+    #[must_use]
+    pub fn last_tid(&self) -> Option<Tid> {
+        self.last_tid
+    }
+
+    /// What stopped the scan; `None` while it can go on.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Tail> {
+        self.stopped
+    }
+
+    /// Takes the next bytes of the file. Once the scan has stopped, they are
+    /// passed over.
+    pub fn feed(&mut self, mut bytes: &[u8], visit: &mut impl FnMut(Event)) {
+        while self.stopped.is_none() && !bytes.is_empty() {
+            match self.expect {
+                Expect::Skip(txn, until) => {
+                    let skipped = (until - self.at).min(bytes.len() as u64);
+                    bytes = &bytes[skipped as usize..];
+                    self.at += skipped;
+                    if self.at == until {
+                        self.expect_record(txn);
+                    }
+                }
+                Expect::TxnHeader => {
+                    if let Some(raw) = self.take(&mut bytes) {
+                        self.txn_header(TxnHeader::decode(&raw), visit);
+                    }
+                }
+                Expect::DataHeader(txn) => {
+                    if let Some(raw) = self.take(&mut bytes) {
+                        self.data_header(txn, DataHeader::decode(&raw));
+                    }
+                }
+                Expect::Trailer(txn) => {
+                    if let Some(raw) = self.take::<{ TRAILER_LEN as usize }>(&mut bytes) {
+                        self.trailer(txn, be_u64(&raw), visit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The offset up to which the bytes taken belong to transactions that are
+    /// seen to be committed. Where this is less than [`offset`](Self::offset),
+    /// the scan [goes back](Self::go_back) before it goes on.
+    #[must_use]
+    pub fn decided(&self) -> u64 {
+        match self.expect {
+            Expect::TxnHeader => self.boundary,
+            _ if self.stopped.is_some() => self.boundary,
+            _ => self.at,
+        }
+    }
+
+    /// Forgets what was taken beyond [`position`](Self::position).
+    pub fn go_back(&mut self) {
+        *self = Self::resume(self.boundary, self.last_tid, self.limit);
+    }
+
+    /// What lies beyond the last committed transaction, once all bytes up to
+    /// the limit were taken.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        match self.stopped {
+            Some(tail) => tail,
+            None if self.at == self.boundary => Tail::Clean,
+            None => Tail::Short,
+        }
+    }
+
+    /// The next `N` bytes, once they are all there.
+    fn take<const N: usize>(&mut self, bytes: &mut &[u8]) -> Option<[u8; N]> {
+        let taken = (N - self.carry_len).min(bytes.len());
+        let (field, rest) = bytes.split_at(taken);
+        *bytes = rest;
+        self.at += taken as u64;
+        if taken == N {
+            return field.try_into().ok();
+        }
+        self.carry[self.carry_len..self.carry_len + taken].copy_from_slice(field);
+        self.carry_len += taken;
+        if self.carry_len < N {
+            return None;
+        }
+        self.carry_len = 0;
+        self.carry[..N].try_into().ok()
+    }
+
+    fn txn_header(&mut self, txn: TxnHeader, visit: &mut impl FnMut(Event)) {
+        let position = self.boundary;
+        if txn.status == Status::VOTED {
+            self.stopped = Some(Tail::Voted);
+            return;
+        }
+        if txn.end(position).is_none_or(|end| end > self.limit) {
+            self.stopped = Some(Tail::Torn);
+            return;
+        }
+        if !txn.status.0.is_ascii() {
+            return self.damage(Record::Transaction, position, Cause::Status(txn.status.0));
+        }
+        if txn.tlen < txn.header_len() {
+            let cause = Cause::ShorterThanHeader {
+                tlen: txn.tlen,
+                header_len: txn.header_len(),
+            };
+            return self.damage(Record::Transaction, position, cause);
+        }
+        let blemishes = [
+            (self.last_tid >= Some(txn.tid)).then_some(Blemish::TidReduction(txn.tid)),
+            (!txn.status.is_usual()).then_some(Blemish::OddStatus(txn.status)),
+        ];
+        for blemish in blemishes.into_iter().flatten() {
+            visit(Event::Blemish { position, blemish });
+        }
+        let until = if txn.status == Status::UNDONE {
+            position + txn.tlen
+        } else {
+            position + txn.header_len()
+        };
+        self.expect_after_skip(txn, until);
+    }
+
+    fn data_header(&mut self, txn: TxnHeader, data: DataHeader) {
+        let position = self.at - DATA_HEADER_LEN as u64;
+        let txn_end = self.boundary + txn.tlen;
+        if data.version_len != 0 {
+            return self.damage(Record::Data, position, Cause::Version(data.version_len));
+        }
+        if data.body_len() > txn_end - self.at {
+            return self.damage(Record::Data, position, Cause::ExceedsTransaction(txn_end));
+        }
+        if data.tloc != self.boundary {
+            let cause = Cause::Tloc {
+                expected: self.boundary,
+                found: data.tloc,
+            };
+            return self.damage(Record::Data, position, cause);
+        }
+        self.expect_after_skip(txn, self.at + data.body_len());
+    }
+
+    fn trailer(&mut self, header: TxnHeader, found: u64, visit: &mut impl FnMut(Event)) {
+        let position = self.boundary;
+        if found != header.tlen {
+            let cause = Cause::RedundantLength {
+                expected: header.tlen,
+                found,
+            };
+            return self.damage(Record::Transaction, position, cause);
+        }
+        self.boundary = self.at;
+        self.last_tid = Some(header.tid);
+        self.expect = Expect::TxnHeader;
+        visit(Event::Transaction(Transaction {
+            position,
+            end: self.at,
+            header,
+        }));
+    }
+
+    fn expect_after_skip(&mut self, txn: TxnHeader, until: u64) {
+        if until == self.at {
+            self.expect_record(txn);
+        } else {
+            self.expect = Expect::Skip(txn, until);
+        }
+    }
+
+    /// Expects a data record, or the trailer where there is none left.
+    fn expect_record(&mut self, txn: TxnHeader) {
+        let txn_end = self.boundary + txn.tlen;
+        if self.at == txn_end {
+            self.expect = Expect::Trailer(txn);
+        } else if txn_end - self.at < MIN_DATA_RECORD_LEN {
+            self.damage(Record::Data, self.at, Cause::ExceedsTransaction(txn_end));
+        } else {
+            self.expect = Expect::DataHeader(txn);
+        }
+    }
+
+    fn damage(&mut self, record: Record, position: u64, cause: Cause) {
+        self.stopped = Some(Tail::Damaged(Damage {
+            record,
+            position,
+            cause,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! fssync keeps a byte-identical, always-openable copy of a ZODB FileStorage
+//! (`Data.fs`) on a second machine.
+//!
+//! # The flow of a pass
+//!
+//! ```text
+//!            survey ──────▶ plan ──────▶ apply
+//!        reads both ends   decides    carries out
+//!           │      │      (pure)       │      │
+//!        source  slave               source  slave
+//!        (reads) (reads)             (reads) (writes)
+//! ```
+//!
+//! [`sync::pass`] makes one pass: it takes the pass lock, [`survey`]s both ends,
+//! has [`plan::decide`] find the row of the decision table, and has [`apply`]
+//! carry the plan out. The [`source`] is the master, on whatever transport; the
+//! [`slave`] is the copy, and its folder the only code that writes.
+//! [`filestorage`] knows what the bytes mean and does no I/O.
+//!
+//! # Words
+//!
+//! The *master* is the file that is read, the *slave* the one that is written.
+//! A *position* is the byte offset just past a committed transaction; the
+//! *tail* of a file is the last bytes before a position. A *switch* is a file
+//! that says whether syncing is on. The *sidecar* says what the last pass left.
+//! *Transaction*, *data record*, *tid*, *oid*, *back pointer* and *pack* are
+//! ZODB's words.
+//!
+//! # The laws, and where they are argued
+//!
+//! 1. The slave is openable by ZODB at every instant, power cuts included, and
+//!    what ZODB sees is a prefix of the master's committed history:
+//!    [`slave::append`], [`slave::replace`].
+//! 2. No transaction's only copy is ever destroyed: [`plan`],
+//!    [`slave::replace`].
+//! 3. The master is never written: [`source`] has no call that could.
+//! 4. When `fssync off` has returned, nothing is written to the slave any more:
+//!    [`slave::step`].
+//! 5. No guess: [`plan::decide`] refuses what it cannot decide.
+//! 6. The cost of a pass grows with what is new: [`plan::Question`].
+//!
+//! # What is assumed
+//!
+//! - *The slave's file system* is local, keeps `flock`, hard links and atomic
+//!   renames, and what `fsync` and `fdatasync` return for is durable. A write
+//!   of one byte is not torn. Metadata of a file that is synced with
+//!   `fdatasync` includes its size.
+//! - *The master* is written by ZODB, which changes committed bytes in two
+//!   cases only: a pack, which makes a new file, and `zodbupdate`, which
+//!   rewrites the magic. A local master's bytes are read in the order in which
+//!   a later write can only follow an earlier one.
+//! - *NFS* lets pages be stale and reads be reordered. A batch is therefore
+//!   compared with the server once more before it becomes visible
+//!   ([`source::Source::confirm`]). Whether what is read is durable on the
+//!   server cannot be known over NFS: a power cut there can take back a
+//!   transaction that the slave has, which the next pass then refuses as a
+//!   master that has fallen behind.
+
+pub mod apply;
+pub mod digest;
+pub mod filestorage;
+mod flush;
+pub mod monitor;
+pub mod outcome;
+pub mod plan;
+pub mod slave;
+pub mod source;
+pub mod stop;
+pub mod survey;
+pub mod switch;
+pub mod sync;

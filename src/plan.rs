@@ -1,0 +1,541 @@
+//! What to do about what was seen.
+//!
+//! [`decide`] is a pure function of [`Facts`] and [`Policy`]: no path, no
+//! clock, no handle. Facts that cost reading are gathered only where they
+//! decide: until then [`decide`] answers with a [`Question`], the survey
+//! answers it, and the decision is asked for again. So the whole decision
+//! table stands here, and so does what each row may cost.
+
+use std::fmt;
+
+use crate::filestorage::scan::Damage;
+use crate::filestorage::{MAGIC_LEN, Tid};
+use crate::outcome::Exit;
+
+/// What the person who started the pass wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Copy the whole master, whatever the slave holds.
+    pub full: bool,
+}
+
+/// What is seen on both ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The slave.
+    pub slave: Slave,
+    /// The master.
+    pub master: Master,
+    /// The answer to [`Question::Prefix`].
+    pub prefix_equal: Option<bool>,
+    /// The answer to [`Question::Compare`].
+    pub comparison: Option<Comparison>,
+}
+
+/// What lies under the slave's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slave {
+    /// Nothing, or an empty file.
+    Missing,
+    /// Fewer bytes than a file with one transaction has, magic included.
+    Short {
+        /// How many bytes.
+        size: u64,
+        /// Whether they start with a FileStorage's magic.
+        magic: bool,
+    },
+    /// No FileStorage.
+    Foreign,
+    /// A FileStorage that ZODB refuses to open.
+    Damaged(Damage),
+    /// A FileStorage that ZODB opens.
+    Storage(Storage),
+}
+
+/// A slave that ZODB opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Just past its last committed transaction, in bytes.
+    pub position: u64,
+    /// That transaction's tid.
+    pub last_tid: Option<Tid>,
+    /// What lies beyond the position.
+    pub tail: Tail,
+    /// What the sidecar says about it.
+    pub left: Left,
+}
+
+/// What lies beyond the slave's position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing.
+    None,
+    /// A batch that a pass of ours did not finish; its length in bytes.
+    Ours(u64),
+    /// An unfinished transaction of somebody else's, or a torn end.
+    Foreign(u64),
+}
+
+/// Whether the slave is as the last pass left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// No sidecar says.
+    Unknown,
+    /// Up to this position it is.
+    UpTo(u64),
+    /// It is not.
+    Changed,
+}
+
+/// What lies under the master's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// The size of the file in bytes.
+    pub size: u64,
+    /// Whether it is the file that the last pass read.
+    pub same_file: bool,
+    /// Whether its head and its tail at the slave's position are the slave's;
+    /// `None` if it is shorter than that.
+    pub matches: Option<bool>,
+    /// What lies at the slave's position.
+    pub next: Next,
+}
+
+/// What lies in the master at the slave's position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The end of the file.
+    End,
+    /// A transaction that is not finished.
+    Unfinished,
+    /// Something that is finished.
+    Finished,
+}
+
+/// How the last transactions of slave and master relate, by their tids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// The master's last committed transaction.
+    pub master_last: Option<Tid>,
+    /// The slave's transactions that the master lacks, above the highest one
+    /// that both have.
+    pub lacking: Lacking,
+    /// Whether the master has a packed transaction with a tid above the
+    /// slave's last.
+    pub packed_above: bool,
+}
+
+/// Transactions that the slave has and the master lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// How many.
+    pub count: u64,
+    /// The first one's tid.
+    pub first: Option<Tid>,
+    /// The last few, the last one first.
+    pub last: Vec<Described>,
+}
+
+/// A transaction, for a person to recognise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its id, which tells its time.
+    pub tid: Tid,
+    /// Who made it.
+    pub user: String,
+    /// What for.
+    pub description: String,
+}
+
+/// What [`decide`] comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Do this.
+    Do(Plan),
+    /// Do nothing: a person must decide.
+    Refuse(Refusal),
+    /// Answer this first.
+    Ask(Question),
+}
+
+/// A fact that costs reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Are the slave's bytes from this offset to its position the master's?
+    Prefix {
+        /// Where to start.
+        from: u64,
+    },
+    /// Which of the slave's transactions, from this position on, does the
+    /// master lack?
+    Compare {
+        /// Where the slave's transactions in question start.
+        from: u64,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The deed.
+    pub deed: Deed,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What to do to the slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Nothing.
+    Nothing,
+    /// Append what the master has committed beyond this position.
+    Append {
+        /// The slave's position.
+        from: u64,
+        /// The slave's last tid.
+        last_tid: Option<Tid>,
+        /// What to cut first.
+        trim: Tail,
+    },
+    /// Copy the whole master, and put it in the slave's place.
+    FullCopy {
+        /// What becomes of the slave that was there.
+        old: Old,
+        /// A transaction that the copy must hold, or it is not what was
+        /// planned.
+        must_hold: Option<Tid>,
+    },
+}
+
+/// What becomes of the slave that a full copy replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// There is none.
+    None,
+    /// The master has all that it holds: it goes.
+    Superseded,
+    /// It has, or may have, something of its own: it is kept under another
+    /// name.
+    SetAside,
+}
+
+/// Why a plan is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The master has nothing beyond the slave's position.
+    NothingNew,
+    /// The master's next transaction is not finished.
+    NextUnfinished,
+    /// The master has more.
+    MoreInMaster,
+    /// There is no slave, or one without a single transaction.
+    NoSlave,
+    /// The master was packed or its head rewritten; it has all the slave has.
+    Rewritten,
+    /// The master was packed while the slave lagged behind.
+    PackedAhead,
+    /// `--full` was given.
+    Forced,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NothingNew => "the master has nothing new",
+            Self::NextUnfinished => "the master's next transaction is not finished yet",
+            Self::MoreInMaster => "the master has more transactions than the slave",
+            Self::NoSlave => "the slave holds no transaction yet",
+            Self::Rewritten => {
+                "the master was packed or rewritten, and has the slave's last transaction"
+            }
+            Self::PackedAhead => {
+                "the master was packed beyond the slave's last transaction, \
+                 which it no longer has"
+            }
+            Self::Forced => "--full was given",
+        })
+    }
+}
+
+/// Why nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The slave is no FileStorage.
+    SlaveForeign,
+    /// ZODB would not open the slave.
+    SlaveDamaged(Damage),
+    /// The slave has transactions that the master lacks, made since the last
+    /// pass.
+    Grown(Lacking),
+    /// The slave is not what the last pass left.
+    Changed(Lacking),
+    /// The master's last transaction is older than the slave's.
+    FallenBehind {
+        /// The master's last transaction.
+        master_last: Option<Tid>,
+        /// What the slave has beyond.
+        lacking: Lacking,
+    },
+    /// The slave and the master have gone different ways.
+    Diverged(Lacking),
+}
+
+impl Refusal {
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::SlaveForeign | Self::SlaveDamaged(_) => Exit::SlaveDamaged,
+            _ => Exit::Diverged,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::SlaveForeign | Self::SlaveDamaged(_) => {
+                "look at the slave; `fssync --full` sets it aside and copies the master anew"
+            }
+            Self::Grown(_) | Self::Changed(_) => {
+                "the slave was probably served after a failover: to keep what it has, fail back \
+                 (copy it to the master) first; to give it up, run `fssync --full`, which sets \
+                 it aside and copies the master anew"
+            }
+            Self::FallenBehind { .. } => {
+                "the master was probably restored from a backup, or its file system is not \
+                 mounted: put the right file in its place, or, if the master is right as it \
+                 is, run `fssync --full`, which sets the slave aside"
+            }
+            Self::Diverged(_) => {
+                "find out which of the two is right; if it is the master, run `fssync --full`, \
+                 which sets the slave aside"
+            }
+        }
+        .to_owned()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SlaveForeign => {
+                f.write_str("the slave is no FileStorage: it does not start with FS21 or FS30")
+            }
+            Self::SlaveDamaged(damage) => write!(f, "the slave is damaged: {damage}"),
+            Self::Grown(lacking) => {
+                write!(f, "the slave has grown since last syncing: {lacking}")
+            }
+            Self::Changed(lacking) => write!(
+                f,
+                "the slave is not what the last pass left, and not a prefix of the master: \
+                 {lacking}"
+            ),
+            Self::FallenBehind {
+                master_last,
+                lacking,
+            } => {
+                f.write_str("the master has fallen behind the slave: its last transaction is ")?;
+                match master_last {
+                    Some(tid) => f.write_str(&tid.with_time())?,
+                    None => f.write_str("none")?,
+                }
+                write!(f, "; {lacking}")
+            }
+            Self::Diverged(lacking) => {
+                write!(f, "the slave and the master have gone different ways: {lacking}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(first), Some(last)) = (self.first, self.last.first()) else {
+            return f.write_str(
+                "the master has the slave's last transaction, but the bytes before it differ",
+            );
+        };
+        write!(
+            f,
+            "the slave has {} transaction{} that the master lacks, first {}, last {}",
+            self.count,
+            if self.count == 1 { "" } else { "s" },
+            first.with_time(),
+            last.tid.with_time(),
+        )?;
+        for described in &self.last {
+            write!(
+                f,
+                "; {} by {:?}: {:?}",
+                described.tid, described.user, described.description
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Decides by the table, read top-down: the first row that fits.
+#[must_use]
+pub fn decide(facts: &Facts, policy: Policy) -> Decision {
+    if policy.full {
+        return full(facts);
+    }
+    match &facts.slave {
+        Slave::Missing => copy(Old::None, Reason::NoSlave),
+        Slave::Short { size, magic } if *magic || is_fragment(facts) => short(facts, *size),
+        Slave::Short { .. } | Slave::Foreign => Decision::Refuse(Refusal::SlaveForeign),
+        Slave::Damaged(damage) => Decision::Refuse(Refusal::SlaveDamaged(*damage)),
+        Slave::Storage(slave) => storage(facts, slave),
+    }
+}
+
+/// A start of the master that is too short for a transaction.
+fn is_fragment(facts: &Facts) -> bool {
+    matches!(facts.slave, Slave::Short { .. }) && facts.master.matches == Some(true)
+}
+
+/// Nothing is lost with a slave that is too short for a transaction; only a
+/// bare magic is all there is of a master without transactions.
+fn short(facts: &Facts, size: u64) -> Decision {
+    if is_fragment(facts) && size == MAGIC_LEN && facts.master.next != Next::Finished {
+        return nothing(facts);
+    }
+    copy(Old::Superseded, Reason::NoSlave)
+}
+
+fn storage(facts: &Facts, slave: &Storage) -> Decision {
+    if facts.master.matches == Some(true) {
+        match prefix(facts, slave) {
+            Err(question) => return Decision::Ask(question),
+            Ok(true) => return append(facts, slave),
+            Ok(false) => {}
+        }
+    }
+    if slave.last_tid.is_none() {
+        return copy(Old::Superseded, Reason::NoSlave);
+    }
+    let comparison = match compare(facts, slave) {
+        Err(question) => return Decision::Ask(question),
+        Ok(comparison) => comparison,
+    };
+    let lacking = || comparison.lacking.clone();
+    let in_master = comparison.lacking.count == 0;
+    match slave.left {
+        Left::Changed => return Decision::Refuse(Refusal::Changed(lacking())),
+        Left::UpTo(position) if position < slave.position && !in_master => {
+            return Decision::Refuse(Refusal::Grown(lacking()));
+        }
+        _ => {}
+    }
+    if comparison.master_last < slave.last_tid {
+        return Decision::Refuse(Refusal::FallenBehind {
+            master_last: comparison.master_last,
+            lacking: lacking(),
+        });
+    }
+    match slave.left {
+        Left::UpTo(_) if in_master => copy_holding(slave.last_tid, Reason::Rewritten),
+        Left::UpTo(_) if comparison.packed_above => copy(Old::SetAside, Reason::PackedAhead),
+        _ => Decision::Refuse(Refusal::Diverged(lacking())),
+    }
+}
+
+fn full(facts: &Facts) -> Decision {
+    let slave = match &facts.slave {
+        Slave::Missing => return copy(Old::None, Reason::Forced),
+        Slave::Short { .. } if is_fragment(facts) => return copy(Old::Superseded, Reason::Forced),
+        Slave::Short { .. } | Slave::Foreign | Slave::Damaged(_) => {
+            return copy(Old::SetAside, Reason::Forced);
+        }
+        Slave::Storage(slave) => slave,
+    };
+    if facts.master.matches == Some(true) {
+        match prefix(facts, slave) {
+            Err(question) => return Decision::Ask(question),
+            Ok(true) => return copy(Old::Superseded, Reason::Forced),
+            Ok(false) => {}
+        }
+    }
+    if !matches!(slave.left, Left::UpTo(_)) {
+        return copy(Old::SetAside, Reason::Forced);
+    }
+    match compare(facts, slave) {
+        Err(question) => Decision::Ask(question),
+        Ok(comparison) if comparison.lacking.count == 0 => {
+            copy_holding(slave.last_tid, Reason::Forced)
+        }
+        Ok(_) => copy(Old::SetAside, Reason::Forced),
+    }
+}
+
+/// Whether the whole slave is the start of the master. Head and tail are; what
+/// lies between is vouched for by the sidecar, or read.
+fn prefix(facts: &Facts, slave: &Storage) -> Result<bool, Question> {
+    let vouched = match slave.left {
+        Left::UpTo(position) if facts.master.same_file => position,
+        _ => 0,
+    };
+    if vouched >= slave.position {
+        return Ok(true);
+    }
+    facts
+        .prefix_equal
+        .ok_or(Question::Prefix { from: vouched })
+}
+
+/// What of the slave's the master lacks; all beyond what was left is asked for.
+fn compare<'a>(facts: &'a Facts, slave: &Storage) -> Result<&'a Comparison, Question> {
+    let from = match slave.left {
+        Left::UpTo(position) => position,
+        Left::Unknown | Left::Changed => slave.position,
+    };
+    facts.comparison.as_ref().ok_or(Question::Compare { from })
+}
+
+fn append(facts: &Facts, slave: &Storage) -> Decision {
+    if facts.master.next != Next::Finished {
+        return nothing(facts);
+    }
+    Decision::Do(Plan {
+        deed: Deed::Append {
+            from: slave.position,
+            last_tid: slave.last_tid,
+            trim: slave.tail,
+        },
+        reason: Reason::MoreInMaster,
+    })
+}
+
+fn nothing(facts: &Facts) -> Decision {
+    Decision::Do(Plan {
+        deed: Deed::Nothing,
+        reason: match facts.master.next {
+            Next::Unfinished => Reason::NextUnfinished,
+            Next::End | Next::Finished => Reason::NothingNew,
+        },
+    })
+}
+
+fn copy(old: Old, reason: Reason) -> Decision {
+    Decision::Do(Plan {
+        deed: Deed::FullCopy {
+            old,
+            must_hold: None,
+        },
+        reason,
+    })
+}
+
+fn copy_holding(must_hold: Option<Tid>, reason: Reason) -> Decision {
+    Decision::Do(Plan {
+        deed: Deed::FullCopy {
+            old: Old::Superseded,
+            must_hold,
+        },
+        reason,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! The slave: the copy, and all that lies beside it. The only code that writes.
+//!
+//! | part | duty |
+//! | --- | --- |
+//! | [`place`] | what the files are called, and where a slave may lie |
+//! | [`owner`] | whom they belong to |
+//! | [`lock`] | the three locks, and who holds them |
+//! | [`switch`] | whether syncing is on |
+//! | [`step`] | the door: every change of `Data.fs` passes through it |
+//! | [`sidecar`] | what the last pass left |
+//! | [`append`] | a batch of new transactions, visible at once |
+//! | [`replace`] | a full copy, put in the slave's place |
+
+pub mod append;
+pub mod lock;
+pub mod owner;
+pub mod place;
+pub mod replace;
+pub mod sidecar;
+pub mod step;
+pub mod switch;

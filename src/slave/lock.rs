@@ -1,0 +1,146 @@
+//! The locks, and who holds them.
+//!
+//! Three, never confused:
+//!
+//! | lock | file | held | by |
+//! | --- | --- | --- | --- |
+//! | pass lock | `Data.fs.fssync-pass` | a whole pass | one pass |
+//! | step lock | `Data.fs.fssync-step` | some milliseconds | whoever changes the slave, or `fssync off` |
+//! | ZODB's lock | `Data.fs.lock` | some milliseconds | ZODB, or we in a step |
+//!
+//! All are `flock(LOCK_EX | LOCK_NB)`, as `zc.lockfile` takes its own. Lock
+//! files are opened for that only and never unlinked. To ask who holds a lock,
+//! /proc/locks is read: even a shared lock taken for a glance kills a ZEO that
+//! starts in that moment.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock, major, minor};
+use rustix::io::Errno;
+
+use super::owner::Owner;
+use super::place::{Beside, Place};
+use crate::stop::Stop;
+
+/// How long is waited for the step lock. Its holders keep it for milliseconds.
+const STEP_LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A lock that is held; released when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Tries to take the lock of the pass.
+pub fn take_pass(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
+    let path = place.beside(Beside::PassLock);
+    try_take(&path, owner)?.ok_or_else(|| Stop::Busy {
+        slave: place.data().to_owned(),
+        pid: holder(&path),
+    })
+}
+
+/// Tries to take ZODB's lock.
+pub fn take_zodb(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
+    let path = place.beside(Beside::ZodbLock);
+    try_take(&path, owner)?.ok_or_else(|| Stop::InUse {
+        slave: place.data().to_owned(),
+        pid: holder(&path),
+    })
+}
+
+/// Takes the step lock, waiting for its holder.
+pub fn take_step(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
+    let path = place.beside(Beside::StepLock);
+    let started = Instant::now();
+    loop {
+        if let Some(lock) = try_take(&path, owner)? {
+            return Ok(lock);
+        }
+        if started.elapsed() > STEP_LOCK_PATIENCE {
+            let by = holder(&path).map_or_else(String::new, |pid| format!(" by process {pid}"));
+            let secs = STEP_LOCK_PATIENCE.as_secs();
+            let error = io::Error::other(format!("held{by} for more than {secs} s"));
+            return Err(Stop::io("lock", &path)(error));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn try_take(path: &Path, owner: &Owner) -> Result<Option<Lock>, Stop> {
+    let file = owner.open_or_create(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(Stop::io("lock", path)(error.into())),
+    }
+}
+
+/// The process that holds a `flock` on the file, if there is one and the kernel
+/// tells.
+#[must_use]
+pub fn holder(path: &Path) -> Option<u32> {
+    let found = fs::metadata(path).ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let file = format!(
+        "{:02x}:{:02x}:{}",
+        major(found.dev()),
+        minor(found.dev()),
+        found.ino()
+    );
+    locks.lines().find_map(|line| holder_in(line, &file))
+}
+
+/// The process in a line of /proc/locks, such as
+/// `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`, if it is about `file`.
+/// Who waits for a lock stands in a line with an arrow.
+fn holder_in(line: &str, file: &str) -> Option<u32> {
+    let mut fields = line.split_whitespace().skip(1);
+    if fields.next()? != "FLOCK" {
+        return None;
+    }
+    let pid = fields.nth(2)?;
+    (fields.next()? == file).then(|| pid.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_locks_names_the_holder_and_not_who_waits() {
+        let file = "fe:00:5678";
+        let line = "12: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF";
+        assert_eq!(holder_in(line, file), Some(1234));
+        assert_eq!(holder_in(line, "fe:00:567"), None);
+        for other in [
+            "12: -> FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF",
+            "12: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF",
+            "12: FLOCK",
+            "",
+        ] {
+            assert_eq!(holder_in(other, file), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_lock_is_found_while_it_is_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let owner = Owner::of(&place).unwrap();
+        let path = place.beside(Beside::PassLock);
+        let lock = take_pass(&place, &owner).unwrap();
+        assert_eq!(holder(&path), Some(std::process::id()));
+        assert!(matches!(
+            take_pass(&place, &owner),
+            Err(Stop::Busy { pid, .. }) if pid == Some(std::process::id())
+        ));
+        drop(lock);
+        assert_eq!(holder(&path), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! Whom the files beside the slave belong to.
+//!
+//! A cron job of root's must not leave files that ZEO's user cannot open: what
+//! is made here gets the owner, group and mode of the slave, or, where there is
+//! none yet, the owner of its directory and the mode of the master.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
+
+use super::place::Place;
+use crate::stop::Stop;
+
+/// The owner, group and permission bits of new files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+/// The permission bits of a slave while neither it nor its master was seen.
+const DEFAULT_MODE: u32 = 0o644;
+
+impl Owner {
+    /// The slave's; where there is no slave, its directory's with the usual
+    /// mode.
+    pub fn of(place: &Place) -> Result<Self, Stop> {
+        let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
+        match fs::symlink_metadata(place.data()) {
+            Ok(found) => Ok(Self {
+                uid: found.uid(),
+                gid: found.gid(),
+                mode: bits(&found),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let found = fs::metadata(place.directory())
+                    .map_err(Stop::io("look at", place.directory()))?;
+                Ok(Self {
+                    uid: found.uid(),
+                    gid: found.gid(),
+                    mode: DEFAULT_MODE,
+                })
+            }
+            Err(error) => Err(Stop::io("look at", place.data())(error)),
+        }
+    }
+
+    /// The same owner with another mode.
+    #[must_use]
+    pub fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Creates a file that is not there yet, or fails with
+    /// [`ErrorKind::AlreadyExists`]; nothing stays where it cannot be given to
+    /// its owner.
+    pub fn create_new(&self, path: &Path) -> Result<File, Stop> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(Stop::io("create", path))?;
+        if let Err(source) = self.give(&file) {
+            fs::remove_file(path).map_err(Stop::io("remove", path))?;
+            return Err(Stop::Owner {
+                path: path.to_owned(),
+                uid: self.uid,
+                gid: self.gid,
+                source,
+            });
+        }
+        Ok(file)
+    }
+
+    /// Opens a file for reading and writing; creates it where it is missing.
+    pub fn open_or_create(&self, path: &Path) -> Result<File, Stop> {
+        loop {
+            match open_existing(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => return result.map_err(Stop::io("open", path)),
+            }
+            match self.create_new(path) {
+                Err(Stop::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn give(&self, file: &File) -> io::Result<()> {
+        let found = file.metadata()?;
+        if (found.uid(), found.gid()) != (self.uid, self.gid) {
+            fchown(file, Some(self.uid), Some(self.gid))?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(self.mode))
+    }
+}
+
+/// Opens a file for reading and writing, following no link.
+fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+}

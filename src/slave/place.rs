@@ -1,0 +1,158 @@
+//! Where the slave lies, and what the files beside it are called.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::filestorage::{DATA_FS, Tid};
+use crate::source::LocalFile;
+use crate::stop::Stop;
+
+/// Suffixes of the names beside the slave; there are no others but
+/// [`Place::diverged`] and ZODB's `.trN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// What the last pass left.
+    Sidecar,
+    /// The sidecar while it is replaced.
+    SidecarNew,
+    /// The switch.
+    Switch,
+    /// A full copy under way.
+    Tmp,
+    /// The lock that lasts a pass.
+    PassLock,
+    /// The lock that lasts a step.
+    StepLock,
+    /// ZODB's own lock.
+    ZodbLock,
+    /// ZODB's index.
+    ZodbIndex,
+}
+
+impl Beside {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Sidecar => ".fssync",
+            Self::SidecarNew => ".fssync-new",
+            Self::Switch => ".fssync-switch",
+            Self::Tmp => ".fssync-tmp",
+            Self::PassLock => ".fssync-pass",
+            Self::StepLock => ".fssync-step",
+            Self::ZodbLock => ".lock",
+            Self::ZodbIndex => ".index",
+        }
+    }
+}
+
+/// The slave's place in the file system.
+#[derive(Clone, Debug)]
+pub struct Place {
+    data: PathBuf,
+    directory: PathBuf,
+}
+
+impl Place {
+    /// The place that `given` names: a file that is or may come to be, or a
+    /// directory that holds `Data.fs`.
+    ///
+    /// A symlink in the last component is refused, since ZODB's lock lies
+    /// beside the *name*: the file could be opened under its other name.
+    pub fn new(given: &Path) -> Result<Self, Stop> {
+        let data = if given.is_dir() {
+            given.join(DATA_FS)
+        } else {
+            given.to_owned()
+        };
+        let usage = |what: &str| Err(Stop::Usage(format!("{} {what}", data.display())));
+        let directory = match data.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => return usage("is no name for a slave"),
+        };
+        if data.file_name().is_none() {
+            return usage("is no name for a slave");
+        }
+        if !directory.is_dir() {
+            return usage("lies in a directory that does not exist; create it first");
+        }
+        match fs::symlink_metadata(&data) {
+            Ok(found) if found.is_symlink() => {
+                usage("is a symbolic link; name the file that it leads to")
+            }
+            Ok(found) if !found.is_file() => usage("is not a regular file"),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Stop::io("look at", &data)(error))
+            }
+            _ => Ok(Self { data, directory }),
+        }
+    }
+
+    /// `Data.fs` itself.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The directory that it lies in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A file beside it.
+    #[must_use]
+    pub fn beside(&self, what: Beside) -> PathBuf {
+        self.with_suffix(what.suffix())
+    }
+
+    /// The `n`th name under which a slave that ends with `last_tid` is set
+    /// aside.
+    #[must_use]
+    pub fn diverged(&self, last_tid: Option<Tid>, n: u32) -> PathBuf {
+        let tid = last_tid.unwrap_or(Tid(0));
+        match n {
+            0 => self.with_suffix(&format!(".diverged-{tid}")),
+            n => self.with_suffix(&format!(".diverged-{tid}.{n}")),
+        }
+    }
+
+    /// The `n`th name under which ZODB keeps what it cuts from the end.
+    #[must_use]
+    pub fn cut(&self, n: u32) -> PathBuf {
+        self.with_suffix(&format!(".tr{n}"))
+    }
+
+    fn with_suffix(&self, suffix: &str) -> PathBuf {
+        let mut name: OsString = self.data.clone().into();
+        name.push(suffix);
+        name.into()
+    }
+
+    /// Makes the directory's entries durable.
+    pub fn sync_directory(&self) -> Result<(), Stop> {
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(Stop::io("sync the directory", &self.directory))
+    }
+
+    /// Refuses a master that is the slave, under whatever name.
+    pub fn check_is_not(&self, master: Option<LocalFile>) -> Result<(), Stop> {
+        let Ok(found) = fs::metadata(&self.data) else {
+            return Ok(());
+        };
+        let slave = LocalFile {
+            device: found.dev(),
+            inode: found.ino(),
+        };
+        if master == Some(slave) {
+            let name = self.data.display();
+            return Err(Stop::Usage(format!(
+                "{name} is the master itself, under this or another name"
+            )));
+        }
+        Ok(())
+    }
+}

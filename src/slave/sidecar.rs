@@ -1,0 +1,181 @@
+//! What the last pass left, in `Data.fs.fssync`.
+//!
+//! A cache and a witness, never the truth: the slave's own bytes are. Losing it
+//! may cost time, or a refusal more, but no data; so it is replaced atomically
+//! and not synced.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::owner::Owner;
+use super::place::{Beside, Place};
+use crate::digest::Digest;
+use crate::filestorage::Tid;
+use crate::filestorage::record::{STATUS_OFFSET, Status, TXN_HEADER_LEN};
+use crate::outcome::Action;
+use crate::source::Identity;
+use crate::source::path::read_fully;
+use crate::stop::Stop;
+
+/// How many bytes at the head of a file tell it from another.
+const HEAD_LEN: u64 = 4 * 1024;
+
+/// How many bytes before a position tell whether two files went the same way.
+const TAIL_LEN: u64 = 64 * 1024;
+
+/// More than a sidecar has, in bytes.
+const MAX_LEN: u64 = 64 * 1024;
+
+/// The sidecar's content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Sidecar {
+    /// The slave as it was left, once there was one.
+    pub left: Option<Left>,
+    /// An append that was begun and not finished.
+    pub batch: Option<Batch>,
+    /// How the last pass ended.
+    pub pass: Option<Pass>,
+}
+
+/// The slave as a pass left it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Left {
+    /// The file that it was read from.
+    pub master: Identity,
+    /// The slave.
+    pub slave: Mark,
+}
+
+/// A file up to a position, by which it is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Mark {
+    /// The position in bytes.
+    pub position: u64,
+    /// The tid of the last transaction before it.
+    pub last_tid: Option<Tid>,
+    /// The digest of [`head`].
+    pub head: Digest,
+    /// The digest of [`tail`].
+    pub tail: Digest,
+}
+
+impl Mark {
+    /// The mark of an open file at `position`, just past `last_tid`.
+    pub fn of(file: &fs::File, position: u64, last_tid: Option<Tid>) -> io::Result<Self> {
+        let digest = |range| -> io::Result<Digest> {
+            Digest::of_range(range, |buffer, offset| read_fully(file, buffer, offset))?
+                .ok_or_else(|| ErrorKind::UnexpectedEof.into())
+        };
+        Ok(Self {
+            position,
+            last_tid,
+            head: digest(head(position))?,
+            tail: digest(tail(position))?,
+        })
+    }
+}
+
+/// The first bytes of a file up to `position`, of which a mark holds a digest.
+#[must_use]
+pub fn head(position: u64) -> Range<u64> {
+    0..position.min(HEAD_LEN)
+}
+
+/// The last bytes before `position`, of which a mark holds a digest.
+#[must_use]
+pub fn tail(position: u64) -> Range<u64> {
+    position.saturating_sub(TAIL_LEN)..position
+}
+
+/// An append under way: what the slave's tail starts with if it was cut off by
+/// a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Batch {
+    /// The slave's position before it, in bytes.
+    pub from: u64,
+    /// The first transaction's header, marked as unfinished.
+    header: Vec<u8>,
+}
+
+impl Batch {
+    /// A batch at `from` whose first transaction has this header.
+    #[must_use]
+    pub fn new(from: u64, header: [u8; TXN_HEADER_LEN]) -> Self {
+        let mut header = header;
+        header[STATUS_OFFSET as usize] = Status::VOTED.0;
+        Self {
+            from,
+            header: header.to_vec(),
+        }
+    }
+
+    /// The header with the mark of an unfinished transaction.
+    #[must_use]
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// Whether a tail that starts with `bytes` (a header's, or fewer where it
+    /// is shorter) is what this batch left at `position`.
+    #[must_use]
+    pub fn left(&self, position: u64, bytes: &[u8]) -> bool {
+        self.from == position && !bytes.is_empty() && self.header.starts_with(bytes)
+    }
+}
+
+/// How a pass ended.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Pass {
+    /// When.
+    pub time: Timestamp,
+    /// What it did.
+    pub action: Action,
+    /// Its exit code.
+    pub exit_code: u8,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl Sidecar {
+    /// Reads the sidecar at `place`; one that is missing is empty, and so, with
+    /// a warning, is one that makes no sense.
+    #[must_use]
+    pub fn load(place: &Place) -> Self {
+        let path = place.beside(Beside::Sidecar);
+        let mut text = String::new();
+        let read = fs::File::open(&path)
+            .and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
+        let error = match read {
+            Ok(_) => match serde_json::from_str(&text) {
+                Ok(sidecar) => return sidecar,
+                Err(error) => error.to_string(),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::default(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("{} is passed over: {error}", path.display());
+        Self::default()
+    }
+
+    /// Puts it in its place.
+    pub fn store(&self, place: &Place, owner: &Owner) -> Result<(), Stop> {
+        let new = place.beside(Beside::SidecarNew);
+        let fail = |action| Stop::io(action, &new);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(fail("remove")(error));
+            }
+            _ => {}
+        }
+        let mut file = owner.create_new(&new)?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| fail("write")(error.into()))?;
+        text.push(b'\n');
+        file.write_all(&text).map_err(fail("write"))?;
+        fs::rename(&new, place.beside(Beside::Sidecar)).map_err(fail("rename"))
+    }
+}

@@ -1,0 +1,236 @@
+//! The door: every change of `Data.fs` is made in a step.
+//!
+//! A step is: take the step lock → read the switches → try ZODB's lock →
+//! look at the slave again → write → release. It lasts some milliseconds, since
+//! a ZEO that meets our hold on ZODB's lock dies at once; so neither the master
+//! nor a sync is waited for inside.
+//!
+//! What that gives, interleaving by interleaving:
+//!
+//! - **`fssync off` and a step.** `off` first writes the switch, then takes the
+//!   step lock. A step that got the lock before has finished when `off` has it;
+//!   a step that gets it after reads the switch and writes nothing. So once
+//!   `off` has returned, nothing is written (Law 4), and no pass that hangs on
+//!   its master delays it, since none hangs in a step.
+//! - **A bare `echo SYNCING=0` and a step.** The step under way finishes; the
+//!   next one reads the switch. What it leaves starts with a `c` mark, which
+//!   ZODB cuts.
+//! - **ZODB opens between two steps.** It holds `Data.fs.lock`: the next step
+//!   fails with [`Stop::InUse`]. It has cut our unfinished tail, as it does any
+//!   `c`, so it sees the batches that were finished and nothing else (Law 1).
+//! - **ZODB opens, commits and closes between two steps.** The next step gets
+//!   the lock, but the size or the header of our batch is not what we left:
+//!   [`Stop::SlaveChanged`], nothing is written, the survey starts again and
+//!   finds the slave grown (Law 2).
+//! - **ZODB opens in a step.** It meets its lock held and fails, as it would
+//!   with a second ZODB. A supervisor starts it again; `off` before it is the
+//!   way not to meet.
+//! - **Two passes.** The pass lock keeps the second one out. Were it not there,
+//!   each would find the other's tail by the same look as ZODB's.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::lock::{self, Lock};
+use super::owner::Owner;
+use super::place::Place;
+use super::switch::Switches;
+use crate::source::LocalFile;
+use crate::stop::Stop;
+
+/// The slave, as a pass holds it.
+#[derive(Debug)]
+pub struct Slave {
+    /// Where it lies.
+    pub place: Place,
+    /// Whom new files belong to.
+    pub owner: Owner,
+    /// Whether it may be written.
+    pub switches: Switches,
+    /// Set by a signal.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// A step under way; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Step<'a> {
+    slave: &'a Slave,
+    /// Released before the step lock: fields are dropped in their order.
+    _zodb_lock: Lock,
+    _step_lock: Lock,
+}
+
+/// A file at a moment: enough to tell whether anything was done to it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which file it is.
+    pub file: LocalFile,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Seen {
+    /// What is seen of an open file, or of one that was looked up.
+    #[must_use]
+    pub fn of(found: &fs::Metadata) -> Self {
+        Self {
+            file: LocalFile {
+                device: found.dev(),
+                inode: found.ino(),
+            },
+            size: found.len(),
+        }
+    }
+}
+
+impl Slave {
+    /// Takes a step; see the module's description.
+    pub fn step(&self) -> Result<Step<'_>, Stop> {
+        let step_lock = lock::take_step(&self.place, &self.owner)?;
+        self.check_may_go_on()?;
+        let zodb_lock = lock::take_zodb(&self.place, &self.owner)?;
+        Ok(Step {
+            slave: self,
+            _zodb_lock: zodb_lock,
+            _step_lock: step_lock,
+        })
+    }
+
+    /// Takes a step although syncing is off, to tidy up behind the last one;
+    /// `None` if ZODB holds the slave, and has tidied up itself.
+    pub fn closing_step(&self) -> Result<Option<Step<'_>>, Stop> {
+        let step_lock = lock::take_step(&self.place, &self.owner)?;
+        match lock::take_zodb(&self.place, &self.owner) {
+            Ok(zodb_lock) => Ok(Some(Step {
+                slave: self,
+                _zodb_lock: zodb_lock,
+                _step_lock: step_lock,
+            })),
+            Err(Stop::InUse { .. }) => Ok(None),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Fails once a switch says off or a signal came.
+    pub fn check_may_go_on(&self) -> Result<(), Stop> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Stop::Interrupted);
+        }
+        self.switches.check()
+    }
+
+    /// What lies under the slave's name now.
+    pub fn seen(&self) -> Result<Option<Seen>, Stop> {
+        let path = self.place.data();
+        match fs::symlink_metadata(path) {
+            Ok(found) => Ok(Some(Seen::of(&found))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Stop::io("look at", path)(error)),
+        }
+    }
+}
+
+impl Step<'_> {
+    /// Fails unless the slave is still what was seen.
+    pub fn check_unchanged(&self, expected: Option<Seen>) -> Result<(), Stop> {
+        let found = self.slave.seen()?;
+        if found == expected {
+            return Ok(());
+        }
+        let said = |seen: Option<Seen>| match seen {
+            Some(Seen { file, size }) => format!("{size} bytes in inode {}", file.inode),
+            None => "no file".to_owned(),
+        };
+        Err(self.changed(format!("expected {}, found {}", said(expected), said(found))))
+    }
+
+    fn changed(&self, what: String) -> Stop {
+        Stop::SlaveChanged {
+            slave: self.slave.place.data().to_owned(),
+            what,
+        }
+    }
+}
+
+/// `Data.fs`, open for writing in steps.
+#[derive(Debug)]
+pub struct DataFile<'a> {
+    slave: &'a Slave,
+    file: File,
+    seen: Seen,
+}
+
+impl<'a> DataFile<'a> {
+    /// Opens the slave, which must be what was seen.
+    pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Stop> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+            .open(slave.place.data())
+            .map_err(Stop::io("open", slave.place.data()))?;
+        Ok(Self { slave, file, seen })
+    }
+
+    /// The open file, for reading and syncing.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What the slave was when we last touched it.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.slave.place.data()
+    }
+
+    /// Takes a step in which the slave is still what we left, and has `bytes`
+    /// at `offset`.
+    pub fn step(&self, offset: u64, bytes: &[u8]) -> Result<Step<'a>, Stop> {
+        let step = self.slave.step()?;
+        step.check_unchanged(Some(self.seen))?;
+        let mut found = vec![0; bytes.len()];
+        let read = self.file.read_exact_at(&mut found, offset);
+        read.map_err(self.fail("read", offset))?;
+        if found != bytes {
+            return Err(step.changed(format!("other bytes at {offset} than we wrote")));
+        }
+        Ok(step)
+    }
+
+    /// Writes in a step.
+    pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Stop> {
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(self.fail("write", offset))?;
+        self.seen.size = self.seen.size.max(offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Cuts in a step.
+    pub fn truncate(&mut self, _: &Step<'_>, size: u64) -> Result<(), Stop> {
+        self.file.set_len(size).map_err(self.fail("cut", size))?;
+        self.seen.size = size;
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self) -> Result<(), Stop> {
+        self.file
+            .sync_data()
+            .map_err(Stop::io("sync", self.path()))
+    }
+
+    fn fail(&self, action: &str, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {
+        Stop::io(format!("{action} at {offset} in"), self.path())
+    }
+}

@@ -1,0 +1,109 @@
+//! Whether syncing is on.
+//!
+//! A switch is a file with one line, `SYNCING=1` or `SYNCING=0`, as syncPozo
+//! had it. Several are honoured, and any off wins:
+//!
+//! | file | where it is missing |
+//! | --- | --- |
+//! | the one named by `--status-file` | off: on a tmpfs it is gone after a reboot, and that must turn nothing on |
+//! | `Data.fs.fssync-switch` beside the slave | not asked |
+//! | `/var/run/fssync.status` | not asked |
+//! | `/var/run/syncPozo.status` | not asked |
+//!
+//! A switch that cannot be read, or says anything but on, is off.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::owner::Owner;
+use super::place::{Beside, Place};
+use crate::stop::Stop;
+
+const ON: &str = "SYNCING=1";
+const OFF: &str = "SYNCING=0";
+
+/// Switches of the whole machine.
+const MACHINE_WIDE: [&str; 2] = ["/var/run/fssync.status", "/var/run/syncPozo.status"];
+
+/// More than a switch has to say, in bytes.
+const MAX_LEN: u64 = 64;
+
+/// The switches that a slave obeys.
+#[derive(Clone, Debug)]
+pub struct Switches {
+    named: Option<PathBuf>,
+    found: Vec<PathBuf>,
+    /// The one that `fssync off` and `fssync on` write.
+    own: PathBuf,
+}
+
+impl Switches {
+    /// The switches of the slave at `place`; `named` is that of
+    /// `--status-file`.
+    #[must_use]
+    pub fn new(place: &Place, named: Option<PathBuf>) -> Self {
+        let beside = place.beside(Beside::Switch);
+        let own = named.clone().unwrap_or_else(|| beside.clone());
+        let mut found = vec![beside];
+        found.extend(MACHINE_WIDE.map(PathBuf::from));
+        Self { named, found, own }
+    }
+
+    /// Fails with [`Stop::Off`] unless all switches say on.
+    pub fn check(&self) -> Result<(), Stop> {
+        if let Some(path) = &self.named {
+            match read(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(off(path, "is missing"));
+                }
+                said => judge(path, said)?,
+            }
+        }
+        for path in &self.found {
+            match read(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                said => judge(path, said)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the slave's own switch, durably. While it is written it says
+    /// nothing, which is off.
+    pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {
+        let path = self.own.as_path();
+        let fail = |action| Stop::io(action, path);
+        let mut file = if self.named.is_some() {
+            File::create(path).map_err(fail("open"))?
+        } else {
+            Owner::of(place)?.open_or_create(path)?
+        };
+        file.set_len(0).map_err(fail("write"))?;
+        writeln!(file, "{}", if on { ON } else { OFF }).map_err(fail("write"))?;
+        file.sync_all().map_err(fail("sync"))?;
+        if self.named.is_none() {
+            place.sync_directory()?;
+        }
+        Ok(path)
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut said = String::new();
+    File::open(path)?.take(MAX_LEN).read_to_string(&mut said)?;
+    Ok(said)
+}
+
+fn judge(path: &Path, said: io::Result<String>) -> Result<(), Stop> {
+    match said {
+        Ok(said) if said.trim_end() == ON => Ok(()),
+        Ok(said) if said.trim_end() == OFF => Err(off(path, "says so")),
+        Ok(said) => Err(off(path, &format!("says neither {ON} nor {OFF} but {said:?}"))),
+        Err(error) => Err(off(path, &format!("cannot be read: {error}"))),
+    }
+}
+
+fn off(path: &Path, why: &str) -> Stop {
+    Stop::Off(format!("syncing is off: {} {why}", path.display()))
+}

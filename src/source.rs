@@ -1,0 +1,131 @@
+//! The master: where the bytes come from.
+//!
+//! A [`Source`] is dumb and read-only. It opens what lies under the master's
+//! name, reads ranges and digests ranges; every decision is made by its
+//! callers, the same for every transport. Nothing in this folder writes.
+//!
+//! A pass does not call a source itself but through a [`Master`], which bounds
+//! the time that it waits for an answer.
+
+mod feed;
+mod master;
+pub mod path;
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use feed::Feed;
+pub use master::{Answer, Master};
+
+use crate::digest::Digest;
+
+/// What a pass asks of the master's end.
+pub trait Source: Send {
+    /// Opens afresh what lies under the master's name, and says what it is.
+    /// Later calls read that file, whatever the name comes to mean.
+    ///
+    /// `ranges` are digested on the way; one that reaches past the end of the
+    /// file has no digest.
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error>;
+
+    /// Fills `buffer` from `offset` on. Returns how many bytes there were: fewer
+    /// than asked for only at the end of the file.
+    fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error>;
+
+    /// Digests a range; `None` if it reaches past the end of the file.
+    fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error>;
+
+    /// Digests a range as it stands now on the master's own disk: nothing that
+    /// was cached on the way counts, and, as far as this can be had, what is
+    /// digested is durable over there.
+    fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error>;
+}
+
+/// What [`Source::look`] sees.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// Which file it is.
+    pub identity: Identity,
+    /// Its place in this machine's own file systems, if it lies in one.
+    pub local: Option<LocalFile>,
+    /// Its size in bytes: nothing beyond is read.
+    pub size: u64,
+    /// Its permission bits.
+    pub mode: u32,
+    /// The digests of the ranges asked for.
+    pub digests: Vec<Option<Digest>>,
+}
+
+/// A file of this machine, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalFile {
+    /// The device number of its file system.
+    pub device: u64,
+    /// Its inode number there.
+    pub inode: u64,
+}
+
+/// Which file it is: equal as long as nobody replaces it. An inode alone comes
+/// back after two packs, and on some file systems it is all there is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Identity {
+    /// The inode number.
+    pub inode: u64,
+    /// When the file was created, where the file system says so.
+    pub birth: Option<Timestamp>,
+}
+
+/// Why the master did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operation on the master's file failed.
+    #[error("cannot {action} {name}")]
+    Io {
+        /// What was tried, with the position where there is one.
+        action: String,
+        /// The master's name.
+        name: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// There is something else under the master's name, or part of it only.
+    #[error("{name} {what}")]
+    NoFileStorage {
+        /// The master's name.
+        name: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The file shrank or changed below us.
+    #[error("{name} changed while it was read at {position}")]
+    Changed {
+        /// The master's name.
+        name: String,
+        /// The offset that was read.
+        position: u64,
+    },
+    /// No answer came in time.
+    #[error("no answer from {name} within {} s", .timeout.as_secs_f32())]
+    TimedOut {
+        /// The master's name.
+        name: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// A signal came while an answer was waited for.
+    #[error("interrupted by a signal")]
+    Interrupted,
+}
+
+impl Error {
+    /// Whether another try within a second may see something else: a pack
+    /// renames twice, an NFS server forgets a handle.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        !matches!(self, Self::TimedOut { .. } | Self::Interrupted)
+    }
+}

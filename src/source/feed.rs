@@ -1,0 +1,242 @@
+//! The master's committed transactions, in checked pieces of bounded size.
+//!
+//! The next piece is read while the last one is dealt with. What is handed out
+//! was seen to be committed: a transaction whose header says `c` is not begun,
+//! and its bytes are not kept to be used once it is finished.
+
+use std::thread;
+use std::time::Duration;
+
+use super::{Answer, Identity, Master, Sight};
+use crate::filestorage::Tid;
+use crate::filestorage::scan::{Event, Scanner, Tail};
+use crate::stop::{MasterDamage, Stop};
+
+/// How long to wait before something wrong is looked at once more.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(100);
+
+/// How many blemishes are told one by one.
+const BLEMISHES_TOLD: u64 = 5;
+
+/// Reads on from a position.
+#[derive(Debug)]
+pub struct Feed<'a> {
+    master: &'a Master,
+    identity: Identity,
+    size: u64,
+    scanner: Scanner,
+    chunk_len: usize,
+    /// The bytes that come next, asked for ahead.
+    under_way: Option<Answer<Vec<u8>>>,
+    piece: Vec<u8>,
+    end: Option<Tail>,
+    looked_again: bool,
+    watched: Option<Tid>,
+    watched_seen: bool,
+    transactions: u64,
+    blemishes: u64,
+}
+
+impl<'a> Feed<'a> {
+    /// Reads the file that was sighted from `position`, just past `last_tid`,
+    /// `chunk_len` bytes at a time.
+    #[must_use]
+    pub fn new(
+        master: &'a Master,
+        sight: &Sight,
+        position: u64,
+        last_tid: Option<Tid>,
+        chunk_len: usize,
+    ) -> Self {
+        Self {
+            master,
+            identity: sight.identity.clone(),
+            size: sight.size,
+            scanner: Scanner::resume(position, last_tid, sight.size),
+            chunk_len,
+            under_way: None,
+            piece: Vec::new(),
+            end: None,
+            looked_again: false,
+            watched: None,
+            watched_seen: false,
+            transactions: 0,
+            blemishes: 0,
+        }
+    }
+
+    /// Watches out for a transaction; see [`has_seen`](Self::has_seen).
+    pub fn watch_for(&mut self, tid: Tid) {
+        self.watched = Some(tid);
+    }
+
+    /// Whether the transaction that was watched for came by.
+    #[must_use]
+    pub fn has_seen(&self) -> bool {
+        self.watched_seen
+    }
+
+    /// Just past the last committed transaction so far, in bytes.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.scanner.position()
+    }
+
+    /// The tid of that transaction.
+    #[must_use]
+    pub fn last_tid(&self) -> Option<Tid> {
+        self.scanner.last_tid()
+    }
+
+    /// The master's size, as last seen, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many transactions came by.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    /// Whether what was handed out ends with a whole transaction.
+    #[must_use]
+    pub fn is_at_boundary(&self) -> bool {
+        self.scanner.offset() == self.scanner.position()
+    }
+
+    /// What is wrong with the master behind [`position`](Self::position), once
+    /// there is no next piece.
+    #[must_use]
+    pub fn damage(&self) -> Option<MasterDamage> {
+        match self.end {
+            Some(Tail::Damaged(damage)) => Some(MasterDamage::Record(damage)),
+            Some(Tail::Torn) => Some(MasterDamage::Torn(self.position())),
+            _ => None,
+        }
+    }
+
+    /// The next bytes; `None` where the committed transactions end. The pieces
+    /// follow each other without a gap. With `to_boundary`, a piece that holds
+    /// the end of a transaction ends with the last one in it.
+    ///
+    /// `chunk_len` must hold a transaction header. A transaction that turns out
+    /// to be damaged may have been handed out in
+    /// part: [`position`](Self::position) tells what counts.
+    pub fn next(&mut self, to_boundary: bool) -> Result<Option<&[u8]>, Stop> {
+        loop {
+            if self.end.is_some() && !self.look_again()? {
+                return Ok(None);
+            }
+            let offset = self.scanner.offset();
+            if !self.receive(offset)? {
+                self.end_at_eof()?;
+                continue;
+            }
+            self.scan();
+            let mut end = self.scanner.decided();
+            self.end = match self.scanner.stopped() {
+                None if end <= offset => Some(self.scanner.tail()),
+                stopped => stopped,
+            };
+            if to_boundary && self.position() > offset {
+                end = self.position();
+            }
+            if end < self.scanner.offset() {
+                self.scanner.go_back();
+            }
+            if end > offset {
+                if self.end.is_none() {
+                    self.ask(end);
+                }
+                self.piece.truncate((end - offset) as usize);
+                return Ok(Some(&self.piece));
+            }
+        }
+    }
+
+    /// Gets the bytes from `offset` on; says whether there are any.
+    fn receive(&mut self, offset: u64) -> Result<bool, Stop> {
+        if self.under_way.is_none() {
+            self.ask(offset);
+        }
+        let Some(answer) = self.under_way.take() else {
+            return Ok(false);
+        };
+        self.piece = answer.wait()?;
+        Ok(!self.piece.is_empty())
+    }
+
+    /// Asks for the bytes from `offset` on, if there are any.
+    fn ask(&mut self, offset: u64) {
+        let left = self.size.saturating_sub(offset);
+        let len = left.min(self.chunk_len as u64) as usize;
+        if len > 0 {
+            self.under_way = Some(self.master.read(len, offset));
+        }
+    }
+
+    fn scan(&mut self) {
+        let Self {
+            scanner,
+            piece,
+            watched,
+            watched_seen,
+            transactions,
+            blemishes,
+            master,
+            ..
+        } = self;
+        scanner.feed(piece, &mut |event| match event {
+            Event::Transaction(transaction) => {
+                *transactions += 1;
+                *watched_seen |= *watched == Some(transaction.header.tid);
+            }
+            Event::Blemish { position, blemish } => {
+                *blemishes += 1;
+                if *blemishes <= BLEMISHES_TOLD {
+                    tracing::warn!(
+                        "{}: transaction record at {position}: {blemish}; ZODB opens it, so it \
+                         is copied",
+                        master.name()
+                    );
+                }
+            }
+        });
+    }
+
+    /// The file has no more bytes: at a boundary, in a header that is not whole
+    /// yet, or, where it shrank under us, in a transaction.
+    fn end_at_eof(&mut self) -> Result<(), Stop> {
+        if self.scanner.decided() > self.position() {
+            return Err(Stop::MasterChanged {
+                master: self.master.name().to_owned(),
+                what: "it is shorter than it was",
+            });
+        }
+        self.end = Some(self.scanner.tail());
+        Ok(())
+    }
+
+    /// Whether there is more after all: what looks like damage is looked at
+    /// once more, as it may be a write under way.
+    fn look_again(&mut self) -> Result<bool, Stop> {
+        if self.looked_again || self.damage().is_none() {
+            return Ok(false);
+        }
+        self.looked_again = true;
+        thread::sleep(SECOND_LOOK_AFTER);
+        let sight = self.master.look(Vec::new())?;
+        if sight.identity != self.identity {
+            return Err(Stop::MasterChanged {
+                master: self.master.name().to_owned(),
+                what: "there is another file under its name",
+            });
+        }
+        self.size = sight.size;
+        self.scanner = Scanner::resume(self.position(), self.last_tid(), self.size);
+        self.end = None;
+        Ok(true)
+    }
+}

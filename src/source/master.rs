@@ -1,0 +1,159 @@
+//! The master as a pass sees it: a source behind a thread, with a bound on the
+//! time that its answers may take.
+//!
+//! A read from a dead hard NFS mount returns never. It hangs in a thread that
+//! is then left behind; the pass gets [`Error::TimedOut`], tidies up and ends.
+//! Questions are answered in their order, so asking for the next bytes before
+//! the last ones are dealt with keeps both ends busy.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Error, Sight, Source};
+use crate::digest::Digest;
+use crate::filestorage::backward::ReadAt;
+
+type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
+
+/// A source, and how long its answers may take.
+#[derive(Debug)]
+pub struct Master {
+    name: String,
+    timeout: Duration,
+    interrupted: Arc<AtomicBool>,
+    questions: mpsc::Sender<Question>,
+}
+
+/// An answer that is under way.
+#[derive(Debug)]
+pub struct Answer<T> {
+    name: String,
+    timeout: Duration,
+    interrupted: Arc<AtomicBool>,
+    receiver: mpsc::Receiver<Result<T, Error>>,
+}
+
+/// How long a signal may go unnoticed while an answer is waited for.
+const SIGNAL_CHECK: Duration = Duration::from_millis(100);
+
+impl<T> Answer<T> {
+    /// Waits for it.
+    pub fn wait(self) -> Result<T, Error> {
+        let asked = Instant::now();
+        loop {
+            let patience = self.timeout.saturating_sub(asked.elapsed());
+            match self.receiver.recv_timeout(patience.min(SIGNAL_CHECK)) {
+                Ok(answer) => return answer,
+                Err(_) if self.interrupted.load(Ordering::Relaxed) => {
+                    return Err(Error::Interrupted);
+                }
+                Err(RecvTimeoutError::Timeout) if !patience.is_zero() => {}
+                Err(_) => {
+                    return Err(Error::TimedOut {
+                        name: self.name,
+                        timeout: self.timeout,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Master {
+    /// Puts `source` behind a thread of its own. `name` is what messages call
+    /// the master; `interrupted` is set by a signal, and ends all waiting.
+    #[must_use]
+    pub fn new(
+        name: String,
+        timeout: Duration,
+        interrupted: Arc<AtomicBool>,
+        mut source: impl Source + 'static,
+    ) -> Self {
+        let (questions, inbox) = mpsc::channel::<Question>();
+        thread::spawn(move || {
+            for question in inbox {
+                question(&mut source);
+            }
+        });
+        Self {
+            name,
+            timeout,
+            interrupted,
+            questions,
+        }
+    }
+
+    /// What messages call the master.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// See [`Source::look`].
+    pub fn look(&self, ranges: Vec<Range<u64>>) -> Result<Sight, Error> {
+        self.ask(move |source| source.look(&ranges)).wait()
+    }
+
+    /// Asks for `len` bytes from `offset` on; the answer has fewer at the end
+    /// of the file.
+    #[must_use]
+    pub fn read(&self, len: usize, offset: u64) -> Answer<Vec<u8>> {
+        self.ask(move |source| {
+            let mut buffer = vec![0; len];
+            let got = source.read(&mut buffer, offset)?;
+            buffer.truncate(got);
+            Ok(buffer)
+        })
+    }
+
+    /// See [`Source::digest`].
+    #[must_use]
+    pub fn digest(&self, range: Range<u64>) -> Answer<Option<Digest>> {
+        self.ask(move |source| source.digest(range))
+    }
+
+    /// See [`Source::confirm`].
+    #[must_use]
+    pub fn confirm(&self, range: Range<u64>) -> Answer<Option<Digest>> {
+        self.ask(move |source| source.confirm(range))
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
+    ) -> Answer<T> {
+        let (sender, receiver) = mpsc::channel();
+        let question: Question = Box::new(move |source| {
+            // Nobody waits any more where an earlier answer ended the pass.
+            let _ = sender.send(question(source));
+        });
+        // A thread that is gone closes the channel of the answer as well.
+        let _ = self.questions.send(question);
+        Answer {
+            name: self.name.clone(),
+            timeout: self.timeout,
+            interrupted: Arc::clone(&self.interrupted),
+            receiver,
+        }
+    }
+}
+
+impl ReadAt for &Master {
+    type Error = Error;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+        let bytes = self.read(buffer.len(), offset).wait()?;
+        if bytes.len() < buffer.len() {
+            return Err(Error::Changed {
+                name: self.name.clone(),
+                position: offset + bytes.len() as u64,
+            });
+        }
+        buffer.copy_from_slice(&bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! A master on a mounted path, local or NFS.
+//!
+//! Positional reads only, never mmap: a truncated file under a map is a
+//! SIGBUS. The directory is opened before the file in it, because an NFS client
+//! revalidates what it opens, not what it passes through on the way: tried on
+//! NFS 4.2 and 3 (Linux 6.1), a plain open went on giving the old file for 30 s
+//! after a pack. Before bytes of a network file system are digested for good,
+//! its cached pages are dropped.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+
+use super::{Error, Identity, LocalFile, Sight, Source};
+use crate::digest::Digest;
+use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
+
+/// File systems whose pages another machine can change: `statfs` types of NFS,
+/// SMB, CIFS, SMB2, FUSE, 9p, Ceph, AFS, GFS2 and OCFS2 (`linux/magic.h`).
+const NETWORK_FILE_SYSTEMS: [u64; 10] = [
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x6573_5546,
+    0x0102_1997,
+    0x00c3_6400,
+    0x5346_414f,
+    0x0116_1970,
+    0x7461_636f,
+];
+
+/// A master on a mounted path.
+#[derive(Debug)]
+pub struct MountedPath {
+    path: PathBuf,
+    opened: Option<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    /// Whether pages may be cached here that are stale over there.
+    over_network: bool,
+}
+
+impl MountedPath {
+    /// The file at `path`; nothing is opened yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, opened: None }
+    }
+
+    fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
+        Error::Io {
+            action: action.into(),
+            name: self.name(),
+            source: source.into(),
+        }
+    }
+
+    fn no_file_storage(&self, what: &'static str) -> Error {
+        let name = self.name();
+        Error::NoFileStorage { name, what }
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// The path without links, to the `Data.fs` in it where it is a directory.
+    fn resolve(&self) -> io::Result<PathBuf> {
+        let path = fs::canonicalize(&self.path)?;
+        if path.is_dir() {
+            fs::canonicalize(path.join(DATA_FS))
+        } else {
+            Ok(path)
+        }
+    }
+
+    /// Opens the directory, then the file in it.
+    fn open(&self) -> Result<(File, Statx), Error> {
+        let path = self.resolve().map_err(|e| self.error("find", e))?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(self.no_file_storage("is no file"));
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags | OFlags::DIRECTORY, Mode::empty())
+            .map_err(|e| self.error("open the directory of", e))?;
+        // Without NONBLOCK, the open of a FIFO waits for a writer.
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let name: OsString = name.to_owned();
+        let file = rustix::fs::openat(&directory, name, flags, Mode::empty())
+            .map_err(|e| self.error("open", e))?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, wanted)
+            .map_err(|e| self.error("stat", e))?;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+            return Err(self.no_file_storage("is not a regular file"));
+        }
+        Ok((file.into(), stat))
+    }
+
+    fn opened(&self) -> Result<&Opened, Error> {
+        self.opened
+            .as_ref()
+            .ok_or_else(|| self.error("read", ErrorKind::NotFound))
+    }
+
+    fn check_magic(&self) -> Result<(), Error> {
+        let mut magic = [0; MAGIC_LEN as usize];
+        match read_fully(&self.opened()?.file, &mut magic, 0) {
+            Err(error) => Err(self.error("read the head of", error)),
+            Ok(0) => Err(self.no_file_storage("is empty")),
+            Ok(_) if Magic::decode(&magic).is_none() => {
+                Err(self.no_file_storage("does not start like a FileStorage (FS21 or FS30)"))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+impl Source for MountedPath {
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+        let (file, stat) = self.open()?;
+        let file_system = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
+        let over_network = NETWORK_FILE_SYSTEMS.contains(&(file_system.f_type as u64));
+        let opened = self.opened.insert(Opened { file, over_network });
+        opened.drop_cached(0..stat.stx_size);
+        self.check_magic()?;
+        let digests = ranges
+            .iter()
+            .map(|range| self.digest(range.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Sight {
+            identity: identity(&stat),
+            local: (!over_network).then(|| LocalFile {
+                device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            }),
+            size: stat.stx_size,
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            digests,
+        })
+    }
+
+    fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        read_fully(&self.opened()?.file, buffer, offset)
+            .map_err(|e| self.error(format!("read at {offset} in"), e))
+    }
+
+    fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
+        Digest::of_range(range, |buffer, offset| self.read(buffer, offset))
+    }
+
+    fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
+        let opened = self.opened()?;
+        if opened.over_network {
+            opened.drop_cached(range.clone());
+        } else {
+            rustix::fs::fdatasync(&opened.file).map_err(|e| self.error("sync", e))?;
+        }
+        self.digest(range)
+    }
+}
+
+impl Opened {
+    /// Makes the next reads of a range go to the server. Best effort, as the
+    /// kernel's advice is: what was cached is found out by
+    /// [`Source::confirm`]'s callers at the next pass at the latest.
+    fn drop_cached(&self, range: Range<u64>) {
+        if self.over_network {
+            let len = std::num::NonZeroU64::new(range.end - range.start);
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
+        }
+    }
+}
+
+fn identity(stat: &Statx) -> Identity {
+    let birth = StatxFlags::from_bits_retain(stat.stx_mask)
+        .contains(StatxFlags::BTIME)
+        .then(|| Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec as i32).ok())
+        .flatten();
+    Identity {
+        inode: stat.stx_ino,
+        birth,
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(crate) fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(len) => filled += len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

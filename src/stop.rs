@@ -1,0 +1,222 @@
+//! Why a pass stops before its end: one type, mapped to exit codes in one
+//! place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::filestorage::scan::Damage;
+use crate::outcome::{Action, Exit};
+use crate::plan::Refusal;
+use crate::source;
+
+/// Why a pass stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A switch says off.
+    #[error("{0}")]
+    Off(String),
+    /// Another pass holds the slave.
+    #[error("another pass is at work on {slave}{}", by(*.pid))]
+    Busy {
+        /// The slave.
+        slave: PathBuf,
+        /// Its process, if the kernel tells.
+        pid: Option<u32>,
+    },
+    /// The master does not answer.
+    #[error("the master is unreachable")]
+    Unreachable(#[source] source::Error),
+    /// ZODB, or another program with its lock, holds the slave.
+    #[error("{slave} is in use{}", by(*.pid))]
+    InUse {
+        /// The slave.
+        slave: PathBuf,
+        /// The program's process, if the kernel tells.
+        pid: Option<u32>,
+    },
+    /// The facts say no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The master is damaged.
+    #[error("{master} is damaged: {damage}")]
+    MasterDamaged {
+        /// The master's name.
+        master: String,
+        /// Where and how.
+        damage: MasterDamage,
+    },
+    /// A file of the slave's could not be read or written.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried, with the position where there is one.
+        action: String,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file beside the slave cannot be given to the slave's owner.
+    #[error("cannot give {} to uid {uid}, gid {gid}, as the slave's files are", .path.display())]
+    Owner {
+        /// The file that was to be made.
+        path: PathBuf,
+        /// The owner it must have.
+        uid: u32,
+        /// The group it must have.
+        gid: u32,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// There is too little room for a full copy.
+    #[error("{} has {free} bytes free, a full copy needs {needed}", .directory.display())]
+    NoSpace {
+        /// The slave's directory.
+        directory: PathBuf,
+        /// What there is, in bytes.
+        free: u64,
+        /// What is needed, in bytes.
+        needed: u64,
+    },
+    /// The slave is not what was surveyed: look again.
+    #[error("{slave} changed while it was written: {what}")]
+    SlaveChanged {
+        /// The slave.
+        slave: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The master is not what was surveyed: look again.
+    #[error("{master} changed while it was copied: {what}")]
+    MasterChanged {
+        /// The master's name.
+        master: String,
+        /// What was found.
+        what: &'static str,
+    },
+    /// A signal asked for the end.
+    #[error("interrupted by a signal")]
+    Interrupted,
+}
+
+/// What is wrong with the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MasterDamage {
+    /// A record that makes ZODB panic.
+    #[error("{0}")]
+    Record(#[from] Damage),
+    /// A transaction that reaches past the end, and is not a vote under way.
+    #[error(
+        "transaction record at {0}: reaches past the end of the file \
+         and is not marked as unfinished"
+    )]
+    Torn(u64),
+}
+
+fn by(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" by process {pid}"))
+}
+
+impl Stop {
+    /// A failed operation on a file of the slave's.
+    pub(crate) fn io<A: Into<String>>(
+        action: A,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<A> {
+        let (action, path) = (action.into(), path.to_owned());
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Off(_) => Exit::Off,
+            Self::Busy { .. } => Exit::Busy,
+            Self::Unreachable(_) | Self::MasterChanged { .. } => Exit::Unreachable,
+            Self::InUse { .. } => Exit::InUse,
+            Self::Refused(refusal) => refusal.exit(),
+            Self::MasterDamaged { .. } => Exit::MasterDamaged,
+            Self::Io { .. }
+            | Self::Owner { .. }
+            | Self::NoSpace { .. }
+            | Self::SlaveChanged { .. }
+            | Self::Interrupted => Exit::Failure,
+        }
+    }
+
+    /// What a pass that stops so has done.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Off(_) => Action::Off,
+            Self::Busy { .. } => Action::Busy,
+            Self::Unreachable(_) | Self::MasterChanged { .. } => Action::Unreachable,
+            Self::InUse { .. } | Self::Refused(_) => Action::Refuse,
+            _ => Action::Error,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::InUse { .. } => {
+                "the slave is being served: switch syncing off with `fssync off` \
+                 before ZEO is started there"
+            }
+            Self::Refused(refusal) => return Some(refusal.hint()),
+            Self::MasterDamaged { .. } => {
+                "look at the master with ZODB's fstest; what precedes the damage is \
+                 in the slave, or in the slave's older copy"
+            }
+            Self::Owner { .. } => {
+                "run fssync as root, or as the user that owns the slave's files"
+            }
+            Self::NoSpace { .. } => "make room, or put the slave on a larger file system",
+            Self::SlaveChanged { .. } => {
+                "something else writes to the slave without ZODB's lock: find it and stop it"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Whether another look may find another case.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable(error) => error.is_passing(),
+            Self::MasterChanged { .. } | Self::SlaveChanged { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The message with its causes, in one line.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line = format!("{line}: {error}");
+            cause = error.source();
+        }
+        line
+    }
+}
+
+impl From<source::Error> for Stop {
+    fn from(error: source::Error) -> Self {
+        match error {
+            source::Error::Interrupted => Self::Interrupted,
+            error => Self::Unreachable(error),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One pass: survey → plan → apply, under the pass lock.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::apply::{Apply, Tuning};
+use crate::monitor::Monitor;
+use crate::outcome::{Action, Copied, Exit, Outcome};
+use crate::plan::{Decision, Deed, Plan, Policy, Tail, decide};
+use crate::slave::lock;
+use crate::slave::place::Beside;
+use crate::slave::sidecar::{Pass, Sidecar};
+use crate::slave::step::Slave;
+use crate::source::Master;
+use crate::stop::Stop;
+use crate::survey::Survey;
+
+/// How long the master may be missing or half there before it counts as
+/// unreachable: ZODB's pack renames twice, and in between there is no
+/// `Data.fs`.
+const PASSING: Duration = Duration::from_millis(1200);
+
+/// How often it is looked for in that time.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a pass starts over because one of the files changed under it.
+const MAX_SURVEYS: u32 = 5;
+
+/// What a pass works on, and how.
+#[derive(Debug)]
+pub struct Job {
+    /// The master.
+    pub master: Master,
+    /// The slave.
+    pub slave: Slave,
+    /// What is wanted.
+    pub policy: Policy,
+    /// Sizes.
+    pub tuning: Tuning,
+    /// Say what would be done, and touch nothing.
+    pub dry_run: bool,
+}
+
+/// Makes one pass.
+#[must_use]
+pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
+    let lock = match enter(job) {
+        Ok(lock) => lock,
+        Err(stop) => return stopped(&stop, None, Copied::default()),
+    };
+    let mut attempt = Attempt {
+        job,
+        monitor,
+        sidecar: Sidecar::load(&job.slave.place),
+        copied: Copied::default(),
+        plan: None,
+    };
+    let result = attempt.until_it_lasts();
+    let Attempt {
+        mut sidecar,
+        copied,
+        plan,
+        ..
+    } = attempt;
+    let outcome = match (result, plan) {
+        (Ok(()), Some(plan)) => done(&plan, copied),
+        (Err(stop), plan) => stopped(&stop, plan, copied),
+        (Ok(()), None) => unreachable!("a pass that succeeds has a plan"),
+    };
+    if lock.is_some() && outcome.exit != Exit::Off {
+        sidecar.pass = Some(record(&outcome));
+        if let Err(stop) = sidecar.store(&job.slave.place, &job.slave.owner) {
+            tracing::warn!("the outcome of this pass is not kept: {}", stop.in_one_line());
+        }
+    }
+    outcome
+}
+
+/// Takes the pass lock, if syncing is on; a dry run only looks who has it.
+fn enter(job: &Job) -> Result<Option<lock::Lock>, Stop> {
+    let Slave { place, owner, .. } = &job.slave;
+    job.slave.check_may_go_on()?;
+    if !job.dry_run {
+        return lock::take_pass(place, owner).map(Some);
+    }
+    match lock::holder(&place.beside(Beside::PassLock)) {
+        None => Ok(None),
+        pid => Err(Stop::Busy {
+            slave: place.data().to_owned(),
+            pid,
+        }),
+    }
+}
+
+/// A pass, which starts over where a file changed under it.
+struct Attempt<'a> {
+    job: &'a Job,
+    monitor: &'a dyn Monitor,
+    sidecar: Sidecar,
+    copied: Copied,
+    plan: Option<Plan>,
+}
+
+impl Attempt<'_> {
+    fn until_it_lasts(&mut self) -> Result<(), Stop> {
+        let mut surveys = 0;
+        let mut missing_since = None;
+        loop {
+            let stop = match self.once() {
+                Err(stop) if stop.is_passing() => stop,
+                result => return result,
+            };
+            if let Stop::Unreachable(_) = stop {
+                let since = *missing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > PASSING {
+                    return Err(stop);
+                }
+            } else {
+                surveys += 1;
+                if surveys == MAX_SURVEYS {
+                    return Err(stop);
+                }
+            }
+            tracing::debug!("looking again: {}", stop.in_one_line());
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn once(&mut self) -> Result<(), Stop> {
+        let Self { job, monitor, .. } = *self;
+        let slave = &job.slave;
+        let mut survey = Survey::make(&slave.place, &job.master, &self.sidecar, monitor)?;
+        self.copied.position = survey.position;
+        self.copied.last_tid = survey.last_tid;
+        let plan = loop {
+            match decide(&survey.facts, job.policy) {
+                Decision::Do(plan) => break plan,
+                Decision::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+                Decision::Ask(question) => survey.answer(question, &job.master, monitor)?,
+            }
+        };
+        tracing::debug!("plan: {plan:?}");
+        self.plan = Some(plan);
+        let apply = Apply {
+            slave,
+            master: &job.master,
+            policy: job.policy,
+            tuning: job.tuning,
+        };
+        if job.dry_run {
+            check_not_in_use(slave, &plan)?;
+            return apply.rehearse(&plan, &survey, &mut self.copied, monitor);
+        }
+        if let Deed::FullCopy { .. } = plan.deed {
+            tracing::info!("full backup: {}", plan.reason);
+        }
+        apply.carry_out(&plan, &survey, &mut self.sidecar, &mut self.copied, monitor)
+    }
+}
+
+/// What the first step of a plan that writes would find.
+fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Stop> {
+    match lock::holder(&slave.place.beside(Beside::ZodbLock)) {
+        pid @ Some(_) if plan.deed != Deed::Nothing => Err(Stop::InUse {
+            slave: slave.place.data().to_owned(),
+            pid,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn action(plan: &Plan, copied: Copied) -> Action {
+    match plan.deed {
+        Deed::FullCopy { .. } => Action::FullCopy,
+        Deed::Append { trim, .. } if copied.transactions > 0 => match trim {
+            Tail::None => Action::Append,
+            Tail::Ours(_) | Tail::Foreign(_) => Action::TrimAppend,
+        },
+        Deed::Append { .. } | Deed::Nothing => Action::UpToDate,
+    }
+}
+
+fn done(plan: &Plan, copied: Copied) -> Outcome {
+    Outcome {
+        action: action(plan, copied),
+        exit: Exit::Success,
+        reason: plan.reason.to_string(),
+        hint: None,
+        copied,
+    }
+}
+
+/// A pass that stopped; what it had done by then counts.
+fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
+    let action = match plan {
+        Some(plan) if copied.transactions > 0 => action(&plan, copied),
+        _ => stop.action(),
+    };
+    Outcome {
+        action,
+        exit: stop.exit(),
+        reason: stop.in_one_line(),
+        hint: stop.hint(),
+        copied,
+    }
+}
+
+fn record(outcome: &Outcome) -> Pass {
+    Pass {
+        time: Timestamp::now(),
+        action: outcome.action,
+        exit_code: outcome.exit as u8,
+        reason: outcome.reason.clone(),
+    }
+}

@@ -1,0 +1,186 @@
+"""Real ZODB at the service of the tests.
+
+Without arguments: reads one JSON command a line, answers one JSON object a
+line; see `Agent` for the commands. Each answer carries the warnings that ZODB
+logged. `agent.py write PATH` writes to a storage until its time is up.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any, Mapping, TextIO
+
+import probe
+from operations import Operations
+from store import Store
+
+Answer = dict[str, Any]
+
+
+class Agent:
+    """The commands: each method of this class that has no leading underscore.
+
+    A method's parameters are the keys of its command, beside `cmd`. `quit`
+    closes every storage and sets `done`.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self._stores: dict[str, Store] = {}
+
+    def open(
+        self,
+        name: str,
+        path: str,
+        read_only: bool = False,
+        create: bool = False,
+        pack_gc: bool = True,
+        seed: int = 0,
+    ) -> Answer:
+        if name in self._stores:
+            raise ValueError(f"{name!r} is open already")
+        store = Store(
+            path, read_only=read_only, create=create, pack_gc=pack_gc, seed=seed
+        )
+        self._stores[name] = store
+        return probe.describe(store.storage)
+
+    def close(self, name: str) -> Answer:
+        self._stores.pop(name).close()
+        return {}
+
+    def abandon(self, name: str) -> Answer:
+        self._stores.pop(name).abandon()
+        return {}
+
+    def commit(self, name: str, **what: Any) -> Answer:
+        self._stores[name].commit(**what)
+        return self._where(name)
+
+    def vote(self, name: str, **what: Any) -> Answer:
+        self._stores[name].vote(**what)
+        return {}
+
+    def finish(self, name: str) -> Answer:
+        self._stores[name].finish()
+        return self._where(name)
+
+    def abort(self, name: str) -> Answer:
+        self._stores[name].abort()
+        return {}
+
+    def undo(self, name: str, tid: str | None = None) -> Answer:
+        self._stores[name].undo(tid)
+        return self._where(name)
+
+    def pack(self, name: str, keep: int = 0) -> Answer:
+        packed = self._stores[name].pack(keep)
+        return {"position": self._stores[name].position, "packed": packed}
+
+    def random(self, name: str, count: int, pack: bool = False) -> Answer:
+        operations = Operations(self._stores[name], pack)
+        counts = Counter(operations.step() for _ in range(count))
+        return {**self._where(name), "operations": dict(counts)}
+
+    def transactions(self, path: str) -> Answer:
+        return {"transactions": probe.transactions(path)}
+
+    def check(self, path: str, magic: str = "any") -> Answer:
+        return probe.scan(path, magic)
+
+    def check_open(self, path: str) -> Answer:
+        return probe.open_copy(path)
+
+    def open_db_load_all(self, path: str) -> Answer:
+        return probe.load_all(path)
+
+    def sleep(self, seconds: float) -> Answer:
+        time.sleep(seconds)
+        return {}
+
+    def quit(self) -> Answer:
+        for name in list(self._stores):
+            self.close(name)
+        self.done = True
+        return {}
+
+    def _where(self, name: str) -> Answer:
+        store = self._stores[name]
+        return {"tid": store.tid, "position": store.position}
+
+
+def run_command(agent: Agent, command: Mapping[str, Any]) -> Answer:
+    arguments = dict(command)
+    name = arguments.pop("cmd")
+    method = None if name.startswith("_") else getattr(agent, name, None)
+    if not callable(method):
+        raise ValueError(f"unknown command {name!r}")
+    return method(**arguments)
+
+
+def answer_line(agent: Agent, line: str) -> Answer:
+    """The answer to one line; an exception becomes an answer too."""
+    with probe.collected_warnings() as warnings:
+        try:
+            answer = {"ok": True, **run_command(agent, json.loads(line))}
+        except Exception as error:
+            answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    return {**answer, "warnings": warnings}
+
+
+def serve(commands: TextIO, answers: TextIO) -> None:
+    """Answers until `quit`; the end of the commands is one, unanswered."""
+    agent = Agent()
+    for line in commands:
+        print(json.dumps(answer_line(agent, line)), file=answers, flush=True)
+        if agent.done:
+            return
+    agent.quit()
+
+
+def write(options: argparse.Namespace) -> None:
+    """Prints `tid position` for each acknowledged transaction at once."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = Store(options.path, seed=options.seed)
+    operations = Operations(store, options.pack)
+    end = time.monotonic() + options.seconds
+    while not stop.is_set() and time.monotonic() < end:
+        before = store.tid
+        operation = operations.step()
+        if store.tid != before:
+            print(store.tid, store.position, flush=True)
+        elif operation == "pack":
+            print("packed", store.position, flush=True)
+        if options.rate:
+            stop.wait(1 / options.rate)
+    store.close()
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb")
+    writer = verbs.add_parser("write", help="write to a storage for some time")
+    writer.add_argument("path")
+    writer.add_argument("--seed", type=int, required=True)
+    writer.add_argument("--seconds", type=float, required=True)
+    writer.add_argument("--pack", action="store_true", help="pack now and then")
+    writer.add_argument("--rate", type=float, help="operations a second at most")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments()
+    if options.verb == "write":
+        write(options)
+    else:
+        answers, sys.stdout = sys.stdout, sys.stderr
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

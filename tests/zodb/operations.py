@@ -1,0 +1,75 @@
+"""Random operations on a Store, decided by the store's own random numbers."""
+
+from ZODB.FileStorage.fspack import PackError
+
+from store import Store
+
+WEIGHTS = {
+    "commit": 45,
+    "commit_big": 4,
+    "vote_abort": 15,
+    "vote_finish": 12,
+    "undo": 15,
+    "empty": 5,
+    "pack": 2,
+}
+BIG_BYTES = (20_000, 300_000)
+SMALL_BYTES = (20, 2_000)
+OBJECTS = (1, 12)
+PACK_KEEPS_MAX = 20
+USERS = ("", "/site admin", "/site/acl_users editor", "Zoë")
+
+
+class Operations:
+    """Chooses an operation and carries it out."""
+
+    def __init__(self, store: Store, pack: bool) -> None:
+        self._store = store
+        self._random = store.random
+        self._names = [name for name in WEIGHTS if pack or name != "pack"]
+        self._weights = [WEIGHTS[name] for name in self._names]
+
+    def step(self) -> str:
+        """Does one operation and names it; what ZODB declined says so.
+
+        An operation finishes at most one transaction.
+        """
+        name = self._random.choices(self._names, self._weights)[0]
+        if name == "undo":
+            return name if self._store.undo_some() else "undo_refused"
+        if name == "pack":
+            return self._pack()
+        self._write(name)
+        return name
+
+    def _pack(self) -> str:
+        """Packs to a recent transaction, if ZODB can.
+
+        Without garbage collection ZODB drops what an undo after the pack time
+        points back to, stumbles over that and leaves the file as it was.
+        """
+        try:
+            packed = self._store.pack(keep=self._random.randint(0, PACK_KEEPS_MAX))
+        except (PackError, AssertionError):
+            return "pack_refused"
+        return "pack" if packed else "pack_redundant"
+
+    def _write(self, name: str) -> None:
+        self._store.vote(
+            objects=self._objects(name),
+            size=self._random.randint(
+                *(BIG_BYTES if name == "commit_big" else SMALL_BYTES)
+            ),
+            user=self._random.choice(USERS),
+            description=f"{name} {self._random.randrange(1000)}",
+            extension={"step": name} if self._random.random() < 0.2 else {},
+        )
+        if name == "vote_abort":
+            self._store.abort()
+        else:
+            self._store.finish()
+
+    def _objects(self, name: str) -> int:
+        if name == "empty":
+            return 0
+        return 1 if name == "commit_big" else self._random.randint(*OBJECTS)

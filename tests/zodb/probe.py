@@ -1,0 +1,205 @@
+"""What real ZODB makes of a file: its transactions, a full scan, an opening.
+
+Nothing here writes to the file it is given; openings that could change it
+happen on a temporary copy.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Iterator
+
+from ZODB.FileStorage import FileStorage
+from ZODB.FileStorage.FileStorage import TempFormatter, read_index
+from ZODB.FileStorage.format import TRANS_HDR_LEN, TxnHeader
+from ZODB.fsIndex import fsIndex
+from ZODB.POSException import POSKeyError
+from ZODB.utils import u64, z64
+
+MAGIC = b"FS30"
+MAGIC_PYTHON2 = b"FS21"
+FIRST_TRANSACTION = 4
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, log_record: logging.LogRecord) -> None:
+        self.messages.append(log_record.getMessage())
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Gathers what ZODB logs from WARNING upwards while the block runs."""
+    logger = logging.getLogger("ZODB")
+    collector = _Collector()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield collector.messages
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate
+
+
+class ShownAsPython3:
+    """A file as it is, but for the first bytes, which read as FS30."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.name = file.name
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._file.tell()
+        data = self._file.read(size)
+        return (MAGIC[start:] + data[max(len(MAGIC) - start, 0):])[:len(data)]
+
+
+def committed_tid(file: BinaryIO, position: int) -> str | None:
+    """The tid, in hex, of the transaction that ends at `position`.
+
+    ZODB's own lastTransaction() is no substitute: after opening a file with an
+    unfinished tail it names the transaction that was cut off.
+    """
+    if position <= FIRST_TRANSACTION:
+        return None
+    file.seek(position - 8)
+    file.seek(position - 8 - u64(file.read(8)))
+    return file.read(8).hex()
+
+
+def tid_or_none(tid: bytes) -> str | None:
+    """A tid in hex, where ZODB's zero tid means that there is none."""
+    return None if tid == z64 else tid.hex()
+
+
+def headers(file: BinaryIO) -> Iterator[tuple[int, TxnHeader]]:
+    """Position and header of every committed transaction.
+
+    Read with ZODB's header reader; its FileIterator fails on status `u`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    formatter = TempFormatter(file)
+    pos = FIRST_TRANSACTION
+    while pos + TRANS_HDR_LEN <= size:
+        header = formatter._read_txn_header(pos)
+        end = pos + header.tlen + 8
+        if header.status == "c" or end > size or header.tlen < header.headerlen():
+            return
+        yield pos, header
+        pos = end
+
+
+def _count_records(file: BinaryIO, pos: int, header: TxnHeader) -> int:
+    if header.status == "u":
+        return 0
+    formatter = TempFormatter(file)
+    at, end, count = pos + header.headerlen(), pos + header.tlen, 0
+    while at < end:
+        at += formatter._read_data_header(at).recordlen()
+        count += 1
+    return count
+
+
+def transactions(path: str) -> list[dict[str, Any]]:
+    """Every committed transaction; those of status `u` count no records."""
+    with open(path, "rb") as file:
+        return [
+            {
+                "pos": pos,
+                "tid": header.tid.hex(),
+                "tlen": header.tlen,
+                "status": header.status,
+                "user": header.user.decode("utf-8", "replace"),
+                "description": header.descr.decode("utf-8", "replace"),
+                "records": _count_records(file, pos, header),
+            }
+            for pos, header in headers(file)
+        ]
+
+
+def scan(path: str, magic: str = "any") -> dict[str, Any]:
+    """ZODB's full scan of the file, without its index, read-only.
+
+    `magic` is the only one allowed, or "any" for both of ZODB's.
+    """
+    with open(path, "rb") as file:
+        found = file.read(len(MAGIC)).decode("latin-1")
+        if magic not in ("any", found):
+            raise ValueError(f"magic is {found!r}, not {magic!r}")
+        shown = ShownAsPython3(file) if found.encode() == MAGIC_PYTHON2 else file
+        index = fsIndex()
+        position, _, ltid = read_index(shown, path, index, {}, read_only=1)
+        return {
+            "position": position,
+            "last_tid": committed_tid(file, position),
+            "zodb_ltid": tid_or_none(ltid),
+            "objects": len(index),
+            "size": os.fstat(file.fileno()).st_size,
+        }
+
+
+def _copy_for_opening(path: str, directory: str) -> str:
+    copy = Path(directory, Path(path).name)
+    shutil.copyfile(path, copy)
+    if os.path.exists(path + ".index"):
+        shutil.copyfile(path + ".index", f"{copy}.index")
+    with open(copy, "r+b") as file:
+        if file.read(len(MAGIC_PYTHON2)) == MAGIC_PYTHON2:
+            file.seek(0)
+            file.write(MAGIC)
+    return str(copy)
+
+
+def open_copy(path: str) -> dict[str, Any]:
+    """Opens a copy read-write, index included, and closes it again.
+
+    A copy of an FS21 file gets the magic that Python 3's ZODB accepts.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        copy = _copy_for_opening(path, directory)
+        with closing(FileStorage(copy)) as storage:
+            answer = describe(storage)
+        answer["size_after"] = os.path.getsize(copy)
+        answer["tr_files"] = sorted(
+            file.name for file in Path(directory).glob(f"{Path(copy).name}.tr*")
+        )
+        return answer
+
+
+def describe(storage: FileStorage) -> dict[str, Any]:
+    """Where an open storage stands."""
+    position = storage.getSize()
+    with open(storage.getName(), "rb") as file:
+        last_tid = committed_tid(file, position)
+    return {
+        "position": position,
+        "last_tid": last_tid,
+        "zodb_ltid": tid_or_none(storage.lastTransaction()),
+        "objects": len(storage),
+        "used_index": bool(storage._used_index),
+    }
+
+
+def load_all(path: str) -> dict[str, int]:
+    """Loads every object, following back pointers, from a read-only opening."""
+    counts = {"objects": 0, "undone": 0}
+    with closing(FileStorage(path, read_only=True)) as storage:
+        for oid in storage._index:
+            try:
+                storage.load(oid)
+                counts["objects"] += 1
+            except POSKeyError:
+                counts["undone"] += 1
+    return counts
