@@ -9,6 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 
 use crate::digest::Digest;
+use crate::feed::Feed;
 use crate::filestorage::record::STATUS_OFFSET;
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
@@ -18,8 +19,7 @@ use crate::slave::append::Append;
 use crate::slave::replace::{Replacement, set_aside};
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::path::read_fully;
-use crate::source::{Feed, Master};
+use crate::source::Master;
 use crate::stop::{MasterDamage, Stop};
 use crate::survey::Survey;
 
@@ -108,7 +108,8 @@ impl Apply<'_> {
         }
         let start = if old.is_some() { 0 } else { from };
         note(copied, &feed, start);
-        feed.damage().map_or(Ok(()), |damage| Err(self.damaged(damage)))
+        feed.damage()
+            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
     }
 
     /// Nothing to copy, but the slave was found to be the master's prefix: the
@@ -162,7 +163,8 @@ impl Apply<'_> {
             append.cut_back();
             return Err(stop);
         }
-        feed.damage().map_or(Ok(()), |damage| Err(self.damaged(damage)))
+        feed.damage()
+            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
     }
 
     /// Makes what was appended visible, once it is durable here and there, and
@@ -180,7 +182,13 @@ impl Apply<'_> {
         self.confirm(append.file(), start..feed.position())?;
         append.finish()?;
         sidecar.batch = None;
-        self.leave(survey, append.file(), feed.position(), feed.last_tid(), sidecar)
+        self.leave(
+            survey,
+            append.file(),
+            feed.position(),
+            feed.last_tid(),
+            sidecar,
+        )
     }
 
     fn full_copy(
@@ -243,10 +251,8 @@ impl Apply<'_> {
     fn confirm(&self, file: &File, range: Range<u64>) -> Result<(), Stop> {
         let start = range.start.max(range.end.saturating_sub(CONFIRM_LEN));
         let theirs = self.master.confirm(start..range.end);
-        let ours = Digest::of_range(start..range.end, |buffer, offset| {
-            read_fully(file, buffer, offset)
-        })
-        .map_err(Stop::io("read back", self.slave.place.data()))?;
+        let ours = Digest::of_file(file, start..range.end)
+            .map_err(Stop::io("read back", self.slave.place.data()))?;
         if ours.is_none() || ours != theirs.wait()? {
             return Err(self.changed("its last transactions are others than were read"));
         }

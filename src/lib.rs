@@ -58,11 +58,13 @@
 
 pub mod apply;
 pub mod digest;
+pub mod feed;
 pub mod filestorage;
 mod flush;
 pub mod monitor;
 pub mod outcome;
 pub mod plan;
+mod read;
 pub mod slave;
 pub mod source;
 pub mod stop;

@@ -343,7 +343,10 @@ impl fmt::Display for Refusal {
                 write!(f, "; {lacking}")
             }
             Self::Diverged(lacking) => {
-                write!(f, "the slave and the master have gone different ways: {lacking}")
+                write!(
+                    f,
+                    "the slave and the master have gone different ways: {lacking}"
+                )
             }
         }
     }
@@ -448,6 +451,9 @@ fn full(facts: &Facts) -> Decision {
         Slave::Short { .. } | Slave::Foreign | Slave::Damaged(_) => {
             return copy(Old::SetAside, Reason::Forced);
         }
+        Slave::Storage(slave) if slave.last_tid.is_none() => {
+            return copy(Old::Superseded, Reason::Forced);
+        }
         Slave::Storage(slave) => slave,
     };
     if facts.master.matches == Some(true) {
@@ -479,9 +485,7 @@ fn prefix(facts: &Facts, slave: &Storage) -> Result<bool, Question> {
     if vouched >= slave.position {
         return Ok(true);
     }
-    facts
-        .prefix_equal
-        .ok_or(Question::Prefix { from: vouched })
+    facts.prefix_equal.ok_or(Question::Prefix { from: vouched })
 }
 
 /// What of the slave's the master lacks; all beyond what was left is asked for.

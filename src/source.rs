@@ -7,7 +7,6 @@
 //! A pass does not call a source itself but through a [`Master`], which bounds
 //! the time that it waits for an answer.
 
-mod feed;
 mod master;
 pub mod path;
 
@@ -18,7 +17,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use feed::Feed;
 pub use master::{Answer, Master};
 
 use crate::digest::Digest;

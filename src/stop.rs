@@ -177,9 +177,7 @@ impl Stop {
                 "look at the master with ZODB's fstest; what precedes the damage is \
                  in the slave, or in the slave's older copy"
             }
-            Self::Owner { .. } => {
-                "run fssync as root, or as the user that owns the slave's files"
-            }
+            Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
             Self::NoSpace { .. } => "make room, or put the slave on a larger file system",
             Self::SlaveChanged { .. } => {
                 "something else writes to the slave without ZODB's lock: find it and stop it"

@@ -3,12 +3,10 @@
 //! Nothing is decided here and nothing is written. What costs more than a few
 //! kilobytes is read only when the plan asks for it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
-
-use rustix::fs::OFlags;
 
 use crate::digest::Digest;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
@@ -19,10 +17,10 @@ use crate::monitor::Monitor;
 use crate::plan::{
     Comparison, Described, Facts, Lacking, Left, Master, Next, Question, Slave, Storage, Tail,
 };
-use crate::slave::place::Place;
+use crate::read::read_fully;
+use crate::slave::place::{self, Access, Place};
 use crate::slave::sidecar::{self, Mark, Sidecar};
 use crate::slave::step::Seen;
-use crate::source::path::read_fully;
 use crate::source::{self, Sight};
 use crate::stop::Stop;
 
@@ -65,7 +63,8 @@ impl SlaveFile {
     }
 
     fn digest(&self, range: Range<u64>) -> Result<Option<Digest>, Stop> {
-        Digest::of_range(range, |buffer, offset| self.read(buffer, offset))
+        let start = range.start;
+        Digest::of_file(&self.file, range).map_err(self.fail(start))
     }
 
     fn fail(&self, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {
@@ -98,11 +97,10 @@ impl Survey {
             Some((file, _)) => look_at_slave(file, sidecar, monitor)?,
         };
         let ranges = match &slave {
-            Slave::Short { size, .. } => vec![0..*size],
-            Slave::Storage(slave) => vec![
-                sidecar::head(slave.position),
-                sidecar::tail(slave.position),
-            ],
+            Slave::Short { size, .. } => iter::once(0..*size).collect(),
+            Slave::Storage(slave) => {
+                vec![sidecar::head(slave.position), sidecar::tail(slave.position)]
+            }
             _ => Vec::new(),
         };
         let sight = master.look(ranges.clone())?;
@@ -199,18 +197,12 @@ pub fn last_tid(
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
 fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
-        .open(place.data());
-    let file = match opened {
+    let file = match place::open(place.data(), Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Stop::io("open", place.data())(error)),
     };
-    let found = file
-        .metadata()
-        .map_err(Stop::io("look at", place.data()))?;
+    let found = file.metadata().map_err(Stop::io("look at", place.data()))?;
     let file = SlaveFile {
         file,
         size: found.len(),
@@ -280,8 +272,8 @@ fn look_at_left(file: &SlaveFile, sidecar: &Sidecar) -> Result<(Left, Option<Mar
     if !(MAGIC_LEN..=file.size).contains(&mark.position) {
         return Ok((Left::Changed, None));
     }
-    let found = Mark::of(&file.file, mark.position, mark.last_tid)
-        .map_err(file.fail(mark.position))?;
+    let found =
+        Mark::of(&file.file, mark.position, mark.last_tid).map_err(file.fail(mark.position))?;
     Ok(if found == mark {
         (Left::UpTo(mark.position), Some(mark))
     } else {
@@ -378,8 +370,8 @@ fn compare(
         let tid = transaction.header.tid;
         match theirs {
             Some(other) if other.header.tid > tid => {
-                comparison.packed_above |= other.header.status == Status::PACKED
-                    && Some(other.header.tid) > slave_last;
+                comparison.packed_above |=
+                    other.header.status == Status::PACKED && Some(other.header.tid) > slave_last;
                 theirs = step_back(&mut master)?;
                 continue;
             }

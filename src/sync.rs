@@ -72,7 +72,10 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     if lock.is_some() && outcome.exit != Exit::Off {
         sidecar.pass = Some(record(&outcome));
         if let Err(stop) = sidecar.store(&job.slave.place, &job.slave.owner) {
-            tracing::warn!("the outcome of this pass is not kept: {}", stop.in_one_line());
+            tracing::warn!(
+                "the outcome of this pass is not kept: {}",
+                stop.in_one_line()
+            );
         }
     }
     outcome

@@ -52,7 +52,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let names = (master.display().to_string(), slave.display().to_string());
     tracing::info!("Start syncing {} to {}", names.0, names.1);
     let outcome = match super::slave(slave, args.common.status_file.as_ref(), interrupted) {
-        Ok(slave) => sync::pass(&job(args, &names.0, slave), progress::monitor(args).as_ref()),
+        Ok(slave) => sync::pass(
+            &job(args, &names.0, slave),
+            progress::monitor(args).as_ref(),
+        ),
         Err(stop) => not_begun(&stop),
     };
     log(&outcome, args, &names, started.elapsed());
@@ -101,7 +104,9 @@ fn log(outcome: &Outcome, args: &Args, names: &(String, String), elapsed: Durati
         Exit::Success => {
             let what = describe(outcome.action, *copied, args.dry_run);
             let seconds = elapsed.as_secs_f64();
-            tracing::info!("Finished syncing {master} to {slave}: {what} in {seconds:.3} s ({reason})");
+            tracing::info!(
+                "Finished syncing {master} to {slave}: {what} in {seconds:.3} s ({reason})"
+            );
         }
         exit if exit.is_quiet() => {
             tracing::warn!("NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}");

@@ -4,9 +4,7 @@
 //! that was proven by a scan, or that a live ZODB keeps, is trusted as far as
 //! each record's two lengths agree.
 
-use super::record::{
-    MAGIC_LEN, MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader, be_u64,
-};
+use super::record::{MAGIC_LEN, MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader, be_u64};
 use super::scan::Transaction;
 
 /// Bytes at an offset.
@@ -66,9 +64,9 @@ impl<R: ReadAt> Backward<R> {
         }
         let tlen = be_u64(&self.read::<{ TRAILER_LEN as usize }>(end - TRAILER_LEN)?);
         let start = (end - TRAILER_LEN).checked_sub(tlen);
-        let Some(position) = start.filter(|&start| {
-            start >= MAGIC_LEN && end - start >= MIN_TXN_LEN
-        }) else {
+        let Some(position) =
+            start.filter(|&start| start >= MAGIC_LEN && end - start >= MIN_TXN_LEN)
+        else {
             return Ok(Preceding::Incoherent);
         };
         let header = TxnHeader::decode(&self.read::<TXN_HEADER_LEN>(position)?);

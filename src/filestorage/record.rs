@@ -193,7 +193,9 @@ impl DataHeader {
 /// The big-endian integer in the first 8 bytes.
 #[must_use]
 pub fn be_u64(bytes: &[u8]) -> u64 {
-    bytes[..8].iter().fold(0, |n, &byte| n << 8 | u64::from(byte))
+    bytes[..8]
+        .iter()
+        .fold(0, |n, &byte| n << 8 | u64::from(byte))
 }
 
 fn be_u16(bytes: &[u8]) -> u16 {

@@ -40,7 +40,7 @@ use crate::filestorage::Status;
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN};
 use crate::flush::Flusher;
 use crate::plan::Tail;
-use crate::source::path::read_fully;
+use crate::read::read_fully;
 use crate::stop::Stop;
 
 /// An append to the slave.
@@ -101,15 +101,14 @@ impl<'a> Append<'a> {
     /// transaction header.
     pub fn write(&mut self, bytes: &[u8], sidecar: &mut Sidecar) -> Result<(), Stop> {
         let mut rest = bytes;
-        let batch = match &self.batch {
-            Some(batch) => batch,
-            None => {
-                let Some((header, behind)) = bytes.split_first_chunk::<TXN_HEADER_LEN>() else {
-                    return Ok(());
-                };
-                rest = behind;
-                self.begin(*header, sidecar)?
-            }
+        if self.batch.is_none()
+            && let Some((header, behind)) = bytes.split_first_chunk::<TXN_HEADER_LEN>()
+        {
+            self.begin(*header, sidecar)?;
+            rest = behind;
+        }
+        let Some(batch) = &self.batch else {
+            return Ok(());
         };
         let (from, header) = (batch.begun.from, batch.begun.header().to_owned());
         let step = self.data.step(from, &header)?;
@@ -121,11 +120,7 @@ impl<'a> Append<'a> {
     }
 
     /// Step 1 of a batch; cuts first what lies behind the position.
-    fn begin(
-        &mut self,
-        header: [u8; TXN_HEADER_LEN],
-        sidecar: &mut Sidecar,
-    ) -> Result<&Open, Stop> {
+    fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Stop> {
         if let Tail::Foreign(_) = self.trim {
             keep_cut(self.slave, &self.data, self.position)?;
         }
@@ -139,10 +134,10 @@ impl<'a> Append<'a> {
         }
         let status = Status(header[STATUS_OFFSET as usize]);
         let batch = self.batch.insert(Open { begun, status });
-        self.data.write(&step, batch.begun.header(), self.position)?;
+        self.data
+            .write(&step, batch.begun.header(), self.position)?;
         drop(step);
-        self.data.sync()?;
-        Ok(batch)
+        self.data.sync()
     }
 
     /// Forgets what was written of the unfinished batch from `end` on. Returns
@@ -224,7 +219,7 @@ pub fn cut(slave: &Slave, step: Step<'_>, batch: &Batch) -> Result<u64, Stop> {
 
 /// Copies what lies behind `position` to the first free `Data.fs.trN`.
 fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<(), Stop> {
-    let (mut kept, path) = create_first_free(slave, |place, n| place.cut(n))?;
+    let (mut kept, path) = create_first_free(slave, Place::cut)?;
     let fail = |error| Stop::io("save the cut tail in", &path)(error);
     let mut tail = data.file();
     tail.seek(SeekFrom::Start(position)).map_err(fail)?;

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use super::place::Place;
+use super::place::{self, Access, Place};
 use crate::stop::Stop;
 
 /// The owner, group and permission bits of new files.
@@ -79,7 +79,7 @@ impl Owner {
     /// Opens a file for reading and writing; creates it where it is missing.
     pub fn open_or_create(&self, path: &Path) -> Result<File, Stop> {
         loop {
-            match open_existing(path) {
+            match place::open(path, Access::Write) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 result => return result.map_err(Stop::io("open", path)),
             }
@@ -97,13 +97,4 @@ impl Owner {
         }
         file.set_permissions(fs::Permissions::from_mode(self.mode))
     }
-}
-
-/// Opens a file for reading and writing, following no link.
-fn open_existing(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-        .open(path)
 }

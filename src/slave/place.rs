@@ -1,14 +1,36 @@
 //! Where the slave lies, and what the files beside it are called.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::filestorage::{DATA_FS, Tid};
 use crate::source::LocalFile;
 use crate::stop::Stop;
+
+/// Whether a file is opened for writing too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// Opens the slave or a file beside it. A symlink in the last component is an
+/// error, and a FIFO is not waited for.
+pub fn open(path: &Path, access: Access) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    OpenOptions::new()
+        .read(true)
+        .write(access == Access::Write)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
 
 /// Suffixes of the names beside the slave; there are no others but
 /// [`Place::diverged`] and ZODB's `.trN`.

@@ -12,13 +12,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
-use super::place::{Beside, Place};
+use super::place::{self, Access, Beside, Place};
 use crate::digest::Digest;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, Status, TXN_HEADER_LEN};
 use crate::outcome::Action;
 use crate::source::Identity;
-use crate::source::path::read_fully;
 use crate::stop::Stop;
 
 /// How many bytes at the head of a file tell it from another.
@@ -67,8 +66,7 @@ impl Mark {
     /// The mark of an open file at `position`, just past `last_tid`.
     pub fn of(file: &fs::File, position: u64, last_tid: Option<Tid>) -> io::Result<Self> {
         let digest = |range| -> io::Result<Digest> {
-            Digest::of_range(range, |buffer, offset| read_fully(file, buffer, offset))?
-                .ok_or_else(|| ErrorKind::UnexpectedEof.into())
+            Digest::of_file(file, range)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
         };
         Ok(Self {
             position,
@@ -147,7 +145,7 @@ impl Sidecar {
     pub fn load(place: &Place) -> Self {
         let path = place.beside(Beside::Sidecar);
         let mut text = String::new();
-        let read = fs::File::open(&path)
+        let read = place::open(&path, Access::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
         let error = match read {
             Ok(_) => match serde_json::from_str(&text) {
@@ -172,8 +170,8 @@ impl Sidecar {
             _ => {}
         }
         let mut file = owner.create_new(&new)?;
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|error| fail("write")(error.into()))?;
+        let mut text =
+            serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
         text.push(b'\n');
         file.write_all(&text).map_err(fail("write"))?;
         fs::rename(&new, place.beside(Beside::Sidecar)).map_err(fail("rename"))

@@ -28,16 +28,16 @@
 //! - **Two passes.** The pass lock keeps the second one out. Were it not there,
 //!   each would find the other's tail by the same look as ZODB's.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lock::{self, Lock};
 use super::owner::Owner;
-use super::place::Place;
+use super::place::{self, Access, Place};
 use super::switch::Switches;
 use crate::source::LocalFile;
 use crate::stop::Stop;
@@ -145,7 +145,11 @@ impl Step<'_> {
             Some(Seen { file, size }) => format!("{size} bytes in inode {}", file.inode),
             None => "no file".to_owned(),
         };
-        Err(self.changed(format!("expected {}, found {}", said(expected), said(found))))
+        Err(self.changed(format!(
+            "expected {}, found {}",
+            said(expected),
+            said(found)
+        )))
     }
 
     fn changed(&self, what: String) -> Stop {
@@ -167,11 +171,7 @@ pub struct DataFile<'a> {
 impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
     pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Stop> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-            .open(slave.place.data())
+        let file = place::open(slave.place.data(), Access::Write)
             .map_err(Stop::io("open", slave.place.data()))?;
         Ok(Self { slave, file, seen })
     }
@@ -225,9 +225,7 @@ impl<'a> DataFile<'a> {
 
     /// Makes what was written durable.
     pub fn sync(&self) -> Result<(), Stop> {
-        self.file
-            .sync_data()
-            .map_err(Stop::io("sync", self.path()))
+        self.file.sync_data().map_err(Stop::io("sync", self.path()))
     }
 
     fn fail(&self, action: &str, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {

@@ -99,7 +99,10 @@ fn judge(path: &Path, said: io::Result<String>) -> Result<(), Stop> {
     match said {
         Ok(said) if said.trim_end() == ON => Ok(()),
         Ok(said) if said.trim_end() == OFF => Err(off(path, "says so")),
-        Ok(said) => Err(off(path, &format!("says neither {ON} nor {OFF} but {said:?}"))),
+        Ok(said) => Err(off(
+            path,
+            &format!("says neither {ON} nor {OFF} but {said:?}"),
+        )),
         Err(error) => Err(off(path, &format!("cannot be read: {error}"))),
     }
 }

@@ -11,7 +11,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -20,6 +19,7 @@ use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use super::{Error, Identity, LocalFile, Sight, Source};
 use crate::digest::Digest;
 use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
+use crate::read::read_fully;
 
 /// File systems whose pages another machine can change: `statfs` types of NFS,
 /// SMB, CIFS, SMB2, FUSE, 9p, Ceph, AFS, GFS2 and OCFS2 (`linux/magic.h`).
@@ -130,7 +130,7 @@ impl Source for MountedPath {
     fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
         let (file, stat) = self.open()?;
         let file_system = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
-        let over_network = NETWORK_FILE_SYSTEMS.contains(&(file_system.f_type as u64));
+        let over_network = NETWORK_FILE_SYSTEMS.contains(&file_system.f_type.cast_unsigned());
         let opened = self.opened.insert(Opened { file, over_network });
         opened.drop_cached(0..stat.stx_size);
         self.check_magic()?;
@@ -156,7 +156,8 @@ impl Source for MountedPath {
     }
 
     fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
-        Digest::of_range(range, |buffer, offset| self.read(buffer, offset))
+        let action = format!("digest {} to {} in", range.start, range.end);
+        Digest::of_file(&self.opened()?.file, range).map_err(|e| self.error(action, e))
     }
 
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
@@ -185,24 +186,10 @@ impl Opened {
 fn identity(stat: &Statx) -> Identity {
     let birth = StatxFlags::from_bits_retain(stat.stx_mask)
         .contains(StatxFlags::BTIME)
-        .then(|| Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec as i32).ok())
+        .then(|| Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.cast_signed()).ok())
         .flatten();
     Identity {
         inode: stat.stx_ino,
         birth,
     }
-}
-
-/// Reads until the buffer is full or the file ends.
-pub(crate) fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(len) => filled += len,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

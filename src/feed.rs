@@ -7,9 +7,9 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Answer, Identity, Master, Sight};
 use crate::filestorage::Tid;
 use crate::filestorage::scan::{Event, Scanner, Tail};
+use crate::source::{Answer, Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
 
 /// How long to wait before something wrong is looked at once more.

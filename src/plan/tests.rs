@@ -1,0 +1,377 @@
+//! The decision table, row by row.
+
+use super::*;
+use crate::filestorage::scan::{Cause, Record};
+
+const T1: Tid = Tid(0x1000);
+const T2: Tid = Tid(0x2000);
+const T3: Tid = Tid(0x3000);
+
+const PLAIN: Policy = Policy { full: false };
+const FULL: Policy = Policy { full: true };
+
+/// A slave of 500 bytes that ends with T2, as the last pass left it, beside a
+/// master of 900 bytes that has more.
+const SLAVE: Storage = Storage {
+    position: 500,
+    last_tid: Some(T2),
+    tail: Tail::None,
+    left: Left::UpTo(500),
+};
+
+const MASTER: Master = Master {
+    size: 900,
+    same_file: true,
+    matches: Some(true),
+    next: Next::Finished,
+};
+
+fn facts(slave: Slave, master: Master) -> Facts {
+    Facts {
+        slave,
+        master,
+        prefix_equal: None,
+        comparison: None,
+    }
+}
+
+fn storage(slave: Storage, master: Master) -> Facts {
+    facts(Slave::Storage(slave), master)
+}
+
+fn compared(mut facts: Facts, comparison: Comparison) -> Facts {
+    facts.comparison = Some(comparison);
+    facts
+}
+
+/// The master's last is T3, and it lacks so many of the slave's.
+fn lacks(count: u64) -> Comparison {
+    let described = Described {
+        tid: T2,
+        user: "editor".to_owned(),
+        description: "front page".to_owned(),
+    };
+    Comparison {
+        master_last: Some(T3),
+        lacking: Lacking {
+            count,
+            first: (count > 0).then_some(T2),
+            last: if count > 0 {
+                vec![described]
+            } else {
+                Vec::new()
+            },
+        },
+        packed_above: false,
+    }
+}
+
+fn damage() -> Damage {
+    Damage {
+        record: Record::Transaction,
+        position: 4,
+        cause: Cause::Status(0xff),
+    }
+}
+
+fn differs() -> Master {
+    Master {
+        matches: Some(false),
+        next: Next::End,
+        ..MASTER
+    }
+}
+
+#[track_caller]
+fn assert_copy(facts: &Facts, policy: Policy, old: Old, must_hold: Option<Tid>) {
+    match decide(facts, policy) {
+        Decision::Do(Plan {
+            deed:
+                Deed::FullCopy {
+                    old: o,
+                    must_hold: m,
+                },
+            ..
+        }) => assert_eq!((o, m), (old, must_hold)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_append(facts: &Facts, trim: Tail) {
+    let expected = Deed::Append {
+        from: 500,
+        last_tid: Some(T2),
+        trim,
+    };
+    match decide(facts, PLAIN) {
+        Decision::Do(Plan { deed, .. }) => assert_eq!(deed, expected),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_nothing(facts: &Facts, reason: Reason) {
+    let plan = Plan {
+        deed: Deed::Nothing,
+        reason,
+    };
+    assert_eq!(decide(facts, PLAIN), Decision::Do(plan));
+}
+
+#[track_caller]
+fn assert_asks(facts: &Facts, policy: Policy, question: Question) {
+    assert_eq!(decide(facts, policy), Decision::Ask(question));
+}
+
+#[track_caller]
+fn refusal(facts: &Facts) -> Refusal {
+    match decide(facts, PLAIN) {
+        Decision::Refuse(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_slave_is_a_full_copy() {
+    assert_copy(&facts(Slave::Missing, MASTER), PLAIN, Old::None, None);
+}
+
+#[test]
+fn a_fragment_of_the_master_is_a_full_copy() {
+    for (size, magic) in [(2, false), (4, true), (30, true)] {
+        let short = Slave::Short { size, magic };
+        assert_copy(&facts(short, MASTER), PLAIN, Old::Superseded, None);
+    }
+}
+
+#[test]
+fn a_bare_magic_is_all_of_a_master_without_transactions() {
+    let short = Slave::Short {
+        size: 4,
+        magic: true,
+    };
+    for (next, reason) in [
+        (Next::End, Reason::NothingNew),
+        (Next::Unfinished, Reason::NextUnfinished),
+    ] {
+        assert_nothing(&facts(short.clone(), Master { next, ..MASTER }), reason);
+    }
+}
+
+#[test]
+fn short_garbage_is_no_file_storage() {
+    let short = Slave::Short {
+        size: 9,
+        magic: false,
+    };
+    assert_eq!(refusal(&facts(short, differs())), Refusal::SlaveForeign);
+    assert_eq!(
+        refusal(&facts(Slave::Foreign, MASTER)),
+        Refusal::SlaveForeign
+    );
+}
+
+#[test]
+fn a_damaged_slave_is_refused() {
+    let refusal = refusal(&facts(Slave::Damaged(damage()), MASTER));
+    assert_eq!(refusal.exit(), Exit::SlaveDamaged);
+}
+
+#[test]
+fn what_is_vouched_for_is_appended_to_without_reading_more() {
+    assert_append(&storage(SLAVE, MASTER), Tail::None);
+}
+
+#[test]
+fn nothing_finished_beyond_is_up_to_date() {
+    for (next, reason) in [
+        (Next::End, Reason::NothingNew),
+        (Next::Unfinished, Reason::NextUnfinished),
+    ] {
+        assert_nothing(&storage(SLAVE, Master { next, ..MASTER }), reason);
+    }
+}
+
+#[test]
+fn a_tail_is_trimmed_as_part_of_an_append_only() {
+    for tail in [Tail::Ours(10), Tail::Foreign(10)] {
+        let slave = Storage { tail, ..SLAVE };
+        assert_append(&storage(slave, MASTER), tail);
+        let next = Next::End;
+        assert_nothing(
+            &storage(slave, Master { next, ..MASTER }),
+            Reason::NothingNew,
+        );
+    }
+}
+
+#[test]
+fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
+    let other = Master {
+        same_file: false,
+        ..MASTER
+    };
+    let unknown = |left| Storage { left, ..SLAVE };
+    for facts in [
+        storage(SLAVE, other),
+        storage(unknown(Left::Unknown), MASTER),
+        storage(unknown(Left::Changed), MASTER),
+    ] {
+        assert_asks(&facts, PLAIN, Question::Prefix { from: 0 });
+        let mut proven = facts.clone();
+        proven.prefix_equal = Some(true);
+        assert_append(&proven, Tail::None);
+    }
+}
+
+#[test]
+fn an_append_that_the_sidecar_does_not_know_is_proven_from_there_on() {
+    let slave = Storage {
+        left: Left::UpTo(300),
+        ..SLAVE
+    };
+    assert_asks(
+        &storage(slave, MASTER),
+        PLAIN,
+        Question::Prefix { from: 300 },
+    );
+}
+
+#[test]
+fn a_prefix_that_differs_goes_on_to_the_comparison() {
+    let mut facts = storage(SLAVE, MASTER);
+    facts.master.same_file = false;
+    facts.prefix_equal = Some(false);
+    assert_asks(&facts, PLAIN, Question::Compare { from: 500 });
+}
+
+#[test]
+fn a_slave_that_grew_is_refused_and_says_by_what() {
+    let slave = Storage {
+        left: Left::UpTo(300),
+        ..SLAVE
+    };
+    let facts = storage(slave, differs());
+    assert_asks(&facts, PLAIN, Question::Compare { from: 300 });
+    let refusal = refusal(&compared(facts, lacks(1)));
+    assert_eq!(refusal, Refusal::Grown(lacks(1).lacking));
+    assert_eq!(refusal.exit(), Exit::Diverged);
+    let said = refusal.to_string();
+    for part in [
+        "has grown since last syncing",
+        "1 transaction ",
+        "editor",
+        "front page",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn a_slave_that_is_not_as_it_was_left_is_refused() {
+    let slave = Storage {
+        left: Left::Changed,
+        ..SLAVE
+    };
+    let facts = compared(storage(slave, differs()), lacks(0));
+    assert!(matches!(refusal(&facts), Refusal::Changed(_)));
+}
+
+#[test]
+fn a_master_that_is_behind_or_shorter_is_refused() {
+    for matches in [None, Some(false)] {
+        let master = Master {
+            matches,
+            ..differs()
+        };
+        for master_last in [None, Some(T1)] {
+            let comparison = Comparison {
+                master_last,
+                packed_above: true,
+                ..lacks(1)
+            };
+            let refusal = refusal(&compared(storage(SLAVE, master), comparison));
+            assert!(matches!(refusal, Refusal::FallenBehind { .. }), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn a_pack_or_another_head_is_a_full_copy_that_must_hold_the_last_tid() {
+    let facts = compared(storage(SLAVE, differs()), lacks(0));
+    assert_copy(&facts, PLAIN, Old::Superseded, Some(T2));
+}
+
+#[test]
+fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
+    let slave = Storage {
+        left: Left::UpTo(300),
+        ..SLAVE
+    };
+    let facts = compared(storage(slave, differs()), lacks(0));
+    assert_copy(&facts, PLAIN, Old::Superseded, Some(T2));
+}
+
+#[test]
+fn a_slave_that_lags_behind_a_pack_is_set_aside() {
+    let comparison = Comparison {
+        packed_above: true,
+        ..lacks(1)
+    };
+    let facts = compared(storage(SLAVE, differs()), comparison);
+    assert_copy(&facts, PLAIN, Old::SetAside, None);
+}
+
+#[test]
+fn anything_else_is_refused_as_diverged() {
+    let unknown = Storage {
+        left: Left::Unknown,
+        ..SLAVE
+    };
+    for facts in [
+        compared(storage(SLAVE, differs()), lacks(1)),
+        compared(storage(unknown, differs()), lacks(0)),
+        compared(storage(unknown, differs()), lacks(1)),
+    ] {
+        assert!(matches!(refusal(&facts), Refusal::Diverged(_)));
+    }
+}
+
+#[test]
+fn a_slave_without_transactions_has_nothing_to_lose() {
+    let empty = Storage {
+        position: 4,
+        last_tid: None,
+        tail: Tail::Foreign(100),
+        left: Left::Unknown,
+    };
+    assert_copy(&storage(empty, differs()), PLAIN, Old::Superseded, None);
+}
+
+#[test]
+fn full_keeps_whatever_may_be_the_slaves_own() {
+    let changed = |left| Storage { left, ..SLAVE };
+    for facts in [
+        facts(Slave::Foreign, MASTER),
+        facts(Slave::Damaged(damage()), MASTER),
+        storage(changed(Left::Unknown), differs()),
+        storage(changed(Left::Changed), differs()),
+        compared(storage(SLAVE, differs()), lacks(1)),
+    ] {
+        assert_copy(&facts, FULL, Old::SetAside, None);
+    }
+}
+
+#[test]
+fn full_drops_a_slave_that_the_master_holds() {
+    assert_copy(&facts(Slave::Missing, MASTER), FULL, Old::None, None);
+    assert_copy(&storage(SLAVE, MASTER), FULL, Old::Superseded, None);
+    let facts = compared(storage(SLAVE, differs()), lacks(0));
+    assert_copy(&facts, FULL, Old::Superseded, Some(T2));
+    let mut proven = storage(SLAVE, MASTER);
+    proven.master.same_file = false;
+    assert_asks(&proven, FULL, Question::Prefix { from: 0 });
+    proven.prefix_equal = Some(true);
+    assert_copy(&proven, FULL, Old::Superseded, None);
+}
