@@ -16,7 +16,7 @@ use crate::monitor::Monitor;
 use crate::outcome::Copied;
 use crate::plan::{Deed, Old, Plan, Policy, Tail};
 use crate::slave::append::Append;
-use crate::slave::replace::{Replacement, set_aside};
+use crate::slave::replace::{Replacement, clean_up, set_aside};
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::Master;
@@ -70,6 +70,9 @@ impl Apply<'_> {
         copied: &mut Copied,
         monitor: &dyn Monitor,
     ) -> Result<(), Stop> {
+        if !matches!(plan.deed, Deed::FullCopy { .. }) {
+            clean_up(self.slave)?;
+        }
         match plan.deed {
             Deed::Nothing => self.vouch(survey, sidecar),
             Deed::Append {

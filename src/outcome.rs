@@ -70,6 +70,18 @@ impl From<Exit> for ExitCode {
     }
 }
 
+impl Copied {
+    /// Counts in what another attempt copied, and stands where it stands.
+    pub fn add(&mut self, later: Self) {
+        self.transactions += later.transactions;
+        self.bytes += later.bytes;
+        if later.position.is_some() {
+            self.position = later.position;
+            self.last_tid = later.last_tid;
+        }
+    }
+}
+
 /// How a pass ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {

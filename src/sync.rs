@@ -64,10 +64,9 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         plan,
         ..
     } = attempt;
-    let outcome = match (result, plan) {
-        (Ok(()), Some(plan)) => done(&plan, copied),
-        (Err(stop), plan) => stopped(&stop, plan, copied),
-        (Ok(()), None) => unreachable!("a pass that succeeds has a plan"),
+    let outcome = match result {
+        Ok(plan) => done(&plan, copied),
+        Err(stop) => stopped(&stop, plan, copied),
     };
     if lock.is_some() && outcome.exit != Exit::Off {
         sidecar.pass = Some(record(&outcome));
@@ -103,11 +102,12 @@ struct Attempt<'a> {
     monitor: &'a dyn Monitor,
     sidecar: Sidecar,
     copied: Copied,
+    /// The last plan that was made, also if it could not be carried out.
     plan: Option<Plan>,
 }
 
 impl Attempt<'_> {
-    fn until_it_lasts(&mut self) -> Result<(), Stop> {
+    fn until_it_lasts(&mut self) -> Result<Plan, Stop> {
         let mut surveys = 0;
         let mut missing_since = None;
         loop {
@@ -131,7 +131,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn once(&mut self) -> Result<(), Stop> {
+    fn once(&mut self) -> Result<Plan, Stop> {
         let Self { job, monitor, .. } = *self;
         let slave = &job.slave;
         let mut survey = Survey::make(&slave.place, &job.master, &self.sidecar, monitor)?;
@@ -152,14 +152,18 @@ impl Attempt<'_> {
             policy: job.policy,
             tuning: job.tuning,
         };
-        if job.dry_run {
-            check_not_in_use(slave, &plan)?;
-            return apply.rehearse(&plan, &survey, &mut self.copied, monitor);
-        }
-        if let Deed::FullCopy { .. } = plan.deed {
-            tracing::info!("full backup: {}", plan.reason);
-        }
-        apply.carry_out(&plan, &survey, &mut self.sidecar, &mut self.copied, monitor)
+        let mut copied = Copied::default();
+        let result = if job.dry_run {
+            check_not_in_use(slave, &plan)
+                .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
+        } else {
+            if let Deed::FullCopy { .. } = plan.deed {
+                tracing::info!("full backup: {}", plan.reason);
+            }
+            apply.carry_out(&plan, &survey, &mut self.sidecar, &mut copied, monitor)
+        };
+        self.copied.add(copied);
+        result.map(|()| plan)
     }
 }
 

@@ -186,14 +186,16 @@ impl<'a> Append<'a> {
             .slave
             .step()
             .and_then(|step| cut(self.slave, step, &batch.begun));
-        if let Err(stop) = cut {
-            tracing::warn!(
+        match cut {
+            // Whoever switched off or opened the slave cuts it.
+            Ok(_) | Err(Stop::Off(_) | Stop::InUse { .. }) => {}
+            Err(stop) => tracing::warn!(
                 "an unfinished tail stays in {} from {} on, where ZODB and the next pass cut it: \
                  {}",
                 self.data.path().display(),
                 batch.begun.from,
                 stop.in_one_line()
-            );
+            ),
         }
     }
 }

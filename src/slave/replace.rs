@@ -46,8 +46,9 @@ impl<'a> Replacement<'a> {
     /// Makes room for a copy of `size` bytes, and begins it. Where there is no
     /// slave to take the mode from, `master_mode` is the copy's.
     pub fn create(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Stop> {
+        // Better now than after hours of copying.
+        drop(slave.step()?);
         let path = slave.place.beside(Beside::Tmp);
-        slave.check_may_go_on()?;
         remove(&path)?;
         check_space(slave.place.directory(), size)?;
         let owner = match slave.seen()? {
@@ -125,6 +126,11 @@ impl Drop for Replacement<'_> {
             tracing::warn!("{}", stop.in_one_line());
         }
     }
+}
+
+/// Removes what a full copy left that was killed.
+pub fn clean_up(slave: &Slave) -> Result<(), Stop> {
+    remove(&slave.place.beside(Beside::Tmp))
 }
 
 /// Gives the slave, still what was seen, a second name that says what it is.
