@@ -24,15 +24,14 @@ use self::args::{Args, Verb};
 pub(crate) fn run(args: &Args) -> ExitCode {
     log::set_up(&args.common);
     let exit = match &args.verb {
-        None => pass::run(args),
+        None => pass::run(args).unwrap_or_else(|error| {
+            tracing::error!("{error:#}");
+            Exit::Failure
+        }),
         Some(Verb::Off(target)) => switch::off(target, &args.common),
         Some(Verb::On(target)) => switch::on(target, &args.common),
     };
-    exit.unwrap_or_else(|error| {
-        tracing::error!("{error:#}");
-        Exit::Failure
-    })
-    .into()
+    exit.into()
 }
 
 /// The slave at a path.

@@ -85,14 +85,14 @@ impl Monitor for Lines {
         }
         *last = Instant::now();
         let elapsed = self.started.elapsed();
-        let rate = done as f64 / elapsed.as_secs_f64();
-        let left = Duration::try_from_secs_f64((total - done) as f64 / rate).unwrap_or_default();
+        let rate = u128::from(done) * 1000 / elapsed.as_millis().max(1);
+        let left = u128::from(total - done) / rate.max(1);
         eprintln!(
             "{activity}: {} of {}, {}/s, {} left",
             HumanBytes(done),
             HumanBytes(total),
             HumanBytes(rate as u64),
-            HumanDuration(left)
+            HumanDuration(Duration::from_secs(left as u64))
         );
     }
 }

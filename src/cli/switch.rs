@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
 use fssync::outcome::Exit;
 use fssync::stop::Stop;
 use fssync::switch::{self, SwitchedOff};
@@ -43,20 +42,22 @@ fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave,
 /// What the slave holds, for the person who is about to serve it.
 fn describe(done: &SwitchedOff, target: &Target) -> String {
     let slave = target.slave.display();
-    let mut said = format!("syncing is off ({})\n", done.switch.display());
+    let mut lines = vec![format!("syncing is off ({})", done.switch.display())];
     if done.cut_len > 0 {
         let len = done.cut_len;
-        said += &format!("an unfinished append of {len} bytes was cut from {slave}\n");
+        lines.push(format!(
+            "an unfinished append of {len} bytes was cut from {slave}"
+        ));
     }
-    match done.last_tid {
-        None => said += &format!("{slave} holds no transaction"),
+    lines.push(match done.last_tid {
+        None => format!("{slave} holds no transaction"),
         Some(tid) => {
-            said += &format!("{slave} ends with transaction {}", tid.with_time());
-            if let Some(time) = tid.time() {
+            let age = tid.time().map_or_else(String::new, |time| {
                 let age = Timestamp::now().duration_since(time).as_secs_f64();
-                said += &format!(", {age:.1} s ago");
-            }
+                format!(", {age:.1} s ago")
+            });
+            format!("{slave} ends with transaction {}{age}", tid.with_time())
         }
-    }
-    said
+    });
+    lines.join("\n")
 }

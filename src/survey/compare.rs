@@ -1,0 +1,108 @@
+//! Which transactions one end has and the other lacks, by their tids.
+
+use super::slave::SlaveFile;
+use crate::filestorage::Status;
+use crate::filestorage::backward::{Backward, Preceding, ReadAt};
+use crate::filestorage::scan::{Scanner, Transaction};
+use crate::plan::{Comparison, Described, Lacking};
+use crate::source::Master;
+use crate::stop::Stop;
+
+/// How many of the slave's own transactions are described.
+const DESCRIBED: usize = 5;
+
+/// How many bytes are read at once where the whole master is walked.
+const PIECE_LEN: usize = 1024 * 1024;
+
+/// Compares the last transactions by their tids, both files from their ends, to
+/// the first transaction before `from` that both have.
+pub(super) fn compare(
+    file: &SlaveFile,
+    position: u64,
+    from: u64,
+    master: &Master,
+    master_size: u64,
+) -> Result<Comparison, Stop> {
+    let mut slave = Backward::new(file, position);
+    let master_end = find_end(master, master_size)?;
+    let mut master = Backward::new(master, master_end);
+    let mut ours = step_back(&mut slave)?;
+    let mut theirs = step_back(&mut master)?;
+    let slave_last = ours.map(|last| last.header.tid);
+    let mut comparison = Comparison {
+        master_last: theirs.map(|last| last.header.tid),
+        ..Comparison::default()
+    };
+    while let Some(transaction) = ours {
+        let tid = transaction.header.tid;
+        match theirs {
+            Some(other) if other.header.tid > tid => {
+                comparison.packed_above |=
+                    other.header.status == Status::PACKED && Some(other.header.tid) > slave_last;
+                theirs = step_back(&mut master)?;
+                continue;
+            }
+            Some(other) if other.header.tid == tid => {
+                if transaction.end <= from {
+                    break;
+                }
+                theirs = step_back(&mut master)?;
+            }
+            _ => add(&mut comparison.lacking, &mut slave, &transaction)?,
+        }
+        ours = step_back(&mut slave)?;
+    }
+    Ok(comparison)
+}
+
+fn add(
+    lacking: &mut Lacking,
+    slave: &mut Backward<&SlaveFile>,
+    transaction: &Transaction,
+) -> Result<(), Stop> {
+    let tid = transaction.header.tid;
+    lacking.count += 1;
+    lacking.first = Some(tid);
+    if lacking.last.len() < DESCRIBED {
+        let (user, description) = slave.user_and_description(transaction)?;
+        lacking.last.push(Described {
+            tid,
+            user,
+            description,
+        });
+    }
+    Ok(())
+}
+
+/// The transaction before; where the file is incoherent, none is taken to be
+/// there, which at worst makes the plan refuse.
+fn step_back<R: ReadAt>(file: &mut Backward<R>) -> Result<Option<Transaction>, Stop>
+where
+    Stop: From<R::Error>,
+{
+    Ok(match file.step()? {
+        Preceding::Transaction(transaction) => Some(transaction),
+        Preceding::Start | Preceding::Incoherent => None,
+    })
+}
+
+/// The master's position, from its end: before a vote that is under way. Where
+/// the end is torn, the whole file is walked.
+fn find_end(master: &Master, size: u64) -> Result<u64, Stop> {
+    match Backward::new(master, size).step()? {
+        Preceding::Start => Ok(size),
+        Preceding::Transaction(last) if last.header.status == Status::VOTED => Ok(last.position),
+        Preceding::Transaction(last) => Ok(last.end),
+        Preceding::Incoherent => {
+            let mut scanner = Scanner::new(size);
+            while scanner.stopped().is_none() && scanner.offset() < size {
+                let bytes = master.read(PIECE_LEN, scanner.offset()).wait()?;
+                if bytes.is_empty() {
+                    break;
+                }
+                scanner.feed(&bytes, &mut |_| {});
+            }
+            Ok(scanner.position())
+        }
+    }
+}
