@@ -86,7 +86,7 @@ impl Monitor for Lines {
         *last = Instant::now();
         let elapsed = self.started.elapsed();
         let rate = u128::from(done) * 1000 / elapsed.as_millis().max(1);
-        let left = u128::from(total - done) / rate.max(1);
+        let left = u128::from(total.saturating_sub(done)) / rate.max(1);
         eprintln!(
             "{activity}: {} of {}, {}/s, {} left",
             HumanBytes(done),
