@@ -10,28 +10,24 @@ use jiff::Timestamp;
 
 use super::args::{Common, Target};
 
-pub(crate) fn off(target: &Target, common: &Common) -> Result<Exit> {
-    Ok(
-        match slave(target, common).and_then(|slave| switch::off(&slave)) {
-            Err(stop) => super::log_stop(&stop),
-            Ok(done) => {
-                println!("{}", describe(&done, target));
-                Exit::Success
-            }
-        },
-    )
+pub(crate) fn off(target: &Target, common: &Common) -> Exit {
+    match slave(target, common).and_then(|slave| switch::off(&slave)) {
+        Err(stop) => super::log_stop(&stop),
+        Ok(done) => {
+            println!("{}", describe(&done, target));
+            Exit::Success
+        }
+    }
 }
 
-pub(crate) fn on(target: &Target, common: &Common) -> Result<Exit> {
-    Ok(
-        match slave(target, common).and_then(|slave| switch::on(&slave)) {
-            Err(stop) => super::log_stop(&stop),
-            Ok(switch) => {
-                println!("syncing is on ({})", switch.display());
-                Exit::Success
-            }
-        },
-    )
+pub(crate) fn on(target: &Target, common: &Common) -> Exit {
+    match slave(target, common).and_then(|slave| switch::on(&slave)) {
+        Err(stop) => super::log_stop(&stop),
+        Ok(switch) => {
+            println!("syncing is on ({})", switch.display());
+            Exit::Success
+        }
+    }
 }
 
 fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Stop> {
