@@ -6,3 +6,11 @@
 mod support;
 
 mod fixtures;
+mod crash;
+mod command_line;
+mod faults;
+mod steps;
+mod switch;
+mod cuts;
+mod divergence;
+mod life;

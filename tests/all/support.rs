@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -145,14 +146,16 @@ impl Zodb {
     /// Fails unless ZODB opens the slave and finds a prefix of the master's
     /// committed history in it.
     pub fn assert_prefix(&mut self, master: &Path, slave: &Path) {
-        let (theirs, ours) = (self.check(master), self.check(slave));
-        let position = ours["position"].as_u64().expect("a position") as usize;
-        assert!(position <= theirs["position"].as_u64().unwrap() as usize);
-        let (master, slave) = (fs::read(master).unwrap(), fs::read(slave).unwrap());
-        assert!(
-            slave[..position] == master[..position],
-            "a prefix of the master"
-        );
+        let committed = self.check(master)["position"].as_u64().unwrap() as usize;
+        self.assert_prefix_of(&fs::read(master).unwrap()[..committed], slave);
+    }
+
+    /// Fails unless ZODB opens the slave and finds a prefix of this history in
+    /// it.
+    pub fn assert_prefix_of(&mut self, history: &[u8], slave: &Path) {
+        let position = self.check(slave)["position"].as_u64().unwrap() as usize;
+        let slave = fs::read(slave).unwrap();
+        assert!(history.starts_with(&slave[..position]), "a prefix");
     }
 }
 
@@ -244,6 +247,49 @@ impl Scene {
         report
     }
 
+    /// The slave is what a pass left when the master was `before`.
+    pub fn synced(history: &History) -> Self {
+        let scene = Self::new();
+        fs::write(&scene.master, &history.before).expect("the master");
+        scene.expect("full-copy");
+        scene
+    }
+
+    /// A file beside the slave.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        PathBuf::from(format!("{}{suffix}", self.slave.display()))
+    }
+
+    /// Fails if a name lies in the slave's directory that is not documented.
+    pub fn assert_documented_names(&self) {
+        for name in self.beside_slave() {
+            let suffix = name
+                .strip_prefix("Data.fs")
+                .unwrap_or_else(|| panic!("{name}"));
+            let known = [
+                "",
+                ".fssync",
+                ".fssync-new",
+                ".fssync-switch",
+                ".fssync-ledger",
+                ".fssync-tmp",
+                ".fssync-pass",
+                ".fssync-step",
+                ".lock",
+                ".index",
+                ".index.index_tmp",
+                // ZODB's own, too: where it collects a transaction.
+                ".tmp",
+            ];
+            assert!(
+                known.contains(&suffix)
+                    || suffix.starts_with(".diverged-")
+                    || suffix.starts_with(".tr"),
+                "{name} is no documented name"
+            );
+        }
+    }
+
     /// The names in the slave's directory, sorted.
     pub fn beside_slave(&self) -> Vec<String> {
         names(self.slave.parent().expect("a directory"))
@@ -271,6 +317,196 @@ impl Scene {
             dry_run: false,
         }
     }
+}
+
+/// A master's file at several times; see the fields.
+pub struct History {
+    /// What a first pass copies.
+    pub before: Vec<u8>,
+    /// The same with more transactions.
+    pub after: Vec<u8>,
+    /// `after` with one more that is voted.
+    pub voted: Vec<u8>,
+    /// `after`, packed; it still has the last transaction of `before`.
+    pub packed: Vec<u8>,
+    /// `after`, packed; it has that one no longer.
+    pub packed_away: Vec<u8>,
+}
+
+impl History {
+    /// The one that all tests share, made by ZODB.
+    pub fn get() -> &'static Self {
+        static HISTORY: OnceLock<History> = OnceLock::new();
+        HISTORY.get_or_init(Self::make)
+    }
+
+    fn make() -> Self {
+        let scene = Scene::new();
+        let mut zodb = Zodb::start();
+        let path = &scene.master;
+        let mut then = |command: Value| {
+            zodb.call(&command);
+            fs::read(path).expect("the master")
+        };
+        let commit = |objects: u32, size: u32| {
+            json!({"cmd": "commit", "name": "m", "objects": objects, "size": size,
+                   "user": "editor", "description": "a page"})
+        };
+        then(json!({"cmd": "open", "name": "m", "path": path, "create": true, "seed": 1}));
+        then(commit(4, 1000));
+        then(commit(3, 2000));
+        then(commit(1, 300));
+        let before = then(commit(1, 500));
+        then(commit(9, 100));
+        then(commit(12, 100));
+        then(commit(1, 12_000));
+        then(commit(0, 0));
+        let after = then(commit(3, 1500));
+        let voted = then(json!({"cmd": "vote", "name": "m", "objects": 2, "size": 900}));
+        then(json!({"cmd": "abort", "name": "m"}));
+        let packed = then(json!({"cmd": "pack", "name": "m", "keep": 6}));
+        let packed_away = then(json!({"cmd": "pack", "name": "m", "keep": 0}));
+        Self {
+            before,
+            after,
+            voted,
+            packed,
+            packed_away,
+        }
+    }
+}
+
+/// Fails where the test does not run as root.
+#[track_caller]
+pub fn require_root() {
+    let uid = rustix::process::getuid();
+    assert!(
+        uid.is_root(),
+        "this test must run as root: it mounts, or changes owners"
+    );
+}
+
+/// The program, run as user and group 65534; the scene, which it is given, is
+/// made theirs.
+pub fn as_nobody(scene: &Scene) -> Command {
+    require_root();
+    let program = scene.directory.path().join("fssync");
+    fs::copy(env!("CARGO_BIN_EXE_fssync"), &program).expect("a copy of the program");
+    let nobody = ["-R", "65534:65534"];
+    must(
+        Command::new("chown")
+            .args(nobody)
+            .arg(scene.directory.path()),
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.arg(program);
+    command
+}
+
+/// A command to be run under `strace`, which does as its options say to all
+/// calls of the program's and its threads' that concern the files.
+pub fn strace(options: &[&str], files: &[PathBuf]) -> Command {
+    let mut command = Command::new("strace");
+    let version = Command::new("strace").arg("--version").output();
+    assert!(version.is_ok(), "this test needs strace: {version:?}");
+    command.args(["-f", "-qq", "-o", "/dev/null"]).args(options);
+    for file in files {
+        command.arg("-P").arg(file);
+    }
+    command.arg(env!("CARGO_BIN_EXE_fssync"));
+    command
+}
+
+/// A slave, in sync with the master as it was, to which an append was killed
+/// before its `nth` sync.
+pub fn append_killed_at_sync(nth: u32) -> Scene {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    let kill = format!("inject=fdatasync:signal=SIGKILL:when={nth}");
+    let slave = fs::canonicalize(&scene.slave).expect("the slave");
+    let killed = run(strace(&["-e", &kill], &[slave]).args([&scene.master, &scene.slave]));
+    assert_ne!(killed.code, 0, "{killed:?}");
+    scene
+}
+
+/// Writes a master of one transaction with one object of `len` zeros, which
+/// takes hardly any room.
+pub fn sparse_master(path: &Path, len: u64) {
+    fs::write(path, b"FS30").expect("the master");
+    append_sparse(path, len, 0x03f0_0000_0000_0000);
+}
+
+/// Appends such a transaction.
+pub fn append_sparse(path: &Path, len: u64, tid: u64) {
+    let file = File::options().write(true).open(path).expect("the master");
+    let start = file.metadata().expect("its size").len();
+    let txn_len: u64 = 23 + 42 + len;
+    let mut head = Vec::new();
+    head.extend(tid.to_be_bytes());
+    head.extend(txn_len.to_be_bytes());
+    head.extend([b' ', 0, 0, 0, 0, 0, 0]);
+    head.extend(0u64.to_be_bytes());
+    head.extend(tid.to_be_bytes());
+    head.extend(0u64.to_be_bytes());
+    head.extend(start.to_be_bytes());
+    head.extend(0u16.to_be_bytes());
+    head.extend(len.to_be_bytes());
+    file.write_all_at(&head, start).expect("the headers");
+    file.write_all_at(&txn_len.to_be_bytes(), start + txn_len)
+        .expect("the trailer");
+}
+
+/// A process that holds a lock as ZODB does, until it is dropped.
+pub struct Holder(Child);
+
+impl Holder {
+    /// The lock is taken when this returns.
+    pub fn of(path: &Path) -> Self {
+        let mut process = Command::new("flock")
+            .arg("--no-fork")
+            .arg(path)
+            .args(["sh", "-c", "echo held; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("flock, of util-linux");
+        let mut said = String::new();
+        let stdout = process.stdout.take().expect("its standard output");
+        BufReader::new(stdout).read_line(&mut said).expect("a line");
+        assert_eq!(said, "held\n", "the lock is taken");
+        Self(process)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Holder {
+    /// Kills the process.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Puts a file of these bytes under a name as a pack does: another inode.
+pub fn replace(path: &Path, bytes: &[u8]) {
+    let new = path.with_extension("pack");
+    fs::write(&new, bytes).expect("a new file");
+    fs::rename(&new, path).expect("a rename");
+}
+
+/// Gives a file these bytes in place, as a commit or an abort does: those that
+/// it has already are not touched.
+pub fn rewrite_end(path: &Path, bytes: &[u8]) {
+    let had = fs::read(path).expect("the file");
+    let same = had.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+    let file = File::options().write(true).open(path).expect("the file");
+    file.set_len(same as u64).expect("a cut");
+    file.write_all_at(&bytes[same..], same as u64)
+        .expect("a write");
 }
 
 /// The names in a directory, sorted.

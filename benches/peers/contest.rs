@@ -1,0 +1,218 @@
+//! Runs a peer and fssync in turn, and says how long each took.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A command and its arguments.
+pub(crate) type Argv = Vec<String>;
+
+/// What makes everything as it was before a run; not timed.
+pub(crate) type Prepare<'a> = Box<dyn Fn() -> io::Result<()> + 'a>;
+
+/// One of two that do the same work.
+pub(crate) struct Contender<'a> {
+    /// What the table calls it.
+    pub(crate) name: &'static str,
+    pub(crate) prepare: Prepare<'a>,
+    /// The commands, one after the other.
+    pub(crate) commands: Vec<Argv>,
+}
+
+/// Some work, and who does it.
+pub(crate) struct Contest<'a> {
+    pub(crate) work: String,
+    /// `None` if it is not installed.
+    pub(crate) peer: Option<Contender<'a>>,
+    pub(crate) fssync: Contender<'a>,
+    pub(crate) rounds: usize,
+    pub(crate) target: Target,
+}
+
+/// What fssync should reach.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// A time.
+    Within(Duration),
+    /// A multiple of the peer's time.
+    Times(f64),
+    /// Nothing.
+    Open,
+}
+
+/// What came out of a contest.
+pub(crate) struct Row {
+    pub(crate) work: String,
+    pub(crate) peer: Option<(&'static str, Times)>,
+    pub(crate) fssync: Times,
+    pub(crate) target: Target,
+    /// fssync's peak memory, in kilobytes.
+    pub(crate) peak_kb: Option<u64>,
+}
+
+/// The least, the middle and the greatest of some times.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) min: Duration,
+    pub(crate) median: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Times {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        Self {
+            min: times[0],
+            median: times[times.len() / 2],
+            max: times[times.len() - 1],
+        }
+    }
+}
+
+impl Row {
+    /// fssync's time as a multiple of the peer's.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        let (_, peer) = self.peer?;
+        Some(self.fssync.median.as_secs_f64() / peer.median.as_secs_f64())
+    }
+
+    /// Whether the target was reached, if there is one.
+    pub(crate) fn is_reached(&self) -> Option<bool> {
+        match self.target {
+            Target::Within(limit) => Some(self.fssync.median <= limit),
+            Target::Times(limit) => self.ratio().map(|ratio| ratio <= limit),
+            Target::Open => None,
+        }
+    }
+}
+
+impl Contest<'_> {
+    /// Lets them run, the peer first in each round.
+    pub(crate) fn run(&self, directory: &Path) -> io::Result<Row> {
+        println!("\n{}", self.work);
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for round in 1..=self.rounds {
+            print!("  {round:>3}.");
+            if let Some(peer) = &self.peer {
+                let time = peer.run()?;
+                print!("  {} {}", peer.name, show(time));
+                theirs.push(time);
+            }
+            let time = self.fssync.run()?;
+            print!("  fssync {}", show(time));
+            if let Some(peer) = theirs.last() {
+                print!("  ratio {:.2}", time.as_secs_f64() / peer.as_secs_f64());
+            }
+            println!();
+            ours.push(time);
+        }
+        Ok(Row {
+            work: self.work.clone(),
+            peer: self
+                .peer
+                .as_ref()
+                .map(|peer| (peer.name, Times::of(theirs))),
+            fssync: Times::of(ours),
+            target: self.target,
+            peak_kb: self.fssync.peak_kb(directory)?,
+        })
+    }
+}
+
+impl Contender<'_> {
+    fn run(&self) -> io::Result<Duration> {
+        (self.prepare)()?;
+        let started = Instant::now();
+        for argv in &self.commands {
+            must(argv)?;
+        }
+        Ok(started.elapsed())
+    }
+
+    /// The peak memory of one more run, in kilobytes, if there is a tool that
+    /// tells.
+    fn peak_kb(&self, directory: &Path) -> io::Result<Option<u64>> {
+        let said = directory.join("peak");
+        let mut argv: Argv = ["/usr/bin/time", "-f", "%M", "-o"].map(String::from).into();
+        if !Path::new(&argv[0]).exists() {
+            return Ok(None);
+        }
+        argv.push(text(&said));
+        argv.extend(self.commands.iter().flatten().cloned());
+        (self.prepare)()?;
+        must(&argv)?;
+        Ok(std::fs::read_to_string(&said)?.trim().parse().ok())
+    }
+}
+
+/// Prints how often fssync syncs what, in one run.
+pub(crate) fn print_syncs(directory: &Path, fssync: &Argv) -> io::Result<()> {
+    if !has("strace") {
+        println!("  strace is not installed: syncs are not counted");
+        return Ok(());
+    }
+    let said = directory.join("strace");
+    let calls = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
+    let mut argv: Argv = ["strace", "-f", "-y", "-e", calls, "-o"]
+        .map(String::from)
+        .into();
+    argv.push(text(&said));
+    argv.extend(fssync.iter().cloned());
+    must(&argv)?;
+    let mut counts = std::collections::BTreeMap::new();
+    for line in std::fs::read_to_string(&said)?.lines() {
+        // 1234 fdatasync(5</path/to/Data.fs>) = 0
+        let Some((call, rest)) = line.split_once('(') else {
+            continue;
+        };
+        let call = call.split_whitespace().last().unwrap_or_default();
+        let file = rest.split(['<', '>']).nth(1).unwrap_or_default();
+        let file = Path::new(file)
+            .strip_prefix(directory)
+            .unwrap_or(Path::new(file));
+        *counts
+            .entry((call.to_owned(), file.to_owned()))
+            .or_insert(0) += 1;
+    }
+    for ((call, file), count) in counts {
+        println!("  {count} × {call} of {}", file.display());
+    }
+    Ok(())
+}
+
+/// Whether a program is installed.
+pub(crate) fn has(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|path| path.join(program).exists())
+}
+
+/// Runs a command; what it says on standard error is shown.
+pub(crate) fn must(argv: &Argv) -> io::Result<()> {
+    let status = Command::new(&argv[0])
+        .args(&argv[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{}: {status}", argv.join(" "))))
+}
+
+/// Waits until the file system of `directory` has nothing left to write.
+pub(crate) fn calm(directory: &Path) -> io::Result<()> {
+    rustix::fs::syncfs(File::open(directory)?)?;
+    Ok(())
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A time in milliseconds.
+pub(crate) fn show(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,284 @@
+//! fssync and its peers, in turn on the same files:
+//!
+//! ```text
+//! cargo bench --bench peers [-- [MB] [rounds=N] [NAME...]]
+//! ```
+//!
+//! `MB` is the size of the master, 1000 if not given; a `NAME` is a part of the
+//! name of the work to be done: `nothing`, `append`, `full`, `sparse`. The files
+//! (some 2.5 times the master; ten times as much, of holes, for `sparse`) lie
+//! below `target/tmp`; nothing is dropped from the page cache. A ratio of
+//! two medians of one run is worth something; a time alone is not.
+
+mod contest;
+mod generate;
+mod table;
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use contest::{Argv, Contender, Contest, Prepare, Row, Target, calm, has, must, show, text};
+use generate::{Generator, MB, cut_out, sparse};
+
+/// What a pass that finds nothing new may take.
+const MAX_NOTHING_NEW: Duration = Duration::from_millis(5);
+
+/// The bench's files.
+struct Place {
+    directory: PathBuf,
+    master: PathBuf,
+    slave: PathBuf,
+}
+
+struct Options {
+    megabytes: u64,
+    rounds: Option<usize>,
+    names: Vec<String>,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options = Self {
+            megabytes: 1000,
+            rounds: None,
+            names: Vec::new(),
+        };
+        // cargo adds --bench.
+        for argument in std::env::args().skip(1).filter(|it| !it.starts_with('-')) {
+            if let Ok(megabytes) = argument.parse() {
+                options.megabytes = megabytes;
+            } else if let Some(rounds) = argument.strip_prefix("rounds=") {
+                options.rounds = rounds.parse().ok();
+            } else {
+                options.names.push(argument);
+            }
+        }
+        options
+    }
+
+    fn wants(&self, work: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| work.contains(name.as_str()))
+    }
+
+    fn rounds(&self, usual: usize) -> usize {
+        self.rounds.unwrap_or(usual).max(1)
+    }
+}
+
+fn main() -> io::Result<()> {
+    let options = Options::parse();
+    if !has("rsync") {
+        println!("rsync is not installed: what it is compared with is left out");
+    }
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(temporary)?;
+    let directory = tempfile::Builder::new()
+        .prefix("peers-")
+        .tempdir_in(temporary)?;
+    let mut rows = Vec::new();
+    if ["nothing new", "append", "full copy"]
+        .iter()
+        .any(|work| options.wants(work))
+    {
+        dense(&options, directory.path(), &mut rows)?;
+    }
+    if options.wants("sparse nothing new") {
+        let place = place(&directory.path().join("sparse"))?;
+        rows.push(nothing_new_in_holes(&options, &place)?);
+    }
+    table::print(&rows);
+    Ok(())
+}
+
+fn place(directory: &Path) -> io::Result<Place> {
+    for name in ["master", "slave"] {
+        fs::create_dir_all(directory.join(name))?;
+    }
+    Ok(Place {
+        directory: directory.to_owned(),
+        master: directory.join("master/Data.fs"),
+        slave: directory.join("slave/Data.fs"),
+    })
+}
+
+/// What is done with a file of which every byte is there.
+fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result<()> {
+    let place = place(&directory.join("dense"))?;
+    let started = Instant::now();
+    let mut generator = Generator::create(&place.master)?;
+    generator.append(options.megabytes * MB)?;
+    println!(
+        "{} MB, {} transactions, {} objects, made in {}",
+        generator.position() / MB,
+        generator.transactions(),
+        generator.objects(),
+        show(started.elapsed())
+    );
+    if options.wants("full copy") {
+        rows.push(full_copy(options, &place, "cp && sync")?);
+        if has("rsync") {
+            rows.push(full_copy(options, &place, "rsync && sync")?);
+        }
+    }
+    if !place.slave.exists() {
+        must(&fssync(&place, &["--full"]))?;
+    }
+    if options.wants("nothing new") {
+        let work = format!("nothing new, {} MB", options.megabytes);
+        rows.push(nothing_new(options, &place, work)?);
+    }
+    if options.wants("append") {
+        rows.push(append(options, &place, &mut generator)?);
+        generator.append(1)?;
+        println!("\nsyncs of an append of one transaction");
+        contest::print_syncs(&place.directory, &fssync(&place, &[]))?;
+    }
+    Ok(())
+}
+
+/// The peer knows by size and time that nothing is new; so both are made equal.
+fn nothing_new(options: &Options, place: &Place, work: String) -> io::Result<Row> {
+    let modified = fs::metadata(&place.master)?.modified()?;
+    OpenOptions::new()
+        .write(true)
+        .open(&place.slave)?
+        .set_modified(modified)?;
+    let contest = Contest {
+        work,
+        peer: has("rsync").then(|| Contender {
+            name: "rsync",
+            prepare: Box::new(|| Ok(())),
+            commands: vec![argv("rsync -a", &[&place.master, &place.slave])],
+        }),
+        fssync: Contender {
+            name: "fssync",
+            prepare: Box::new(|| Ok(())),
+            commands: vec![fssync(place, &[])],
+        },
+        rounds: options.rounds(25),
+        target: Target::Within(MAX_NOTHING_NEW),
+    };
+    calm(&place.directory)?;
+    contest.run(&place.directory)
+}
+
+/// Ten times the size, of holes: what counts is the size that the file has.
+fn nothing_new_in_holes(options: &Options, place: &Place) -> io::Result<Row> {
+    for path in [&place.master, &place.slave] {
+        sparse(path, 10 * options.megabytes * MB)?;
+    }
+    // No sidecar vouches for the slave: it is proved to be equal.
+    must(&fssync(place, &[]))?;
+    let work = format!("sparse nothing new, {} MB of holes", 10 * options.megabytes);
+    nothing_new(options, place, work)
+}
+
+fn append(options: &Options, place: &Place, generator: &mut Generator) -> io::Result<Row> {
+    let position = generator.position();
+    let sidecar = place.directory.join("slave/Data.fs.fssync");
+    let vouches = fs::read(&sidecar)?;
+    generator.append(options.megabytes * MB / 10)?;
+    let (bytes, new) = (place.directory.join("bytes"), place.directory.join("new"));
+    cut_out(&place.master, position, &bytes)?;
+    let mut dd = argv("dd bs=1M conv=fsync status=none", &[]);
+    dd.extend([format!("if={}", text(&bytes)), format!("of={}", text(&new))]);
+    let contest = Contest {
+        work: format!("append of {} MB", options.megabytes / 10),
+        peer: Some(Contender {
+            name: "dd conv=fsync",
+            prepare: without(place, &new),
+            commands: vec![dd],
+        }),
+        fssync: Contender {
+            name: "fssync",
+            prepare: Box::new(|| {
+                OpenOptions::new()
+                    .write(true)
+                    .open(&place.slave)?
+                    .set_len(position)?;
+                fs::write(&sidecar, &vouches)?;
+                calm(&place.directory)
+            }),
+            commands: vec![fssync(place, &[])],
+        },
+        rounds: options.rounds(9),
+        target: Target::Times(1.2),
+    };
+    let row = contest.run(&place.directory)?;
+    assert_equal(place)?;
+    Ok(row)
+}
+
+fn full_copy(options: &Options, place: &Place, peer: &'static str) -> io::Result<Row> {
+    let copy = match peer {
+        "cp && sync" => "cp --reflink=never",
+        _ => "rsync -a",
+    };
+    let contest = Contest {
+        work: format!("full copy of {} MB", options.megabytes),
+        peer: Some(Contender {
+            name: peer,
+            prepare: without_slave(place),
+            commands: vec![
+                argv(copy, &[&place.master, &place.slave]),
+                argv("sync", &[&place.slave]),
+            ],
+        }),
+        fssync: Contender {
+            name: "fssync",
+            prepare: without_slave(place),
+            commands: vec![fssync(place, &["--full"])],
+        },
+        rounds: options.rounds(5),
+        target: match peer {
+            "cp && sync" => Target::Times(1.1),
+            _ => Target::Open,
+        },
+    };
+    let row = contest.run(&place.directory)?;
+    assert_equal(place)?;
+    Ok(row)
+}
+
+/// Empties the slave's directory.
+fn without_slave(place: &Place) -> Prepare<'_> {
+    Box::new(|| {
+        let directory = place.directory.join("slave");
+        fs::remove_dir_all(&directory)?;
+        fs::create_dir(&directory)?;
+        calm(&place.directory)
+    })
+}
+
+/// Removes a file.
+fn without<'a>(place: &'a Place, path: &'a Path) -> Prepare<'a> {
+    Box::new(move || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        calm(&place.directory)
+    })
+}
+
+/// A pass, as cron would run it.
+fn fssync(place: &Place, options: &[&str]) -> Argv {
+    let mut argv: Argv = [env!("CARGO_BIN_EXE_fssync"), "-q"]
+        .map(String::from)
+        .into();
+    argv.extend(options.iter().map(|&option| option.to_owned()));
+    argv.extend([&place.master, &place.slave].map(|path| text(path)));
+    argv
+}
+
+fn argv(command: &str, paths: &[&PathBuf]) -> Argv {
+    let words = command.split(' ').map(str::to_owned);
+    words.chain(paths.iter().map(|path| text(path))).collect()
+}
+
+/// What did not do the work needs no time.
+fn assert_equal(place: &Place) -> io::Result<()> {
+    must(&argv("cmp", &[&place.master, &place.slave]))
+}

@@ -1,0 +1,550 @@
+//! What the surroundings do to a pass: a full disk, a master that may not be
+//! written or does not answer, foreign owners, a transaction larger than memory,
+//! signals.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fssync::apply::Tuning;
+use fssync::monitor::Silent;
+use fssync::outcome::{Exit, Outcome};
+use fssync::slave::lock;
+use fssync::source::Master;
+use fssync::source::path::MountedPath;
+use fssync::sync;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{
+    History, Hooked, Run, Scene, Zodb, append_sparse, as_nobody, fssync, must, names, python,
+    replace, require_root, rewrite_end, run, sparse_master, strace,
+};
+
+/// Several pieces a batch, several batches a pass.
+const SMALL: Tuning = Tuning {
+    chunk_len: 4096,
+    batch_len: 8192,
+};
+
+/// A file system that is mounted until this is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(arguments: &[&str], directory: &Path) -> Self {
+        require_root();
+        must(Command::new("mount").args(arguments).arg(directory));
+        Self(directory.to_owned())
+    }
+
+    /// One of this size that lives in memory.
+    fn tmpfs(size: &str, directory: &Path) -> Self {
+        Self::new(
+            &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"],
+            directory,
+        )
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The slave is in sync with `before`, on a file system of this size.
+fn on_a_small_disk(size: &str) -> (Mount, Scene) {
+    let scene = Scene::new();
+    let disk = Mount::tmpfs(size, scene.slave.parent().unwrap());
+    fs::write(&scene.master, &History::get().before).unwrap();
+    scene.expect("full-copy");
+    (disk, scene)
+}
+
+/// ZODB opens the slave in its place, and finds this position.
+fn assert_opens(scene: &Scene, position: usize) {
+    let mut zodb = Zodb::start();
+    let opened = zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    assert_eq!(opened["position"], position);
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+}
+
+#[test]
+fn a_full_copy_that_does_not_fit_is_not_begun() {
+    let (_disk, scene) = on_a_small_disk("1m");
+    let before = scene.beside_slave();
+    sparse_master(&scene.master, 2 << 20);
+    let run = scene.pass(&["--full"]).expect(1);
+    assert!(
+        run.stderr.contains("bytes free, a full copy needs"),
+        "{run:?}"
+    );
+    assert!(run.stderr.contains("make room"), "{run:?}");
+    assert_eq!(scene.beside_slave(), before);
+    assert!(fs::read(&scene.slave).unwrap() == History::get().before);
+}
+
+#[test]
+fn a_full_copy_that_finds_the_disk_full_on_its_way_leaves_one_slave_or_the_other() {
+    for spared in [0, 200, 5_000, 20_000] {
+        let (_disk, scene) = on_a_small_disk("1m");
+        let found = rustix::fs::statvfs(scene.slave.parent().unwrap()).unwrap();
+        let free = found.f_bavail * found.f_frsize;
+        sparse_master(&scene.master, free - spared - 81);
+        let run = scene.pass(&["--full"]);
+        let slave = fs::read(&scene.slave).unwrap();
+        let is_new = slave == fs::read(&scene.master).unwrap();
+        assert!(is_new || slave == History::get().before, "{run:?}");
+        if !is_new || run.code != 0 {
+            let run = run.expect(1);
+            assert!(run.stderr.contains("No space left on device"), "{run:?}");
+        }
+        assert!(!scene.beside(".fssync-tmp").exists());
+        scene.assert_documented_names();
+    }
+}
+
+#[test]
+fn an_append_that_fills_the_disk_leaves_the_slave_as_it_was() {
+    let (_disk, scene) = on_a_small_disk("1m");
+    append_sparse(&scene.master, 8 << 20, u64::MAX >> 1);
+    for _ in 0..2 {
+        let run = scene.pass(&[]).expect(1);
+        assert!(run.stderr.contains("No space left on device"), "{run:?}");
+        assert!(
+            run.stderr.contains(scene.slave.to_str().unwrap()),
+            "{run:?}"
+        );
+        assert!(fs::read(&scene.slave).unwrap() == History::get().before);
+    }
+    scene.assert_documented_names();
+    assert_opens(&scene, History::get().before.len());
+}
+
+#[test]
+fn what_fits_of_an_append_stays_when_the_disk_is_full() {
+    let (_disk, scene) = on_a_small_disk("1m");
+    let source = MountedPath::new(scene.master.clone());
+    rewrite_end(&scene.master, &History::get().after);
+    append_sparse(&scene.master, 8 << 20, u64::MAX >> 1);
+    let outcome = sync::pass(&scene.job(source, SMALL), &Silent);
+    assert_eq!(outcome.exit, Exit::Failure, "{outcome:?}");
+    assert!(outcome.copied.transactions > 0, "{outcome:?}");
+    let slave = fs::read(&scene.slave).unwrap();
+    assert_eq!(outcome.copied.position, Some(slave.len() as u64));
+    assert!(slave.len() > History::get().before.len());
+    assert!(History::get().after.starts_with(&slave));
+    assert_opens(&scene, slave.len());
+}
+
+/// All that may change in a directory when something is written there.
+fn listing(directory: &Path) -> Vec<(String, u64, u64, [i64; 4])> {
+    let look = |name: String| {
+        let found = fs::metadata(directory.join(&name)).unwrap();
+        let times = [
+            found.mtime(),
+            found.mtime_nsec(),
+            found.ctime(),
+            found.ctime_nsec(),
+        ];
+        (name, found.ino(), found.len(), times)
+    };
+    let mut all = names(directory);
+    all.push(".".to_owned());
+    all.into_iter().map(look).collect()
+}
+
+/// A first copy, an append, nothing, a copy after a pack: what each does to the
+/// master's directory is nothing. `change` gives the master its bytes.
+fn assert_master_untouched(
+    scene: &Scene,
+    mut change: impl FnMut(&[u8]),
+    mut pass: impl FnMut() -> Run,
+) {
+    let directory = scene.master.parent().unwrap();
+    let history = History::get();
+    for (bytes, action) in [
+        (&history.before, "full-copy"),
+        (&history.after, "append"),
+        (&history.after, "up-to-date"),
+        (&history.packed_away, "full-copy"),
+    ] {
+        if fs::read(&scene.master).unwrap() != *bytes {
+            change(bytes);
+        }
+        let before = listing(directory);
+        let report = pass().expect(0).report();
+        assert_eq!(report["action"], action, "{report}");
+        assert_eq!(listing(directory), before);
+        assert!(fs::read(&scene.master).unwrap() == *bytes);
+    }
+}
+
+/// Gives the master its bytes, in place where they begin with what it has.
+fn put(master: &Path, bytes: &[u8]) {
+    if bytes.starts_with(&fs::read(master).unwrap_or_default()) {
+        let mut file = File::options()
+            .append(true)
+            .create(true)
+            .open(master)
+            .unwrap();
+        let had = file.metadata().unwrap().len() as usize;
+        std::io::Write::write_all(&mut file, &bytes[had..]).unwrap();
+    } else {
+        replace(master, bytes);
+    }
+}
+
+#[test]
+fn the_master_may_lie_on_a_file_system_that_is_mounted_read_only() {
+    let mut scene = Scene::new();
+    let writable = scene.master.clone();
+    fs::write(&writable, &History::get().before).unwrap();
+    let seen = scene.directory.path().join("seen");
+    fs::create_dir(&seen).unwrap();
+    let from = writable.parent().unwrap().to_str().unwrap().to_owned();
+    let _bound = Mount::new(&["--bind", &from], &seen);
+    must(
+        Command::new("mount")
+            .args(["-o", "remount,ro,bind"])
+            .arg(&seen),
+    );
+    assert!(fs::write(seen.join("x"), "").is_err(), "it is read-only");
+    scene.master = seen.join("Data.fs");
+    assert_master_untouched(&scene, |bytes| put(&writable, bytes), || scene.pass(&[]));
+}
+
+#[test]
+fn the_master_may_be_one_that_its_reader_may_not_write() {
+    let scene = Scene::new();
+    fs::write(&scene.master, &History::get().before).unwrap();
+    let directory = scene.master.parent().unwrap();
+    let mut command = as_nobody(&scene);
+    command.arg("--json").args([&scene.master, &scene.slave]);
+    for path in [directory, &scene.master] {
+        chown(path, Some(0), Some(0)).unwrap();
+    }
+    let change = |bytes: &[u8]| {
+        put(&scene.master, bytes);
+        fs::set_permissions(&scene.master, Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(directory, Permissions::from_mode(0o555)).unwrap();
+    };
+    change(&History::get().before);
+    assert_master_untouched(&scene, change, || run(&mut command));
+}
+
+#[test]
+fn the_master_is_opened_for_reading_only_and_nothing_else_is_near_it() {
+    let scene = Scene::new();
+    fs::write(&scene.master, &History::get().after).unwrap();
+    let log = scene.directory.path().join("log");
+    let options = ["-o", log.to_str().unwrap(), "-e", "trace=%file"];
+    run(strace(&options, &[]).args([&scene.master, &scene.slave])).expect(0);
+    let log = fs::read_to_string(log).unwrap();
+    let master = scene.master.parent().unwrap().to_str().unwrap();
+    let touched: Vec<&str> = log.lines().filter(|line| line.contains(master)).collect();
+    assert!(!touched.is_empty());
+    for line in touched.into_iter().filter(|line| !line.contains("execve(")) {
+        let reads = ["O_RDONLY", "statx(", "readlink(", "stat("];
+        assert!(reads.iter().any(|call| line.contains(call)), "{line}");
+        assert!(
+            !line.contains("O_CREAT") && !line.contains(".lock"),
+            "{line}"
+        );
+    }
+}
+
+/// A pass with small batches whose source hangs at its `nth` call; `None` if it
+/// makes fewer.
+fn pass_that_hangs(scene: &Scene, nth: u32) -> Option<Outcome> {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let mut calls = 0;
+    let source = Hooked {
+        path: MountedPath::new(scene.master.clone()),
+        hook: {
+            let hangs = Arc::clone(&hangs);
+            move |_| {
+                if calls == nth {
+                    hangs.store(true, Ordering::SeqCst);
+                    thread::sleep(Duration::from_secs(60));
+                }
+                calls += 1;
+                Ok(())
+            }
+        },
+    };
+    let mut job = scene.job(MountedPath::new(scene.master.clone()), SMALL);
+    let interrupted = Arc::clone(&job.slave.interrupted);
+    let timeout = Duration::from_millis(500);
+    job.master = Master::new("the master".to_owned(), timeout, interrupted, source);
+    let outcome = sync::pass(&job, &Silent);
+    hangs.load(Ordering::SeqCst).then_some(outcome)
+}
+
+#[test]
+fn a_master_that_hangs_is_given_up_and_no_lock_is_left() {
+    for nth in 0.. {
+        let scene = Scene::synced(History::get());
+        rewrite_end(&scene.master, &History::get().after);
+        let started = Instant::now();
+        let Some(outcome) = pass_that_hangs(&scene, nth) else {
+            assert!(nth > 5);
+            return;
+        };
+        assert!(started.elapsed() < Duration::from_secs(4), "{nth}");
+        assert_eq!(outcome.exit, Exit::Unreachable, "{nth}: {outcome:?}");
+        let said = "no answer from the master within 0.5 s";
+        assert!(outcome.reason.contains(said), "{outcome:?}");
+        for suffix in [".fssync-pass", ".fssync-step", ".lock"] {
+            assert_eq!(lock::holder(&scene.beside(suffix)), None, "{suffix}");
+        }
+        let slave = fs::read(&scene.slave).unwrap();
+        assert!(History::get().after.starts_with(&slave), "cut back");
+        assert_opens(&scene, slave.len());
+        scene.pass(&[]).expect(0);
+        Zodb::start().assert_in_sync(&scene.master, &scene.slave);
+    }
+}
+
+#[test]
+fn the_program_gives_up_a_master_whose_read_hangs() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    let master = fs::canonicalize(&scene.master).unwrap();
+    // `strace` does not let the process end before; fssync itself tells its time.
+    let hang = ["-e", "inject=pread64:delay_enter=5000000:when=4"];
+    let mut command = strace(&hang, &[master]);
+    command.args(["--json", "--timeout", "0.5"]);
+    let run = run(command.args([&scene.master, &scene.slave])).expect(12);
+    assert!(run.stderr.contains("no answer from"), "{run:?}");
+    let elapsed = run.report()["elapsed_seconds"].as_f64().unwrap();
+    assert!((0.5..2.0).contains(&elapsed), "{elapsed} s");
+    assert_eq!(lock::holder(&scene.beside(".fssync-pass")), None);
+    scene.expect("append");
+}
+
+#[test]
+fn a_fifo_or_a_device_for_a_master_is_no_master() {
+    let scene = Scene::new();
+    let fifo = scene.master.with_file_name("fifo");
+    must(Command::new("mkfifo").arg(&fifo));
+    for master in [&fifo, Path::new("/dev/zero"), Path::new("/dev/null")] {
+        let started = Instant::now();
+        let run = run(fssync().args([master, &scene.slave])).expect(12);
+        assert!(run.stderr.contains("is not a regular file"), "{run:?}");
+        assert!(started.elapsed() < Duration::from_secs(4));
+        assert!(!scene.slave.exists());
+    }
+}
+
+const UID: u32 = 12_345;
+const GID: u32 = 23_456;
+
+/// The owner, group and permission bits of a file.
+fn owner(path: &Path) -> (u32, u32, u32) {
+    let found = fs::symlink_metadata(path).unwrap();
+    (found.uid(), found.gid(), found.mode() & 0o7777)
+}
+
+/// A pass in a shell with a umask.
+fn pass_under_umask(scene: &Scene, umask: &str, options: &[&str]) -> Run {
+    let script = format!("umask {umask} && exec \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_fssync"), "--json"]);
+    run(command.args(options).args([&scene.master, &scene.slave]))
+}
+
+#[test]
+fn what_is_made_beside_the_slave_belongs_to_the_owner_of_its_directory() {
+    require_root();
+    for (umask, mode) in [("077", 0o640), ("000", 0o600), ("022", 0o664)] {
+        let scene = Scene::new();
+        chown(scene.slave.parent().unwrap(), Some(UID), Some(GID)).unwrap();
+        fs::write(&scene.master, &History::get().before).unwrap();
+        fs::set_permissions(&scene.master, Permissions::from_mode(mode)).unwrap();
+        pass_under_umask(&scene, umask, &[]).expect(0);
+        assert!(
+            scene.beside_slave().len() >= 4,
+            "{:?}",
+            scene.beside_slave()
+        );
+        for name in scene.beside_slave() {
+            let (uid, gid, _) = owner(&scene.slave.with_file_name(&name));
+            assert_eq!((uid, gid), (UID, GID), "{name}");
+        }
+        assert_eq!(owner(&scene.slave).2, mode, "the master's mode");
+        assert_eq!(
+            owner(&scene.beside(".fssync")).2,
+            mode,
+            "and what tells of it"
+        );
+    }
+}
+
+#[test]
+fn what_is_made_beside_the_slave_has_the_owner_and_mode_of_the_slave() {
+    require_root();
+    for (umask, mode) in [("077", 0o640), ("000", 0o600), ("022", 0o664)] {
+        let history = History::get();
+        let scene = Scene::new();
+        fs::write(&scene.master, &history.after).unwrap();
+        let tail = &history.voted[history.after.len()..][..300];
+        fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
+        chown(&scene.slave, Some(UID), Some(GID)).unwrap();
+        fs::set_permissions(&scene.slave, Permissions::from_mode(mode)).unwrap();
+        pass_under_umask(&scene, umask, &[]).expect(0);
+        replace(&scene.master, &history.packed_away);
+        pass_under_umask(&scene, umask, &["--full"]).expect(0);
+        run(fssync().arg("off").arg(&scene.slave)).expect(0);
+        let names = scene.beside_slave();
+        for suffix in [".tr0", ".fssync", ".fssync-switch", ".fssync-pass", ".lock"] {
+            assert!(
+                names.contains(&format!("Data.fs{suffix}")),
+                "{suffix}: {names:?}"
+            );
+        }
+        for name in names {
+            let found = owner(&scene.slave.with_file_name(&name));
+            assert_eq!(found, (UID, GID, mode), "{name}");
+        }
+    }
+}
+
+#[test]
+fn who_cannot_give_files_to_the_slaves_owner_writes_nothing() {
+    let scene = Scene::with_master("commits");
+    let directory = scene.slave.parent().unwrap();
+    let mut command = as_nobody(&scene);
+    command.args([&scene.master, &scene.slave]);
+    chown(directory, Some(UID), Some(GID)).unwrap();
+    fs::set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
+    let refused = run(&mut command).expect(1);
+    let said = format!("to uid {UID}, gid {GID}");
+    assert!(refused.stderr.contains(&said), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("run fssync as root, or as the user"),
+        "{refused:?}"
+    );
+    assert_eq!(scene.beside_slave(), [""; 0]);
+
+    fs::copy(&scene.master, &scene.slave).unwrap();
+    chown(&scene.slave, Some(UID), Some(GID)).unwrap();
+    fs::set_permissions(&scene.slave, Permissions::from_mode(0o666)).unwrap();
+    let refused = run(&mut command).expect(1);
+    assert!(refused.stderr.contains(&said), "{refused:?}");
+    assert_eq!(scene.beside_slave(), ["Data.fs"]);
+}
+
+const GIB: u64 = 1 << 30;
+
+/// Passes; returns the most memory that it ever had, in bytes.
+fn peak_memory(scene: &Scene) -> u64 {
+    let measure = "import resource, subprocess, sys\n\
+                   code = subprocess.call(sys.argv[1:])\n\
+                   print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n\
+                   sys.exit(code)";
+    let mut command = Command::new(python());
+    command.args(["-c", measure, env!("CARGO_BIN_EXE_fssync")]);
+    let run = run(command.args([&scene.master, &scene.slave])).expect(0);
+    run.stdout.trim().parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn a_transaction_larger_than_memory_takes_little_of_it() {
+    let scene = Scene::new();
+    let master_size = |path: &Path| fs::metadata(path).unwrap().len();
+    sparse_master(&scene.master, 3 * GIB);
+    let copying = peak_memory(&scene);
+    assert_eq!(master_size(&scene.slave), master_size(&scene.master));
+    fs::remove_file(&scene.slave).unwrap();
+    fs::remove_file(scene.beside(".fssync")).unwrap();
+
+    sparse_master(&scene.master, 1000);
+    scene.expect("full-copy");
+    append_sparse(&scene.master, 3 * GIB, u64::MAX >> 1);
+    let appending = peak_memory(&scene);
+    assert_eq!(master_size(&scene.slave), master_size(&scene.master));
+    assert!(copying <= 32 << 20, "{copying} bytes to copy");
+    assert!(appending <= 32 << 20, "{appending} bytes to append");
+    let found = Zodb::start().check(&scene.slave);
+    assert_eq!(found["position"], master_size(&scene.master));
+}
+
+/// Starts a pass, and waits until it has written so much to a file.
+fn start_and_wait(scene: &Scene, file: &Path, size: u64) -> Child {
+    let mut command = fssync();
+    command
+        .args([&scene.master, &scene.slave])
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let started = Instant::now();
+    while fs::metadata(file).map_or(0, |found| found.len()) < size {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "nothing is written"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+/// Sends a signal; the pass ends with exit code 1 within seconds.
+fn interrupt(child: Child, signal: Signal) {
+    let pid = Pid::from_child(&child);
+    let started = Instant::now();
+    kill_process(pid, signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("interrupted by a signal"), "{log}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_signal_in_the_midst_of_a_copy_leaves_nothing_of_it() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let scene = Scene::new();
+        sparse_master(&scene.master, 4 * GIB);
+        let tmp = scene.beside(".fssync-tmp");
+        interrupt(start_and_wait(&scene, &tmp, 10 << 20), signal);
+        assert!(!tmp.exists());
+        assert!(!scene.slave.exists());
+        scene.assert_documented_names();
+    }
+}
+
+#[test]
+fn a_signal_in_the_midst_of_a_full_copy_leaves_the_old_slave() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let scene = Scene::synced(History::get());
+        replace(&scene.master, &History::get().before);
+        append_sparse(&scene.master, 4 * GIB, u64::MAX >> 1);
+        let tmp = scene.beside(".fssync-tmp");
+        let mut bytes = fs::read(&scene.slave).unwrap();
+        bytes.truncate(2);
+        fs::write(&scene.slave, &bytes).unwrap();
+        interrupt(start_and_wait(&scene, &tmp, 10 << 20), signal);
+        assert!(!tmp.exists());
+        assert!(fs::read(&scene.slave).unwrap() == bytes);
+        scene.assert_documented_names();
+    }
+}
+
+#[test]
+fn a_signal_in_the_midst_of_an_append_leaves_the_slave_as_it_was() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let scene = Scene::synced(History::get());
+        append_sparse(&scene.master, 4 * GIB, u64::MAX >> 1);
+        interrupt(start_and_wait(&scene, &scene.slave, 10 << 20), signal);
+        assert!(fs::read(&scene.slave).unwrap() == History::get().before);
+        assert_opens(&scene, History::get().before.len());
+        scene.assert_documented_names();
+    }
+}

@@ -1,0 +1,465 @@
+//! A slave's life: everything that ZODB does to a master, with a pass after
+//! each thing and with passes while it happens.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Run, Scene, Zodb, project, python, replace};
+
+/// A master that ZODB has open, and its slave.
+struct Life {
+    scene: Scene,
+    zodb: Zodb,
+}
+
+impl Life {
+    /// A master with its first transaction, and no slave yet.
+    fn new(seed: u64, pack_gc: bool) -> Self {
+        let mut life = Self {
+            scene: Scene::new(),
+            zodb: Zodb::start(),
+        };
+        let path = life.scene.master.clone();
+        life.zodb.call(&json!({
+            "cmd": "open", "name": "m", "path": path,
+            "create": true, "seed": seed, "pack_gc": pack_gc,
+        }));
+        life.act(&json!({"cmd": "commit", "objects": 4}));
+        life
+    }
+
+    /// Does something to the master.
+    fn act(&mut self, command: &Value) -> Value {
+        let mut command = command.clone();
+        command["name"] = "m".into();
+        self.zodb.call(&command)
+    }
+
+    /// Makes a pass that must do this, and no more.
+    #[track_caller]
+    fn expect(&mut self, action: &str) -> Value {
+        let report = self.scene.expect(action);
+        let Scene { master, slave, .. } = &self.scene;
+        self.zodb.assert_in_sync(master, slave);
+        report
+    }
+
+    /// Does something to the master, then makes a pass.
+    #[track_caller]
+    fn then(&mut self, command: &Value, action: &str) -> Value {
+        self.act(command);
+        self.expect(action)
+    }
+
+    /// Packs the master; whether a pass then finds another file there.
+    #[track_caller]
+    fn pack(&mut self, keep: u64) -> bool {
+        let answer = self.act(&json!({"cmd": "pack", "keep": keep}));
+        let packed = answer["packed"] == true;
+        self.expect(if packed { "full-copy" } else { "up-to-date" });
+        packed
+    }
+
+    fn transactions(&mut self, path: &Path) -> Vec<Value> {
+        let answer = self
+            .zodb
+            .call(&json!({"cmd": "transactions", "path": path}));
+        answer["transactions"].as_array().expect("a list").clone()
+    }
+}
+
+#[test]
+fn each_operation_of_zodb_arrives_with_the_next_pass() {
+    for seed in 1..=3 {
+        let mut life = Life::new(seed, true);
+        life.expect("full-copy");
+        life.expect("up-to-date");
+        let commit = json!({"cmd": "commit", "objects": 3, "user": "editor"});
+        assert_eq!(life.then(&commit, "append")["transactions"], 1);
+        life.then(&json!({"cmd": "commit", "size": 3_000_000}), "append");
+        life.then(&json!({"cmd": "undo"}), "append");
+        life.then(&json!({"cmd": "undo"}), "append");
+        life.then(&json!({"cmd": "commit", "objects": 0}), "append");
+        for _ in 0..3 {
+            life.act(&commit);
+        }
+        assert_eq!(life.then(&commit, "append")["transactions"], 4);
+    }
+}
+
+#[test]
+fn an_undone_creation_is_replicated() {
+    let mut life = Life::new(1, true);
+    life.expect("full-copy");
+    let master = life.scene.master.clone();
+    let first = life.transactions(&master)[0]["tid"].clone();
+    life.then(&json!({"cmd": "undo", "tid": first}), "append");
+    let slave = life.scene.slave.clone();
+    let loaded = life
+        .zodb
+        .call(&json!({"cmd": "open_db_load_all", "path": slave}));
+    assert_eq!(loaded["undone"], 4, "no object is left: {loaded}");
+}
+
+#[test]
+fn a_vote_is_copied_once_it_is_finished_and_never_if_it_is_aborted() {
+    for seed in 1..=3 {
+        let mut life = Life::new(seed, true);
+        life.expect("full-copy");
+        let vote = json!({"cmd": "vote", "objects": 3, "size": 40_000});
+        for _ in 0..3 {
+            let report = life.then(&vote, "up-to-date");
+            let reason = report["reason"].as_str().expect("a reason");
+            assert!(reason.contains("not finished yet"), "{reason}");
+            life.then(&json!({"cmd": "abort"}), "up-to-date");
+            life.then(&vote, "up-to-date");
+            life.then(&json!({"cmd": "finish"}), "append");
+            // The next one takes the place of an aborted one.
+            life.then(&vote, "up-to-date");
+            life.act(&json!({"cmd": "abort"}));
+            life.then(&json!({"cmd": "commit", "size": 500}), "append");
+        }
+    }
+}
+
+#[test]
+fn a_pack_is_followed_by_a_full_copy_if_it_changed_the_file() {
+    for pack_gc in [true, false] {
+        let mut life = Life::new(5, pack_gc);
+        life.expect("full-copy");
+        let mut packs = 0;
+        for round in 0..6 {
+            for _ in 0..6 {
+                life.act(&json!({"cmd": "commit", "objects": 5, "user": "editor"}));
+            }
+            life.expect("append");
+            packs += u32::from(life.pack(round % 3 + 1));
+            // A second one frees nothing.
+            assert!(!life.pack(round % 3 + 1));
+            life.then(&json!({"cmd": "commit"}), "append");
+        }
+        assert!(packs >= 4, "{packs} packs changed the file");
+        let beside = life.scene.beside_slave();
+        assert!(
+            beside.iter().all(|name| !name.contains("diverged")),
+            "{beside:?}"
+        );
+    }
+}
+
+/// What a pass must do after an operation of `Operations`.
+fn action_after(operation: &str) -> &'static str {
+    match operation {
+        "pack" => "full-copy",
+        "commit" | "commit_big" | "vote_finish" | "undo" | "empty" => "append",
+        "vote_abort" | "undo_refused" | "pack_refused" | "pack_redundant" => "up-to-date",
+        other => panic!("an unknown operation: {other}"),
+    }
+}
+
+#[test]
+fn a_random_history_is_followed_operation_by_operation() {
+    for seed in 1..=4 {
+        let mut life = Life::new(seed, true);
+        life.expect("full-copy");
+        for step in 0..80 {
+            // What a pack keeps of the last transactions is not foreseen here.
+            let answer = life.act(&json!({"cmd": "random", "count": 1}));
+            let operations = answer["operations"].as_object().expect("operations");
+            let operation = operations.keys().next().expect("one operation");
+            life.expect(action_after(operation));
+            if step % 20 == 19 {
+                life.pack(2);
+            }
+        }
+    }
+}
+
+/// `agent.py write`, and what it has acknowledged.
+struct Writer {
+    process: Child,
+    acknowledged: Arc<Mutex<Option<String>>>,
+    reader: thread::JoinHandle<u32>,
+}
+
+impl Writer {
+    /// Starts writing for some seconds; without a rate as fast as it can.
+    fn start(path: &Path, seed: u64, seconds: u32, rate: Option<u32>) -> Self {
+        let mut command = Command::new(python());
+        command
+            .arg(project("tests/zodb/agent.py"))
+            .arg("write")
+            .arg(path)
+            .args(["--pack", "--seed", &seed.to_string()])
+            .args(["--seconds", &seconds.to_string()])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdout(Stdio::piped());
+        if let Some(rate) = rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        let mut process = command.spawn().expect("the writer");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let acknowledged = Arc::new(Mutex::new(None));
+        let last = Arc::clone(&acknowledged);
+        // Counts the packs.
+        let reader = thread::spawn(move || {
+            let mut packs = 0;
+            for line in lines {
+                let line = line.expect("a line");
+                match line.split_once(' ').expect("two words") {
+                    ("packed", _) => packs += 1,
+                    (tid, _) => *last.lock().unwrap() = Some(tid.to_owned()),
+                }
+            }
+            packs
+        });
+        Self {
+            process,
+            acknowledged,
+            reader,
+        }
+    }
+
+    fn is_writing(&mut self) -> bool {
+        self.process.try_wait().expect("its state").is_none()
+    }
+
+    fn last_acknowledged(&self) -> Option<String> {
+        self.acknowledged.lock().unwrap().clone()
+    }
+
+    /// Waits for its end; returns how often it packed.
+    fn join(mut self) -> u32 {
+        let status = self.process.wait().expect("its end");
+        assert!(status.success(), "the writer failed: {status}");
+        self.reader.join().expect("its lines")
+    }
+}
+
+/// The master's file at a moment; it stays readable when a pack replaces it.
+fn open_master(scene: &Scene) -> Option<File> {
+    File::open(&scene.master).ok()
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    let (opened, named) = (file.metadata().unwrap(), fs::metadata(path));
+    named.is_ok_and(|named| {
+        (named.ino(), named.created().ok()) == (opened.ino(), opened.created().ok())
+    })
+}
+
+/// Whether a tid, in hex, stands anywhere in a file.
+fn holds(bytes: &[u8], tid: &str) -> bool {
+    let tid = u64::from_str_radix(tid, 16).expect("hex").to_be_bytes();
+    bytes.windows(tid.len()).any(|window| window == tid)
+}
+
+/// What is said of a pass with `--full`.
+const STARTED_OVER: &str = "started over";
+
+/// Makes a pass. Rarely, a pack drops as garbage just what the slave has last,
+/// and keeps nothing between that and the time that it packs to: then the table
+/// makes a person decide, who starts over.
+fn pass_or_start_over(scene: &Scene) -> Run {
+    let run = scene.pass(&[]);
+    if run.code != 20 {
+        return run.expect(0);
+    }
+    let report = run.report();
+    let last = report["last_tid"].as_str().expect("a tid");
+    let master = open_master(scene).map(|mut file| {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("the master");
+        bytes
+    });
+    assert!(master.is_none_or(|bytes| !holds(&bytes, last)), "{run:?}");
+    scene.pass(&["--full"]).expect(0)
+}
+
+/// Makes a pass beside the writer, and judges the slave. Returns the action.
+fn pass_beside(writer: &Writer, scene: &Scene, zodb: &mut Zodb) -> String {
+    let master = open_master(scene);
+    let acknowledged = writer.last_acknowledged();
+    let run = pass_or_start_over(scene);
+    let slave = fs::read(&scene.slave).expect("the slave");
+    let found = zodb.check(&scene.slave);
+    assert_eq!(
+        found["position"],
+        slave.len(),
+        "a boundary: {found} {run:?}"
+    );
+    if let Some(mut master) = master.filter(|file| is_still(file, &scene.master)) {
+        // No pack came between: the slave is a prefix of this very file, and
+        // has what was acknowledged before, unless an earlier pack dropped it.
+        let mut bytes = Vec::new();
+        master.read_to_end(&mut bytes).expect("the master");
+        assert!(
+            bytes.starts_with(&slave),
+            "a prefix of committed history: {run:?}"
+        );
+        if let Some(tid) = acknowledged.filter(|tid| holds(&bytes, tid)) {
+            assert!(holds(&slave, &tid), "{tid} was acknowledged: {run:?}");
+        }
+    }
+    let report = run.report();
+    let action = match report["reason"].as_str() {
+        Some("--full was given") => STARTED_OVER,
+        _ => report["action"].as_str().expect("an action"),
+    };
+    action.to_owned()
+}
+
+/// Passes while a writer is at work; returns what they did.
+fn passes_beside(seed: u64, seconds: u32, rate: Option<u32>) -> Vec<String> {
+    let life = Life::new(seed, true);
+    let Life { scene, mut zodb } = life;
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    let mut writer = Writer::start(&scene.master, seed, seconds, rate);
+    let mut actions = Vec::new();
+    while writer.is_writing() {
+        actions.push(pass_beside(&writer, &scene, &mut zodb));
+    }
+    let packs = writer.join();
+    assert!(packs > 0, "the writer packed");
+    let started_over = actions.iter().filter(|action| *action == STARTED_OVER);
+    assert!(
+        started_over.count() <= 3,
+        "rarely, as was said: {actions:?}"
+    );
+    scene.pass(&[]).expect(0);
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+    actions
+}
+
+#[track_caller]
+fn assert_many(actions: &[String], wanted: &str, at_least: usize) {
+    let count = actions.iter().filter(|action| *action == wanted).count();
+    assert!(
+        count >= at_least,
+        "{count} of {} did {wanted}",
+        actions.len()
+    );
+}
+
+#[test]
+fn passes_beside_a_hasty_writer_end_on_its_transactions() {
+    for seed in 1..=2 {
+        let actions = passes_beside(seed, 6, None);
+        assert_many(&actions, "append", 5);
+        assert_many(&actions, "full-copy", 1);
+    }
+}
+
+#[test]
+fn passes_beside_a_slow_writer_end_on_its_transactions() {
+    let actions = passes_beside(3, 6, Some(40));
+    assert_many(&actions, "append", 5);
+    assert_many(&actions, "up-to-date", 3);
+}
+
+/// Where the transactions of a fixture end.
+fn boundaries(zodb: &mut Zodb, path: &Path) -> Vec<usize> {
+    let answer = zodb.call(&json!({"cmd": "transactions", "path": path}));
+    let transactions = answer["transactions"].as_array().expect("a list");
+    let end = |value: &Value| {
+        (value["pos"].as_u64().unwrap() + value["tlen"].as_u64().unwrap() + 8) as usize
+    };
+    transactions.iter().map(end).collect()
+}
+
+/// Does what ZODB does at the end of a pack, with ever more transactions in the
+/// new file, and an instant without `Data.fs` that is ever longer.
+fn pack_over_and_over(path: &Path, bytes: &[u8], ends: &[usize]) {
+    let (old, new) = (
+        path.with_extension("fs.old"),
+        path.with_extension("fs.pack"),
+    );
+    for (round, end) in ends.iter().enumerate() {
+        fs::write(&new, &bytes[..*end]).unwrap();
+        fs::rename(path, &old).unwrap();
+        thread::sleep(Duration::from_millis((round as u64 * 37) % 300));
+        fs::rename(&new, path).unwrap();
+        thread::sleep(Duration::from_millis(60));
+    }
+}
+
+#[test]
+fn the_instant_without_data_fs_in_a_pack_is_waited_for() {
+    let scene = Scene::with_master("site");
+    let mut zodb = Zodb::start();
+    let bytes = fs::read(&scene.master).unwrap();
+    let ends = boundaries(&mut zodb, &scene.master);
+    replace(&scene.master, &bytes[..ends[0]]);
+    scene.expect("full-copy");
+    let done = AtomicBool::new(false);
+    let mut waited = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pack_over_and_over(&scene.master, &bytes, &ends);
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let run = scene.pass(&["-v"]).expect(0);
+            waited += u32::from(
+                run.stderr
+                    .contains("looking again: the master is unreachable"),
+            );
+            zodb.assert_prefix_of(&bytes, &scene.slave);
+        }
+    });
+    assert!(waited >= 3, "the instant was met {waited} times");
+    scene.pass(&[]).expect(0);
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+}
+
+#[test]
+fn a_file_of_python_2_grows_and_is_copied_anew_once_its_magic_is_rewritten() {
+    let scene = Scene::with_master("python2");
+    let mut zodb = Zodb::start();
+    let bytes = fs::read(&scene.master).unwrap();
+    let ends = boundaries(&mut zodb, &scene.master);
+    fs::write(&scene.master, &bytes[..ends[2]]).unwrap();
+    scene.expect("full-copy");
+    for end in &ends[3..] {
+        fs::write(&scene.master, &bytes[..*end]).unwrap();
+        assert_eq!(scene.expect("append")["transactions"], 1);
+        zodb.assert_in_sync(&scene.master, &scene.slave);
+    }
+    // As zodbupdate does: in place, and nothing else.
+    let mut rewritten = bytes;
+    rewritten[..4].copy_from_slice(b"FS30");
+    fs::write(&scene.master, &rewritten).unwrap();
+    let report = scene.expect("full-copy");
+    let reason = report["reason"].as_str().expect("a reason");
+    assert!(reason.contains("packed or rewritten"), "{reason}");
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+    scene.expect("up-to-date");
+}
+
+#[test]
+fn a_master_without_a_transaction_is_copied_and_then_its_first_one() {
+    let mut life = Life {
+        scene: Scene::new(),
+        zodb: Zodb::start(),
+    };
+    let path = life.scene.master.clone();
+    life.zodb
+        .call(&json!({"cmd": "open", "name": "m", "path": path, "create": true}));
+    assert_eq!(life.expect("full-copy")["position"], 4);
+    life.expect("up-to-date");
+    life.then(&json!({"cmd": "vote"}), "up-to-date");
+    life.then(&json!({"cmd": "abort"}), "up-to-date");
+    // Too short to append to: there is nothing that a copy could lose.
+    let report = life.then(&json!({"cmd": "commit"}), "full-copy");
+    assert_eq!(report["transactions"], 1);
+    life.then(&json!({"cmd": "commit"}), "append");
+}

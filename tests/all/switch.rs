@@ -1,0 +1,381 @@
+//! Whether syncing is on: every switch, `fssync off` and `fssync on`, and what
+//! `off` promises while a pass is under way.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fssync::apply::Tuning;
+use fssync::monitor::Silent;
+use fssync::outcome::Exit;
+use fssync::source::path::MountedPath;
+use fssync::sync;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Call, History, Holder, Hooked, Run, Scene, Zodb, append_killed_at_sync, as_nobody, fssync,
+    require_root, rewrite_end, run,
+};
+
+const ON: &str = "SYNCING=1\n";
+const OFF: &str = "SYNCING=0\n";
+
+/// A pass that would copy, were it allowed to.
+fn scene() -> Scene {
+    Scene::with_master("commits")
+}
+
+/// A pass that obeys a named switch.
+fn pass_named(scene: &Scene, switch: &Path) -> Run {
+    scene.pass(&["--status-file", switch.to_str().unwrap()])
+}
+
+/// Fails unless the pass did nothing, and said that `switch` is why.
+fn assert_off(scene: &Scene, run: Run, switch: &Path) {
+    let report = run.expect(10).report();
+    assert_eq!(report["action"], "off");
+    let reason = report["reason"].as_str().unwrap();
+    assert!(reason.contains(switch.to_str().unwrap()), "{reason}");
+    assert!(!scene.slave.exists());
+    assert!(!scene.beside(".fssync").exists());
+}
+
+/// What a switch may hold, and whether that is on.
+fn contents() -> Vec<(Vec<u8>, bool)> {
+    let mut long = b"SYNCING=1".to_vec();
+    long.extend([b'\n'; 100]);
+    long.extend(OFF.as_bytes());
+    vec![
+        (b"SYNCING=1".to_vec(), true),
+        (ON.into(), true),
+        (OFF.into(), false),
+        (b"".to_vec(), false),
+        (b"\n".to_vec(), false),
+        (b"SYNCING=".to_vec(), false),
+        (b"SYNCING=2\n".to_vec(), false),
+        (b"SYNCING=10\n".to_vec(), false),
+        (b"SYNCING=1 but not today\n".to_vec(), false),
+        (b"SYNCING=1\nSYNCING=0\n".to_vec(), false),
+        (b"syncing=1\n".to_vec(), false),
+        (b"# SYNCING=1\n".to_vec(), false),
+        (b"1\n".to_vec(), false),
+        (b"SYNCING=1\n\xff\xfe\n".to_vec(), false),
+        (vec![0; 4096], false),
+        (long, false),
+    ]
+}
+
+#[test]
+fn a_named_switch_is_on_only_where_it_says_so() {
+    for (content, on) in contents() {
+        let scene = scene();
+        let switch = scene.directory.path().join("status");
+        fs::write(&switch, &content).unwrap();
+        let run = pass_named(&scene, &switch);
+        let said = String::from_utf8_lossy(&content);
+        if on {
+            assert_eq!(run.code, 0, "{said:?}: {run:?}");
+        } else {
+            assert_eq!(run.code, 10, "{said:?}: {run:?}");
+            assert_off(&scene, run, &switch);
+        }
+    }
+}
+
+#[test]
+fn a_switch_beside_the_slave_is_on_only_where_it_says_so() {
+    for (content, on) in contents() {
+        let scene = scene();
+        let switch = scene.beside(".fssync-switch");
+        fs::write(&switch, &content).unwrap();
+        let run = scene.pass(&[]);
+        let said = String::from_utf8_lossy(&content);
+        if on {
+            assert_eq!(run.code, 0, "{said:?}: {run:?}");
+        } else {
+            assert_eq!(run.code, 10, "{said:?}: {run:?}");
+            assert_off(&scene, run, &switch);
+        }
+    }
+}
+
+#[test]
+fn a_named_switch_that_is_missing_is_off() {
+    let scene = scene();
+    let switch = scene.directory.path().join("status");
+    assert_off(&scene, pass_named(&scene, &switch), &switch);
+    let nowhere = scene.directory.path().join("no/such/directory/status");
+    assert_off(&scene, pass_named(&scene, &nowhere), &nowhere);
+}
+
+#[test]
+fn a_switch_that_cannot_be_read_is_off() {
+    let scene = scene();
+    let named = scene.directory.path().join("status");
+    fs::create_dir(&named).unwrap();
+    assert_off(&scene, pass_named(&scene, &named), &named);
+    let beside = scene.beside(".fssync-switch");
+    fs::create_dir(&beside).unwrap();
+    assert_off(&scene, scene.pass(&[]), &beside);
+}
+
+#[test]
+fn a_switch_that_its_reader_may_not_read_is_off() {
+    let scene = scene();
+    let switch = scene.directory.path().join("status");
+    fs::write(&switch, ON).unwrap();
+    let mut command = as_nobody(&scene);
+    command.arg("--json").arg("--status-file").arg(&switch);
+    command.args([&scene.master, &scene.slave]);
+    std::os::unix::fs::chown(&switch, Some(0), Some(0)).unwrap();
+    let may = |mode| fs::set_permissions(&switch, Permissions::from_mode(mode)).unwrap();
+    may(0o600);
+    assert_off(&scene, run(&mut command), &switch);
+    may(0o644);
+    run(&mut command).expect(0);
+}
+
+/// Runs a command where /var/run is empty but for these files, in a mount
+/// namespace of its own.
+fn with_var_run(files: &[(&str, &str)], command: &Command) -> Run {
+    require_root();
+    let mut script = "mount -t tmpfs tmpfs \"$(readlink -f /var/run)\" || exit 99\n".to_owned();
+    for (name, content) in files {
+        script += &format!("printf '{content}' > /var/run/{name}\n");
+    }
+    script += "exec \"$@\"";
+    run(Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", &script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args()))
+}
+
+const MACHINE_WIDE: [&str; 2] = ["fssync.status", "syncPozo.status"];
+
+#[test]
+fn the_switches_of_the_machine_are_obeyed_where_they_exist() {
+    for name in MACHINE_WIDE {
+        for (content, code) in [(OFF, 10), ("", 10), ("SYNCING=yes", 10), (ON, 0)] {
+            let scene = scene();
+            let mut command = fssync();
+            command.arg("--json").args([&scene.master, &scene.slave]);
+            let run = with_var_run(&[(name, content)], &command);
+            assert_eq!(run.code, code, "{name} {content:?}: {run:?}");
+            if code == 10 {
+                assert_off(&scene, run, &Path::new("/var/run").join(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn any_switch_that_is_off_wins() {
+    for off in 0..=4 {
+        let scene = scene();
+        let says = |nth| if nth == off { OFF } else { ON };
+        let named = scene.directory.path().join("status");
+        fs::write(&named, says(0)).unwrap();
+        fs::write(scene.beside(".fssync-switch"), says(1)).unwrap();
+        let machine_wide = [(MACHINE_WIDE[0], says(2)), (MACHINE_WIDE[1], says(3))];
+        let mut command = fssync();
+        command.arg("--status-file").arg(&named);
+        command.args([&scene.master, &scene.slave]);
+        let run = with_var_run(&machine_wide, &command);
+        assert_eq!(run.code, if off == 4 { 0 } else { 10 }, "{off}: {run:?}");
+    }
+}
+
+/// `fssync off` or `fssync on`.
+fn flip(verb: &str, slave: &Path) -> Run {
+    run(fssync().arg(verb).arg(slave))
+}
+
+#[test]
+fn off_and_on_write_the_switch_beside_the_slave_and_say_so() {
+    let scene = scene();
+    let report = scene.expect("full-copy");
+    let switch = scene.beside(".fssync-switch");
+    let off = flip("off", &scene.slave).expect(0);
+    assert_eq!(fs::read_to_string(&switch).unwrap(), OFF);
+    let first = format!("syncing is off ({})\n", switch.display());
+    assert!(off.stdout.starts_with(&first), "{off:?}");
+    assert!(
+        off.stdout.contains(report["last_tid"].as_str().unwrap()),
+        "{off:?}"
+    );
+    assert!(off.stdout.trim_end().ends_with("s ago"), "{off:?}");
+    scene.pass(&[]).expect(10);
+    let on = flip("on", &scene.slave).expect(0);
+    assert_eq!(on.stdout, format!("syncing is on ({})\n", switch.display()));
+    assert_eq!(fs::read_to_string(&switch).unwrap(), ON);
+    scene.expect("up-to-date");
+}
+
+#[test]
+fn off_and_on_take_a_directory_for_the_data_fs_in_it() {
+    let scene = scene();
+    flip("off", scene.slave.parent().unwrap()).expect(0);
+    scene.pass(&[]).expect(10);
+    flip("on", scene.slave.parent().unwrap()).expect(0);
+    scene.expect("full-copy");
+}
+
+#[test]
+fn off_and_on_write_the_named_switch_and_only_that() {
+    let scene = scene();
+    let switch = scene.directory.path().join("status");
+    let named = |verb| {
+        let mut command = fssync();
+        command.args([verb, "--status-file"]).arg(&switch);
+        run(command.arg(&scene.slave)).expect(0)
+    };
+    named("off");
+    assert_eq!(fs::read_to_string(&switch).unwrap(), OFF);
+    pass_named(&scene, &switch).expect(10);
+    named("on");
+    assert_eq!(fs::read_to_string(&switch).unwrap(), ON);
+    assert!(!scene.beside(".fssync-switch").exists());
+    pass_named(&scene, &switch).expect(0);
+}
+
+#[test]
+fn on_says_which_other_switch_is_still_off() {
+    let scene = scene();
+    let mut command = fssync();
+    command.arg("on").arg(&scene.slave);
+    let run = with_var_run(&[(MACHINE_WIDE[1], OFF)], &command).expect(10);
+    assert!(
+        run.stderr.contains("/var/run/syncPozo.status says so"),
+        "{run:?}"
+    );
+    assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn off_works_where_there_is_no_slave_yet() {
+    let scene = scene();
+    let run = flip("off", &scene.slave).expect(0);
+    assert!(run.stdout.contains("holds no transaction"), "{run:?}");
+    scene.pass(&[]).expect(10);
+}
+
+#[test]
+fn off_cuts_the_unfinished_tail_of_a_pass_that_was_killed() {
+    // In turn: the header alone, the whole batch behind its mark.
+    let history = History::get();
+    let whole = (history.after.len() - history.before.len()) as u64;
+    for (sync, len) in [(1, 23), (2, whole)] {
+        let scene = append_killed_at_sync(sync);
+        let size = fs::metadata(&scene.slave).unwrap().len();
+        assert_eq!(size, history.before.len() as u64 + len);
+        let run = flip("off", &scene.slave).expect(0);
+        let said = format!("an unfinished append of {len} bytes was cut");
+        assert!(run.stdout.contains(&said), "{run:?}");
+        assert!(fs::read(&scene.slave).unwrap() == history.before);
+        assert!(!scene.beside(".tr0").exists(), "nothing of value was cut");
+        flip("on", &scene.slave).expect(0);
+        scene.expect("append");
+    }
+}
+
+#[test]
+fn off_leaves_a_tail_that_is_not_ours() {
+    let scene = Scene::synced(History::get());
+    let voted = History::get().voted[..History::get().voted.len() - 7].to_vec();
+    fs::write(&scene.slave, &voted).unwrap();
+    let run = flip("off", &scene.slave).expect(0);
+    assert!(!run.stdout.contains("cut"), "{run:?}");
+    assert!(fs::read(&scene.slave).unwrap() == voted);
+}
+
+#[test]
+fn off_works_while_zodb_holds_the_slave_and_touches_nothing() {
+    let scene = append_killed_at_sync(1);
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    zodb.call(&json!({"cmd": "vote", "name": "s", "objects": 2}));
+    let had = fs::read(&scene.slave).unwrap();
+    flip("off", &scene.slave).expect(0);
+    assert!(fs::read(&scene.slave).unwrap() == had);
+    zodb.call(&json!({"cmd": "finish", "name": "s"}));
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+    scene.pass(&[]).expect(10);
+}
+
+#[test]
+fn off_gives_up_where_a_step_lasts_for_ten_seconds_and_names_who_takes_it() {
+    let scene = Scene::synced(History::get());
+    let holder = Holder::of(&scene.beside(".fssync-step"));
+    let started = Instant::now();
+    let run = flip("off", &scene.slave).expect(1);
+    let elapsed = started.elapsed().as_secs();
+    assert!((10..13).contains(&elapsed), "{elapsed} s");
+    let by = format!("held by process {}", holder.pid());
+    assert!(run.stderr.contains(&by), "{run:?}");
+    assert!(run.stderr.contains("Data.fs.fssync-step"), "{run:?}");
+    assert_eq!(run.stdout, "", "it does not say that syncing is off");
+    drop(holder);
+    scene.pass(&[]).expect(10);
+}
+
+#[test]
+fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    let (hangs, hung) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let hook = move |call| {
+        if let Call::Read(offset) = call
+            && offset > 18_000
+        {
+            hangs.send(()).unwrap();
+            let _ = released.recv();
+        }
+        Ok(())
+    };
+    let path = MountedPath::new(scene.master.clone());
+    let tuning = Tuning {
+        chunk_len: 4096,
+        batch_len: 1 << 30,
+    };
+    let job = scene.job(Hooked { path, hook }, tuning);
+    let pass = thread::spawn(move || sync::pass(&job, &Silent));
+    hung.recv_timeout(Duration::from_secs(10))
+        .expect("it hangs");
+    wait_until_written(&scene, 17_000);
+
+    let started = Instant::now();
+    let said = flip("off", &scene.slave).expect(0);
+    assert!(started.elapsed() < Duration::from_secs(2), "it waits");
+    assert!(said.stdout.contains("an unfinished append"), "{said:?}");
+    let mut zodb = Zodb::start();
+    let open = json!({"cmd": "open", "name": "s", "path": scene.slave});
+    assert_eq!(zodb.call(&open)["position"], History::get().before.len());
+    zodb.call(&json!({"cmd": "commit", "name": "s"}));
+    let serving = fs::read(&scene.slave).unwrap();
+
+    drop(release);
+    let outcome = pass.join().unwrap();
+    assert_eq!(outcome.exit, Exit::Off, "{outcome:?}");
+    assert!(
+        fs::read(&scene.slave).unwrap() == serving,
+        "written after `off`"
+    );
+    assert_eq!(
+        zodb.call(&json!({"cmd": "close", "name": "s"}))["warnings"],
+        Value::from([0; 0])
+    );
+}
+
+/// Waits until the pass has written what it had read.
+fn wait_until_written(scene: &Scene, size: u64) {
+    let started = Instant::now();
+    while fs::metadata(&scene.slave).unwrap().len() < size {
+        assert!(started.elapsed() < Duration::from_secs(10), "not written");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
