@@ -3,6 +3,8 @@
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
+mod sshd;
 mod support;
 
 mod fixtures;
+mod remote;
