@@ -11,10 +11,13 @@ use std::ops::Range;
 use crate::digest::Digest;
 use crate::feed::Feed;
 use crate::filestorage::record::STATUS_OFFSET;
+use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::outcome::Copied;
 use crate::plan::{Deed, Old, Plan, Policy, Tail};
+use crate::proof::is_equal;
+use crate::read::scan_file;
 use crate::slave::append::Append;
 use crate::slave::replace::{Replacement, clean_up, set_aside};
 use crate::slave::sidecar::{Left, Mark, Sidecar};
@@ -203,22 +206,85 @@ impl Apply<'_> {
         monitor: &dyn Monitor,
     ) -> Result<(), Stop> {
         let sight = &survey.sight;
-        let mut copy = Replacement::create(self.slave, sight.size, sight.mode)?;
+        let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
+        let mut run = || {
+            let mut feed = self.take_up(survey, &mut copy, must_hold, monitor)?;
+            let from = copy.written();
+            while let Some(piece) = feed.next(false)? {
+                copy.write(piece)?;
+                monitor.progress("copying", feed.position(), feed.size());
+            }
+            copy.truncate(feed.position())?;
+            self.replace(survey, (old, must_hold), &mut copy, &feed)?;
+            note(copied, &feed, from);
+            sidecar.batch = None;
+            self.leave(
+                survey,
+                copy.file(),
+                feed.position(),
+                feed.last_tid(),
+                sidecar,
+            )?;
+            feed.damage()
+                .map_or(Ok(()), |damage| Err(self.damaged(damage)))
+        };
+        let result = run();
+        if let Err(stop) = &result
+            && !stop.is_masters_absence()
+        {
+            copy.discard();
+        }
+        result
+    }
+
+    /// Where to go on in a copy: behind what an earlier pass has left of it, as
+    /// far as that proves to be the master's, or at the start.
+    fn take_up(
+        &self,
+        survey: &Survey,
+        copy: &mut Replacement<'_>,
+        must_hold: Option<Tid>,
+        monitor: &dyn Monitor,
+    ) -> Result<Feed<'_>, Stop> {
+        let mut scanner = Scanner::new(copy.written());
+        let mut holds = false;
+        let fail = Stop::io("read", copy.path());
+        scan_file(copy.file(), &mut scanner, &mut |event| {
+            holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
+        })
+        .map_err(fail)?;
+        let position = scanner.position();
+        if copy.written() >= position
+            && position > MAGIC_LEN
+            && is_equal(copy.file(), copy.path(), self.master, 0..position, monitor)?
+        {
+            tracing::info!("going on at {position} with the copy of an earlier pass");
+            copy.truncate(position)?;
+            let mut feed = self.feed(survey, position, scanner.last_tid());
+            feed.watch_for(must_hold, holds);
+            return Ok(feed);
+        }
+        copy.truncate(0)?;
         let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
         if Magic::decode(&magic).is_none() {
             return Err(self.changed("its head is no FileStorage's any more"));
         }
         copy.write(&magic)?;
         let mut feed = self.feed(survey, MAGIC_LEN, None);
-        if let Some(tid) = must_hold {
-            feed.watch_for(tid);
-        }
-        while let Some(piece) = feed.next(false)? {
-            copy.write(piece)?;
-            monitor.progress("copying", feed.position(), feed.size());
-        }
-        let damage = feed.damage();
-        let keep = match damage {
+        feed.watch_for(must_hold, false);
+        Ok(feed)
+    }
+
+    /// Puts a copy, which ends where the feed has ended, in the slave's place,
+    /// once it is durable here and there, and still what the master has.
+    fn replace(
+        &self,
+        survey: &Survey,
+        (old, must_hold): (Old, Option<Tid>),
+        copy: &mut Replacement<'_>,
+        feed: &Feed<'_>,
+    ) -> Result<(), Stop> {
+        let keep = match feed.damage() {
             Some(damage) if !self.may_replace(old) => return Err(self.damaged(damage)),
             Some(_) => true,
             None if must_hold.is_some() && !feed.has_seen() => {
@@ -226,17 +292,13 @@ impl Apply<'_> {
             }
             None => old == Old::SetAside,
         };
-        copy.settle(feed.position())?;
+        copy.settle()?;
         self.confirm(copy.file(), 0..feed.position())?;
         if let Some(seen) = survey.seen.filter(|_| keep) {
             let name = set_aside(self.slave, seen, survey.last_tid)?;
             tracing::warn!("the old slave is kept as {}", name.display());
         }
-        let file = copy.install(survey.seen)?;
-        note(copied, &feed, 0);
-        sidecar.batch = None;
-        self.leave(survey, &file, feed.position(), feed.last_tid(), sidecar)?;
-        damage.map_or(Ok(()), |damage| Err(self.damaged(damage)))
+        copy.install(survey.seen)
     }
 
     /// Whether the undamaged start of a damaged master may take the slave's

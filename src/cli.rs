@@ -1,9 +1,11 @@
 //! The command line: one file a verb, and what they share.
 
 pub(crate) mod args;
+mod location;
 mod log;
 mod pass;
 mod progress;
+mod serve;
 mod switch;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }),
         Some(Verb::Off(target)) => switch::off(target, &args.common),
         Some(Verb::On(target)) => switch::on(target, &args.common),
+        Some(Verb::Serve { paths }) => serve::run(paths),
     };
     exit.into()
 }

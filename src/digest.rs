@@ -17,6 +17,16 @@ impl Digest {
     /// The digest of a range of a file, read in pieces of bounded size; `None`
     /// if the file ends before the range.
     pub fn of_file(file: &File, range: Range<u64>) -> io::Result<Option<Self>> {
+        Self::of_range(range, |buffer, offset| read_fully(file, buffer, offset))
+    }
+
+    /// The digest of a range, read through `read` in pieces of bounded size.
+    /// `read` fills the buffer from an offset on and says how many bytes there
+    /// were; `None` if there are fewer than the range has.
+    pub fn of_range<E>(
+        range: Range<u64>,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+    ) -> Result<Option<Self>, E> {
         const PIECE_LEN: u64 = 1024 * 1024;
         let mut hasher = blake3::Hasher::new();
         let len = range.end.saturating_sub(range.start);
@@ -24,7 +34,7 @@ impl Digest {
         let mut at = range.start;
         while at < range.end {
             let piece = (range.end - at).min(PIECE_LEN) as usize;
-            let got = read_fully(file, &mut buffer[..piece], at)?;
+            let got = read(&mut buffer[..piece], at)?;
             if got == 0 {
                 return Ok(None);
             }

@@ -65,9 +65,11 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Watches out for a transaction; see [`has_seen`](Self::has_seen).
-    pub fn watch_for(&mut self, tid: Tid) {
-        self.watched = Some(tid);
+    /// Watches out for a transaction, which may have been seen before; see
+    /// [`has_seen`](Self::has_seen).
+    pub fn watch_for(&mut self, tid: Option<Tid>, seen: bool) {
+        self.watched = tid;
+        self.watched_seen = seen;
     }
 
     /// Whether the transaction that was watched for came by.

@@ -56,6 +56,7 @@
 //!   transaction that the slave has, which the next pass then refuses as a
 //!   master that has fallen behind.
 
+pub mod agent;
 pub mod apply;
 pub mod digest;
 pub mod feed;
@@ -64,6 +65,7 @@ mod flush;
 pub mod monitor;
 pub mod outcome;
 pub mod plan;
+mod proof;
 mod read;
 pub mod slave;
 pub mod source;
@@ -71,3 +73,4 @@ pub mod stop;
 pub mod survey;
 pub mod switch;
 pub mod sync;
+pub mod wire;

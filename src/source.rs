@@ -8,7 +8,9 @@
 //! the time that it waits for an answer.
 
 mod master;
+pub mod open;
 pub mod path;
+pub mod ssh;
 
 use std::io;
 use std::ops::Range;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use master::{Answer, Master};
+pub use master::{Answer, Master, Pulse};
 
 use crate::digest::Digest;
 
@@ -114,6 +116,26 @@ pub enum Error {
         /// How long was waited.
         timeout: Duration,
     },
+    /// The other end refused.
+    #[error("{name}: {why}")]
+    Remote {
+        /// The master's name.
+        name: String,
+        /// What it said.
+        why: String,
+        /// Whether it said that a moment later it may not.
+        passing: bool,
+    },
+    /// The connection to the other end could not be made, or broke.
+    #[error("no connection to {name}: {what}")]
+    Link {
+        /// The master's name.
+        name: String,
+        /// What was seen.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A signal came while an answer was waited for.
     #[error("interrupted by a signal")]
     Interrupted,
@@ -124,6 +146,30 @@ impl Error {
     /// renames twice, an NFS server forgets a handle.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        !matches!(self, Self::TimedOut { .. } | Self::Interrupted)
+        match self {
+            Self::Io { .. } | Self::NoFileStorage { .. } | Self::Changed { .. } => true,
+            Self::Remote { passing, .. } => *passing,
+            Self::TimedOut { .. } | Self::Link { .. } | Self::Interrupted => false,
+        }
     }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Link { hint, .. } => Some(hint),
+            _ => None,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
 }

@@ -173,6 +173,7 @@ impl Stop {
                  before ZEO is started there"
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
+            Self::Unreachable(error) => error.hint()?,
             Self::MasterDamaged { .. } => {
                 "look at the master with ZODB's fstest; what precedes the damage is \
                  in the slave, or in the slave's older copy"
@@ -197,16 +198,17 @@ impl Stop {
         }
     }
 
+    /// Whether it is for want of the master, or of time, that the pass ends:
+    /// what was copied by then is worth keeping.
+    #[must_use]
+    pub fn is_masters_absence(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Interrupted)
+    }
+
     /// The message with its causes, in one line.
     #[must_use]
     pub fn in_one_line(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            line = format!("{line}: {error}");
-            cause = error.source();
-        }
-        line
+        source::in_one_line(self)
     }
 }
 

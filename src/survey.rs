@@ -8,7 +8,6 @@ mod slave;
 
 use std::fs::File;
 use std::iter;
-use std::ops::Range;
 
 pub use self::slave::last_tid;
 
@@ -18,14 +17,12 @@ use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{MAGIC_LEN, Status, Tid, TxnHeader};
 use crate::monitor::Monitor;
 use crate::plan::{Facts, Master, Next, Question, Slave};
+use crate::proof::is_equal;
 use crate::slave::place::Place;
 use crate::slave::sidecar::{self, Sidecar};
 use crate::slave::step::Seen;
 use crate::source::{self, Sight};
 use crate::stop::Stop;
-
-/// How many bytes are digested between two signs of life.
-const PROOF_LEN: u64 = 64 * 1024 * 1024;
 
 /// What was seen, and the handles to see more.
 #[derive(Debug)]
@@ -130,7 +127,13 @@ impl Survey {
                     "comparing the slave with the master, bytes {from} to {position}: \
                      no earlier pass vouches for them"
                 );
-                let equal = is_equal(file, master, from..position, monitor)?;
+                let equal = is_equal(
+                    &file.file,
+                    file.place.data(),
+                    master,
+                    from..position,
+                    monitor,
+                )?;
                 self.facts.prefix_equal = Some(equal);
             }
             Question::Compare { from } => {
@@ -153,27 +156,4 @@ fn look_ahead(master: &source::Master, size: u64, position: u64) -> Result<Next,
         Some(bytes) if TxnHeader::decode(bytes).status == Status::VOTED => Next::Unfinished,
         Some(_) => Next::Finished,
     })
-}
-
-/// Whether a range has the same bytes on both ends, digested in pieces so that
-/// each answer comes in time.
-fn is_equal(
-    file: &SlaveFile,
-    master: &source::Master,
-    range: Range<u64>,
-    monitor: &dyn Monitor,
-) -> Result<bool, Stop> {
-    let mut at = range.start;
-    while at < range.end {
-        let piece = at..range.end.min(at + PROOF_LEN);
-        at = piece.end;
-        let theirs = master.digest(piece.clone());
-        let ours = file.digest(piece)?;
-        let theirs = theirs.wait()?;
-        if ours.is_none() || ours != theirs {
-            return Ok(false);
-        }
-        monitor.progress("comparing", at - range.start, range.end - range.start);
-    }
-    Ok(true)
 }

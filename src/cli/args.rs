@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [OPTIONS] SLAVE",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [OPTIONS] SLAVE\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -25,9 +26,10 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 
-    /// The file to read: the database that is served
+    /// What to read: the database that is served, as PATH, [user@]host:/path or
+    /// ssh://[user@]host[:port]/path
     #[arg(required = true)]
-    pub(crate) master: Option<PathBuf>,
+    pub(crate) master: Option<OsString>,
 
     /// The file to write: its copy on this machine
     #[arg(required = true)]
@@ -44,6 +46,14 @@ pub(crate) struct Args {
     /// Give the master up when an answer takes longer
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,
+
+    /// The program that connects to another machine, with its arguments
+    #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh")]
+    pub(crate) rsh: String,
+
+    /// What fssync is called there
+    #[arg(long, value_name = "CMD", default_value = "fssync")]
+    pub(crate) remote_fssync: String,
 
     /// Print the outcome as one JSON object on standard output
     #[arg(long)]
@@ -83,6 +93,13 @@ pub(crate) enum Verb {
     Off(Target),
     /// Switch syncing on
     On(Target),
+    /// Serve what lies at or below PATH, read-only, on standard input and output:
+    /// the master's end of a connection
+    Serve {
+        /// A Data.fs, or a directory above it
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

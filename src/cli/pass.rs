@@ -1,6 +1,7 @@
 //! `fssync MASTER SLAVE`: one pass.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,15 +11,16 @@ use fssync::apply::Tuning;
 use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Copied, Exit, Outcome};
 use fssync::plan::Policy;
-use fssync::slave::step::Slave;
-use fssync::source::Master;
 use fssync::source::path::MountedPath;
+use fssync::source::ssh::{Process, Ssh};
+use fssync::source::{Master, Pulse, Source};
 use fssync::stop::Stop;
 use fssync::sync::{self, Job};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::Args;
+use super::location::{self, Location};
 use super::progress;
 
 /// The object that `--json` prints.
@@ -51,13 +53,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let names = (master.display().to_string(), slave.display().to_string());
     tracing::info!("Start syncing {} to {}", names.0, names.1);
-    let outcome = match super::slave(slave, args.common.status_file.as_ref(), interrupted) {
-        Ok(slave) => sync::pass(
-            &job(args, &names.0, slave),
-            progress::monitor(args).as_ref(),
-        ),
+    let process = Process::default();
+    let outcome = match job(args, &names.0, interrupted, &process) {
+        Ok(job) => sync::pass(&job, progress::monitor(args).as_ref()),
         Err(stop) => not_begun(&stop),
     };
+    process.end();
     log(&outcome, args, &names, started.elapsed());
     if args.json {
         let report = report(&outcome, names, started.elapsed());
@@ -70,16 +71,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(outcome.exit)
 }
 
-fn job(args: &Args, master_name: &str, slave: Slave) -> Job {
-    let source = MountedPath::new(args.master.clone().unwrap_or_default());
-    let interrupted = Arc::clone(&slave.interrupted);
-    Job {
-        master: Master::new(master_name.to_owned(), args.timeout, interrupted, source),
+fn job(
+    args: &Args,
+    master_name: &str,
+    interrupted: Arc<AtomicBool>,
+    process: &Process,
+) -> Result<Job, Stop> {
+    let (master, slave) = (args.master.as_deref(), args.slave.as_deref());
+    let location = location::parse(master.unwrap_or_default())?;
+    let slave = super::slave(
+        slave.unwrap_or(Path::new("")),
+        args.common.status_file.as_ref(),
+        Arc::clone(&interrupted),
+    )?;
+    let pulse = Pulse::default();
+    let source: Box<dyn Source> = match location {
+        Location::Path(path) => Box::new(MountedPath::new(path)),
+        Location::Remote(remote) => {
+            let target = remote.target(args)?;
+            let name = master_name.to_owned();
+            Box::new(Ssh::new(name, target, pulse.clone(), process.clone()))
+        }
+    };
+    let name = master_name.to_owned();
+    Ok(Job {
+        master: Master::new(name, args.timeout, interrupted, pulse, source),
         slave,
         policy: Policy { full: args.full },
         tuning: Tuning::default(),
         dry_run: args.dry_run,
-    }
+    })
 }
 
 fn not_begun(stop: &Stop) -> Outcome {

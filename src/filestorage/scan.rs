@@ -207,6 +207,12 @@ impl Scanner {
         self.at
     }
 
+    /// How many bytes there are up to the limit.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.at)
+    }
+
     /// The tid of the last committed transaction.
     #[must_use]
     pub fn last_tid(&self) -> Option<Tid> {

@@ -64,16 +64,21 @@ impl Owner {
             .mode(0o600)
             .open(path)
             .map_err(Stop::io("create", path))?;
-        if let Err(source) = self.give(&file) {
+        if let Err(stop) = self.own(&file, path) {
             fs::remove_file(path).map_err(Stop::io("remove", path))?;
-            return Err(Stop::Owner {
-                path: path.to_owned(),
-                uid: self.uid,
-                gid: self.gid,
-                source,
-            });
+            return Err(stop);
         }
         Ok(file)
+    }
+
+    /// Gives an open file, which lies at `path`, its owner and mode.
+    pub fn own(&self, file: &File, path: &Path) -> Result<(), Stop> {
+        self.give(file).map_err(|source| Stop::Owner {
+            path: path.to_owned(),
+            uid: self.uid,
+            gid: self.gid,
+            source,
+        })
     }
 
     /// Opens a file for reading and writing; creates it where it is missing.

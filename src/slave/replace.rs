@@ -2,8 +2,10 @@
 //!
 //! The order, and what a crash leaves:
 //!
-//! 1. The copy is written to `Data.fs.fssync-tmp` and synced. A crash leaves
-//!    the old slave and a file that the next full copy removes.
+//! 1. The copy is written to `Data.fs.fssync-tmp` and synced. A crash, and a
+//!    master that gets out of reach, leave the old slave and a part of a copy,
+//!    which the next full copy takes up if it proves to be the master's, and any
+//!    other pass removes.
 //! 2. In a step: where the old slave must be kept, it is linked to its second
 //!    name; the index is unlinked. Then the directory is synced. A crash leaves
 //!    the old slave, perhaps under two names and without an index, which ZODB
@@ -30,8 +32,7 @@ use crate::filestorage::Tid;
 use crate::flush::Flusher;
 use crate::stop::Stop;
 
-/// A full copy under way. Unless it is [installed](Self::install), it is
-/// removed.
+/// A full copy under way.
 #[derive(Debug)]
 pub struct Replacement<'a> {
     slave: &'a Slave,
@@ -39,31 +40,63 @@ pub struct Replacement<'a> {
     file: File,
     written: u64,
     flusher: Flusher,
-    installed: bool,
 }
 
 impl<'a> Replacement<'a> {
-    /// Makes room for a copy of `size` bytes, and begins it. Where there is no
-    /// slave to take the mode from, `master_mode` is the copy's.
-    pub fn create(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Stop> {
+    /// Makes room for a copy of `size` bytes, and begins it, or takes up the one
+    /// that an earlier pass left. Where there is no slave to take the mode from,
+    /// `master_mode` is the copy's.
+    pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Stop> {
         // Better now than after hours of copying.
         drop(slave.step()?);
         let path = slave.place.beside(Beside::Tmp);
-        remove(&path)?;
-        check_space(slave.place.directory(), size)?;
         let owner = match slave.seen()? {
             Some(_) => slave.owner,
             None => slave.owner.with_mode(master_mode),
         };
-        let file = owner.create_new(&path)?;
-        Ok(Self {
+        let file = owner.open_or_create(&path)?;
+        owner.own(&file, &path)?;
+        let written = file.metadata().map_err(Stop::io("look at", &path))?.len();
+        let copy = Self {
             slave,
             path,
             file,
-            written: 0,
+            written,
             flusher: Flusher::default(),
-            installed: false,
-        })
+        };
+        if let Err(stop) = check_space(slave.place.directory(), size.saturating_sub(written)) {
+            copy.discard();
+            return Err(stop);
+        }
+        Ok(copy)
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Where the copy lies until it is installed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Forgets what was written from `len` on.
+    pub fn truncate(&mut self, len: u64) -> Result<(), Stop> {
+        self.file
+            .set_len(len)
+            .map_err(Stop::io(format!("cut at {len}"), &self.path))?;
+        self.written = len;
+        Ok(())
+    }
+
+    /// Removes the copy.
+    pub fn discard(self) {
+        if let Err(stop) = remove(&self.path) {
+            tracing::warn!("{}", stop.in_one_line());
+        }
     }
 
     /// The copy, for reading.
@@ -85,11 +118,8 @@ impl<'a> Replacement<'a> {
             .map_err(Stop::io("sync", &self.path))
     }
 
-    /// Ends the copy at `position` and makes it durable.
-    pub fn settle(&mut self, position: u64) -> Result<(), Stop> {
-        self.file
-            .set_len(position)
-            .map_err(Stop::io("cut", &self.path))?;
+    /// Makes the copy durable.
+    pub fn settle(&mut self) -> Result<(), Stop> {
         self.flusher
             .finish(&self.file)
             .and_then(|()| self.file.sync_all())
@@ -97,8 +127,8 @@ impl<'a> Replacement<'a> {
     }
 
     /// Puts the copy, which must be settled, in the place of what was seen
-    /// there. Returns it, open.
-    pub fn install(mut self, old: Option<Seen>) -> Result<File, Stop> {
+    /// there.
+    pub fn install(&self, old: Option<Seen>) -> Result<(), Stop> {
         let place = &self.slave.place;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
@@ -109,22 +139,8 @@ impl<'a> Replacement<'a> {
         step.check_unchanged(old)?;
         remove(&place.beside(Beside::ZodbIndex))?;
         fs::rename(&self.path, place.data()).map_err(Stop::io("rename", &self.path))?;
-        self.installed = true;
         drop(step);
-        place.sync_directory()?;
-        self.file
-            .try_clone()
-            .map_err(Stop::io("keep open", place.data()))
-    }
-}
-
-impl Drop for Replacement<'_> {
-    fn drop(&mut self) {
-        if !self.installed
-            && let Err(stop) = remove(&self.path)
-        {
-            tracing::warn!("{}", stop.in_one_line());
-        }
+        place.sync_directory()
     }
 }
 

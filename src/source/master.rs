@@ -7,9 +7,9 @@
 //! the last ones are dealt with keeps both ends busy.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,35 @@ use crate::filestorage::backward::ReadAt;
 
 type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
 
+/// When something last came from the master: an answer that takes its time is
+/// waited for as long as there are signs of life.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Mutex<Instant>>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Pulse {
+    /// Something came.
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A source, and how long its answers may take.
 #[derive(Debug)]
 pub struct Master {
     name: String,
     timeout: Duration,
     interrupted: Arc<AtomicBool>,
+    pulse: Pulse,
     questions: mpsc::Sender<Question>,
 }
 
@@ -34,6 +57,7 @@ pub struct Answer<T> {
     name: String,
     timeout: Duration,
     interrupted: Arc<AtomicBool>,
+    pulse: Pulse,
     receiver: mpsc::Receiver<Result<T, Error>>,
 }
 
@@ -45,7 +69,8 @@ impl<T> Answer<T> {
     pub fn wait(self) -> Result<T, Error> {
         let asked = Instant::now();
         loop {
-            let patience = self.timeout.saturating_sub(asked.elapsed());
+            let quiet = self.pulse.last().max(asked).elapsed();
+            let patience = self.timeout.saturating_sub(quiet);
             match self.receiver.recv_timeout(patience.min(SIGNAL_CHECK)) {
                 Ok(answer) => return answer,
                 Err(_) if self.interrupted.load(Ordering::Relaxed) => {
@@ -65,24 +90,27 @@ impl<T> Answer<T> {
 
 impl Master {
     /// Puts `source` behind a thread of its own. `name` is what messages call
-    /// the master; `interrupted` is set by a signal, and ends all waiting.
+    /// the master; `interrupted` is set by a signal, and ends all waiting; the source
+    /// beats `pulse`.
     #[must_use]
     pub fn new(
         name: String,
         timeout: Duration,
         interrupted: Arc<AtomicBool>,
-        mut source: impl Source + 'static,
+        pulse: Pulse,
+        mut source: Box<dyn Source>,
     ) -> Self {
         let (questions, inbox) = mpsc::channel::<Question>();
         thread::spawn(move || {
             for question in inbox {
-                question(&mut source);
+                question(source.as_mut());
             }
         });
         Self {
             name,
             timeout,
             interrupted,
+            pulse,
             questions,
         }
     }
@@ -137,6 +165,7 @@ impl Master {
             name: self.name.clone(),
             timeout: self.timeout,
             interrupted: Arc::clone(&self.interrupted),
+            pulse: self.pulse.clone(),
             receiver,
         }
     }

@@ -1,24 +1,21 @@
 //! A master on a mounted path, local or NFS.
 //!
 //! Positional reads only, never mmap: a truncated file under a map is a
-//! SIGBUS. The directory is opened before the file in it, because an NFS client
-//! revalidates what it opens, not what it passes through on the way: tried on
-//! NFS 4.2 and 3 (Linux 6.1), a plain open went on giving the old file for 30 s
-//! after a pack. Before bytes of a network file system are digested for good,
-//! its cached pages are dropped.
+//! SIGBUS. Before bytes of a network file system are digested for good, its
+//! cached pages are dropped.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::num::NonZeroU64;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use jiff::Timestamp;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxFlags};
 
+use super::open::Name;
 use super::{Error, Identity, LocalFile, Sight, Source};
 use crate::digest::Digest;
-use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
+use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::read::read_fully;
 
 /// File systems whose pages another machine can change: `statfs` types of NFS,
@@ -39,7 +36,7 @@ const NETWORK_FILE_SYSTEMS: [u64; 10] = [
 /// A master on a mounted path.
 #[derive(Debug)]
 pub struct MountedPath {
-    path: PathBuf,
+    name: Name,
     opened: Option<Opened>,
 }
 
@@ -51,10 +48,25 @@ struct Opened {
 }
 
 impl MountedPath {
-    /// The file at `path`; nothing is opened yet.
+    /// The file of this name; nothing is opened yet.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, opened: None }
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            opened: None,
+        }
+    }
+
+    /// Makes the next reads of a range see what is on the master's disk now.
+    /// What a local file's writer has not synced is synced for it: what is read
+    /// after this is durable.
+    pub fn settle(&self, range: Range<u64>) -> Result<(), Error> {
+        let opened = self.opened()?;
+        if opened.over_network {
+            opened.drop_cached(range);
+            return Ok(());
+        }
+        rustix::fs::fdatasync(&opened.file).map_err(|e| self.error("sync", e))
     }
 
     fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
@@ -71,40 +83,18 @@ impl MountedPath {
     }
 
     fn name(&self) -> String {
-        self.path.display().to_string()
+        self.name.path().display().to_string()
     }
 
-    /// The path without links, to the `Data.fs` in it where it is a directory.
-    fn resolve(&self) -> io::Result<PathBuf> {
-        let path = fs::canonicalize(&self.path)?;
-        if path.is_dir() {
-            fs::canonicalize(path.join(DATA_FS))
-        } else {
-            Ok(path)
-        }
-    }
-
-    /// Opens the directory, then the file in it.
     fn open(&self) -> Result<(File, Statx), Error> {
-        let path = self.resolve().map_err(|e| self.error("find", e))?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(self.no_file_storage("is no file"));
-        };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(parent, flags | OFlags::DIRECTORY, Mode::empty())
-            .map_err(|e| self.error("open the directory of", e))?;
-        // Without NONBLOCK, the open of a FIFO waits for a writer.
-        let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-        let name: OsString = name.to_owned();
-        let file = rustix::fs::openat(&directory, name, flags, Mode::empty())
-            .map_err(|e| self.error("open", e))?;
+        let file = self.name.open().map_err(|e| self.error("open", e))?;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, wanted)
             .map_err(|e| self.error("stat", e))?;
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(self.no_file_storage("is not a regular file"));
         }
-        Ok((file.into(), stat))
+        Ok((file, stat))
     }
 
     fn opened(&self) -> Result<&Opened, Error> {
@@ -161,12 +151,7 @@ impl Source for MountedPath {
     }
 
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
-        let opened = self.opened()?;
-        if opened.over_network {
-            opened.drop_cached(range.clone());
-        } else {
-            rustix::fs::fdatasync(&opened.file).map_err(|e| self.error("sync", e))?;
-        }
+        self.settle(range.clone())?;
         self.digest(range)
     }
 }
@@ -177,7 +162,7 @@ impl Opened {
     /// [`Source::confirm`]'s callers at the next pass at the latest.
     fn drop_cached(&self, range: Range<u64>) {
         if self.over_network {
-            let len = std::num::NonZeroU64::new(range.end - range.start);
+            let len = NonZeroU64::new(range.end.saturating_sub(range.start));
             let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
         }
     }

@@ -8,25 +8,22 @@ use std::ops::Range;
 use crate::digest::Digest;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::record::{MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, be_u64};
-use crate::filestorage::scan::{self, Cause, Damage, Scanner};
+use crate::filestorage::scan::{self, Cause, Damage, Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::plan::{Left, Slave, Storage, Tail};
-use crate::read::read_fully;
+use crate::read::{read_fully, scan_file};
 use crate::slave::place::{self, Access, Place};
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::step::Seen;
 use crate::stop::Stop;
-
-/// How many bytes are read at once.
-const PIECE_LEN: u64 = 1024 * 1024;
 
 /// The slave, open for reading.
 #[derive(Debug)]
 pub(super) struct SlaveFile {
     pub(super) file: File,
     size: u64,
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl SlaveFile {
@@ -109,15 +106,12 @@ pub(super) fn look(
         Some(mark) => Scanner::resume(mark.position, mark.last_tid, size),
         None => Scanner::new(size),
     };
-    let mut buffer = vec![0; PIECE_LEN.min(size - scanner.offset()) as usize];
-    while scanner.stopped().is_none() && scanner.offset() < size {
-        let got = file.read(&mut buffer, scanner.offset())?;
-        if got == 0 {
-            break;
+    scan_file(&file.file, &mut scanner, &mut |event| {
+        if let Event::Transaction(transaction) = event {
+            monitor.progress("reading the slave", transaction.end, size);
         }
-        scanner.feed(&buffer[..got], &mut |_| {});
-        monitor.progress("reading the slave", scanner.offset(), size);
-    }
+    })
+    .map_err(file.fail(scanner.offset()))?;
     let (position, last_tid) = (scanner.position(), scanner.last_tid());
     let tail = match scanner.tail() {
         scan::Tail::Clean => Tail::None,

@@ -15,8 +15,8 @@ use fssync::apply::Tuning;
 use fssync::monitor::Silent;
 use fssync::outcome::{Exit, Outcome};
 use fssync::slave::lock;
-use fssync::source::Master;
 use fssync::source::path::MountedPath;
+use fssync::source::{Master, Pulse};
 use fssync::sync;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -281,7 +281,13 @@ fn pass_that_hangs(scene: &Scene, nth: u32) -> Option<Outcome> {
     let mut job = scene.job(MountedPath::new(scene.master.clone()), SMALL);
     let interrupted = Arc::clone(&job.slave.interrupted);
     let timeout = Duration::from_millis(500);
-    job.master = Master::new("the master".to_owned(), timeout, interrupted, source);
+    job.master = Master::new(
+        "the master".to_owned(),
+        timeout,
+        interrupted,
+        Pulse::default(),
+        Box::new(source),
+    );
     let outcome = sync::pass(&job, &Silent);
     hangs.load(Ordering::SeqCst).then_some(outcome)
 }

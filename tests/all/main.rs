@@ -1,16 +1,18 @@
 //! Tests of fssync against real parts: ZODB and ZEO from PyPI, real files, the
-//! real binary.
+//! real binary, a real sshd.
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
+mod sshd;
 mod support;
 
-mod fixtures;
-mod crash;
 mod command_line;
-mod faults;
-mod steps;
-mod switch;
+mod crash;
 mod cuts;
 mod divergence;
+mod faults;
+mod fixtures;
 mod life;
+mod remote;
+mod steps;
+mod switch;

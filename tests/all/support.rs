@@ -19,7 +19,7 @@ use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Error, Master, Sight, Source};
+use fssync::source::{Error, Master, Pulse, Sight, Source};
 use fssync::sync::Job;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -304,7 +304,8 @@ impl Scene {
                 self.master.display().to_string(),
                 Duration::from_secs(10),
                 Arc::clone(&interrupted),
-                source,
+                Pulse::default(),
+                Box::new(source),
             ),
             slave: Slave {
                 owner: Owner::of(&place).expect("its owner"),

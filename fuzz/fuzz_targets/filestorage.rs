@@ -1,0 +1,39 @@
+//! Any bytes as a `Data.fs`: both walks come to an end within it.
+
+#![no_main]
+
+use std::convert::Infallible;
+
+use fssync::filestorage::backward::{Backward, Preceding, ReadAt};
+use fssync::filestorage::scan::Scanner;
+use libfuzzer_sys::fuzz_target;
+
+struct Bytes<'a>(&'a [u8]);
+
+impl ReadAt for Bytes<'_> {
+    type Error = Infallible;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Infallible> {
+        let start = offset as usize;
+        buffer.copy_from_slice(&self.0[start..start + buffer.len()]);
+        Ok(())
+    }
+}
+
+fuzz_target!(|file: &[u8]| {
+    let mut scanner = Scanner::new(file.len() as u64);
+    for piece in file.get(4..).unwrap_or_default().chunks(97) {
+        scanner.feed(piece, &mut |_| {});
+        assert!(scanner.decided() <= scanner.offset());
+    }
+    assert!(scanner.position() <= file.len().max(4) as u64);
+    if file.len() < 4 {
+        return;
+    }
+    let mut backward = Backward::new(Bytes(file), file.len() as u64);
+    let mut end = file.len() as u64;
+    while let Ok(Preceding::Transaction(found)) = backward.step() {
+        assert!(found.position < end);
+        end = found.position;
+    }
+});

@@ -1,0 +1,29 @@
+//! `fssync serve PATH...`: the master's end of a connection.
+
+use std::io::{self, BufWriter};
+use std::path::{self, PathBuf};
+
+use fssync::agent;
+use fssync::outcome::Exit;
+
+pub(crate) fn run(paths: &[PathBuf]) -> Exit {
+    let served = match paths
+        .iter()
+        .map(path::absolute)
+        .collect::<Result<Vec<_>, _>>()
+    {
+        Ok(paths) => paths,
+        Err(error) => {
+            tracing::error!("cannot tell where to find what to serve: {error}");
+            return Exit::Usage;
+        }
+    };
+    let output = BufWriter::with_capacity(fssync::wire::MAX_DATA_LEN, io::stdout().lock());
+    match agent::serve(&served, io::stdin().lock(), output) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            tracing::error!("fssync serve: {:#}", anyhow::Error::from(error));
+            Exit::Failure
+        }
+    }
+}

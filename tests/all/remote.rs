@@ -1,0 +1,394 @@
+//! A master on another machine: a real sshd, links that break and hang, and
+//! other ends that are no fssync or lie. That every decision is the same as on a
+//! mounted path is shown in `life.rs` and `divergence.rs`, which run over both.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fssync::agent;
+use fssync::wire::{self, HELLO_LEN, Reply, Request};
+use serde_json::json;
+
+use crate::sshd::Sshd;
+use crate::support::{Run, Scene, Zodb, fssync, must, project, run};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
+
+/// One pass from `master` through the program `rsh`.
+fn pass(scene: &Scene, master: &str, rsh: &str, options: &[&str]) -> Run {
+    run(fssync()
+        .args(["--json", "-v", "--remote-fssync", BINARY, "-e", rsh])
+        .args(options)
+        .arg(master)
+        .arg(&scene.slave))
+}
+
+/// A program to be named with `-e`: a script that gets the host as `$1` and the
+/// command as `$2`.
+fn script(scene: &Scene, name: &str, text: &str) -> String {
+    let path = scene.directory.path().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// A pass through a script, from the scene's master.
+fn pass_through(scene: &Scene, text: &str, options: &[&str]) -> Run {
+    let rsh = script(scene, "rsh", text);
+    let master = format!("host:{}", scene.master.display());
+    pass(scene, &master, &rsh, options)
+}
+
+fn round_trips(run: &Run) -> usize {
+    run.stderr.matches("round trip ").count()
+}
+
+#[test]
+fn nothing_new_costs_one_round_trip() {
+    let scene = Scene::with_master("voted");
+    let (sshd, master) = (Sshd::get(), scene.master.clone());
+    let (rsh, url) = (sshd.rsh(""), sshd.url(&master));
+    pass(&scene, &url, &rsh, &[]).expect(0);
+    let with_a_vote = pass(&scene, &url, &rsh, &[]).expect(0);
+    assert_eq!(with_a_vote.report()["action"], "up-to-date");
+    assert_eq!(round_trips(&with_a_vote), 2);
+    fs::copy(project("fixtures/commits.fs"), &master).expect("the master without its vote");
+    let run = pass(&scene, &url, &rsh, &[]).expect(0);
+    assert_eq!(
+        (run.report()["action"].as_str(), round_trips(&run)),
+        (Some("up-to-date"), 1)
+    );
+}
+
+#[test]
+fn proving_a_prefix_sends_no_bytes() {
+    let scene = Scene::with_master("big-record");
+    let (sshd, rsh) = (Sshd::get(), Sshd::get().rsh(""));
+    let url = sshd.url(&scene.master);
+    fs::copy(&scene.master, &scene.slave).expect("a slave seeded by hand");
+    let run = pass(&scene, &url, &rsh, &[]).expect(0);
+    assert!(run.stderr.contains("Digest("), "{run:?}");
+    assert!(!run.stderr.contains("Read {"), "{run:?}");
+}
+
+#[test]
+fn a_forced_command_serves_its_paths_whatever_is_asked() {
+    let scene = Scene::with_master("commits");
+    let served = scene.master.parent().expect("a directory").display();
+    let rsh = Sshd::get().rsh(&format!("command=\"{BINARY} serve {served}\",restrict"));
+    pass(&scene, &Sshd::get().url(&scene.master), &rsh, &[]).expect(0);
+    let other = Scene::with_master("commits");
+    let refused = pass(&scene, &Sshd::get().url(&other.master), &rsh, &[]).expect(12);
+    assert!(refused.stderr.contains("is not served here"), "{refused:?}");
+}
+
+#[test]
+fn paths_with_quotes_and_semicolons_inject_nothing() {
+    let scene = Scene::new();
+    let witness = scene.directory.path().join("witness");
+    let name = format!(
+        "it's a \"$(touch {})\"; touch x; `y` & é",
+        witness.display().to_string().replace('/', "_")
+    );
+    let directory = scene.directory.path().join(&name);
+    fs::create_dir(&directory).expect("a directory with an odd name");
+    fs::copy(project("fixtures/one.fs"), directory.join("Data.fs")).expect("a master");
+    let url = Sshd::get().url(&directory);
+    pass(&scene, &url, &Sshd::get().rsh(""), &[]).expect(0);
+    assert!(!witness.exists());
+    let through = script(&scene, "sh-rsh", "shift; exec sh -c \"$*\"");
+    fs::remove_file(&scene.slave).expect("the slave");
+    pass(
+        &scene,
+        &format!("host:{}", directory.display()),
+        &through,
+        &[],
+    )
+    .expect(0);
+}
+
+#[test]
+fn a_host_that_looks_like_an_option_is_refused() {
+    let scene = Scene::new();
+    let witness = scene.directory.path().join("witness");
+    let option = format!("-oProxyCommand=touch {}:/x", witness.display());
+    for master in [option.as_str(), "ssh://-oProxyCommand=id/x"] {
+        let run = run(fssync().args(["--", master]).arg(&scene.slave));
+        assert_eq!(run.code, 2, "{run:?}");
+    }
+    assert!(!witness.exists());
+}
+
+#[test]
+fn what_is_no_fssync_is_shown_and_explained() {
+    let scene = Scene::with_master("commits");
+    for (text, said, hint) in [
+        (
+            "echo 'Welcome to plone1'; exec sh -c \"$2\"",
+            "Welcome to plone1",
+            "silence",
+        ),
+        (
+            "exec no-such-fssync serve",
+            "exit code 127",
+            "--remote-fssync",
+        ),
+        (
+            "echo 'Permission denied (publickey).' >&2; exit 255",
+            "publickey",
+            "by hand",
+        ),
+        ("printf 'fssync\\000\\011'", "version 9", "same version"),
+        ("yes", "received \"y\\ny", "no fssync serve"),
+        (
+            "printf 'fssync\\000\\001J\\377\\377\\377\\377'",
+            "no valid frame",
+            "next pass",
+        ),
+        (
+            "printf 'fssync\\000\\001J\\000\\000\\000\\002{}'",
+            "no valid message",
+            "next pass",
+        ),
+        ("exit 0", "the connection ended", "next pass"),
+    ] {
+        let run = pass_through(&scene, text, &["--timeout", "5"]).expect(12);
+        assert!(
+            run.stderr.contains(said) && run.stderr.contains(hint),
+            "{text}: {run:?}"
+        );
+        assert!(!scene.slave.exists());
+    }
+}
+
+#[test]
+fn a_program_that_is_missing_is_unreachable() {
+    let scene = Scene::with_master("one");
+    let run = pass(&scene, "host:/x", "/no/such/program", &[]).expect(12);
+    assert!(
+        run.stderr.contains("/no/such/program cannot be started"),
+        "{run:?}"
+    );
+    pass(&scene, "host:/x", "'", &[]).expect(2);
+}
+
+#[test]
+fn what_the_program_complains_of_is_logged() {
+    let scene = Scene::with_master("one");
+    let run = pass_through(
+        &scene,
+        "echo 'host key changed' >&2; exec sh -c \"$2\"",
+        &[],
+    )
+    .expect(0);
+    assert!(run.stderr.contains("host key changed"), "{run:?}");
+}
+
+#[test]
+fn a_link_cut_after_any_number_of_bytes_loses_nothing() {
+    let scene = Scene::with_master("commits");
+    let mut zodb = Zodb::start();
+    let whole = fs::read(&scene.master).expect("the master");
+    for cut in (0..3200).step_by(97) {
+        let text = format!("sh -c \"$2\" | head -c {cut}");
+        let run = pass_through(&scene, &text, &["--timeout", "5"]);
+        assert!([0, 12].contains(&run.code), "{cut}: {run:?}");
+        if scene.slave.exists() {
+            assert_eq!(run.code, 0, "{cut}: {run:?}");
+            assert!(fs::read(&scene.slave).expect("the slave") == whole, "{cut}");
+            fs::remove_file(&scene.slave).expect("the slave");
+        }
+    }
+    pass_through(&scene, "exec sh -c \"$2\"", &[]).expect(0);
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 9, "size": 400}));
+    for cut in (0..6000).step_by(211) {
+        let text = format!("sh -c \"$2\" | head -c {cut}");
+        let run = pass_through(&scene, &text, &["--timeout", "5"]);
+        assert!([0, 12].contains(&run.code), "{cut}: {run:?}");
+        zodb.assert_prefix(&scene.master, &scene.slave);
+    }
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+}
+
+#[test]
+fn another_end_that_hangs_at_any_stage_is_given_up_in_time() {
+    let scene = Scene::with_master("commits");
+    for stage in [0, 4, 8, 30, 400, 1500, 2700] {
+        let text = format!("sh -c \"$2\" | {{ head -c {stage}; sleep 1000; }}");
+        let started = Instant::now();
+        let run = pass_through(&scene, &text, &["--timeout", "0.5"]).expect(12);
+        assert!(
+            started.elapsed() < Duration::from_secs(4),
+            "{stage}: {run:?}"
+        );
+        assert!(run.stderr.contains("no answer from"), "{stage}: {run:?}");
+        assert!(!scene.slave.exists());
+    }
+}
+
+/// A master of some megabytes.
+fn large_master(scene: &Scene, zodb: &mut Zodb) {
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
+    for _ in 0..12 {
+        let command = json!({"cmd": "commit", "name": "m", "objects": 20, "size": 50_000});
+        zodb.call(&command);
+    }
+}
+
+#[test]
+fn a_full_copy_that_broke_is_taken_up_where_it_was() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    large_master(&scene, &mut zodb);
+    let cut = "sh -c \"$2\" | head -c 9000000";
+    pass_through(&scene, cut, &["--timeout", "5"]).expect(12);
+    assert!(!scene.slave.exists());
+    let run = pass_through(&scene, "exec sh -c \"$2\"", &[]).expect(0);
+    assert!(run.stderr.contains("going on at"), "{run:?}");
+    let size = fs::metadata(&scene.master).expect("the master").len();
+    let copied = run.report()["bytes"].as_u64().expect("bytes");
+    assert!(
+        copied < size - 1_000_000,
+        "{copied} of {size} bytes were copied again"
+    );
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+}
+
+#[test]
+fn a_broken_copy_of_a_master_that_was_packed_since_is_not_taken_up() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    large_master(&scene, &mut zodb);
+    let cut = "sh -c \"$2\" | head -c 9000000";
+    pass_through(&scene, cut, &["--timeout", "5"]).expect(12);
+    zodb.call(&json!({"cmd": "pack", "name": "m"}));
+    let run = pass_through(&scene, "exec sh -c \"$2\"", &[]).expect(0);
+    assert!(!run.stderr.contains("going on at"), "{run:?}");
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+}
+
+#[test]
+fn a_slow_link_that_lives_is_waited_for() {
+    let scene = Scene::with_master("big-record");
+    let text = "sh -c \"$2\" | python3 -uc 'import os, time\n\
+                while piece := os.read(0, 20000):\n    os.write(1, piece)\n    time.sleep(0.2)'";
+    let started = Instant::now();
+    pass_through(&scene, text, &["--timeout", "1"]).expect(0);
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "it took longer than the timeout"
+    );
+}
+
+/// What the agent answers to requests, in order.
+fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
+    let mut input = wire::hello().to_vec();
+    for request in requests {
+        wire::write_message(&mut input, request).expect("a request");
+    }
+    let mut output = Vec::new();
+    agent::serve(paths, input.as_slice(), &mut output).expect("the agent");
+    let mut from = &output[HELLO_LEN..];
+    let mut replies = Vec::new();
+    while let Some(reply) = wire::read_message(&mut from).expect("a reply") {
+        if let Reply::Data(len @ 1..) = reply {
+            let mut data = vec![0; len as usize];
+            wire::read_data(&mut from, &mut data).expect("its bytes");
+        }
+        replies.push(reply);
+    }
+    replies
+}
+
+fn look(path: &Path) -> Request {
+    Request::Look {
+        path: path.to_str().expect("UTF-8").to_owned(),
+        ranges: Vec::new(),
+    }
+}
+
+#[test]
+fn serve_opens_nothing_but_what_it_serves() {
+    let scene = Scene::with_master("one");
+    let outside = Scene::with_master("one");
+    let served = scene.master.parent().expect("a directory").to_owned();
+    let inside = |name: &str| served.join(name);
+    symlink(&outside.master, inside("absolute")).expect("a link");
+    symlink(
+        "../../../../../../../../../../etc/passwd",
+        inside("relative"),
+    )
+    .expect("a link");
+    symlink("Data.fs", inside("within")).expect("a link");
+    symlink(
+        outside.master.parent().expect("a directory"),
+        inside("directory"),
+    )
+    .expect("a link");
+    fs::write(inside("secret"), "root:x:0:0").expect("another file");
+    must(std::process::Command::new("mkfifo").arg(inside("fifo")));
+    fs::create_dir(inside("empty")).expect("a directory");
+    for name in ["Data.fs", "within", ""] {
+        let replies = ask(std::slice::from_ref(&served), &[look(&inside(name))]);
+        assert!(
+            matches!(replies[..], [Reply::Sight { .. }]),
+            "{name}: {replies:?}"
+        );
+    }
+    for path in [
+        inside("absolute"),
+        inside("relative"),
+        inside("directory/Data.fs"),
+        inside("../slave/../master/Data.fs"),
+        inside("secret"),
+        inside("fifo"),
+        inside("empty"),
+        outside.master.clone(),
+        PathBuf::from("/etc/passwd"),
+        PathBuf::from("/dev/zero"),
+        PathBuf::from("/proc/self/mem"),
+    ] {
+        let read = Request::Read { offset: 0, len: 10 };
+        let replies = ask(std::slice::from_ref(&served), &[look(&path), read]);
+        assert!(
+            !replies
+                .iter()
+                .any(|reply| matches!(reply, Reply::Sight { .. })),
+            "{}: {replies:?}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn serve_ends_when_its_input_ends_and_refuses_to_serve_nothing() {
+    let scene = Scene::with_master("one");
+    let served = scene.master.parent().expect("a directory");
+    run(fssync().arg("serve")).expect(2);
+    let before = crate::support::names(served);
+    let started = Instant::now();
+    let silent = run(fssync().arg("serve").arg(served));
+    assert_eq!(silent.code, 1, "no hello came: {silent:?}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+    let mut process = fssync()
+        .arg("serve")
+        .arg(served)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("serve");
+    let mut input = process.stdin.take().expect("its input");
+    input.write_all(&wire::hello()).expect("a hello");
+    drop(input);
+    assert!(process.wait().expect("its end").success());
+    assert_eq!(
+        crate::support::names(served),
+        before,
+        "nothing is left on the master"
+    );
+}
