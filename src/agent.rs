@@ -66,7 +66,7 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
             Request::Look { path, ranges } => self.look(&path, &ranges),
             Request::Read { offset, len } => return self.read(offset, len),
             Request::Digest(range) => self.digest(range)?,
-            Request::Confirm(range) => match self.settle(range.clone()) {
+            Request::Confirm(range) => match self.settle() {
                 Ok(()) => self.digest(range)?,
                 Err(refused) => refused,
             },
@@ -123,10 +123,10 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
         Ok(())
     }
 
-    fn settle(&self, range: Range<u64>) -> Result<(), Reply> {
+    fn settle(&self) -> Result<(), Reply> {
         match &self.file {
             None => Err(nothing_opened()),
-            Some(file) => file.settle(range).map_err(|error| refused(&error)),
+            Some(file) => file.settle().map_err(|error| refused(&error)),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::plan::{Deed, Old, Plan, Policy, Tail};
 use crate::proof::is_equal;
 use crate::read::scan_file;
 use crate::slave::append::Append;
-use crate::slave::replace::{Replacement, clean_up, set_aside};
+use crate::slave::replace::{Aside, Replacement, clean_up};
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::Master;
@@ -130,6 +130,10 @@ impl Apply<'_> {
         if known {
             return Ok(());
         }
+        // What was found equal may be somebody's copy, or a batch whose last
+        // sync failed.
+        file.sync_data()
+            .map_err(Stop::io("sync", self.slave.place.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)
     }
 
@@ -185,7 +189,7 @@ impl Apply<'_> {
         append.settle()?;
         // The slave's first status is a mark still.
         let start = append.position() + STATUS_OFFSET + 1;
-        self.confirm(append.file(), start..feed.position())?;
+        self.confirm(append.file(), start..feed.position(), feed)?;
         append.finish()?;
         sidecar.batch = None;
         self.leave(
@@ -248,11 +252,16 @@ impl Apply<'_> {
     ) -> Result<Feed<'_>, Stop> {
         let mut scanner = Scanner::new(copy.written());
         let mut holds = false;
-        let fail = Stop::io("read", copy.path());
-        scan_file(copy.file(), &mut scanner, &mut |event| {
-            holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
-        })
-        .map_err(fail)?;
+        let go_on = || self.slave.check_may_go_on();
+        scan_file(
+            copy.file(),
+            copy.path(),
+            &mut scanner,
+            &go_on,
+            &mut |event| {
+                holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
+            },
+        )?;
         let position = scanner.position();
         if copy.written() >= position
             && position > MAGIC_LEN
@@ -286,19 +295,21 @@ impl Apply<'_> {
     ) -> Result<(), Stop> {
         let keep = match feed.damage() {
             Some(damage) if !self.may_replace(old) => return Err(self.damaged(damage)),
-            Some(_) => true,
+            Some(_) => old != Old::None,
             None if must_hold.is_some() && !feed.has_seen() => {
                 return Err(self.changed("the slave's last transaction is no longer in it"));
             }
             None => old == Old::SetAside,
         };
         copy.settle()?;
-        self.confirm(copy.file(), 0..feed.position())?;
-        if let Some(seen) = survey.seen.filter(|_| keep) {
-            let name = set_aside(self.slave, seen, survey.last_tid)?;
+        self.confirm(copy.file(), 0..feed.position(), feed)?;
+        let aside = keep.then_some(Aside {
+            last_tid: survey.last_tid,
+        });
+        if let Some(name) = copy.install(survey.seen, aside)? {
             tracing::warn!("the old slave is kept as {}", name.display());
         }
-        copy.install(survey.seen)
+        Ok(())
     }
 
     /// Whether the undamaged start of a damaged master may take the slave's
@@ -312,12 +323,23 @@ impl Apply<'_> {
         Feed::new(self.master, &survey.sight, from, last_tid, chunk_len)
     }
 
-    /// Compares the end of what was copied with the master as it stands now.
-    fn confirm(&self, file: &File, range: Range<u64>) -> Result<(), Stop> {
-        let start = range.start.max(range.end.saturating_sub(CONFIRM_LEN));
-        let theirs = self.master.confirm(start..range.end);
-        let ours = Digest::of_file(file, start..range.end)
-            .map_err(Stop::io("read back", self.slave.place.data()))?;
+    /// Compares what was copied, as far as the master may have been writing it
+    /// while it was read, with the master as it stands now: the end, and the
+    /// start of the last transaction.
+    fn confirm(&self, file: &File, copied: Range<u64>, feed: &Feed<'_>) -> Result<(), Stop> {
+        let end = copied.end.saturating_sub(CONFIRM_LEN).max(copied.start);
+        self.confirm_range(file, end..copied.end)?;
+        let last = feed.last_start().max(copied.start);
+        if last < end {
+            self.confirm_range(file, last..end.min(last + CONFIRM_LEN))?;
+        }
+        Ok(())
+    }
+
+    fn confirm_range(&self, file: &File, range: Range<u64>) -> Result<(), Stop> {
+        let theirs = self.master.confirm(range.clone());
+        let ours =
+            Digest::of_file(file, range).map_err(Stop::io("read back", self.slave.place.data()))?;
         if ours.is_none() || ours != theirs.wait()? {
             return Err(self.changed("its last transactions are others than were read"));
         }
@@ -335,6 +357,7 @@ impl Apply<'_> {
     ) -> Result<(), Stop> {
         let slave = Mark::of(file, position, last_tid)
             .map_err(Stop::io("read back", self.slave.place.data()))?;
+        sidecar.scanned = None;
         sidecar.left = Some(Left {
             master: survey.sight.identity.clone(),
             slave,

@@ -30,10 +30,14 @@ pub struct Feed<'a> {
     under_way: Option<Answer<Vec<u8>>>,
     piece: Vec<u8>,
     end: Option<Tail>,
-    looked_again: bool,
+    /// Where something wrong was looked at once more.
+    looked_again_at: Option<u64>,
+    /// Up to where bytes were handed out.
+    handed_out: u64,
     watched: Option<Tid>,
     watched_seen: bool,
     transactions: u64,
+    last_start: u64,
     blemishes: u64,
 }
 
@@ -57,10 +61,12 @@ impl<'a> Feed<'a> {
             under_way: None,
             piece: Vec::new(),
             end: None,
-            looked_again: false,
+            looked_again_at: None,
+            handed_out: position,
             watched: None,
             watched_seen: false,
             transactions: 0,
+            last_start: position,
             blemishes: 0,
         }
     }
@@ -82,6 +88,12 @@ impl<'a> Feed<'a> {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.scanner.position()
+    }
+
+    /// Where that transaction starts; where the feed started, if none came by.
+    #[must_use]
+    pub fn last_start(&self) -> u64 {
+        self.last_start
     }
 
     /// The tid of that transaction.
@@ -148,13 +160,22 @@ impl<'a> Feed<'a> {
             if end < self.scanner.offset() {
                 self.scanner.go_back();
             }
-            if end > offset {
-                if self.end.is_none() {
-                    self.ask(end);
-                }
-                self.piece.truncate((end - offset) as usize);
-                return Ok(Some(&self.piece));
+            if end <= offset {
+                continue;
             }
+            if self.end.is_none() {
+                self.ask(end);
+            }
+            if offset < self.handed_out {
+                // A second look at a transaction that was handed out in part.
+                if end > self.handed_out {
+                    return Err(self.changed("on a second look, a damaged record is none"));
+                }
+                continue;
+            }
+            self.handed_out = end;
+            self.piece.truncate((end - offset) as usize);
+            return Ok(Some(&self.piece));
         }
     }
 
@@ -186,6 +207,7 @@ impl<'a> Feed<'a> {
             watched,
             watched_seen,
             transactions,
+            last_start,
             blemishes,
             master,
             ..
@@ -193,6 +215,7 @@ impl<'a> Feed<'a> {
         scanner.feed(piece, &mut |event| match event {
             Event::Transaction(transaction) => {
                 *transactions += 1;
+                *last_start = transaction.position;
                 *watched_seen |= *watched == Some(transaction.header.tid);
             }
             Event::Blemish { position, blemish } => {
@@ -212,29 +235,31 @@ impl<'a> Feed<'a> {
     /// yet, or, where it shrank under us, in a transaction.
     fn end_at_eof(&mut self) -> Result<(), Stop> {
         if self.scanner.decided() > self.position() {
-            return Err(Stop::MasterChanged {
-                master: self.master.name().to_owned(),
-                what: "it is shorter than it was",
-            });
+            return Err(self.changed("it is shorter than it was"));
         }
         self.end = Some(self.scanner.tail());
         Ok(())
     }
 
+    fn changed(&self, what: &'static str) -> Stop {
+        Stop::MasterChanged {
+            master: self.master.name().to_owned(),
+            what,
+        }
+    }
+
     /// Whether there is more after all: what looks like damage is looked at
     /// once more, as it may be a write under way.
     fn look_again(&mut self) -> Result<bool, Stop> {
-        if self.looked_again || self.damage().is_none() {
+        let here = Some(self.position());
+        if self.looked_again_at == here || self.damage().is_none() {
             return Ok(false);
         }
-        self.looked_again = true;
+        self.looked_again_at = here;
         thread::sleep(SECOND_LOOK_AFTER);
         let sight = self.master.look(Vec::new())?;
         if sight.identity != self.identity {
-            return Err(Stop::MasterChanged {
-                master: self.master.name().to_owned(),
-                what: "there is another file under its name",
-            });
+            return Err(self.changed("there is another file under its name"));
         }
         self.size = sight.size;
         self.scanner = Scanner::resume(self.position(), self.last_tid(), self.size);

@@ -90,8 +90,6 @@ pub enum Left {
 /// What lies under the master's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Master {
-    /// The size of the file in bytes.
-    pub size: u64,
     /// Whether it is the file that the last pass read.
     pub same_file: bool,
     /// Whether its head and its tail at the slave's position are the slave's;
@@ -415,7 +413,7 @@ fn storage(facts: &Facts, slave: &Storage) -> Decision {
             Ok(false) => {}
         }
     }
-    if slave.last_tid.is_none() {
+    if slave.position == MAGIC_LEN {
         return copy(Old::Superseded, Reason::NoSlave);
     }
     let comparison = match compare(facts, slave) {
@@ -451,7 +449,7 @@ fn full(facts: &Facts) -> Decision {
         Slave::Short { .. } | Slave::Foreign | Slave::Damaged(_) => {
             return copy(Old::SetAside, Reason::Forced);
         }
-        Slave::Storage(slave) if slave.last_tid.is_none() => {
+        Slave::Storage(slave) if slave.position == MAGIC_LEN => {
             return copy(Old::Superseded, Reason::Forced);
         }
         Slave::Storage(slave) => slave,
@@ -459,7 +457,7 @@ fn full(facts: &Facts) -> Decision {
     if facts.master.matches == Some(true) {
         match prefix(facts, slave) {
             Err(question) => return Decision::Ask(question),
-            Ok(true) => return copy(Old::Superseded, Reason::Forced),
+            Ok(true) => return copy_holding(slave.last_tid, Reason::Forced),
             Ok(false) => {}
         }
     }

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+use crate::filestorage::backward::ReadAt;
 use crate::filestorage::scan::{Event, Scanner};
+use crate::stop::Stop;
 
 /// Reads until the buffer is full or the file ends.
 pub(crate) fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -20,18 +23,31 @@ pub(crate) fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Res
     Ok(filled)
 }
 
-/// Feeds a file to a scanner from where it stands, until it stops or comes to
-/// its limit.
+impl ReadAt for &File {
+    type Error = io::Error;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(*self, buffer, offset)
+    }
+}
+
+/// Feeds a file, which lies at `path`, to a scanner from where it stands, until
+/// the scanner stops or comes to its limit, as long as `may_go_on` says so.
 pub(crate) fn scan_file(
     file: &File,
+    path: &Path,
     scanner: &mut Scanner,
+    may_go_on: &dyn Fn() -> Result<(), Stop>,
     visit: &mut impl FnMut(Event),
-) -> io::Result<()> {
+) -> Result<(), Stop> {
     const PIECE_LEN: u64 = 1024 * 1024;
     let mut buffer = vec![0; scanner.left().min(PIECE_LEN) as usize];
     while scanner.stopped().is_none() && scanner.left() > 0 {
+        may_go_on()?;
         let len = scanner.left().min(PIECE_LEN) as usize;
-        let got = read_fully(file, &mut buffer[..len], scanner.offset())?;
+        let offset = scanner.offset();
+        let got = read_fully(file, &mut buffer[..len], offset)
+            .map_err(Stop::io(format!("read at {offset} in"), path))?;
         if got == 0 {
             break;
         }

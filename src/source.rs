@@ -50,7 +50,7 @@ pub trait Source: Send {
 pub struct Sight {
     /// Which file it is.
     pub identity: Identity,
-    /// Its place in this machine's own file systems, if it lies in one.
+    /// Its place among this machine's mounted files, if it is one.
     pub local: Option<LocalFile>,
     /// Its size in bytes: nothing beyond is read.
     pub size: u64,

@@ -12,15 +12,14 @@ use std::iter;
 pub use self::slave::last_tid;
 
 use self::compare::compare;
-use self::slave::SlaveFile;
+use self::slave::{Look, SlaveFile};
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{MAGIC_LEN, Status, Tid, TxnHeader};
 use crate::monitor::Monitor;
 use crate::plan::{Facts, Master, Next, Question, Slave};
 use crate::proof::is_equal;
-use crate::slave::place::Place;
-use crate::slave::sidecar::{self, Sidecar};
-use crate::slave::step::Seen;
+use crate::slave::sidecar::{self, Mark, Sidecar};
+use crate::slave::step::{self, Seen};
 use crate::source::{self, Sight};
 use crate::stop::Stop;
 
@@ -37,21 +36,36 @@ pub struct Survey {
     pub last_tid: Option<Tid>,
     /// The slave's position in bytes, if it has one.
     pub position: Option<u64>,
+    /// Where the next survey may start to read, if this one read it all.
+    pub scanned: Option<Mark>,
     file: Option<SlaveFile>,
 }
 
 impl Survey {
     /// Looks at both ends.
     pub fn make(
-        place: &Place,
+        of: &step::Slave,
         master: &source::Master,
         sidecar: &Sidecar,
         monitor: &dyn Monitor,
     ) -> Result<Self, Stop> {
+        let place = &of.place;
         let file = slave::open(place)?;
-        let (slave, last_tid) = match &file {
-            None => (Slave::Missing, None),
-            Some((file, _)) => slave::look(file, sidecar, monitor)?,
+        let Look {
+            slave,
+            last_tid,
+            scanned,
+        } = match &file {
+            None => Slave::Missing.into(),
+            Some((file, _)) => {
+                let start = slave::start(file, sidecar)?;
+                if start.mark.is_none() {
+                    // The slave is read in vain if there is no master.
+                    master.look(Vec::new())?;
+                }
+                let may_go_on = || of.check_may_go_on();
+                slave::look(file, start, sidecar, &may_go_on, monitor)?
+            }
         };
         let ranges = match &slave {
             Slave::Short { size, .. } => iter::once(0..*size).collect(),
@@ -87,7 +101,6 @@ impl Survey {
         let facts = Facts {
             slave,
             master: Master {
-                size: sight.size,
                 same_file,
                 matches,
                 next,
@@ -101,6 +114,7 @@ impl Survey {
             seen,
             last_tid,
             position,
+            scanned,
             file,
         })
     }

@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 
 use crate::filestorage::Tid;
-use crate::monitor::Silent;
 use crate::slave::append::cut;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
@@ -20,7 +19,8 @@ pub struct SwitchedOff {
     pub switch: PathBuf,
     /// How many bytes of an unfinished append were cut.
     pub cut_len: u64,
-    /// The last transaction that the slave holds.
+    /// The last transaction that the slave holds, where a pass has noted enough
+    /// to tell it at once.
     pub last_tid: Option<Tid>,
 }
 
@@ -34,10 +34,14 @@ pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
         (Some(step), Some(batch)) => cut(slave, step, batch)?,
         _ => 0,
     };
+    let last_tid = survey::last_tid(&slave.place, &sidecar).unwrap_or_else(|stop| {
+        tracing::warn!("what the slave holds is not known: {}", stop.in_one_line());
+        None
+    });
     Ok(SwitchedOff {
         switch,
         cut_len,
-        last_tid: survey::last_tid(&slave.place, &sidecar, &Silent)?,
+        last_tid,
     })
 }
 

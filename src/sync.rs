@@ -56,6 +56,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         sidecar: Sidecar::load(&job.slave.place),
         copied: Copied::default(),
         plan: None,
+        missing_since: None,
     };
     let result = attempt.until_it_lasts();
     let Attempt {
@@ -102,6 +103,8 @@ struct Attempt<'a> {
     monitor: &'a dyn Monitor,
     sidecar: Sidecar,
     copied: Copied,
+    /// Since when the master does not answer.
+    missing_since: Option<Instant>,
     /// The last plan that was made, also if it could not be carried out.
     plan: Option<Plan>,
 }
@@ -109,14 +112,13 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn until_it_lasts(&mut self) -> Result<Plan, Stop> {
         let mut surveys = 0;
-        let mut missing_since = None;
         loop {
             let stop = match self.once() {
                 Err(stop) if stop.is_passing() => stop,
                 result => return result,
             };
             if let Stop::Unreachable(_) = stop {
-                let since = *missing_since.get_or_insert_with(Instant::now);
+                let since = *self.missing_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > PASSING {
                     return Err(stop);
                 }
@@ -134,7 +136,11 @@ impl Attempt<'_> {
     fn once(&mut self) -> Result<Plan, Stop> {
         let Self { job, monitor, .. } = *self;
         let slave = &job.slave;
-        let mut survey = Survey::make(&slave.place, &job.master, &self.sidecar, monitor)?;
+        let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
+        self.missing_since = None;
+        if survey.scanned.is_some() {
+            self.sidecar.scanned = survey.scanned;
+        }
         self.copied.position = survey.position;
         self.copied.last_tid = survey.last_tid;
         let plan = loop {

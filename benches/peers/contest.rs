@@ -168,6 +168,9 @@ pub(crate) fn print_syncs(directory: &Path, fssync: &Argv) -> io::Result<()> {
             continue;
         };
         let call = call.split_whitespace().last().unwrap_or_default();
+        if !calls.contains(call) {
+            continue;
+        }
         let file = rest.split(['<', '>']).nth(1).unwrap_or_default();
         let file = Path::new(file)
             .strip_prefix(directory)

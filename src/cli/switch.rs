@@ -1,5 +1,6 @@
 //! `fssync off SLAVE` and `fssync on SLAVE`.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,7 +15,7 @@ pub(crate) fn off(target: &Target, common: &Common) -> Exit {
     match slave(target, common).and_then(|slave| switch::off(&slave)) {
         Err(stop) => super::log_stop(&stop),
         Ok(done) => {
-            println!("{}", describe(&done, target));
+            say(&describe(&done, target));
             Exit::Success
         }
     }
@@ -24,7 +25,7 @@ pub(crate) fn on(target: &Target, common: &Common) -> Exit {
     match slave(target, common).and_then(|slave| switch::on(&slave)) {
         Err(stop) => super::log_stop(&stop),
         Ok(switch) => {
-            println!("syncing is on ({})", switch.display());
+            say(&format!("syncing is on ({})", switch.display()));
             Exit::Success
         }
     }
@@ -33,6 +34,11 @@ pub(crate) fn on(target: &Target, common: &Common) -> Exit {
 fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Stop> {
     let interrupted = Arc::new(AtomicBool::new(false));
     super::slave(&target.slave, common.status_file.as_ref(), interrupted)
+}
+
+/// Prints a line; nothing depends on whether anybody reads it.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// What the slave holds, for the person who is about to serve it.
@@ -46,7 +52,7 @@ fn describe(done: &SwitchedOff, target: &Target) -> String {
         ));
     }
     lines.push(match done.last_tid {
-        None => format!("{slave} holds no transaction"),
+        None => format!("no pass has noted what {slave} ends with"),
         Some(tid) => {
             let age = tid.time().map_or_else(String::new, |time| {
                 let age = Timestamp::now().duration_since(time).as_secs_f64();

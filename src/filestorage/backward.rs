@@ -81,8 +81,8 @@ impl<R: ReadAt> Backward<R> {
         }))
     }
 
-    /// The user name and the description of a transaction found here, as far
-    /// as they are UTF-8.
+    /// The user name and the description of a transaction found here, the start
+    /// of them, as far as they are UTF-8.
     pub fn user_and_description(
         &mut self,
         transaction: &Transaction,
@@ -93,10 +93,7 @@ impl<R: ReadAt> Backward<R> {
         self.reader
             .read_exact_at(&mut strings, transaction.position + TXN_HEADER_LEN as u64)?;
         let (user, description) = strings.split_at(user_len);
-        Ok((
-            String::from_utf8_lossy(user).into_owned(),
-            String::from_utf8_lossy(description).into_owned(),
-        ))
+        Ok((clip(user), clip(description)))
     }
 
     /// `N` bytes at `offset`, out of a window that ends there or beyond.
@@ -117,4 +114,10 @@ impl<R: ReadAt> Backward<R> {
         bytes.copy_from_slice(&self.window[from..from + N]);
         Ok(bytes)
     }
+}
+
+/// The start of a string that may have 64 kB.
+fn clip(bytes: &[u8]) -> String {
+    const CHARS: usize = 100;
+    String::from_utf8_lossy(bytes).chars().take(CHARS).collect()
 }

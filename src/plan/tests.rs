@@ -11,7 +11,7 @@ const PLAIN: Policy = Policy { full: false };
 const FULL: Policy = Policy { full: true };
 
 /// A slave of 500 bytes that ends with T2, as the last pass left it, beside a
-/// master of 900 bytes that has more.
+/// master that has more.
 const SLAVE: Storage = Storage {
     position: 500,
     last_tid: Some(T2),
@@ -20,7 +20,6 @@ const SLAVE: Storage = Storage {
 };
 
 const MASTER: Master = Master {
-    size: 900,
     same_file: true,
     matches: Some(true),
     next: Next::Finished,
@@ -366,12 +365,12 @@ fn full_keeps_whatever_may_be_the_slaves_own() {
 #[test]
 fn full_drops_a_slave_that_the_master_holds() {
     assert_copy(&facts(Slave::Missing, MASTER), FULL, Old::None, None);
-    assert_copy(&storage(SLAVE, MASTER), FULL, Old::Superseded, None);
+    assert_copy(&storage(SLAVE, MASTER), FULL, Old::Superseded, Some(T2));
     let facts = compared(storage(SLAVE, differs()), lacks(0));
     assert_copy(&facts, FULL, Old::Superseded, Some(T2));
     let mut proven = storage(SLAVE, MASTER);
     proven.master.same_file = false;
     assert_asks(&proven, FULL, Question::Prefix { from: 0 });
     proven.prefix_equal = Some(true);
-    assert_copy(&proven, FULL, Old::Superseded, None);
+    assert_copy(&proven, FULL, Old::Superseded, Some(T2));
 }

@@ -29,14 +29,14 @@
 //! known as ours after a kill, when the master may be out of reach. After a
 //! power cut it may not say so; then our own tail is kept as a `.trN`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use super::place::Place;
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Seen, Slave, Step};
 use crate::filestorage::Status;
+use crate::filestorage::backward::{Backward, Preceding};
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN};
 use crate::flush::Flusher;
 use crate::plan::Tail;
@@ -110,7 +110,7 @@ impl<'a> Append<'a> {
         let Some(batch) = &self.batch else {
             return Ok(());
         };
-        let (from, header) = (batch.begun.from, batch.begun.header().to_owned());
+        let (from, header) = (batch.begun.from, batch.begun.header());
         let step = self.data.step(from, &header)?;
         self.data.write(&step, rest, self.data.seen().size)?;
         drop(step);
@@ -121,13 +121,21 @@ impl<'a> Append<'a> {
 
     /// Step 1 of a batch; cuts first what lies behind the position.
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Stop> {
-        if let Tail::Foreign(_) = self.trim {
-            keep_cut(self.slave, &self.data, self.position)?;
-        }
+        let kept = match self.trim {
+            Tail::Foreign(_) => Some(keep_cut(self.slave, &self.data, self.position)?),
+            Tail::Ours(_) | Tail::None => None,
+        };
         let begun = Batch::new(self.position, header);
-        sidecar.batch = Some(begun.clone());
-        sidecar.store(&self.slave.place, &self.slave.owner)?;
-        let step = self.data.step(self.position, &[])?;
+        let step = match self.announce(&begun, sidecar) {
+            Ok(step) => step,
+            Err(stop) => {
+                // It is still where it was: a copy at every try would fill the disk.
+                if let Some(Err(error)) = kept.map(fs::remove_file) {
+                    tracing::warn!("a copy of the slave's tail stays: {error}");
+                }
+                return Err(stop);
+            }
+        };
         if self.trim != Tail::None {
             self.data.truncate(&step, self.position)?;
             self.trim = Tail::None;
@@ -135,9 +143,17 @@ impl<'a> Append<'a> {
         let status = Status(header[STATUS_OFFSET as usize]);
         let batch = self.batch.insert(Open { begun, status });
         self.data
-            .write(&step, batch.begun.header(), self.position)?;
+            .write(&step, &batch.begun.header(), self.position)?;
         drop(step);
         self.data.sync()
+    }
+
+    /// Says in the sidecar what is about to be written, and takes the step for
+    /// it.
+    fn announce(&self, begun: &Batch, sidecar: &mut Sidecar) -> Result<Step<'a>, Stop> {
+        sidecar.batch = Some(begun.clone());
+        sidecar.store(&self.slave.place, &self.slave.owner)?;
+        self.data.step(self.position, &[])
     }
 
     /// Forgets what was written of the unfinished batch from `end` on. Returns
@@ -147,7 +163,7 @@ impl<'a> Append<'a> {
             return Ok(false);
         };
         if self.data.seen().size > end {
-            let step = self.data.step(batch.begun.from, batch.begun.header())?;
+            let step = self.data.step(batch.begun.from, &batch.begun.header())?;
             self.data.truncate(&step, end)?;
             if end == self.position {
                 self.batch = None;
@@ -169,7 +185,7 @@ impl<'a> Append<'a> {
             return Ok(());
         };
         let (from, status) = (batch.begun.from, batch.status);
-        let step = self.data.step(from, batch.begun.header())?;
+        let step = self.data.step(from, &batch.begun.header())?;
         self.data.write(&step, &[status.0], from + STATUS_OFFSET)?;
         drop(step);
         self.batch = None;
@@ -184,7 +200,7 @@ impl<'a> Append<'a> {
         };
         let cut = self
             .slave
-            .step()
+            .last_step()
             .and_then(|step| cut(self.slave, step, &batch.begun));
         match cut {
             // Whoever switched off or opened the slave cuts it.
@@ -207,43 +223,61 @@ pub fn cut(slave: &Slave, step: Step<'_>, batch: &Batch) -> Result<u64, Stop> {
         return Ok(0);
     };
     let mut data = DataFile::open(slave, seen)?;
-    let len = seen.size.saturating_sub(batch.from);
-    let mut found = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
-    read_fully(data.file(), &mut found, batch.from).map_err(Stop::io("read", data.path()))?;
-    if !batch.left(batch.from, &found) {
+    if !is_left(data.file(), seen.size, batch).map_err(Stop::io("read", data.path()))? {
         return Ok(0);
     }
     data.truncate(&step, batch.from)?;
     drop(step);
     data.sync()?;
-    Ok(len)
+    Ok(seen.size - batch.from)
 }
 
-/// Copies what lies behind `position` to the first free `Data.fs.trN`.
-fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<(), Stop> {
-    let (mut kept, path) = create_first_free(slave, Place::cut)?;
-    let fail = |error| Stop::io("save the cut tail in", &path)(error);
-    let mut tail = data.file();
-    tail.seek(SeekFrom::Start(position)).map_err(fail)?;
-    io::copy(&mut tail.take(data.seen().size - position), &mut kept)
-        .and_then(|_| kept.sync_all())
-        .map_err(fail)?;
+/// Whether a file of `size` bytes ends in what a batch has left: the start of
+/// its header, behind a whole transaction.
+fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
+    let len = size.saturating_sub(batch.from);
+    let mut found = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
+    read_fully(file, &mut found, batch.from)?;
+    Ok(batch.left(batch.from, &found)
+        && match Backward::new(file, batch.from).step()? {
+            Preceding::Transaction(_) | Preceding::Start => true,
+            Preceding::Incoherent => false,
+        })
+}
+
+/// Copies what lies behind `position` to the first free `Data.fs.trN`, durably;
+/// returns its name.
+fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Stop> {
+    // Nothing is copied where nothing may be cut.
+    drop(data.step(position, &[])?);
+    let (kept, path) = create_cut(slave)?;
+    let copied = copy_tail(data, position, kept)
+        .map_err(Stop::io("save the cut tail in", &path))
+        .and_then(|()| slave.place.sync_directory());
+    if let Err(stop) = copied {
+        fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
+        return Err(stop);
+    }
     tracing::warn!(
-        "{} ends in {} bytes that are no finished transaction: cut, and kept in {}",
+        "{} ends in {} bytes that are no finished transaction: they are cut, and kept in {}",
         data.path().display(),
         data.seen().size - position,
         path.display()
     );
-    Ok(())
+    Ok(path)
 }
 
-fn create_first_free(
-    slave: &Slave,
-    name: impl Fn(&Place, u32) -> PathBuf,
-) -> Result<(File, PathBuf), Stop> {
+fn copy_tail(data: &DataFile<'_>, position: u64, mut to: File) -> io::Result<()> {
+    let mut tail = data.file();
+    tail.seek(SeekFrom::Start(position))?;
+    io::copy(&mut tail.take(data.seen().size - position), &mut to)?;
+    to.sync_all()
+}
+
+fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Stop> {
     let mut n = 0;
     loop {
-        let path = name(&slave.place, n);
+        let path = slave.place.cut(n);
         match slave.owner.create_new(&path) {
             Ok(file) => return Ok((file, path)),
             Err(Stop::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => n += 1,

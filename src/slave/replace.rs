@@ -127,21 +127,53 @@ impl<'a> Replacement<'a> {
     }
 
     /// Puts the copy, which must be settled, in the place of what was seen
-    /// there.
-    pub fn install(&self, old: Option<Seen>) -> Result<(), Stop> {
+    /// there. With `aside`, that is kept under the name of its last tid; returns
+    /// the name.
+    pub fn install(
+        &self,
+        old: Option<Seen>,
+        aside: Option<Aside>,
+    ) -> Result<Option<PathBuf>, Stop> {
+        let place = &self.slave.place;
+        let step = self.slave.step()?;
+        step.check_unchanged(old)?;
+        let kept = match (old, aside) {
+            (Some(old), Some(aside)) => Some(set_aside(self.slave, old, aside)?),
+            _ => None,
+        };
+        let prepared = remove(&place.beside(Beside::ZodbIndex));
+        drop(step);
+        let renamed = prepared
+            .and_then(|()| place.sync_directory())
+            .and_then(|()| self.rename(old));
+        if let Err(stop) = renamed {
+            // The slave keeps its place, and needs no second name.
+            if let Some(name) = &kept {
+                remove(name)?;
+            }
+            return Err(stop);
+        }
+        place.sync_directory()?;
+        Ok(kept)
+    }
+
+    /// The last step of an installation.
+    fn rename(&self, old: Option<Seen>) -> Result<(), Stop> {
         let place = &self.slave.place;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
         remove(&place.beside(Beside::ZodbIndex))?;
+        let renamed = fs::rename(&self.path, place.data());
         drop(step);
-        place.sync_directory()?;
-        let step = self.slave.step()?;
-        step.check_unchanged(old)?;
-        remove(&place.beside(Beside::ZodbIndex))?;
-        fs::rename(&self.path, place.data()).map_err(Stop::io("rename", &self.path))?;
-        drop(step);
-        place.sync_directory()
+        renamed.map_err(Stop::io("rename", &self.path))
     }
+}
+
+/// What the name says under which a slave is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Aside {
+    /// Its last tid, as far as it can be read.
+    pub last_tid: Option<Tid>,
 }
 
 /// Removes what a full copy left that was killed.
@@ -149,14 +181,12 @@ pub fn clean_up(slave: &Slave) -> Result<(), Stop> {
     remove(&slave.place.beside(Beside::Tmp))
 }
 
-/// Gives the slave, still what was seen, a second name that says what it is.
-/// Returns the name.
-pub fn set_aside(slave: &Slave, old: Seen, last_tid: Option<Tid>) -> Result<PathBuf, Stop> {
-    let step = slave.step()?;
-    step.check_unchanged(Some(old))?;
+/// Gives the slave, in a step in which it is what was seen, a second name that
+/// says what it is. Returns the name.
+fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Stop> {
     let mut n = 0;
     loop {
-        let name = slave.place.diverged(last_tid, n);
+        let name = slave.place.diverged(aside.last_tid, n);
         match fs::hard_link(slave.place.data(), &name) {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {

@@ -34,6 +34,10 @@ const MAX_LEN: u64 = 64 * 1024;
 pub struct Sidecar {
     /// The slave as it was left, once there was one.
     pub left: Option<Left>,
+    /// Up to where the slave was found coherent, if it is not what was left: so
+    /// that one that is refused is not read through at every pass.
+    #[serde(default)]
+    pub scanned: Option<Mark>,
     /// An append that was begun and not finished.
     pub batch: Option<Batch>,
     /// How the last pass ended.
@@ -96,7 +100,7 @@ pub struct Batch {
     /// The slave's position before it, in bytes.
     pub from: u64,
     /// The first transaction's header, marked as unfinished.
-    header: Vec<u8>,
+    header: [u8; TXN_HEADER_LEN],
 }
 
 impl Batch {
@@ -105,23 +109,23 @@ impl Batch {
     pub fn new(from: u64, header: [u8; TXN_HEADER_LEN]) -> Self {
         let mut header = header;
         header[STATUS_OFFSET as usize] = Status::VOTED.0;
-        Self {
-            from,
-            header: header.to_vec(),
-        }
+        Self { from, header }
     }
 
     /// The header with the mark of an unfinished transaction.
     #[must_use]
-    pub fn header(&self) -> &[u8] {
-        &self.header
+    pub fn header(&self) -> [u8; TXN_HEADER_LEN] {
+        self.header
     }
 
     /// Whether a tail that starts with `bytes` (a header's, or fewer where it
     /// is shorter) is what this batch left at `position`.
     #[must_use]
     pub fn left(&self, position: u64, bytes: &[u8]) -> bool {
-        self.from == position && !bytes.is_empty() && self.header.starts_with(bytes)
+        self.header[STATUS_OFFSET as usize] == Status::VOTED.0
+            && self.from == position
+            && !bytes.is_empty()
+            && self.header.starts_with(bytes)
     }
 }
 

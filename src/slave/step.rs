@@ -71,6 +71,8 @@ pub struct Seen {
     pub file: LocalFile,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was last written, in seconds and nanoseconds.
+    pub modified: (i64, i64),
 }
 
 impl Seen {
@@ -83,6 +85,7 @@ impl Seen {
                 inode: found.ino(),
             },
             size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
         }
     }
 }
@@ -90,8 +93,14 @@ impl Seen {
 impl Slave {
     /// Takes a step; see the module's description.
     pub fn step(&self) -> Result<Step<'_>, Stop> {
-        let step_lock = lock::take_step(&self.place, &self.owner)?;
         self.check_may_go_on()?;
+        self.last_step()
+    }
+
+    /// Takes a step although a signal asks for the end, to tidy up.
+    pub fn last_step(&self) -> Result<Step<'_>, Stop> {
+        let step_lock = lock::take_step(&self.place, &self.owner)?;
+        self.switches.check()?;
         let zodb_lock = lock::take_zodb(&self.place, &self.owner)?;
         Ok(Step {
             slave: self,
@@ -142,7 +151,14 @@ impl Step<'_> {
             return Ok(());
         }
         let said = |seen: Option<Seen>| match seen {
-            Some(Seen { file, size }) => format!("{size} bytes in inode {}", file.inode),
+            Some(Seen {
+                file,
+                size,
+                modified,
+            }) => {
+                let (inode, secs, nanos) = (file.inode, modified.0, modified.1);
+                format!("{size} bytes in inode {inode}, written at {secs}.{nanos:09}")
+            }
             None => "no file".to_owned(),
         };
         Err(self.changed(format!(
@@ -173,7 +189,15 @@ impl<'a> DataFile<'a> {
     pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Stop> {
         let file = place::open(slave.place.data(), Access::Write)
             .map_err(Stop::io("open", slave.place.data()))?;
-        Ok(Self { slave, file, seen })
+        let mut data = Self { slave, file, seen };
+        data.look()?;
+        if data.seen != seen {
+            return Err(Stop::SlaveChanged {
+                slave: slave.place.data().to_owned(),
+                what: "another file, or written since it was looked at".to_owned(),
+            });
+        }
+        Ok(data)
     }
 
     /// The open file, for reading and syncing.
@@ -212,14 +236,19 @@ impl<'a> DataFile<'a> {
     pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Stop> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(self.fail("write", offset))?;
-        self.seen.size = self.seen.size.max(offset + bytes.len() as u64);
-        Ok(())
+        self.look()
     }
 
     /// Cuts in a step.
     pub fn truncate(&mut self, _: &Step<'_>, size: u64) -> Result<(), Stop> {
         self.file.set_len(size).map_err(self.fail("cut", size))?;
-        self.seen.size = size;
+        self.look()
+    }
+
+    /// Takes note of what the file is now, in the step that made it so.
+    fn look(&mut self) -> Result<(), Stop> {
+        let found = self.file.metadata();
+        self.seen = Seen::of(&found.map_err(Stop::io("look at", self.path()))?);
         Ok(())
     }
 

@@ -12,9 +12,12 @@
 //!
 //! A switch that cannot be read, or says anything but on, is off.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::owner::Owner;
 use super::place::{Beside, Place};
@@ -91,7 +94,13 @@ impl Switches {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut said = String::new();
-    File::open(path)?.take(MAX_LEN).read_to_string(&mut said)?;
+    // A FIFO is not waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    file.take(MAX_LEN).read_to_string(&mut said)?;
     Ok(said)
 }
 

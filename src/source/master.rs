@@ -72,10 +72,10 @@ impl<T> Answer<T> {
             let quiet = self.pulse.last().max(asked).elapsed();
             let patience = self.timeout.saturating_sub(quiet);
             match self.receiver.recv_timeout(patience.min(SIGNAL_CHECK)) {
-                Ok(answer) => return answer,
-                Err(_) if self.interrupted.load(Ordering::Relaxed) => {
+                _ if self.interrupted.load(Ordering::Relaxed) => {
                     return Err(Error::Interrupted);
                 }
+                Ok(answer) => return answer,
                 Err(RecvTimeoutError::Timeout) if !patience.is_zero() => {}
                 Err(_) => {
                     return Err(Error::TimedOut {

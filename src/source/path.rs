@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::num::NonZeroU64;
 use std::ops::Range;
 
 use jiff::Timestamp;
@@ -57,13 +56,13 @@ impl MountedPath {
         }
     }
 
-    /// Makes the next reads of a range see what is on the master's disk now.
+    /// Makes the next reads see what is on the master's disk now.
     /// What a local file's writer has not synced is synced for it: what is read
     /// after this is durable.
-    pub fn settle(&self, range: Range<u64>) -> Result<(), Error> {
+    pub fn settle(&self) -> Result<(), Error> {
         let opened = self.opened()?;
         if opened.over_network {
-            opened.drop_cached(range);
+            opened.drop_cached();
             return Ok(());
         }
         rustix::fs::fdatasync(&opened.file).map_err(|e| self.error("sync", e))
@@ -122,7 +121,7 @@ impl Source for MountedPath {
         let file_system = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
         let over_network = NETWORK_FILE_SYSTEMS.contains(&file_system.f_type.cast_unsigned());
         let opened = self.opened.insert(Opened { file, over_network });
-        opened.drop_cached(0..stat.stx_size);
+        opened.drop_cached();
         self.check_magic()?;
         let digests = ranges
             .iter()
@@ -130,7 +129,7 @@ impl Source for MountedPath {
             .collect::<Result<_, _>>()?;
         Ok(Sight {
             identity: identity(&stat),
-            local: (!over_network).then(|| LocalFile {
+            local: Some(LocalFile {
                 device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
                 inode: stat.stx_ino,
             }),
@@ -151,19 +150,18 @@ impl Source for MountedPath {
     }
 
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
-        self.settle(range.clone())?;
+        self.settle()?;
         self.digest(range)
     }
 }
 
 impl Opened {
-    /// Makes the next reads of a range go to the server. Best effort, as the
-    /// kernel's advice is: what was cached is found out by
-    /// [`Source::confirm`]'s callers at the next pass at the latest.
-    fn drop_cached(&self, range: Range<u64>) {
+    /// Makes the next reads go to the server. All of the file's pages are
+    /// dropped: the kernel keeps those that a range covers in part. Best effort,
+    /// as its advice is.
+    fn drop_cached(&self) {
         if self.over_network {
-            let len = NonZeroU64::new(range.end.saturating_sub(range.start));
-            let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
+            let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
         }
     }
 }

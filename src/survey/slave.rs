@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 
 use crate::digest::Digest;
-use crate::filestorage::backward::ReadAt;
+use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, be_u64};
 use crate::filestorage::scan::{self, Cause, Damage, Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
@@ -52,16 +52,22 @@ impl ReadAt for &SlaveFile {
     }
 }
 
-/// The tid of the last committed transaction that the slave holds.
-pub fn last_tid(
-    place: &Place,
-    sidecar: &Sidecar,
-    monitor: &dyn Monitor,
-) -> Result<Option<Tid>, Stop> {
-    match open(place)? {
-        None => Ok(None),
-        Some((file, _)) => Ok(look(&file, sidecar, monitor)?.1),
-    }
+/// The tid of the slave's last committed transaction, where the sidecar makes it
+/// cheap to tell.
+pub fn last_tid(place: &Place, sidecar: &Sidecar) -> Result<Option<Tid>, Stop> {
+    let Some((file, _)) = open(place)? else {
+        return Ok(None);
+    };
+    let Start {
+        mark: Some(mark), ..
+    } = start(&file, sidecar)?
+    else {
+        return Ok(None);
+    };
+    let mut scanner = Scanner::resume(mark.position, mark.last_tid, file.size);
+    let go_on = || Ok(());
+    scan_file(&file.file, place.data(), &mut scanner, &go_on, &mut |_| {})?;
+    Ok(scanner.last_tid())
 }
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
@@ -80,70 +86,132 @@ pub(super) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
     Ok(Some((file, Seen::of(&found))))
 }
 
-/// What the slave is, and its last tid. Its position is found walking forwards:
-/// from its end, an unfinished batch would look committed.
+/// What the sidecar is good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// Whether the slave is as it was left.
+    left: Left,
+    /// Where a scan may start.
+    pub(super) mark: Option<Mark>,
+}
+
+/// Whether the slave is what the last pass left, and from where on it must be
+/// read: never is the sidecar believed where the slave's bytes say otherwise.
+pub(super) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Stop> {
+    let left = match &sidecar.left {
+        None => Left::Unknown,
+        Some(left) if holds(file, left.slave)? => {
+            return Ok(Start {
+                left: Left::UpTo(left.slave.position),
+                mark: Some(left.slave),
+            });
+        }
+        Some(_) => Left::Changed,
+    };
+    let mark = match sidecar.scanned {
+        Some(mark) if holds(file, mark)? => Some(mark),
+        _ => None,
+    };
+    Ok(Start { left, mark })
+}
+
+/// Whether a mark is the slave's: its digests, and a transaction of its last tid
+/// that ends there.
+fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Stop> {
+    if !(MAGIC_LEN..=file.size).contains(&mark.position) {
+        return Ok(false);
+    }
+    let found =
+        Mark::of(&file.file, mark.position, mark.last_tid).map_err(file.fail(mark.position))?;
+    Ok(found == mark
+        && match Backward::new(file, mark.position).step()? {
+            Preceding::Start => mark.last_tid.is_none(),
+            Preceding::Transaction(last) => mark.last_tid == Some(last.header.tid),
+            Preceding::Incoherent => false,
+        })
+}
+
+/// What the slave is, and its last tid.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) slave: Slave,
+    pub(super) last_tid: Option<Tid>,
+    /// Where another scan may start, if this one took long.
+    pub(super) scanned: Option<Mark>,
+}
+
+impl From<Slave> for Look {
+    fn from(slave: Slave) -> Self {
+        Self {
+            slave,
+            last_tid: None,
+            scanned: None,
+        }
+    }
+}
+
+/// Looks at the slave. Its position is found walking forwards: from its end, an
+/// unfinished batch would look committed.
 pub(super) fn look(
     file: &SlaveFile,
+    start: Start,
     sidecar: &Sidecar,
+    may_go_on: &dyn Fn() -> Result<(), Stop>,
     monitor: &dyn Monitor,
-) -> Result<(Slave, Option<Tid>), Stop> {
+) -> Result<Look, Stop> {
     let size = file.size;
     if size == 0 {
-        return Ok((Slave::Missing, None));
+        return Ok(Slave::Missing.into());
     }
     let mut magic = [0; MAGIC_LEN as usize];
     let got = file.read(&mut magic, 0)?;
     let has_magic = Magic::decode(&magic[..got]).is_some();
     if size < MAGIC_LEN + MIN_TXN_LEN {
         let magic = has_magic;
-        return Ok((Slave::Short { size, magic }, None));
+        return Ok(Slave::Short { size, magic }.into());
     }
     if !has_magic {
-        return Ok((Slave::Foreign, None));
+        return Ok(Slave::Foreign.into());
     }
-    let (left, start) = look_at_left(file, sidecar)?;
-    let mut scanner = match start {
+    let mut scanner = match start.mark {
         Some(mark) => Scanner::resume(mark.position, mark.last_tid, size),
         None => Scanner::new(size),
     };
-    scan_file(&file.file, &mut scanner, &mut |event| {
+    let path = file.place.data();
+    scan_file(&file.file, path, &mut scanner, may_go_on, &mut |event| {
         if let Event::Transaction(transaction) = event {
             monitor.progress("reading the slave", transaction.end, size);
         }
-    })
-    .map_err(file.fail(scanner.offset()))?;
+    })?;
     let (position, last_tid) = (scanner.position(), scanner.last_tid());
     let tail = match scanner.tail() {
         scan::Tail::Clean => Tail::None,
         scan::Tail::Damaged(damage) if !zodb_cuts(file, &damage)? => {
-            return Ok((Slave::Damaged(damage), last_tid));
+            return Ok(Look {
+                slave: Slave::Damaged(damage),
+                last_tid,
+                scanned: None,
+            });
         }
         _ => look_at_tail(file, position, sidecar)?,
+    };
+    let mark = match start.left {
+        Left::UpTo(_) => None,
+        Left::Unknown | Left::Changed => {
+            let mark = Mark::of(&file.file, position, last_tid);
+            Some(mark.map_err(file.fail(position))?)
+        }
     };
     let storage = Storage {
         position,
         last_tid,
         tail,
-        left,
+        left: start.left,
     };
-    Ok((Slave::Storage(storage), last_tid))
-}
-
-/// Whether the slave is what the last pass left, and up to where.
-fn look_at_left(file: &SlaveFile, sidecar: &Sidecar) -> Result<(Left, Option<Mark>), Stop> {
-    let Some(left) = &sidecar.left else {
-        return Ok((Left::Unknown, None));
-    };
-    let mark = left.slave;
-    if !(MAGIC_LEN..=file.size).contains(&mark.position) {
-        return Ok((Left::Changed, None));
-    }
-    let found =
-        Mark::of(&file.file, mark.position, mark.last_tid).map_err(file.fail(mark.position))?;
-    Ok(if found == mark {
-        (Left::UpTo(mark.position), Some(mark))
-    } else {
-        (Left::Changed, None)
+    Ok(Look {
+        slave: Slave::Storage(storage),
+        last_tid,
+        scanned: mark,
     })
 }
 

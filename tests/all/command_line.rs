@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     History, Holder, Run, Scene, Zodb, fssync, must, names, project, python, replace, rewrite_end,
-    run, sparse_master,
+    run, sparse_master, spawn,
 };
 
 /// A pass with a master and a slave that are typed as they are.
@@ -500,7 +500,7 @@ fn every_row_of_the_table_ends_with_its_code_and_action() {
 }
 
 /// All that can be told of what lies in a directory.
-fn snapshot(directory: &Path) -> Vec<(String, u64, u32, [i64; 4], Vec<u8>)> {
+fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
     let mut paths = vec![directory.to_owned()];
     paths.extend(
         names(directory)
@@ -688,10 +688,7 @@ fn a_missing_master_is_waited_for_as_long_as_a_pack_may_take() {
 fn a_master_that_comes_back_within_a_second_is_found() {
     let scene = Scene::synced(History::get());
     fs::remove_file(&scene.master).unwrap();
-    let mut pass = fssync()
-        .args([&scene.master, &scene.slave])
-        .spawn()
-        .unwrap();
+    let mut pass = spawn(fssync().args([&scene.master, &scene.slave]));
     std::thread::sleep(Duration::from_millis(600));
     fs::write(&scene.master, &History::get().after).unwrap();
     assert_eq!(pass.wait().unwrap().code(), Some(0));
@@ -799,10 +796,15 @@ fn options(text: &str) -> BTreeSet<String> {
 
 /// What the program says of itself.
 fn help() -> String {
-    [&["--help"][..], &["off", "--help"], &["on", "--help"]]
-        .into_iter()
-        .map(|arguments| run(fssync().args(arguments)).expect(0).stdout)
-        .collect()
+    [
+        &["--help"][..],
+        &["off", "--help"],
+        &["on", "--help"],
+        &["serve", "--help"],
+    ]
+    .into_iter()
+    .map(|arguments| run(fssync().args(arguments)).expect(0).stdout)
+    .collect()
 }
 
 fn man_page() -> String {

@@ -12,18 +12,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fssync::apply::Tuning;
-use fssync::monitor::Silent;
 use fssync::outcome::{Exit, Outcome};
 use fssync::slave::lock;
 use fssync::source::path::MountedPath;
 use fssync::source::{Master, Pulse};
-use fssync::sync;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::{
-    History, Hooked, Run, Scene, Zodb, append_sparse, as_nobody, fssync, must, names, python,
-    replace, require_root, rewrite_end, run, sparse_master, strace,
+    History, Hooked, Run, Scene, Zodb, append_sparse, as_nobody, fssync, must, names, pass_here,
+    python, replace, require_root, rewrite_end, run, sparse_master, spawn, strace,
 };
 
 /// Several pieces a batch, several batches a pass.
@@ -132,7 +130,7 @@ fn what_fits_of_an_append_stays_when_the_disk_is_full() {
     let source = MountedPath::new(scene.master.clone());
     rewrite_end(&scene.master, &History::get().after);
     append_sparse(&scene.master, 8 << 20, u64::MAX >> 1);
-    let outcome = sync::pass(&scene.job(source, SMALL), &Silent);
+    let outcome = pass_here(&scene.job(source, SMALL));
     assert_eq!(outcome.exit, Exit::Failure, "{outcome:?}");
     assert!(outcome.copied.transactions > 0, "{outcome:?}");
     let slave = fs::read(&scene.slave).unwrap();
@@ -288,7 +286,7 @@ fn pass_that_hangs(scene: &Scene, nth: u32) -> Option<Outcome> {
         Pulse::default(),
         Box::new(source),
     );
-    let outcome = sync::pass(&job, &Silent);
+    let outcome = pass_here(&job);
     hangs.load(Ordering::SeqCst).then_some(outcome)
 }
 
@@ -489,7 +487,7 @@ fn start_and_wait(scene: &Scene, file: &Path, size: u64) -> Child {
     command
         .args([&scene.master, &scene.slave])
         .stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
+    let child = spawn(&mut command);
     let started = Instant::now();
     while fs::metadata(file).map_or(0, |found| found.len()) < size {
         assert!(

@@ -7,15 +7,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use fssync::apply::Tuning;
-use fssync::monitor::Silent;
 use fssync::outcome::{Exit, Outcome};
 use fssync::source::Error;
 use fssync::source::path::MountedPath;
-use fssync::sync;
 use serde_json::json;
 
 use crate::support::{
-    Call, History, Holder, Hooked, Scene, Zodb, fssync, replace, rewrite_end, run,
+    Call, History, Holder, Hooked, Scene, Zodb, fssync, pass_here, replace, rewrite_end, run,
+    run_in_a_pass,
 };
 
 /// Several pieces a batch, several batches a pass.
@@ -55,7 +54,7 @@ fn pass(scene: &Scene, hook: impl FnMut(Call) -> Result<(), Error> + Send + 'sta
         path: MountedPath::new(scene.master.clone()),
         hook,
     };
-    sync::pass(&scene.job(source, TUNING), &Silent)
+    pass_here(&scene.job(source, TUNING))
 }
 
 /// Where something is done in the midst of a pass.
@@ -239,7 +238,7 @@ fn a_switch_that_is_flipped_stops_the_pass() {
 fn fssync_off_in_the_midst_of_a_pass_leaves_whole_transactions_only() {
     for case in BOTH {
         let off = |site: &Site| {
-            run(fssync().arg("off").arg(&site.slave)).expect(0);
+            run_in_a_pass(fssync().arg("off").arg(&site.slave)).expect(0);
             fs::read(&site.slave).unwrap()
         };
         at_every_call(case, off, |scene, site, outcome, seen| {
@@ -404,7 +403,7 @@ fn what_the_master_has_changed_is_read_again() {
 #[test]
 fn a_second_pass_leaves_the_slave_to_the_first() {
     for case in BOTH {
-        let second = |site: &Site| run(fssync().arg(&site.master).arg(&site.slave));
+        let second = |site: &Site| run_in_a_pass(fssync().arg(&site.master).arg(&site.slave));
         at_every_call(case, second, |scene, site, outcome, second| {
             assert_eq!(second.code, 11, "{second:?}");
             let pid = format!("by process {}", std::process::id());

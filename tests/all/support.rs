@@ -8,11 +8,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fssync::apply::Tuning;
 use fssync::digest::Digest;
+use fssync::monitor::Silent;
+use fssync::outcome::Outcome;
 use fssync::plan::Policy;
 use fssync::slave::owner::Owner;
 use fssync::slave::place::Place;
@@ -20,7 +22,7 @@ use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{Error, Master, Pulse, Sight, Source};
-use fssync::sync::Job;
+use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,11 +64,41 @@ pub fn python() -> &'static Path {
     })
 }
 
+/// Held while a process is started, and while a pass is made in this one: a lock
+/// that a pass lets go stays taken by a process that is just being started from
+/// another thread, until that has closed what it inherits.
+static FORKS: Mutex<()> = Mutex::new(());
+
+/// No process is started through this module until what this returns is
+/// dropped, but with [`run_in_a_pass`].
+pub fn without_forks() -> MutexGuard<'static, ()> {
+    FORKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a pass in this process.
+pub fn pass_here(job: &Job) -> Outcome {
+    let _quiet = without_forks();
+    sync::pass(job, &Silent)
+}
+
+/// Starts a process.
+pub fn spawn(command: &mut Command) -> Child {
+    let _quiet = without_forks();
+    command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"))
+}
+
+/// Runs a command to its end.
+fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null());
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    child.wait_with_output().expect("its output")
+}
+
 /// Runs a command that must succeed.
 pub fn must(command: &mut Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+    let output = output(command);
     assert!(
         output.status.success(),
         "{command:?} failed: {}{}",
@@ -86,13 +118,10 @@ pub struct Zodb {
 
 impl Zodb {
     pub fn start() -> Self {
-        let mut process = Command::new(python())
-            .arg(project("tests/zodb/agent.py"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the ZODB agent");
+        let mut command = Command::new(python());
+        command.arg(project("tests/zodb/agent.py"));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut process = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         Self {
             commands: process.stdin.take().expect("its standard input"),
             answers: BufReader::new(process.stdout.take().expect("its standard output")),
@@ -180,6 +209,14 @@ pub struct Run {
 }
 
 impl Run {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+
     /// The object that `--json` printed.
     pub fn report(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -195,12 +232,12 @@ impl Run {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Run {
-    let output = command.stdin(Stdio::null()).output().expect("it runs");
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
+    Run::of(output(command))
+}
+
+/// The same from the hook of a pass in this process.
+pub fn run_in_a_pass(command: &mut Command) -> Run {
+    Run::of(command.stdin(Stdio::null()).output().expect("it runs"))
 }
 
 /// A master and a slave in directories of their own.
@@ -409,8 +446,7 @@ pub fn as_nobody(scene: &Scene) -> Command {
 /// calls of the program's and its threads' that concern the files.
 pub fn strace(options: &[&str], files: &[PathBuf]) -> Command {
     let mut command = Command::new("strace");
-    let version = Command::new("strace").arg("--version").output();
-    assert!(version.is_ok(), "this test needs strace: {version:?}");
+    must(Command::new("strace").arg("--version"));
     command.args(["-f", "-qq", "-o", "/dev/null"]).args(options);
     for file in files {
         command.arg("-P").arg(file);
@@ -465,13 +501,10 @@ pub struct Holder(Child);
 impl Holder {
     /// The lock is taken when this returns.
     pub fn of(path: &Path) -> Self {
-        let mut process = Command::new("flock")
-            .arg("--no-fork")
-            .arg(path)
-            .args(["sh", "-c", "echo held; exec sleep 600"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("flock, of util-linux");
+        let mut command = Command::new("flock");
+        command.arg("--no-fork").arg(path);
+        command.args(["sh", "-c", "echo held; exec sleep 600"]);
+        let mut process = spawn(command.stdout(Stdio::piped()));
         let mut said = String::new();
         let stdout = process.stdout.take().expect("its standard output");
         BufReader::new(stdout).read_line(&mut said).expect("a line");
