@@ -212,8 +212,7 @@ impl Apply<'_> {
         let sight = &survey.sight;
         let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
         let mut run = || {
-            let mut feed = self.take_up(survey, &mut copy, must_hold, monitor)?;
-            let from = copy.written();
+            let (mut feed, from) = self.take_up(survey, &mut copy, must_hold, monitor)?;
             while let Some(piece) = feed.next(false)? {
                 copy.write(piece)?;
                 monitor.progress("copying", feed.position(), feed.size());
@@ -241,7 +240,7 @@ impl Apply<'_> {
         result
     }
 
-    /// Where to go on in a copy: behind what an earlier pass has left of it, as
+    /// Where to go on in a copy, and the feed from there: behind what an earlier pass has left of it, as
     /// far as that proves to be the master's, or at the start.
     fn take_up(
         &self,
@@ -249,7 +248,7 @@ impl Apply<'_> {
         copy: &mut Replacement<'_>,
         must_hold: Option<Tid>,
         monitor: &dyn Monitor,
-    ) -> Result<Feed<'_>, Stop> {
+    ) -> Result<(Feed<'_>, u64), Stop> {
         let mut scanner = Scanner::new(copy.written());
         let mut holds = false;
         let go_on = || self.slave.check_may_go_on();
@@ -271,7 +270,7 @@ impl Apply<'_> {
             copy.truncate(position)?;
             let mut feed = self.feed(survey, position, scanner.last_tid());
             feed.watch_for(must_hold, holds);
-            return Ok(feed);
+            return Ok((feed, position));
         }
         copy.truncate(0)?;
         let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
@@ -281,7 +280,7 @@ impl Apply<'_> {
         copy.write(&magic)?;
         let mut feed = self.feed(survey, MAGIC_LEN, None);
         feed.watch_for(must_hold, false);
-        Ok(feed)
+        Ok((feed, 0))
     }
 
     /// Puts a copy, which ends where the feed has ended, in the slave's place,
@@ -362,7 +361,7 @@ impl Apply<'_> {
             master: survey.sight.identity.clone(),
             slave,
         });
-        sidecar.store(&self.slave.place, &self.slave.owner)
+        sidecar.store(&self.slave.place)
     }
 
     fn damaged(&self, damage: MasterDamage) -> Stop {

@@ -198,11 +198,11 @@ impl Stop {
         }
     }
 
-    /// Whether it is for want of the master, or of time, that the pass ends:
-    /// what was copied by then is worth keeping.
+    /// Whether it is for want of the master that the pass ends: what was copied
+    /// by then is worth keeping.
     #[must_use]
     pub fn is_masters_absence(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Interrupted)
+        matches!(self, Self::Unreachable(_))
     }
 
     /// The message with its causes, in one line.

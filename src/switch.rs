@@ -29,7 +29,7 @@ pub struct SwitchedOff {
 pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
     let switch = slave.switches.set(false, &slave.place)?.to_owned();
     let step = slave.closing_step()?;
-    let sidecar = Sidecar::load(&slave.place);
+    let sidecar = Sidecar::load(&slave.place)?;
     let cut_len = match (step, &sidecar.batch) {
         (Some(step), Some(batch)) => cut(slave, step, batch)?,
         _ => 0,

@@ -46,14 +46,14 @@ pub struct Job {
 /// Makes one pass.
 #[must_use]
 pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
-    let lock = match enter(job) {
-        Ok(lock) => lock,
+    let (lock, sidecar) = match enter(job) {
+        Ok(entered) => entered,
         Err(stop) => return stopped(&stop, None, Copied::default()),
     };
     let mut attempt = Attempt {
         job,
         monitor,
-        sidecar: Sidecar::load(&job.slave.place),
+        sidecar,
         copied: Copied::default(),
         plan: None,
         missing_since: None,
@@ -71,7 +71,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     };
     if lock.is_some() && outcome.exit != Exit::Off {
         sidecar.pass = Some(record(&outcome));
-        if let Err(stop) = sidecar.store(&job.slave.place, &job.slave.owner) {
+        if let Err(stop) = sidecar.store(&job.slave.place) {
             tracing::warn!(
                 "the outcome of this pass is not kept: {}",
                 stop.in_one_line()
@@ -81,20 +81,23 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     outcome
 }
 
-/// Takes the pass lock, if syncing is on; a dry run only looks who has it.
-fn enter(job: &Job) -> Result<Option<lock::Lock>, Stop> {
+/// Takes the pass lock, if syncing is on, and reads what the last pass left; a
+/// dry run only looks who has the lock.
+fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
     let Slave { place, owner, .. } = &job.slave;
     job.slave.check_may_go_on()?;
-    if !job.dry_run {
-        return lock::take_pass(place, owner).map(Some);
-    }
-    match lock::holder(&place.beside(Beside::PassLock)) {
-        None => Ok(None),
-        pid => Err(Stop::Busy {
-            slave: place.data().to_owned(),
-            pid,
-        }),
-    }
+    let lock = if job.dry_run {
+        if let pid @ Some(_) = lock::holder(&place.beside(Beside::PassLock)) {
+            return Err(Stop::Busy {
+                slave: place.data().to_owned(),
+                pid,
+            });
+        }
+        None
+    } else {
+        Some(lock::take_pass(place, owner)?)
+    };
+    Ok((lock, Sidecar::load(place)?))
 }
 
 /// A pass, which starts over where a file changed under it.

@@ -152,7 +152,7 @@ impl<'a> Append<'a> {
     /// it.
     fn announce(&self, begun: &Batch, sidecar: &mut Sidecar) -> Result<Step<'a>, Stop> {
         sidecar.batch = Some(begun.clone());
-        sidecar.store(&self.slave.place, &self.slave.owner)?;
+        sidecar.store(&self.slave.place)?;
         self.data.step(self.position, &[])
     }
 

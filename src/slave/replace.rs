@@ -52,7 +52,8 @@ impl<'a> Replacement<'a> {
         let path = slave.place.beside(Beside::Tmp);
         let owner = match slave.seen()? {
             Some(_) => slave.owner,
-            None => slave.owner.with_mode(master_mode),
+            // ZODB opens it for writing, whatever the master's mode.
+            None => slave.owner.with_mode(master_mode | 0o600),
         };
         let file = owner.open_or_create(&path)?;
         owner.own(&file, &path)?;

@@ -144,27 +144,26 @@ pub struct Pass {
 
 impl Sidecar {
     /// Reads the sidecar at `place`; one that is missing is empty, and so, with
-    /// a warning, is one that makes no sense.
-    #[must_use]
-    pub fn load(place: &Place) -> Self {
+    /// a warning, is one that makes no sense. One that cannot be read is an
+    /// error: it must not be replaced by an empty one.
+    pub fn load(place: &Place) -> Result<Self, Stop> {
         let path = place.beside(Beside::Sidecar);
-        let mut text = String::new();
+        let mut text = Vec::new();
         let read = place::open(&path, Access::Read)
-            .and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
-        let error = match read {
-            Ok(_) => match serde_json::from_str(&text) {
-                Ok(sidecar) => return sidecar,
-                Err(error) => error.to_string(),
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => return Self::default(),
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!("{} is passed over: {error}", path.display());
-        Self::default()
+            .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(Stop::io("read", &path)(error)),
+        }
+        Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
+            tracing::warn!("{} is passed over: {error}", path.display());
+            Self::default()
+        }))
     }
 
-    /// Puts it in its place.
-    pub fn store(&self, place: &Place, owner: &Owner) -> Result<(), Stop> {
+    /// Puts it in its place, with the slave's owner and mode.
+    pub fn store(&self, place: &Place) -> Result<(), Stop> {
         let new = place.beside(Beside::SidecarNew);
         let fail = |action| Stop::io(action, &new);
         match fs::remove_file(&new) {
@@ -173,7 +172,7 @@ impl Sidecar {
             }
             _ => {}
         }
-        let mut file = owner.create_new(&new)?;
+        let mut file = Owner::of(place)?.create_new(&new)?;
         let mut text =
             serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
         text.push(b'\n');

@@ -132,6 +132,13 @@ impl Slave {
         self.switches.check()
     }
 
+    fn changed(&self, what: String) -> Stop {
+        Stop::SlaveChanged {
+            slave: self.place.data().to_owned(),
+            what,
+        }
+    }
+
     /// What lies under the slave's name now.
     pub fn seen(&self) -> Result<Option<Seen>, Stop> {
         let path = self.place.data();
@@ -161,18 +168,11 @@ impl Step<'_> {
             }
             None => "no file".to_owned(),
         };
-        Err(self.changed(format!(
+        Err(self.slave.changed(format!(
             "expected {}, found {}",
             said(expected),
             said(found)
         )))
-    }
-
-    fn changed(&self, what: String) -> Stop {
-        Stop::SlaveChanged {
-            slave: self.slave.place.data().to_owned(),
-            what,
-        }
     }
 }
 
@@ -187,15 +187,18 @@ pub struct DataFile<'a> {
 impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
     pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Stop> {
-        let file = place::open(slave.place.data(), Access::Write)
-            .map_err(Stop::io("open", slave.place.data()))?;
+        let path = slave.place.data();
+        let file = match place::open(path, Access::Write) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(slave.changed("there is no file any more".to_owned()));
+            }
+            Err(error) => return Err(Stop::io("open", path)(error)),
+        };
         let mut data = Self { slave, file, seen };
         data.look()?;
         if data.seen != seen {
-            return Err(Stop::SlaveChanged {
-                slave: slave.place.data().to_owned(),
-                what: "another file, or written since it was looked at".to_owned(),
-            });
+            return Err(slave.changed("written since it was looked at".to_owned()));
         }
         Ok(data)
     }
@@ -227,7 +230,9 @@ impl<'a> DataFile<'a> {
         let read = self.file.read_exact_at(&mut found, offset);
         read.map_err(self.fail("read", offset))?;
         if found != bytes {
-            return Err(step.changed(format!("other bytes at {offset} than we wrote")));
+            return Err(step
+                .slave
+                .changed(format!("other bytes at {offset} than we wrote")));
         }
         Ok(step)
     }

@@ -106,6 +106,8 @@ fn read(path: &Path) -> io::Result<String> {
 
 fn judge(path: &Path, said: io::Result<String>) -> Result<(), Stop> {
     match said {
+        // More was not read, and may say something else.
+        Ok(said) if said.len() as u64 == MAX_LEN => Err(off(path, "says too much")),
         Ok(said) if said.trim_end() == ON => Ok(()),
         Ok(said) if said.trim_end() == OFF => Err(off(path, "says so")),
         Ok(said) => Err(off(

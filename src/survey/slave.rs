@@ -36,6 +36,20 @@ impl SlaveFile {
         Digest::of_file(&self.file, range).map_err(self.fail(start))
     }
 
+    fn shrunk(&self) -> Stop {
+        Stop::SlaveChanged {
+            slave: self.place.data().to_owned(),
+            what: "it became shorter".to_owned(),
+        }
+    }
+
+    fn mark(&self, position: u64, last_tid: Option<Tid>) -> Result<Mark, Stop> {
+        Mark::of(&self.file, position, last_tid).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => self.shrunk(),
+            _ => self.fail(position)(error),
+        })
+    }
+
     fn fail(&self, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {
         Stop::io(format!("read at {offset} in"), self.place.data())
     }
@@ -46,7 +60,7 @@ impl ReadAt for &SlaveFile {
 
     fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
         if self.read(buffer, offset)? < buffer.len() {
-            return Err(self.fail(offset)(ErrorKind::UnexpectedEof.into()));
+            return Err(self.shrunk());
         }
         Ok(())
     }
@@ -121,8 +135,7 @@ fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Stop> {
     if !(MAGIC_LEN..=file.size).contains(&mark.position) {
         return Ok(false);
     }
-    let found =
-        Mark::of(&file.file, mark.position, mark.last_tid).map_err(file.fail(mark.position))?;
+    let found = file.mark(mark.position, mark.last_tid)?;
     Ok(found == mark
         && match Backward::new(file, mark.position).step()? {
             Preceding::Start => mark.last_tid.is_none(),
@@ -197,10 +210,7 @@ pub(super) fn look(
     };
     let mark = match start.left {
         Left::UpTo(_) => None,
-        Left::Unknown | Left::Changed => {
-            let mark = Mark::of(&file.file, position, last_tid);
-            Some(mark.map_err(file.fail(position))?)
-        }
+        Left::Unknown | Left::Changed => Some(file.mark(position, last_tid)?),
     };
     let storage = Storage {
         position,
