@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,8 +88,24 @@ struct Link {
     complaints: Complaints,
 }
 
-/// The last lines that the program said on its standard error.
-type Complaints = Arc<Mutex<VecDeque<String>>>;
+/// What the program says on its standard error.
+#[derive(Debug)]
+struct Complaints {
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+    /// Disconnected once it has said all.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Complaints {
+    /// The last lines. The end of them is waited for, but not for long: a child
+    /// of the program's may hold the pipe.
+    fn last_lines(&self) -> Vec<String> {
+        // Disconnected or not: what there is by then is taken.
+        let _ = self.ended.recv_timeout(END_PATIENCE);
+        let lines = self.last_lines.lock();
+        Vec::from_iter(lines.unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
 
 /// Tells that something came.
 #[derive(Debug)]
@@ -178,14 +195,18 @@ impl Ssh {
             return Err(link(format!("{program} has no input or output")));
         };
         let pulse = self.pulse.clone();
-        let heard = Complaints::default();
-        let last = Arc::clone(&heard);
-        thread::spawn(move || log_complaints(complaints, &last));
+        let last_lines = Arc::default();
+        let heard = Arc::clone(&last_lines);
+        let (at_end, ended) = mpsc::channel();
+        thread::spawn(move || {
+            log_complaints(complaints, &heard);
+            drop(at_end);
+        });
         Ok(Link {
             to,
             from: BufReader::with_capacity(wire::MAX_DATA_LEN, Alive { from, pulse }),
             greeted: false,
-            complaints: heard,
+            complaints: Complaints { last_lines, ended },
         })
     }
 
@@ -200,13 +221,7 @@ impl Ssh {
             ));
         }
         if let Some(link) = self.link.take() {
-            // Its thread is not waited for: a child of the program's may hold
-            // the pipe.
-            let lines = link
-                .complaints
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            said.extend(lines.iter().cloned());
+            said.extend(link.complaints.last_lines());
         }
         let hint = match (error, code) {
             (wire::Error::Version(_), _) => "install the same version of fssync on both machines",
@@ -341,7 +356,7 @@ impl Drop for Ssh {
 
 /// Logs what a program says on its standard error, until it ends, and keeps the
 /// last lines. Long lines are cut.
-fn log_complaints(from: ChildStderr, last: &Complaints) {
+fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>) {
     /// How much of a line is kept, in bytes.
     const LINE_LEN: u64 = 500;
     let mut from = BufReader::new(from);

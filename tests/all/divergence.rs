@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Run, Scene, Zodb, project, replace};
+use crate::support::{Run, Scene, Transport, Zodb, project, replace};
 
 /// Where transactions of the fixtures end; see `expected.json`. `packed-gc` is
 /// `unpacked` without some of them.
@@ -63,19 +63,21 @@ enum Old {
 struct Stage {
     scene: Scene,
     zodb: Zodb,
+    transport: Transport,
 }
 
 impl Stage {
-    fn new() -> Self {
+    fn new(transport: Transport) -> Self {
         Self {
-            scene: Scene::new(),
+            scene: Scene::new().over(transport),
             zodb: Zodb::start(),
+            transport,
         }
     }
 
     /// Removes all files.
     fn clear(&mut self) {
-        self.scene = Scene::new();
+        self.scene = Scene::new().over(self.transport);
     }
 
     /// The master is this, in the same file if there is one.
@@ -730,48 +732,50 @@ fn try_case(stage: &mut Stage, case: &Case) {
     assert!(!index.exists(), "{name}: an index of the old slave's");
 }
 
-fn try_all(cases: impl IntoIterator<Item = Case>) {
-    let mut stage = Stage::new();
-    for case in cases {
-        try_case(&mut stage, &case);
+fn try_all(cases: &[Case]) {
+    for transport in Transport::BOTH {
+        let mut stage = Stage::new(transport);
+        for case in cases {
+            try_case(&mut stage, case);
+        }
     }
 }
 
 #[test]
 fn what_nobody_has_to_decide_is_mended() {
-    try_all(slave_is_a_prefix());
-    try_all(master_is_another_file());
+    try_all(&slave_is_a_prefix());
+    try_all(&master_is_another_file());
 }
 
 #[test]
 fn a_rewritten_master_is_copied_and_a_slave_that_may_have_more_is_kept() {
-    try_all(packed());
-    try_all(nothing_to_lose());
+    try_all(&packed());
+    try_all(&nothing_to_lose());
 }
 
 #[test]
 fn a_slave_that_has_gone_on_alone_is_not_touched() {
-    try_all(slave_changed());
+    try_all(&slave_changed());
 }
 
 #[test]
 fn a_slave_whose_master_lost_something_is_not_touched() {
-    try_all(master_changed());
+    try_all(&master_changed());
 }
 
 #[test]
 fn a_slave_that_zodb_does_not_open_is_not_touched() {
-    try_all(damaged_slaves());
+    try_all(&damaged_slaves());
 }
 
 #[test]
 fn a_damaged_master_replaces_no_slave() {
-    try_all(damaged_masters());
+    try_all(&damaged_masters());
 }
 
 #[test]
 fn a_refusal_names_the_transactions_that_only_the_slave_has() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::new(Transport::Path);
     stage.synced(&fixture("commits"));
     stage.grow_slave(7);
     let tids = stage.slave_tids_beyond(fixture("commits").len() as u64);
@@ -791,7 +795,7 @@ fn a_refusal_names_the_transactions_that_only_the_slave_has() {
 
 #[test]
 fn what_is_set_aside_opens_and_holds_its_transactions() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::new(Transport::Path);
     stage.synced(&fixture("commits"));
     stage.grow_slave(2);
     let tids = stage.slave_tids_beyond(fixture("commits").len() as u64);
@@ -811,7 +815,7 @@ fn what_is_set_aside_opens_and_holds_its_transactions() {
 
 #[test]
 fn a_name_that_is_taken_is_never_overwritten() {
-    let stage = Stage::new();
+    let stage = Stage::new(Transport::Path);
     stage.master(&fixture("commits"));
     for round in 0..3 {
         stage.slave(&fixture("undo"));

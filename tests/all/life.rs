@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Run, Scene, Zodb, project, python, replace};
+use crate::support::{Run, Scene, Transport, Zodb, project, python, replace};
 
 /// A master that ZODB has open, and its slave.
 struct Life {
@@ -22,10 +22,17 @@ struct Life {
 }
 
 impl Life {
-    /// A master with its first transaction, and no slave yet.
-    fn new(seed: u64, pack_gc: bool) -> Self {
+    /// A master with its first transaction, and no slave yet, over each
+    /// transport.
+    fn over_both(seed: u64, pack_gc: bool) -> impl Iterator<Item = Self> {
+        Transport::BOTH
+            .into_iter()
+            .map(move |transport| Self::new(seed, pack_gc, transport))
+    }
+
+    fn new(seed: u64, pack_gc: bool, transport: Transport) -> Self {
         let mut life = Self {
-            scene: Scene::new(),
+            scene: Scene::new().over(transport),
             zodb: Zodb::start(),
         };
         let path = life.scene.master.clone();
@@ -79,8 +86,7 @@ impl Life {
 
 #[test]
 fn each_operation_of_zodb_arrives_with_the_next_pass() {
-    for seed in 1..=3 {
-        let mut life = Life::new(seed, true);
+    for mut life in (1..=3).flat_map(|seed| Life::over_both(seed, true)) {
         life.expect("full-copy");
         life.expect("up-to-date");
         let commit = json!({"cmd": "commit", "objects": 3, "user": "editor"});
@@ -98,22 +104,22 @@ fn each_operation_of_zodb_arrives_with_the_next_pass() {
 
 #[test]
 fn an_undone_creation_is_replicated() {
-    let mut life = Life::new(1, true);
-    life.expect("full-copy");
-    let master = life.scene.master.clone();
-    let first = life.transactions(&master)[0]["tid"].clone();
-    life.then(&json!({"cmd": "undo", "tid": first}), "append");
-    let slave = life.scene.slave.clone();
-    let loaded = life
-        .zodb
-        .call(&json!({"cmd": "open_db_load_all", "path": slave}));
-    assert_eq!(loaded["undone"], 4, "no object is left: {loaded}");
+    for mut life in Life::over_both(1, true) {
+        life.expect("full-copy");
+        let master = life.scene.master.clone();
+        let first = life.transactions(&master)[0]["tid"].clone();
+        life.then(&json!({"cmd": "undo", "tid": first}), "append");
+        let slave = life.scene.slave.clone();
+        let loaded = life
+            .zodb
+            .call(&json!({"cmd": "open_db_load_all", "path": slave}));
+        assert_eq!(loaded["undone"], 4, "no object is left: {loaded}");
+    }
 }
 
 #[test]
 fn a_vote_is_copied_once_it_is_finished_and_never_if_it_is_aborted() {
-    for seed in 1..=3 {
-        let mut life = Life::new(seed, true);
+    for mut life in (1..=3).flat_map(|seed| Life::over_both(seed, true)) {
         life.expect("full-copy");
         let vote = json!({"cmd": "vote", "objects": 3, "size": 40_000});
         for _ in 0..3 {
@@ -133,8 +139,10 @@ fn a_vote_is_copied_once_it_is_finished_and_never_if_it_is_aborted() {
 
 #[test]
 fn a_pack_is_followed_by_a_full_copy_if_it_changed_the_file() {
-    for pack_gc in [true, false] {
-        let mut life = Life::new(5, pack_gc);
+    for mut life in [true, false]
+        .into_iter()
+        .flat_map(|gc| Life::over_both(5, gc))
+    {
         life.expect("full-copy");
         let mut packs = 0;
         for round in 0..6 {
@@ -168,8 +176,7 @@ fn action_after(operation: &str) -> &'static str {
 
 #[test]
 fn a_random_history_is_followed_operation_by_operation() {
-    for seed in 1..=4 {
-        let mut life = Life::new(seed, true);
+    for mut life in (1..=4).flat_map(|seed| Life::over_both(seed, true)) {
         life.expect("full-copy");
         for step in 0..80 {
             // What a pack keeps of the last transactions is not foreseen here.
@@ -319,8 +326,8 @@ fn pass_beside(writer: &Writer, scene: &Scene, zodb: &mut Zodb) -> String {
 }
 
 /// Passes while a writer is at work; returns what they did.
-fn passes_beside(seed: u64, seconds: u32, rate: Option<u32>) -> Vec<String> {
-    let life = Life::new(seed, true);
+fn passes_beside(seed: u64, seconds: u32, rate: Option<u32>, over: Transport) -> Vec<String> {
+    let life = Life::new(seed, true, over);
     let Life { scene, mut zodb } = life;
     zodb.call(&json!({"cmd": "close", "name": "m"}));
     let mut writer = Writer::start(&scene.master, seed, seconds, rate);
@@ -352,8 +359,8 @@ fn assert_many(actions: &[String], wanted: &str, at_least: usize) {
 
 #[test]
 fn passes_beside_a_hasty_writer_end_on_its_transactions() {
-    for seed in 1..=2 {
-        let actions = passes_beside(seed, 6, None);
+    for (seed, transport) in (1..).zip(Transport::BOTH) {
+        let actions = passes_beside(seed, 6, None, transport);
         assert_many(&actions, "append", 5);
         assert_many(&actions, "full-copy", 1);
     }
@@ -361,9 +368,11 @@ fn passes_beside_a_hasty_writer_end_on_its_transactions() {
 
 #[test]
 fn passes_beside_a_slow_writer_end_on_its_transactions() {
-    let actions = passes_beside(3, 6, Some(40));
-    assert_many(&actions, "append", 5);
-    assert_many(&actions, "up-to-date", 3);
+    for transport in Transport::BOTH {
+        let actions = passes_beside(3, 6, Some(40), transport);
+        assert_many(&actions, "append", 5);
+        assert_many(&actions, "up-to-date", 1);
+    }
 }
 
 /// Where the transactions of a fixture end.

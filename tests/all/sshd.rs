@@ -17,6 +17,7 @@ pub struct Sshd {
     directory: PathBuf,
     port: u16,
     keys: AtomicU32,
+    plain: OnceLock<String>,
 }
 
 impl Sshd {
@@ -67,6 +68,7 @@ impl Sshd {
             directory,
             port,
             keys: AtomicU32::new(0),
+            plain: OnceLock::new(),
         }
     }
 
@@ -88,6 +90,11 @@ impl Sshd {
              -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
             key.display()
         )
+    }
+
+    /// A `-e` argument that logs in, without more.
+    pub fn plain_rsh(&self) -> &str {
+        self.plain.get_or_init(|| self.rsh(""))
     }
 
     /// The master at `path`, as a URL.

@@ -26,6 +26,8 @@ use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::sshd::Sshd;
+
 /// A file of the project's.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -240,11 +242,26 @@ pub fn run_in_a_pass(command: &mut Command) -> Run {
     Run::of(command.stdin(Stdio::null()).output().expect("it runs"))
 }
 
+/// How a pass reads its master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// On a mounted path.
+    Path,
+    /// Through a real sshd on loopback.
+    Ssh,
+}
+
+impl Transport {
+    /// Every decision is the same over each of them.
+    pub const BOTH: [Self; 2] = [Self::Path, Self::Ssh];
+}
+
 /// A master and a slave in directories of their own.
 pub struct Scene {
     pub directory: TempDir,
     pub master: PathBuf,
     pub slave: PathBuf,
+    transport: Transport,
 }
 
 impl Scene {
@@ -258,7 +275,13 @@ impl Scene {
             master: directory.path().join("master/Data.fs"),
             slave: directory.path().join("slave/Data.fs"),
             directory,
+            transport: Transport::Path,
         }
+    }
+
+    /// Passes read the master so.
+    pub fn over(self, transport: Transport) -> Self {
+        Self { transport, ..self }
     }
 
     /// The master is a copy of a fixture.
@@ -270,10 +293,16 @@ impl Scene {
 
     /// One pass, with more options, that prints its report.
     pub fn pass(&self, options: &[&str]) -> Run {
-        run(fssync()
-            .arg("--json")
-            .args(options)
-            .args([&self.master, &self.slave]))
+        let mut command = fssync();
+        command.arg("--json").args(options);
+        match self.transport {
+            Transport::Path => command.arg(&self.master),
+            Transport::Ssh => command
+                .args(["-e", Sshd::get().plain_rsh()])
+                .args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")])
+                .arg(Sshd::get().url(&self.master)),
+        };
+        run(command.arg(&self.slave))
     }
 
     /// One pass that must succeed with this action.
