@@ -17,7 +17,7 @@ pub struct Sshd {
     directory: PathBuf,
     port: u16,
     keys: AtomicU32,
-    plain: OnceLock<String>,
+    quick: OnceLock<String>,
 }
 
 impl Sshd {
@@ -46,29 +46,16 @@ impl Sshd {
         );
         fs::write(directory.join("sshd_config"), config).expect("sshd's configuration");
         fs::create_dir_all("/run/sshd").expect("sshd's directory: the tests need root");
-        // The shell ends sshd when the tests' end of the pipe is closed.
-        let guard = "\"$0\" -D -f \"$1\" & read -r _; kill $!";
-        let process = Command::new("sh")
-            .args(["-c", guard, "/usr/sbin/sshd"])
-            .arg(directory.join("sshd_config"))
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        std::mem::forget(process);
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let patience = Duration::from_secs(10);
-            assert!(
-                started.elapsed() < patience,
-                "no sshd (openssh-server) on port {port}"
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
+        let sshd_config = directory.join("sshd_config");
+        run_beside(&format!("/usr/sbin/sshd -D -f '{}'", sshd_config.display()));
+        wait_for("sshd (openssh-server)", || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         Self {
             directory,
             port,
             keys: AtomicU32::new(0),
-            plain: OnceLock::new(),
+            quick: OnceLock::new(),
         }
     }
 
@@ -92,14 +79,41 @@ impl Sshd {
         )
     }
 
-    /// A `-e` argument that logs in, without more.
-    pub fn plain_rsh(&self) -> &str {
-        self.plain.get_or_init(|| self.rsh(""))
+    /// A `-e` argument that goes through a connection which stands already, for
+    /// tests that make many passes.
+    pub fn quick_rsh(&self) -> &str {
+        self.quick.get_or_init(|| {
+            let socket = self.directory.join("connection");
+            let rsh = format!("{} -S {}", self.rsh(""), socket.display());
+            run_beside(&format!("{rsh} -M -N -p {} root@127.0.0.1", self.port));
+            wait_for("ssh", || socket.exists());
+            rsh
+        })
     }
 
     /// The master at `path`, as a URL.
     pub fn url(&self, path: &Path) -> String {
         format!("ssh://root@127.0.0.1:{}{}", self.port, path.display())
+    }
+}
+
+/// Runs a command until the tests end: a shell ends it when their end of a pipe
+/// is closed.
+fn run_beside(command: &str) {
+    let process = Command::new("sh")
+        .args(["-c", &format!("{command} & read -r _; kill $!")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    std::mem::forget(process);
+}
+
+/// Waits until something is there.
+fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_there() {
+        assert!(started.elapsed() < Duration::from_secs(10), "no {what}");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

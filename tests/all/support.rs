@@ -298,7 +298,7 @@ impl Scene {
         match self.transport {
             Transport::Path => command.arg(&self.master),
             Transport::Ssh => command
-                .args(["-e", Sshd::get().plain_rsh()])
+                .args(["-e", Sshd::get().quick_rsh()])
                 .args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")])
                 .arg(Sshd::get().url(&self.master)),
         };
