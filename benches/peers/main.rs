@@ -1,11 +1,13 @@
 //! fssync and its peers, in turn on the same files:
 //!
 //! ```text
-//! cargo bench --bench peers [-- [MB] [rounds=N] [NAME...]]
+//! cargo bench --bench peers [-- [MB] [rounds=N] ["ssh=PROGRAM... HOST"] [NAME...]]
 //! ```
 //!
 //! `MB` is the size of the master, 1000 if not given; a `NAME` is a part of the
-//! name of the work to be done: `nothing`, `append`, `full`, `sparse`. The files
+//! name of the work to be done: `nothing`, `append`, `full`, `sparse`. With a
+//! program that connects to this machine itself, such as `ssh=ssh -p 2222
+//! root@127.0.0.1`, the full copy is made through it too. The files
 //! (some 2.5 times the master; ten times as much, of holes, for `sparse`) lie
 //! below `target/tmp`; nothing is dropped from the page cache. A ratio of
 //! two medians of one run is worth something; a time alone is not.
@@ -35,6 +37,8 @@ struct Place {
 struct Options {
     megabytes: u64,
     rounds: Option<usize>,
+    /// The program that connects, and the host.
+    ssh: Option<(String, String)>,
     names: Vec<String>,
 }
 
@@ -43,6 +47,7 @@ impl Options {
         let mut options = Self {
             megabytes: 1000,
             rounds: None,
+            ssh: None,
             names: Vec::new(),
         };
         // cargo adds --bench.
@@ -51,6 +56,10 @@ impl Options {
                 options.megabytes = megabytes;
             } else if let Some(rounds) = argument.strip_prefix("rounds=") {
                 options.rounds = rounds.parse().ok();
+            } else if let Some(words) = argument.strip_prefix("ssh=") {
+                options.ssh = words
+                    .rsplit_once(' ')
+                    .map(|(program, host)| (program.to_owned(), host.to_owned()));
             } else {
                 options.names.push(argument);
             }
@@ -120,6 +129,9 @@ fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result
         rows.push(full_copy(options, &place, "cp && sync")?);
         if has("rsync") {
             rows.push(full_copy(options, &place, "rsync && sync")?);
+        }
+        if let Some((program, host)) = &options.ssh {
+            rows.push(full_copy_through(options, &place, program, host)?);
         }
     }
     if !place.slave.exists() {
@@ -236,6 +248,42 @@ fn full_copy(options: &Options, place: &Place, peer: &'static str) -> io::Result
             "cp && sync" => Target::Times(1.1),
             _ => Target::Open,
         },
+    };
+    let row = contest.run(&place.directory)?;
+    assert_equal(place)?;
+    Ok(row)
+}
+
+fn full_copy_through(
+    options: &Options,
+    place: &Place,
+    program: &str,
+    host: &str,
+) -> io::Result<Row> {
+    let (master, slave) = (text(&place.master), text(&place.slave));
+    let cat = format!("{program} {host} cat '{master}' > '{slave}'");
+    let mut fssync: Argv = [env!("CARGO_BIN_EXE_fssync"), "-q", "--full", "-e", program]
+        .map(String::from)
+        .into();
+    fssync.extend(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")].map(String::from));
+    fssync.extend([format!("{host}:{master}"), slave]);
+    let contest = Contest {
+        work: format!("full copy of {} MB through ssh", options.megabytes),
+        peer: Some(Contender {
+            name: "ssh cat && sync",
+            prepare: without_slave(place),
+            commands: vec![
+                Argv::from(["sh".to_owned(), "-c".to_owned(), cat]),
+                argv("sync", &[&place.slave]),
+            ],
+        }),
+        fssync: Contender {
+            name: "fssync",
+            prepare: without_slave(place),
+            commands: vec![fssync],
+        },
+        rounds: options.rounds(5),
+        target: Target::Times(1.25),
     };
     let row = contest.run(&place.directory)?;
     assert_equal(place)?;
