@@ -43,7 +43,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            chunk_len: 2 * 1024 * 1024,
+            chunk_len: 1024 * 1024,
             batch_len: 128 * 1024 * 1024,
         }
     }
@@ -186,10 +186,11 @@ impl Apply<'_> {
         survey: &Survey,
         sidecar: &mut Sidecar,
     ) -> Result<(), Stop> {
-        append.settle()?;
+        append.start_to_settle();
         // The slave's first status is a mark still.
         let start = append.position() + STATUS_OFFSET + 1;
         self.confirm(append.file(), start..feed.position(), feed)?;
+        append.settle()?;
         append.finish()?;
         sidecar.batch = None;
         self.leave(
@@ -300,8 +301,9 @@ impl Apply<'_> {
             }
             None => old == Old::SetAside,
         };
-        copy.settle()?;
+        copy.start_to_settle();
         self.confirm(copy.file(), 0..feed.position(), feed)?;
+        copy.settle()?;
         let aside = keep.then_some(Aside {
             last_tid: survey.last_tid,
         });

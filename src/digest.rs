@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::read::read_fully;
+use crate::read::{Piece, read_fully};
 
 /// The BLAKE3 digest of a range of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -29,16 +29,15 @@ impl Digest {
     ) -> Result<Option<Self>, E> {
         const PIECE_LEN: u64 = 1024 * 1024;
         let mut hasher = blake3::Hasher::new();
-        let len = range.end.saturating_sub(range.start);
-        let mut buffer = vec![0; PIECE_LEN.min(len) as usize];
+        let mut piece = Piece::default();
         let mut at = range.start;
         while at < range.end {
-            let piece = (range.end - at).min(PIECE_LEN) as usize;
-            let got = read(&mut buffer[..piece], at)?;
+            let len = (range.end - at).min(PIECE_LEN) as usize;
+            let got = read(piece.room(len, at), at)?;
             if got == 0 {
                 return Ok(None);
             }
-            hasher.update(&buffer[..got]);
+            hasher.update(&piece[..got]);
             at += got as u64;
         }
         Ok(Some(Self(hasher.finalize())))

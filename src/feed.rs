@@ -4,11 +4,12 @@
 //! was seen to be committed: a transaction whose header says `c` is not begun,
 //! and its bytes are not kept to be used once it is finished.
 
-use std::thread;
 use std::time::Duration;
+use std::{mem, thread};
 
 use crate::filestorage::Tid;
 use crate::filestorage::scan::{Event, Scanner, Tail};
+use crate::read::Piece;
 use crate::source::{Answer, Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
 
@@ -27,8 +28,10 @@ pub struct Feed<'a> {
     scanner: Scanner,
     chunk_len: usize,
     /// The bytes that come next, asked for ahead.
-    under_way: Option<Answer<Vec<u8>>>,
-    piece: Vec<u8>,
+    under_way: Option<Answer<Piece>>,
+    piece: Piece,
+    /// The piece before, whose buffer serves the next read.
+    spare: Piece,
     end: Option<Tail>,
     /// Where something wrong was looked at once more.
     looked_again_at: Option<u64>,
@@ -59,7 +62,8 @@ impl<'a> Feed<'a> {
             scanner: Scanner::resume(position, last_tid, sight.size),
             chunk_len,
             under_way: None,
-            piece: Vec::new(),
+            piece: Piece::default(),
+            spare: Piece::default(),
             end: None,
             looked_again_at: None,
             handed_out: position,
@@ -187,7 +191,7 @@ impl<'a> Feed<'a> {
         let Some(answer) = self.under_way.take() else {
             return Ok(false);
         };
-        self.piece = answer.wait()?;
+        self.spare = mem::replace(&mut self.piece, answer.wait()?);
         Ok(!self.piece.is_empty())
     }
 
@@ -196,7 +200,8 @@ impl<'a> Feed<'a> {
         let left = self.size.saturating_sub(offset);
         let len = left.min(self.chunk_len as u64) as usize;
         if len > 0 {
-            self.under_way = Some(self.master.read(len, offset));
+            let spare = mem::take(&mut self.spare);
+            self.under_way = Some(self.master.read_into(spare, len, offset));
         }
     }
 

@@ -7,13 +7,21 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 
 /// How much is written before it is worth waking the disk, in bytes.
-const WORTH_LEN: u64 = 8 * 1024 * 1024;
+const WORTH_LEN: u64 = 4 * 1024 * 1024;
 
 /// Syncs a file in a thread of its own while it grows.
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
     unsynced: u64,
-    thread: Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>,
+    thread: Option<Thread>,
+}
+
+/// A thread that syncs for every message, and once more when there are to be no
+/// more.
+#[derive(Debug)]
+struct Thread {
+    sender: Option<SyncSender<()>>,
+    handle: JoinHandle<io::Result<()>>,
 }
 
 impl Flusher {
@@ -25,37 +33,49 @@ impl Flusher {
             return Ok(());
         }
         self.unsynced = 0;
-        let (sender, _) = match &self.thread {
+        let thread = match &mut self.thread {
             Some(thread) => thread,
-            None => self.thread.insert(start(file.try_clone()?)),
+            none => none.insert(Thread::start(file.try_clone()?)),
         };
-        match sender.try_send(()) {
-            Err(mpsc::TrySendError::Disconnected(())) => self.finish(file),
-            _ => Ok(()),
+        match thread.sender.as_ref().map(|sender| sender.try_send(())) {
+            None | Some(Err(mpsc::TrySendError::Disconnected(()))) => self.finish(file),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Lets the last sync start, if there was enough to be worth it;
+    /// [`finish`](Self::finish) waits for it.
+    pub(crate) fn start_to_finish(&mut self) {
+        if let Some(thread) = &mut self.thread {
+            thread.sender = None;
         }
     }
 
     /// Makes all that was written durable.
     pub(crate) fn finish(&mut self, file: &File) -> io::Result<()> {
         self.unsynced = 0;
-        let Some((sender, thread)) = self.thread.take() else {
+        let Some(Thread { sender, handle }) = self.thread.take() else {
             return file.sync_data();
         };
         drop(sender);
-        thread
+        handle
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the syncing thread died")))
     }
 }
 
-/// The thread: a sync for every message, and one when there are no more.
-fn start(file: File) -> (SyncSender<()>, JoinHandle<io::Result<()>>) {
-    let (sender, inbox) = mpsc::sync_channel(1);
-    let thread = thread::spawn(move || {
-        for () in inbox {
-            file.sync_data()?;
+impl Thread {
+    fn start(file: File) -> Self {
+        let (sender, inbox) = mpsc::sync_channel(1);
+        let handle = thread::spawn(move || {
+            for () in inbox {
+                file.sync_data()?;
+            }
+            file.sync_data()
+        });
+        Self {
+            sender: Some(sender),
+            handle,
         }
-        file.sync_data()
-    });
-    (sender, thread)
+    }
 }

@@ -66,7 +66,7 @@ pub mod monitor;
 pub mod outcome;
 pub mod plan;
 mod proof;
-mod read;
+pub mod read;
 pub mod slave;
 pub mod source;
 pub mod stop;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -41,17 +42,57 @@ pub(crate) fn scan_file(
     visit: &mut impl FnMut(Event),
 ) -> Result<(), Stop> {
     const PIECE_LEN: u64 = 1024 * 1024;
-    let mut buffer = vec![0; scanner.left().min(PIECE_LEN) as usize];
+    let mut piece = Piece::default();
     while scanner.stopped().is_none() && scanner.left() > 0 {
         may_go_on()?;
         let len = scanner.left().min(PIECE_LEN) as usize;
         let offset = scanner.offset();
-        let got = read_fully(file, &mut buffer[..len], offset)
+        let got = read_fully(file, piece.room(len, offset), offset)
             .map_err(Stop::io(format!("read at {offset} in"), path))?;
         if got == 0 {
             break;
         }
-        scanner.feed(&buffer[..got], visit);
+        scanner.feed(&piece[..got], visit);
     }
     Ok(())
+}
+
+/// The length of a page of memory, or a divisor of it, in bytes.
+const PAGE_LEN: usize = 4096;
+
+/// Bytes of a file, in a buffer that serves one read after the other.
+///
+/// They lie in a page of memory as they lie in a page of the file. Where they
+/// do not, copying them from and to the page cache can take six times as long
+/// (3 instead of 18 GB/s, seen on an AMD EPYC with Linux 6.18).
+#[derive(Debug, Default)]
+pub struct Piece {
+    buffer: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Piece {
+    /// Room for the `len` bytes from `offset` on; what is in it is left over
+    /// from an earlier read.
+    pub fn room(&mut self, len: usize, offset: u64) -> &mut [u8] {
+        if self.buffer.len() < len + PAGE_LEN {
+            self.buffer.resize(len + PAGE_LEN, 0);
+        }
+        let start = (offset as usize).wrapping_sub(self.buffer.as_ptr().addr()) % PAGE_LEN;
+        self.range = start..start + len;
+        &mut self.buffer[self.range.clone()]
+    }
+
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.range.end = self.range.end.min(self.range.start + len);
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
 }

@@ -172,6 +172,12 @@ impl<'a> Append<'a> {
         Ok(self.batch.is_some())
     }
 
+    /// Starts to make durable what was written of the unfinished batch;
+    /// [`settle`](Self::settle) waits for it.
+    pub fn start_to_settle(&mut self) {
+        self.flusher.start_to_finish();
+    }
+
     /// Makes durable what was written of the unfinished batch (the end of 2).
     pub fn settle(&mut self) -> Result<(), Stop> {
         self.flusher

@@ -119,6 +119,11 @@ impl<'a> Replacement<'a> {
             .map_err(Stop::io("sync", &self.path))
     }
 
+    /// Starts to make the copy durable; [`settle`](Self::settle) waits for it.
+    pub fn start_to_settle(&mut self) {
+        self.flusher.start_to_finish();
+    }
+
     /// Makes the copy durable.
     pub fn settle(&mut self) -> Result<(), Stop> {
         self.flusher

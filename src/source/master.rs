@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::{Error, Sight, Source};
 use crate::digest::Digest;
 use crate::filestorage::backward::ReadAt;
+use crate::read::Piece;
 
 type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
 
@@ -129,12 +130,17 @@ impl Master {
     /// Asks for `len` bytes from `offset` on; the answer has fewer at the end
     /// of the file.
     #[must_use]
-    pub fn read(&self, len: usize, offset: u64) -> Answer<Vec<u8>> {
+    pub fn read(&self, len: usize, offset: u64) -> Answer<Piece> {
+        self.read_into(Piece::default(), len, offset)
+    }
+
+    /// The same, into a piece that is no longer needed.
+    #[must_use]
+    pub fn read_into(&self, mut piece: Piece, len: usize, offset: u64) -> Answer<Piece> {
         self.ask(move |source| {
-            let mut buffer = vec![0; len];
-            let got = source.read(&mut buffer, offset)?;
-            buffer.truncate(got);
-            Ok(buffer)
+            let got = source.read(piece.room(len, offset), offset)?;
+            piece.truncate(got);
+            Ok(piece)
         })
     }
 
