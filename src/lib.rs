@@ -64,6 +64,7 @@ pub mod filestorage;
 mod flush;
 pub mod monitor;
 pub mod outcome;
+pub mod pipe;
 pub mod plan;
 mod proof;
 pub mod read;

@@ -5,6 +5,7 @@ use std::path::{self, PathBuf};
 
 use fssync::agent;
 use fssync::outcome::Exit;
+use fssync::pipe;
 
 pub(crate) fn run(paths: &[PathBuf]) -> Exit {
     let served = match paths
@@ -18,7 +19,8 @@ pub(crate) fn run(paths: &[PathBuf]) -> Exit {
             return Exit::Usage;
         }
     };
-    let output = BufWriter::with_capacity(fssync::wire::MAX_DATA_LEN, io::stdout().lock());
+    pipe::widen(io::stdout());
+    let output = BufWriter::new(io::stdout().lock());
     match agent::serve(&served, io::stdin().lock(), output) {
         Ok(()) => Exit::Success,
         Err(error) => {

@@ -5,25 +5,19 @@
 //! goes to the log. It is started when the master is first looked at, and ended
 //! through a [`Process`], also while an answer is waited for.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::ops::Range;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+mod link;
 
-use super::master::Pulse;
-use super::{Error, Sight, Source};
+use std::ops::Range;
+
+pub use self::link::Process;
+
+use self::link::{Failure, Link};
+use super::{Error, Pulse, Sight, Source};
 use crate::digest::Digest;
 use crate::wire::{self, Reply, Request};
 
-/// How many of its last lines a program that fails is quoted with.
-const QUOTED_LINES: usize = 3;
-
-/// How long a program that has closed its output may take to end.
-const END_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a read is, in bytes, that is probably one of many.
+const WORTH_AHEAD_LEN: u64 = 256 * 1024;
 
 /// How to reach a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,38 +30,6 @@ pub struct Target {
     pub path: String,
 }
 
-/// The program that connects, to be ended from outside.
-#[derive(Clone, Debug, Default)]
-pub struct Process(Arc<Mutex<Option<Child>>>);
-
-impl Process {
-    /// Ends it, if it runs, and waits for it.
-    pub fn end(&self) {
-        if let Some(mut child) = self.lock().take() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// Its exit code, if it has ended or does so in a moment.
-    fn exit_code(&self) -> Option<i32> {
-        let started = Instant::now();
-        while started.elapsed() < END_PATIENCE {
-            let status = self.lock().as_mut()?.try_wait().ok()?;
-            if let Some(status) = status {
-                return status.code();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        None
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A master on another machine.
 #[derive(Debug)]
 pub struct Ssh {
@@ -76,50 +38,9 @@ pub struct Ssh {
     pulse: Pulse,
     process: Process,
     link: Option<Link>,
+    /// The master's size, as last seen.
+    size: u64,
     round_trips: u64,
-}
-
-/// A connection.
-#[derive(Debug)]
-struct Link {
-    to: ChildStdin,
-    from: BufReader<Alive<ChildStdout>>,
-    greeted: bool,
-    complaints: Complaints,
-}
-
-/// What the program says on its standard error.
-#[derive(Debug)]
-struct Complaints {
-    last_lines: Arc<Mutex<VecDeque<String>>>,
-    /// Disconnected once it has said all.
-    ended: mpsc::Receiver<()>,
-}
-
-impl Complaints {
-    /// The last lines. The end of them is waited for, but not for long: a child
-    /// of the program's may hold the pipe.
-    fn last_lines(&self) -> Vec<String> {
-        // Disconnected or not: what there is by then is taken.
-        let _ = self.ended.recv_timeout(END_PATIENCE);
-        let lines = self.last_lines.lock();
-        Vec::from_iter(lines.unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
-
-/// Tells that something came.
-#[derive(Debug)]
-struct Alive<R> {
-    from: R,
-    pulse: Pulse,
-}
-
-impl<R: Read> Read for Alive<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let len = self.from.read(buffer)?;
-        self.pulse.beat();
-        Ok(len)
-    }
 }
 
 impl Ssh {
@@ -134,79 +55,44 @@ impl Ssh {
             pulse,
             process,
             link: None,
+            size: 0,
             round_trips: 0,
         }
     }
 
-    /// Asks, and waits for the reply.
-    fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
+    /// Has something done over the connection, which is made if there is none.
+    fn over_link<T>(
+        &mut self,
+        request: &Request,
+        work: impl FnOnce(&mut Link) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
         self.round_trips += 1;
         tracing::debug!("round trip {}: {request:?}", self.round_trips);
-        if self.link.is_none() {
-            self.link = Some(self.connect()?);
-        }
-        let Some(link) = &mut self.link else {
-            return Err(self.broken(&wire::Error::Ended));
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => self.connect()?,
         };
-        let mut bytes = Vec::new();
-        if !link.greeted {
-            bytes.extend(wire::hello());
-        }
-        let sent =
-            wire::write_message(&mut bytes, request).and_then(|()| link.to.write_all(&bytes));
-        let reply = match sent {
-            // Why nobody listens is better told by what was received.
-            Ok(()) => link.reply(),
-            Err(error) => link.reply().and(Err(wire::Error::Io(error))),
-        };
-        match reply {
-            Ok(Reply::Refused { why, passing }) => Err(Error::Remote {
+        let result = work(&mut link);
+        self.link = Some(link);
+        result.map_err(|failure| match failure {
+            Failure::Broken(error) => self.broken(&error),
+            Failure::Refused { why, passing } => Error::Remote {
                 name: self.name.clone(),
                 why,
                 passing,
-            }),
-            Ok(reply) => Ok(reply),
-            Err(error) => Err(self.broken(&error)),
-        }
+            },
+        })
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
+        self.over_link(request, |link| link.ask(request))
     }
 
     fn connect(&self) -> Result<Link, Error> {
-        let link = |what: String| Error::Link {
+        Link::start(&self.target, self.pulse.clone(), &self.process).map_err(|what| Error::Link {
             name: self.name.clone(),
             what,
             hint: "name a program that connects with --rsh",
-        };
-        let (program, arguments) = self
-            .target
-            .program
-            .split_first()
-            .ok_or_else(|| link("no program is named".to_owned()))?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .arg(&self.target.command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| link(format!("{program} cannot be started: {error}")))?;
-        let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        *self.process.lock() = Some(child);
-        let (Some(to), Some(from), Some(complaints)) = ends else {
-            return Err(link(format!("{program} has no input or output")));
-        };
-        let pulse = self.pulse.clone();
-        let last_lines = Arc::default();
-        let heard = Arc::clone(&last_lines);
-        let (at_end, ended) = mpsc::channel();
-        thread::spawn(move || {
-            log_complaints(complaints, &heard);
-            drop(at_end);
-        });
-        Ok(Link {
-            to,
-            from: BufReader::with_capacity(wire::MAX_DATA_LEN, Alive { from, pulse }),
-            greeted: false,
-            complaints: Complaints { last_lines, ended },
         })
     }
 
@@ -221,7 +107,7 @@ impl Ssh {
             ));
         }
         if let Some(link) = self.link.take() {
-            said.extend(link.complaints.last_lines());
+            said.extend(link.complaints());
         }
         let hint = match (error, code) {
             (wire::Error::Version(_), _) => "install the same version of fssync on both machines",
@@ -255,32 +141,6 @@ impl Ssh {
     }
 }
 
-impl Link {
-    /// The next reply that is more than a sign of life.
-    fn reply(&mut self) -> Result<Reply, wire::Error> {
-        if !self.greeted {
-            wire::read_hello(&mut self.from)?;
-            self.greeted = true;
-        }
-        loop {
-            match wire::read_message(&mut self.from)? {
-                None => return Err(wire::Error::Ended),
-                Some(Reply::Alive) => {}
-                Some(reply) => return Ok(reply),
-            }
-        }
-    }
-
-    /// The bytes that follow a reply of data, to the start of `buffer`.
-    fn data(&mut self, announced: u64, buffer: &mut [u8]) -> Result<usize, wire::Error> {
-        let len = wire::read_data(&mut self.from, buffer)?;
-        if len as u64 != announced {
-            return Err(wire::Error::Frame("not as long as announced"));
-        }
-        Ok(len)
-    }
-}
-
 impl Source for Ssh {
     fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
         let request = Request::Look {
@@ -293,50 +153,27 @@ impl Source for Ssh {
                 size,
                 mode,
                 digests,
-            } if digests.len() == ranges.len() => Ok(Sight {
-                identity,
-                local: None,
-                size,
-                mode: mode & 0o777,
-                digests,
-            }),
+            } if digests.len() == ranges.len() => {
+                self.size = size;
+                Ok(Sight {
+                    identity,
+                    local: None,
+                    size,
+                    mode: mode & 0o777,
+                    digests,
+                })
+            }
             _ => Err(self.unexpected()),
         }
     }
 
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
         let len = buffer.len() as u64;
-        let mut reply = self.ask(&Request::Read { offset, len })?;
-        let mut filled = 0;
-        loop {
-            let announced = match reply {
-                Reply::Data(0) => return Ok(filled),
-                Reply::Data(announced) => announced,
-                _ => return Err(self.unexpected()),
-            };
-            let Some(link) = &mut self.link else {
-                return Err(self.unexpected());
-            };
-            let next = link.data(announced, &mut buffer[filled..]).and_then(|got| {
-                filled += got;
-                if filled < buffer.len() {
-                    link.reply()
-                } else {
-                    Ok(Reply::Data(0))
-                }
-            });
-            reply = match next {
-                Ok(Reply::Refused { why, passing }) => {
-                    return Err(Error::Remote {
-                        name: self.name.clone(),
-                        why,
-                        passing,
-                    });
-                }
-                Ok(reply) => reply,
-                Err(error) => return Err(self.broken(&error)),
-            };
-        }
+        let next = offset.saturating_add(len);
+        let left = self.size.saturating_sub(next);
+        let ahead = (left > 0 && len >= WORTH_AHEAD_LEN).then_some((next, left.min(len)));
+        let request = Request::Read { offset, len };
+        self.over_link(&request, |link| link.read(buffer, offset, ahead))
     }
 
     fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
@@ -351,32 +188,5 @@ impl Source for Ssh {
 impl Drop for Ssh {
     fn drop(&mut self) {
         self.process.end();
-    }
-}
-
-/// Logs what a program says on its standard error, until it ends, and keeps the
-/// last lines. Long lines are cut.
-fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>) {
-    /// How much of a line is kept, in bytes.
-    const LINE_LEN: u64 = 500;
-    let mut from = BufReader::new(from);
-    loop {
-        let mut line = Vec::new();
-        match from.by_ref().take(LINE_LEN).read_until(b'\n', &mut line) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => return,
-        }
-        let line = String::from_utf8_lossy(line.trim_ascii()).into_owned();
-        if line.is_empty() {
-            continue;
-        }
-        tracing::warn!("from the connection: {line}");
-        let mut lines = last.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.push_back(line);
-        if lines.len() > QUOTED_LINES {
-            lines.pop_front();
-        }
     }
 }
