@@ -40,6 +40,7 @@ pub fn serve(paths: &[PathBuf], input: impl Read, output: impl Write) -> Result<
         input,
         output,
         file: None,
+        serves_beside: false,
         buffer: Vec::new(),
     };
     agent.output.write_all(&wire::hello())?;
@@ -57,6 +58,7 @@ struct Agent<'a, I, O> {
     input: I,
     output: O,
     file: Option<MountedPath>,
+    serves_beside: bool,
     buffer: Vec<u8>,
 }
 
@@ -64,6 +66,18 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
     fn answer(&mut self, request: Request) -> Result<(), Error> {
         let reply = match request {
             Request::Look { path, ranges } => self.look(&path, &ranges),
+            Request::List { below, after } => match self.beside() {
+                Ok(file) => file
+                    .list(&below, after.as_deref())
+                    .map_or_else(|error| refused(&error), Reply::Entries),
+                Err(refused) => refused,
+            },
+            Request::Open { below } => match self.beside() {
+                Ok(file) => file
+                    .open_beside(&below)
+                    .map_or_else(|error| refused(&error), Reply::Opened),
+                Err(refused) => refused,
+            },
             Request::Read { offset, len } => return self.read(offset, len),
             Request::Digest(range) => self.digest(range)?,
             Request::Confirm(range) => match self.settle() {
@@ -87,6 +101,8 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                 passing: false,
             };
         }
+        // Of a path that is a file, what lies beside it is not served.
+        self.serves_beside = name.path().is_dir() || matches!(name, Name::Beneath { .. });
         let file = self.file.insert(MountedPath::new(name));
         match file.look(ranges) {
             Err(error) => refused(&error),
@@ -96,6 +112,18 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                 mode: sight.mode,
                 digests: sight.digests,
             },
+        }
+    }
+
+    /// The file that was looked at, if what lies beside it is served too.
+    fn beside(&mut self) -> Result<&mut MountedPath, Reply> {
+        match &mut self.file {
+            None => Err(nothing_opened()),
+            Some(file) if self.serves_beside => Ok(file),
+            Some(_) => Err(Reply::Refused {
+                why: "a file is served, and not what lies beside it".to_owned(),
+                passing: false,
+            }),
         }
     }
 

@@ -32,6 +32,16 @@ pub trait Source: Send {
     /// file has no digest.
     fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error>;
 
+    /// Lists the directory that the master's `Data.fs` lies in, or one below it:
+    /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
+    /// name.
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error>;
+
+    /// Opens a regular file beside the master's `Data.fs`, or below its
+    /// directory; returns its size. Later calls read that file, until the next
+    /// look.
+    fn open_beside(&mut self, below: &str) -> Result<u64, Error>;
+
     /// Fills `buffer` from `offset` on. Returns how many bytes there were: fewer
     /// than asked for only at the end of the file.
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error>;
@@ -58,6 +68,31 @@ pub struct Sight {
     pub mode: u32,
     /// The digests of the ranges asked for.
     pub digests: Vec<Option<Digest>>,
+}
+
+/// The most entries that [`Source::list`] gives at once.
+pub const MAX_ENTRIES: usize = 150;
+
+/// What lies beside the master's `Data.fs`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Entry {
+    /// Its name in its directory; one that is not UTF-8 is not listed.
+    pub name: String,
+    /// What it is; a link is not followed.
+    pub kind: EntryKind,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// The kinds of [`Entry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// Something else.
+    Other,
 }
 
 /// A file of this machine, whatever it is called.

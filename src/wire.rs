@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::source::Identity;
+use crate::source::{Entry, Identity};
 
 /// The version of this protocol; it grows with every change.
 pub const VERSION: u16 = 1;
@@ -37,7 +37,7 @@ pub const HELLO_LEN: usize = NAME.len() + 2;
 pub const MAX_DATA_LEN: usize = 256 * 1024;
 
 /// The most bytes that a frame with a message carries.
-const MAX_MESSAGE_LEN: usize = 64 * 1024;
+const MAX_MESSAGE_LEN: usize = 256 * 1024;
 
 const HEADER_LEN: usize = 5;
 
@@ -50,6 +50,18 @@ pub enum Request {
         path: String,
         /// The ranges to digest.
         ranges: Vec<Range<u64>>,
+    },
+    /// [`Source::list`](crate::source::Source::list).
+    List {
+        /// The directory, relative to that of the master's file.
+        below: String,
+        /// The last name that is known already.
+        after: Option<String>,
+    },
+    /// [`Source::open_beside`](crate::source::Source::open_beside).
+    Open {
+        /// The file, relative to the directory of the master's.
+        below: String,
     },
     /// [`Source::read`](crate::source::Source::read).
     Read {
@@ -78,6 +90,10 @@ pub enum Reply {
         /// The digests of the ranges.
         digests: Vec<Option<Digest>>,
     },
+    /// To [`Request::List`].
+    Entries(Vec<Entry>),
+    /// To [`Request::Open`]: the file's size in bytes.
+    Opened(u64),
     /// To [`Request::Read`]: so many bytes follow, in a frame of data; 0 at the
     /// end of the file.
     Data(u64),

@@ -8,11 +8,14 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat,
+};
 use rustix::io::Errno;
 
+use super::{Entry, EntryKind, MAX_ENTRIES};
 use crate::filestorage::DATA_FS;
 
 /// Without NONBLOCK, the open of a FIFO waits for a writer.
@@ -65,6 +68,75 @@ impl Name {
         }
     }
 
+    /// The name of something in the directory that the file lies in, or below
+    /// it.
+    pub fn beside(&self, below: &Path) -> io::Result<Self> {
+        let is_plain = |part| matches!(part, Component::Normal(_));
+        if !below.components().all(is_plain) {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
+        Ok(match self {
+            Self::Trusted(path) => {
+                let path = fs::canonicalize(path)?;
+                let root = if path.is_dir() {
+                    Some(&*path)
+                } else {
+                    path.parent()
+                };
+                Self::Beneath {
+                    root: root.ok_or(ErrorKind::NotFound)?.to_owned(),
+                    below: below.to_owned(),
+                }
+            }
+            Self::Beneath { root, below: own } => {
+                let directory = if root.join(own).is_dir() {
+                    Some(&**own)
+                } else {
+                    own.parent()
+                };
+                Self::Beneath {
+                    root: root.clone(),
+                    below: directory.ok_or(ErrorKind::NotFound)?.join(below),
+                }
+            }
+        })
+    }
+
+    /// Lists the directory of this name; see
+    /// [`Source::list`](super::Source::list).
+    pub fn list(&self, after: Option<&str>) -> io::Result<Vec<Entry>> {
+        let Self::Beneath { root, below } = self else {
+            return Err(ErrorKind::PermissionDenied.into());
+        };
+        let root = openat(CWD, fs::canonicalize(root)?, DIRECTORY, Mode::empty())?;
+        let directory = open_at(&root, below, DIRECTORY)?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            if matches!(name, "." | "..") || after.is_some_and(|after| name <= after) {
+                continue;
+            }
+            // It may be gone by now.
+            if let Ok(found) = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                entries.push(Entry {
+                    name: name.to_owned(),
+                    kind: match FileType::from_raw_mode(found.st_mode) {
+                        FileType::RegularFile => EntryKind::File,
+                        FileType::Directory => EntryKind::Directory,
+                        _ => EntryKind::Other,
+                    },
+                    size: found.st_size.cast_unsigned(),
+                });
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries.truncate(MAX_ENTRIES);
+        Ok(entries)
+    }
+
     /// What messages call it.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -89,22 +161,23 @@ fn open_trusted(path: &Path) -> io::Result<File> {
 }
 
 fn open_beneath(root: &OwnedFd, below: &Path) -> Result<File, Errno> {
-    let open = |path: &Path, flags| {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        openat2(root, path, flags, Mode::empty(), resolve)
-    };
     if let Some(parent) = below.parent() {
-        open(parent, DIRECTORY)?;
+        open_at(root, parent, DIRECTORY)?;
     }
-    let found = open(below, FILE)?;
-    let is_directory = rustix::fs::FileType::from_raw_mode(fstat(&found)?.st_mode).is_dir();
-    if !is_directory {
+    let found = open_at(root, below, FILE)?;
+    if !FileType::from_raw_mode(fstat(&found)?.st_mode).is_dir() {
         return Ok(found.into());
     }
-    Ok(open(&below.join(DATA_FS), FILE)?.into())
+    Ok(open_at(root, &below.join(DATA_FS), FILE)?.into())
+}
+
+/// Opens what lies below `root`, and nothing else.
+fn open_at(root: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let path = if below.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        below
+    };
+    openat2(root, path, flags, Mode::empty(), resolve)
 }

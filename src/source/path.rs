@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxFlags};
 
 use super::open::Name;
-use super::{Error, Identity, LocalFile, Sight, Source};
+use super::{Entry, Error, Identity, LocalFile, Sight, Source};
 use crate::digest::Digest;
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::read::read_fully;
@@ -85,15 +85,23 @@ impl MountedPath {
         self.name.path().display().to_string()
     }
 
-    fn open(&self) -> Result<(File, Statx), Error> {
-        let file = self.name.open().map_err(|e| self.error("open", e))?;
+    fn open(&self, name: &Name) -> Result<(Opened, Statx), Error> {
+        let file = name.open().map_err(|e| self.error("open", e))?;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, wanted)
             .map_err(|e| self.error("stat", e))?;
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(self.no_file_storage("is not a regular file"));
         }
-        Ok((file, stat))
+        let file_system = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
+        let over_network = NETWORK_FILE_SYSTEMS.contains(&file_system.f_type.cast_unsigned());
+        Ok((Opened { file, over_network }, stat))
+    }
+
+    fn beside(&self, below: &str) -> Result<Name, Error> {
+        self.name
+            .beside(below.as_ref())
+            .map_err(|e| self.error(format!("find {below:?} beside"), e))
     }
 
     fn opened(&self) -> Result<&Opened, Error> {
@@ -102,9 +110,9 @@ impl MountedPath {
             .ok_or_else(|| self.error("read", ErrorKind::NotFound))
     }
 
-    fn check_magic(&self) -> Result<(), Error> {
+    fn check_magic(&self, file: &File) -> Result<(), Error> {
         let mut magic = [0; MAGIC_LEN as usize];
-        match read_fully(&self.opened()?.file, &mut magic, 0) {
+        match read_fully(file, &mut magic, 0) {
             Err(error) => Err(self.error("read the head of", error)),
             Ok(0) => Err(self.no_file_storage("is empty")),
             Ok(_) if Magic::decode(&magic).is_none() => {
@@ -117,12 +125,12 @@ impl MountedPath {
 
 impl Source for MountedPath {
     fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
-        let (file, stat) = self.open()?;
-        let file_system = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
-        let over_network = NETWORK_FILE_SYSTEMS.contains(&file_system.f_type.cast_unsigned());
-        let opened = self.opened.insert(Opened { file, over_network });
+        // What is no FileStorage is not kept open: nothing reads it.
+        self.opened = None;
+        let (opened, stat) = self.open(&self.name)?;
         opened.drop_cached();
-        self.check_magic()?;
+        self.check_magic(&opened.file)?;
+        self.opened = Some(opened);
         let digests = ranges
             .iter()
             .map(|range| self.digest(range.clone()))
@@ -137,6 +145,19 @@ impl Source for MountedPath {
             mode: u32::from(stat.stx_mode) & 0o7777,
             digests,
         })
+    }
+
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
+        let name = self.beside(below)?;
+        name.list(after)
+            .map_err(|e| self.error(format!("list {below:?} beside"), e))
+    }
+
+    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
+        let name = self.beside(below)?;
+        let (opened, stat) = self.open(&name)?;
+        self.opened = Some(opened);
+        Ok(stat.stx_size)
     }
 
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {

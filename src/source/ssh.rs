@@ -12,7 +12,7 @@ use std::ops::Range;
 pub use self::link::Process;
 
 use self::link::{Failure, Link};
-use super::{Error, Pulse, Sight, Source};
+use super::{Entry, Error, Pulse, Sight, Source};
 use crate::digest::Digest;
 use crate::wire::{self, Reply, Request};
 
@@ -162,6 +162,30 @@ impl Source for Ssh {
                     mode: mode & 0o777,
                     digests,
                 })
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
+        let request = Request::List {
+            below: below.to_owned(),
+            after: after.map(str::to_owned),
+        };
+        match self.ask(&request)? {
+            Reply::Entries(entries) => Ok(entries),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
+        let request = Request::Open {
+            below: below.to_owned(),
+        };
+        match self.ask(&request)? {
+            Reply::Opened(size) => {
+                self.size = size;
+                Ok(size)
             }
             _ => Err(self.unexpected()),
         }

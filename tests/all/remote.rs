@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fssync::agent;
+use fssync::source::path::MountedPath;
+use fssync::source::ssh::{Process, Ssh, Target};
+use fssync::source::{Entry, EntryKind, MAX_ENTRIES, Pulse, Source};
 use fssync::wire::{self, HELLO_LEN, Reply, Request};
 use serde_json::json;
 
@@ -362,9 +365,9 @@ fn serve_opens_nothing_but_what_it_serves() {
         let read = Request::Read { offset: 0, len: 10 };
         let replies = ask(std::slice::from_ref(&served), &[look(&path), read]);
         assert!(
-            !replies
+            replies
                 .iter()
-                .any(|reply| matches!(reply, Reply::Sight { .. })),
+                .all(|reply| matches!(reply, Reply::Refused { .. })),
             "{}: {replies:?}",
             path.display()
         );
@@ -396,5 +399,105 @@ fn serve_ends_when_its_input_ends_and_refuses_to_serve_nothing() {
         crate::support::names(served),
         before,
         "nothing is left on the master"
+    );
+}
+
+/// A source for the scene's master, over each transport.
+fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
+    let path = scene.master.display().to_string();
+    let quick = Sshd::get().quick_rsh().split(' ').map(str::to_owned);
+    let url = Sshd::get().url(&scene.master);
+    let port = url.split([':', '/']).nth(4).expect("the port").to_owned();
+    let target = Target {
+        program: quick
+            .chain(["-p".to_owned(), port, "root@127.0.0.1".to_owned()])
+            .collect(),
+        command: format!("{BINARY} serve {}", scene.directory.path().display()),
+        path,
+    };
+    let (name, pulse) = ("the master".to_owned(), Pulse::default());
+    [
+        Box::new(MountedPath::new(scene.master.clone())),
+        Box::new(Ssh::new(name, target, pulse, Process::default())),
+    ]
+}
+
+#[test]
+fn what_lies_beside_data_fs_is_listed_and_read_over_each_transport() {
+    let scene = Scene::with_master("one");
+    let beside = |name: &str| scene.master.with_file_name(name);
+    fs::create_dir_all(beside("blobstorage/0x00")).expect("a directory");
+    fs::write(beside("blobstorage/0x00/1.blob"), b"a blob").expect("a blob");
+    symlink("/etc", beside("out")).expect("a link");
+    for n in 0..2 * MAX_ENTRIES {
+        fs::write(beside(&format!("many{n:04}")), b"").expect("a file");
+    }
+    for mut source in sources(&scene) {
+        source.look(&[]).expect("a sight");
+        let mut listed = Vec::new();
+        loop {
+            let after = listed.last().map(|entry: &Entry| entry.name.clone());
+            let more = source.list("", after.as_deref()).expect("entries");
+            if more.is_empty() {
+                break;
+            }
+            listed.extend(more);
+        }
+        let names: Vec<_> = listed.iter().map(|entry| entry.name.clone()).collect();
+        assert_eq!(names, crate::support::names(scene.master.parent().unwrap()));
+        let kinds = [
+            ("Data.fs", EntryKind::File),
+            ("blobstorage", EntryKind::Directory),
+        ];
+        for (name, kind) in kinds.into_iter().chain([("out", EntryKind::Other)]) {
+            let entry = listed.iter().find(|entry| entry.name == name);
+            assert_eq!(entry.expect("an entry").kind, kind, "{name}");
+        }
+        let size = source
+            .open_beside("blobstorage/0x00/1.blob")
+            .expect("a size");
+        let mut bytes = vec![0; 10];
+        assert_eq!(
+            (size, source.read(&mut bytes, 0).expect("its bytes")),
+            (6, 6)
+        );
+        assert_eq!(&bytes[..6], b"a blob");
+        for below in ["out", "../slave", "..", "/etc", "blobstorage/../../slave"] {
+            assert!(source.list(below, None).is_err(), "{below}");
+        }
+        for below in [
+            "out/passwd",
+            "../../../../etc/passwd",
+            "/etc/passwd",
+            "gone",
+        ] {
+            assert!(source.open_beside(below).is_err(), "{below}");
+        }
+    }
+}
+
+#[test]
+fn beside_a_file_that_is_served_alone_nothing_is() {
+    let scene = Scene::with_master("one");
+    fs::write(scene.master.with_file_name("other"), b"x").expect("a file");
+    let (below, after) = (String::new(), None);
+    let requests = [
+        look(&scene.master),
+        Request::List { below, after },
+        Request::Open {
+            below: "other".to_owned(),
+        },
+    ];
+    let replies = ask(std::slice::from_ref(&scene.master), &requests);
+    assert!(
+        matches!(
+            replies[..],
+            [
+                Reply::Sight { .. },
+                Reply::Refused { .. },
+                Reply::Refused { .. }
+            ]
+        ),
+        "{replies:?}"
     );
 }

@@ -21,7 +21,7 @@ use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Error, Master, Pulse, Sight, Source};
+use fssync::source::{Entry, Error, Master, Pulse, Sight, Source};
 use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -602,6 +602,14 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
     fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
         (self.hook)(Call::Look)?;
         self.path.look(ranges)
+    }
+
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
+        self.path.list(below, after)
+    }
+
+    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
+        self.path.open_beside(below)
     }
 
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
