@@ -5,21 +5,19 @@
 //! [`slave::replace`](crate::slave::replace). Here the master's pieces are led
 //! there, and compared with the master once more before they become visible.
 
+mod append;
+mod full_copy;
+
 use std::fs::File;
 use std::ops::Range;
 
 use crate::digest::Digest;
 use crate::feed::Feed;
-use crate::filestorage::record::STATUS_OFFSET;
-use crate::filestorage::scan::{Event, Scanner};
-use crate::filestorage::{MAGIC_LEN, Magic, Tid};
+use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::monitor::Monitor;
 use crate::outcome::Copied;
-use crate::plan::{Deed, Old, Plan, Policy, Tail};
-use crate::proof::is_equal;
-use crate::read::scan_file;
-use crate::slave::append::Append;
-use crate::slave::replace::{Aside, Replacement, clean_up};
+use crate::plan::{Deed, Old, Plan, Policy};
+use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::Master;
@@ -135,182 +133,6 @@ impl Apply<'_> {
         file.sync_data()
             .map_err(Stop::io("sync", self.slave.place.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)
-    }
-
-    fn append(
-        &self,
-        survey: &Survey,
-        (from, last_tid, trim): (u64, Option<Tid>, Tail),
-        sidecar: &mut Sidecar,
-        copied: &mut Copied,
-        monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
-        let Some(seen) = survey.seen else {
-            return Ok(());
-        };
-        let mut feed = self.feed(survey, from, last_tid);
-        let mut append = Append::open(self.slave, seen, from, trim)?;
-        let mut batches = || {
-            loop {
-                let is_full = append.batch_len() >= self.tuning.batch_len;
-                let Some(piece) = feed.next(is_full)? else {
-                    break;
-                };
-                append.write(piece, sidecar)?;
-                monitor.progress("appending", feed.position() - from, feed.size() - from);
-                if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
-                    self.finish_batch(&mut append, &feed, survey, sidecar)?;
-                    note(copied, &feed, from);
-                }
-            }
-            if append.shorten(feed.position())? {
-                self.finish_batch(&mut append, &feed, survey, sidecar)?;
-                note(copied, &feed, from);
-            }
-            Ok(())
-        };
-        if let Err(stop) = batches() {
-            append.cut_back();
-            return Err(stop);
-        }
-        feed.damage()
-            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
-    }
-
-    /// Makes what was appended visible, once it is durable here and there, and
-    /// still what the master has.
-    fn finish_batch(
-        &self,
-        append: &mut Append<'_>,
-        feed: &Feed<'_>,
-        survey: &Survey,
-        sidecar: &mut Sidecar,
-    ) -> Result<(), Stop> {
-        append.start_to_settle();
-        // The slave's first status is a mark still.
-        let start = append.position() + STATUS_OFFSET + 1;
-        self.confirm(append.file(), start..feed.position(), feed)?;
-        append.settle()?;
-        append.finish()?;
-        sidecar.batch = None;
-        self.leave(
-            survey,
-            append.file(),
-            feed.position(),
-            feed.last_tid(),
-            sidecar,
-        )
-    }
-
-    fn full_copy(
-        &self,
-        survey: &Survey,
-        (old, must_hold): (Old, Option<Tid>),
-        sidecar: &mut Sidecar,
-        copied: &mut Copied,
-        monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
-        let sight = &survey.sight;
-        let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
-        let mut run = || {
-            let (mut feed, from) = self.take_up(survey, &mut copy, must_hold, monitor)?;
-            while let Some(piece) = feed.next(false)? {
-                copy.write(piece)?;
-                monitor.progress("copying", feed.position(), feed.size());
-            }
-            copy.truncate(feed.position())?;
-            self.replace(survey, (old, must_hold), &mut copy, &feed)?;
-            note(copied, &feed, from);
-            sidecar.batch = None;
-            self.leave(
-                survey,
-                copy.file(),
-                feed.position(),
-                feed.last_tid(),
-                sidecar,
-            )?;
-            feed.damage()
-                .map_or(Ok(()), |damage| Err(self.damaged(damage)))
-        };
-        let result = run();
-        if let Err(stop) = &result
-            && !stop.is_masters_absence()
-        {
-            copy.discard();
-        }
-        result
-    }
-
-    /// Where to go on in a copy, and the feed from there: behind what an earlier pass has left of it, as
-    /// far as that proves to be the master's, or at the start.
-    fn take_up(
-        &self,
-        survey: &Survey,
-        copy: &mut Replacement<'_>,
-        must_hold: Option<Tid>,
-        monitor: &dyn Monitor,
-    ) -> Result<(Feed<'_>, u64), Stop> {
-        let mut scanner = Scanner::new(copy.written());
-        let mut holds = false;
-        let go_on = || self.slave.check_may_go_on();
-        scan_file(
-            copy.file(),
-            copy.path(),
-            &mut scanner,
-            &go_on,
-            &mut |event| {
-                holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
-            },
-        )?;
-        let position = scanner.position();
-        if copy.written() >= position
-            && position > MAGIC_LEN
-            && is_equal(copy.file(), copy.path(), self.master, 0..position, monitor)?
-        {
-            tracing::info!("going on at {position} with the copy of an earlier pass");
-            copy.truncate(position)?;
-            let mut feed = self.feed(survey, position, scanner.last_tid());
-            feed.watch_for(must_hold, holds);
-            return Ok((feed, position));
-        }
-        copy.truncate(0)?;
-        let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
-        if Magic::decode(&magic).is_none() {
-            return Err(self.changed("its head is no FileStorage's any more"));
-        }
-        copy.write(&magic)?;
-        let mut feed = self.feed(survey, MAGIC_LEN, None);
-        feed.watch_for(must_hold, false);
-        Ok((feed, 0))
-    }
-
-    /// Puts a copy, which ends where the feed has ended, in the slave's place,
-    /// once it is durable here and there, and still what the master has.
-    fn replace(
-        &self,
-        survey: &Survey,
-        (old, must_hold): (Old, Option<Tid>),
-        copy: &mut Replacement<'_>,
-        feed: &Feed<'_>,
-    ) -> Result<(), Stop> {
-        let keep = match feed.damage() {
-            Some(damage) if !self.may_replace(old) => return Err(self.damaged(damage)),
-            Some(_) => old != Old::None,
-            None if must_hold.is_some() && !feed.has_seen() => {
-                return Err(self.changed("the slave's last transaction is no longer in it"));
-            }
-            None => old == Old::SetAside,
-        };
-        copy.start_to_settle();
-        self.confirm(copy.file(), 0..feed.position(), feed)?;
-        copy.settle()?;
-        let aside = keep.then_some(Aside {
-            last_tid: survey.last_tid,
-        });
-        if let Some(name) = copy.install(survey.seen, aside)? {
-            tracing::warn!("the old slave is kept as {}", name.display());
-        }
-        Ok(())
     }
 
     /// Whether the undamaged start of a damaged master may take the slave's

@@ -13,7 +13,8 @@
 //!
 //! [`sync::pass`] makes one pass: it takes the pass lock, [`survey`]s both ends,
 //! has [`plan::decide`] find the row of the decision table, and has [`apply`]
-//! carry the plan out. The [`source`] is the master, on whatever transport; the
+//! carry the plan out. The [`source`] is the master, on a mounted path or through
+//! ssh, where [`agent`] answers in the frames of [`wire`] and decides nothing; the
 //! [`slave`] is the copy, and its folder the only code that writes.
 //! [`filestorage`] knows what the bytes mean and does no I/O.
 //!
@@ -74,4 +75,5 @@ pub mod stop;
 pub mod survey;
 pub mod switch;
 pub mod sync;
+mod walk;
 pub mod wire;

@@ -6,143 +6,23 @@
 //! answers it, and the decision is asked for again. So the whole decision
 //! table stands here, and so does what each row may cost.
 
+mod facts;
+mod refusal;
+
 use std::fmt;
 
-use crate::filestorage::scan::Damage;
+pub use self::facts::{
+    Comparison, Described, Facts, Lacking, Left, Master, Next, Slave, Storage, Tail,
+};
+pub use self::refusal::Refusal;
+
 use crate::filestorage::{MAGIC_LEN, Tid};
-use crate::outcome::Exit;
 
 /// What the person who started the pass wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Copy the whole master, whatever the slave holds.
     pub full: bool,
-}
-
-/// What is seen on both ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// The slave.
-    pub slave: Slave,
-    /// The master.
-    pub master: Master,
-    /// The answer to [`Question::Prefix`].
-    pub prefix_equal: Option<bool>,
-    /// The answer to [`Question::Compare`].
-    pub comparison: Option<Comparison>,
-}
-
-/// What lies under the slave's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Slave {
-    /// Nothing, or an empty file.
-    Missing,
-    /// Fewer bytes than a file with one transaction has, magic included.
-    Short {
-        /// How many bytes.
-        size: u64,
-        /// Whether they start with a FileStorage's magic.
-        magic: bool,
-    },
-    /// No FileStorage.
-    Foreign,
-    /// A FileStorage that ZODB refuses to open.
-    Damaged(Damage),
-    /// A FileStorage that ZODB opens.
-    Storage(Storage),
-}
-
-/// A slave that ZODB opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Storage {
-    /// Just past its last committed transaction, in bytes.
-    pub position: u64,
-    /// That transaction's tid.
-    pub last_tid: Option<Tid>,
-    /// What lies beyond the position.
-    pub tail: Tail,
-    /// What the sidecar says about it.
-    pub left: Left,
-}
-
-/// What lies beyond the slave's position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
-    /// Nothing.
-    None,
-    /// A batch that a pass of ours did not finish; its length in bytes.
-    Ours(u64),
-    /// An unfinished transaction of somebody else's, or a torn end.
-    Foreign(u64),
-}
-
-/// Whether the slave is as the last pass left it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// No sidecar says.
-    Unknown,
-    /// Up to this position it is.
-    UpTo(u64),
-    /// It is not.
-    Changed,
-}
-
-/// What lies under the master's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Master {
-    /// Whether it is the file that the last pass read.
-    pub same_file: bool,
-    /// Whether its head and its tail at the slave's position are the slave's;
-    /// `None` if it is shorter than that.
-    pub matches: Option<bool>,
-    /// What lies at the slave's position.
-    pub next: Next,
-}
-
-/// What lies in the master at the slave's position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The end of the file.
-    End,
-    /// A transaction that is not finished.
-    Unfinished,
-    /// Something that is finished.
-    Finished,
-}
-
-/// How the last transactions of slave and master relate, by their tids.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Comparison {
-    /// The master's last committed transaction.
-    pub master_last: Option<Tid>,
-    /// The slave's transactions that the master lacks, above the highest one
-    /// that both have.
-    pub lacking: Lacking,
-    /// Whether the master has a packed transaction with a tid above the
-    /// slave's last.
-    pub packed_above: bool,
-}
-
-/// Transactions that the slave has and the master lacks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
-    /// How many.
-    pub count: u64,
-    /// The first one's tid.
-    pub first: Option<Tid>,
-    /// The last few, the last one first.
-    pub last: Vec<Described>,
-}
-
-/// A transaction, for a person to recognise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
-    /// Its id, which tells its time.
-    pub tid: Tid,
-    /// Who made it.
-    pub user: String,
-    /// What for.
-    pub description: String,
 }
 
 /// What [`decide`] comes to.
@@ -252,127 +132,6 @@ impl fmt::Display for Reason {
             }
             Self::Forced => "--full was given",
         })
-    }
-}
-
-/// Why nothing is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The slave is no FileStorage.
-    SlaveForeign,
-    /// ZODB would not open the slave.
-    SlaveDamaged(Damage),
-    /// The slave has transactions that the master lacks, made since the last
-    /// pass.
-    Grown(Lacking),
-    /// The slave is not what the last pass left.
-    Changed(Lacking),
-    /// The master's last transaction is older than the slave's.
-    FallenBehind {
-        /// The master's last transaction.
-        master_last: Option<Tid>,
-        /// What the slave has beyond.
-        lacking: Lacking,
-    },
-    /// The slave and the master have gone different ways.
-    Diverged(Lacking),
-}
-
-impl Refusal {
-    /// The exit code.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::SlaveForeign | Self::SlaveDamaged(_) => Exit::SlaveDamaged,
-            _ => Exit::Diverged,
-        }
-    }
-
-    /// What a person can do about it.
-    #[must_use]
-    pub fn hint(&self) -> String {
-        match self {
-            Self::SlaveForeign | Self::SlaveDamaged(_) => {
-                "look at the slave; `fssync --full` sets it aside and copies the master anew"
-            }
-            Self::Grown(_) | Self::Changed(_) => {
-                "the slave was probably served after a failover: to keep what it has, fail back \
-                 (copy it to the master) first; to give it up, run `fssync --full`, which sets \
-                 it aside and copies the master anew"
-            }
-            Self::FallenBehind { .. } => {
-                "the master was probably restored from a backup, or its file system is not \
-                 mounted: put the right file in its place, or, if the master is right as it \
-                 is, run `fssync --full`, which sets the slave aside"
-            }
-            Self::Diverged(_) => {
-                "find out which of the two is right; if it is the master, run `fssync --full`, \
-                 which sets the slave aside"
-            }
-        }
-        .to_owned()
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SlaveForeign => {
-                f.write_str("the slave is no FileStorage: it does not start with FS21 or FS30")
-            }
-            Self::SlaveDamaged(damage) => write!(f, "the slave is damaged: {damage}"),
-            Self::Grown(lacking) => {
-                write!(f, "the slave has grown since last syncing: {lacking}")
-            }
-            Self::Changed(lacking) => write!(
-                f,
-                "the slave is not what the last pass left, and not a prefix of the master: \
-                 {lacking}"
-            ),
-            Self::FallenBehind {
-                master_last,
-                lacking,
-            } => {
-                f.write_str("the master has fallen behind the slave: its last transaction is ")?;
-                match master_last {
-                    Some(tid) => f.write_str(&tid.with_time())?,
-                    None => f.write_str("none")?,
-                }
-                write!(f, "; {lacking}")
-            }
-            Self::Diverged(lacking) => {
-                write!(
-                    f,
-                    "the slave and the master have gone different ways: {lacking}"
-                )
-            }
-        }
-    }
-}
-
-impl fmt::Display for Lacking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Some(first), Some(last)) = (self.first, self.last.first()) else {
-            return f.write_str(
-                "the master has the slave's last transaction, but the bytes before it differ",
-            );
-        };
-        write!(
-            f,
-            "the slave has {} transaction{} that the master lacks, first {}, last {}",
-            self.count,
-            if self.count == 1 { "" } else { "s" },
-            first.with_time(),
-            last.tid.with_time(),
-        )?;
-        for described in &self.last {
-            write!(
-                f,
-                "; {} by {:?}: {:?}",
-                described.tid, described.user, described.description
-            )?;
-        }
-        Ok(())
     }
 }
 

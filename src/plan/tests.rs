@@ -1,7 +1,8 @@
 //! The decision table, row by row.
 
 use super::*;
-use crate::filestorage::scan::{Cause, Record};
+use crate::filestorage::scan::{Cause, Damage, Record};
+use crate::outcome::Exit;
 
 const T1: Tid = Tid(0x1000);
 const T2: Tid = Tid(0x2000);

@@ -12,11 +12,12 @@ use crate::filestorage::scan::{self, Cause, Damage, Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::plan::{Left, Slave, Storage, Tail};
-use crate::read::{read_fully, scan_file};
+use crate::read::read_fully;
 use crate::slave::place::{self, Access, Place};
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::step::Seen;
 use crate::stop::Stop;
+use crate::walk::scan_file;
 
 /// The slave, open for reading.
 #[derive(Debug)]

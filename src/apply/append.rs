@@ -1,0 +1,80 @@
+//! Appending what is new, batch by batch.
+
+use super::{Apply, note};
+use crate::feed::Feed;
+use crate::filestorage::Tid;
+use crate::filestorage::record::STATUS_OFFSET;
+use crate::monitor::Monitor;
+use crate::outcome::Copied;
+use crate::plan::Tail;
+use crate::slave::append::Append;
+use crate::slave::sidecar::Sidecar;
+use crate::stop::Stop;
+use crate::survey::Survey;
+
+impl Apply<'_> {
+    pub(super) fn append(
+        &self,
+        survey: &Survey,
+        (from, last_tid, trim): (u64, Option<Tid>, Tail),
+        sidecar: &mut Sidecar,
+        copied: &mut Copied,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let Some(seen) = survey.seen else {
+            return Ok(());
+        };
+        let mut feed = self.feed(survey, from, last_tid);
+        let mut append = Append::open(self.slave, seen, from, trim)?;
+        let mut batches = || {
+            loop {
+                let is_full = append.batch_len() >= self.tuning.batch_len;
+                let Some(piece) = feed.next(is_full)? else {
+                    break;
+                };
+                append.write(piece, sidecar)?;
+                monitor.progress("appending", feed.position() - from, feed.size() - from);
+                if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
+                    self.finish_batch(&mut append, &feed, survey, sidecar)?;
+                    note(copied, &feed, from);
+                }
+            }
+            if append.shorten(feed.position())? {
+                self.finish_batch(&mut append, &feed, survey, sidecar)?;
+                note(copied, &feed, from);
+            }
+            Ok(())
+        };
+        if let Err(stop) = batches() {
+            append.cut_back();
+            return Err(stop);
+        }
+        feed.damage()
+            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
+    }
+
+    /// Makes what was appended visible, once it is durable here and there, and
+    /// still what the master has.
+    fn finish_batch(
+        &self,
+        append: &mut Append<'_>,
+        feed: &Feed<'_>,
+        survey: &Survey,
+        sidecar: &mut Sidecar,
+    ) -> Result<(), Stop> {
+        append.start_to_settle();
+        // The slave's first status is a mark still.
+        let start = append.position() + STATUS_OFFSET + 1;
+        self.confirm(append.file(), start..feed.position(), feed)?;
+        append.settle()?;
+        append.finish()?;
+        sidecar.batch = None;
+        self.leave(
+            survey,
+            append.file(),
+            feed.position(),
+            feed.last_tid(),
+            sidecar,
+        )
+    }
+}

@@ -1,0 +1,33 @@
+//! Walking through a file of this machine with a scanner.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::filestorage::scan::{Event, Scanner};
+use crate::read::{Piece, read_fully};
+use crate::stop::Stop;
+
+/// Feeds a file, which lies at `path`, to a scanner from where it stands, until
+/// the scanner stops or comes to its limit, as long as `may_go_on` says so.
+pub(crate) fn scan_file(
+    file: &File,
+    path: &Path,
+    scanner: &mut Scanner,
+    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    visit: &mut impl FnMut(Event),
+) -> Result<(), Stop> {
+    const PIECE_LEN: u64 = 1024 * 1024;
+    let mut piece = Piece::default();
+    while scanner.stopped().is_none() && scanner.left() > 0 {
+        may_go_on()?;
+        let len = scanner.left().min(PIECE_LEN) as usize;
+        let offset = scanner.offset();
+        let got = read_fully(file, piece.room(len, offset), offset)
+            .map_err(Stop::io(format!("read at {offset} in"), path))?;
+        if got == 0 {
+            break;
+        }
+        scanner.feed(&piece[..got], visit);
+    }
+    Ok(())
+}
