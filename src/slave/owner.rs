@@ -3,6 +3,10 @@
 //! A cron job of root's must not leave files that ZEO's user cannot open: what
 //! is made here gets the owner, group and mode of the slave, or, where there is
 //! none yet, the owner of its directory and the mode of the master.
+//!
+//! Who is not root can give files to the groups only that they are in. Another
+//! group than the slave's is an error where the slave's mode gives its group more
+//! than everybody has; elsewhere it makes no difference.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -18,6 +22,8 @@ pub struct Owner {
     uid: u32,
     gid: u32,
     mode: u32,
+    /// Whether the group must be this one.
+    needs_group: bool,
 }
 
 /// The permission bits of a slave while neither it nor its master was seen.
@@ -29,11 +35,16 @@ impl Owner {
     pub fn of(place: &Place) -> Result<Self, Stop> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
         match fs::symlink_metadata(place.data()) {
-            Ok(found) => Ok(Self {
-                uid: found.uid(),
-                gid: found.gid(),
-                mode: bits(&found),
-            }),
+            Ok(found) => {
+                let mode = bits(&found);
+                let (group, others) = (mode >> 3 & 0o7, mode & 0o7);
+                Ok(Self {
+                    uid: found.uid(),
+                    gid: found.gid(),
+                    mode,
+                    needs_group: group & !others != 0,
+                })
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let found = fs::metadata(place.directory())
                     .map_err(Stop::io("look at", place.directory()))?;
@@ -41,6 +52,7 @@ impl Owner {
                     uid: found.uid(),
                     gid: found.gid(),
                     mode: DEFAULT_MODE,
+                    needs_group: false,
                 })
             }
             Err(error) => Err(Stop::io("look at", place.data())(error)),
@@ -97,8 +109,13 @@ impl Owner {
 
     fn give(&self, file: &File) -> io::Result<()> {
         let found = file.metadata()?;
-        if (found.uid(), found.gid()) != (self.uid, self.gid) {
+        if found.uid() != self.uid {
             fchown(file, Some(self.uid), Some(self.gid))?;
+        } else if found.gid() != self.gid {
+            match fchown(file, None, Some(self.gid)) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && !self.needs_group => {}
+                result => result?,
+            }
         }
         file.set_permissions(fs::Permissions::from_mode(self.mode))
     }

@@ -446,6 +446,23 @@ fn who_cannot_give_files_to_the_slaves_owner_writes_nothing() {
     assert_eq!(scene.beside_slave(), ["Data.fs"]);
 }
 
+#[test]
+fn a_group_that_cannot_be_given_matters_where_it_may_do_more_than_everybody() {
+    for (mode, code) in [(0o644, 0), (0o600, 0), (0o664, 1), (0o660, 1), (0o640, 1)] {
+        let scene = Scene::with_master("commits");
+        let mut command = as_nobody(&scene);
+        command.args([&scene.master, &scene.slave]);
+        chown(scene.slave.parent().unwrap(), None, Some(GID)).unwrap();
+        run(&mut command).expect(0);
+        chown(&scene.slave, None, Some(GID)).unwrap();
+        fs::set_permissions(&scene.slave, Permissions::from_mode(mode)).unwrap();
+        fs::remove_file(scene.beside(".fssync")).unwrap();
+        let ended = run(&mut command);
+        assert_eq!(ended.code, code, "{mode:o}: {ended:?}");
+        assert_eq!(scene.beside(".fssync").exists(), code == 0, "{mode:o}");
+    }
+}
+
 const GIB: u64 = 1 << 30;
 
 /// Passes; returns the most memory that it ever had, in bytes.
