@@ -13,6 +13,7 @@ mod divergence;
 mod faults;
 mod fixtures;
 mod life;
+mod regressions;
 mod remote;
 mod steps;
 mod switch;
