@@ -16,7 +16,7 @@ use fssync::wire::{self, HELLO_LEN, Reply, Request};
 use serde_json::json;
 
 use crate::sshd::Sshd;
-use crate::support::{Run, Scene, Zodb, fssync, must, project, run};
+use crate::support::{Run, Scene, Zodb, fssync, must, project, run, sparse_master};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
 
@@ -292,6 +292,51 @@ fn a_slow_link_that_lives_is_waited_for() {
         started.elapsed() > Duration::from_secs(1),
         "it took longer than the timeout"
     );
+}
+
+#[test]
+fn an_answer_that_takes_its_time_comes_with_signs_of_life() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 3 << 30);
+    let size = fs::metadata(&scene.master).expect("the master").len();
+    let served = scene.master.parent().expect("a directory").to_owned();
+    let digests = [Request::Digest(0..size), Request::Confirm(0..size)];
+    let replies = ask(
+        &[served],
+        &[&[look(&scene.master)][..], &digests[..]].concat(),
+    );
+    let alive = replies
+        .iter()
+        .filter(|reply| **reply == Reply::Alive)
+        .count();
+    assert!(alive > 0, "{replies:?}");
+    assert!(
+        matches!(replies.last(), Some(Reply::Digest(Some(_)))),
+        "{replies:?}"
+    );
+}
+
+#[test]
+fn signs_of_life_are_waited_with() {
+    let scene = Scene::new();
+    let mut alive = Vec::new();
+    wire::write_message(&mut alive, &Reply::Alive).expect("a sign of life");
+    let mut refused = Vec::new();
+    let (why, passing) = ("as was said".to_owned(), false);
+    wire::write_message(&mut refused, &Reply::Refused { why, passing }).expect("a reply");
+    for (name, bytes) in [
+        ("hello", &wire::hello()[..]),
+        ("alive", &alive),
+        ("refused", &refused),
+    ] {
+        fs::write(scene.directory.path().join(name), bytes).expect("a file");
+    }
+    let text = format!(
+        "cd {}; cat hello; for n in 1 2 3 4 5; do cat alive; sleep 0.3; done; cat refused",
+        scene.directory.path().display()
+    );
+    let run = pass_through(&scene, &text, &["--timeout", "0.8"]).expect(12);
+    assert!(run.stderr.contains("as was said"), "{run:?}");
 }
 
 /// What the agent answers to requests, in order.
