@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     History, Holder, Run, Scene, Zodb, fssync, must, names, project, python, replace, rewrite_end,
-    run, sparse_master, spawn,
+    run, sparse_master, spawn, tool,
 };
 
 /// A pass with a master and a slave that are typed as they are.
@@ -847,7 +847,7 @@ fn the_man_page_names_every_exit_code_and_no_other() {
 #[test]
 fn the_man_page_is_formatted_without_a_warning() {
     let page = project("man/fssync.1");
-    let run = run(Command::new("man")
+    let run = run(tool("man", "man-db")
         .args(["--warnings=all", "-E", "UTF-8", "-l", "-Tutf8", "-Z"])
         .arg(page));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::must;
+use crate::support::{must, tool};
 
 /// A running sshd.
 pub struct Sshd {
@@ -31,6 +31,8 @@ impl Sshd {
         let directory =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sshd-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory for sshd");
+        tool("sshd", "openssh-server");
+        tool("ssh", "openssh-client");
         let host_key = directory.join("host_key");
         make_key(&host_key);
         let port = TcpListener::bind("127.0.0.1:0")

@@ -98,6 +98,32 @@ fn output(command: &mut Command) -> Output {
     child.wait_with_output().expect("its output")
 }
 
+/// A command for a program that the tests drive. Where it is missing, and this is
+/// root on a Debian, its package is installed; elsewhere the test fails and says
+/// what to install.
+pub fn tool(program: &str, package: &str) -> Command {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let is_there = || {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&paths)
+            .chain([PathBuf::from("/usr/sbin")])
+            .any(|path| path.join(program).exists())
+    };
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_there() {
+        let script = format!(
+            "apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+             apt-get install -y -qq --no-install-recommends {package}"
+        );
+        let installed = Command::new("sh").args(["-c", &script]).output();
+        assert!(
+            installed.is_ok_and(|output| output.status.success()) && is_there(),
+            "{program} is missing and could not be installed: install {package}"
+        );
+    }
+    Command::new(program)
+}
+
 /// Runs a command that must succeed.
 pub fn must(command: &mut Command) -> Output {
     let output = output(command);
@@ -465,7 +491,7 @@ pub fn as_nobody(scene: &Scene) -> Command {
             .args(nobody)
             .arg(scene.directory.path()),
     );
-    let mut command = Command::new("setpriv");
+    let mut command = tool("setpriv", "util-linux");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command.arg(program);
     command
@@ -474,8 +500,7 @@ pub fn as_nobody(scene: &Scene) -> Command {
 /// A command to be run under `strace`, which does as its options say to all
 /// calls of the program's and its threads' that concern the files.
 pub fn strace(options: &[&str], files: &[PathBuf]) -> Command {
-    let mut command = Command::new("strace");
-    must(Command::new("strace").arg("--version"));
+    let mut command = tool("strace", "strace");
     command.args(["-f", "-qq", "-o", "/dev/null"]).args(options);
     for file in files {
         command.arg("-P").arg(file);
@@ -530,7 +555,7 @@ pub struct Holder(Child);
 impl Holder {
     /// The lock is taken when this returns.
     pub fn of(path: &Path) -> Self {
-        let mut command = Command::new("flock");
+        let mut command = tool("flock", "util-linux");
         command.arg("--no-fork").arg(path);
         command.args(["sh", "-c", "echo held; exec sleep 600"]);
         let mut process = spawn(command.stdout(Stdio::piped()));

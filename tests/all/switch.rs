@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Zodb, append_killed_at_sync, as_nobody, fssync,
-    must, require_root, rewrite_end, run, without_forks,
+    must, require_root, rewrite_end, run, tool, without_forks,
 };
 
 const ON: &str = "SYNCING=1\n";
@@ -149,7 +149,7 @@ fn with_var_run(files: &[(&str, &str)], command: &Command) -> Run {
         script += "\n";
     }
     script += "exec \"$@\"";
-    run(Command::new("unshare")
+    run(tool("unshare", "util-linux")
         .args(["-m", "--propagation", "private", "sh", "-c", &script, "sh"])
         .arg(command.get_program())
         .args(command.get_args()))
