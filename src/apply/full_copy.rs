@@ -54,8 +54,9 @@ impl Apply<'_> {
         result
     }
 
-    /// Where to go on in a copy, and the feed from there: behind what an earlier pass has left of it, as
-    /// far as that proves to be the master's, or at the start.
+    /// Where to go on in a copy, and the feed from there: behind what an earlier
+    /// pass has left of it, as far as that proves to be the master's, or at the
+    /// start.
     fn take_up(
         &self,
         survey: &Survey,

@@ -153,8 +153,11 @@ impl<'a> Replacement<'a> {
             .and_then(|()| place.sync_directory())
             .and_then(|()| self.rename(old));
         if let Err(stop) = renamed {
-            // The slave keeps its place, and needs no second name.
-            if let Some(name) = &kept {
+            // Where the slave keeps its place, it needs no second name; where
+            // somebody put another file there, this name is all that holds it.
+            if let (Some(name), Some(old)) = (&kept, old)
+                && is_same(place.data(), old).unwrap_or(false)
+            {
                 remove(name)?;
             }
             return Err(stop);
@@ -196,6 +199,7 @@ fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Stop> {
         match fs::hard_link(slave.place.data(), &name) {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                // A pass that was killed had linked it.
                 if is_same(&name, old).map_err(Stop::io("look at", &name))? {
                     return Ok(name);
                 }
@@ -206,8 +210,7 @@ fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Stop> {
     }
 }
 
-/// Whether a name leads to the file that was seen: a pass that was killed had
-/// linked it.
+/// Whether a name leads to the file that was seen.
 fn is_same(name: &Path, seen: Seen) -> io::Result<bool> {
     let found = fs::symlink_metadata(name)?;
     Ok((found.dev(), found.ino()) == (seen.file.device, seen.file.inode))
