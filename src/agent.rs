@@ -84,6 +84,7 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                 Ok(()) => self.digest(range)?,
                 Err(refused) => refused,
             },
+            Request::Wait { patience_ms } => self.wait(Duration::from_millis(patience_ms)),
         };
         Ok(wire::write_message(&mut self.output, &reply)?)
     }
@@ -110,6 +111,7 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                 identity: sight.identity,
                 size: sight.size,
                 mode: sight.mode,
+                file_system: sight.file_system,
                 digests: sight.digests,
             },
         }
@@ -155,6 +157,15 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
         match &self.file {
             None => Err(nothing_opened()),
             Some(file) => file.settle().map_err(|error| refused(&error)),
+        }
+    }
+
+    fn wait(&mut self, patience: Duration) -> Reply {
+        match &mut self.file {
+            None => nothing_opened(),
+            Some(file) => file
+                .wait(patience)
+                .map_or_else(|error| refused(&error), Reply::Changed),
         }
     }
 

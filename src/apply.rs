@@ -132,7 +132,8 @@ impl Apply<'_> {
         // sync failed.
         file.sync_data()
             .map_err(Stop::io("sync", self.slave.place.data()))?;
-        self.leave(survey, file, position, survey.last_tid, sidecar)
+        self.leave(survey, file, position, survey.last_tid, sidecar)?;
+        sidecar.store(&self.slave.place)
     }
 
     /// Whether the undamaged start of a damaged master may take the slave's
@@ -169,7 +170,7 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// Notes in the sidecar what the slave is now.
+    /// Notes in the sidecar, which is to be stored, what the slave is now.
     fn leave(
         &self,
         survey: &Survey,
@@ -185,7 +186,7 @@ impl Apply<'_> {
             master: survey.sight.identity.clone(),
             slave,
         });
-        sidecar.store(&self.slave.place)
+        Ok(())
     }
 
     fn damaged(&self, damage: MasterDamage) -> Stop {

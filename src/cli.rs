@@ -1,12 +1,16 @@
 //! The command line: one file a verb, and what they share.
 
 pub(crate) mod args;
+mod job;
 mod location;
 mod log;
 mod pass;
 mod progress;
+mod report;
 mod serve;
 mod switch;
+mod systemd;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use fssync::outcome::Exit;
-use fssync::slave::owner::Owner;
 use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
@@ -26,10 +29,13 @@ use self::args::{Args, Verb};
 pub(crate) fn run(args: &Args) -> ExitCode {
     log::set_up(&args.common);
     let exit = match &args.verb {
-        None => pass::run(args).unwrap_or_else(|error| {
-            tracing::error!("{error:#}");
-            Exit::Failure
-        }),
+        None => {
+            let run = if args.watch { watch::run } else { pass::run };
+            run(args).unwrap_or_else(|error| {
+                tracing::error!("{error:#}");
+                Exit::Failure
+            })
+        }
         Some(Verb::Off(target)) => switch::off(target, &args.common),
         Some(Verb::On(target)) => switch::on(target, &args.common),
         Some(Verb::Serve { paths }) => serve::run(paths),
@@ -45,7 +51,6 @@ fn slave(
 ) -> Result<Slave, Stop> {
     let place = Place::new(path)?;
     Ok(Slave {
-        owner: Owner::of(&place)?,
         switches: Switches::new(&place, status_file.cloned()),
         place,
         interrupted,

@@ -18,6 +18,8 @@
 //! [`slave`] is the copy, and its folder the only code that writes.
 //! [`filestorage`] knows what the bytes mean and does no I/O.
 //!
+//! [`watch::watch`] stays, and makes a pass whenever there is cause.
+//!
 //! # Words
 //!
 //! The *master* is the file that is read, the *slave* the one that is written.
@@ -59,6 +61,7 @@
 
 pub mod agent;
 pub mod apply;
+mod changes;
 pub mod digest;
 pub mod feed;
 pub mod filestorage;
@@ -76,4 +79,5 @@ pub mod survey;
 pub mod switch;
 pub mod sync;
 mod walk;
+pub mod watch;
 pub mod wire;

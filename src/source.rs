@@ -7,6 +7,8 @@
 //! A pass does not call a source itself but through a [`Master`], which bounds
 //! the time that it waits for an answer.
 
+mod answer;
+mod file_system;
 mod master;
 pub mod open;
 pub mod path;
@@ -19,7 +21,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use master::{Answer, Master, Pulse};
+pub use answer::{Answer, Patience, Pulse};
+pub use file_system::FileSystem;
+pub use master::Master;
 
 use crate::digest::Digest;
 
@@ -53,7 +57,16 @@ pub trait Source: Send {
     /// was cached on the way counts, and, as far as this can be had, what is
     /// digested is durable over there.
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error>;
+
+    /// Waits until the file may have changed since it was last looked at; says
+    /// whether, or that `patience` was over first. A hint: on a network file
+    /// system no change is ever seen so.
+    fn wait(&mut self, patience: Duration) -> Result<bool, Error>;
 }
+
+/// The longest that [`Source::wait`] waits, whatever it is told: so the master
+/// is free for other questions before long, and a connection is heard of.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What [`Source::look`] sees.
 #[derive(Clone, Debug)]
@@ -66,6 +79,8 @@ pub struct Sight {
     pub size: u64,
     /// Its permission bits.
     pub mode: u32,
+    /// What it lies on, at its end.
+    pub file_system: FileSystem,
     /// The digests of the ranges asked for.
     pub digests: Vec<Option<Digest>>,
 }
@@ -171,8 +186,8 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// A signal came while an answer was waited for.
-    #[error("interrupted by a signal")]
+    /// The answer was no longer wanted while it was waited for.
+    #[error("interrupted")]
     Interrupted,
 }
 

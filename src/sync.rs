@@ -41,50 +41,76 @@ pub struct Job {
     pub tuning: Tuning,
     /// Say what would be done, and touch nothing.
     pub dry_run: bool,
+    /// For how long an outcome need not be noted again if it is the same, and
+    /// nothing was copied.
+    pub note_every: Duration,
 }
 
 /// Makes one pass.
 #[must_use]
 pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
-    let (lock, sidecar) = match enter(job) {
+    let (lock, loaded) = match enter(job) {
         Ok(entered) => entered,
         Err(stop) => return stopped(&stop, None, Copied::default()),
     };
     let mut attempt = Attempt {
         job,
         monitor,
-        sidecar,
+        sidecar: loaded.clone(),
         copied: Copied::default(),
         plan: None,
         missing_since: None,
     };
     let result = attempt.until_it_lasts();
     let Attempt {
-        mut sidecar,
+        sidecar,
         copied,
         plan,
         ..
     } = attempt;
     let outcome = match result {
         Ok(plan) => done(&plan, copied),
+        Err(Stop::Interrupted) => {
+            // It may have been a switch that ended the waiting.
+            let stop = job.slave.check_may_go_on().err();
+            stopped(&stop.unwrap_or(Stop::Interrupted), plan, copied)
+        }
         Err(stop) => stopped(&stop, plan, copied),
     };
     if lock.is_some() && outcome.exit != Exit::Off {
-        sidecar.pass = Some(record(&outcome));
-        if let Err(stop) = sidecar.store(&job.slave.place) {
-            tracing::warn!(
-                "the outcome of this pass is not kept: {}",
-                stop.in_one_line()
-            );
-        }
+        note(job, &loaded, sidecar, &outcome);
     }
     outcome
+}
+
+/// Notes in the sidecar what the pass left, and how it ended.
+fn note(job: &Job, loaded: &Sidecar, mut sidecar: Sidecar, outcome: &Outcome) {
+    let pass = Pass {
+        time: Timestamp::now(),
+        action: outcome.action,
+        exit_code: outcome.exit as u8,
+        reason: outcome.reason.clone(),
+    };
+    let is_noted = loaded.pass.as_ref().is_some_and(|noted| {
+        let age = pass.time.duration_since(noted.time).unsigned_abs();
+        noted.says_the_same(&pass) && age < job.note_every
+    });
+    if is_noted && sidecar == *loaded {
+        return;
+    }
+    sidecar.pass = Some(pass);
+    if let Err(stop) = sidecar.store(&job.slave.place) {
+        tracing::warn!(
+            "the outcome of this pass is not kept: {}",
+            stop.in_one_line()
+        );
+    }
 }
 
 /// Takes the pass lock, if syncing is on, and reads what the last pass left; a
 /// dry run only looks who has the lock.
 fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
-    let Slave { place, owner, .. } = &job.slave;
+    let place = &job.slave.place;
     job.slave.check_may_go_on()?;
     let lock = if job.dry_run {
         if let pid @ Some(_) = lock::holder(&place.beside(Beside::PassLock)) {
@@ -95,7 +121,7 @@ fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
         }
         None
     } else {
-        Some(lock::take_pass(place, owner)?)
+        Some(lock::take_pass(place)?)
     };
     Ok((lock, Sidecar::load(place)?))
 }
@@ -220,14 +246,5 @@ fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
         reason: stop.in_one_line(),
         hint: stop.hint(),
         copied,
-    }
-}
-
-fn record(outcome: &Outcome) -> Pass {
-    Pass {
-        time: Timestamp::now(),
-        action: outcome.action,
-        exit_code: outcome.exit as u8,
-        reason: outcome.reason.clone(),
     }
 }

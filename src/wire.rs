@@ -22,10 +22,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::source::{Entry, Identity};
+use crate::source::{Entry, FileSystem, Identity};
 
 /// The version of this protocol; it grows with every change.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What each end says first: a name and a version.
 const NAME: [u8; 6] = *b"fssync";
@@ -74,6 +74,11 @@ pub enum Request {
     Digest(Range<u64>),
     /// [`Source::confirm`](crate::source::Source::confirm).
     Confirm(Range<u64>),
+    /// [`Source::wait`](crate::source::Source::wait).
+    Wait {
+        /// How long, in milliseconds.
+        patience_ms: u64,
+    },
 }
 
 /// What the master answers.
@@ -87,6 +92,8 @@ pub enum Reply {
         size: u64,
         /// Its permission bits.
         mode: u32,
+        /// What it lies on.
+        file_system: FileSystem,
         /// The digests of the ranges.
         digests: Vec<Option<Digest>>,
     },
@@ -99,6 +106,8 @@ pub enum Reply {
     Data(u64),
     /// To [`Request::Digest`] and [`Request::Confirm`].
     Digest(Option<Digest>),
+    /// To [`Request::Wait`]: whether the file may have changed.
+    Changed(bool),
     /// To any request: it was not done.
     Refused {
         /// Why.

@@ -37,6 +37,7 @@ impl Apply<'_> {
                 if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
                     self.finish_batch(&mut append, &feed, survey, sidecar)?;
                     note(copied, &feed, from);
+                    sidecar.store(&self.slave.place)?;
                 }
             }
             if append.shorten(feed.position())? {

@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -17,11 +17,12 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [OPTIONS] SLAVE\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [OPTIONS] SLAVE\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
 )]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
@@ -38,6 +39,14 @@ pub(crate) struct Args {
     /// Copy the whole master; a slave that has something of its own is set aside
     #[arg(long)]
     pub(crate) full: bool,
+
+    /// Stay and follow: each new transaction as it is committed
+    #[arg(long, conflicts_with_all = ["full", "dry_run"])]
+    pub(crate) watch: bool,
+
+    /// With --watch: look at the master at least so often
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+    pub(crate) interval: Duration,
 
     /// Say what would be done and why, and touch nothing
     #[arg(short = 'n', long)]
@@ -65,6 +74,20 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+impl Args {
+    /// What messages call the master.
+    pub(crate) fn master_name(&self) -> String {
+        let name = self.master.as_deref().unwrap_or_default();
+        name.display().to_string()
+    }
+
+    /// What messages call the slave.
+    pub(crate) fn slave_name(&self) -> String {
+        let name = self.slave.as_deref().unwrap_or(Path::new(""));
+        name.display().to_string()
+    }
 }
 
 /// What goes with every verb.

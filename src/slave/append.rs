@@ -33,6 +33,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use super::owner::Owner;
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Seen, Slave, Step};
 use crate::filestorage::Status;
@@ -281,10 +282,11 @@ fn copy_tail(data: &DataFile<'_>, position: u64, mut to: File) -> io::Result<()>
 }
 
 fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Stop> {
+    let owner = Owner::of(&slave.place)?;
     let mut n = 0;
     loop {
         let path = slave.place.cut(n);
-        match slave.owner.create_new(&path) {
+        match owner.create_new(&path) {
             Ok(file) => return Ok((file, path)),
             Err(Stop::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => n += 1,
             Err(stop) => return Err(stop),

@@ -37,29 +37,29 @@ pub struct Lock {
 }
 
 /// Tries to take the lock of the pass.
-pub fn take_pass(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
+pub fn take_pass(place: &Place) -> Result<Lock, Stop> {
     let path = place.beside(Beside::PassLock);
-    try_take(&path, owner)?.ok_or_else(|| Stop::Busy {
+    try_take(&path, place)?.ok_or_else(|| Stop::Busy {
         slave: place.data().to_owned(),
         pid: holder(&path),
     })
 }
 
 /// Tries to take ZODB's lock.
-pub fn take_zodb(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
+pub fn take_zodb(place: &Place) -> Result<Lock, Stop> {
     let path = place.beside(Beside::ZodbLock);
-    try_take(&path, owner)?.ok_or_else(|| Stop::InUse {
+    try_take(&path, place)?.ok_or_else(|| Stop::InUse {
         slave: place.data().to_owned(),
         pid: holder(&path),
     })
 }
 
 /// Takes the step lock, waiting for its holder.
-pub fn take_step(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
+pub fn take_step(place: &Place) -> Result<Lock, Stop> {
     let path = place.beside(Beside::StepLock);
     let started = Instant::now();
     loop {
-        if let Some(lock) = try_take(&path, owner)? {
+        if let Some(lock) = try_take(&path, place)? {
             return Ok(lock);
         }
         if started.elapsed() > STEP_LOCK_PATIENCE {
@@ -72,8 +72,8 @@ pub fn take_step(place: &Place, owner: &Owner) -> Result<Lock, Stop> {
     }
 }
 
-fn try_take(path: &Path, owner: &Owner) -> Result<Option<Lock>, Stop> {
-    let file = owner.open_or_create(path)?;
+fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Stop> {
+    let file = Owner::open_or_create_for(place, path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Lock { _file: file })),
         Err(Errno::WOULDBLOCK) => Ok(None),
@@ -132,12 +132,11 @@ mod tests {
     fn a_lock_is_found_while_it_is_held() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::new(&directory.path().join("Data.fs")).unwrap();
-        let owner = Owner::of(&place).unwrap();
         let path = place.beside(Beside::PassLock);
-        let lock = take_pass(&place, &owner).unwrap();
+        let lock = take_pass(&place).unwrap();
         assert_eq!(holder(&path), Some(std::process::id()));
         assert!(matches!(
-            take_pass(&place, &owner),
+            take_pass(&place),
             Err(Stop::Busy { pid, .. }) if pid == Some(std::process::id())
         ));
         drop(lock);

@@ -93,6 +93,17 @@ impl Owner {
         })
     }
 
+    /// Opens a file beside the slave for reading and writing; where it is missing,
+    /// it is created with the slave's owner and mode.
+    pub fn open_or_create_for(place: &Place, path: &Path) -> Result<File, Stop> {
+        match place::open(path, Access::Write) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Self::of(place)?.open_or_create(path)
+            }
+            result => result.map_err(Stop::io("open", path)),
+        }
+    }
+
     /// Opens a file for reading and writing; creates it where it is missing.
     pub fn open_or_create(&self, path: &Path) -> Result<File, Stop> {
         loop {

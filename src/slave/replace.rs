@@ -26,6 +26,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::owner::Owner;
 use super::place::Beside;
 use super::step::{Seen, Slave};
 use crate::filestorage::Tid;
@@ -50,10 +51,11 @@ impl<'a> Replacement<'a> {
         // Better now than after hours of copying.
         drop(slave.step()?);
         let path = slave.place.beside(Beside::Tmp);
+        let owner = Owner::of(&slave.place)?;
         let owner = match slave.seen()? {
-            Some(_) => slave.owner,
+            Some(_) => owner,
             // ZODB opens it for writing, whatever the master's mode.
-            None => slave.owner.with_mode(master_mode | 0o600),
+            None => owner.with_mode(master_mode | 0o600),
         };
         let file = owner.open_or_create(&path)?;
         owner.own(&file, &path)?;

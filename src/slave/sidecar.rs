@@ -2,7 +2,7 @@
 //!
 //! A cache and a witness, never the truth: the slave's own bytes are. Losing it
 //! may cost time, or a refusal more, but no data; so it is replaced atomically
-//! and not synced.
+//! and not synced. It is stored before a batch begins and when a pass ends.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -140,6 +140,15 @@ pub struct Pass {
     pub exit_code: u8,
     /// Why, in words.
     pub reason: String,
+}
+
+impl Pass {
+    /// Whether it ended as another did, whenever that was.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.action, self.exit_code, &self.reason)
+            == (other.action, other.exit_code, &other.reason)
+    }
 }
 
 impl Sidecar {

@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lock::{self, Lock};
-use super::owner::Owner;
 use super::place::{self, Access, Place};
 use super::switch::Switches;
 use crate::source::LocalFile;
@@ -47,8 +46,6 @@ use crate::stop::Stop;
 pub struct Slave {
     /// Where it lies.
     pub place: Place,
-    /// Whom new files belong to.
-    pub owner: Owner,
     /// Whether it may be written.
     pub switches: Switches,
     /// Set by a signal.
@@ -99,9 +96,9 @@ impl Slave {
 
     /// Takes a step although a signal asks for the end, to tidy up.
     pub fn last_step(&self) -> Result<Step<'_>, Stop> {
-        let step_lock = lock::take_step(&self.place, &self.owner)?;
+        let step_lock = lock::take_step(&self.place)?;
         self.switches.check()?;
-        let zodb_lock = lock::take_zodb(&self.place, &self.owner)?;
+        let zodb_lock = lock::take_zodb(&self.place)?;
         Ok(Step {
             slave: self,
             _zodb_lock: zodb_lock,
@@ -112,8 +109,8 @@ impl Slave {
     /// Takes a step although syncing is off, to tidy up behind the last one;
     /// `None` if ZODB holds the slave, and has tidied up itself.
     pub fn closing_step(&self) -> Result<Option<Step<'_>>, Stop> {
-        let step_lock = lock::take_step(&self.place, &self.owner)?;
-        match lock::take_zodb(&self.place, &self.owner) {
+        let step_lock = lock::take_step(&self.place)?;
+        match lock::take_zodb(&self.place) {
             Ok(zodb_lock) => Ok(Some(Step {
                 slave: self,
                 _zodb_lock: zodb_lock,

@@ -53,6 +53,11 @@ impl Switches {
         Self { named, found, own }
     }
 
+    /// All that are asked, be they there or not.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.named.iter().chain(&self.found).map(PathBuf::as_path)
+    }
+
     /// Fails with [`Stop::Off`] unless all switches say on.
     pub fn check(&self) -> Result<(), Stop> {
         if let Some(path) = &self.named {
@@ -72,18 +77,26 @@ impl Switches {
         Ok(())
     }
 
-    /// Writes the slave's own switch, durably. While it is written it says
-    /// nothing, which is off.
+    /// Writes the slave's own switch, durably. One that said the opposite says
+    /// either at any moment; one that said something else is off until it says
+    /// on.
     pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {
         let path = self.own.as_path();
         let fail = |action| Stop::io(action, path);
         let mut file = if self.named.is_some() {
-            File::create(path).map_err(fail("open"))?
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map_err(fail("open"))?
         } else {
-            Owner::of(place)?.open_or_create(path)?
+            Owner::open_or_create_for(place, path)?
         };
-        file.set_len(0).map_err(fail("write"))?;
-        writeln!(file, "{}", if on { ON } else { OFF }).map_err(fail("write"))?;
+        let line = format!("{}\n", if on { ON } else { OFF });
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.set_len(line.len() as u64))
+            .map_err(fail("write"))?;
         file.sync_all().map_err(fail("sync"))?;
         if self.named.is_none() {
             place.sync_directory()?;

@@ -7,12 +7,11 @@
 //! the last ones are dealt with keeps both ends busy.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
+use super::answer::{Answer, Patience, lock};
 use super::{Error, Sight, Source};
 use crate::digest::Digest;
 use crate::filestorage::backward::ReadAt;
@@ -20,99 +19,74 @@ use crate::read::Piece;
 
 type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
 
-/// When something last came from the master: an answer that takes its time is
-/// waited for as long as there are signs of life.
-#[derive(Clone, Debug)]
-pub struct Pulse(Arc<Mutex<Instant>>);
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Pulse {
-    /// Something came.
-    pub fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A source, and how long its answers may take.
-#[derive(Debug)]
 pub struct Master {
     name: String,
-    timeout: Duration,
-    interrupted: Arc<AtomicBool>,
-    pulse: Pulse,
+    patience: Patience,
+    open: Box<dyn Fn() -> Box<dyn Source> + Send>,
+    worker: Mutex<Worker>,
+}
+
+/// The most threads that are left behind, hanging.
+const MAX_LEFT_BEHIND: usize = 4;
+
+/// The thread that a source lives in.
+struct Worker {
     questions: mpsc::Sender<Question>,
+    /// Since when it works on a question.
+    busy_since: Arc<Mutex<Option<Instant>>>,
+    /// Held by it and by those that were left behind.
+    alive: Arc<()>,
 }
 
-/// An answer that is under way.
-#[derive(Debug)]
-pub struct Answer<T> {
-    name: String,
-    timeout: Duration,
-    interrupted: Arc<AtomicBool>,
-    pulse: Pulse,
-    receiver: mpsc::Receiver<Result<T, Error>>,
-}
-
-/// How long a signal may go unnoticed while an answer is waited for.
-const SIGNAL_CHECK: Duration = Duration::from_millis(100);
-
-impl<T> Answer<T> {
-    /// Waits for it.
-    pub fn wait(self) -> Result<T, Error> {
-        let asked = Instant::now();
-        loop {
-            let quiet = self.pulse.last().max(asked).elapsed();
-            let patience = self.timeout.saturating_sub(quiet);
-            match self.receiver.recv_timeout(patience.min(SIGNAL_CHECK)) {
-                _ if self.interrupted.load(Ordering::Relaxed) => {
-                    return Err(Error::Interrupted);
-                }
-                Ok(answer) => return answer,
-                Err(RecvTimeoutError::Timeout) if !patience.is_zero() => {}
-                Err(_) => {
-                    return Err(Error::TimedOut {
-                        name: self.name,
-                        timeout: self.timeout,
-                    });
-                }
+impl Worker {
+    fn start(mut source: Box<dyn Source>, alive: Arc<()>) -> Self {
+        let (questions, inbox) = mpsc::channel::<Question>();
+        let busy_since = Arc::default();
+        let (busy, held) = (Arc::clone(&busy_since), Arc::clone(&alive));
+        thread::spawn(move || {
+            for question in inbox {
+                *lock(&busy) = Some(Instant::now());
+                question(source.as_mut());
+                *lock(&busy) = None;
             }
+            drop(held);
+        });
+        Self {
+            questions,
+            busy_since,
+            alive,
         }
     }
 }
 
+impl fmt::Debug for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Master")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Master {
-    /// Puts `source` behind a thread of its own. `name` is what messages call
-    /// the master; `interrupted` is set by a signal, and ends all waiting; the source
-    /// beats `pulse`.
+    /// Puts the source that `open` makes behind a thread of its own. `name` is
+    /// what messages call the master.
+    ///
+    /// Where an answer did not come in time, and its thread still hangs when the
+    /// next question is asked, that goes to a new thread with a new source: a
+    /// mount that is made anew is found, though the old one hangs for ever.
     #[must_use]
     pub fn new(
         name: String,
-        timeout: Duration,
-        interrupted: Arc<AtomicBool>,
-        pulse: Pulse,
-        mut source: Box<dyn Source>,
+        patience: Patience,
+        open: Box<dyn Fn() -> Box<dyn Source> + Send>,
     ) -> Self {
-        let (questions, inbox) = mpsc::channel::<Question>();
-        thread::spawn(move || {
-            for question in inbox {
-                question(source.as_mut());
-            }
-        });
+        let worker = Mutex::new(Worker::start(open(), Arc::default()));
         Self {
             name,
-            timeout,
-            interrupted,
-            pulse,
-            questions,
+            patience,
+            open,
+            worker,
         }
     }
 
@@ -156,24 +130,40 @@ impl Master {
         self.ask(move |source| source.confirm(range))
     }
 
+    /// Has `then` called once the master may have changed, or after some time
+    /// (see [`Source::wait`]), with what came of it.
+    pub fn when_changed(
+        &self,
+        patience: Duration,
+        then: impl FnOnce(Result<bool, Error>) + Send + 'static,
+    ) {
+        self.put(Box::new(move |source| then(source.wait(patience))));
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
     ) -> Answer<T> {
         let (sender, receiver) = mpsc::channel();
-        let question: Question = Box::new(move |source| {
+        self.put(Box::new(move |source| {
             // Nobody waits any more where an earlier answer ended the pass.
             let _ = sender.send(question(source));
-        });
-        // A thread that is gone closes the channel of the answer as well.
-        let _ = self.questions.send(question);
-        Answer {
-            name: self.name.clone(),
-            timeout: self.timeout,
-            interrupted: Arc::clone(&self.interrupted),
-            pulse: self.pulse.clone(),
-            receiver,
+        }));
+        Answer::new(&self.name, &self.patience, receiver)
+    }
+
+    fn put(&self, question: Question) {
+        let mut worker = lock(&self.worker);
+        if self.hangs(&worker) && Arc::strong_count(&worker.alive) < 2 + MAX_LEFT_BEHIND {
+            *worker = Worker::start((self.open)(), Arc::clone(&worker.alive));
         }
+        // A thread that is gone closes the channel of the answer as well.
+        let _ = worker.questions.send(question);
+    }
+
+    /// Whether the thread works on a question for longer than an answer may take.
+    fn hangs(&self, worker: &Worker) -> bool {
+        lock(&worker.busy_since).is_some_and(|since| self.patience.left(since).is_zero())
     }
 }
 

@@ -137,6 +137,11 @@ impl Name {
         Ok(entries)
     }
 
+    /// The file's own path, without links.
+    pub fn resolve(&self) -> io::Result<PathBuf> {
+        resolve(&self.path())
+    }
+
     /// What messages call it.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -147,11 +152,18 @@ impl Name {
     }
 }
 
-fn open_trusted(path: &Path) -> io::Result<File> {
-    let mut path = fs::canonicalize(path)?;
+/// The path without links; of the `Data.fs` in it where it is a directory.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = fs::canonicalize(path)?;
     if path.is_dir() {
-        path = fs::canonicalize(path.join(DATA_FS))?;
+        fs::canonicalize(path.join(DATA_FS))
+    } else {
+        Ok(path)
     }
+}
+
+fn open_trusted(path: &Path) -> io::Result<File> {
+    let path = resolve(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(ErrorKind::IsADirectory.into());
     };

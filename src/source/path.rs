@@ -2,48 +2,39 @@
 //!
 //! Positional reads only, never mmap: a truncated file under a map is a
 //! SIGBUS. Before bytes of a network file system are digested for good, its
-//! cached pages are dropped.
+//! cached pages are dropped. Of changes the kernel tells on local file systems only.
+
+mod watch;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxFlags};
 
+use self::watch::Watch;
 use super::open::Name;
-use super::{Entry, Error, Identity, LocalFile, Sight, Source};
+use super::{Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Sight, Source};
 use crate::digest::Digest;
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::read::read_fully;
-
-/// File systems whose pages another machine can change: `statfs` types of NFS,
-/// SMB, CIFS, SMB2, FUSE, 9p, Ceph, AFS, GFS2 and OCFS2 (`linux/magic.h`).
-const NETWORK_FILE_SYSTEMS: [u64; 10] = [
-    0x6969,
-    0x517b,
-    0xff53_4d42,
-    0xfe53_4d42,
-    0x6573_5546,
-    0x0102_1997,
-    0x00c3_6400,
-    0x5346_414f,
-    0x0116_1970,
-    0x7461_636f,
-];
 
 /// A master on a mounted path.
 #[derive(Debug)]
 pub struct MountedPath {
     name: Name,
     opened: Option<Opened>,
+    /// The file that was last looked at.
+    identity: Option<Identity>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
 struct Opened {
     file: File,
-    /// Whether pages may be cached here that are stale over there.
-    over_network: bool,
+    file_system: FileSystem,
 }
 
 impl MountedPath {
@@ -53,6 +44,8 @@ impl MountedPath {
         Self {
             name: name.into(),
             opened: None,
+            identity: None,
+            watch: Watch::No,
         }
     }
 
@@ -61,7 +54,7 @@ impl MountedPath {
     /// after this is durable.
     pub fn settle(&self) -> Result<(), Error> {
         let opened = self.opened()?;
-        if opened.over_network {
+        if opened.file_system.is_network() {
             opened.drop_cached();
             return Ok(());
         }
@@ -93,9 +86,19 @@ impl MountedPath {
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(self.no_file_storage("is not a regular file"));
         }
-        let file_system = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
-        let over_network = NETWORK_FILE_SYSTEMS.contains(&file_system.f_type.cast_unsigned());
-        Ok((Opened { file, over_network }, stat))
+        let found = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
+        let file_system = FileSystem(found.f_type.cast_unsigned());
+        Ok((Opened { file, file_system }, stat))
+    }
+
+    /// Has the kernel tell of changes from now on, if it can.
+    fn start_to_watch(&self) -> Watch {
+        match (&self.opened, self.name.resolve()) {
+            (Some(opened), Ok(file)) if !opened.file_system.is_network() => Watch::of(&file),
+            (Some(_), Ok(_)) => Watch::Never,
+            // The next look says why.
+            _ => Watch::No,
+        }
     }
 
     fn beside(&self, below: &str) -> Result<Name, Error> {
@@ -127,22 +130,31 @@ impl Source for MountedPath {
     fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
         // What is no FileStorage is not kept open: nothing reads it.
         self.opened = None;
+        self.watch.forget();
         let (opened, stat) = self.open(&self.name)?;
+        let identity = identity(&stat);
+        if self.identity.as_ref() != Some(&identity) {
+            // It may lie in another directory than the one before.
+            self.watch = Watch::No;
+            self.identity = Some(identity.clone());
+        }
         opened.drop_cached();
         self.check_magic(&opened.file)?;
+        let file_system = opened.file_system;
         self.opened = Some(opened);
         let digests = ranges
             .iter()
             .map(|range| self.digest(range.clone()))
             .collect::<Result<_, _>>()?;
         Ok(Sight {
-            identity: identity(&stat),
+            identity,
             local: Some(LocalFile {
                 device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
                 inode: stat.stx_ino,
             }),
             size: stat.stx_size,
             mode: u32::from(stat.stx_mode) & 0o7777,
+            file_system,
             digests,
         })
     }
@@ -174,6 +186,18 @@ impl Source for MountedPath {
         self.settle()?;
         self.digest(range)
     }
+
+    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+        let patience = patience.min(LONGEST_WAIT);
+        match &self.watch {
+            Watch::No => {
+                self.watch = self.start_to_watch();
+                // What happened since the last look was not told.
+                Ok(true)
+            }
+            watch => Ok(watch.wait(patience)),
+        }
+    }
 }
 
 impl Opened {
@@ -181,7 +205,7 @@ impl Opened {
     /// dropped: the kernel keeps those that a range covers in part. Best effort,
     /// as its advice is.
     fn drop_cached(&self) {
-        if self.over_network {
+        if self.file_system.is_network() {
             let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
         }
     }

@@ -8,11 +8,12 @@
 mod link;
 
 use std::ops::Range;
+use std::time::Duration;
 
 pub use self::link::Process;
 
 use self::link::{Failure, Link};
-use super::{Entry, Error, Pulse, Sight, Source};
+use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source};
 use crate::digest::Digest;
 use crate::wire::{self, Reply, Request};
 
@@ -98,15 +99,15 @@ impl Ssh {
 
     /// What to say of a connection that broke; it is given up.
     fn broken(&mut self, error: &wire::Error) -> Error {
-        let code = self.process.exit_code();
-        self.process.end();
         let mut said = vec![super::in_one_line(error)];
-        if let Some(code) = code {
-            said.push(format!(
-                "the program that connects ended with exit code {code}"
-            ));
-        }
+        let mut code = None;
         if let Some(link) = self.link.take() {
+            code = self.process.finish(link.pid);
+            if let Some(code) = code {
+                said.push(format!(
+                    "the program that connects ended with exit code {code}"
+                ));
+            }
             said.extend(link.complaints());
         }
         let hint = match (error, code) {
@@ -152,6 +153,7 @@ impl Source for Ssh {
                 identity,
                 size,
                 mode,
+                file_system,
                 digests,
             } if digests.len() == ranges.len() => {
                 self.size = size;
@@ -160,6 +162,7 @@ impl Source for Ssh {
                     local: None,
                     size,
                     mode: mode & 0o777,
+                    file_system,
                     digests,
                 })
             }
@@ -207,10 +210,22 @@ impl Source for Ssh {
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         self.digested(&Request::Confirm(range))
     }
+
+    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+        let request = Request::Wait {
+            patience_ms: patience.min(LONGEST_WAIT).as_millis() as u64,
+        };
+        match self.ask(&request)? {
+            Reply::Changed(changed) => Ok(changed),
+            _ => Err(self.unexpected()),
+        }
+    }
 }
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        self.process.end();
+        if let Some(link) = &self.link {
+            self.process.abandon(link.pid);
+        }
     }
 }

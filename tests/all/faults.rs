@@ -15,7 +15,6 @@ use fssync::apply::Tuning;
 use fssync::outcome::{Exit, Outcome};
 use fssync::slave::lock;
 use fssync::source::path::MountedPath;
-use fssync::source::{Master, Pulse};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -279,13 +278,7 @@ fn pass_that_hangs(scene: &Scene, nth: u32) -> Option<Outcome> {
     let mut job = scene.job(MountedPath::new(scene.master.clone()), SMALL);
     let interrupted = Arc::clone(&job.slave.interrupted);
     let timeout = Duration::from_millis(500);
-    job.master = Master::new(
-        "the master".to_owned(),
-        timeout,
-        interrupted,
-        Pulse::default(),
-        Box::new(source),
-    );
+    job.master = scene.master_of(source, timeout, &interrupted);
     let outcome = pass_here(&job);
     hangs.load(Ordering::SeqCst).then_some(outcome)
 }
@@ -302,8 +295,8 @@ fn a_master_that_hangs_is_given_up_and_no_lock_is_left() {
         };
         assert!(started.elapsed() < Duration::from_secs(4), "{nth}");
         assert_eq!(outcome.exit, Exit::Unreachable, "{nth}: {outcome:?}");
-        let said = "no answer from the master within 0.5 s";
-        assert!(outcome.reason.contains(said), "{outcome:?}");
+        let said = format!("no answer from {} within 0.5 s", scene.master.display());
+        assert!(outcome.reason.contains(&said), "{outcome:?}");
         for suffix in [".fssync-pass", ".fssync-step", ".lock"] {
             assert_eq!(lock::holder(&scene.beside(suffix)), None, "{suffix}");
         }

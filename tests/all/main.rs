@@ -5,6 +5,7 @@
 
 mod sshd;
 mod support;
+mod watcher;
 
 mod command_line;
 mod crash;
@@ -17,3 +18,4 @@ mod regressions;
 mod remote;
 mod steps;
 mod switch;
+mod watch;

@@ -159,12 +159,12 @@ fn what_is_no_fssync_is_shown_and_explained() {
         ("printf 'fssync\\000\\011'", "version 9", "same version"),
         ("yes", "received \"y\\ny", "no fssync serve"),
         (
-            "printf 'fssync\\000\\001J\\377\\377\\377\\377'",
+            "printf 'fssync\\000\\002J\\377\\377\\377\\377'",
             "no valid frame",
             "next pass",
         ),
         (
-            "printf 'fssync\\000\\001J\\000\\000\\000\\002{}'",
+            "printf 'fssync\\000\\002J\\000\\000\\000\\002{}'",
             "no valid message",
             "next pass",
         ),

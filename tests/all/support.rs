@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +16,11 @@ use fssync::digest::Digest;
 use fssync::monitor::Silent;
 use fssync::outcome::Outcome;
 use fssync::plan::Policy;
-use fssync::slave::owner::Owner;
 use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Entry, Error, Master, Pulse, Sight, Source};
+use fssync::source::{Entry, Error, Master, Patience, Pulse, Sight, Source};
 use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -319,8 +318,13 @@ impl Scene {
 
     /// One pass, with more options, that prints its report.
     pub fn pass(&self, options: &[&str]) -> Run {
+        run(self.command(options).arg("--json"))
+    }
+
+    /// The program with these options, its master and its slave.
+    pub fn command(&self, options: &[&str]) -> Command {
         let mut command = fssync();
-        command.arg("--json").args(options);
+        command.args(options);
         match self.transport {
             Transport::Path => command.arg(&self.master),
             Transport::Ssh => command
@@ -328,7 +332,8 @@ impl Scene {
                 .args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")])
                 .arg(Sshd::get().url(&self.master)),
         };
-        run(command.arg(&self.slave))
+        command.arg(&self.slave);
+        command
     }
 
     /// One pass that must succeed with this action.
@@ -392,15 +397,8 @@ impl Scene {
         let interrupted = Arc::new(AtomicBool::new(false));
         let place = Place::new(&self.slave).expect("a place for the slave");
         Job {
-            master: Master::new(
-                self.master.display().to_string(),
-                Duration::from_secs(10),
-                Arc::clone(&interrupted),
-                Pulse::default(),
-                Box::new(source),
-            ),
+            master: self.master_of(source, Duration::from_secs(10), &interrupted),
             slave: Slave {
-                owner: Owner::of(&place).expect("its owner"),
                 switches: Switches::new(&place, None),
                 place,
                 interrupted,
@@ -408,7 +406,24 @@ impl Scene {
             policy: Policy::default(),
             tuning,
             dry_run: false,
+            note_every: Duration::ZERO,
         }
+    }
+
+    /// A master with a source of the test's, which is good for one worker.
+    pub fn master_of(
+        &self,
+        source: impl Source + 'static,
+        timeout: Duration,
+        interrupted: &Arc<AtomicBool>,
+    ) -> Master {
+        let interrupted = Arc::clone(interrupted);
+        let patience = Patience::new(timeout, Pulse::default(), move || {
+            interrupted.load(Ordering::Relaxed)
+        });
+        let source = Mutex::new(Some(Box::new(source) as Box<dyn Source>));
+        let open = move || source.lock().unwrap().take().expect("one worker");
+        Master::new(self.master.display().to_string(), patience, Box::new(open))
     }
 }
 
@@ -650,5 +665,9 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         (self.hook)(Call::Confirm(range.clone()))?;
         self.path.confirm(range)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+        self.path.wait(patience)
     }
 }

@@ -29,29 +29,50 @@ pub struct Process(Arc<Mutex<Option<Child>>>);
 impl Process {
     /// Ends it, if it runs, and waits for it.
     pub fn end(&self) {
-        if let Some(mut child) = self.lock().take() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(child) = self.lock().take() {
+            end(child);
         }
     }
 
-    /// Its exit code, if it has ended or does so in a moment.
-    pub(super) fn exit_code(&self) -> Option<i32> {
+    /// Ends the one with this process id, if it is not followed by another yet;
+    /// its exit code, if it ended by itself or did so in a moment.
+    pub(super) fn finish(&self, pid: u32) -> Option<i32> {
+        let mut child = self.lock().take_if(|child| child.id() == pid)?;
         let started = Instant::now();
         while started.elapsed() < END_PATIENCE {
-            let status = self.lock().as_mut()?.try_wait().ok()?;
-            if let Some(status) = status {
+            if let Some(status) = child.try_wait().ok()? {
                 return status.code();
             }
             thread::sleep(Duration::from_millis(10));
         }
+        end(child);
         None
+    }
+
+    /// Ends the one with this process id at once, if it still runs.
+    pub(super) fn abandon(&self, pid: u32) {
+        let child = self.lock().take_if(|child| child.id() == pid);
+        if let Some(child) = child {
+            end(child);
+        }
+    }
+
+    /// The program runs now; one before it is ended.
+    fn begin(&self, child: Child) {
+        if let Some(before) = self.lock().replace(child) {
+            end(before);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Child>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn end(mut child: Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Why something could not be had through a connection.
@@ -77,6 +98,8 @@ impl From<wire::Error> for Failure {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// The program's process id.
+    pub(super) pid: u32,
     to: ChildStdin,
     from: BufReader<Alive<ChildStdout>>,
     /// Whether this end has said hello, and the other.
@@ -99,12 +122,14 @@ impl Link {
             .spawn()
             .map_err(|error| format!("{program} cannot be started: {error}"))?;
         let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        *process.lock() = Some(child);
+        let pid = child.id();
+        process.begin(child);
         let (Some(to), Some(from), Some(complaints)) = ends else {
             return Err(format!("{program} has no input or output"));
         };
         pipe::widen(&from);
         Ok(Self {
+            pid,
             to,
             // Headers come through the buffer; data, for the most part, past it.
             from: BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse }),

@@ -1,0 +1,111 @@
+//! What is said about a pass: a log line in syncPozo's phrases, and the object
+//! that `--json` prints.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use fssync::filestorage::Tid;
+use fssync::outcome::{Action, Copied, Exit, Outcome};
+use serde::Serialize;
+
+use super::args::Args;
+
+/// The object that `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// The storage's name, once a configuration file gives it one.
+    storage: Option<String>,
+    master: String,
+    slave: String,
+    action: Action,
+    reason: String,
+    exit_code: u8,
+    position: Option<u64>,
+    last_tid: Option<Tid>,
+    transactions: u64,
+    bytes: u64,
+    elapsed_seconds: f64,
+}
+
+/// Says how passes end.
+pub(crate) struct Reporter<'a> {
+    args: &'a Args,
+    master: String,
+    slave: String,
+}
+
+impl<'a> Reporter<'a> {
+    /// Says that syncing starts.
+    pub(crate) fn start(args: &'a Args) -> Self {
+        let (master, slave) = (args.master_name(), args.slave_name());
+        tracing::info!("Start syncing {master} to {slave}");
+        Self {
+            args,
+            master,
+            slave,
+        }
+    }
+
+    /// One line that says how a pass ended.
+    pub(crate) fn log(&self, outcome: &Outcome, elapsed: Duration) {
+        let Outcome { reason, copied, .. } = outcome;
+        let Self { master, slave, .. } = self;
+        let hint = match &outcome.hint {
+            Some(hint) => format!(" ({hint})"),
+            None => String::new(),
+        };
+        match outcome.exit {
+            Exit::Success => {
+                let what = describe(outcome.action, *copied, self.args.dry_run);
+                let seconds = elapsed.as_secs_f64();
+                tracing::info!(
+                    "Finished syncing {master} to {slave}: {what} in {seconds:.3} s ({reason})"
+                );
+            }
+            exit if exit.is_quiet() => {
+                tracing::warn!("NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}");
+            }
+            _ => tracing::error!("NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}"),
+        }
+    }
+
+    /// One object on standard output, if it is asked for.
+    pub(crate) fn print(&self, outcome: &Outcome, elapsed: Duration) -> anyhow::Result<()> {
+        if !self.args.json {
+            return Ok(());
+        }
+        let report = Report {
+            storage: None,
+            master: self.master.clone(),
+            slave: self.slave.clone(),
+            action: outcome.action,
+            reason: outcome.reason.clone(),
+            exit_code: outcome.exit as u8,
+            position: outcome.copied.position,
+            last_tid: outcome.copied.last_tid,
+            transactions: outcome.copied.transactions,
+            bytes: outcome.copied.bytes,
+            elapsed_seconds: elapsed.as_secs_f64(),
+        };
+        let mut stdout = io::stdout().lock();
+        serde_json::to_writer(&mut stdout, &report)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(stdout))
+            .context("cannot print the report")
+    }
+}
+
+fn describe(action: Action, copied: Copied, dry_run: bool) -> String {
+    let verb = match action {
+        Action::Append => "appended",
+        Action::TrimAppend => "cut an unfinished tail and appended",
+        Action::FullCopy => "copied",
+        _ => return "nothing to do".to_owned(),
+    };
+    let would = if dry_run { "would have " } else { "" };
+    format!(
+        "{would}{verb} {} transactions, {} bytes",
+        copied.transactions, copied.bytes
+    )
+}

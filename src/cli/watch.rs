@@ -1,0 +1,137 @@
+//! `fssync --watch MASTER SLAVE`: stay and follow.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use fssync::filestorage::Tid;
+use fssync::monitor::Monitor;
+use fssync::outcome::{Action, Exit, Outcome};
+use fssync::source::ssh::Process;
+use fssync::watch::{self, Audience, Bell, Ring};
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::args::Args;
+use super::job::job;
+use super::report::Reporter;
+use super::systemd::Service;
+use super::{pass, progress};
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let interrupted = pass::end_on_signal()?;
+    let bell = Bell::default();
+    ring_on_signal(&bell)?;
+    let reporter = Reporter::start(args);
+    let process = Process::default();
+    let job = match job(args, Arc::clone(&interrupted), &process) {
+        Ok(job) => job,
+        Err(stop) => {
+            reporter.log(&pass::not_begun(&stop), Duration::ZERO);
+            return Ok(stop.exit());
+        }
+    };
+    let service = Service::start();
+    let monitor = Watched {
+        service: &service,
+        shown: progress::monitor(args),
+    };
+    let follower = Follower {
+        reporter,
+        service: &service,
+        in_sync: Cell::new(None),
+    };
+    let exit = watch::watch(&job, args.interval, &bell, &follower, &monitor);
+    process.end();
+    if interrupted.load(Ordering::Relaxed) {
+        tracing::info!("Stopped syncing on a signal");
+    }
+    Ok(exit)
+}
+
+/// Rings where a signal comes; [`pass::end_on_signal`] has set its mark by then.
+fn ring_on_signal(bell: &Bell) -> anyhow::Result<()> {
+    let rope = bell.rope();
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            rope.ring(Ring::Signal);
+        }
+    });
+    Ok(())
+}
+
+/// Tells the log, standard output and systemd.
+struct Follower<'a> {
+    reporter: Reporter<'a>,
+    service: &'a Service,
+    /// When and where master and slave were last in sync.
+    in_sync: Cell<Option<(Timestamp, Option<u64>)>>,
+}
+
+impl Audience for Follower<'_> {
+    fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool) {
+        if is_news || outcome.action == Action::FullCopy {
+            self.reporter.log(outcome, elapsed);
+        } else {
+            tracing::debug!("a pass of {elapsed:?}: {outcome:?}");
+        }
+        if (is_news || outcome.copied.transactions > 0)
+            && let Err(error) = self.reporter.print(outcome, elapsed)
+        {
+            tracing::warn!("{error:#}");
+        }
+        if outcome.exit == Exit::Success {
+            let position = outcome.copied.position;
+            self.in_sync.set(Some((Timestamp::now(), position)));
+        }
+        self.service
+            .status(is_news, || status(outcome, self.in_sync.get()));
+    }
+
+    fn alive(&self) {
+        self.service.alive();
+    }
+}
+
+/// Position and lag in one line.
+fn status(outcome: &Outcome, in_sync: Option<(Timestamp, Option<u64>)>) -> String {
+    if outcome.exit == Exit::Success {
+        let position = outcome.copied.position.unwrap_or(0);
+        let last = outcome
+            .copied
+            .last_tid
+            .map_or_else(String::new, Tid::with_time);
+        return format!("in sync: position {position}, lag 0 s, last transaction {last}");
+    }
+    let reason = &outcome.reason;
+    match in_sync {
+        None => format!("NOT SYNCING, not in sync yet: {reason}"),
+        Some((time, position)) => {
+            let position = position.unwrap_or(0);
+            format!("NOT SYNCING: position {position}, lag since {time:.0}: {reason}")
+        }
+    }
+}
+
+/// Tells systemd that a pass goes on.
+struct Watched<'a> {
+    service: &'a Service,
+    shown: Box<dyn Monitor>,
+}
+
+impl Monitor for Watched<'_> {
+    fn progress(&self, activity: &'static str, done: u64, total: u64) {
+        self.shown.progress(activity, done, total);
+        self.service.alive();
+        self.service.status(false, || {
+            let (done, total) = (HumanBytes(done), HumanBytes(total));
+            format!("{activity}: {done} of {total}")
+        });
+    }
+}

@@ -1,0 +1,147 @@
+//! Waiting for the master's answers: how long, and what ends it early.
+
+use std::fmt;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Error;
+
+/// How long it may go unnoticed that an answer is no longer wanted.
+const HALT_CHECK: Duration = Duration::from_millis(50);
+
+/// When something last came from the master: an answer that takes its time is
+/// waited for as long as there are signs of life.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Mutex<Instant>>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Pulse {
+    /// Something came.
+    pub fn beat(&self) {
+        *lock(&self.0) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *lock(&self.0)
+    }
+}
+
+/// How long an answer is waited for.
+#[derive(Clone)]
+pub struct Patience {
+    timeout: Duration,
+    pulse: Pulse,
+    halt: Arc<dyn Fn() -> bool + Send + Sync>,
+    give_up: Arc<dyn Fn() + Send + Sync>,
+    /// When `halt` was last asked.
+    asked: Arc<Mutex<Instant>>,
+}
+
+impl Patience {
+    /// As long as `timeout` since the last sign of life, of which the source
+    /// tells `pulse`, and only until `halt` says that no answer is wanted any
+    /// more; it is asked some times a second.
+    #[must_use]
+    pub fn new(
+        timeout: Duration,
+        pulse: Pulse,
+        halt: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            timeout,
+            pulse,
+            halt: Arc::new(halt),
+            give_up: Arc::new(|| {}),
+            asked: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// Has `give_up` called once it is over.
+    #[must_use]
+    pub fn or_else(self, give_up: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            give_up: Arc::new(give_up),
+            ..self
+        }
+    }
+
+    /// How much is left of it, for a question that was asked then.
+    pub(super) fn left(&self, asked: Instant) -> Duration {
+        let quiet = self.pulse.last().max(asked).elapsed();
+        self.timeout.saturating_sub(quiet)
+    }
+
+    fn is_halted(&self) -> bool {
+        let mut asked = lock(&self.asked);
+        if asked.elapsed() < HALT_CHECK {
+            return false;
+        }
+        *asked = Instant::now();
+        drop(asked);
+        (self.halt)()
+    }
+}
+
+impl fmt::Debug for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Patience")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer that is under way.
+#[derive(Debug)]
+pub struct Answer<T> {
+    name: String,
+    patience: Patience,
+    receiver: mpsc::Receiver<Result<T, Error>>,
+}
+
+impl<T> Answer<T> {
+    pub(super) fn new(
+        name: &str,
+        patience: &Patience,
+        receiver: mpsc::Receiver<Result<T, Error>>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            patience: patience.clone(),
+            receiver,
+        }
+    }
+
+    /// Waits for it.
+    pub fn wait(self) -> Result<T, Error> {
+        let asked = Instant::now();
+        loop {
+            let left = self.patience.left(asked);
+            let answer = self.receiver.recv_timeout(left.min(HALT_CHECK));
+            if self.patience.is_halted() {
+                return Err(Error::Interrupted);
+            }
+            match answer {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(_) => {
+                    (self.patience.give_up)();
+                    return Err(Error::TimedOut {
+                        name: self.name,
+                        timeout: self.patience.timeout,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What a mutex guards, whatever befell who held it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,496 @@
+//! `fssync --watch`: what it follows, what it waits for, and how it ends.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::sshd::Sshd;
+use crate::support::{
+    History, Scene, Transport, Zodb, append_sparse, fssync, names, replace, require_root,
+    rewrite_end, run, sparse_master, tool,
+};
+use crate::watcher::Watcher;
+
+/// What is logged when a slave is in sync again, and when it is not.
+const FINISHED: &str = "Finished syncing";
+const NOT_SYNCING: &str = "NOT SYNCING FROM MASTER";
+
+/// A slave in sync with a master that ZODB holds open as `m`.
+fn followed(transport: Transport) -> (Scene, Zodb, Watcher) {
+    let scene = Scene::new().over(transport);
+    let mut zodb = Zodb::start();
+    let open = json!({"cmd": "open", "name": "m", "path": scene.master, "create": true, "seed": 1});
+    zodb.call(&open);
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 3}));
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.5"]);
+    watcher.expect(FINISHED);
+    (scene, zodb, watcher)
+}
+
+/// How the last pass ended, by the sidecar.
+fn noted(scene: &Scene) -> Value {
+    let text = fs::read(scene.beside(".fssync")).unwrap();
+    serde_json::from_slice::<Value>(&text).unwrap()["pass"].clone()
+}
+
+fn count(log: &str, what: &str) -> usize {
+    log.matches(what).count()
+}
+
+#[test]
+fn a_watch_follows_whatever_zodb_does() {
+    for transport in Transport::BOTH {
+        let (scene, mut zodb, mut watcher) = followed(transport);
+        for command in [
+            json!({"cmd": "commit", "name": "m", "objects": 4, "size": 900}),
+            json!({"cmd": "undo", "name": "m"}),
+            json!({"cmd": "commit", "name": "m", "objects": 0}),
+            json!({"cmd": "commit", "name": "m", "objects": 9, "size": 300_000}),
+            json!({"cmd": "pack", "name": "m", "keep": 2}),
+            json!({"cmd": "commit", "name": "m"}),
+            json!({"cmd": "pack", "name": "m", "keep": 1}),
+            json!({"cmd": "commit", "name": "m", "objects": 2}),
+        ] {
+            zodb.call(&command);
+            watcher.expect_in_sync(&scene);
+        }
+        let committed = fs::read(&scene.master).unwrap();
+        zodb.call(&json!({"cmd": "vote", "name": "m", "objects": 2}));
+        zodb.call(&json!({"cmd": "abort", "name": "m"}));
+        zodb.call(&json!({"cmd": "vote", "name": "m", "objects": 3}));
+        assert_eq!(
+            fs::read(&scene.slave).unwrap(),
+            committed,
+            "a vote is not copied"
+        );
+        zodb.call(&json!({"cmd": "finish", "name": "m"}));
+        watcher.expect_in_sync(&scene);
+        zodb.assert_in_sync(&scene.master, &scene.slave);
+        let log = watcher.log();
+        assert_eq!(count(&log, NOT_SYNCING), 0, "{log}");
+        assert_eq!(watcher.end().0, 0);
+        scene.assert_documented_names();
+    }
+}
+
+#[test]
+fn a_watch_says_what_tells_it_of_changes() {
+    for transport in Transport::BOTH {
+        let (_scene, _zodb, mut watcher) = followed(transport);
+        watcher.expect("lies on a local file system (statfs type 0x");
+        watcher.expect("every 0.5 s");
+    }
+}
+
+#[test]
+fn without_events_the_tick_is_enough() {
+    let scene = Scene::with_master("commits");
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let program = scene.command(&["--watch", "--interval", "0.2"]);
+    let mut command = tool("unshare", "util-linux");
+    command.args(["-Ur", "sh", "-c", script, "sh"]);
+    command.arg(program.get_program()).args(program.get_args());
+    let mut watcher = Watcher::of(&scene, &mut command);
+    watcher.expect("the kernel does not tell of changes");
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    for _ in 0..3 {
+        zodb.call(&json!({"cmd": "commit", "name": "m"}));
+        watcher.expect_in_sync(&scene);
+    }
+    flip("off", &scene);
+    watcher.expect("syncing is off");
+    flip("on", &scene);
+    watcher.expect(FINISHED);
+}
+
+fn flip(verb: &str, scene: &Scene) {
+    run(fssync().arg(verb).arg(&scene.slave)).expect(0);
+}
+
+#[test]
+fn a_master_that_goes_is_told_once_and_followed_when_it_comes_back() {
+    let (scene, mut zodb, mut watcher) = followed(Transport::Path);
+    let away = scene.master.with_extension("away");
+    fs::rename(&scene.master, &away).unwrap();
+    watcher.expect(NOT_SYNCING);
+    let slave = fs::read(&scene.slave).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(noted(&scene)["exit_code"], 12);
+    fs::rename(&away, &scene.master).unwrap();
+    watcher.expect(FINISHED);
+    assert_eq!(fs::read(&scene.slave).unwrap(), slave);
+    zodb.call(&json!({"cmd": "commit", "name": "m"}));
+    watcher.expect_in_sync(&scene);
+    let log = watcher.log();
+    assert_eq!(count(&log, NOT_SYNCING), 1, "{log}");
+}
+
+#[test]
+fn a_master_that_is_not_there_yet_is_waited_for() {
+    let scene = Scene::new();
+    let mut watcher = Watcher::start(&scene, &[]);
+    watcher.expect(NOT_SYNCING);
+    fs::write(&scene.master, &History::get().before).unwrap();
+    watcher.expect(FINISHED);
+    watcher.expect_in_sync(&scene);
+}
+
+#[test]
+fn a_signal_to_hang_up_makes_a_pass_now() {
+    let scene = Scene::new();
+    let mut watcher = Watcher::start(&scene, &["-v"]);
+    // By the fourth failure, the next try is 2 to 4 s away.
+    for _ in 0..4 {
+        watcher.expect("unreachable");
+    }
+    fs::write(&scene.master, &History::get().before).unwrap();
+    let started = Instant::now();
+    watcher.signal(Signal::HUP);
+    watcher.expect(FINISHED);
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_millis(1500), "{elapsed:?}");
+}
+
+#[test]
+fn a_connection_that_breaks_is_made_again() {
+    let scene = Scene::synced(History::get()).over(Transport::Ssh);
+    let down = scene.directory.path().join("down");
+    let rsh = Sshd::get().quick_rsh();
+    let script = scene.directory.path().join("rsh");
+    let text = format!(
+        "#!/bin/sh\ntest -e {} && exit 255\nexec {rsh} \"$@\"\n",
+        down.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = fssync();
+    command.arg("--watch").arg("-e").arg(&script);
+    command.args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")]);
+    command
+        .arg(Sshd::get().url(&scene.master))
+        .arg(&scene.slave);
+    let mut watcher = Watcher::of(&scene, &mut command);
+    watcher.expect(FINISHED);
+    fs::write(&down, "").unwrap();
+    kill_children(watcher.pid());
+    watcher.expect(NOT_SYNCING);
+    rewrite_end(&scene.master, &History::get().after);
+    std::thread::sleep(Duration::from_secs(2));
+    fs::remove_file(&down).unwrap();
+    watcher.expect(FINISHED);
+    watcher.expect_in_sync(&scene);
+    // One that is killed and can be made again at once is not worth a word.
+    kill_children(watcher.pid());
+    rewrite_end(&scene.master, &History::get().packed);
+    let log = watcher.log();
+    assert_eq!(count(&log, NOT_SYNCING), 1, "{log}");
+    let pid = watcher.pid();
+    assert_eq!(watcher.end().0, 0);
+    assert_eq!(children(pid), [0; 0], "no program that connects is left");
+}
+
+/// The children of a process.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|line| {
+            line.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn kill_children(pid: u32) {
+    for child in children(pid) {
+        let child = rustix::process::Pid::from_raw(child.cast_signed()).unwrap();
+        let _ = rustix::process::kill_process(child, Signal::KILL);
+    }
+}
+
+#[test]
+fn a_slave_that_goes_its_own_way_stops_the_watch_until_it_is_put_right() {
+    let (scene, mut zodb, mut watcher) = followed(Transport::Path);
+    // Held by ZODB first, then changed.
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 1}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 1}));
+    watcher.expect(NOT_SYNCING);
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+    watcher.expect("has grown since last syncing");
+    let own = fs::read(&scene.slave).unwrap();
+    for _ in 0..5 {
+        zodb.call(&json!({"cmd": "commit", "name": "m"}));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(noted(&scene)["exit_code"], 20);
+    assert!(fs::read(&scene.slave).unwrap() == own, "it is not touched");
+    let log = watcher.log();
+    assert_eq!(count(&log, "has grown since last syncing"), 1, "{log}");
+    // By hand, beside the watch.
+    scene.pass(&["--full"]).expect(0);
+    watcher.expect(FINISHED);
+    zodb.call(&json!({"cmd": "commit", "name": "m"}));
+    watcher.expect_in_sync(&scene);
+    assert_eq!(watcher.end().0, 0);
+}
+
+#[test]
+fn the_exit_code_tells_that_a_watch_stood_still() {
+    let history = History::get();
+    for (master, slave, code) in [
+        (history.before.clone(), history.after.clone(), 20),
+        (damaged(), history.before.clone(), 30),
+        (history.after.clone(), damaged(), 31),
+    ] {
+        let scene = Scene::new();
+        fs::write(&scene.master, master).unwrap();
+        fs::write(&scene.slave, slave).unwrap();
+        let mut watcher = Watcher::start(&scene, &[]);
+        watcher.expect(NOT_SYNCING);
+        let (ended, elapsed) = watcher.end();
+        assert_eq!(ended, code);
+        assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    }
+}
+
+/// A history in which a transaction does not end with its length.
+fn damaged() -> Vec<u8> {
+    let mut bytes = History::get().after.clone();
+    let start = History::get().before.len();
+    let len = u64::from_be_bytes(bytes[start + 8..start + 16].try_into().unwrap());
+    let trailer = start + len as usize;
+    bytes[trailer..trailer + 8].fill(0);
+    bytes
+}
+
+#[test]
+fn a_damaged_master_that_is_mended_is_followed_again() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    fs::write(&scene.master, damaged()).unwrap();
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
+    watcher.expect("is damaged");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(noted(&scene)["exit_code"], 30);
+    replace(&scene.master, &history.after);
+    watcher.expect(FINISHED);
+    watcher.expect_in_sync(&scene);
+    let log = watcher.log();
+    assert_eq!(count(&log, NOT_SYNCING), 1, "{log}");
+}
+
+#[test]
+fn a_plain_echo_is_seen_within_100_ms_and_nothing_is_written_while_it_says_off() {
+    let (scene, mut zodb, mut watcher) = followed(Transport::Path);
+    let switch = scene.beside(".fssync-switch");
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let flipped = Instant::now();
+        fs::write(&switch, "SYNCING=0\n").unwrap();
+        watcher.expect("syncing is off");
+        quickest = quickest.min(flipped.elapsed());
+        let slave = fs::read(&scene.slave).unwrap();
+        zodb.call(&json!({"cmd": "commit", "name": "m"}));
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(fs::read(&scene.slave).unwrap() == slave);
+        fs::write(&switch, "SYNCING=1\n").unwrap();
+        watcher.expect(FINISHED);
+        watcher.expect_in_sync(&scene);
+    }
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+}
+
+#[test]
+fn a_watch_that_is_off_takes_no_lock_of_zodbs() {
+    let scene = Scene::synced(History::get());
+    fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
+    let trace = scene.directory.path().join("trace");
+    let mut command = tool("strace", "strace");
+    command
+        .args(["-f", "-qq", "-e", "trace=flock,openat", "-o"])
+        .arg(&trace);
+    let program = scene.command(&["--watch", "--interval", "0.1"]);
+    command.arg(program.get_program()).args(program.get_args());
+    let mut watcher = Watcher::of(&scene, &mut command);
+    watcher.expect("syncing is off");
+    rewrite_end(&scene.master, &History::get().after);
+    std::thread::sleep(Duration::from_secs(2));
+    let traced = fs::read_to_string(&trace).unwrap();
+    assert!(count(&traced, ".fssync-switch") > 5, "{traced}");
+    assert_eq!(count(&traced, "flock("), 0, "{traced}");
+    assert_eq!(count(&traced, "Data.fs.lock"), 0, "{traced}");
+    kill_children(watcher.pid());
+}
+
+#[test]
+fn an_idle_watch_writes_nothing() {
+    let (scene, _zodb, watcher) = followed(Transport::Path);
+    std::thread::sleep(Duration::from_secs(1));
+    let state = || {
+        let directory = scene.slave.parent().unwrap();
+        let modified = |name: &String| {
+            fs::metadata(directory.join(name))
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
+        let names = names(directory);
+        let times: Vec<_> = names.iter().map(modified).collect();
+        (names, times)
+    };
+    let before = state();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(state(), before);
+    drop(watcher);
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_recovered_from() {
+    require_root();
+    let scene = Scene::new();
+    let directory = scene.slave.parent().unwrap();
+    crate::support::must(
+        tool("mount", "mount")
+            .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+            .arg(directory),
+    );
+    let unmount = || {
+        tool("umount", "mount")
+            .arg("-l")
+            .arg(directory)
+            .status()
+            .unwrap()
+    };
+    let result = std::panic::catch_unwind(|| {
+        let history = History::get();
+        fs::write(&scene.master, &history.before).unwrap();
+        let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
+        watcher.expect(FINISHED);
+        let ballast = directory.join("ballast");
+        let free = rustix::fs::statvfs(directory).unwrap();
+        fs::write(&ballast, vec![1; (free.f_bavail * free.f_frsize) as usize]).unwrap();
+        rewrite_end(&scene.master, &history.after);
+        watcher.expect(NOT_SYNCING);
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(
+            fs::read(&scene.slave).unwrap() == history.before,
+            "cut back"
+        );
+        fs::remove_file(&ballast).unwrap();
+        watcher.expect(FINISHED);
+        watcher.expect_in_sync(&scene);
+        let log = watcher.log();
+        assert_eq!(count(&log, NOT_SYNCING), 1, "{log}");
+    });
+    unmount();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn a_signal_ends_a_watch_at_a_boundary_and_leaves_nothing() {
+    // In turn: in a full copy, in an append, at rest.
+    for nth in 0..3 {
+        let scene = Scene::new();
+        let mut zodb = Zodb::start();
+        let big = 6 << 30;
+        if nth == 0 {
+            sparse_master(&scene.master, big);
+        } else {
+            fs::write(&scene.master, &History::get().before).unwrap();
+            scene.expect("full-copy");
+        }
+        let before = fs::read(&scene.slave).unwrap_or_default();
+        if nth == 1 {
+            append_sparse(&scene.master, big, 0x7000_0000_0000_0000);
+        }
+        let mut watcher = Watcher::start(&scene, &["--progress", "always"]);
+        match nth {
+            0 => watcher.expect("copying: "),
+            1 => watcher.expect("appending: "),
+            _ => watcher.expect(FINISHED),
+        }
+        let (code, elapsed) = watcher.end();
+        assert_eq!(code, 0);
+        assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+        assert!(!scene.beside(".fssync-tmp").exists());
+        if nth == 0 {
+            assert!(!scene.slave.exists());
+        } else {
+            assert!(fs::read(&scene.slave).unwrap() == before);
+            zodb.assert_prefix_of(&before, &scene.slave);
+        }
+    }
+}
+
+#[test]
+fn systemd_is_told_how_it_stands() {
+    let (scene, mut zodb, watcher) = followed(Transport::Path);
+    drop(watcher);
+    let path = scene.directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut heard = String::new();
+    let mut hear = |what: &str| {
+        while !heard.contains(what) {
+            let mut buffer = [0; 4096];
+            let len = socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("no {what:?} in {heard}: {error}"));
+            heard += std::str::from_utf8(&buffer[..len]).unwrap();
+        }
+        let at = heard.find(what).unwrap();
+        heard.drain(..at + what.len());
+    };
+    let mut command = scene.command(&["--watch"]);
+    command.env("NOTIFY_SOCKET", &path);
+    command.env("WATCHDOG_USEC", "600000");
+    let watcher = Watcher::of(&scene, &mut command);
+    hear("READY=1\n");
+    let position = fs::metadata(&scene.slave).unwrap().len();
+    hear(&format!(
+        "STATUS=in sync: position {position}, lag 0 s, last transaction "
+    ));
+    hear("WATCHDOG=1\n");
+    hear("WATCHDOG=1\n");
+    zodb.call(&json!({"cmd": "commit", "name": "m"}));
+    let position = fs::metadata(&scene.master).unwrap().len();
+    hear(&format!("STATUS=in sync: position {position}, "));
+    fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
+    hear(&format!(
+        "STATUS=NOT SYNCING: position {position}, lag since "
+    ));
+    assert_eq!(watcher.end().0, 0);
+    hear("STOPPING=1\n");
+}
+
+#[test]
+fn what_makes_no_sense_ends_a_watch_at_once() {
+    let scene = Scene::with_master("commits");
+    for options in [
+        &["--watch", "--full"][..],
+        &["--watch", "--dry-run"],
+        &["--interval", "2"],
+        &["--watch", "--interval", "0"],
+    ] {
+        run(&mut scene.command(options)).expect(2);
+    }
+    let nowhere = scene.directory.path().join("no/Data.fs");
+    run(fssync().arg("--watch").arg(&scene.master).arg(nowhere)).expect(2);
+    run(fssync()
+        .arg("--watch")
+        .arg(&scene.master)
+        .arg(&scene.master))
+    .expect(2);
+}

@@ -1,0 +1,105 @@
+//! A running `fssync --watch`, whose log is read while it runs.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Scene, spawn};
+
+/// How long something is waited for that comes at once where nothing is wrong.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A watch; it is killed when this is dropped.
+pub struct Watcher {
+    process: Child,
+    log: PathBuf,
+    /// How much of the log was waited for, in bytes.
+    read: usize,
+}
+
+impl Watcher {
+    /// Follows the scene's master.
+    pub fn start(scene: &Scene, options: &[&str]) -> Self {
+        Self::of(scene, scene.command(options).arg("--watch"))
+    }
+
+    /// A command that becomes a watch.
+    pub fn of(scene: &Scene, command: &mut Command) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let n = STARTED.fetch_add(1, Ordering::Relaxed);
+        let log = scene.directory.path().join(format!("watch-{n}.log"));
+        let file = File::create(&log).expect("a log");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self {
+            process: spawn(command.stderr(file)),
+            log,
+            read: 0,
+        }
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log")
+    }
+
+    /// Waits until it has logged this, behind what was waited for before.
+    #[track_caller]
+    pub fn expect(&mut self, what: &str) {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some(at) = log[self.read..].find(what) {
+                self.read += at + what.len();
+                return;
+            }
+            let late = started.elapsed() > PATIENCE;
+            let ended = self.process.try_wait().expect("its status");
+            assert!(!late && ended.is_none(), "no {what:?} in {log}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the slave has the master's bytes, all of them.
+    #[track_caller]
+    pub fn expect_in_sync(&mut self, scene: &Scene) {
+        let started = Instant::now();
+        let in_sync = || {
+            let master = fs::read(&scene.master).expect("the master");
+            fs::read(&scene.slave).is_ok_and(|slave| slave == master)
+        };
+        while !in_sync() {
+            assert!(started.elapsed() < PATIENCE, "{}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("its process id");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Asks it to end, and waits until it has; its exit code and how long it
+    /// took.
+    pub fn end(mut self) -> (i32, Duration) {
+        let started = Instant::now();
+        self.signal(Signal::TERM);
+        let status = self.process.wait().expect("its status");
+        (status.code().unwrap_or(-1), started.elapsed())
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
