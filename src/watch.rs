@@ -41,6 +41,9 @@ pub trait Audience {
     /// before.
     fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool);
 
+    /// What shows the progress of the next pass.
+    fn monitor(&self) -> Box<dyn Monitor + '_>;
+
     /// The watch is alive, and rests; told every second.
     fn alive(&self);
 }
@@ -50,13 +53,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the master until a signal comes: returns what the exit code is to
 /// tell. `interval` is the time from one tick to the next.
-pub fn watch(
-    job: &Job,
-    interval: Duration,
-    bell: &Bell,
-    audience: &dyn Audience,
-    monitor: &dyn Monitor,
-) -> Exit {
+pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience) -> Exit {
     let mut watch = Watch {
         job,
         interval,
@@ -71,7 +68,7 @@ pub fn watch(
     let mut last = None;
     loop {
         let started = Instant::now();
-        let outcome = pass(job, monitor);
+        let outcome = pass(job, audience.monitor().as_ref());
         if job.slave.interrupted.load(Ordering::Relaxed) {
             break;
         }

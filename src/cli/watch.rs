@@ -37,16 +37,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
     };
     let service = Service::start();
-    let monitor = Watched {
-        service: &service,
-        shown: progress::monitor(args),
-    };
     let follower = Follower {
+        args,
         reporter,
         service: &service,
         in_sync: Cell::new(None),
     };
-    let exit = watch::watch(&job, args.interval, &bell, &follower, &monitor);
+    let exit = watch::watch(&job, args.interval, &bell, &follower);
     process.end();
     if interrupted.load(Ordering::Relaxed) {
         tracing::info!("Stopped syncing on a signal");
@@ -68,6 +65,7 @@ fn ring_on_signal(bell: &Bell) -> anyhow::Result<()> {
 
 /// Tells the log, standard output and systemd.
 struct Follower<'a> {
+    args: &'a Args,
     reporter: Reporter<'a>,
     service: &'a Service,
     /// When and where master and slave were last in sync.
@@ -92,6 +90,13 @@ impl Audience for Follower<'_> {
         }
         self.service
             .status(is_news, || status(outcome, self.in_sync.get()));
+    }
+
+    fn monitor(&self) -> Box<dyn Monitor + '_> {
+        Box::new(Watched {
+            service: self.service,
+            shown: progress::monitor(self.args),
+        })
     }
 
     fn alive(&self) {

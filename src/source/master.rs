@@ -182,3 +182,95 @@ impl ReadAt for &Master {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Pulse;
+    use crate::source::path::MountedPath;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A source that hangs, for long enough.
+    struct Hung(MountedPath);
+
+    impl Source for Hung {
+        fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+            thread::sleep(Duration::from_secs(600));
+            self.0.look(ranges)
+        }
+
+        fn list(&mut self, _: &str, _: Option<&str>) -> Result<Vec<crate::source::Entry>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn open_beside(&mut self, _: &str) -> Result<u64, Error> {
+            Ok(0)
+        }
+
+        fn read(&mut self, _: &mut [u8], _: u64) -> Result<usize, Error> {
+            Ok(0)
+        }
+
+        fn digest(&mut self, _: Range<u64>) -> Result<Option<Digest>, Error> {
+            Ok(None)
+        }
+
+        fn confirm(&mut self, _: Range<u64>) -> Result<Option<Digest>, Error> {
+            Ok(None)
+        }
+
+        fn wait(&mut self, _: Duration) -> Result<bool, Error> {
+            Ok(false)
+        }
+    }
+
+    /// A master whose first sources hang, and how many were opened.
+    fn master(hung: usize) -> (Master, Arc<AtomicUsize>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("Data.fs");
+        std::fs::write(&path, "FS30").unwrap();
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        let open = move || -> Box<dyn Source> {
+            let source = MountedPath::new(path.clone());
+            if count.fetch_add(1, Ordering::Relaxed) < hung {
+                Box::new(Hung(source))
+            } else {
+                Box::new(source)
+            }
+        };
+        let patience = Patience::new(Duration::from_millis(50), Pulse::default(), || false);
+        let master = Master::new("m".to_owned(), patience, Box::new(open));
+        (master, opened, directory)
+    }
+
+    fn is_late(master: &Master) -> bool {
+        matches!(master.look(Vec::new()), Err(Error::TimedOut { .. }))
+    }
+
+    #[test]
+    fn one_that_hangs_is_left_behind() {
+        let (master, _, _directory) = master(2);
+        assert!(is_late(&master));
+        assert!(is_late(&master));
+        assert_eq!(master.look(Vec::new()).unwrap().size, 4);
+    }
+
+    #[test]
+    fn not_too_many_are_left_behind() {
+        let (master, opened, _directory) = master(usize::MAX);
+        for _ in 0..MAX_LEFT_BEHIND + 5 {
+            assert!(is_late(&master));
+        }
+        assert_eq!(opened.load(Ordering::Relaxed), 1 + MAX_LEFT_BEHIND);
+    }
+
+    #[test]
+    fn waiting_ends_once_no_answer_is_wanted() {
+        let (mut master, _, _directory) = master(1);
+        master.patience = Patience::new(Duration::from_secs(60), Pulse::default(), || true);
+        let asked = Instant::now();
+        assert!(matches!(master.look(Vec::new()), Err(Error::Interrupted)));
+        assert!(asked.elapsed() < Duration::from_secs(10));
+    }
+}

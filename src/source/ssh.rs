@@ -140,10 +140,8 @@ impl Ssh {
             _ => Err(self.unexpected()),
         }
     }
-}
 
-impl Source for Ssh {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+    fn look_once(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
         let request = Request::Look {
             path: self.target.path.clone(),
             ranges: ranges.to_vec(),
@@ -167,6 +165,17 @@ impl Source for Ssh {
                 })
             }
             _ => Err(self.unexpected()),
+        }
+    }
+}
+
+impl Source for Ssh {
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+        let is_old = self.link.is_some();
+        match self.look_once(ranges) {
+            // It may have broken long ago, while nobody asked for anything.
+            Err(Error::Link { .. }) if is_old => self.look_once(ranges),
+            result => result,
         }
     }
 

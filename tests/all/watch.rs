@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::sshd::Sshd;
 use crate::support::{
-    History, Scene, Transport, Zodb, append_sparse, fssync, names, replace, require_root,
+    History, Holder, Scene, Transport, Zodb, append_sparse, fssync, names, replace, require_root,
     rewrite_end, run, sparse_master, tool,
 };
 use crate::watcher::Watcher;
@@ -183,11 +183,17 @@ fn a_connection_that_breaks_is_made_again() {
     fs::remove_file(&down).unwrap();
     watcher.expect(FINISHED);
     watcher.expect_in_sync(&scene);
-    // One that is killed and can be made again at once is not worth a word.
+    // One that breaks and can be made again at once is not worth a word.
     kill_children(watcher.pid());
-    rewrite_end(&scene.master, &History::get().packed);
+    replace(&scene.master, &History::get().packed);
+    watcher.expect_in_sync(&scene);
+    flip("off", &scene);
+    watcher.expect("syncing is off");
+    kill_children(watcher.pid());
+    flip("on", &scene);
+    watcher.expect(FINISHED);
     let log = watcher.log();
-    assert_eq!(count(&log, NOT_SYNCING), 1, "{log}");
+    assert_eq!(count(&log, "unreachable"), 1, "{log}");
     let pid = watcher.pid();
     assert_eq!(watcher.end().0, 0);
     assert_eq!(children(pid), [0; 0], "no program that connects is left");
@@ -328,6 +334,25 @@ fn a_watch_that_is_off_takes_no_lock_of_zodbs() {
     assert_eq!(count(&traced, "flock("), 0, "{traced}");
     assert_eq!(count(&traced, "Data.fs.lock"), 0, "{traced}");
     kill_children(watcher.pid());
+}
+
+#[test]
+fn another_pass_beside_a_watch_is_told_only_if_it_lasts() {
+    let (scene, _zodb, mut watcher) = followed(Transport::Path);
+    let lock = Holder::of(&scene.beside(".fssync-pass"));
+    std::thread::sleep(Duration::from_secs(3));
+    drop(lock);
+    watcher.expect(FINISHED);
+    let log = watcher.log();
+    assert_eq!(count(&log, "another pass is at work"), 1, "{log}");
+    for _ in 0..10 {
+        let lock = Holder::of(&scene.beside(".fssync-pass"));
+        std::thread::sleep(Duration::from_millis(200));
+        drop(lock);
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    let log = watcher.log();
+    assert_eq!(count(&log, "another pass is at work"), 1, "{log}");
 }
 
 #[test]

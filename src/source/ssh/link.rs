@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -102,8 +103,8 @@ pub(super) struct Link {
     pub(super) pid: u32,
     to: ChildStdin,
     from: BufReader<Alive<ChildStdout>>,
-    /// Whether this end has said hello, and the other.
-    greeted: (bool, bool),
+    /// Whether this end has said hello.
+    has_greeted: bool,
     /// A read that was asked for ahead: its offset and length.
     ahead: Option<(u64, u64)>,
     complaints: Complaints,
@@ -133,7 +134,7 @@ impl Link {
             to,
             // Headers come through the buffer; data, for the most part, past it.
             from: BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse }),
-            greeted: (false, false),
+            has_greeted: false,
             ahead: None,
             complaints: Complaints::listen(complaints),
         })
@@ -186,9 +187,9 @@ impl Link {
 
     fn send(&mut self, request: &Request) -> Result<(), Failure> {
         let mut bytes = Vec::new();
-        if !self.greeted.0 {
+        if !self.has_greeted {
             bytes.extend(wire::hello());
-            self.greeted.0 = true;
+            self.has_greeted = true;
         }
         let sent =
             wire::write_message(&mut bytes, request).and_then(|()| self.to.write_all(&bytes));
@@ -201,9 +202,9 @@ impl Link {
 
     /// The next reply that is more than a sign of life.
     fn reply(&mut self) -> Result<Reply, Failure> {
-        if !self.greeted.1 {
+        if !self.complaints.is_greeted.load(Ordering::Relaxed) {
             wire::read_hello(&mut self.from)?;
-            self.greeted.1 = true;
+            self.complaints.is_greeted.store(true, Ordering::Relaxed);
         }
         loop {
             return match wire::read_message(&mut self.from)? {
@@ -239,6 +240,10 @@ impl Link {
 #[derive(Debug)]
 struct Complaints {
     last_lines: Arc<Mutex<VecDeque<String>>>,
+    /// Whether the other end has said hello. What is said before is told along
+    /// with the failure to connect, if it comes to that; a watch that tries again
+    /// and again need not say it each time.
+    is_greeted: Arc<AtomicBool>,
     /// Disconnected once it has said all.
     ended: mpsc::Receiver<()>,
 }
@@ -248,12 +253,18 @@ impl Complaints {
     fn listen(from: ChildStderr) -> Self {
         let last_lines = Arc::default();
         let heard = Arc::clone(&last_lines);
+        let is_greeted = Arc::<AtomicBool>::default();
+        let greeted = Arc::clone(&is_greeted);
         let (at_end, ended) = mpsc::channel();
         thread::spawn(move || {
-            log_complaints(from, &heard);
+            log_complaints(from, &heard, &greeted);
             drop(at_end);
         });
-        Self { last_lines, ended }
+        Self {
+            last_lines,
+            is_greeted,
+            ended,
+        }
     }
 
     /// The last lines. The end of them is waited for, but not for long: a child
@@ -283,7 +294,7 @@ impl<R: Read> Read for Alive<R> {
 
 /// Logs what a program says on its standard error, until it ends, and keeps the
 /// last lines. Long lines are cut.
-fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>) {
+fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>, is_greeted: &AtomicBool) {
     /// How much of a line is kept, in bytes.
     const LINE_LEN: u64 = 500;
     let mut from = BufReader::new(from);
@@ -299,7 +310,11 @@ fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>) {
         if line.is_empty() {
             continue;
         }
-        tracing::warn!("from the connection: {line}");
+        if is_greeted.load(Ordering::Relaxed) {
+            tracing::warn!("from the connection: {line}");
+        } else {
+            tracing::debug!("from the connection: {line}");
+        }
         let mut lines = last.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push_back(line);
         if lines.len() > QUOTED_LINES {
