@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             })
         }
         Some(Verb::Off(target)) => switch::off(target, &args.common),
-        Some(Verb::On(target)) => switch::on(target, &args.common),
+        Some(Verb::On { target, force }) => switch::on(target, *force, &args.common),
         Some(Verb::Serve { paths }) => serve::run(paths),
     };
     exit.into()

@@ -8,6 +8,7 @@ use crate::filestorage::scan::Damage;
 use crate::outcome::{Action, Exit};
 use crate::plan::Refusal;
 use crate::source;
+use crate::switch::Reluctance;
 
 /// Why a pass stopped.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,14 @@ pub enum Stop {
     /// The facts say no.
     #[error("{0}")]
     Refused(Refusal),
+    /// Syncing is not switched on.
+    #[error("the switches stay as they are: {slave} {why}")]
+    Reluctant {
+        /// The slave.
+        slave: PathBuf,
+        /// Why.
+        why: Reluctance,
+    },
     /// The master is damaged.
     #[error("{master} is damaged: {damage}")]
     MasterDamaged {
@@ -143,6 +152,7 @@ impl Stop {
             Self::Unreachable(_) | Self::MasterChanged { .. } => Exit::Unreachable,
             Self::InUse { .. } => Exit::InUse,
             Self::Refused(refusal) => refusal.exit(),
+            Self::Reluctant { why, .. } => why.exit(),
             Self::MasterDamaged { .. } => Exit::MasterDamaged,
             Self::Io { .. }
             | Self::Owner { .. }
@@ -159,7 +169,7 @@ impl Stop {
             Self::Off(_) => Action::Off,
             Self::Busy { .. } => Action::Busy,
             Self::Unreachable(_) | Self::MasterChanged { .. } => Action::Unreachable,
-            Self::InUse { .. } | Self::Refused(_) => Action::Refuse,
+            Self::InUse { .. } | Self::Refused(_) | Self::Reluctant { .. } => Action::Refuse,
             _ => Action::Error,
         }
     }
@@ -173,6 +183,7 @@ impl Stop {
                  before ZEO is started there"
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
+            Self::Reluctant { why, .. } => why.hint(),
             Self::Unreachable(error) => error.hint()?,
             Self::MasterDamaged { .. } => {
                 "look at the master with ZODB's fstest; what precedes the damage is \

@@ -1,16 +1,28 @@
 //! `fssync off` and `fssync on`.
 //!
 //! Why nothing is written once [`off`] has returned is argued in
-//! [`slave::step`](crate::slave::step).
+//! [`slave::step`](crate::slave::step). [`on`] looks at the slave first, no
+//! master asked: one that is served, or has grown something of its own, was
+//! probably switched off for good reason.
+
+mod reluctance;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::filestorage::Tid;
-use crate::slave::append::cut;
+pub use self::reluctance::{Known, Reluctance, judge};
+
+use crate::slave::append::{cut, is_left_behind};
+use crate::slave::lock::{Lock, holder};
+use crate::slave::place::Beside;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
 use crate::stop::Stop;
-use crate::survey;
+use crate::survey::{Ending, ending, own};
+
+/// How long [`off`] looks for the slave's last transaction: whoever waits for it
+/// wants to serve.
+const ENDING_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a slave holds when syncing is switched off.
 #[derive(Clone, Debug)]
@@ -19,36 +31,87 @@ pub struct SwitchedOff {
     pub switch: PathBuf,
     /// How many bytes of an unfinished append were cut.
     pub cut_len: u64,
-    /// The last transaction that the slave holds, where a pass has noted enough
-    /// to tell it at once.
-    pub last_tid: Option<Tid>,
+    /// What the slave ends with.
+    pub ending: Ending,
 }
 
 /// Switches syncing off: when this returns, nothing is written to the slave any
 /// more, and it ends with its last whole transaction. No master is waited for.
+///
+/// It fails only where the first cannot be promised. What cannot be tidied up is
+/// left to ZODB, which cuts it when it opens the slave.
 pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
     let switch = slave.switches.set(false, &slave.place)?.to_owned();
-    let step = slave.closing_step()?;
-    let sidecar = Sidecar::load(&slave.place)?;
-    let cut_len = match (step, &sidecar.batch) {
-        (Some(step), Some(batch)) => cut(slave, step, batch)?,
-        _ => 0,
-    };
-    let last_tid = survey::last_tid(&slave.place, &sidecar).unwrap_or_else(|stop| {
-        tracing::warn!("what the slave holds is not known: {}", stop.in_one_line());
-        None
+    let between_steps = slave.between_steps()?;
+    if slave.switches.check().is_ok() {
+        // An `on` came in between; from here on it waits.
+        slave.switches.set(false, &slave.place)?;
+    }
+    let sidecar = Sidecar::load(&slave.place).unwrap_or_else(|stop| {
+        tracing::warn!("{}", stop.in_one_line());
+        Sidecar::default()
+    });
+    let cut_len = tidy_up(slave, between_steps, &sidecar).unwrap_or_else(|stop| {
+        tracing::warn!(
+            "an unfinished append is left to ZODB: {}",
+            stop.in_one_line()
+        );
+        0
+    });
+    let ending = ending(&slave.place, &sidecar, ENDING_PATIENCE).unwrap_or_else(|stop| {
+        tracing::warn!("{}", stop.in_one_line());
+        Ending::Unknown
     });
     Ok(SwitchedOff {
         switch,
         cut_len,
-        last_tid,
+        ending,
     })
 }
 
-/// Switches syncing on; returns the switch that was written. Fails with
+/// Cuts what a pass has left of an unfinished batch. Where there is none, ZODB's
+/// lock is not touched: a ZEO that an earlier `off` made way for may be starting.
+fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64, Stop> {
+    match &sidecar.batch {
+        Some(batch) if is_left_behind(slave, batch)? => match slave.closing_step(between_steps)? {
+            Some(step) => cut(slave, step, batch),
+            None => Ok(0),
+        },
+        _ => Ok(0),
+    }
+}
+
+/// What came of switching on.
+#[derive(Clone, Debug)]
+pub struct SwitchedOn {
+    /// The switch that was written.
+    pub switch: PathBuf,
+    /// What is known of the slave; `None` where nobody looked.
+    pub known: Option<Known>,
+}
+
+/// Switches syncing on, unless the slave is in use or holds something of its own:
+/// then no switch is touched. With `force` it is not looked at. Fails with
 /// [`Stop::Off`] where another switch still says off.
-pub fn on(slave: &Slave) -> Result<PathBuf, Stop> {
+///
+/// It waits for a step that is under way, so as not to take a pass for another
+/// program, and for an [`off`].
+pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Stop> {
+    let _between_steps = slave.between_steps()?;
+    let known = if force { None } else { Some(look(slave)?) };
     let switch = slave.switches.set(true, &slave.place)?.to_owned();
     slave.switches.check()?;
-    Ok(switch)
+    Ok(SwitchedOn { switch, known })
+}
+
+fn look(slave: &Slave) -> Result<Known, Stop> {
+    let place = &slave.place;
+    let looked = match holder(&place.beside(Beside::ZodbLock)) {
+        Some(pid) => Err(Reluctance::InUse { pid }),
+        None => judge(own(place, &Sidecar::load(place)?)?),
+    };
+    looked.map_err(|why| Stop::Reluctant {
+        slave: place.data().to_owned(),
+        why,
+    })
 }

@@ -17,7 +17,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [OPTIONS] SLAVE\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -114,8 +114,15 @@ pub(crate) struct Common {
 pub(crate) enum Verb {
     /// Switch syncing off: when this returns, nothing is written to SLAVE any more
     Off(Target),
-    /// Switch syncing on
-    On(Target),
+    /// Switch syncing on, unless SLAVE is in use or holds something of its own
+    On {
+        #[command(flatten)]
+        target: Target,
+
+        /// Switch on without looking at SLAVE; a pass still overwrites nothing of its own
+        #[arg(long)]
+        force: bool,
+    },
     /// Serve what lies at or below PATH, read-only, on standard input and output:
     /// the master's end of a connection
     Serve {

@@ -34,6 +34,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use super::owner::Owner;
+use super::place::{self, Access};
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Seen, Slave, Step};
 use crate::filestorage::Status;
@@ -237,6 +238,18 @@ pub fn cut(slave: &Slave, step: Step<'_>, batch: &Batch) -> Result<u64, Stop> {
     drop(step);
     data.sync()?;
     Ok(seen.size - batch.from)
+}
+
+/// Whether the slave ends in what an unfinished batch has left of itself.
+pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Stop> {
+    let path = slave.place.data();
+    let file = match place::open(path, Access::Read) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(Stop::io("open", path))?,
+    };
+    file.metadata()
+        .and_then(|found| is_left(&file, found.len(), batch))
+        .map_err(Stop::io("read", path))
 }
 
 /// Whether a file of `size` bytes ends in what a batch has left: the start of

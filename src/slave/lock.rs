@@ -33,7 +33,15 @@ const STEP_LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// A lock that is held; released when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// To close the file would not do where a process that is just being started
+    /// from another thread has a copy of the handle.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Tries to take the lock of the pass.
@@ -75,7 +83,7 @@ pub fn take_step(place: &Place) -> Result<Lock, Stop> {
 fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Stop> {
     let file = Owner::open_or_create_for(place, path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock { _file: file })),
+        Ok(()) => Ok(Some(Lock { file })),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(Stop::io("lock", path)(error.into())),
     }
@@ -141,5 +149,17 @@ mod tests {
         ));
         drop(lock);
         assert_eq!(holder(&path), None);
+    }
+
+    #[test]
+    fn a_lock_is_let_go_although_its_handle_was_inherited() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let lock = take_pass(&place).unwrap();
+        // What a process has between fork and exec.
+        let inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        take_pass(&place).unwrap();
+        drop(inherited);
     }
 }

@@ -127,6 +127,13 @@ impl Batch {
             && !bytes.is_empty()
             && self.header.starts_with(bytes)
     }
+
+    /// Whether a finished transaction with this header at `position` is the first
+    /// of this batch, finished.
+    #[must_use]
+    pub fn finished(&self, position: u64, header: [u8; TXN_HEADER_LEN]) -> bool {
+        header[STATUS_OFFSET as usize] != Status::VOTED.0 && *self == Self::new(position, header)
+    }
 }
 
 /// How a pass ended.

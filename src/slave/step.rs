@@ -106,15 +106,20 @@ impl Slave {
         })
     }
 
+    /// Waits until whoever takes a step has left it, and keeps everybody else from
+    /// theirs until what this returns is dropped.
+    pub fn between_steps(&self) -> Result<Lock, Stop> {
+        lock::take_step(&self.place)
+    }
+
     /// Takes a step although syncing is off, to tidy up behind the last one;
-    /// `None` if ZODB holds the slave, and has tidied up itself.
-    pub fn closing_step(&self) -> Result<Option<Step<'_>>, Stop> {
-        let step_lock = lock::take_step(&self.place)?;
+    /// `None` if another program has the slave, and tidies up itself.
+    pub fn closing_step(&self, between_steps: Lock) -> Result<Option<Step<'_>>, Stop> {
         match lock::take_zodb(&self.place) {
             Ok(zodb_lock) => Ok(Some(Step {
                 slave: self,
                 _zodb_lock: zodb_lock,
-                _step_lock: step_lock,
+                _step_lock: between_steps,
             })),
             Err(Stop::InUse { .. }) => Ok(None),
             Err(stop) => Err(stop),

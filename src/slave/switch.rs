@@ -13,8 +13,8 @@
 //! A switch that cannot be read, or says anything but on, is off.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -77,32 +77,37 @@ impl Switches {
         Ok(())
     }
 
-    /// Writes the slave's own switch, durably. One that said the opposite says
-    /// either at any moment; one that said something else is off until it says
-    /// on.
+    /// Writes the slave's own switch, durably; it never says on before it is to.
+    /// Off needs no room on the disk: a switch that is empty is off, too.
     pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {
         let path = self.own.as_path();
         let fail = |action| Stop::io(action, path);
-        let mut file = if self.named.is_some() {
-            File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(fail("open"))?
+        let file = if self.named.is_some() {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            options.open(path).map_err(fail("open"))?
         } else {
             Owner::open_or_create_for(place, path)?
         };
-        let line = format!("{}\n", if on { ON } else { OFF });
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.set_len(line.len() as u64))
-            .map_err(fail("write"))?;
+        match write(&file, if on { ON } else { OFF }) {
+            Err(error) if error.kind() == ErrorKind::StorageFull && !on => file.set_len(0),
+            written => written,
+        }
+        .map_err(fail("write"))?;
         file.sync_all().map_err(fail("sync"))?;
         if self.named.is_none() {
             place.sync_directory()?;
         }
         Ok(path)
     }
+}
+
+/// Writes over what a switch says, which takes no new block of a full disk. What
+/// a longer one said makes it say neither until it is cut.
+fn write(file: &File, says: &str) -> io::Result<()> {
+    let line = format!("{says}\n");
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.set_len(line.len() as u64)
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -23,12 +23,12 @@ use crate::walk::scan_file;
 #[derive(Debug)]
 pub(super) struct SlaveFile {
     pub(super) file: File,
-    size: u64,
+    pub(super) size: u64,
     pub(super) place: Place,
 }
 
 impl SlaveFile {
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
         read_fully(&self.file, buffer, offset).map_err(self.fail(offset))
     }
 
@@ -67,24 +67,6 @@ impl ReadAt for &SlaveFile {
     }
 }
 
-/// The tid of the slave's last committed transaction, where the sidecar makes it
-/// cheap to tell.
-pub fn last_tid(place: &Place, sidecar: &Sidecar) -> Result<Option<Tid>, Stop> {
-    let Some((file, _)) = open(place)? else {
-        return Ok(None);
-    };
-    let Start {
-        mark: Some(mark), ..
-    } = start(&file, sidecar)?
-    else {
-        return Ok(None);
-    };
-    let mut scanner = Scanner::resume(mark.position, mark.last_tid, file.size);
-    let go_on = || Ok(());
-    scan_file(&file.file, place.data(), &mut scanner, &go_on, &mut |_| {})?;
-    Ok(scanner.last_tid())
-}
-
 /// Opens the slave for reading; an empty one is as good as none, but seen.
 pub(super) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
     let file = match place::open(place.data(), Access::Read) {
@@ -105,7 +87,7 @@ pub(super) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     /// Whether the slave is as it was left.
-    left: Left,
+    pub(super) left: Left,
     /// Where a scan may start.
     pub(super) mark: Option<Mark>,
 }

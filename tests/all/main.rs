@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
+mod fuse;
 mod sshd;
 mod support;
 mod watcher;
@@ -14,6 +15,8 @@ mod divergence;
 mod faults;
 mod fixtures;
 mod life;
+mod off;
+mod on;
 mod regressions;
 mod remote;
 mod steps;

@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::support::{must, tool};
+use crate::support::{must, tool, wait_for};
 
 /// A running sshd.
 pub struct Sshd {
@@ -108,15 +106,6 @@ fn run_beside(command: &str) {
         .spawn()
         .expect("a shell");
     std::mem::forget(process);
-}
-
-/// Waits until something is there.
-fn wait_for(what: &str, is_there: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_there() {
-        assert!(started.elapsed() < Duration::from_secs(10), "no {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn make_key(path: &Path) {

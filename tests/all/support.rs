@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fssync::apply::Tuning;
 use fssync::digest::Digest;
@@ -610,6 +611,15 @@ pub fn rewrite_end(path: &Path, bytes: &[u8]) {
     file.set_len(same as u64).expect("a cut");
     file.write_all_at(&bytes[same..], same as u64)
         .expect("a write");
+}
+
+/// Waits until something is there.
+pub fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_there() {
+        assert!(started.elapsed() < Duration::from_secs(10), "no {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The names in a directory, sorted.

@@ -1,0 +1,265 @@
+//! What `fssync off` promises (Law 4), whatever a pass is in the midst of: a
+//! master that hangs, a full write load, any step; and a crash of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::fuse::Served;
+use crate::sshd::Sshd;
+use crate::support::{
+    History, Run, Scene, Zodb, append_sparse, fssync, replace, rewrite_end, run, spawn, wait_for,
+};
+
+/// The contract says that `off` returns within a second; the machine may be busy.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// How far into the big transaction of [`Work::scene`] the master answers.
+const ANSWERED_LEN: u64 = 5 * 1024 * 1024;
+
+/// What a pass is in the midst of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Append,
+    FullCopy,
+}
+
+impl Work {
+    const BOTH: [Self; 2] = [Self::Append, Self::FullCopy];
+
+    /// A slave in sync with what the master was; the master went on, and ends in
+    /// a big transaction.
+    fn scene(self) -> Scene {
+        let history = History::get();
+        let scene = Scene::synced(history);
+        match self {
+            Self::Append => rewrite_end(&scene.master, &history.after),
+            Self::FullCopy => replace(&scene.master, &history.packed),
+        }
+        append_sparse(&scene.master, 2 * ANSWERED_LEN, 0x0500_0000_0000_0000);
+        scene
+    }
+
+    /// What a pass writes to.
+    fn written(self, scene: &Scene) -> PathBuf {
+        match self {
+            Self::Append => scene.slave.clone(),
+            Self::FullCopy => scene.beside(".fssync-tmp"),
+        }
+    }
+}
+
+/// A process of the test's, killed when it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::null());
+        Self(spawn(command.stdout(Stdio::null()).stderr(Stdio::null())))
+    }
+
+    /// Waits for its end; returns the exit code.
+    fn code(&mut self) -> i32 {
+        let status = self.0.wait().expect("its status");
+        status.code().expect("an exit code")
+    }
+
+    fn is_at_work(&mut self) -> bool {
+        self.0.try_wait().expect("its status").is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pass that is in the midst of something, and gets no answer any more.
+struct Hanging {
+    work: Work,
+    /// Dropped first: it lets go of the pass.
+    served: Served,
+    pass: Running,
+    scene: Scene,
+}
+
+impl Hanging {
+    /// Starts a pass and waits until it hangs. `arguments` says how the master is
+    /// reached, from where it is served.
+    fn start(work: Work, arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let scene = work.scene();
+        let served = Served::directory(scene.master.parent().expect("a directory"));
+        let start = fs::metadata(&scene.master).unwrap().len() - 2 * ANSWERED_LEN;
+        served.stop_answering_at(start + ANSWERED_LEN);
+        let mut command = fssync();
+        command.args(arguments(&served.file("Data.fs")));
+        let hanging = Self {
+            work,
+            served,
+            pass: Running::start(command.arg(&scene.slave)),
+            scene,
+        };
+        hanging.served.wait_until_stuck();
+        wait_for("pass that writes what it reads", || {
+            let written = fs::metadata(work.written(&hanging.scene));
+            written.is_ok_and(|found| found.len() > start + ANSWERED_LEN / 2)
+        });
+        hanging
+    }
+
+    /// Switches off; ZODB opens the slave at once and commits. Then the pass is
+    /// woken up, and what it does is harmless.
+    fn assert_is_harmless(mut self, wake: impl FnOnce(&Self)) {
+        let before = &History::get().before;
+        let scene = &self.scene;
+        let started = Instant::now();
+        let off = flip("off", &scene.slave).expect(0);
+        assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+        assert!(self.pass.is_at_work(), "it hangs");
+        let was_cut = off.stdout.contains("an unfinished append of");
+        assert_eq!(was_cut, self.work == Work::Append, "{off:?}");
+        assert!(fs::read(&scene.slave).unwrap() == *before);
+        let mut zodb = Zodb::start();
+        let serving = commit(&mut zodb, scene, before.len());
+        let left = fs::read(scene.beside(".fssync")).unwrap();
+
+        wake(&self);
+        assert_eq!(self.pass.code(), 10);
+        let scene = &self.scene;
+        assert!(fs::read(&scene.slave).unwrap() == serving, "written to");
+        assert!(
+            fs::read(scene.beside(".fssync")).unwrap() == left,
+            "it notes nothing any more"
+        );
+        assert!(!scene.beside(".fssync-tmp").exists());
+        close(&mut zodb);
+        assert_refused(scene, &serving);
+    }
+}
+
+/// `fssync off` or `fssync on`.
+fn flip(verb: &str, slave: &Path) -> Run {
+    run(fssync().arg(verb).arg(slave))
+}
+
+/// ZODB opens the slave at the first try and finds it to end there; it commits,
+/// and has it open still. Returns the slave's bytes.
+fn commit(zodb: &mut Zodb, scene: &Scene, position: usize) -> Vec<u8> {
+    let open = json!({"cmd": "open", "name": "s", "path": scene.slave});
+    assert_eq!(zodb.call(&open)["position"], position);
+    zodb.call(&json!({"cmd": "commit", "name": "s", "description": "only here"}));
+    fs::read(&scene.slave).unwrap()
+}
+
+fn close(zodb: &mut Zodb) {
+    let closed = zodb.call(&json!({"cmd": "close", "name": "s"}));
+    assert_eq!(closed["warnings"], Value::from([0; 0]));
+}
+
+/// Switching on is refused, as is a pass once it is forced; the slave stays.
+fn assert_refused(scene: &Scene, serving: &[u8]) {
+    scene.pass(&[]).expect(10);
+    flip("on", &scene.slave).expect(20);
+    scene.pass(&[]).expect(10);
+    run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
+    scene.pass(&[]).expect(20);
+    assert!(
+        fs::read(&scene.slave).unwrap() == serving,
+        "nothing is lost"
+    );
+}
+
+fn on_a_path(master: &Path) -> Vec<String> {
+    vec!["--timeout=60".to_owned(), master.display().to_string()]
+}
+
+#[test]
+fn off_makes_way_while_a_mounted_master_never_answers() {
+    for work in Work::BOTH {
+        let hanging = Hanging::start(work, on_a_path);
+        hanging.assert_is_harmless(|hanging| hanging.served.answer());
+    }
+}
+
+fn through_ssh(master: &Path) -> Vec<String> {
+    let binary = env!("CARGO_BIN_EXE_fssync");
+    let sshd = Sshd::get();
+    [
+        "--timeout",
+        "60",
+        "--remote-fssync",
+        binary,
+        "-e",
+        &sshd.rsh(""),
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain([sshd.url(master)])
+    .collect()
+}
+
+/// The processes that bring a master here: `ssh`, or what it started over there.
+fn connecting(master: &Path, is_ssh: bool) -> Vec<Pid> {
+    let command = format!("serve -- {}", master.display());
+    let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let entry = entry.unwrap();
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let is_it = line.contains(&command) && line.starts_with("ssh ") == is_ssh;
+        is_it.then(|| Pid::from_raw(pid))?
+    });
+    found.collect()
+}
+
+/// Processes that are stopped, until this is dropped.
+struct Stopped(Vec<Pid>);
+
+impl Stopped {
+    fn new(pids: Vec<Pid>) -> Self {
+        assert!(!pids.is_empty());
+        let stopped = Self(pids);
+        stopped.signal(Signal::STOP);
+        stopped
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in &self.0 {
+            // It may have ended.
+            let _ = kill_process(*pid, signal);
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
+    }
+}
+
+/// A pass is in the midst of something; then one end of its connection stops.
+fn assert_harmless_while_stopped(is_ssh: bool) {
+    for work in Work::BOTH {
+        let hanging = Hanging::start(work, through_ssh);
+        let master = hanging.served.file("Data.fs");
+        let stopped = Stopped::new(connecting(&master, is_ssh));
+        hanging.served.answer();
+        hanging.assert_is_harmless(|_| drop(stopped));
+    }
+}
+
+#[test]
+fn off_makes_way_while_ssh_is_stopped() {
+    assert_harmless_while_stopped(true);
+}
+
+#[test]
+fn off_makes_way_while_the_other_end_is_stopped() {
+    assert_harmless_while_stopped(false);
+}

@@ -1,0 +1,246 @@
+//! `fssync on` looks before it leaps: what it finds, what it says, and that it
+//! touches no switch where it does not switch on.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{
+    History, Holder, Run, Scene, Zodb, append_killed_at_sync, fssync, rewrite_end, run, strace,
+};
+
+const ON: &str = "SYNCING=1\n";
+const OFF: &str = "SYNCING=0\n";
+
+fn on(scene: &Scene, options: &[&str]) -> Run {
+    run(fssync().arg("on").args(options).arg(&scene.slave))
+}
+
+fn switch(scene: &Scene) -> Option<String> {
+    fs::read_to_string(scene.beside(".fssync-switch")).ok()
+}
+
+/// A slave in sync, switched off.
+fn switched_off() -> Scene {
+    let scene = Scene::synced(History::get());
+    run(fssync().arg("off").arg(&scene.slave)).expect(0);
+    scene
+}
+
+/// ZODB opens the slave, commits so often, and closes it; returns the tids.
+fn grow(scene: &Scene, times: u32) -> Vec<String> {
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    let tids = (0..times).map(|_| {
+        let tid = &zodb.call(&json!({"cmd": "commit", "name": "s"}))["tid"];
+        tid.as_str().unwrap().to_owned()
+    });
+    let tids = tids.collect();
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+    tids
+}
+
+/// Fails unless `on` leaves the switch as it was, and with `--force` does not.
+#[track_caller]
+fn assert_reluctant(scene: &Scene, code: i32) -> Run {
+    let before = switch(scene);
+    let refused = on(scene, &[]).expect(code);
+    assert_eq!(switch(scene), before, "{refused:?}");
+    assert_eq!(refused.stdout, "");
+    assert!(refused.stderr.contains("hint: "), "{refused:?}");
+    on(scene, &["--force"]).expect(0);
+    assert_eq!(switch(scene).as_deref(), Some(ON));
+    refused
+}
+
+/// Fails unless `on` switches on and says no more than that.
+#[track_caller]
+fn assert_willing(scene: &Scene) {
+    let done = on(scene, &[]).expect(0);
+    assert_eq!(done.stdout.lines().count(), 1, "{done:?}");
+    assert_eq!(switch(scene).as_deref(), Some(ON));
+}
+
+#[test]
+fn a_slave_that_is_as_it_was_left_is_switched_on() {
+    let scene = switched_off();
+    assert_willing(&scene);
+    assert_willing(&scene);
+}
+
+#[test]
+fn a_slave_that_is_not_there_is_switched_on() {
+    assert_willing(&Scene::with_master("commits"));
+    let scene = switched_off();
+    for bytes in [&b""[..], b"FS30"] {
+        fs::write(&scene.slave, bytes).unwrap();
+        assert_willing(&scene);
+    }
+    fs::remove_file(&scene.slave).unwrap();
+    assert_willing(&scene);
+}
+
+#[test]
+fn a_slave_in_use_is_not_switched_on_and_is_not_locked_to_find_out() {
+    let scene = switched_off();
+    let lock = scene.beside(".lock");
+    let holder = Holder::of(&lock);
+    let run = assert_reluctant(&scene, 13);
+    let by = format!("is in use by process {}", holder.pid());
+    assert!(run.stderr.contains(&by), "{run:?}");
+    drop(holder);
+    fs::remove_file(&lock).unwrap();
+    assert_willing(&scene);
+    assert!(!lock.exists(), "ZODB's lock was touched");
+}
+
+#[test]
+fn a_slave_in_use_that_was_on_stays_on() {
+    let scene = Scene::synced(History::get());
+    let holder = Holder::of(&scene.beside(".lock"));
+    on(&scene, &[]).expect(13);
+    assert_eq!(switch(&scene), None);
+    on(&scene, &["--force"]).expect(0);
+    on(&scene, &[]).expect(13);
+    assert_eq!(switch(&scene).as_deref(), Some(ON));
+    drop(holder);
+}
+
+#[test]
+fn a_slave_that_has_grown_is_not_switched_on() {
+    for (times, said) in [(1, "1 transaction, first"), (3, "3 transactions, first")] {
+        let scene = switched_off();
+        let tids = grow(&scene, times);
+        let run = assert_reluctant(&scene, 20);
+        assert!(
+            run.stderr.contains("has grown since last syncing"),
+            "{run:?}"
+        );
+        assert!(run.stderr.contains(said), "{run:?}");
+        for tid in [&tids[0], tids.last().unwrap()] {
+            assert!(run.stderr.contains(&format!("{tid} (20")), "{run:?}");
+        }
+        scene.pass(&[]).expect(20);
+        // Fail back: the master becomes what the slave is.
+        fs::copy(&scene.slave, &scene.master).unwrap();
+        scene.expect("up-to-date");
+        assert_willing(&scene);
+    }
+}
+
+#[test]
+fn a_slave_that_was_packed_is_not_switched_on() {
+    let scene = switched_off();
+    let tids = grow(&scene, 2);
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    assert_eq!(
+        zodb.call(&json!({"cmd": "pack", "name": "s", "keep": 2}))["packed"],
+        true
+    );
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+    let run = assert_reluctant(&scene, 20);
+    assert!(
+        run.stderr.contains("is not what the last pass left"),
+        "{run:?}"
+    );
+    let said = format!("2 transactions, first {}", tids[0]);
+    assert!(run.stderr.contains(&said), "{run:?}");
+    assert!(run.stderr.contains(&format!("last {}", tids[1])), "{run:?}");
+}
+
+#[test]
+fn another_slave_is_not_switched_on_and_what_is_newer_is_told() {
+    let history = History::get();
+    let scene = switched_off();
+    rewrite_end(
+        &scene.slave,
+        b"FS30 and no more than this, without a transaction",
+    );
+    let run = assert_reluctant(&scene, 20);
+    assert!(run.stderr.contains("cannot be told"), "{run:?}");
+
+    let scene = switched_off();
+    let mut bytes = history.before.clone();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    fs::write(&scene.slave, &bytes).unwrap();
+    let run = assert_reluctant(&scene, 20);
+    assert!(
+        run.stderr
+            .contains("newer than what was left: no transaction"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn an_unfinished_or_torn_tail_is_nothing_of_the_slaves_own() {
+    let history = History::get();
+    for sync in [1, 2] {
+        assert_willing(&append_killed_at_sync(sync));
+    }
+    let torn = [
+        &history.voted[history.before.len()..][..30],
+        &history.voted[history.after.len()..],
+        b"whatever",
+    ];
+    for tail in torn {
+        let scene = switched_off();
+        fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
+        assert_willing(&scene);
+    }
+}
+
+#[test]
+fn a_batch_that_was_finished_and_not_noted_is_told_for_what_it_may_be() {
+    let history = History::get();
+    // The third sync is that of the true status.
+    let scene = append_killed_at_sync(3);
+    assert!(fs::read(&scene.slave).unwrap() == history.after);
+    let run = assert_reluctant(&scene, 20);
+    assert!(run.stderr.contains("may be the master's too"), "{run:?}");
+    scene.expect("up-to-date");
+    assert_willing(&scene);
+}
+
+#[test]
+fn a_single_transaction_that_was_finished_and_not_noted_is_known() {
+    let scene = Scene::synced(History::get());
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    zodb.call(&json!({"cmd": "commit", "name": "m"}));
+    let slave = fs::canonicalize(&scene.slave).unwrap();
+    let kill = ["-e", "inject=fdatasync:signal=SIGKILL:when=3"];
+    run(strace(&kill, &[slave]).args([&scene.master, &scene.slave]));
+    assert!(fs::read(&scene.slave).unwrap() == fs::read(&scene.master).unwrap());
+    assert_willing(&scene);
+    scene.expect("up-to-date");
+}
+
+#[test]
+fn where_no_pass_has_noted_anything_that_is_said() {
+    let scene = switched_off();
+    fs::remove_file(scene.beside(".fssync")).unwrap();
+    let done = on(&scene, &[]).expect(0);
+    assert!(done.stdout.contains("no pass has noted what"), "{done:?}");
+    assert_eq!(switch(&scene).as_deref(), Some(ON));
+    scene.expect("up-to-date");
+    assert_willing(&scene);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_switched_on() {
+    let scene = switched_off();
+    fs::remove_file(scene.beside(".fssync")).unwrap();
+    fs::create_dir(scene.beside(".fssync")).unwrap();
+    on(&scene, &[]).expect(1);
+    assert_eq!(switch(&scene).as_deref(), Some(OFF));
+    on(&scene, &["--force"]).expect(0);
+}
+
+#[test]
+fn only_on_is_forced() {
+    let scene = switched_off();
+    run(fssync().args(["off", "--force"]).arg(&scene.slave)).expect(2);
+    scene.pass(&["--force"]).expect(2);
+}
