@@ -8,7 +8,8 @@
 mod reluctance;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use self::reluctance::{Known, Reluctance, judge};
 
@@ -23,6 +24,12 @@ use crate::survey::{Ending, ending, own};
 /// How long [`off`] looks for the slave's last transaction: whoever waits for it
 /// wants to serve.
 const ENDING_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long [`on`] gives a pass to note what it did.
+const NOTING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it looks in that time.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a slave holds when syncing is switched off.
 #[derive(Clone, Debug)]
@@ -43,7 +50,7 @@ pub struct SwitchedOff {
 pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
     let switch = slave.switches.set(false, &slave.place)?.to_owned();
     let between_steps = slave.between_steps()?;
-    if slave.switches.check().is_ok() {
+    if !slave.switches.own_says_off() {
         // An `on` came in between; from here on it waits.
         slave.switches.set(false, &slave.place)?;
     }
@@ -97,21 +104,44 @@ pub struct SwitchedOn {
 /// It waits for a step that is under way, so as not to take a pass for another
 /// program, and for an [`off`].
 pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Stop> {
-    let _between_steps = slave.between_steps()?;
-    let known = if force { None } else { Some(look(slave)?) };
+    let (_between_steps, known) = if force {
+        (slave.between_steps()?, None)
+    } else {
+        let (between_steps, known) = look(slave)?;
+        (between_steps, Some(known))
+    };
     let switch = slave.switches.set(true, &slave.place)?.to_owned();
     slave.switches.check()?;
     Ok(SwitchedOn { switch, known })
 }
 
-fn look(slave: &Slave) -> Result<Known, Stop> {
+/// Looks at the slave between two steps. A pass that has finished a batch notes so
+/// a moment later; as long as one is under way, another look may find it noted.
+fn look(slave: &Slave) -> Result<(Lock, Known), Stop> {
+    let started = Instant::now();
+    loop {
+        let between_steps = slave.between_steps()?;
+        match look_once(slave)? {
+            Ok(known) => return Ok((between_steps, known)),
+            Err(Reluctance::Grown { .. } | Reluctance::Changed { .. })
+                if holder(&slave.place.beside(Beside::PassLock)).is_some()
+                    && started.elapsed() < NOTING_PATIENCE =>
+            {
+                drop(between_steps);
+                thread::sleep(LOOK_EVERY);
+            }
+            Err(why) => {
+                let slave = slave.place.data().to_owned();
+                return Err(Stop::Reluctant { slave, why });
+            }
+        }
+    }
+}
+
+fn look_once(slave: &Slave) -> Result<Result<Known, Reluctance>, Stop> {
     let place = &slave.place;
-    let looked = match holder(&place.beside(Beside::ZodbLock)) {
+    Ok(match holder(&place.beside(Beside::ZodbLock)) {
         Some(pid) => Err(Reluctance::InUse { pid }),
         None => judge(own(place, &Sidecar::load(place)?)?),
-    };
-    looked.map_err(|why| Stop::Reluctant {
-        slave: place.data().to_owned(),
-        why,
     })
 }

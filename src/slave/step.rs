@@ -5,16 +5,95 @@
 //! a ZEO that meets our hold on ZODB's lock dies at once; so neither the master
 //! nor a sync is waited for inside.
 //!
-//! What that gives, interleaving by interleaving:
+//! # What the argument rests on
 //!
-//! - **`fssync off` and a step.** `off` first writes the switch, then takes the
-//!   step lock. A step that got the lock before has finished when `off` has it;
-//!   a step that gets it after reads the switch and writes nothing. So once
-//!   `off` has returned, nothing is written (Law 4), and no pass that hangs on
-//!   its master delays it, since none hangs in a step.
+//! - *One order.* The step lock is a `flock(LOCK_EX)` on one file that is never
+//!   unlinked: at most one process has it, so all that is done with it in hand
+//!   has an order. The kernel lets it go when its holder dies; we let it go with
+//!   `LOCK_UN`, which counts even where a process that is just being started has
+//!   inherited the handle.
+//! - *A switch that was written is read.* Both go through the page cache of one
+//!   machine. `off` makes the switch durable before it asks for the step lock, so
+//!   that no power cut takes it back once something relies on it.
+//! - *A step does not wait* for the master, a sync, or a log that nobody reads:
+//!   what it writes lies in memory when it begins. Only a signal can stop it.
+//! - *`Data.fs` is changed in steps only*, by [`DataFile::write`],
+//!   [`DataFile::truncate`] and the rename of
+//!   [`Replacement`](super::replace::Replacement), and ZODB's lock is taken in
+//!   steps only.
+//! - *All look at the same switch.* A file that is named to `off` with
+//!   `--status-file` binds only passes to which it is named, too; the one beside
+//!   the slave binds all.
+//!
+//! # `fssync off`: why nothing is written once it has returned (Law 4)
+//!
+//! `off` writes the switch → takes the step lock → writes the switch again
+//! should it say on → cuts our unfinished tail, with ZODB's lock, if there is one
+//! → lets go. Let S be the moment at which it has the step lock.
+//!
+//! - **Off and a step.** A step that had the lock before S is over at S. One that
+//!   gets it later reads the switch after it was written, and ends before it
+//!   tries ZODB's lock or writes. So after S nothing is written to the slave,
+//!   and ZODB's lock is held by nobody of ours but `off` itself, which lets go
+//!   of it before it returns.
+//! - **Off and a pass between steps**, in a sync, in its survey, in a wait for a
+//!   master that hangs for ever: it holds no lock but the pass lock, which `off`
+//!   and ZODB do not ask for. Its next step is one after S. A sync that goes on
+//!   writes back what was written before S.
+//! - **Off and a pass that begins.** It may have read the switch before it was
+//!   written; it writes in steps like any other.
+//! - **Off and the rename of a full copy.** The rename is in a step: before S,
+//!   then `off` speaks of the new slave, or never. The steps before it leave the
+//!   old slave, at worst without its index, which costs ZODB a scan, and under
+//!   a second name, which the pass takes away again when it finds itself
+//!   switched off.
+//! - **Off and [`cut_back`](super::append::Append::cut_back).** It takes a step:
+//!   before S, then `off` finds nothing to cut, or it reads the switch and leaves
+//!   the tail to `off`, which cuts it after S. `off` knows the tail by the
+//!   batch in the sidecar, stored before the batch's first byte is written.
+//!   What starts otherwise, or has its true status already, is not cut. A tail that
+//!   the sidecar does not know, after a power cut, is left to ZODB.
+//! - **Off and ZODB that has the slave.** `off` does not wait for it and cuts
+//!   nothing: ZODB cuts what is behind a `c` when it opens. Should it die before,
+//!   the next one does.
+//! - **Off and a second off.** S comes twice. The second finds nothing to cut,
+//!   so it does not try ZODB's lock: a ZEO that starts when the first has returned
+//!   does not meet it.
+//! - **Off and on.** `on` has the step lock while it writes its switch. Before S,
+//!   `off` finds the switch on and writes it again, with the lock in hand; after
+//!   that, `on` comes later than `off`, and somebody wanted it so.
+//! - **Off, on, and a pass that slept through both.** Its next step looks at the
+//!   slave: where a tail was cut, or ZODB was there, it is not what the pass
+//!   left, and the survey starts again. Where it is, nothing happened.
+//! - **Off is killed.** Before the switch says off: nothing was done. Once it says
+//!   so, durable or not: as after a bare `echo`, below. In the cut, which is one
+//!   call: the tail is there or not. The locks go with the process. Every off can
+//!   be repeated.
+//! - **Off on a full disk.** The switch is written over in place, and an empty
+//!   one is off.
+//! - **A pass is stopped in a step** (SIGSTOP, or a disk that hangs): `off` gives
+//!   up after ten seconds, with an error and the process. The switch stays off:
+//!   let go, the pass ends its step, and does no other.
+//!
+//! What a pass may still do after S, beside the slave:
+//!
+//! - It writes up to one piece more to `Data.fs.fssync-tmp`, or creates it, and
+//!   removes it when it finds itself switched off; so too a `.trN` of a tail that
+//!   was not cut after all, and the second name of a slave that was not replaced.
+//!   No name that ZODB opens is among them.
+//! - It may store the sidecar. What that says of the slave was so when it was
+//!   seen, and is about bytes in front of a position, which ZODB never changes;
+//!   after a pack the digests tell that it is another file. A batch that was
+//!   announced and not begun is known by a tid that no other transaction has.
+//!   Nobody else stores a sidecar meanwhile, since the pass lock is held. So a
+//!   later pass finds the slave grown or changed, as it is.
+//!
+//! # Others
+//!
 //! - **A bare `echo SYNCING=0` and a step.** The step under way finishes; the
-//!   next one reads the switch. What it leaves starts with a `c` mark, which
-//!   ZODB cuts.
+//!   next one reads the switch, or finds it empty, which is off. What the pass
+//!   leaves starts with a `c`, which ZODB cuts. There is no S to wait for: a ZODB
+//!   that opens at once may meet our lock in that last step.
 //! - **ZODB opens between two steps.** It holds `Data.fs.lock`: the next step
 //!   fails with [`Stop::InUse`]. It has cut our unfinished tail, as it does any
 //!   `c`, so it sees the batches that were finished and nothing else (Law 1).
@@ -27,6 +106,10 @@
 //!   way not to meet.
 //! - **Two passes.** The pass lock keeps the second one out. Were it not there,
 //!   each would find the other's tail by the same look as ZODB's.
+//! - **A pass is killed in a step** while its reader hangs on a mount in a way that
+//!   no signal ends (FUSE, not NFS): the process stays, and its locks with it, until
+//!   the mount answers or is aborted. `off` then fails as with one that is
+//!   stopped.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

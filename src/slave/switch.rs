@@ -77,6 +77,12 @@ impl Switches {
         Ok(())
     }
 
+    /// Whether the slave's own switch is there and says off.
+    #[must_use]
+    pub fn own_says_off(&self) -> bool {
+        read(&self.own).is_ok_and(|said| judge(&self.own, Ok(said)).is_err())
+    }
+
     /// Writes the slave's own switch, durably; it never says on before it is to.
     /// Off needs no room on the disk: a switch that is empty is off, too.
     pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {

@@ -15,6 +15,7 @@ mod divergence;
 mod faults;
 mod fixtures;
 mod life;
+mod load;
 mod off;
 mod on;
 mod regressions;

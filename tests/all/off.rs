@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use crate::fuse::Served;
 use crate::sshd::Sshd;
 use crate::support::{
-    History, Run, Scene, Zodb, append_sparse, fssync, replace, rewrite_end, run, spawn, wait_for,
+    History, Holder, Run, Scene, Zodb, append_killed_at_sync, append_sparse, fssync, must, replace,
+    require_root, rewrite_end, run, sparse_master, spawn, strace, tool, wait_for,
 };
 
 /// The contract says that `off` returns within a second; the machine may be busy.
@@ -62,14 +64,23 @@ impl Running {
         Self(spawn(command.stdout(Stdio::null()).stderr(Stdio::null())))
     }
 
+    /// Waits for the end of a pass that was switched off; a watch is given some
+    /// time to do harm, and is ended.
+    fn expect_off(&mut self, stays: bool) {
+        if stays {
+            thread::sleep(Duration::from_millis(500));
+            let pid = Pid::from_child(&self.0);
+            kill_process(pid, Signal::TERM).expect("it runs");
+            self.0.wait().expect("its status");
+        } else {
+            assert_eq!(self.code(), 10);
+        }
+    }
+
     /// Waits for its end; returns the exit code.
     fn code(&mut self) -> i32 {
         let status = self.0.wait().expect("its status");
         status.code().expect("an exit code")
-    }
-
-    fn is_at_work(&mut self) -> bool {
-        self.0.try_wait().expect("its status").is_none()
     }
 }
 
@@ -83,6 +94,8 @@ impl Drop for Running {
 /// A pass that is in the midst of something, and gets no answer any more.
 struct Hanging {
     work: Work,
+    /// Whether a watch makes it.
+    stays: bool,
     /// Dropped first: it lets go of the pass.
     served: Served,
     pass: Running,
@@ -92,15 +105,17 @@ struct Hanging {
 impl Hanging {
     /// Starts a pass and waits until it hangs. `arguments` says how the master is
     /// reached, from where it is served.
-    fn start(work: Work, arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    fn start(work: Work, stays: bool, arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let scene = work.scene();
         let served = Served::directory(scene.master.parent().expect("a directory"));
         let start = fs::metadata(&scene.master).unwrap().len() - 2 * ANSWERED_LEN;
         served.stop_answering_at(start + ANSWERED_LEN);
         let mut command = fssync();
+        command.args(stays.then_some("--watch"));
         command.args(arguments(&served.file("Data.fs")));
         let hanging = Self {
             work,
+            stays,
             served,
             pass: Running::start(command.arg(&scene.slave)),
             scene,
@@ -114,14 +129,13 @@ impl Hanging {
     }
 
     /// Switches off; ZODB opens the slave at once and commits. Then the pass is
-    /// woken up, and what it does is harmless.
+    /// woken up, where it needs it to end, and what it does is harmless.
     fn assert_is_harmless(mut self, wake: impl FnOnce(&Self)) {
         let before = &History::get().before;
         let scene = &self.scene;
         let started = Instant::now();
         let off = flip("off", &scene.slave).expect(0);
         assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
-        assert!(self.pass.is_at_work(), "it hangs");
         let was_cut = off.stdout.contains("an unfinished append of");
         assert_eq!(was_cut, self.work == Work::Append, "{off:?}");
         assert!(fs::read(&scene.slave).unwrap() == *before);
@@ -130,7 +144,7 @@ impl Hanging {
         let left = fs::read(scene.beside(".fssync")).unwrap();
 
         wake(&self);
-        assert_eq!(self.pass.code(), 10);
+        self.pass.expect_off(self.stays);
         let scene = &self.scene;
         assert!(fs::read(&scene.slave).unwrap() == serving, "written to");
         assert!(
@@ -182,8 +196,10 @@ fn on_a_path(master: &Path) -> Vec<String> {
 #[test]
 fn off_makes_way_while_a_mounted_master_never_answers() {
     for work in Work::BOTH {
-        let hanging = Hanging::start(work, on_a_path);
-        hanging.assert_is_harmless(|hanging| hanging.served.answer());
+        for stays in [false, true] {
+            let hanging = Hanging::start(work, stays, on_a_path);
+            hanging.assert_is_harmless(|hanging| hanging.served.answer());
+        }
     }
 }
 
@@ -246,11 +262,13 @@ impl Drop for Stopped {
 /// A pass is in the midst of something; then one end of its connection stops.
 fn assert_harmless_while_stopped(is_ssh: bool) {
     for work in Work::BOTH {
-        let hanging = Hanging::start(work, through_ssh);
-        let master = hanging.served.file("Data.fs");
-        let stopped = Stopped::new(connecting(&master, is_ssh));
-        hanging.served.answer();
-        hanging.assert_is_harmless(|_| drop(stopped));
+        for stays in [false, true] {
+            let hanging = Hanging::start(work, stays, through_ssh);
+            let master = hanging.served.file("Data.fs");
+            let _stopped = Stopped::new(connecting(&master, is_ssh));
+            hanging.served.answer();
+            hanging.assert_is_harmless(|_| ());
+        }
     }
 }
 
@@ -262,4 +280,137 @@ fn off_makes_way_while_ssh_is_stopped() {
 #[test]
 fn off_makes_way_while_the_other_end_is_stopped() {
     assert_harmless_while_stopped(false);
+}
+
+#[test]
+fn off_leaves_zodbs_lock_alone_where_there_is_nothing_to_cut() {
+    let scene = Scene::synced(History::get());
+    let lock = scene.beside(".lock");
+    fs::remove_file(&lock).unwrap();
+    flip("off", &scene.slave).expect(0);
+    assert!(
+        !lock.exists(),
+        "a ZEO that is just starting would have met it"
+    );
+}
+
+#[test]
+fn off_wins_over_an_on_that_comes_between() {
+    let scene = Scene::synced(History::get());
+    let step = Holder::of(&scene.beside(".fssync-step"));
+    let mut off = Running::start(fssync().arg("off").arg(&scene.slave));
+    let switch = scene.beside(".fssync-switch");
+    wait_for("switch", || {
+        fs::read(&switch).is_ok_and(|said| said == b"SYNCING=0\n")
+    });
+    fs::write(&switch, "SYNCING=1\n").unwrap();
+    drop(step);
+    assert_eq!(off.code(), 0);
+    scene.pass(&[]).expect(10);
+}
+
+#[test]
+fn an_on_that_comes_while_off_is_at_work_waits_for_it() {
+    let scene = Scene::synced(History::get());
+    let step = Holder::of(&scene.beside(".fssync-step"));
+    let mut off = Running::start(fssync().arg("off").arg(&scene.slave));
+    let switch = scene.beside(".fssync-switch");
+    let says = |line: &str| fs::read_to_string(&switch).is_ok_and(|said| said == line);
+    wait_for("switch", || says("SYNCING=0\n"));
+    let mut on = Running::start(fssync().arg("on").arg(&scene.slave));
+    thread::sleep(Duration::from_millis(100));
+    assert!(says("SYNCING=0\n"), "off is not done");
+    drop(step);
+    assert_eq!((off.code(), on.code()), (0, 0));
+}
+
+#[test]
+fn off_needs_no_room_on_the_disk() {
+    require_root();
+    let scene = Scene::synced(History::get());
+    let directory = scene.directory.path().join("full");
+    fs::create_dir(&directory).unwrap();
+    must(
+        tool("mount", "mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(&directory),
+    );
+    let slave = directory.join("Data.fs");
+    fs::copy(&scene.slave, &slave).unwrap();
+    let filled = fs::write(directory.join("filler"), vec![1; 1 << 20]);
+    let switch = fs::write(directory.join("Data.fs.fssync-switch"), "SYNCING=1\n");
+    let off = flip("off", &slave);
+    let pass = run(fssync().arg(&scene.master).arg(&slave));
+    must(Command::new("umount").arg("-l").arg(&directory));
+    assert!(filled.is_err() && switch.is_err(), "the disk is full");
+    off.expect(0);
+    pass.expect(10);
+}
+
+#[test]
+fn off_does_without_what_it_cannot_read() {
+    let scene = append_killed_at_sync(2);
+    let sidecar = scene.beside(".fssync");
+    fs::remove_file(&sidecar).unwrap();
+    fs::create_dir(&sidecar).unwrap();
+    let off = flip("off", &scene.slave).expect(0);
+    assert!(off.stderr.contains("Data.fs.fssync"), "{off:?}");
+    commit(&mut Zodb::start(), &scene, History::get().before.len());
+}
+
+#[test]
+fn off_says_so_where_the_last_transaction_is_not_known_at_once() {
+    let scene = Scene::new();
+    sparse_master(&scene.slave, 1 << 33);
+    let started = Instant::now();
+    let off = flip("off", &scene.slave).expect(0);
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+    assert!(off.stdout.contains("is not known"), "{off:?}");
+}
+
+/// The calls with which `off` does what it does.
+const CALLS: [&str; 6] = [
+    "openat",
+    "pwrite64",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "flock",
+];
+
+#[test]
+fn an_off_that_is_killed_at_any_point_leaves_a_slave_that_zodb_opens() {
+    let before = &History::get().before;
+    let mut zodb = Zodb::start();
+    for call in CALLS {
+        for nth in 1.. {
+            let scene = append_killed_at_sync(2);
+            let kill = format!("inject={call}:signal=SIGKILL:when={nth}");
+            let mut off = strace(&["-e", &kill], &near(&scene));
+            let ended = run(off.arg("off").arg(&scene.slave)).code;
+            zodb.assert_prefix_of(before, &scene.slave);
+            let pass = scene.pass(&[]).code;
+            assert!([0, 10].contains(&pass), "{call} {nth}: {pass}");
+            if ended == 0 {
+                assert_eq!(pass, 10, "{call} {nth}");
+                assert!(nth > 1, "off makes no call of {call}");
+                break;
+            }
+            flip("off", &scene.slave).expect(0);
+            scene.pass(&[]).expect(10);
+            let bytes = fs::read(&scene.slave).unwrap();
+            assert!(
+                bytes == *before || pass == 0,
+                "{call} {nth}: what is ours is cut"
+            );
+        }
+    }
+}
+
+/// The files that `off` has to do with.
+fn near(scene: &Scene) -> Vec<PathBuf> {
+    let directory = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
+    let suffixes = ["", ".fssync", ".fssync-switch", ".fssync-step", ".lock"];
+    let files = suffixes.map(|suffix| directory.join(format!("Data.fs{suffix}")));
+    [files.to_vec(), vec![directory]].concat()
 }

@@ -235,6 +235,29 @@ fn a_switch_that_is_flipped_stops_the_pass() {
 }
 
 #[test]
+fn a_zodb_that_serves_right_after_a_bare_echo_loses_nothing() {
+    for case in BOTH {
+        // At any moment of a step, too.
+        let serve = |site: &Site| {
+            fs::write(site.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
+            let mut zodb = site.zodb.lock().unwrap();
+            zodb.open_as_supervised(&site.slave);
+            zodb.call(&json!({"cmd": "commit", "name": "s", "description": "only here"}));
+            fs::read(&site.slave).unwrap()
+        };
+        at_every_call(case, serve, |scene, site, outcome, serving| {
+            assert!(matches!(outcome.exit, Exit::Off | Exit::InUse));
+            assert!(fs::read(&scene.slave).unwrap() == serving, "written to");
+            scene.pass(&[]).expect(10);
+            site.close();
+            fs::remove_file(scene.beside(".fssync-switch")).unwrap();
+            scene.pass(&[]).expect(20);
+            assert!(fs::read(&scene.slave).unwrap() == serving, "overwritten");
+        });
+    }
+}
+
+#[test]
 fn fssync_off_in_the_midst_of_a_pass_leaves_whole_transactions_only() {
     for case in BOTH {
         let off = |site: &Site| {

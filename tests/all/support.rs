@@ -176,6 +176,22 @@ impl Zodb {
         answer
     }
 
+    /// Opens the slave as "s", again and again as a supervisor would where ZODB
+    /// meets our lock; returns the answer.
+    pub fn open_as_supervised(&mut self, slave: &Path) -> Value {
+        let open = json!({"cmd": "open", "name": "s", "path": slave});
+        let mut answer = Value::Null;
+        wait_for("slave that ZODB can open", || {
+            answer = self.attempt(&open);
+            answer["ok"] == true || {
+                let error = answer["error"].as_str().expect("an error");
+                assert!(error.contains("LockError"), "{error}");
+                false
+            }
+        });
+        answer
+    }
+
     /// What ZODB finds in a file, read from its start: `position`, `last_tid`,
     /// `objects`, `warnings`.
     pub fn check(&mut self, path: &Path) -> Value {
@@ -614,7 +630,7 @@ pub fn rewrite_end(path: &Path, bytes: &[u8]) {
 }
 
 /// Waits until something is there.
-pub fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_there() {
         assert!(started.elapsed() < Duration::from_secs(10), "no {what}");
