@@ -2,11 +2,13 @@
 //! touches no switch where it does not switch on.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::json;
 
 use crate::support::{
-    History, Holder, Run, Scene, Zodb, append_killed_at_sync, fssync, rewrite_end, run, strace,
+    History, Holder, Run, Scene, Zodb, append_killed_at_sync, fssync, rewrite_end, run, spawn,
+    strace, wait_for,
 };
 
 const ON: &str = "SYNCING=1\n";
@@ -215,6 +217,26 @@ fn a_single_transaction_that_was_finished_and_not_noted_is_known() {
     assert!(fs::read(&scene.slave).unwrap() == fs::read(&scene.master).unwrap());
     assert_willing(&scene);
     scene.expect("up-to-date");
+}
+
+#[test]
+fn a_pass_that_is_about_to_note_what_it_did_is_waited_for() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    let slave = fs::canonicalize(&scene.slave).unwrap();
+    // The sync of the true status takes a second.
+    let delay = ["-e", "inject=fdatasync:delay_enter=1s:when=3"];
+    let mut slow = strace(&delay, &[slave]);
+    let mut pass = spawn(
+        slow.args([&scene.master, &scene.slave])
+            .stderr(Stdio::null()),
+    );
+    wait_for("finished batch", || {
+        fs::read(&scene.slave).unwrap() == history.after
+    });
+    on(&scene, &[]).expect(0);
+    assert!(pass.wait().unwrap().success());
 }
 
 #[test]
