@@ -4,6 +4,9 @@
 //! It serves the regular files of one directory, none below. Nothing is cached in
 //! the kernel: each call of a client comes here. One thread answers, so a call that
 //! is not answered holds up all that follow.
+//!
+//! A process that is stuck here cannot be killed: drop what is [`Served`], or have
+//! it answer, before its end is waited for.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
