@@ -104,12 +104,19 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
         }
         // Of a path that is a file, what lies beside it is not served.
         self.serves_beside = name.path().is_dir() || matches!(name, Name::Beneath { .. });
-        let file = self.file.insert(MountedPath::new(name));
+        // The same file again: the kernel may be telling of its changes already.
+        if self.file.as_ref().is_none_or(|file| *file.name() != name) {
+            self.file = Some(MountedPath::new(name));
+        }
+        let Some(file) = &mut self.file else {
+            return nothing_opened();
+        };
         match file.look(ranges) {
             Err(error) => refused(&error),
             Ok(sight) => Reply::Sight {
                 identity: sight.identity,
                 size: sight.size,
+                modified: sight.modified,
                 mode: sight.mode,
                 file_system: sight.file_system,
                 digests: sight.digests,

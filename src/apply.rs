@@ -9,6 +9,7 @@ mod append;
 mod full_copy;
 
 use std::fs::File;
+use std::iter;
 use std::ops::Range;
 
 use crate::digest::Digest;
@@ -20,7 +21,7 @@ use crate::plan::{Deed, Old, Plan, Policy};
 use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::Master;
+use crate::source::{Answer, Master};
 use crate::stop::{MasterDamage, Stop};
 use crate::survey::Survey;
 
@@ -45,6 +46,12 @@ impl Default for Tuning {
             batch_len: 128 * 1024 * 1024,
         }
     }
+}
+
+/// A range that was copied, and what the master says of it.
+struct Confirmation {
+    ours: Option<Digest>,
+    theirs: Answer<Option<Digest>>,
 }
 
 /// What a plan is carried out with.
@@ -81,9 +88,13 @@ impl Apply<'_> {
                 last_tid,
                 trim,
             } => self.append(survey, (from, last_tid, trim), sidecar, copied, monitor),
-            Deed::FullCopy { old, must_hold } => {
-                self.full_copy(survey, (old, must_hold), sidecar, copied, monitor)
-            }
+            Deed::FullCopy { old, must_hold } => self.full_copy(
+                survey,
+                (old, must_hold, plan.reason),
+                sidecar,
+                copied,
+                monitor,
+            ),
         }
     }
 
@@ -150,22 +161,34 @@ impl Apply<'_> {
     /// Compares what was copied, as far as the master may have been writing it
     /// while it was read, with the master as it stands now: the end, and the
     /// start of the last transaction.
-    fn confirm(&self, file: &File, copied: Range<u64>, feed: &Feed<'_>) -> Result<(), Stop> {
+    /// The master's answer is waited for by [`confirmed`](Self::confirmed).
+    fn ask_to_confirm(
+        &self,
+        file: &File,
+        copied: Range<u64>,
+        feed: &Feed<'_>,
+    ) -> Result<Vec<Confirmation>, Stop> {
         let end = copied.end.saturating_sub(CONFIRM_LEN).max(copied.start);
-        self.confirm_range(file, end..copied.end)?;
         let last = feed.last_start().max(copied.start);
-        if last < end {
-            self.confirm_range(file, last..end.min(last + CONFIRM_LEN))?;
-        }
-        Ok(())
+        let before = (last < end).then(|| last..end.min(last + CONFIRM_LEN));
+        let confirm = |range: Range<u64>| {
+            let theirs = self.master.confirm(range.clone());
+            let ours = Digest::of_file(file, range)
+                .map_err(Stop::io("read back", self.slave.place.data()))?;
+            Ok(Confirmation { ours, theirs })
+        };
+        iter::once(end..copied.end)
+            .chain(before)
+            .map(confirm)
+            .collect()
     }
 
-    fn confirm_range(&self, file: &File, range: Range<u64>) -> Result<(), Stop> {
-        let theirs = self.master.confirm(range.clone());
-        let ours =
-            Digest::of_file(file, range).map_err(Stop::io("read back", self.slave.place.data()))?;
-        if ours.is_none() || ours != theirs.wait()? {
-            return Err(self.changed("its last transactions are others than were read"));
+    /// Fails unless the master still has what was copied.
+    fn confirmed(&self, asked: Vec<Confirmation>) -> Result<(), Stop> {
+        for Confirmation { ours, theirs } in asked {
+            if ours.is_none() || ours != theirs.wait()? {
+                return Err(self.changed("its last transactions are others than were read"));
+            }
         }
         Ok(())
     }

@@ -13,8 +13,15 @@ use crate::read::Piece;
 use crate::source::{Answer, Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
 
-/// How long to wait before something wrong is looked at once more.
-const SECOND_LOOK_AFTER: Duration = Duration::from_millis(100);
+/// How long to wait before something wrong is looked at again: ZODB writes a large
+/// transaction in several pieces, and is done with it in no time.
+const LOOK_AGAIN_AFTER: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(4),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+];
 
 /// How many blemishes are told one by one.
 const BLEMISHES_TOLD: u64 = 5;
@@ -33,8 +40,8 @@ pub struct Feed<'a> {
     /// The piece before, whose buffer serves the next read.
     spare: Piece,
     end: Option<Tail>,
-    /// Where something wrong was looked at once more.
-    looked_again_at: Option<u64>,
+    /// Where something wrong was looked at again, and how often.
+    looked_again: (u64, usize),
     /// Up to where bytes were handed out.
     handed_out: u64,
     watched: Option<Tid>,
@@ -65,7 +72,7 @@ impl<'a> Feed<'a> {
             piece: Piece::default(),
             spare: Piece::default(),
             end: None,
-            looked_again_at: None,
+            looked_again: (position, 0),
             handed_out: position,
             watched: None,
             watched_seen: false,
@@ -171,9 +178,9 @@ impl<'a> Feed<'a> {
                 self.ask(end);
             }
             if offset < self.handed_out {
-                // A second look at a transaction that was handed out in part.
+                // Another look at a transaction that was handed out in part.
                 if end > self.handed_out {
-                    return Err(self.changed("on a second look, a damaged record is none"));
+                    return Err(self.changed("on another look, a damaged record is none"));
                 }
                 continue;
             }
@@ -253,15 +260,21 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Whether there is more after all: what looks like damage is looked at
-    /// once more, as it may be a write under way.
+    /// Whether there may be more after all: what looks like damage is looked at
+    /// again, as it may be a write under way.
     fn look_again(&mut self) -> Result<bool, Stop> {
-        let here = Some(self.position());
-        if self.looked_again_at == here || self.damage().is_none() {
+        if self.damage().is_none() {
             return Ok(false);
         }
-        self.looked_again_at = here;
-        thread::sleep(SECOND_LOOK_AFTER);
+        let times = match self.looked_again {
+            (at, times) if at == self.position() => times,
+            _ => 0,
+        };
+        let Some(wait) = LOOK_AGAIN_AFTER.get(times) else {
+            return Ok(false);
+        };
+        self.looked_again = (self.position(), times + 1);
+        thread::sleep(*wait);
         let sight = self.master.look(Vec::new())?;
         if sight.identity != self.identity {
             return Err(self.changed("there is another file under its name"));

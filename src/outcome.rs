@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 
 use crate::filestorage::Tid;
+use crate::source::FileSystem;
 
 /// What a pass did, or would not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -95,6 +96,10 @@ pub struct Outcome {
     pub hint: Option<String>,
     /// What was copied.
     pub copied: Copied,
+    /// What the master lies on, if it was seen.
+    pub file_system: Option<FileSystem>,
+    /// Why the outcome could not be noted beside the slave, if so.
+    pub unnoted: Option<String>,
 }
 
 /// What a pass copied, and where the slave stands after it.

@@ -62,6 +62,9 @@ pub trait Source: Send {
     /// whether, or that `patience` was over first. A hint: on a network file
     /// system no change is ever seen so.
     fn wait(&mut self, patience: Duration) -> Result<bool, Error>;
+
+    /// Lets go of the file and of the connection to it, until the next look.
+    fn let_go(&mut self);
 }
 
 /// The longest that [`Source::wait`] waits, whatever it is told: so the master
@@ -77,6 +80,8 @@ pub struct Sight {
     pub local: Option<LocalFile>,
     /// Its size in bytes: nothing beyond is read.
     pub size: u64,
+    /// When it was last written, in seconds and nanoseconds.
+    pub modified: (i64, u32),
     /// Its permission bits.
     pub mode: u32,
     /// What it lies on, at its end.

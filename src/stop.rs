@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::filestorage::scan::Damage;
-use crate::outcome::{Action, Exit};
+use crate::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::Refusal;
 use crate::source;
 use crate::switch::Reluctance;
@@ -89,6 +89,14 @@ pub enum Stop {
         /// What is needed, in bytes.
         needed: u64,
     },
+    /// Another file system lies where the slave's did.
+    #[error(
+        "{} lies on another file system than when the watch began", .directory.display()
+    )]
+    Moved {
+        /// The slave's directory.
+        directory: PathBuf,
+    },
     /// The slave is not what was surveyed: look again.
     #[error("{slave} changed while it was written: {what}")]
     SlaveChanged {
@@ -157,6 +165,7 @@ impl Stop {
             Self::Io { .. }
             | Self::Owner { .. }
             | Self::NoSpace { .. }
+            | Self::Moved { .. }
             | Self::SlaveChanged { .. }
             | Self::Interrupted => Exit::Failure,
         }
@@ -191,6 +200,9 @@ impl Stop {
             }
             Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
             Self::NoSpace { .. } => "make room, or put the slave on a larger file system",
+            Self::Moved { .. } => {
+                "mount the slave's file system again; if it is right as it is, start fssync anew"
+            }
             Self::SlaveChanged { .. } => {
                 "something else writes to the slave without ZODB's lock: find it and stop it"
             }
@@ -220,6 +232,21 @@ impl Stop {
     #[must_use]
     pub fn in_one_line(&self) -> String {
         source::in_one_line(self)
+    }
+}
+
+impl From<&Stop> for Outcome {
+    /// A pass that stopped before it did anything.
+    fn from(stop: &Stop) -> Self {
+        Self {
+            action: stop.action(),
+            exit: stop.exit(),
+            reason: stop.in_one_line(),
+            hint: stop.hint(),
+            copied: Copied::default(),
+            file_system: None,
+            unnoted: None,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::slave::lock;
 use crate::slave::place::Beside;
 use crate::slave::sidecar::{Pass, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::Master;
+use crate::source::{FileSystem, Master};
 use crate::stop::Stop;
 use crate::survey::Survey;
 
@@ -51,7 +51,7 @@ pub struct Job {
 pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     let (lock, loaded) = match enter(job) {
         Ok(entered) => entered,
-        Err(stop) => return stopped(&stop, None, Copied::default()),
+        Err(stop) => return Outcome::from(&stop),
     };
     let mut attempt = Attempt {
         job,
@@ -60,31 +60,31 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         copied: Copied::default(),
         plan: None,
         missing_since: None,
+        file_system: None,
     };
     let result = attempt.until_it_lasts();
     let Attempt {
         sidecar,
         copied,
         plan,
+        file_system,
         ..
     } = attempt;
-    let outcome = match result {
-        Ok(plan) => done(&plan, copied),
-        Err(Stop::Interrupted) => {
-            // It may have been a switch that ended the waiting.
-            let stop = job.slave.check_may_go_on().err();
-            stopped(&stop.unwrap_or(Stop::Interrupted), plan, copied)
-        }
-        Err(stop) => stopped(&stop, plan, copied),
+    let mut outcome = match &result {
+        Ok(plan) => done(plan, copied),
+        Err(stop) => stopped(stop, plan, copied),
     };
-    if lock.is_some() && outcome.exit != Exit::Off {
-        note(job, &loaded, sidecar, &outcome);
+    outcome.file_system = file_system;
+    let is_noted = !matches!(result, Err(Stop::Off(_) | Stop::Interrupted));
+    if lock.is_some() && is_noted {
+        let noted = note(job, &loaded, sidecar, &outcome);
+        outcome.unnoted = noted.err().map(|stop| stop.in_one_line());
     }
     outcome
 }
 
 /// Notes in the sidecar what the pass left, and how it ended.
-fn note(job: &Job, loaded: &Sidecar, mut sidecar: Sidecar, outcome: &Outcome) {
+fn note(job: &Job, loaded: &Sidecar, mut sidecar: Sidecar, outcome: &Outcome) -> Result<(), Stop> {
     let pass = Pass {
         time: Timestamp::now(),
         action: outcome.action,
@@ -96,15 +96,10 @@ fn note(job: &Job, loaded: &Sidecar, mut sidecar: Sidecar, outcome: &Outcome) {
         noted.says_the_same(&pass) && age < job.note_every
     });
     if is_noted && sidecar == *loaded {
-        return;
+        return Ok(());
     }
     sidecar.pass = Some(pass);
-    if let Err(stop) = sidecar.store(&job.slave.place) {
-        tracing::warn!(
-            "the outcome of this pass is not kept: {}",
-            stop.in_one_line()
-        );
-    }
+    sidecar.store(&job.slave.place)
 }
 
 /// Takes the pass lock, if syncing is on, and reads what the last pass left; a
@@ -134,6 +129,8 @@ struct Attempt<'a> {
     copied: Copied,
     /// Since when the master does not answer.
     missing_since: Option<Instant>,
+    /// What it lies on.
+    file_system: Option<FileSystem>,
     /// The last plan that was made, also if it could not be carried out.
     plan: Option<Plan>,
 }
@@ -144,6 +141,11 @@ impl Attempt<'_> {
         loop {
             let stop = match self.once() {
                 Err(stop) if stop.is_passing() => stop,
+                // It was a switch that ended a wait; does it still say so?
+                Err(Stop::Interrupted) => {
+                    self.job.slave.check_may_go_on()?;
+                    Stop::Interrupted
+                }
                 result => return result,
             };
             if let Stop::Unreachable(_) = stop {
@@ -167,6 +169,7 @@ impl Attempt<'_> {
         let slave = &job.slave;
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.missing_since = None;
+        self.file_system = Some(survey.sight.file_system);
         if survey.scanned.is_some() {
             self.sidecar.scanned = survey.scanned;
         }
@@ -192,9 +195,6 @@ impl Attempt<'_> {
             check_not_in_use(slave, &plan)
                 .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
         } else {
-            if let Deed::FullCopy { .. } = plan.deed {
-                tracing::info!("full backup: {}", plan.reason);
-            }
             apply.carry_out(&plan, &survey, &mut self.sidecar, &mut copied, monitor)
         };
         self.copied.add(copied);
@@ -231,20 +231,20 @@ fn done(plan: &Plan, copied: Copied) -> Outcome {
         reason: plan.reason.to_string(),
         hint: None,
         copied,
+        file_system: None,
+        unnoted: None,
     }
 }
 
 /// A pass that stopped; what it had done by then counts.
 fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
-    let action = match plan {
-        Some(plan) if copied.transactions > 0 => action(&plan, copied),
-        _ => stop.action(),
-    };
+    let outcome = Outcome::from(stop);
     Outcome {
-        action,
-        exit: stop.exit(),
-        reason: stop.in_one_line(),
-        hint: stop.hint(),
+        action: match plan {
+            Some(plan) if copied.transactions > 0 => action(&plan, copied),
+            _ => outcome.action,
+        },
         copied,
+        ..outcome
     }
 }

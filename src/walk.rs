@@ -8,20 +8,21 @@ use crate::read::{Piece, read_fully};
 use crate::stop::Stop;
 
 /// Feeds a file, which lies at `path`, to a scanner from where it stands, until
-/// the scanner stops or comes to its limit, as long as `may_go_on` says so.
+/// the scanner stops or comes to its limit, as long as `may_go_on`, which is
+/// told the offset, says so.
 pub(crate) fn scan_file(
     file: &File,
     path: &Path,
     scanner: &mut Scanner,
-    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    may_go_on: &dyn Fn(u64) -> Result<(), Stop>,
     visit: &mut impl FnMut(Event),
 ) -> Result<(), Stop> {
     const PIECE_LEN: u64 = 1024 * 1024;
     let mut piece = Piece::default();
     while scanner.stopped().is_none() && scanner.left() > 0 {
-        may_go_on()?;
         let len = scanner.left().min(PIECE_LEN) as usize;
         let offset = scanner.offset();
+        may_go_on(offset)?;
         let got = read_fully(file, piece.room(len, offset), offset)
             .map_err(Stop::io(format!("read at {offset} in"), path))?;
         if got == 0 {

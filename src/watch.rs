@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | in sync | when the master may have changed, and at every tick |
 //! | off | when all switches say on |
-//! | the slave diverged, or either end is damaged | when one of the two changes |
+//! | the slave diverged, or either end is damaged | when another file is in the place of one of the two; when one is written, after a wait that grows |
 //! | another way | after a wait that grows with every try |
 //!
 //! and always at once on SIGHUP. That something changed is told by the
@@ -29,6 +29,7 @@ pub use self::bell::{Bell, Ring, Rope};
 use self::rest::Rest;
 use crate::monitor::Monitor;
 use crate::outcome::{Exit, Outcome};
+use crate::stop::Stop;
 use crate::sync::{Job, pass};
 
 /// Whom a watch tells how it stands.
@@ -47,30 +48,69 @@ pub trait Audience {
 /// Follows the master until a signal comes: returns what the exit code is to
 /// tell. `interval` is the time from one tick to the next.
 pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience) -> Exit {
+    let home = job.slave.place.file_system();
+    let is_interrupted = || job.slave.interrupted.load(Ordering::Relaxed);
     let mut rest = Rest::new(job, interval, bell, audience);
-    let mut last = None;
+    let mut news = News::default();
     loop {
         let started = Instant::now();
-        let outcome = pass(job, audience.monitor().as_ref());
-        if job.slave.interrupted.load(Ordering::Relaxed) {
+        let outcome = if job.slave.place.file_system() == home {
+            pass(job, audience.monitor().as_ref())
+        } else {
+            Outcome::from(&Stop::Moved {
+                directory: job.slave.place.directory().to_owned(),
+            })
+        };
+        if is_interrupted() {
             break;
         }
-        // A pass made by hand beside the watch is over soon.
-        if outcome.exit != Exit::Busy || rest.has_retried() {
-            audience.passed(&outcome, started.elapsed(), last != Some(outcome.exit));
-            last = Some(outcome.exit);
+        let elapsed = started.elapsed();
+        if let Some(is_news) = news.take(&outcome) {
+            audience.passed(&outcome, elapsed, is_news);
         }
         if outcome.exit == Exit::Usage {
             return outcome.exit;
         }
-        rest.after(Mood::after(outcome.exit));
-        if job.slave.interrupted.load(Ordering::Relaxed) {
+        rest.after(&outcome, elapsed);
+        if is_interrupted() {
             break;
         }
     }
-    match last {
-        Some(exit) if Mood::after(exit) == Mood::Standing => exit,
-        _ => Exit::Success,
+    news.stood.unwrap_or(Exit::Success)
+}
+
+/// What was told of the passes so far.
+#[derive(Debug, Default)]
+struct News {
+    /// How the last one ended.
+    last: Option<Exit>,
+    /// What was last told: also why, where a person must act on it.
+    told: Option<(Exit, Option<String>)>,
+    /// How the last one ended that stood still, unless one after it was in sync
+    /// or found syncing off.
+    stood: Option<Exit>,
+}
+
+impl News {
+    /// Takes note of how a pass ended: whether that is news, or `None` if it is
+    /// not even worth a look: another pass beside the watch is over soon.
+    fn take(&mut self, outcome: &Outcome) -> Option<bool> {
+        let exit = outcome.exit;
+        let before = self.last.replace(exit);
+        if exit == Exit::Busy && before != Some(Exit::Busy) {
+            return None;
+        }
+        let mood = Mood::after(exit);
+        match mood {
+            Mood::Following | Mood::Off => self.stood = None,
+            Mood::Standing => self.stood = Some(exit),
+            Mood::Retrying => {}
+        }
+        let reason = (mood == Mood::Standing).then(|| outcome.reason.clone());
+        let told = Some((exit, reason));
+        let is_news = self.told != told;
+        self.told = told;
+        Some(is_news)
     }
 }
 

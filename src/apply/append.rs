@@ -66,8 +66,9 @@ impl Apply<'_> {
         append.start_to_settle();
         // The slave's first status is a mark still.
         let start = append.position() + STATUS_OFFSET + 1;
-        self.confirm(append.file(), start..feed.position(), feed)?;
+        let asked = self.ask_to_confirm(append.file(), start..feed.position(), feed)?;
         append.settle()?;
+        self.confirmed(asked)?;
         append.finish()?;
         sidecar.batch = None;
         self.leave(

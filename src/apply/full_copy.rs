@@ -6,7 +6,7 @@ use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::outcome::Copied;
-use crate::plan::Old;
+use crate::plan::{Old, Reason};
 use crate::proof::is_equal;
 use crate::slave::replace::{Aside, Replacement};
 use crate::slave::sidecar::Sidecar;
@@ -18,13 +18,14 @@ impl Apply<'_> {
     pub(super) fn full_copy(
         &self,
         survey: &Survey,
-        (old, must_hold): (Old, Option<Tid>),
+        (old, must_hold, reason): (Old, Option<Tid>, Reason),
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,
     ) -> Result<(), Stop> {
         let sight = &survey.sight;
         let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
+        tracing::info!("full backup: {reason}");
         let mut run = || {
             let (mut feed, from) = self.take_up(survey, &mut copy, must_hold, monitor)?;
             while let Some(piece) = feed.next(false)? {
@@ -66,7 +67,11 @@ impl Apply<'_> {
     ) -> Result<(Feed<'_>, u64), Stop> {
         let mut scanner = Scanner::new(copy.written());
         let mut holds = false;
-        let go_on = || self.slave.check_may_go_on();
+        let written = copy.written();
+        let go_on = |offset| {
+            monitor.progress("reading what there is", offset, written);
+            self.slave.check_may_go_on()
+        };
         scan_file(
             copy.file(),
             copy.path(),
@@ -116,8 +121,9 @@ impl Apply<'_> {
             None => old == Old::SetAside,
         };
         copy.start_to_settle();
-        self.confirm(copy.file(), 0..feed.position(), feed)?;
+        let asked = self.ask_to_confirm(copy.file(), 0..feed.position(), feed)?;
         copy.settle()?;
+        self.confirmed(asked)?;
         let aside = keep.then_some(Aside {
             last_tid: survey.last_tid,
         });

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+/// The shortest and the longest time from one tick of a watch to the next.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
+
 /// Keep a byte-identical, always-openable copy of a ZODB FileStorage (Data.fs)
 /// on a second machine.
 ///
@@ -45,7 +49,7 @@ pub(crate) struct Args {
     pub(crate) watch: bool,
 
     /// With --watch: look at the master at least so often
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
     pub(crate) interval: Duration,
 
     /// Say what would be done and why, and touch nothing
@@ -154,6 +158,15 @@ pub(crate) enum When {
     Always,
     /// Never
     Never,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = seconds(text)?;
+    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("not from 0.01 to 86400".to_owned())
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

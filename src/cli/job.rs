@@ -19,11 +19,13 @@ use super::location::{self, Location};
 /// For how long a watch that has nothing to do need not note that again.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
-/// Makes the job. A program that connects is kept in `process`.
+/// Makes the job. A program that connects is kept in `process`; `alive` is called
+/// some times a second while an answer is waited for.
 pub(crate) fn job(
     args: &Args,
     interrupted: Arc<AtomicBool>,
     process: &Process,
+    alive: impl Fn() + Send + Sync + 'static,
 ) -> Result<Job, Stop> {
     let (master, slave) = (args.master.as_deref(), args.slave.as_deref());
     let name = args.master_name();
@@ -35,6 +37,7 @@ pub(crate) fn job(
     let pulse = Pulse::default();
     let switches = slave.switches.clone();
     let patience = Patience::new(args.timeout, pulse.clone(), move || {
+        alive();
         interrupted.load(Ordering::Relaxed) || switches.check().is_err()
     });
     let (open, patience): (Box<dyn Fn() -> Box<dyn Source> + Send>, _) =

@@ -18,6 +18,8 @@ pub(crate) fn set_up(common: &Common) {
     let lines = fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // A log that cannot be written ends nothing.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     match common.log_format {

@@ -5,9 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context;
-use fssync::outcome::{Copied, Exit, Outcome};
+use fssync::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
-use fssync::stop::Stop;
 use fssync::sync;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -21,11 +20,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let interrupted = end_on_signal()?;
     let reporter = Reporter::start(args);
     let process = Process::default();
-    let outcome = match job(args, interrupted, &process) {
+    let outcome = match job(args, interrupted, &process, || {}) {
         Ok(job) => sync::pass(&job, progress::monitor(args).as_ref()),
-        Err(stop) => not_begun(&stop),
+        Err(stop) => Outcome::from(&stop),
     };
-    process.end();
+    process.close();
     reporter.log(&outcome, started.elapsed());
     reporter.print(&outcome, started.elapsed())?;
     Ok(outcome.exit)
@@ -40,15 +39,4 @@ pub(crate) fn end_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
             .context("cannot handle signals")?;
     }
     Ok(interrupted)
-}
-
-/// How a pass ended that could not be begun.
-pub(crate) fn not_begun(stop: &Stop) -> Outcome {
-    Outcome {
-        action: stop.action(),
-        exit: stop.exit(),
-        reason: stop.in_one_line(),
-        hint: stop.hint(),
-        copied: Copied::default(),
-    }
 }

@@ -1,7 +1,7 @@
 //! Progress, for what takes long: a bar on a terminal, lines elsewhere if they
 //! are asked for.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,9 @@ impl Monitor for Lines {
         let elapsed = self.started.elapsed();
         let rate = u128::from(done) * 1000 / elapsed.as_millis().max(1);
         let left = u128::from(total.saturating_sub(done)) / rate.max(1);
-        eprintln!(
+        // Nothing depends on whether anybody reads it.
+        let _ = writeln!(
+            io::stderr(),
             "{activity}: {} of {}, {}/s, {} left",
             HumanBytes(done),
             HumanBytes(total),

@@ -51,6 +51,9 @@ impl<'a> Reporter<'a> {
     pub(crate) fn log(&self, outcome: &Outcome, elapsed: Duration) {
         let Outcome { reason, copied, .. } = outcome;
         let Self { master, slave, .. } = self;
+        if let Some(why) = &outcome.unnoted {
+            tracing::warn!("the outcome of this pass is not kept: {why}");
+        }
         let hint = match &outcome.hint {
             Some(hint) => format!(" ({hint})"),
             None => String::new(),

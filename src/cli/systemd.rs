@@ -9,9 +9,12 @@ use sd_notify::NotifyState;
 /// How often the status is told anew while nothing but the position changes.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the watchdog is fed in the time that it gives.
+const TIMES_ALIVE: u32 = 4;
+
 /// A service, if it is one.
 pub(crate) struct Service {
-    /// How often it must be known to be alive.
+    /// How often it is told to be alive, if that is wanted.
     alive_every: Option<Duration>,
     told: Mutex<Told>,
 }
@@ -21,20 +24,19 @@ struct Told {
     status: Option<Instant>,
 }
 
-impl Service {
-    /// Tells that it is ready.
-    pub(crate) fn start() -> Self {
-        tell(&[NotifyState::Ready]);
+impl Default for Service {
+    fn default() -> Self {
         Self {
-            // Twice as often as must be.
-            alive_every: sd_notify::watchdog_enabled().map(|limit| limit / 2),
+            alive_every: sd_notify::watchdog_enabled().map(|limit| limit / TIMES_ALIVE),
             told: Mutex::new(Told {
                 alive: Instant::now(),
                 status: None,
             }),
         }
     }
+}
 
+impl Service {
     /// Tells that it is alive, as often as is wanted.
     pub(crate) fn alive(&self) {
         let Some(every) = self.alive_every else {
@@ -60,11 +62,14 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    /// Tells that it ends.
-    fn drop(&mut self) {
-        tell(&[NotifyState::Stopping]);
-    }
+/// Tells that the service is ready.
+pub(crate) fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Tells that it ends.
+pub(crate) fn stopping() {
+    tell(&[NotifyState::Stopping]);
 }
 
 /// Best effort: nothing depends on whether anybody listens.

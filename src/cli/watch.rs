@@ -21,7 +21,7 @@ use super::args::Args;
 use super::job::job;
 use super::report::Reporter;
 use super::systemd::Service;
-use super::{pass, progress};
+use super::{pass, progress, systemd};
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let interrupted = pass::end_on_signal()?;
@@ -29,22 +29,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     ring_on_signal(&bell)?;
     let reporter = Reporter::start(args);
     let process = Process::default();
-    let job = match job(args, Arc::clone(&interrupted), &process) {
+    let service = Arc::new(Service::default());
+    let heart = Arc::clone(&service);
+    let job = match job(args, Arc::clone(&interrupted), &process, move || {
+        heart.alive();
+    }) {
         Ok(job) => job,
         Err(stop) => {
-            reporter.log(&pass::not_begun(&stop), Duration::ZERO);
+            reporter.log(&Outcome::from(&stop), Duration::ZERO);
             return Ok(stop.exit());
         }
     };
-    let service = Service::start();
+    systemd::ready();
     let follower = Follower {
         args,
         reporter,
         service: &service,
         in_sync: Cell::new(None),
+        is_read: Cell::new(true),
     };
     let exit = watch::watch(&job, args.interval, &bell, &follower);
-    process.end();
+    process.close();
+    systemd::stopping();
     if interrupted.load(Ordering::Relaxed) {
         tracing::info!("Stopped syncing on a signal");
     }
@@ -70,6 +76,8 @@ struct Follower<'a> {
     service: &'a Service,
     /// When and where master and slave were last in sync.
     in_sync: Cell<Option<(Timestamp, Option<u64>)>>,
+    /// Whether standard output is read, as far as is known.
+    is_read: Cell<bool>,
 }
 
 impl Audience for Follower<'_> {
@@ -79,10 +87,12 @@ impl Audience for Follower<'_> {
         } else {
             tracing::debug!("a pass of {elapsed:?}: {outcome:?}");
         }
-        if (is_news || outcome.copied.transactions > 0)
+        if self.is_read.get()
+            && (is_news || outcome.copied.transactions > 0)
             && let Err(error) = self.reporter.print(outcome, elapsed)
         {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{error:#}; nothing more is printed");
+            self.is_read.set(false);
         }
         if outcome.exit == Exit::Success {
             let position = outcome.copied.position;

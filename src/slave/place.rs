@@ -124,6 +124,13 @@ impl Place {
         &self.directory
     }
 
+    /// The device number of the file system that the directory lies on, if it is
+    /// there.
+    #[must_use]
+    pub fn file_system(&self) -> Option<u64> {
+        fs::metadata(&self.directory).ok().map(|found| found.dev())
+    }
+
     /// A file beside it.
     #[must_use]
     pub fn beside(&self, what: Beside) -> PathBuf {

@@ -192,7 +192,14 @@ impl Sidecar {
         let mut text =
             serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
         text.push(b'\n');
-        file.write_all(&text).map_err(fail("write"))?;
-        fs::rename(&new, place.beside(Beside::Sidecar)).map_err(fail("rename"))
+        let stored = file
+            .write_all(&text)
+            .map_err(fail("write"))
+            .and_then(|()| fs::rename(&new, place.beside(Beside::Sidecar)).map_err(fail("rename")));
+        if stored.is_err() {
+            // The first failure is the one to tell.
+            let _ = fs::remove_file(&new);
+        }
+        stored
     }
 }

@@ -140,6 +140,13 @@ impl Master {
         self.put(Box::new(move |source| then(source.wait(patience))));
     }
 
+    /// Has the source let go of what it holds, until it is needed again.
+    pub fn let_go(&self) {
+        if !self.hangs(&lock(&self.worker)) {
+            self.put(Box::new(|source| source.let_go()));
+        }
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
@@ -222,6 +229,8 @@ mod tests {
         fn wait(&mut self, _: Duration) -> Result<bool, Error> {
             Ok(false)
         }
+
+        fn let_go(&mut self) {}
     }
 
     /// A master whose first sources hang, and how many were opened.
@@ -239,7 +248,7 @@ mod tests {
                 Box::new(source)
             }
         };
-        let patience = Patience::new(Duration::from_millis(50), Pulse::default(), || false);
+        let patience = Patience::new(Duration::from_millis(300), Pulse::default(), || false);
         let master = Master::new("m".to_owned(), patience, Box::new(open));
         (master, opened, directory)
     }

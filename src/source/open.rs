@@ -28,7 +28,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY);
 
 /// A name, and how far it is trusted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
     /// Any path; links are followed.
     Trusted(PathBuf),

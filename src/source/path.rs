@@ -49,6 +49,12 @@ impl MountedPath {
         }
     }
 
+    /// The name that it was made for.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// Makes the next reads see what is on the master's disk now.
     /// What a local file's writer has not synced is synced for it: what is read
     /// after this is durable.
@@ -64,17 +70,17 @@ impl MountedPath {
     fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
         Error::Io {
             action: action.into(),
-            name: self.name(),
+            name: self.shown(),
             source: source.into(),
         }
     }
 
     fn no_file_storage(&self, what: &'static str) -> Error {
-        let name = self.name();
+        let name = self.shown();
         Error::NoFileStorage { name, what }
     }
 
-    fn name(&self) -> String {
+    fn shown(&self) -> String {
         self.name.path().display().to_string()
     }
 
@@ -153,6 +159,7 @@ impl Source for MountedPath {
                 inode: stat.stx_ino,
             }),
             size: stat.stx_size,
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
             mode: u32::from(stat.stx_mode) & 0o7777,
             file_system,
             digests,
@@ -197,6 +204,11 @@ impl Source for MountedPath {
             }
             watch => Ok(watch.wait(patience)),
         }
+    }
+
+    fn let_go(&mut self) {
+        self.opened = None;
+        self.watch = Watch::No;
     }
 }
 

@@ -20,6 +20,9 @@ use crate::wire::{self, Reply, Request};
 /// How long a read is, in bytes, that is probably one of many.
 const WORTH_AHEAD_LEN: u64 = 256 * 1024;
 
+/// How much of what the other end says is told on, in characters.
+const MAX_WHY_LEN: usize = 500;
+
 /// How to reach a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -79,7 +82,7 @@ impl Ssh {
             Failure::Broken(error) => self.broken(&error),
             Failure::Refused { why, passing } => Error::Remote {
                 name: self.name.clone(),
-                why,
+                why: why.chars().take(MAX_WHY_LEN).collect(),
                 passing,
             },
         })
@@ -150,6 +153,7 @@ impl Ssh {
             Reply::Sight {
                 identity,
                 size,
+                modified,
                 mode,
                 file_system,
                 digests,
@@ -159,6 +163,7 @@ impl Ssh {
                     identity,
                     local: None,
                     size,
+                    modified,
                     mode: mode & 0o777,
                     file_system,
                     digests,
@@ -229,12 +234,16 @@ impl Source for Ssh {
             _ => Err(self.unexpected()),
         }
     }
+
+    fn let_go(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.process.abandon(link.pid);
+        }
+    }
 }
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            self.process.abandon(link.pid);
-        }
+        self.let_go();
     }
 }

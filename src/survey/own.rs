@@ -44,7 +44,7 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
         Some(mark) => Scanner::resume(mark.position, mark.last_tid, file.size),
         None => Scanner::new(file.size),
     };
-    let in_time = || match started.elapsed() {
+    let in_time = |_| match started.elapsed() {
         elapsed if elapsed > patience => Err(Stop::Interrupted),
         _ => Ok(()),
     };
@@ -133,7 +133,7 @@ fn beyond(file: &SlaveFile, position: u64, last_tid: Option<Tid>) -> Result<Opti
     let mut scanner = Scanner::resume(position, last_tid, file.size);
     let mut run: Option<Run> = None;
     let path = file.place.data();
-    scan_file(&file.file, path, &mut scanner, &|| Ok(()), &mut |event| {
+    scan_file(&file.file, path, &mut scanner, &|_| Ok(()), &mut |event| {
         if let Event::Transaction(transaction) = event {
             let last = transaction.header.tid;
             run = Some(match run {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::digest::Digest;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, be_u64};
-use crate::filestorage::scan::{self, Cause, Damage, Event, Scanner};
+use crate::filestorage::scan::{self, Cause, Damage, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::plan::{Left, Slave, Storage, Tail};
@@ -174,11 +174,11 @@ pub(super) fn look(
         None => Scanner::new(size),
     };
     let path = file.place.data();
-    scan_file(&file.file, path, &mut scanner, may_go_on, &mut |event| {
-        if let Event::Transaction(transaction) = event {
-            monitor.progress("reading the slave", transaction.end, size);
-        }
-    })?;
+    let go_on = |offset| {
+        monitor.progress("reading the slave", offset, size);
+        may_go_on()
+    };
+    scan_file(&file.file, path, &mut scanner, &go_on, &mut |_| {})?;
     let (position, last_tid) = (scanner.position(), scanner.last_tid());
     let tail = match scanner.tail() {
         scan::Tail::Clean => Tail::None,

@@ -20,11 +20,6 @@ impl Backoff {
         self.tries = 0;
     }
 
-    /// Whether there was a try since the start.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.tries > 0
-    }
-
     /// The next wait. Of its length, `chance` (0 to 1) decides over the half, so
     /// that many who lost the same master do not come back at once.
     pub(super) fn next(&mut self, chance: f64) -> Duration {

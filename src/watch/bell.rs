@@ -6,8 +6,15 @@ use std::time::Duration;
 /// Why it rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ring {
-    /// The master was waited for; whether it may have changed.
-    Master(bool),
+    /// The master was waited for.
+    Master {
+        /// Which time it was asked.
+        question: u64,
+        /// Whether it may have changed.
+        changed: bool,
+        /// Whether it said otherwise, or failed, before it was time.
+        is_early: bool,
+    },
     /// A switch may have been flipped.
     Switch,
     /// A signal came.

@@ -4,31 +4,32 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::{Audience, Bell, Mood, Ring, Rope};
+use super::bell::{Bell, Ring};
+use super::{Audience, Mood};
 use crate::changes::Changes;
+use crate::outcome::{Exit, Outcome};
 use crate::slave::step::Seen;
-use crate::source::{FileSystem, Identity, LONGEST_WAIT};
+use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, Sight};
 use crate::stop::Stop;
 use crate::sync::Job;
 
 /// How often a resting watch says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Both ends at a moment, as far as that costs next to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Glance {
-    slave: Option<Seen>,
-    master: Identity,
-    master_size: u64,
-}
+/// How long nothing may happen before the kernel is asked to tell of flipped
+/// switches. Until then a pass is likely to come, which reads them itself, and
+/// whose writes in the same directory would be told of, too.
+const QUIET: Duration = Duration::from_millis(50);
 
-impl Glance {
-    /// Whether it shows other files, or another slave: not just a master that
-    /// goes on.
-    fn is_of_others(&self, other: &Self) -> bool {
-        (self.slave, &self.master) != (other.slave, &other.master)
-    }
-}
+/// How many passes in a row may find nothing before the next one is put off: a
+/// commit is two changes, of which the first is nothing yet.
+const EMPTY_PASSES: u32 = 3;
+
+/// The longest that a pass is put off while all that was told came to nothing.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// A pass that stands still is made again after as many times its own length.
+const STANDING_RATIO: u32 = 10;
 
 /// What a watch does between two passes.
 pub(super) struct Rest<'a> {
@@ -36,14 +37,41 @@ pub(super) struct Rest<'a> {
     interval: Duration,
     bell: &'a Bell,
     audience: &'a dyn Audience,
-    _switches: Option<Changes>,
     backoff: Backoff,
-    /// Whether the master is asked to ring the bell.
-    is_asked: bool,
-    /// What the master lies on, once it is known and while it is followed.
-    file_system: Option<FileSystem>,
+    /// How many questions the master was asked that ring the bell, and whether
+    /// the last one is unanswered.
+    asked: (u64, bool),
+    /// Whether it was the master that rang for the last pass.
+    was_told: bool,
+    /// How many passes in a row for which it rang found nothing.
+    empty_passes: u32,
+    switches: Option<Changes>,
+    /// What the master was last said to lie on.
+    said: Option<FileSystem>,
     /// What was seen before the last pass, where the one before stood still too.
     stood_at: Option<Glance>,
+}
+
+/// Both ends at a moment, as far as that costs next to nothing.
+#[derive(Clone, Debug)]
+struct Glance {
+    slave: Option<Seen>,
+    master: Sight,
+}
+
+impl Glance {
+    /// Whether it shows other files: somebody has put one in another's place.
+    fn is_of_others(&self, other: &Self) -> bool {
+        let slave = |glance: &Self| -> Option<LocalFile> { Some(glance.slave?.file) };
+        slave(self) != slave(other) || self.master.identity != other.master.identity
+    }
+
+    /// Whether anything may have changed that counts after a pass that ended so.
+    fn is_cause(&self, other: &Self, exit: Exit) -> bool {
+        let master = |sight: &Sight| (sight.identity.clone(), sight.size, sight.modified);
+        let same_master = master(&self.master) == master(&other.master);
+        self.slave != other.slave || !same_master && exit != Exit::SlaveDamaged
+    }
 }
 
 impl<'a> Rest<'a> {
@@ -53,73 +81,114 @@ impl<'a> Rest<'a> {
         bell: &'a Bell,
         audience: &'a dyn Audience,
     ) -> Self {
-        let rope = bell.rope();
         Self {
-            _switches: listen_to_switches(job, rope),
             job,
             interval,
             bell,
             audience,
             backoff: Backoff::default(),
-            is_asked: false,
-            file_system: None,
+            asked: (0, false),
+            was_told: false,
+            empty_passes: 0,
+            switches: None,
+            said: None,
             stood_at: None,
         }
     }
 
-    /// Whether the last pass was a try that followed another.
-    pub(super) fn has_retried(&self) -> bool {
-        self.backoff.is_waiting()
-    }
-
-    /// Rests until there is cause for another pass.
-    pub(super) fn after(&mut self, mood: Mood) {
+    /// Rests until there is cause for another pass after one that ended so.
+    pub(super) fn after(&mut self, outcome: &Outcome, elapsed: Duration) {
+        let mood = Mood::after(outcome.exit);
         if mood != Mood::Standing {
             self.stood_at = None;
         }
-        if mood != Mood::Following {
-            self.is_asked = false;
-            self.file_system = None;
-        }
         match mood {
-            Mood::Following => self.follow(),
+            Mood::Following => {
+                self.empty_passes = match outcome.copied.transactions {
+                    0 if self.was_told => self.empty_passes.saturating_add(1),
+                    _ => 0,
+                };
+                self.was_told = false;
+                self.follow(outcome);
+            }
             Mood::Off => self.wait_for_on(),
-            Mood::Standing => self.stand(),
+            Mood::Standing => self.stand(outcome.exit, elapsed),
             Mood::Retrying => self.wait_to_retry(),
+        }
+        // A pass reads the switches itself, and would be told of its own writes.
+        self.switches = None;
+    }
+
+    fn follow(&mut self, outcome: &Outcome) {
+        self.backoff.reset();
+        let due = Instant::now() + self.interval;
+        // The pass has looked at the master: what was asked before it is answered.
+        self.asked.1 = false;
+        let is_told = outcome.file_system.is_some_and(|found| !found.is_network());
+        self.say(outcome.file_system);
+        self.pause(due);
+        let mut may_ask = is_told;
+        while Instant::now() < due {
+            if may_ask {
+                self.ask(due);
+            }
+            match self.wait_quietly(due) {
+                None => {}
+                Some(Ring::Master { changed: true, .. }) => {
+                    self.was_told = true;
+                    return;
+                }
+                Some(Ring::Master { is_early, .. }) => may_ask = !is_early,
+                Some(Ring::Switch) if !self.is_off() => {}
+                Some(Ring::Switch | Ring::Signal) => return,
+            }
         }
     }
 
-    fn follow(&mut self) {
-        self.backoff.reset();
-        let due = Instant::now() + self.interval;
-        let Some(file_system) = self.recognise() else {
+    /// Puts the next pass off where all that was told of late came to nothing.
+    fn pause(&mut self, due: Instant) {
+        let Some(excess) = self.empty_passes.checked_sub(EMPTY_PASSES) else {
             return;
         };
-        while Instant::now() < due {
-            if !file_system.is_network() {
-                self.ask();
+        let pause = Duration::from_millis(1)
+            .saturating_mul(2_u32.saturating_pow(excess))
+            .min(LONGEST_PAUSE);
+        let until = due.min(Instant::now() + pause);
+        while Instant::now() < until && !matches!(self.wait(until), Some(Ring::Signal)) {}
+    }
+
+    /// Waits for the bell; of switches it hears only once it was quiet a while.
+    fn wait_quietly(&mut self, due: Instant) -> Option<Ring> {
+        if self.switches.is_none() {
+            let ring = self.wait(due.min(Instant::now() + QUIET));
+            if ring.is_some() || Instant::now() >= due {
+                return ring;
             }
-            match self.wait(due) {
-                None | Some(Ring::Master(false)) => {}
-                Some(Ring::Switch) if !self.is_off() => {}
-                Some(_) => return,
+            self.listen_to_switches();
+            if self.is_off() {
+                return Some(Ring::Switch);
             }
         }
+        self.wait(due)
     }
 
     fn wait_for_on(&mut self) {
         self.backoff.reset();
+        self.job.master.let_go();
         loop {
-            let ring = self.wait(Instant::now() + self.interval);
-            if ring == Some(Ring::Signal) || !self.is_off() {
+            // Anew at every tick: a directory may have come since.
+            self.listen_to_switches();
+            if !self.is_off() || self.wait(Instant::now() + self.interval) == Some(Ring::Signal) {
                 return;
             }
         }
     }
 
-    fn stand(&mut self) {
-        let due = Instant::now() + self.backoff.next(chance());
+    fn stand(&mut self, exit: Exit, elapsed: Duration) {
+        let wait = self.backoff.next(chance());
+        let due = Instant::now() + wait.max(elapsed.saturating_mul(STANDING_RATIO));
         loop {
+            self.listen_to_switches();
             let ring = self.wait(Instant::now() + self.interval);
             if ring == Some(Ring::Signal) || self.is_off() {
                 return;
@@ -130,7 +199,7 @@ impl<'a> Rest<'a> {
             let is_due = Instant::now() >= due;
             let is_cause = match &self.stood_at {
                 None => is_due,
-                Some(before) => now.is_of_others(before) || is_due && now != *before,
+                Some(before) => now.is_of_others(before) || is_due && now.is_cause(before, exit),
             };
             if is_cause {
                 self.stood_at = Some(now);
@@ -140,7 +209,9 @@ impl<'a> Rest<'a> {
     }
 
     fn wait_to_retry(&mut self) {
+        self.job.master.let_go();
         let due = Instant::now() + self.backoff.next(chance());
+        self.listen_to_switches();
         while Instant::now() < due {
             if self.wait(due) == Some(Ring::Signal) || self.is_off() {
                 return;
@@ -154,27 +225,56 @@ impl<'a> Rest<'a> {
             self.audience.alive();
             let left = due.saturating_duration_since(Instant::now());
             let ring = self.bell.wait(left.min(ALIVE_EVERY));
-            if let Some(Ring::Master(_)) = ring {
-                self.is_asked = false;
+            match ring {
+                // It was asked before a pass that has looked itself.
+                Some(Ring::Master { question, .. }) if (question, true) != self.asked => {}
+                Some(Ring::Master { .. }) => {
+                    self.asked.1 = false;
+                    return ring;
+                }
+                Some(_) => return ring,
+                None => {}
             }
-            if ring.is_some() || left <= ALIVE_EVERY {
-                return ring;
+            if left <= ALIVE_EVERY {
+                return None;
             }
         }
     }
 
     /// Has the master ring the bell when it may have changed, or after a while.
-    fn ask(&mut self) {
-        if self.is_asked {
+    fn ask(&mut self, due: Instant) {
+        if self.asked.1 {
             return;
         }
-        self.is_asked = true;
+        let question = self.asked.0 + 1;
+        self.asked = (question, true);
         let rope = self.bell.rope();
-        let patience = self.interval.min(LONGEST_WAIT);
-        self.job.master.when_changed(patience, move |changed| {
-            // What is wrong with it is for the next pass to say.
-            rope.ring(Ring::Master(changed.unwrap_or(true)));
+        let now = Instant::now();
+        let patience = due.saturating_duration_since(now).min(LONGEST_WAIT);
+        self.job.master.when_changed(patience, move |answer| {
+            // What is wrong with it is for the pass at the next tick to say.
+            let changed = answer.unwrap_or(false);
+            rope.ring(Ring::Master {
+                question,
+                changed,
+                is_early: !changed && now.elapsed() < patience / 2,
+            });
         });
+    }
+
+    /// Says what the master lies on, and how its changes are noticed there.
+    fn say(&mut self, found: Option<FileSystem>) {
+        let Some(file_system) = found.filter(|_| found != self.said) else {
+            return;
+        };
+        self.said = found;
+        let how = if file_system.is_network() {
+            "which does not tell of changes: it is looked at"
+        } else {
+            "which tells of changes; it is looked at as well"
+        };
+        let (master, secs) = (self.job.master.name(), self.interval.as_secs_f64());
+        tracing::info!("{master} lies on {file_system}, {how} every {secs} s");
     }
 
     fn is_off(&self) -> bool {
@@ -182,46 +282,31 @@ impl<'a> Rest<'a> {
     }
 
     fn glance(&self) -> Result<Glance, Stop> {
-        let sight = self.job.master.look(Vec::new())?;
         Ok(Glance {
             slave: self.job.slave.seen()?,
-            master: sight.identity,
-            master_size: sight.size,
+            master: self.job.master.look(Vec::new())?,
         })
     }
 
-    /// What the master lies on, which says how its changes are noticed.
-    fn recognise(&mut self) -> Option<FileSystem> {
-        if self.file_system.is_none() {
-            let found = self.job.master.look(Vec::new()).ok()?.file_system;
-            let master = self.job.master.name();
-            let how = if found.is_network() {
-                "which does not tell of changes: it is looked at"
-            } else {
-                "which tells of changes; it is looked at as well"
-            };
-            let secs = self.interval.as_secs_f64();
-            tracing::info!("{master} lies on {found}, {how} every {secs} s");
-            self.file_system = Some(found);
+    /// Has the bell rung where a switch may have been flipped.
+    fn listen_to_switches(&mut self) {
+        let rope = self.bell.rope();
+        self.switches = None;
+        let mut changes = match Changes::new(move || rope.ring(Ring::Switch)) {
+            Ok(changes) => changes,
+            Err(error) => {
+                tracing::debug!("switches are looked at when something else is: {error}");
+                return;
+            }
+        };
+        for file in self.job.slave.switches.files() {
+            if let Err(error) = changes.add(file) {
+                let file = file.display();
+                tracing::debug!("nothing tells of changes of {file}: {error}");
+            }
         }
-        self.file_system
+        self.switches = Some(changes);
     }
-}
-
-/// Has the bell rung where a switch may have been flipped.
-fn listen_to_switches(job: &Job, rope: Rope) -> Option<Changes> {
-    let mut changes = Changes::new(move || rope.ring(Ring::Switch))
-        .inspect_err(|error| {
-            tracing::warn!("switches are looked at when something else is: {error}");
-        })
-        .ok()?;
-    for file in job.slave.switches.files() {
-        if let Err(error) = changes.add(file) {
-            let file = file.display();
-            tracing::debug!("nothing tells of changes of {file}: {error}");
-        }
-    }
-    Some(changes)
 }
 
 /// A number from 0 to 1, another one each time.

@@ -72,6 +72,13 @@ impl Served {
         self.gate.lock().closed_at = Some(offset);
     }
 
+    /// The same, until what this returns is dropped: before a process is waited for
+    /// that may be stuck, since such a one cannot be killed.
+    pub fn silence_at(&self, offset: u64) -> Silence<'_> {
+        self.stop_answering_at(offset);
+        Silence(self)
+    }
+
     /// Waits until a client is stuck.
     pub fn wait_until_stuck(&self) {
         let started = Instant::now();
@@ -87,6 +94,16 @@ impl Served {
     pub fn answer(&self) {
         self.gate.lock().closed_at = None;
         self.gate.changed.notify_all();
+    }
+}
+
+/// A time without answers.
+#[must_use]
+pub struct Silence<'a>(&'a Served);
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        self.0.answer();
     }
 }
 

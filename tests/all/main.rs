@@ -23,3 +23,4 @@ mod remote;
 mod steps;
 mod switch;
 mod watch;
+mod watch_network;

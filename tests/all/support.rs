@@ -696,4 +696,8 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
         self.path.wait(patience)
     }
+
+    fn let_go(&mut self) {
+        self.path.let_go();
+    }
 }

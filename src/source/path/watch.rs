@@ -1,11 +1,14 @@
 //! Being told of a mounted master's changes, where the kernel can tell.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use crate::changes::Changes;
+use crate::source::LocalFile;
 
 /// Whether the kernel tells of changes.
 #[derive(Debug, Default)]
@@ -19,13 +22,26 @@ pub(super) enum Watch {
     On {
         _changes: Changes,
         told: Receiver<()>,
+        /// The directory that is watched, by its path and by what it was.
+        directory: (PathBuf, Option<LocalFile>),
     },
+}
+
+/// What lies under a path.
+fn look_up(path: &Path) -> Option<LocalFile> {
+    let found = fs::metadata(path).ok()?;
+    Some(LocalFile {
+        device: found.dev(),
+        inode: found.ino(),
+    })
 }
 
 impl Watch {
     /// Has the kernel tell of changes of this file.
     pub(super) fn of(file: &Path) -> Self {
         let (ring, told) = mpsc::sync_channel(1);
+        let directory = file.parent().unwrap_or(file).to_owned();
+        let looked_up = look_up(&directory);
         let started = || -> notify::Result<Changes> {
             let mut changes = Changes::new(move || {
                 // One that is not taken yet tells enough.
@@ -38,6 +54,7 @@ impl Watch {
             Ok(changes) => Self::On {
                 _changes: changes,
                 told,
+                directory: (directory, looked_up),
             },
             Err(error) => {
                 let file = file.display();
@@ -47,10 +64,19 @@ impl Watch {
         }
     }
 
-    /// Forgets what was told so far.
-    pub(super) fn forget(&self) {
-        if let Self::On { told, .. } = self {
+    /// Forgets what was told so far; all of it, where the directory is another by
+    /// now.
+    pub(super) fn forget(&mut self) {
+        if let Self::On {
+            told,
+            directory: (path, looked_up),
+            ..
+        } = self
+        {
             while told.try_recv().is_ok() {}
+            if look_up(path) != *looked_up {
+                *self = Self::No;
+            }
         }
     }
 

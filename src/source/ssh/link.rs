@@ -25,20 +25,33 @@ const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The program that connects, to be ended from outside.
 #[derive(Clone, Debug, Default)]
-pub struct Process(Arc<Mutex<Option<Child>>>);
+pub struct Process(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    child: Option<Child>,
+    /// Whether no other is to be started.
+    is_closed: bool,
+}
 
 impl Process {
     /// Ends it, if it runs, and waits for it.
     pub fn end(&self) {
-        if let Some(child) = self.lock().take() {
+        if let Some(child) = self.lock().child.take() {
             end(child);
         }
+    }
+
+    /// Ends it, for good.
+    pub fn close(&self) {
+        self.lock().is_closed = true;
+        self.end();
     }
 
     /// Ends the one with this process id, if it is not followed by another yet;
     /// its exit code, if it ended by itself or did so in a moment.
     pub(super) fn finish(&self, pid: u32) -> Option<i32> {
-        let mut child = self.lock().take_if(|child| child.id() == pid)?;
+        let mut child = self.lock().child.take_if(|child| child.id() == pid)?;
         let started = Instant::now();
         while started.elapsed() < END_PATIENCE {
             if let Some(status) = child.try_wait().ok()? {
@@ -52,7 +65,7 @@ impl Process {
 
     /// Ends the one with this process id at once, if it still runs.
     pub(super) fn abandon(&self, pid: u32) {
-        let child = self.lock().take_if(|child| child.id() == pid);
+        let child = self.lock().child.take_if(|child| child.id() == pid);
         if let Some(child) = child {
             end(child);
         }
@@ -60,12 +73,18 @@ impl Process {
 
     /// The program runs now; one before it is ended.
     fn begin(&self, child: Child) {
-        if let Some(before) = self.lock().replace(child) {
+        let mut slot = self.lock();
+        let before = if slot.is_closed {
+            Some(child)
+        } else {
+            slot.child.replace(child)
+        };
+        if let Some(before) = before {
             end(before);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +163,14 @@ impl Link {
     pub(super) fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
         self.drain()?;
         self.send(request)?;
-        self.reply()
+        loop {
+            match self.reply()? {
+                // Only what is digested takes its time.
+                Reply::Alive if matches!(request, Request::Digest(_) | Request::Confirm(_)) => {}
+                Reply::Alive => return Err(wire::Error::Frame("a sign of life is not due").into()),
+                reply => return Ok(reply),
+            }
+        }
     }
 
     /// Reads `buffer.len()` bytes from `offset` on, fewer at the end of the file,
@@ -200,19 +226,16 @@ impl Link {
         }
     }
 
-    /// The next reply that is more than a sign of life.
+    /// The next reply.
     fn reply(&mut self) -> Result<Reply, Failure> {
         if !self.complaints.is_greeted.load(Ordering::Relaxed) {
             wire::read_hello(&mut self.from)?;
             self.complaints.is_greeted.store(true, Ordering::Relaxed);
         }
-        loop {
-            return match wire::read_message(&mut self.from)? {
-                None => Err(wire::Error::Ended.into()),
-                Some(Reply::Alive) => continue,
-                Some(Reply::Refused { why, passing }) => Err(Failure::Refused { why, passing }),
-                Some(reply) => Ok(reply),
-            };
+        match wire::read_message(&mut self.from)? {
+            None => Err(wire::Error::Ended.into()),
+            Some(Reply::Refused { why, passing }) => Err(Failure::Refused { why, passing }),
+            Some(reply) => Ok(reply),
         }
     }
 
