@@ -72,6 +72,7 @@ pub mod pipe;
 pub mod plan;
 mod proof;
 pub mod read;
+pub mod reluctance;
 pub mod slave;
 pub mod source;
 pub mod stop;

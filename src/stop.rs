@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::filestorage::scan::Damage;
 use crate::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::Refusal;
+use crate::reluctance::Reluctance;
 use crate::source;
-use crate::switch::Reluctance;
 
 /// Why a pass stopped.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ mod slave;
 use std::fs::File;
 use std::iter;
 
-pub use self::own::{Ending, Newer, Own, Run, ending, own};
+pub use self::own::{Ending, ending, own};
 
 use self::compare::compare;
 use self::slave::{Look, SlaveFile};

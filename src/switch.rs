@@ -5,14 +5,11 @@
 //! master asked: one that is served, or has grown something of its own, was
 //! probably switched off for good reason.
 
-mod reluctance;
-
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::reluctance::{Known, Reluctance, judge};
-
+use crate::reluctance::{Known, Reluctance, judge};
 use crate::slave::append::{cut, is_left_behind};
 use crate::slave::lock::{Lock, holder};
 use crate::slave::place::Beside;

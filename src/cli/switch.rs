@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use fssync::outcome::Exit;
+use fssync::reluctance::Known;
 use fssync::stop::Stop;
 use fssync::survey::Ending;
-use fssync::switch::{self, Known, SwitchedOff, SwitchedOn};
+use fssync::switch::{self, SwitchedOff, SwitchedOn};
 use jiff::{SignedDuration, Timestamp};
 
 use super::args::{Common, Target};

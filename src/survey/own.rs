@@ -9,6 +9,7 @@ use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
 use crate::plan::Left;
+use crate::reluctance::{Newer, Own, Run};
 use crate::slave::place::Place;
 use crate::slave::sidecar::Sidecar;
 use crate::stop::Stop;
@@ -61,49 +62,6 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
             .last_tid()
             .map_or(Ending::Nothing, Ending::Transaction)),
     }
-}
-
-/// What a slave holds beyond what the last pass left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Own {
-    /// There is no slave, or one too short for a transaction.
-    NoSlave,
-    /// No sidecar says what a pass left.
-    NobodyVouches,
-    /// It is what was left, with these whole transactions behind it.
-    Beyond {
-        /// They.
-        run: Option<Run>,
-        /// Whether the first of them was appended by a pass that could not note
-        /// it any more; how many of the others were, cannot be told.
-        begun: bool,
-    },
-    /// It is not what was left.
-    Changed {
-        /// Its transactions that are newer than the last one that was left.
-        newer: Newer,
-    },
-}
-
-/// The transactions at the end of a slave that are newer than the last one that a
-/// pass left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Newer {
-    /// These.
-    Run(Option<Run>),
-    /// Its end is torn, and to read it all takes too long.
-    Unknown,
-}
-
-/// Some transactions in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// How many.
-    pub count: u64,
-    /// The first one.
-    pub first: Tid,
-    /// The last one.
-    pub last: Tid,
 }
 
 /// Compares the slave with what the sidecar says about it.
