@@ -7,11 +7,13 @@ mod fuse;
 mod sshd;
 mod support;
 mod watcher;
+mod zeo;
 
 mod command_line;
 mod crash;
 mod cuts;
 mod divergence;
+mod failover;
 mod faults;
 mod fixtures;
 mod life;

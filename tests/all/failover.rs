@@ -1,0 +1,365 @@
+//! The first machine dies under a client that keeps writing, the second takes
+//! over, and the first comes back: with the script that is shipped, and the
+//! steps of the README.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::support::{Run, Scene, Transport, Zodb, fssync, must, project, run, tool};
+use crate::watcher::Watcher;
+use crate::zeo::{self, Acknowledged, Client, Server, eventually};
+
+/// Seconds since 1970, as the client prints them.
+fn now() -> f64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock");
+    since.as_secs_f64()
+}
+
+/// How ZEO is started on the second machine.
+#[derive(Clone, Copy)]
+enum Manager {
+    /// By zdaemon, as Plone does.
+    Zdaemon,
+    /// By a shell, in the background.
+    Shell,
+}
+
+/// Two machines: ZEO on the first, the script on the second.
+struct Site {
+    scene: Scene,
+    first: zeo::Place,
+    second: zeo::Place,
+    script: PathBuf,
+}
+
+impl Site {
+    fn new(transport: Transport, manager: Manager) -> Self {
+        let scene = Scene::new().over(transport);
+        let directory = scene.directory.path();
+        let first = zeo::Place::new(&scene.master, &directory.join("zeo1"));
+        let second = zeo::Place::new(&scene.slave, &directory.join("zeo2"));
+        let script = directory.join("fssync-zeo.conf");
+        let configuration = configuration(&scene, &second, manager);
+        fs::write(&script, configuration).expect("the script's configuration");
+        Self {
+            scene,
+            first,
+            second,
+            script,
+        }
+    }
+
+    /// Runs the script as heartbeat does.
+    fn script(&self, verb: &str) -> Run {
+        let mut command = Command::new(project("contrib/failover/fssync-zeo"));
+        run(command.arg(&self.script).arg(verb))
+    }
+
+    /// When the script last started ZEO.
+    fn zeo_started(&self) -> f64 {
+        let text = fs::read_to_string(self.script.with_file_name("zeo-started"));
+        let text = text.expect("the script has started ZEO");
+        text.trim().parse().expect("seconds")
+    }
+
+    fn client(&self) -> Client {
+        Client::start(&[self.first.port, self.second.port])
+    }
+
+    /// The tids of all transactions in a file.
+    fn tids(zodb: &mut Zodb, path: &Path) -> Vec<String> {
+        let answer = zodb.call(&json!({"cmd": "transactions", "path": path}));
+        let all = answer["transactions"].as_array().expect("transactions");
+        let tid = |one: &serde_json::Value| one["tid"].as_str().expect("a tid").to_owned();
+        all.iter().map(tid).collect()
+    }
+}
+
+impl Drop for Site {
+    /// Ends what the script has started.
+    fn drop(&mut self) {
+        self.script("stop");
+    }
+}
+
+/// What the script is to run.
+fn configuration(scene: &Scene, zeo: &zeo::Place, manager: Manager) -> String {
+    let directory = scene.directory.path().display();
+    let (start, stop, status) = match manager {
+        Manager::Zdaemon => {
+            let zeoctl = zeo::program("zeoctl").display().to_string();
+            let zeoctl = |verb| format!("{zeoctl} -C {} {verb}", zeo.configuration.display());
+            (zeoctl("start"), zeoctl("stop"), zeoctl("status"))
+        }
+        Manager::Shell => (
+            format!(
+                "{} -C {} >{directory}/zeo2/log 2>&1 & echo $! >{directory}/zeo2/pid",
+                zeo::program("runzeo").display(),
+                zeo.zeo_conf().display()
+            ),
+            format!("kill $(cat {directory}/zeo2/pid)"),
+            format!("kill -0 $(cat {directory}/zeo2/pid)"),
+        ),
+    };
+    format!(
+        "FSSYNC_OFF='{} off {}'\n\
+         ZEO_START='date +%s.%N >{directory}/zeo-started; {start}'\n\
+         ZEO_STOP='{stop}'\nZEO_STATUS='{status}'\n",
+        env!("CARGO_BIN_EXE_fssync"),
+        scene.slave.display(),
+    )
+}
+
+/// What a failover took, and what it cost.
+struct Failover {
+    killed: f64,
+    zeo_started: f64,
+    listening: f64,
+    /// The first transaction that the second machine acknowledged.
+    back: f64,
+    /// What the first machine acknowledged and the second has not.
+    lost: Vec<Acknowledged>,
+    restarts: u32,
+}
+
+impl Failover {
+    /// Kills ZEO on the first machine, and has the script start it on the second;
+    /// waits for the client to go on there.
+    fn of(site: &Site, master: Server, client: &mut Client) -> Self {
+        let killed = now();
+        drop(master);
+        let (started, listening) = thread::scope(|scope| {
+            let listening = scope.spawn(|| {
+                eventually("ZEO listens on the second machine", || {
+                    site.second.listens()
+                });
+                now()
+            });
+            let started = site.script("start").expect(0);
+            (started, listening.join().expect("the time"))
+        });
+        let zeo_started = site.zeo_started();
+        client.listen_past(zeo_started);
+        let is_first = |one: &&Acknowledged| one.time < zeo_started;
+        let first: Vec<_> = client.acknowledged.iter().filter(is_first).collect();
+        Self {
+            killed,
+            zeo_started,
+            listening,
+            back: client.acknowledged[first.len()].time,
+            lost: lost(site, &started, &first),
+            restarts: client.restarts,
+        }
+    }
+
+    /// Prints what was measured.
+    fn report(&self, how: &str) {
+        let ms = |from: f64, to: f64| format!("{:.0} ms", (to - from) * 1000.0);
+        let age = |one: &Acknowledged| ms(one.time, self.killed);
+        eprintln!(
+            "failover, {how}: no writes for {} (fssync off after {}, ZEO listens after {} more, \
+             the client writes after {} more, restarted {} times); lost {} acknowledged \
+             transactions{}",
+            ms(self.killed, self.back),
+            ms(self.killed, self.zeo_started),
+            ms(self.zeo_started, self.listening),
+            ms(self.listening, self.back),
+            self.restarts,
+            self.lost.len(),
+            self.lost.first().map_or_else(String::new, |one| format!(
+                ", the oldest {} before",
+                age(one)
+            )),
+        );
+    }
+}
+
+/// What the first machine acknowledged and the second has not. Fails unless the
+/// second has a prefix of the first one's history, ends with what `off` said, and
+/// lacks nothing that was acknowledged up to there.
+fn lost(site: &Site, off: &Run, first: &[&Acknowledged]) -> Vec<Acknowledged> {
+    let mut zodb = Zodb::start();
+    let master = Site::tids(&mut zodb, &site.scene.master);
+    let slave = Site::tids(&mut zodb, &site.scene.slave);
+    let same = master.iter().zip(&slave).take_while(|(a, b)| a == b);
+    let replicated = &slave[..same.count()];
+    let end = replicated.last().expect("something was replicated");
+    let said = format!("ends with transaction {end}");
+    assert!(off.stdout.contains(&said), "{said}: {off:?}");
+    for tid in &slave[replicated.len()..] {
+        assert!(!master.contains(tid), "{tid} comes after a gap");
+    }
+    let is_lost = |one: &&&Acknowledged| !replicated.contains(&one.tid);
+    let lost: Vec<_> = first
+        .iter()
+        .filter(is_lost)
+        .map(|&one| one.clone())
+        .collect();
+    for one in &lost {
+        assert!(master.contains(&one.tid), "{one:?} was committed");
+        assert!(one.tid > *end, "{one:?} is missing, {end} is not");
+    }
+    lost
+}
+
+/// What is acknowledged, in tids.
+fn tids_of(acknowledged: &[Acknowledged]) -> Vec<&str> {
+    acknowledged.iter().map(|one| one.tid.as_str()).collect()
+}
+
+/// Copies the slave's data back onto the first machine, as the README says;
+/// returns the name that the first machine's own data have now.
+fn copy_back(scene: &Scene) -> PathBuf {
+    let master = scene.master.parent().expect("a directory");
+    must(
+        Command::new("rm")
+            .arg("-f")
+            .arg(master.join("Data.fs.index")),
+    );
+    let mut rsync = tool("rsync", "rsync");
+    rsync.args(["-a", "--backup", "--suffix=.before-failback"]);
+    must(rsync.arg(&scene.slave).arg(master));
+    master.join("Data.fs.before-failback")
+}
+
+#[test]
+fn from_cron_the_second_machine_takes_over_and_hands_back() {
+    let site = Site::new(Transport::Path, Manager::Zdaemon);
+    let master = site.first.start();
+    let mut client = site.client();
+    client.listen_to(20);
+    site.scene.expect("full-copy");
+    client.listen_past(now());
+    site.scene.expect("append");
+    client.listen_past(now());
+
+    let failover = Failover::of(&site, master, &mut client);
+    failover.report("passes from cron, zdaemon");
+    assert!(
+        !failover.lost.is_empty(),
+        "the last pass was before the last transaction"
+    );
+    assert!(
+        client.restarts > 0,
+        "ZEO's client refuses a server that is behind"
+    );
+    assert_eq!(site.script("status").expect(0).stdout, "running\n");
+    site.script("start").expect(0);
+    client.listen_to(10);
+    assert_eq!(site.scene.pass(&[]).expect(10).report()["action"], "off");
+
+    // 1: ZEO is stopped on the second machine.
+    site.script("stop").expect(0);
+    assert_eq!(site.script("status").expect(3).stdout, "stopped\n");
+    site.script("stop").expect(0);
+    // 2: the data are copied back, and what was lost is kept.
+    let kept = copy_back(&site.scene);
+    let mut zodb = Zodb::start();
+    let kept = Site::tids(&mut zodb, &kept);
+    assert!(
+        tids_of(&failover.lost)
+            .iter()
+            .all(|tid| kept.iter().any(|kept| kept == tid))
+    );
+    // 3: ZEO is started on the first machine; the client goes there by itself.
+    let restarts = client.restarts;
+    let master = site.first.start();
+    client.listen_past(now());
+    client.listen_to(10);
+    assert_eq!(
+        client.restarts, restarts,
+        "nothing was lost, nothing is refused"
+    );
+    // 4: syncing is switched on, and a pass goes on where the slave is.
+    let on = run(fssync().arg("on").arg(&site.scene.slave)).expect(0);
+    assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
+    let report = site.scene.pass(&[]).expect(0).report();
+    // ZEO may have been stopped between a vote and its end.
+    let went_on = ["append", "trim-append"].contains(&report["action"].as_str().unwrap());
+    assert!(went_on, "{report}");
+
+    client.stop();
+    master.stop();
+    site.scene.pass(&[]).expect(0);
+    zodb.assert_in_sync(&site.scene.master, &site.scene.slave);
+    let slave = Site::tids(&mut zodb, &site.scene.slave);
+    for one in &client.acknowledged {
+        let was_lost = failover.lost.iter().any(|lost| lost.tid == one.tid);
+        assert_ne!(slave.contains(&one.tid), was_lost, "{one:?}");
+    }
+}
+
+#[test]
+fn a_master_that_was_packed_after_a_failback_is_copied_when_a_person_says_so() {
+    let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
+    let mut zodb = Zodb::start();
+    let mut write_to = |path: &Path, then: &str| {
+        zodb.call(&json!({"cmd": "open", "name": "s", "path": path, "seed": 1}));
+        for _ in 0..3 {
+            zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 2, "size": 100}));
+        }
+        zodb.call(&json!({"cmd": then, "name": "s"}));
+        zodb.attempt(&json!({"cmd": "close", "name": "s"}));
+    };
+    run(fssync().arg("off").arg(&scene.slave)).expect(0);
+    write_to(&scene.slave, "close");
+    copy_back(&scene);
+    write_to(&scene.master, "pack");
+    run(fssync().arg("on").arg(&scene.slave)).expect(0);
+
+    let refused = scene.pass(&[]).expect(20).report();
+    eprintln!("{refused}");
+    let copied = scene.pass(&["--full"]).expect(0).report();
+    assert_eq!(copied["action"], "full-copy");
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+    let is_aside = |name: &String| name.contains(".diverged-");
+    assert!(scene.beside_slave().iter().any(is_aside));
+}
+
+#[test]
+fn a_watch_follows_up_to_the_failover_and_after_the_failback() {
+    for transport in Transport::BOTH {
+        let site = Site::new(transport, Manager::Shell);
+        let master = site.first.start();
+        let mut client = site.client();
+        client.listen_past(0.0);
+        let _watch = Watcher::start(&site.scene, &[]);
+        eventually("the slave", || site.scene.slave.exists());
+        client.listen_to(200);
+
+        let failover = Failover::of(&site, master, &mut client);
+        failover.report(&format!("watch, {transport:?}, runzeo"));
+        client.listen_to(10);
+        assert_eq!(site.scene.pass(&[]).expect(10).report()["action"], "off");
+
+        site.script("stop").expect(0);
+        eventually("ZEO has ended", || site.script("status").code == 3);
+        copy_back(&site.scene);
+        let master = site.first.start();
+        client.listen_past(now());
+        run(fssync().arg("on").arg(&site.scene.slave)).expect(0);
+        client.listen_to(10);
+        client.stop();
+        master.stop();
+        let mut zodb = Zodb::start();
+        let position = zodb.check(&site.scene.master)["position"].as_u64();
+        eventually("the watch goes on", || {
+            fs::metadata(&site.scene.slave)
+                .ok()
+                .map(|slave| slave.len())
+                == position
+        });
+        zodb.assert_in_sync(&site.scene.master, &site.scene.slave);
+        let slave = Site::tids(&mut zodb, &site.scene.slave);
+        for one in &client.acknowledged {
+            let was_lost = failover.lost.iter().any(|lost| lost.tid == one.tid);
+            assert_ne!(slave.contains(&one.tid), was_lost, "{one:?}");
+        }
+    }
+}
