@@ -4,12 +4,14 @@
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
 mod fuse;
+mod machine;
 mod sshd;
 mod support;
 mod watcher;
 mod zeo;
 
 mod command_line;
+mod contrib;
 mod crash;
 mod cuts;
 mod divergence;

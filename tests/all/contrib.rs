@@ -1,0 +1,325 @@
+//! What is shipped below `contrib`, unchanged and where it belongs, on a machine
+//! with a real systemd.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::machine::Machine;
+use crate::support::{Run, Scene, Zodb, must, project, run, tool};
+use crate::zeo::{self, eventually};
+
+/// A file that is shipped.
+fn shipped(path: &str) -> String {
+    fs::read_to_string(project("contrib").join(path)).expect(path)
+}
+
+/// Fails unless the slave is what the master is, and nothing there is root's.
+fn assert_in_sync(scene: &Scene, zodb: &mut Zodb) {
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+    for name in scene.beside_slave() {
+        let file = fs::metadata(scene.slave.with_file_name(&name)).unwrap();
+        assert_ne!(file.uid(), 0, "{name} is the user zope's");
+    }
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let root = tempfile::tempdir().unwrap();
+    let units = root.path().join("etc/systemd/system");
+    let programs = root.path().join("usr/bin");
+    fs::create_dir_all(units.join("zeo.service.d")).unwrap();
+    fs::create_dir_all(&programs).unwrap();
+    for program in ["fssync", "kill", "runzeo"] {
+        let program = programs.join(program);
+        fs::write(&program, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for name in [
+        "fssync.service",
+        "fssync@.service",
+        "fssync@.timer",
+        "zeo.service.d/fssync.conf",
+    ] {
+        fs::write(units.join(name), shipped(&format!("systemd/{name}"))).unwrap();
+    }
+    fs::write(units.join("zeo.service"), "[Service]\nExecStart=runzeo\n").unwrap();
+    for target in ["sysinit", "basic", "shutdown", "timers"] {
+        fs::write(units.join(format!("{target}.target")), "[Unit]\n").unwrap();
+    }
+    let mut analyze = tool("systemd-analyze", "systemd");
+    analyze
+        .args(["verify", "--man=no", "--root"])
+        .arg(root.path());
+    analyze.args([
+        "fssync.service",
+        "fssync@plone.service",
+        "fssync@plone.timer",
+        "zeo.service",
+    ]);
+    assert_eq!(run(&mut analyze).expect(0).stderr, "");
+}
+
+#[test]
+fn shellcheck_finds_nothing_wrong_with_the_script() {
+    let mut shellcheck = tool("shellcheck", "shellcheck");
+    shellcheck
+        .current_dir(project(""))
+        .args(["--external-sources", "--shell=sh"]);
+    must(shellcheck.arg("contrib/failover/fssync-zeo"));
+}
+
+#[test]
+fn cron_makes_a_pass_that_says_nothing() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    let table = shipped("cron.d/fssync");
+    let path = table
+        .lines()
+        .find(|line| line.starts_with("PATH="))
+        .unwrap();
+    let line = table.lines().last().unwrap();
+    let fields: Vec<_> = line.splitn(7, ' ').collect();
+    assert_eq!(
+        fields[..6],
+        ["*", "*", "*", "*", "*", "zope"],
+        "each minute"
+    );
+    let as_zope = ["setpriv", "--reuid=zope", "--regid=zope", "--clear-groups"];
+    let command = [&["env", "-i", path], &as_zope[..], &["sh", "-c", fields[6]]].concat();
+    let ran = machine.run(&command).expect(0);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+    assert_in_sync(&scene, &mut Zodb::start());
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    assert!(readme.contains(line), "the README has the same line");
+}
+
+#[test]
+fn a_timer_makes_a_pass() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    let mut zodb = Zodb::start();
+    machine
+        .run(&["systemctl", "start", "fssync@plone.service"])
+        .expect(0);
+    assert_in_sync(&scene, &mut zodb);
+
+    machine
+        .run(&["systemctl", "start", "fssync@plone.timer"])
+        .expect(0);
+    assert_eq!(
+        machine.property("fssync@plone.timer", "ActiveState"),
+        "active"
+    );
+    let triggers = machine.property("fssync@plone.timer", "Triggers");
+    assert_eq!(triggers, "fssync@plone.service");
+
+    let off = [
+        "runuser",
+        "-u",
+        "zope",
+        "--",
+        "fssync",
+        "off",
+        "/srv/plone/var",
+    ];
+    machine.run(&off).expect(0);
+    machine
+        .run(&["systemctl", "start", "fssync@plone.service"])
+        .expect(0);
+    let status = machine.property("fssync@plone.service", "ExecMainStatus");
+    assert_eq!(status, "10", "off is no failure");
+}
+
+/// Commits to the master, and waits until the slave has it.
+fn assert_followed(scene: &Scene, zodb: &mut Zodb) {
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 1, "size": 100}));
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    let len = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    eventually("the slave is up to the master", || {
+        len(&scene.slave) == len(&scene.master)
+    });
+    assert_in_sync(scene, zodb);
+}
+
+#[test]
+fn systemd_keeps_a_watch() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    let mut zodb = Zodb::start();
+    machine.run(&["systemctl", "start", "fssync"]).expect(0);
+    assert_followed(&scene, &mut zodb);
+    let status = machine.property("fssync", "StatusText");
+    assert!(!status.is_empty(), "it tells systemd where it is");
+    machine.run(&["systemctl", "reload", "fssync"]).expect(0);
+    assert_followed(&scene, &mut zodb);
+
+    machine
+        .run(&["systemctl", "kill", "-s", "KILL", "fssync"])
+        .expect(0);
+    eventually("a restart", || {
+        machine.property("fssync", "NRestarts") == "1"
+    });
+    eventually("a new start", || {
+        machine.property("fssync", "ActiveState") == "active"
+    });
+    assert_followed(&scene, &mut zodb);
+
+    machine.run(&["systemctl", "stop", "fssync"]).expect(0);
+    assert_eq!(machine.property("fssync", "ExecMainStatus"), "0");
+    assert_eq!(machine.property("fssync", "Result"), "success");
+    scene.assert_documented_names();
+}
+
+#[test]
+fn systemd_gives_up_what_is_set_up_wrongly() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    let wrong = "MASTER=/mnt/master/var\nSLAVE=/srv/plone/var\nFSSYNC_OPTIONS=--wrong\n";
+    fs::write(machine.file("etc/default/fssync"), wrong).unwrap();
+    assert_ne!(machine.run(&["systemctl", "start", "fssync"]).code, 0);
+    assert_eq!(machine.property("fssync", "ExecMainStatus"), "2");
+    assert_eq!(machine.property("fssync", "ActiveState"), "failed");
+}
+
+#[test]
+fn supervisor_keeps_a_watch() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    let mut zodb = Zodb::start();
+    let configuration = scene.directory.path().join("supervisord.conf");
+    fs::write(&configuration, SUPERVISORD).unwrap();
+    let configuration = configuration.to_str().unwrap();
+    let supervisor = |program: &str, words: &[&str]| {
+        let program = zeo::program(program);
+        let words = [&[program.to_str().unwrap(), "-c", configuration], words].concat();
+        machine.run(&words)
+    };
+    let pid = || {
+        supervisor("supervisorctl", &["pid", "fssync"])
+            .stdout
+            .trim()
+            .to_owned()
+    };
+    let log = || {
+        machine
+            .run(&["cat", "/run/supervisord.log"])
+            .expect(0)
+            .stdout
+    };
+    supervisor("supervisord", &[]).expect(0);
+    assert_followed(&scene, &mut zodb);
+
+    let first = pid();
+    machine.run(&["kill", "-KILL", &first]).expect(0);
+    eventually("a restart", || !["0", &first].contains(&pid().as_str()));
+    assert_followed(&scene, &mut zodb);
+
+    supervisor("supervisorctl", &["stop", "fssync"]).expect(0);
+    let log = log();
+    assert!(log.contains("terminated by SIGKILL; not expected"), "{log}");
+    assert!(log.contains("stopped: fssync (exit status 0)"), "{log}");
+    let said = machine
+        .run(&["cat", "/var/log/supervisor/fssync.log"])
+        .expect(0)
+        .stdout;
+    assert!(said.contains("Start syncing"), "{said}");
+}
+
+/// The part of supervisor's configuration that is not fssync's.
+const SUPERVISORD: &str = "\
+[unix_http_server]
+file=/run/supervisor.sock
+[supervisord]
+user=root
+logfile=/run/supervisord.log
+pidfile=/run/supervisord.pid
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix:///run/supervisor.sock
+[include]
+files=/etc/supervisor/conf.d/*.conf
+";
+
+#[test]
+fn zeo_is_not_started_before_syncing_is_off() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    machine.run(&["systemctl", "start", "zeo"]).expect(0);
+    let switch = scene.beside(".fssync-switch");
+    assert_eq!(fs::read_to_string(&switch).unwrap(), "SYNCING=0\n");
+    machine.run(&["systemctl", "stop", "zeo"]).expect(0);
+
+    fs::remove_file(&switch).unwrap();
+    fs::create_dir(&switch).unwrap();
+    assert_ne!(machine.run(&["systemctl", "start", "zeo"]).code, 0);
+    assert_eq!(machine.property("zeo", "ActiveState"), "failed");
+}
+
+#[test]
+fn the_script_takes_what_each_cluster_manager_gives() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    let script = |words: &[&str]| machine.run(&[&["fssync-zeo"], words].concat());
+    let is_stopped = |run: Run| assert_eq!(run.expect(3).stdout, "stopped\n");
+    let is_running = |run: Run| assert_eq!(run.expect(0).stdout, "running\n");
+    for (how, start, stop, status) in [
+        ("by hand", &["start"][..], &["stop"][..], &["status"][..]),
+        (
+            "heartbeat",
+            &["/etc/fssync-zeo.conf", "start"],
+            &["/etc/fssync-zeo.conf", "stop"],
+            &["/etc/fssync-zeo.conf", "status"],
+        ),
+        (
+            "keepalived",
+            &["INSTANCE", "VI_1", "MASTER", "100"],
+            &["INSTANCE", "VI_1", "BACKUP", "100"],
+            &["status"],
+        ),
+        (
+            "keepalived's groups",
+            &["GROUP", "G_1", "MASTER", "0"],
+            &["GROUP", "G_1", "FAULT", "0"],
+            &["status"],
+        ),
+    ] {
+        eprintln!("{how}");
+        is_stopped(script(status));
+        script(stop).expect(0);
+        for _again in 0..2 {
+            assert!(script(start).expect(0).stdout.contains("syncing is off"));
+            is_running(script(status));
+        }
+        script(stop).expect(0);
+        is_stopped(script(status));
+    }
+    for wrong in [
+        &[][..],
+        &["restart"],
+        &["INSTANCE", "VI_1", "MASTER_PRIORITY", "100"],
+        &["INSTANCE", "VI_1", "MASTER"],
+        &["/etc/fssync-zeo.conf", "VI_1", "MASTER", "100"],
+    ] {
+        script(wrong).expect(2);
+    }
+    script(&["/etc/no-such-file", "start"]).expect(6);
+    is_stopped(script(&["status"]));
+}
+
+#[test]
+fn the_script_starts_no_zeo_where_syncing_cannot_be_switched_off() {
+    let scene = Scene::with_master("commits");
+    let machine = Machine::boot(&scene);
+    fs::create_dir(scene.beside(".fssync-switch")).unwrap();
+    let started = machine.run(&["fssync-zeo", "start"]).expect(1);
+    assert!(started.stderr.contains("ZEO is not started"), "{started:?}");
+    assert_eq!(
+        machine.property("zeo", "ActiveEnterTimestampMonotonic"),
+        "0"
+    );
+}

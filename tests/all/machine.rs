@@ -1,0 +1,178 @@
+//! The second machine: namespaces in which what is shipped lies where it says
+//! that it belongs, with a real systemd as the first process.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Run, Scene, must, project, require_root, run, spawn, tool};
+use crate::zeo::eventually;
+
+/// The user that ZEO and fssync run as there.
+const ZOPE: u32 = 990;
+
+/// What is shipped, and where it is installed.
+const INSTALLED: [(&str, &str); 10] = [
+    ("cron.d/fssync", "etc/cron.d/fssync"),
+    ("default/fssync", "etc/default/fssync"),
+    ("default/fssync", "etc/default/fssync-plone"),
+    ("failover/fssync-zeo", "usr/local/sbin/fssync-zeo"),
+    ("failover/fssync-zeo.conf", "etc/fssync-zeo.conf"),
+    (
+        "supervisor/fssync.conf",
+        "etc/supervisor/conf.d/fssync.conf",
+    ),
+    (
+        "systemd/fssync.service",
+        "etc/systemd/system/fssync.service",
+    ),
+    (
+        "systemd/fssync@.service",
+        "etc/systemd/system/fssync@.service",
+    ),
+    ("systemd/fssync@.timer", "etc/systemd/system/fssync@.timer"),
+    (
+        "systemd/zeo.service.d/fssync.conf",
+        "etc/systemd/system/zeo.service.d/fssync.conf",
+    ),
+];
+
+/// The targets that units name. Nothing of the real machine's is started.
+const TARGETS: [&str; 8] = [
+    "basic",
+    "fssync-test",
+    "multi-user",
+    "network-online",
+    "remote-fs",
+    "shutdown",
+    "sysinit",
+    "timers",
+];
+
+/// A running machine; all of its processes are killed when it is dropped.
+pub struct Machine {
+    unshare: Child,
+    first_process: u32,
+    cgroup: String,
+    files: PathBuf,
+}
+
+impl Machine {
+    /// Boots it. There, the directory of the scene's master is `/mnt/master/var`,
+    /// and that of its slave, which becomes the user zope's, `/srv/plone/var`.
+    pub fn boot(scene: &Scene) -> Self {
+        require_root();
+        tool("systemctl", "systemd");
+        let files = scene.directory.path().join("second-machine");
+        install(&files);
+        let [master, slave] = [&scene.master, &scene.slave].map(|file| file.parent().unwrap());
+        must(
+            Command::new("chown")
+                .args(["-R", &format!("{ZOPE}:{ZOPE}")])
+                .arg(slave),
+        );
+        let cgroup = format!(
+            "fssync-test-{}",
+            scene.directory.path().file_name().unwrap().display()
+        );
+        let log = File::create(files.join("log")).expect("a log");
+        let mut unshare = tool("unshare", "util-linux");
+        unshare.args(["--pid", "--mount", "--uts", "--fork", "--mount-proc", "sh"]);
+        unshare.arg(project("tests/machine.sh"));
+        unshare.args([&files, master, slave]).arg(&cgroup);
+        unshare
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let mut machine = Self {
+            unshare: spawn(&mut unshare),
+            first_process: 0,
+            cgroup,
+            files,
+        };
+        machine.await_boot();
+        machine
+    }
+
+    fn await_boot(&mut self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
+        eventually("the first process", || {
+            let children = fs::read_to_string(&children).expect("its children");
+            self.first_process = children.trim().parse().unwrap_or(0);
+            self.first_process != 0
+        });
+        eventually("systemd has booted", || {
+            self.run(&["systemctl", "is-system-running"]).stdout == "running\n"
+        });
+    }
+
+    /// Where a file of `/etc` lies on this machine.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.files.join(path)
+    }
+
+    /// A command that runs there.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = tool("nsenter", "util-linux");
+        command.args(["--pid", "--mount", "--uts", "--target"]);
+        command.arg(self.first_process.to_string()).args(words);
+        command
+    }
+
+    /// Runs a command there, to its end.
+    pub fn run(&self, words: &[&str]) -> Run {
+        run(&mut self.command(words))
+    }
+
+    /// What systemd says of a unit.
+    pub fn property(&self, unit: &str, property: &str) -> String {
+        let shown = self.run(&["systemctl", "show", "--value", "-p", property, unit]);
+        shown.expect(0).stdout.trim().to_owned()
+    }
+}
+
+impl Drop for Machine {
+    /// Where the first process ends, all others of its namespace do.
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.first_process.cast_signed());
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        } else {
+            let _ = self.unshare.kill();
+        }
+        let _ = self.unshare.wait();
+        let remove = format!(
+            "mount -t cgroup2 cgroup2 /mnt && find /mnt/{} -depth -type d -exec rmdir {{}} +",
+            self.cgroup
+        );
+        let mut unshare = Command::new("unshare");
+        let _ = run(unshare.args(["--mount", "sh", "-c", &remove]));
+    }
+}
+
+/// Puts there what the machine is to find.
+fn install(files: &Path) {
+    let beside = |name: &str| {
+        let path = files.join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        path
+    };
+    must(Command::new("cp").arg("-a").arg("/etc").arg(beside("etc")));
+    for (from, to) in INSTALLED {
+        fs::copy(project("contrib").join(from), beside(to)).expect(from);
+    }
+    fs::copy(env!("CARGO_BIN_EXE_fssync"), beside("usr/local/bin/fssync")).expect("fssync");
+    for target in TARGETS {
+        let unit = beside(&format!("usr/lib/systemd/system/{target}.target"));
+        fs::write(unit, "[Unit]\n").expect("a target");
+    }
+    let zeo = "[Service]\nUser=zope\nExecStart=sleep infinity\n";
+    fs::write(beside("etc/systemd/system/zeo.service"), zeo).expect("a unit");
+    for (name, line) in [
+        ("etc/passwd", format!("zope:x:{ZOPE}:{ZOPE}::/:/bin/sh\n")),
+        ("etc/group", format!("zope:x:{ZOPE}:\n")),
+    ] {
+        let text = fs::read_to_string(beside(name)).expect(name);
+        fs::write(beside(name), text + &line).expect(name);
+    }
+}

@@ -1,0 +1,31 @@
+# Boots the second machine of the tests, as the first process of namespaces of its
+# own for processes, mounts and the host's name.
+#
+# usage: machine.sh FILES MASTER SLAVE CGROUP
+#
+# FILES holds what is to be found in /etc, in /usr/local and as systemd's own
+# units; MASTER and SLAVE are the directories that become /mnt/master/var and
+# /srv/plone/var; CGROUP is a name for a control group.
+set -eu
+files=$1 master=$2 slave=$3 cgroup=$4
+
+mount --make-rprivate /
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir "/sys/fs/cgroup/$cgroup"
+echo $$ >"/sys/fs/cgroup/$cgroup/cgroup.procs"
+
+mkdir -p "$files/mnt/master/var" "$files/srv/plone/var"
+mount --bind "$master" "$files/mnt/master/var"
+mount --bind "$slave" "$files/srv/plone/var"
+for directory in etc srv mnt usr/local/bin usr/local/sbin usr/lib/systemd/system; do
+    mount --rbind "$files/$directory" "/$directory"
+done
+mount -t tmpfs tmpfs /var/log
+mkdir /var/log/supervisor
+mount -t tmpfs tmpfs /run
+
+exec unshare --cgroup sh -c '
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    exec env -i container=test PATH=/usr/local/bin:/usr/bin:/bin \
+        /lib/systemd/systemd --system --unit=fssync-test.target --show-status=0
+'
