@@ -124,6 +124,8 @@ struct Failover {
     back: f64,
     /// What the first machine acknowledged and the second has not.
     lost: Vec<Acknowledged>,
+    /// What it would have been, had the first machine's files gone with its ZEO.
+    behind: Vec<Acknowledged>,
     restarts: u32,
 }
 
@@ -133,6 +135,8 @@ impl Failover {
     fn of(site: &Site, master: Server, client: &mut Client) -> Self {
         let killed = now();
         drop(master);
+        let at_death = site.scene.directory.path().join("slave-at-death");
+        fs::copy(&site.scene.slave, &at_death).expect("a copy");
         let (started, listening) = thread::scope(|scope| {
             let listening = scope.spawn(|| {
                 eventually("ZEO listens on the second machine", || {
@@ -153,6 +157,7 @@ impl Failover {
             listening,
             back: client.acknowledged[first.len()].time,
             lost: lost(site, &started, &first),
+            behind: missing(&Site::tids(&mut Zodb::start(), &at_death), &first),
             restarts: client.restarts,
         }
     }
@@ -164,19 +169,26 @@ impl Failover {
         eprintln!(
             "failover, {how}: no writes for {} (fssync off after {}, ZEO listens after {} more, \
              the client writes after {} more, restarted {} times); lost {} acknowledged \
-             transactions{}",
+             transactions, {} were not on the slave when the master died{}",
             ms(self.killed, self.back),
             ms(self.killed, self.zeo_started),
             ms(self.zeo_started, self.listening),
             ms(self.listening, self.back),
             self.restarts,
             self.lost.len(),
-            self.lost.first().map_or_else(String::new, |one| format!(
-                ", the oldest {} before",
-                age(one)
-            )),
+            self.behind.len(),
+            self.behind
+                .first()
+                .map_or_else(String::new, |one| format!(", the oldest {} old", age(one))),
         );
     }
+}
+
+/// Those that are not among the transactions of a file.
+fn missing(tids: &[String], acknowledged: &[&Acknowledged]) -> Vec<Acknowledged> {
+    let is_missing = |one: &&&Acknowledged| !tids.contains(&one.tid);
+    let missing = acknowledged.iter().filter(is_missing);
+    missing.map(|&one| one.clone()).collect()
 }
 
 /// What the first machine acknowledged and the second has not. Fails unless the
@@ -194,12 +206,7 @@ fn lost(site: &Site, off: &Run, first: &[&Acknowledged]) -> Vec<Acknowledged> {
     for tid in &slave[replicated.len()..] {
         assert!(!master.contains(tid), "{tid} comes after a gap");
     }
-    let is_lost = |one: &&&Acknowledged| !replicated.contains(&one.tid);
-    let lost: Vec<_> = first
-        .iter()
-        .filter(is_lost)
-        .map(|&one| one.clone())
-        .collect();
+    let lost = missing(replicated, first);
     for one in &lost {
         assert!(master.contains(&one.tid), "{one:?} was committed");
         assert!(one.tid > *end, "{one:?} is missing, {end} is not");

@@ -166,7 +166,8 @@ fn install(files: &Path) {
         let unit = beside(&format!("usr/lib/systemd/system/{target}.target"));
         fs::write(unit, "[Unit]\n").expect("a target");
     }
-    let zeo = "[Service]\nUser=zope\nExecStart=sleep infinity\n";
+    let zeo =
+        "[Service]\nUser=zope\nStandardError=append:/var/log/zeo.log\nExecStart=sleep infinity\n";
     fs::write(beside("etc/systemd/system/zeo.service"), zeo).expect("a unit");
     for (name, line) in [
         ("etc/passwd", format!("zope:x:{ZOPE}:{ZOPE}::/:/bin/sh\n")),

@@ -62,6 +62,15 @@ impl Sshd {
     /// A `-e` argument that logs in with a new key, for which sshd has these
     /// options, such as a forced command.
     pub fn rsh(&self, options: &str) -> String {
+        rsh(&self.new_key(options))
+    }
+
+    /// A new key, and a `-e` argument that logs in with a copy of it.
+    pub fn rsh_with_key(&self, copy: &str) -> (PathBuf, String) {
+        (self.new_key(""), rsh(Path::new(copy)))
+    }
+
+    fn new_key(&self, options: &str) -> PathBuf {
         let n = self.keys.fetch_add(1, Ordering::Relaxed);
         let key = self.directory.join(format!("key{n}"));
         make_key(&key);
@@ -72,11 +81,7 @@ impl Sshd {
             .open(self.directory.join("authorized_keys"))
             .and_then(|mut keys| keys.write_all(format!("{options} {public}").as_bytes()))
             .expect("authorized_keys");
-        format!(
-            "ssh -F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o LogLevel=ERROR \
-             -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
-            key.display()
-        )
+        key
     }
 
     /// A `-e` argument that goes through a connection which stands already, for
@@ -95,6 +100,15 @@ impl Sshd {
     pub fn url(&self, path: &Path) -> String {
         format!("ssh://root@127.0.0.1:{}{}", self.port, path.display())
     }
+}
+
+/// Logs in with this key, and with nothing of this machine's settings.
+fn rsh(key: &Path) -> String {
+    format!(
+        "ssh -F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o LogLevel=ERROR \
+         -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+        key.display()
+    )
 }
 
 /// Runs a command until the tests end: a shell ends it when their end of a pipe
