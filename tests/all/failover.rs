@@ -96,15 +96,17 @@ fn configuration(scene: &Scene, zeo: &zeo::Place, manager: Manager) -> String {
             let zeoctl = |verb| format!("{zeoctl} -C {} {verb}", zeo.configuration.display());
             (zeoctl("start"), zeoctl("stop"), zeoctl("status"))
         }
-        Manager::Shell => (
-            format!(
+        Manager::Shell => {
+            let pid = format!("$(cat {directory}/zeo2/pid)");
+            let runs = format!("grep -q \"State:.[^Z]\" /proc/{pid}/status");
+            let start = format!(
                 "{} -C {} >{directory}/zeo2/log 2>&1 & echo $! >{directory}/zeo2/pid",
                 zeo::program("runzeo").display(),
                 zeo.zeo_conf().display()
-            ),
-            format!("kill $(cat {directory}/zeo2/pid)"),
-            format!("kill -0 $(cat {directory}/zeo2/pid)"),
-        ),
+            );
+            let wait = format!("for n in $(seq 100); do {runs} || exit 0; sleep 0.1; done");
+            (start, format!("kill {pid}; {wait}; kill -KILL {pid}"), runs)
+        }
     };
     format!(
         "FSSYNC_OFF='{} off {}'\n\
@@ -259,6 +261,7 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
     site.script("start").expect(0);
     client.listen_to(10);
     assert_eq!(site.scene.pass(&[]).expect(10).report()["action"], "off");
+    run(fssync().arg("on").arg(&site.scene.slave)).expect(13);
 
     // 1: ZEO is stopped on the second machine.
     site.script("stop").expect(0);
@@ -283,8 +286,10 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
         "nothing was lost, nothing is refused"
     );
     // 4: syncing is switched on, and a pass goes on where the slave is.
-    let on = run(fssync().arg("on").arg(&site.scene.slave)).expect(0);
-    assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
+    let on = |options: &[&str]| run(fssync().arg("on").args(options).arg(&site.scene.slave));
+    on(&[]).expect(20);
+    let forced = on(&["--force"]).expect(0);
+    assert!(forced.stdout.starts_with("syncing is on"), "{forced:?}");
     let report = site.scene.pass(&[]).expect(0).report();
     // ZEO may have been stopped between a vote and its end.
     let went_on = ["append", "trim-append"].contains(&report["action"].as_str().unwrap());
@@ -318,7 +323,7 @@ fn a_master_that_was_packed_after_a_failback_is_copied_when_a_person_says_so() {
     write_to(&scene.slave, "close");
     copy_back(&scene);
     write_to(&scene.master, "pack");
-    run(fssync().arg("on").arg(&scene.slave)).expect(0);
+    run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
 
     let refused = scene.pass(&[]).expect(20).report();
     eprintln!("{refused}");
@@ -350,7 +355,7 @@ fn a_watch_follows_up_to_the_failover_and_after_the_failback() {
         copy_back(&site.scene);
         let master = site.first.start();
         client.listen_past(now());
-        run(fssync().arg("on").arg(&site.scene.slave)).expect(0);
+        run(fssync().args(["on", "--force"]).arg(&site.scene.slave)).expect(0);
         client.listen_to(10);
         client.stop();
         master.stop();

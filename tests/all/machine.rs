@@ -124,6 +124,14 @@ impl Machine {
         run(&mut self.command(words))
     }
 
+    /// Waits until nothing is left of a unit that has ended: systemd 252 may fail
+    /// to start one whose control group it is about to remove (219/CGROUP).
+    pub fn settle(&self, unit: &str) {
+        eventually("the control group is gone", || {
+            self.property(unit, "ControlGroup").is_empty()
+        });
+    }
+
     /// What systemd says of a unit.
     pub fn property(&self, unit: &str, property: &str) -> String {
         let shown = self.run(&["systemctl", "show", "--value", "-p", property, unit]);
