@@ -12,10 +12,11 @@ use crate::zeo::eventually;
 const ZOPE: u32 = 990;
 
 /// What is shipped, and where it is installed.
-const INSTALLED: [(&str, &str); 10] = [
+const INSTALLED: [(&str, &str); 11] = [
     ("cron.d/fssync", "etc/cron.d/fssync"),
     ("default/fssync", "etc/default/fssync"),
     ("default/fssync", "etc/default/fssync-plone"),
+    ("default/fssync", "etc/default/fssync-other"),
     ("failover/fssync-zeo", "usr/local/sbin/fssync-zeo"),
     ("failover/fssync-zeo.conf", "etc/fssync-zeo.conf"),
     (
@@ -50,6 +51,9 @@ const TARGETS: [&str; 8] = [
 ];
 
 /// A running machine; all of its processes are killed when it is dropped.
+///
+/// A unit is started once in each: on a busy machine systemd 252 may fail to start
+/// one again whose control group it is just about to remove (219/CGROUP).
 pub struct Machine {
     unshare: Child,
     first_process: u32,
@@ -124,14 +128,6 @@ impl Machine {
         run(&mut self.command(words))
     }
 
-    /// Waits until nothing is left of a unit that has ended: systemd 252 may fail
-    /// to start one whose control group it is about to remove (219/CGROUP).
-    pub fn settle(&self, unit: &str) {
-        eventually("the control group is gone", || {
-            self.property(unit, "ControlGroup").is_empty()
-        });
-    }
-
     /// What systemd says of a unit.
     pub fn property(&self, unit: &str, property: &str) -> String {
         let shown = self.run(&["systemctl", "show", "--value", "-p", property, unit]);
@@ -150,7 +146,8 @@ impl Drop for Machine {
         }
         let _ = self.unshare.wait();
         let remove = format!(
-            "mount -t cgroup2 cgroup2 /mnt && find /mnt/{} -depth -type d -exec rmdir {{}} +",
+            "mount -t cgroup2 cgroup2 /mnt; cd /mnt; for n in $(seq 50); do \
+             find {0} -depth -type d -exec rmdir {{}} +; test -d {0} || exit 0; sleep 0.1; done",
             self.cgroup
         );
         let mut unshare = Command::new("unshare");
