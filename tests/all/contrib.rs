@@ -165,6 +165,7 @@ fn systemd_keeps_a_watch() {
     assert_followed(&scene, &mut zodb);
 
     let pid = machine.property("fssync", "MainPID");
+    assert_ne!(pid, "0", "it runs");
     machine.run(&["kill", "-KILL", &pid]).expect(0);
     eventually("a restart", || {
         machine.property("fssync", "NRestarts") == "1"
@@ -244,6 +245,7 @@ fn supervisor_keeps_a_watch() {
     assert_followed(&scene, &mut zodb);
 
     let first = pid();
+    assert_ne!(first, "0", "it runs");
     machine.run(&["kill", "-KILL", &first]).expect(0);
     eventually("a restart", || !["0", &first].contains(&pid().as_str()));
     assert_followed(&scene, &mut zodb);

@@ -81,7 +81,15 @@ impl Machine {
         );
         let log = File::create(files.join("log")).expect("a log");
         let mut unshare = tool("unshare", "util-linux");
-        unshare.args(["--pid", "--mount", "--uts", "--fork", "--mount-proc", "sh"]);
+        unshare.args([
+            "--pid",
+            "--mount",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+        ]);
         unshare.arg(project("tests/machine.sh"));
         unshare.args([&files, master, slave]).arg(&cgroup);
         unshare
