@@ -1,13 +1,11 @@
 //! Runs a peer and fssync in turn, and says how long each took.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A command and its arguments.
-pub(crate) type Argv = Vec<String>;
+use crate::shared::command::{Argv, has, must, text};
+use crate::shared::times::{Times, show};
 
 /// What makes everything as it was before a run; not timed.
 pub(crate) type Prepare<'a> = Box<dyn Fn() -> io::Result<()> + 'a>;
@@ -50,25 +48,6 @@ pub(crate) struct Row {
     pub(crate) target: Target,
     /// fssync's peak memory, in kilobytes.
     pub(crate) peak_kb: Option<u64>,
-}
-
-/// The least, the middle and the greatest of some times.
-#[derive(Clone, Copy)]
-pub(crate) struct Times {
-    pub(crate) min: Duration,
-    pub(crate) median: Duration,
-    pub(crate) max: Duration,
-}
-
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort();
-        Self {
-            min: times[0],
-            median: times[times.len() / 2],
-            max: times[times.len() - 1],
-        }
-    }
 }
 
 impl Row {
@@ -183,39 +162,4 @@ pub(crate) fn print_syncs(directory: &Path, fssync: &Argv) -> io::Result<()> {
         println!("  {count} × {call} of {}", file.display());
     }
     Ok(())
-}
-
-/// Whether a program is installed.
-pub(crate) fn has(program: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|path| path.join(program).exists())
-}
-
-/// Runs a command; what it says on standard error is shown.
-pub(crate) fn must(argv: &Argv) -> io::Result<()> {
-    let status = Command::new(&argv[0])
-        .args(&argv[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{}: {status}", argv.join(" "))))
-}
-
-/// Waits until the file system of `directory` has nothing left to write.
-pub(crate) fn calm(directory: &Path) -> io::Result<()> {
-    rustix::fs::syncfs(File::open(directory)?)?;
-    Ok(())
-}
-
-/// A path as an argument.
-pub(crate) fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// A time in milliseconds.
-pub(crate) fn show(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }

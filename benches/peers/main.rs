@@ -13,7 +13,8 @@
 //! two medians of one run is worth something; a time alone is not.
 
 mod contest;
-mod generate;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod table;
 
 use std::fs::{self, OpenOptions};
@@ -21,24 +22,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use contest::{Argv, Contender, Contest, Prepare, Row, Target, calm, has, must, show, text};
-use generate::{Generator, MB, cut_out, sparse};
+use contest::{Contender, Contest, Prepare, Row, Target};
+use shared::command::{Argv, Remote, calm, has, must, text};
+use shared::generate::{Generator, MB, cut_out, sparse};
+use shared::place::{Place, temporary};
+use shared::times::show;
 
 /// What a pass that finds nothing new may take.
 const MAX_NOTHING_NEW: Duration = Duration::from_millis(5);
 
-/// The bench's files.
-struct Place {
-    directory: PathBuf,
-    master: PathBuf,
-    slave: PathBuf,
-}
-
 struct Options {
     megabytes: u64,
     rounds: Option<usize>,
-    /// The program that connects, and the host.
-    ssh: Option<(String, String)>,
+    ssh: Option<Remote>,
     names: Vec<String>,
 }
 
@@ -57,9 +53,7 @@ impl Options {
             } else if let Some(rounds) = argument.strip_prefix("rounds=") {
                 options.rounds = rounds.parse().ok();
             } else if let Some(words) = argument.strip_prefix("ssh=") {
-                options.ssh = words
-                    .rsplit_once(' ')
-                    .map(|(program, host)| (program.to_owned(), host.to_owned()));
+                options.ssh = Remote::parse(words);
             } else {
                 options.names.push(argument);
             }
@@ -81,11 +75,7 @@ fn main() -> io::Result<()> {
     if !has("rsync") {
         println!("rsync is not installed: what it is compared with is left out");
     }
-    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(temporary)?;
-    let directory = tempfile::Builder::new()
-        .prefix("peers-")
-        .tempdir_in(temporary)?;
+    let directory = temporary("peers-")?;
     let mut rows = Vec::new();
     if ["nothing new", "append", "full copy"]
         .iter()
@@ -94,27 +84,16 @@ fn main() -> io::Result<()> {
         dense(&options, directory.path(), &mut rows)?;
     }
     if options.wants("sparse nothing new") {
-        let place = place(&directory.path().join("sparse"))?;
+        let place = Place::create(&directory.path().join("sparse"))?;
         rows.push(nothing_new_in_holes(&options, &place)?);
     }
     table::print(&rows);
     Ok(())
 }
 
-fn place(directory: &Path) -> io::Result<Place> {
-    for name in ["master", "slave"] {
-        fs::create_dir_all(directory.join(name))?;
-    }
-    Ok(Place {
-        directory: directory.to_owned(),
-        master: directory.join("master/Data.fs"),
-        slave: directory.join("slave/Data.fs"),
-    })
-}
-
 /// What is done with a file of which every byte is there.
 fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result<()> {
-    let place = place(&directory.join("dense"))?;
+    let place = Place::create(&directory.join("dense"))?;
     let started = Instant::now();
     let mut generator = Generator::create(&place.master)?;
     generator.append(options.megabytes * MB)?;
@@ -130,8 +109,8 @@ fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result
         if has("rsync") {
             rows.push(full_copy(options, &place, "rsync && sync")?);
         }
-        if let Some((program, host)) = &options.ssh {
-            rows.push(full_copy_through(options, &place, program, host)?);
+        if let Some(remote) = &options.ssh {
+            rows.push(full_copy_through(options, &place, remote)?);
         }
     }
     if !place.slave.exists() {
@@ -219,7 +198,7 @@ fn append(options: &Options, place: &Place, generator: &mut Generator) -> io::Re
         target: Target::Times(1.2),
     };
     let row = contest.run(&place.directory)?;
-    assert_equal(place)?;
+    place.assert_equal()?;
     Ok(row)
 }
 
@@ -250,23 +229,19 @@ fn full_copy(options: &Options, place: &Place, peer: &'static str) -> io::Result
         },
     };
     let row = contest.run(&place.directory)?;
-    assert_equal(place)?;
+    place.assert_equal()?;
     Ok(row)
 }
 
-fn full_copy_through(
-    options: &Options,
-    place: &Place,
-    program: &str,
-    host: &str,
-) -> io::Result<Row> {
+fn full_copy_through(options: &Options, place: &Place, remote: &Remote) -> io::Result<Row> {
     let (master, slave) = (text(&place.master), text(&place.slave));
+    let Remote { program, host } = remote;
     let cat = format!("{program} {host} cat '{master}' > '{slave}'");
-    let mut fssync: Argv = [env!("CARGO_BIN_EXE_fssync"), "-q", "--full", "-e", program]
+    let mut fssync: Argv = [env!("CARGO_BIN_EXE_fssync"), "-q", "--full"]
         .map(String::from)
         .into();
-    fssync.extend(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")].map(String::from));
-    fssync.extend([format!("{host}:{master}"), slave]);
+    fssync.extend(remote.arguments(&place.master));
+    fssync.push(slave);
     let contest = Contest {
         work: format!("full copy of {} MB through ssh", options.megabytes),
         peer: Some(Contender {
@@ -286,7 +261,7 @@ fn full_copy_through(
         target: Target::Times(1.25),
     };
     let row = contest.run(&place.directory)?;
-    assert_equal(place)?;
+    place.assert_equal()?;
     Ok(row)
 }
 
@@ -324,9 +299,4 @@ fn fssync(place: &Place, options: &[&str]) -> Argv {
 fn argv(command: &str, paths: &[&PathBuf]) -> Argv {
     let words = command.split(' ').map(str::to_owned);
     words.chain(paths.iter().map(|path| text(path))).collect()
-}
-
-/// What did not do the work needs no time.
-fn assert_equal(place: &Place) -> io::Result<()> {
-    must(&argv("cmp", &[&place.master, &place.slave]))
 }

@@ -1,6 +1,7 @@
 //! What came out, in a table of plain text.
 
-use crate::contest::{Row, Target, Times, show};
+use crate::contest::{Row, Target};
+use crate::shared::times::{show, verdict};
 
 /// What fssync may need at its peak, in kilobytes.
 const MAX_PEAK_KB: u64 = 32 * 1024;
@@ -14,7 +15,7 @@ pub(crate) fn print(rows: &[Row]) {
     );
     for row in rows {
         let (name, peer) = row.peer.map_or(("none", "-".to_owned()), |(name, times)| {
-            (name, in_short(times))
+            (name, times.in_short())
         });
         let ratio = row
             .ratio()
@@ -31,21 +32,8 @@ pub(crate) fn print(rows: &[Row]) {
         println!(
             "{:<38} {name:<14} {peer:>24} {:>22} {ratio:>6}  {:<18} {peak}",
             row.work,
-            in_short(row.fssync),
+            row.fssync.in_short(),
             format!("{target} {}", verdict(row.is_reached())),
         );
     }
-}
-
-fn verdict(reached: Option<bool>) -> &'static str {
-    match reached {
-        Some(true) => "reached",
-        Some(false) => "MISSED",
-        None => "",
-    }
-}
-
-fn in_short(Times { min, median, max }: Times) -> String {
-    let [min, median, max] = [min, median, max].map(|time| time.as_secs_f64() * 1000.0);
-    format!("{min:.1} / {median:.1} / {max:.1}")
 }

@@ -26,6 +26,7 @@ use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::environment;
 use crate::sshd::Sshd;
 
 /// A file of the project's.
@@ -33,36 +34,13 @@ pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The Python of a virtual environment with the pinned requirements; made at
-/// the first call, and kept below the target directory.
+/// The Python of the virtual environment; see [`environment::python`].
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let requirements = project("tests/zodb/requirements.txt");
-        let text = fs::read(&requirements).expect("requirements.txt");
-        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(temporary).expect("the directory for temporary files");
-        // Test processes that start together make it one after the other.
-        let lock = File::create(temporary.join("venv.lock")).expect("venv.lock");
-        lock.lock().expect("the lock of the virtual environment");
-        let venv = temporary.join(format!("venv-{}", &blake3::hash(&text).to_hex()[..16]));
-        let python = venv.join("bin/python");
-        let complete = venv.join("complete");
-        if !complete.exists() {
-            let venv = venv.to_str().expect("a path in UTF-8");
-            must(Command::new("python3").args(["-m", "venv", "--clear", venv]));
-            let pip = [
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "-r",
-            ];
-            must(Command::new(&python).args(pip).arg(&requirements));
-            File::create(&complete).expect("the mark of a complete environment");
-        }
-        python
+        environment::python(|command| {
+            must(command);
+        })
     })
 }
 

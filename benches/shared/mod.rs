@@ -1,0 +1,8 @@
+//! What the benches share.
+
+#![allow(dead_code, reason = "not every bench uses all of it")]
+
+pub(crate) mod command;
+pub(crate) mod generate;
+pub(crate) mod place;
+pub(crate) mod times;

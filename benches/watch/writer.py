@@ -1,0 +1,50 @@
+"""Commits small transactions at a steady pace, with the real ZODB.
+
+Prints a line for each, once all are done: when it became visible in the file,
+when tpc_finish had returned (both in nanoseconds since 1970), and the position
+behind it.
+"""
+
+import importlib
+import os
+import sys
+import time
+
+from store import Store
+
+OBJECTS_MAX = 3
+SIZES = (200, 2000)
+
+
+class Finish:
+    """Stands in for the fsync that ZODB calls once a status is in the file."""
+
+    def __init__(self) -> None:
+        self.began = 0
+
+    def __call__(self, descriptor: int) -> None:
+        self.began = time.time_ns()
+        os.fsync(descriptor)
+
+
+def main() -> None:
+    path, count, pace = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    finish = Finish()
+    importlib.import_module("ZODB.FileStorage.FileStorage").fsync = finish
+    store = Store(path, seed=os.getpid())
+    commits = []
+    start = time.monotonic()
+    for number in range(count):
+        time.sleep(max(0.0, start + number * pace - time.monotonic()))
+        store.commit(
+            objects=store.random.randint(1, OBJECTS_MAX),
+            size=store.random.randint(*SIZES),
+        )
+        commits.append((finish.began, time.time_ns(), store.position))
+    store.close()
+    for commit in commits:
+        print(*commit)
+
+
+if __name__ == "__main__":
+    main()
