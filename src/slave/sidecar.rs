@@ -2,7 +2,8 @@
 //!
 //! A cache and a witness, never the truth: the slave's own bytes are. Losing it
 //! may cost time, or a refusal more, but no data; so it is replaced atomically
-//! and not synced. It is stored before a batch begins and when a pass ends.
+//! and not synced. It is stored before a batch begins, after one that is followed
+//! by another, and when a pass ends.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -83,11 +83,15 @@ impl Watch {
     /// Waits to be told; says whether that came before `patience` was over.
     pub(super) fn wait(&self, patience: Duration) -> bool {
         match self {
-            Self::On { told, .. } => told.recv_timeout(patience).is_ok(),
-            Self::No | Self::Never => {
-                thread::sleep(patience);
-                false
-            }
+            Self::On { told, .. } => match told.recv_timeout(patience) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+                // The thread that tells is gone.
+                Err(RecvTimeoutError::Disconnected) => {}
+            },
+            Self::No | Self::Never => {}
         }
+        thread::sleep(patience);
+        false
     }
 }
