@@ -1,8 +1,8 @@
 //! The frames that pass between a slave and `fssync serve`; pure.
 //!
 //! Each end begins with a [`hello`]. Then the slave sends requests and the
-//! master answers each of them, in their order, with one reply. Before that of a
-//! digest there may be any number of [`Reply::Alive`]. A [`Request::Read`] is answered
+//! master answers each of them, in their order, with one reply. Before it there may
+//! be any number of [`Reply::Alive`], but for that to a [`Request::Wait`]. A [`Request::Read`] is answered
 //! with several replies of [`Reply::Data`], each followed by its bytes, until
 //! there are as many as were asked for, or one announces none.
 //!

@@ -163,13 +163,10 @@ impl Link {
     pub(super) fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
         self.drain()?;
         self.send(request)?;
-        loop {
-            match self.reply()? {
-                // Only what is digested takes its time.
-                Reply::Alive if matches!(request, Request::Digest(_) | Request::Confirm(_)) => {}
-                Reply::Alive => return Err(wire::Error::Frame("a sign of life is not due").into()),
-                reply => return Ok(reply),
-            }
+        match request {
+            // It has a time of its own.
+            Request::Wait { .. } => self.next_reply(),
+            _ => self.reply(),
         }
     }
 
@@ -226,8 +223,18 @@ impl Link {
         }
     }
 
-    /// The next reply.
+    /// The next reply that is more than a sign of life.
     fn reply(&mut self) -> Result<Reply, Failure> {
+        loop {
+            match self.next_reply()? {
+                Reply::Alive => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// The next reply.
+    fn next_reply(&mut self) -> Result<Reply, Failure> {
         if !self.complaints.is_greeted.load(Ordering::Relaxed) {
             wire::read_hello(&mut self.from)?;
             self.complaints.is_greeted.store(true, Ordering::Relaxed);
