@@ -37,6 +37,8 @@ pub struct Feed<'a> {
     /// The bytes that come next, asked for ahead.
     under_way: Option<Answer<Piece>>,
     piece: Piece,
+    /// The first piece, where it was read before.
+    ready: Option<Piece>,
     /// The piece before, whose buffer serves the next read.
     spare: Piece,
     end: Option<Tail>,
@@ -70,6 +72,7 @@ impl<'a> Feed<'a> {
             chunk_len,
             under_way: None,
             piece: Piece::default(),
+            ready: None,
             spare: Piece::default(),
             end: None,
             looked_again: (position, 0),
@@ -79,6 +82,15 @@ impl<'a> Feed<'a> {
             transactions: 0,
             last_start: position,
             blemishes: 0,
+        }
+    }
+
+    /// Begins with these bytes, which were read at the position already; no more of
+    /// them than are read at once.
+    pub fn begin_with(&mut self, piece: Option<Piece>) {
+        self.ready = piece;
+        if let Some(piece) = &mut self.ready {
+            piece.truncate(self.chunk_len);
         }
     }
 
@@ -192,6 +204,10 @@ impl<'a> Feed<'a> {
 
     /// Gets the bytes from `offset` on; says whether there are any.
     fn receive(&mut self, offset: u64) -> Result<bool, Stop> {
+        if let Some(ready) = self.ready.take() {
+            self.piece = ready;
+            return Ok(!self.piece.is_empty());
+        }
         if self.under_way.is_none() {
             self.ask(offset);
         }

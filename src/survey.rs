@@ -7,6 +7,7 @@ mod compare;
 mod own;
 mod slave;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::iter;
 
@@ -19,10 +20,14 @@ use crate::filestorage::{MAGIC_LEN, Status, Tid, TxnHeader};
 use crate::monitor::Monitor;
 use crate::plan::{Facts, Master, Next, Question, Slave};
 use crate::proof::is_equal;
+use crate::read::Piece;
 use crate::slave::sidecar::{self, Mark, Sidecar};
 use crate::slave::step::{self, Seen};
 use crate::source::{self, Sight};
 use crate::stop::Stop;
+
+/// How much is read of what the master has at the slave's position, in bytes.
+const AHEAD_LEN: u64 = 64 * 1024;
 
 /// What was seen, and the handles to see more.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub struct Survey {
     pub position: Option<u64>,
     /// Where the next survey may start to read, if this one read it all.
     pub scanned: Option<Mark>,
+    /// What the master has at the slave's position.
+    ahead: RefCell<Option<Piece>>,
     file: Option<SlaveFile>,
 }
 
@@ -95,9 +102,9 @@ impl Survey {
             .left
             .as_ref()
             .is_some_and(|left| left.master == sight.identity);
-        let next = match position {
+        let (next, ahead) = match position {
             Some(position) if matches == Some(true) => look_ahead(master, sight.size, position)?,
-            _ => Next::End,
+            _ => (Next::End, None),
         };
         let facts = Facts {
             slave,
@@ -116,6 +123,7 @@ impl Survey {
             last_tid,
             position,
             scanned,
+            ahead: RefCell::new(ahead),
             file,
         })
     }
@@ -124,6 +132,13 @@ impl Survey {
     #[must_use]
     pub fn slave_file(&self) -> Option<&File> {
         self.file.as_ref().map(|slave| &slave.file)
+    }
+
+    /// The first bytes that the master has at the slave's position, as far as they
+    /// were read and not taken yet.
+    #[must_use]
+    pub fn take_ahead(&self) -> Option<Piece> {
+        self.ahead.take()
     }
 
     /// Answers a question of the plan's.
@@ -160,15 +175,24 @@ impl Survey {
     }
 }
 
-/// What lies in the master at the slave's position.
-fn look_ahead(master: &source::Master, size: u64, position: u64) -> Result<Next, Stop> {
+/// What lies in the master at the slave's position, and its first bytes, which are
+/// all that is needed of a small transaction.
+fn look_ahead(
+    master: &source::Master,
+    size: u64,
+    position: u64,
+) -> Result<(Next, Option<Piece>), Stop> {
     if size <= position {
-        return Ok(Next::End);
+        return Ok((Next::End, None));
     }
-    let bytes = master.read(TXN_HEADER_LEN, position).wait()?;
+    let len = (size - position).min(AHEAD_LEN) as usize;
+    let bytes = master.read(len, position).wait()?;
     Ok(match bytes.first_chunk::<TXN_HEADER_LEN>() {
-        None => Next::Unfinished,
-        Some(bytes) if TxnHeader::decode(bytes).status == Status::VOTED => Next::Unfinished,
-        Some(_) => Next::Finished,
+        None => (Next::Unfinished, None),
+        // What was read under this mark is not kept.
+        Some(header) if TxnHeader::decode(header).status == Status::VOTED => {
+            (Next::Unfinished, None)
+        }
+        Some(_) => (Next::Finished, Some(bytes)),
     })
 }

@@ -25,6 +25,7 @@ impl Apply<'_> {
             return Ok(());
         };
         let mut feed = self.feed(survey, from, last_tid);
+        feed.begin_with(survey.take_ahead());
         let mut append = Append::open(self.slave, seen, from, trim)?;
         let mut batches = || {
             loop {
