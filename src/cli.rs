@@ -8,6 +8,7 @@ mod pass;
 mod progress;
 mod report;
 mod serve;
+mod status;
 mod switch;
 mod systemd;
 mod watch;
@@ -31,16 +32,22 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let exit = match &args.verb {
         None => {
             let run = if args.watch { watch::run } else { pass::run };
-            run(args).unwrap_or_else(|error| {
-                tracing::error!("{error:#}");
-                Exit::Failure
-            })
+            ended(run(args))
         }
         Some(Verb::Off(target)) => switch::off(target, &args.common),
         Some(Verb::On { target, force }) => switch::on(target, *force, &args.common),
+        Some(Verb::Status(asked)) => ended(status::run(asked, &args.common)),
         Some(Verb::Serve { paths }) => serve::run(paths),
     };
     exit.into()
+}
+
+/// The exit code of what may have failed on its own account.
+fn ended(result: anyhow::Result<Exit>) -> Exit {
+    result.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        Exit::Failure
+    })
 }
 
 /// The slave at a path.

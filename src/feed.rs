@@ -49,6 +49,7 @@ pub struct Feed<'a> {
     watched: Option<Tid>,
     watched_seen: bool,
     transactions: u64,
+    first_tid: Option<Tid>,
     last_start: u64,
     blemishes: u64,
 }
@@ -80,6 +81,7 @@ impl<'a> Feed<'a> {
             watched: None,
             watched_seen: false,
             transactions: 0,
+            first_tid: None,
             last_start: position,
             blemishes: 0,
         }
@@ -135,6 +137,12 @@ impl<'a> Feed<'a> {
     #[must_use]
     pub fn transactions(&self) -> u64 {
         self.transactions
+    }
+
+    /// The tid of the first of them.
+    #[must_use]
+    pub fn first_tid(&self) -> Option<Tid> {
+        self.first_tid
     }
 
     /// Whether what was handed out ends with a whole transaction.
@@ -235,6 +243,7 @@ impl<'a> Feed<'a> {
             watched,
             watched_seen,
             transactions,
+            first_tid,
             last_start,
             blemishes,
             master,
@@ -243,6 +252,7 @@ impl<'a> Feed<'a> {
         scanner.feed(piece, &mut |event| match event {
             Event::Transaction(transaction) => {
                 *transactions += 1;
+                first_tid.get_or_insert(transaction.header.tid);
                 *last_start = transaction.position;
                 *watched_seen |= *watched == Some(transaction.header.tid);
             }

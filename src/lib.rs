@@ -19,6 +19,7 @@
 //! [`filestorage`] knows what the bytes mean and does no I/O.
 //!
 //! [`watch::watch`] stays, and makes a pass whenever there is cause.
+//! [`status::look`] tells how a slave stands, and changes nothing.
 //!
 //! # Words
 //!
@@ -59,6 +60,7 @@
 //!   transaction that the slave has, which the next pass then refuses as a
 //!   master that has fallen behind.
 
+pub mod age;
 pub mod agent;
 pub mod apply;
 mod changes;
@@ -73,8 +75,10 @@ pub mod plan;
 mod proof;
 pub mod read;
 pub mod reluctance;
+mod retry;
 pub mod slave;
 pub mod source;
+pub mod status;
 pub mod stop;
 pub mod survey;
 pub mod switch;

@@ -1,26 +1,30 @@
 //! Reading both ends: what [`plan::decide`](crate::plan::decide) decides by.
 //!
-//! Nothing is decided here and nothing is written. What costs more than a few
-//! kilobytes is read only when the plan asks for it.
+//! Nothing is written here, and the plan decides. What costs more than a few
+//! kilobytes is read only when it asks for that, in [`Survey::decide`].
 
 mod compare;
 mod own;
+mod sample;
 mod slave;
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::iter;
 
+pub use self::compare::Ahead;
 pub use self::own::{Ending, ending, own};
+pub use self::sample::{Opened, Sample};
 
-use self::compare::compare;
-use self::slave::{Look, SlaveFile};
+use self::compare::{compare, newer};
+use self::slave::SlaveFile;
 use crate::filestorage::record::TXN_HEADER_LEN;
-use crate::filestorage::{MAGIC_LEN, Status, Tid, TxnHeader};
+use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::monitor::Monitor;
-use crate::plan::{Facts, Master, Next, Question, Slave};
+use crate::plan::{Decision, Facts, Master, Next, Plan, Policy, Question, Slave, decide};
 use crate::proof::is_equal;
 use crate::read::Piece;
+use crate::slave::place::Place;
 use crate::slave::sidecar::{self, Mark, Sidecar};
 use crate::slave::step::{self, Seen};
 use crate::source::{self, Sight};
@@ -58,23 +62,30 @@ impl Survey {
         monitor: &dyn Monitor,
     ) -> Result<Self, Stop> {
         let place = &of.place;
-        let file = slave::open(place)?;
-        let Look {
+        let opened = Opened::open(place, sidecar)?;
+        if opened.must_be_read() {
+            // The slave is read in vain if there is no master.
+            master.look(Vec::new())?;
+        }
+        let sample = opened.look(sidecar, &|| of.check_may_go_on(), monitor)?;
+        Self::of(sample, place, master, sidecar)
+    }
+
+    /// Looks at the master, for a slave that was looked at before.
+    pub fn of(
+        sample: Sample,
+        place: &Place,
+        master: &source::Master,
+        sidecar: &Sidecar,
+    ) -> Result<Self, Stop> {
+        let position = sample.position();
+        let Sample {
             slave,
             last_tid,
             scanned,
-        } = match &file {
-            None => Slave::Missing.into(),
-            Some((file, _)) => {
-                let start = slave::start(file, sidecar)?;
-                if start.mark.is_none() {
-                    // The slave is read in vain if there is no master.
-                    master.look(Vec::new())?;
-                }
-                let may_go_on = || of.check_may_go_on();
-                slave::look(file, start, sidecar, &may_go_on, monitor)?
-            }
-        };
+            seen,
+            file,
+        } = sample;
         let ranges = match &slave {
             Slave::Short { size, .. } => iter::once(0..*size).collect(),
             Slave::Storage(slave) => {
@@ -84,18 +95,12 @@ impl Survey {
         };
         let sight = master.look(ranges.clone())?;
         place.check_is_not(sight.local)?;
-        let (file, seen) = file.unzip();
         let master_reaches = ranges.iter().all(|range| range.end <= sight.size);
         let matches = match &file {
             Some(file) if master_reaches && !ranges.is_empty() => {
                 let ours = ranges.into_iter().map(|range| file.digest(range));
                 Some(ours.collect::<Result<Vec<_>, _>>()? == sight.digests)
             }
-            _ => None,
-        };
-        let position = match &slave {
-            Slave::Storage(slave) => Some(slave.position),
-            Slave::Short { magic: true, .. } => Some(MAGIC_LEN),
             _ => None,
         };
         let same_file = sidecar
@@ -141,8 +146,30 @@ impl Survey {
         self.ahead.take()
     }
 
+    /// Decides, answering what the plan asks on the way.
+    pub fn decide(
+        &mut self,
+        policy: Policy,
+        master: &source::Master,
+        monitor: &dyn Monitor,
+    ) -> Result<Plan, Stop> {
+        loop {
+            match decide(&self.facts, policy) {
+                Decision::Do(plan) => return Ok(plan),
+                Decision::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+                Decision::Ask(question) => self.answer(question, master, monitor)?,
+            }
+        }
+    }
+
+    /// The master's transactions that are newer than the slave's last, counted
+    /// from the master's end; its bytes before them may be others than the slave's.
+    pub fn newer(&self, master: &source::Master) -> Result<Ahead, Stop> {
+        newer(master, self.sight.size, self.last_tid)
+    }
+
     /// Answers a question of the plan's.
-    pub fn answer(
+    fn answer(
         &mut self,
         question: Question,
         master: &source::Master,

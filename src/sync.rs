@@ -1,14 +1,14 @@
 //! One pass: survey → plan → apply, under the pass lock.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::apply::{Apply, Tuning};
 use crate::monitor::Monitor;
 use crate::outcome::{Action, Copied, Exit, Outcome};
-use crate::plan::{Decision, Deed, Plan, Policy, Tail, decide};
+use crate::plan::{Deed, Plan, Policy, Tail};
+use crate::retry::Retry;
 use crate::slave::lock;
 use crate::slave::place::Beside;
 use crate::slave::sidecar::{Pass, Sidecar};
@@ -16,17 +16,6 @@ use crate::slave::step::Slave;
 use crate::source::{FileSystem, Master};
 use crate::stop::Stop;
 use crate::survey::Survey;
-
-/// How long the master may be missing or half there before it counts as
-/// unreachable: ZODB's pack renames twice, and in between there is no
-/// `Data.fs`.
-const PASSING: Duration = Duration::from_millis(1200);
-
-/// How often it is looked for in that time.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How often a pass starts over because one of the files changed under it.
-const MAX_SURVEYS: u32 = 5;
 
 /// What a pass works on, and how.
 #[derive(Debug)]
@@ -59,7 +48,8 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         sidecar: loaded.clone(),
         copied: Copied::default(),
         plan: None,
-        missing_since: None,
+        retry: Retry::default(),
+        looked_at: None,
         file_system: None,
     };
     let result = attempt.until_it_lasts();
@@ -67,6 +57,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         sidecar,
         copied,
         plan,
+        looked_at,
         file_system,
         ..
     } = attempt;
@@ -77,14 +68,20 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     outcome.file_system = file_system;
     let is_noted = !matches!(result, Err(Stop::Off(_) | Stop::Interrupted));
     if lock.is_some() && is_noted {
-        let noted = note(job, &loaded, sidecar, &outcome);
+        let noted = note(job, &loaded, sidecar, &outcome, looked_at);
         outcome.unnoted = noted.err().map(|stop| stop.in_one_line());
     }
     outcome
 }
 
 /// Notes in the sidecar what the pass left, and how it ended.
-fn note(job: &Job, loaded: &Sidecar, mut sidecar: Sidecar, outcome: &Outcome) -> Result<(), Stop> {
+fn note(
+    job: &Job,
+    loaded: &Sidecar,
+    mut sidecar: Sidecar,
+    outcome: &Outcome,
+    looked_at: Option<Timestamp>,
+) -> Result<(), Stop> {
     let pass = Pass {
         time: Timestamp::now(),
         action: outcome.action,
@@ -99,6 +96,9 @@ fn note(job: &Job, loaded: &Sidecar, mut sidecar: Sidecar, outcome: &Outcome) ->
         return Ok(());
     }
     sidecar.pass = Some(pass);
+    if outcome.exit == Exit::Success {
+        sidecar.in_sync = looked_at;
+    }
     sidecar.store(&job.slave.place)
 }
 
@@ -127,8 +127,9 @@ struct Attempt<'a> {
     monitor: &'a dyn Monitor,
     sidecar: Sidecar,
     copied: Copied,
-    /// Since when the master does not answer.
-    missing_since: Option<Instant>,
+    retry: Retry,
+    /// When the master was last looked at.
+    looked_at: Option<Timestamp>,
     /// What it lies on.
     file_system: Option<FileSystem>,
     /// The last plan that was made, also if it could not be carried out.
@@ -137,51 +138,32 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn until_it_lasts(&mut self) -> Result<Plan, Stop> {
-        let mut surveys = 0;
         loop {
-            let stop = match self.once() {
-                Err(stop) if stop.is_passing() => stop,
+            match self.once() {
                 // It was a switch that ended a wait; does it still say so?
                 Err(Stop::Interrupted) => {
                     self.job.slave.check_may_go_on()?;
-                    Stop::Interrupted
+                    self.retry.again(Stop::Interrupted)?;
                 }
-                result => return result,
-            };
-            if let Stop::Unreachable(_) = stop {
-                let since = *self.missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > PASSING {
-                    return Err(stop);
-                }
-            } else {
-                surveys += 1;
-                if surveys == MAX_SURVEYS {
-                    return Err(stop);
-                }
+                Err(stop) => self.retry.after(stop)?,
+                done => return done,
             }
-            tracing::debug!("looking again: {}", stop.in_one_line());
-            thread::sleep(LOOK_EVERY);
         }
     }
 
     fn once(&mut self) -> Result<Plan, Stop> {
         let Self { job, monitor, .. } = *self;
         let slave = &job.slave;
+        self.looked_at = Some(Timestamp::now());
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
-        self.missing_since = None;
+        self.retry.found_master();
         self.file_system = Some(survey.sight.file_system);
         if survey.scanned.is_some() {
             self.sidecar.scanned = survey.scanned;
         }
         self.copied.position = survey.position;
         self.copied.last_tid = survey.last_tid;
-        let plan = loop {
-            match decide(&survey.facts, job.policy) {
-                Decision::Do(plan) => break plan,
-                Decision::Refuse(refusal) => return Err(Stop::Refused(refusal)),
-                Decision::Ask(question) => survey.answer(question, &job.master, monitor)?,
-            }
-        };
+        let plan = survey.decide(job.policy, &job.master, monitor)?;
         tracing::debug!("plan: {plan:?}");
         self.plan = Some(plan);
         let apply = Apply {
@@ -224,7 +206,8 @@ fn action(plan: &Plan, copied: Copied) -> Action {
     }
 }
 
-fn done(plan: &Plan, copied: Copied) -> Outcome {
+/// How a pass ends that did what was planned.
+pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
     Outcome {
         action: action(plan, copied),
         exit: Exit::Success,
@@ -236,8 +219,8 @@ fn done(plan: &Plan, copied: Copied) -> Outcome {
     }
 }
 
-/// A pass that stopped; what it had done by then counts.
-fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
+/// How a pass ends that stopped; what it had done by then counts.
+pub(crate) fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
     let outcome = Outcome::from(stop);
     Outcome {
         action: match plan {

@@ -21,12 +21,11 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
 )]
-#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
@@ -56,25 +55,11 @@ pub(crate) struct Args {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 
-    /// Give the master up when an answer takes longer
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 
-    /// The program that connects to another machine, with its arguments
-    #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh")]
-    pub(crate) rsh: String,
-
-    /// What fssync is called there
-    #[arg(long, value_name = "CMD", default_value = "fssync")]
-    pub(crate) remote_fssync: String,
-
-    /// Print the outcome as one JSON object on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    /// Show a progress bar for what takes long
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
-    pub(crate) progress: When,
+    #[command(flatten)]
+    pub(crate) telling: Telling,
 
     #[command(flatten)]
     pub(crate) common: Common,
@@ -92,6 +77,34 @@ impl Args {
         let name = self.slave.as_deref().unwrap_or(Path::new(""));
         name.display().to_string()
     }
+}
+
+/// How a master is reached.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reach {
+    /// Give the master up when an answer takes longer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+
+    /// The program that connects to another machine, with its arguments
+    #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh")]
+    pub(crate) rsh: String,
+
+    /// What fssync is called there
+    #[arg(long, value_name = "CMD", default_value = "fssync")]
+    pub(crate) remote_fssync: String,
+}
+
+/// How it is told what came of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Telling {
+    /// Print one JSON object on standard output, for programs to read
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show a progress bar for what takes long
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    pub(crate) progress: When,
 }
 
 /// What goes with every verb.
@@ -127,6 +140,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Tell how SLAVE stands, and what a failover would lose; touches nothing
+    Status(StatusArgs),
     /// Serve what lies at or below PATH, read-only, on standard input and output:
     /// the master's end of a connection
     Serve {
@@ -140,6 +155,22 @@ pub(crate) enum Verb {
 pub(crate) struct Target {
     /// The slave whose switch is flipped
     pub(crate) slave: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    /// The slave that is looked at
+    pub(crate) slave: PathBuf,
+
+    /// Look at this master too: what SLAVE lacks, and what a pass would do
+    #[arg(long, value_name = "MASTER")]
+    pub(crate) against: Option<OsString>,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    #[command(flatten)]
+    pub(crate) telling: Telling,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

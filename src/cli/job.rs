@@ -1,5 +1,6 @@
 //! What was typed, made into a job for the library.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use fssync::source::{Master, Patience, Pulse, Source};
 use fssync::stop::Stop;
 use fssync::sync::Job;
 
-use super::args::Args;
+use super::args::{Args, Reach};
 use super::location::{self, Location};
 
 /// For how long a watch that has nothing to do need not note that again.
@@ -27,38 +28,20 @@ pub(crate) fn job(
     process: &Process,
     alive: impl Fn() + Send + Sync + 'static,
 ) -> Result<Job, Stop> {
-    let (master, slave) = (args.master.as_deref(), args.slave.as_deref());
-    let name = args.master_name();
+    let (given, slave) = (args.master.as_deref(), args.slave.as_deref());
     let slave = super::slave(
         slave.unwrap_or(Path::new("")),
         args.common.status_file.as_ref(),
         Arc::clone(&interrupted),
     )?;
-    let pulse = Pulse::default();
     let switches = slave.switches.clone();
-    let patience = Patience::new(args.timeout, pulse.clone(), move || {
+    let halt = move || {
         alive();
         interrupted.load(Ordering::Relaxed) || switches.check().is_err()
-    });
-    let (open, patience): (Box<dyn Fn() -> Box<dyn Source> + Send>, _) =
-        match location::parse(master.unwrap_or_default())? {
-            Location::Path(path) => (
-                Box::new(move || Box::new(MountedPath::new(path.clone()))),
-                patience,
-            ),
-            Location::Remote(remote) => {
-                let target = remote.target(args)?;
-                let (name, ours) = (name.clone(), process.clone());
-                let open = move || -> Box<dyn Source> {
-                    let (target, process) = (target.clone(), ours.clone());
-                    Box::new(Ssh::new(name.clone(), target, pulse.clone(), process))
-                };
-                let process = process.clone();
-                (Box::new(open), patience.or_else(move || process.end()))
-            }
-        };
+    };
+    let master = master(given.unwrap_or_default(), &args.reach, process, halt)?;
     Ok(Job {
-        master: Master::new(name, patience, open),
+        master,
         slave,
         policy: Policy { full: args.full },
         tuning: Tuning::default(),
@@ -69,4 +52,36 @@ pub(crate) fn job(
             Duration::ZERO
         },
     })
+}
+
+/// Makes a master of what was typed, whose answers are waited for until `halt`
+/// says that they are no longer wanted. A program that connects is kept in
+/// `process`.
+pub(crate) fn master(
+    given: &OsStr,
+    reach: &Reach,
+    process: &Process,
+    halt: impl Fn() -> bool + Send + Sync + 'static,
+) -> Result<Master, Stop> {
+    let name = given.display().to_string();
+    let pulse = Pulse::default();
+    let patience = Patience::new(reach.timeout, pulse.clone(), halt);
+    let (open, patience): (Box<dyn Fn() -> Box<dyn Source> + Send>, _) =
+        match location::parse(given)? {
+            Location::Path(path) => (
+                Box::new(move || Box::new(MountedPath::new(path.clone()))),
+                patience,
+            ),
+            Location::Remote(remote) => {
+                let target = remote.target(reach)?;
+                let (name, ours) = (name.clone(), process.clone());
+                let open = move || -> Box<dyn Source> {
+                    let (target, process) = (target.clone(), ours.clone());
+                    Box::new(Ssh::new(name.clone(), target, pulse.clone(), process))
+                };
+                let process = process.clone();
+                (Box::new(open), patience.or_else(move || process.end()))
+            }
+        };
+    Ok(Master::new(name, patience, open))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use fssync::source::ssh::Target;
 use fssync::stop::Stop;
 
-use super::args::Args;
+use super::args::Reach;
 
 /// Where a master is.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,10 +63,10 @@ pub(crate) fn parse(master: &OsStr) -> Result<Location, Stop> {
 impl Remote {
     /// How to reach it, with the programs that were named. Nothing of it is
     /// read by a shell here; over there, the path is quoted.
-    pub(crate) fn target(&self, args: &Args) -> Result<Target, Stop> {
-        let mut program = shlex::split(&args.rsh)
+    pub(crate) fn target(&self, reach: &Reach) -> Result<Target, Stop> {
+        let mut program = shlex::split(&reach.rsh)
             .filter(|words| !words.is_empty())
-            .ok_or_else(|| usage(&args.rsh, "is no command that can be split into words"))?;
+            .ok_or_else(|| usage(&reach.rsh, "is no command that can be split into words"))?;
         if let Some(port) = self.port {
             program.extend(["-p".to_owned(), port.to_string()]);
         }
@@ -75,7 +75,7 @@ impl Remote {
             .map_err(|_| usage(&self.path, "holds a character that no path has"))?;
         Ok(Target {
             program,
-            command: format!("{} serve -- {path}", args.remote_fssync),
+            command: format!("{} serve -- {path}", reach.remote_fssync),
             path: self.path.clone(),
         })
     }

@@ -21,7 +21,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let reporter = Reporter::start(args);
     let process = Process::default();
     let outcome = match job(args, interrupted, &process, || {}) {
-        Ok(job) => sync::pass(&job, progress::monitor(args).as_ref()),
+        Ok(job) => sync::pass(
+            &job,
+            progress::monitor(&args.telling, &args.common).as_ref(),
+        ),
         Err(stop) => Outcome::from(&stop),
     };
     process.close();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fssync::monitor::{Monitor, Silent};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
-use super::args::{Args, When};
+use super::args::{Common, Telling, When};
 
 /// How long a pass may take before it is worth showing.
 const SHOW_AFTER: Duration = Duration::from_millis(300);
@@ -19,11 +19,11 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 const TEMPLATE: &str =
     "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
 
-/// What shows the progress of a pass.
-pub(crate) fn monitor(args: &Args) -> Box<dyn Monitor> {
+/// What shows the progress of what takes long.
+pub(crate) fn monitor(telling: &Telling, common: &Common) -> Box<dyn Monitor> {
     let started = Instant::now();
-    match (args.progress, io::stderr().is_terminal()) {
-        (When::Auto, true) if !args.common.quiet => Box::new(Bar {
+    match (telling.progress, io::stderr().is_terminal()) {
+        (When::Auto, true) if !common.quiet => Box::new(Bar {
             started,
             shown: Mutex::new(None),
         }),

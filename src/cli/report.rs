@@ -75,7 +75,7 @@ impl<'a> Reporter<'a> {
 
     /// One object on standard output, if it is asked for.
     pub(crate) fn print(&self, outcome: &Outcome, elapsed: Duration) -> anyhow::Result<()> {
-        if !self.args.json {
+        if !self.args.telling.json {
             return Ok(());
         }
         let report = Report {

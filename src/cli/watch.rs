@@ -105,7 +105,7 @@ impl Audience for Follower<'_> {
     fn monitor(&self) -> Box<dyn Monitor + '_> {
         Box::new(Watched {
             service: self.service,
-            shown: progress::monitor(self.args),
+            shown: progress::monitor(&self.args.telling, &self.args.common),
         })
     }
 

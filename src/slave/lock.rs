@@ -93,15 +93,30 @@ fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Stop> {
 /// tells.
 #[must_use]
 pub fn holder(path: &Path) -> Option<u32> {
-    let found = fs::metadata(path).ok()?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let file = format!(
-        "{:02x}:{:02x}:{}",
-        major(found.dev()),
-        minor(found.dev()),
-        found.ino()
-    );
-    locks.lines().find_map(|line| holder_in(line, &file))
+    let [holder] = holders([path]);
+    holder
+}
+
+/// The same for several files, at one moment.
+#[must_use]
+pub fn holders<const N: usize>(paths: [&Path; N]) -> [Option<u32>; N] {
+    let files = paths.map(|path| fs::metadata(path).ok().map(|found| name_of(&found)));
+    let locks = if files.iter().any(Option::is_some) {
+        fs::read_to_string("/proc/locks").unwrap_or_default()
+    } else {
+        String::new()
+    };
+    files.map(|file| {
+        locks
+            .lines()
+            .find_map(|line| holder_in(line, file.as_ref()?))
+    })
+}
+
+/// What /proc/locks calls a file.
+fn name_of(found: &fs::Metadata) -> String {
+    let (major, minor) = (major(found.dev()), minor(found.dev()));
+    format!("{major:02x}:{minor:02x}:{}", found.ino())
 }
 
 /// The process in a line of /proc/locks, such as
@@ -142,7 +157,9 @@ mod tests {
         let place = Place::new(&directory.path().join("Data.fs")).unwrap();
         let path = place.beside(Beside::PassLock);
         let lock = take_pass(&place).unwrap();
+        let step = place.beside(Beside::StepLock);
         assert_eq!(holder(&path), Some(std::process::id()));
+        assert_eq!(holders([&step, &path]), [None, Some(std::process::id())]);
         assert!(matches!(
             take_pass(&place),
             Err(Stop::Busy { pid, .. }) if pid == Some(std::process::id())

@@ -1,8 +1,9 @@
 //! Where the slave lies, and what the files beside it are called.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -67,6 +68,15 @@ impl Beside {
             Self::ZodbIndex => ".index",
         }
     }
+}
+
+/// What piles up beside the slave, as nothing removes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// A slave that was [set aside](Place::diverged).
+    SetAside,
+    /// A tail that was [cut](Place::cut).
+    Cut,
 }
 
 /// The slave's place in the file system.
@@ -154,6 +164,18 @@ impl Place {
         self.with_suffix(&format!(".tr{n}"))
     }
 
+    /// What a name in the directory is, of what piles up there.
+    #[must_use]
+    pub fn kept(&self, name: &OsStr) -> Option<Kept> {
+        let data = self.data.file_name()?.as_bytes();
+        let suffix = name.as_bytes().strip_prefix(data)?;
+        if suffix.starts_with(b".diverged-") {
+            return Some(Kept::SetAside);
+        }
+        let n = suffix.strip_prefix(b".tr")?;
+        (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Kept::Cut)
+    }
+
     fn with_suffix(&self, suffix: &str) -> PathBuf {
         let mut name: OsString = self.data.clone().into();
         name.push(suffix);
@@ -183,5 +205,35 @@ impl Place {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_piles_up_is_known_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let name = |path: PathBuf| path.file_name().unwrap().to_owned();
+        let tid = Some(Tid(0x0406_0072_f24c_bb52));
+        for n in [0, 12] {
+            assert_eq!(
+                place.kept(&name(place.diverged(tid, n))),
+                Some(Kept::SetAside)
+            );
+            assert_eq!(place.kept(&name(place.cut(n))), Some(Kept::Cut));
+        }
+        for other in [
+            "Data.fs",
+            "Data.fs.tr",
+            "Data.fs.trash",
+            "Data.fs.index",
+            "Other.fs.tr0",
+            "Other.fs.diverged-0406",
+        ] {
+            assert_eq!(place.kept(OsStr::new(other)), None, "{other}");
+        }
     }
 }

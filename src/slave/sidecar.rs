@@ -43,6 +43,10 @@ pub struct Sidecar {
     pub batch: Option<Batch>,
     /// How the last pass ended.
     pub pass: Option<Pass>,
+    /// A time at which the slave had all that the master had committed: when the
+    /// last pass that ended well, and was noted, looked at the master.
+    #[serde(default)]
+    pub in_sync: Option<Timestamp>,
 }
 
 /// The slave as a pass left it.

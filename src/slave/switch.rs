@@ -60,27 +60,32 @@ impl Switches {
 
     /// Fails with [`Stop::Off`] unless all switches say on.
     pub fn check(&self) -> Result<(), Stop> {
-        if let Some(path) = &self.named {
-            match read(path) {
+        match self.why_off() {
+            Some(why) => Err(Stop::Off(format!("syncing is off: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Which switch says off, and how; `None` if all say on.
+    #[must_use]
+    pub fn why_off(&self) -> Option<String> {
+        let named = self.named.iter().map(|path| (path, true));
+        let found = self.found.iter().map(|path| (path, false));
+        named.chain(found).find_map(|(path, must_be_there)| {
+            let why = match read(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    return Err(off(path, "is missing"));
+                    must_be_there.then(|| "is missing".to_owned())
                 }
-                said => judge(path, said)?,
-            }
-        }
-        for path in &self.found {
-            match read(path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                said => judge(path, said)?,
-            }
-        }
-        Ok(())
+                said => judge(said),
+            };
+            why.map(|why| format!("{} {why}", path.display()))
+        })
     }
 
     /// Whether the slave's own switch is there and says off.
     #[must_use]
     pub fn own_says_off(&self) -> bool {
-        read(&self.own).is_ok_and(|said| judge(&self.own, Ok(said)).is_err())
+        read(&self.own).is_ok_and(|said| judge(Ok(said)).is_some())
     }
 
     /// Writes the slave's own switch, durably; it never says on before it is to.
@@ -128,20 +133,14 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(said)
 }
 
-fn judge(path: &Path, said: io::Result<String>) -> Result<(), Stop> {
+/// Why what a switch says is not on.
+fn judge(said: io::Result<String>) -> Option<String> {
     match said {
         // More was not read, and may say something else.
-        Ok(said) if said.len() as u64 == MAX_LEN => Err(off(path, "says too much")),
-        Ok(said) if said.trim_end() == ON => Ok(()),
-        Ok(said) if said.trim_end() == OFF => Err(off(path, "says so")),
-        Ok(said) => Err(off(
-            path,
-            &format!("says neither {ON} nor {OFF} but {said:?}"),
-        )),
-        Err(error) => Err(off(path, &format!("cannot be read: {error}"))),
+        Ok(said) if said.len() as u64 == MAX_LEN => Some("says too much".to_owned()),
+        Ok(said) if said.trim_end() == ON => None,
+        Ok(said) if said.trim_end() == OFF => Some("says so".to_owned()),
+        Ok(said) => Some(format!("says neither {ON} nor {OFF} but {said:?}")),
+        Err(error) => Some(format!("cannot be read: {error}")),
     }
-}
-
-fn off(path: &Path, why: &str) -> Stop {
-    Stop::Off(format!("syncing is off: {} {why}", path.display()))
 }

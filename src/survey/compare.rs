@@ -1,9 +1,9 @@
 //! Which transactions one end has and the other lacks, by their tids.
 
 use super::slave::SlaveFile;
-use crate::filestorage::Status;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
+use crate::filestorage::{Status, Tid};
 use crate::plan::{Comparison, Described, Lacking};
 use crate::source::Master;
 use crate::stop::Stop;
@@ -13,6 +13,32 @@ const DESCRIBED: usize = 5;
 
 /// How many bytes are read at once where the whole master is walked.
 const PIECE_LEN: usize = 1024 * 1024;
+
+/// What the master has and the slave lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// How many transactions.
+    pub transactions: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The first one's tid.
+    pub first: Option<Tid>,
+}
+
+/// The master's transactions with a higher tid than `last`, from its end.
+pub(super) fn newer(master: &Master, master_size: u64, last: Option<Tid>) -> Result<Ahead, Stop> {
+    let end = find_end(master, master_size)?;
+    let mut transactions = Backward::new(master, end);
+    let mut ahead = Ahead::default();
+    while let Some(transaction) = step_back(&mut transactions)?
+        && Some(transaction.header.tid) > last
+    {
+        ahead.transactions += 1;
+        ahead.bytes += transaction.end - transaction.position;
+        ahead.first = Some(transaction.header.tid);
+    }
+    Ok(ahead)
+}
 
 /// Compares the last transactions by their tids, both files from their ends, to
 /// the first transaction before `from` that both have.

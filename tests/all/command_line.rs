@@ -163,12 +163,12 @@ fn other_names_than_data_fs_have_theirs_beside_them() {
 }
 
 /// A row of the decision table, as a scene.
-struct Row {
-    name: &'static str,
+pub struct Row {
+    pub name: &'static str,
     set: fn(&Scene, &mut Zodb) -> Option<Holder>,
-    options: &'static [&'static str],
+    pub options: &'static [&'static str],
     code: i32,
-    action: &'static str,
+    pub action: &'static str,
 }
 
 const fn row(
@@ -187,13 +187,13 @@ const fn row(
 }
 
 /// The slave commits something of its own.
-fn grow(scene: &Scene, zodb: &mut Zodb) {
+pub fn grow(scene: &Scene, zodb: &mut Zodb) {
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "commit", "name": "s", "user": "me", "description": "mine"}));
     zodb.call(&json!({"cmd": "close", "name": "s"}));
 }
 
-fn forget(scene: &Scene) {
+pub fn forget(scene: &Scene) {
     fs::remove_file(scene.beside(".fssync")).unwrap();
 }
 
@@ -479,7 +479,7 @@ fn replace_slave_end(scene: &Scene, whole: &[u8]) {
 }
 
 /// Sets every row's scene, and does something with it.
-fn for_every_row(mut act: impl FnMut(&Row, &Scene)) {
+pub fn for_every_row(mut act: impl FnMut(&Row, &Scene)) {
     let mut zodb = Zodb::start();
     for row in ROWS {
         let scene = Scene::synced(History::get());
@@ -500,7 +500,7 @@ fn every_row_of_the_table_ends_with_its_code_and_action() {
 }
 
 /// All that can be told of what lies in a directory.
-fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
+pub fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
     let mut paths = vec![directory.to_owned()];
     paths.extend(
         names(directory)
@@ -800,6 +800,7 @@ fn help() -> String {
         &["--help"][..],
         &["off", "--help"],
         &["on", "--help"],
+        &["status", "--help"],
         &["serve", "--help"],
     ]
     .into_iter()
@@ -807,7 +808,7 @@ fn help() -> String {
     .collect()
 }
 
-fn man_page() -> String {
+pub fn man_page() -> String {
     let path = project("man/fssync.1");
     let source = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     without_roff(&source)

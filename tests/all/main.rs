@@ -25,6 +25,7 @@ mod off;
 mod on;
 mod regressions;
 mod remote;
+mod status;
 mod steps;
 mod switch;
 mod watch;

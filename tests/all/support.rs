@@ -135,6 +135,11 @@ impl Zodb {
         }
     }
 
+    /// The process that has ZODB's locks.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Gives a command, such as `json!({"cmd": "commit", "name": "m"})`;
     /// returns the answer, be it a failure.
     pub fn attempt(&mut self, command: &Value) -> Value {
@@ -319,16 +324,43 @@ impl Scene {
     /// The program with these options, its master and its slave.
     pub fn command(&self, options: &[&str]) -> Command {
         let mut command = fssync();
-        command.args(options);
-        match self.transport {
-            Transport::Path => command.arg(&self.master),
-            Transport::Ssh => command
-                .args(["-e", Sshd::get().quick_rsh()])
-                .args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")])
-                .arg(Sshd::get().url(&self.master)),
-        };
-        command.arg(&self.slave);
+        command.args(options).args(self.reach());
+        command.args([self.typed_master(), self.slave.clone()]);
         command
+    }
+
+    /// `fssync status` of the slave, with these options.
+    pub fn status(&self, options: &[&str]) -> Command {
+        let mut command = fssync();
+        command.arg("status").args(options).arg(&self.slave);
+        command
+    }
+
+    /// The same, against its master, with the object that it prints.
+    pub fn status_against(&self) -> Run {
+        let mut command = self.status(&["--json"]);
+        command.args(self.reach());
+        run(command.arg("--against").arg(self.typed_master()))
+    }
+
+    /// The options with which the master is reached.
+    fn reach(&self) -> &'static [&'static str] {
+        static SSH: OnceLock<[&str; 4]> = OnceLock::new();
+        match self.transport {
+            Transport::Path => &[],
+            Transport::Ssh => SSH.get_or_init(|| {
+                let program = env!("CARGO_BIN_EXE_fssync");
+                ["-e", Sshd::get().quick_rsh(), "--remote-fssync", program]
+            }),
+        }
+    }
+
+    /// What is typed for the master.
+    fn typed_master(&self) -> PathBuf {
+        match self.transport {
+            Transport::Path => self.master.clone(),
+            Transport::Ssh => Sshd::get().url(&self.master).into(),
+        }
     }
 
     /// One pass that must succeed with this action.

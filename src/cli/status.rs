@@ -1,0 +1,52 @@
+//! `fssync status SLAVE`: how a slave stands.
+
+mod lines;
+mod report;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use fssync::outcome::Exit;
+use fssync::source::ssh::Process;
+use fssync::status::{self, Status};
+use fssync::stop::Stop;
+
+use self::report::Report;
+use super::args::{Common, StatusArgs};
+use super::{job, progress};
+
+pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
+    let process = Process::default();
+    let looked = look(args, common, &process);
+    process.close();
+    let status = match looked {
+        Ok(status) => status,
+        Err(stop) => return Ok(super::log_stop(&stop)),
+    };
+    print(&status, args.telling.json).context("cannot print the status")?;
+    Ok(status.exit())
+}
+
+fn look(args: &StatusArgs, common: &Common, process: &Process) -> Result<Status, Stop> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let slave = super::slave(&args.slave, common.status_file.as_ref(), interrupted)?;
+    let master = match &args.against {
+        Some(given) => Some(job::master(given, &args.reach, process, || false)?),
+        None => None,
+    };
+    let monitor = progress::monitor(&args.telling, common);
+    status::look(&slave, master.as_ref(), monitor.as_ref())
+}
+
+fn print(status: &Status, json: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut stdout, &Report::of(status))?;
+        return writeln!(stdout);
+    }
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let coloured = stdout.is_terminal() && !no_color;
+    stdout.write_all(lines::of(status, coloured).as_bytes())
+}

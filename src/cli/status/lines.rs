@@ -1,0 +1,243 @@
+//! A status for eyes: a fact a line, and what matters most in the last one.
+
+use std::fmt::Write;
+
+use clap::builder::styling::{AnsiColor, Style};
+use fssync::age::{ago, span};
+use fssync::filestorage::Tid;
+use fssync::outcome::{Action, Exit};
+use fssync::plan::{Left, Slave, Storage, Tail};
+use fssync::status::{Against, Index, Lag, Pile, Status, Verdict, judge};
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Where the facts start.
+const WIDTH: usize = 14;
+
+/// How a fact looks.
+#[derive(Clone, Copy)]
+enum Tone {
+    Plain,
+    Good,
+    Mind,
+    Bad,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        let colour = match self {
+            Self::Plain => return Style::new(),
+            Self::Good => AnsiColor::Green,
+            Self::Mind => AnsiColor::Yellow,
+            Self::Bad => AnsiColor::Red,
+        };
+        Style::new().fg_color(Some(colour.into()))
+    }
+}
+
+/// The lines of a status.
+pub(super) fn of(status: &Status, coloured: bool) -> String {
+    let mut lines = Lines {
+        text: String::new(),
+        coloured,
+    };
+    lines.add("slave", Tone::Plain, &status.slave.display().to_string());
+    passes(&mut lines, status);
+    slave(&mut lines, status);
+    if let Some(against) = &status.against {
+        master(&mut lines, against, status);
+    }
+    let judgement = judge(status);
+    let tone = match judgement.verdict {
+        Verdict::InSync => Tone::Good,
+        Verdict::Behind | Verdict::Unknown | Verdict::Serving => Tone::Mind,
+        Verdict::NoSlave | Verdict::Damaged | Verdict::Diverged => Tone::Bad,
+    };
+    lines.text += "\nIf you failed over now: ";
+    lines.push(tone.style().bold(), &judgement.line);
+    lines.text.push('\n');
+    lines.text
+}
+
+struct Lines {
+    text: String,
+    coloured: bool,
+}
+
+impl Lines {
+    fn add(&mut self, what: &str, tone: Tone, fact: &str) {
+        let _ = write!(self.text, "{what:WIDTH$}");
+        self.push(tone.style(), fact);
+        self.text.push('\n');
+    }
+
+    fn push(&mut self, style: Style, fact: &str) {
+        let style = if self.coloured { style } else { Style::new() };
+        // What a file says cannot steer the terminal.
+        let fact: String = fact
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
+        let _ = write!(self.text, "{style}{fact}{style:#}");
+    }
+}
+
+/// What passes do.
+fn passes(lines: &mut Lines, status: &Status) {
+    match &status.off {
+        None => lines.add("syncing", Tone::Plain, "on"),
+        Some(why) => lines.add("syncing", Tone::Mind, &format!("off: {why}")),
+    }
+    match &status.last_pass {
+        None => lines.add("last pass", Tone::Mind, "none is noted"),
+        Some(pass) => {
+            let tone = match pass.exit_code {
+                0 => Tone::Plain,
+                _ => Tone::Bad,
+            };
+            let when = when(pass.time, status);
+            let (action, code, reason) = (name(pass.action), pass.exit_code, &pass.reason);
+            let fact = format!("{when}, {action}, exit code {code}: {reason}");
+            lines.add("last pass", tone, &fact);
+        }
+    }
+    match status.last_in_sync {
+        None => lines.add("last in sync", Tone::Mind, "not noted"),
+        Some(time) => lines.add("last in sync", Tone::Plain, &when(time, status)),
+    }
+    let fact = match status.pass_pid {
+        None => "none".to_owned(),
+        Some(pid) => format!("process {pid}"),
+    };
+    lines.add("pass now", Tone::Plain, &fact);
+}
+
+/// What the slave is.
+fn slave(lines: &mut Lines, status: &Status) {
+    match status.zodb_pid {
+        None => lines.add("in use", Tone::Plain, "no"),
+        Some(pid) => {
+            let fact = format!("process {pid} has opened it, as ZODB does");
+            lines.add("in use", Tone::Mind, &fact);
+        }
+    }
+    match &status.state {
+        Slave::Missing => lines.add("holds", Tone::Bad, "there is no such file, or it is empty"),
+        Slave::Short { size, .. } => {
+            let fact = format!("{}, no whole transaction", bytes(*size));
+            lines.add("holds", Tone::Bad, &fact);
+        }
+        Slave::Foreign => lines.add("holds", Tone::Bad, "no FileStorage"),
+        Slave::Damaged(damage) => lines.add("holds", Tone::Bad, &format!("damage: {damage}")),
+        Slave::Storage(slave) => storage(lines, slave, status),
+    }
+    pile(lines, "set aside", status.set_aside);
+    pile(lines, "cut tails", status.cut_tails);
+}
+
+fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
+    let (tone, left) = match slave.left {
+        Left::Unknown => (Tone::Mind, "no pass has noted what it left".to_owned()),
+        Left::Changed => (Tone::Mind, "not what the last pass left".to_owned()),
+        Left::UpTo(left) if left < slave.position => {
+            let grown = bytes(slave.position - left);
+            (Tone::Mind, format!("{grown} more than the last pass noted"))
+        }
+        Left::UpTo(_) => (Tone::Plain, "as the last pass left it".to_owned()),
+    };
+    let fact = format!("{}, {left}", bytes(slave.position));
+    lines.add("position", tone, &fact);
+    let fact = match status.last_tid {
+        None => "none".to_owned(),
+        Some(tid) => {
+            let age = tid.time().map(|time| ago(time, status.time));
+            let age = age.map_or_else(String::new, |age| format!(", {age}"));
+            Tid::with_time(tid) + &age
+        }
+    };
+    lines.add("last tid", Tone::Plain, &fact);
+    let unfinished = match slave.tail {
+        Tail::None => "nothing".to_owned(),
+        Tail::Ours(len) => format!("{} of an append", bytes(len)),
+        Tail::Foreign(len) => format!("{} that no pass has noted", bytes(len)),
+    };
+    let tone = match slave.tail {
+        Tail::None => Tone::Plain,
+        Tail::Ours(_) | Tail::Foreign(_) => Tone::Mind,
+    };
+    lines.add("unfinished", tone, &unfinished);
+    let scanned = bytes(status.index.scan_bytes(slave.position));
+    let (tone, index) = match status.index {
+        Index::UpTo(_) => (Tone::Plain, "usable"),
+        Index::Unusable => (Tone::Mind, "not this file's"),
+        Index::Missing => (Tone::Mind, "missing"),
+    };
+    lines.add("index", tone, &format!("{index}, ZODB reads {scanned}"));
+}
+
+fn pile(lines: &mut Lines, what: &str, pile: Pile) {
+    let fact = match pile.files {
+        0 => "none".to_owned(),
+        1 => format!("1 file, {}", bytes(pile.bytes)),
+        n => format!("{n} files, {}", bytes(pile.bytes)),
+    };
+    lines.add(what, Tone::Plain, &fact);
+}
+
+/// How it stands to the master.
+fn master(lines: &mut Lines, against: &Against, status: &Status) {
+    lines.add("master", Tone::Plain, &against.master);
+    let (tone, fact) = match against.lag {
+        None => (Tone::Mind, "not known".to_owned()),
+        Some(Lag {
+            transactions: 0, ..
+        }) => (Tone::Good, "none".to_owned()),
+        Some(lag) => {
+            let n = lag.transactions;
+            let s = if n == 1 { "" } else { "s" };
+            let since = lag.since.map_or_else(String::new, |since| {
+                format!(", {}", span(status.time.duration_since(since)))
+            });
+            let fact = format!("{n} transaction{s}, {}{since}", bytes(lag.bytes));
+            (Tone::Mind, fact)
+        }
+    };
+    lines.add("lag", tone, &fact);
+    let next = &against.next_pass;
+    let tone = match next.exit {
+        Exit::Success => Tone::Plain,
+        _ => Tone::Bad,
+    };
+    let off = match status.off {
+        Some(_) => ", once syncing is on",
+        None => "",
+    };
+    let (action, code) = (name(next.action), next.exit as u8);
+    let fact = format!("{action}, exit code {code}{off}: {}", next.reason);
+    lines.add("next pass", tone, &fact);
+    if let Some(hint) = &next.hint {
+        lines.add("hint", Tone::Plain, hint);
+    }
+}
+
+/// A time, and how long ago it was.
+fn when(time: Timestamp, status: &Status) -> String {
+    format!("{time:.0}, {}", ago(time, status.time))
+}
+
+/// An action as `--json` calls it.
+fn name(action: Action) -> String {
+    match serde_json::to_value(action) {
+        Ok(Value::String(name)) => name,
+        _ => format!("{action:?}"),
+    }
+}
+
+/// An exact number of bytes; a large one is told in larger units too.
+fn bytes(len: u64) -> String {
+    if len < 1024 * 1024 {
+        return format!("{len} bytes");
+    }
+    format!("{len} bytes ({})", HumanBytes(len))
+}

@@ -1,0 +1,143 @@
+//! The object that `--json` prints. Its keys are API.
+
+use fssync::filestorage::Tid;
+use fssync::outcome::Action;
+use fssync::plan::{Left, Slave, Tail};
+use fssync::status::{Index, Status, Verdict, judge};
+use jiff::Timestamp;
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    /// The storage's name, once a configuration file gives it one.
+    storage: Option<String>,
+    master: Option<String>,
+    slave: String,
+    exit_code: u8,
+    time: Timestamp,
+    verdict: Verdict,
+    failover: String,
+    syncing: &'static str,
+    off_reason: Option<String>,
+    pass_time: Option<Timestamp>,
+    pass_age_seconds: Option<f64>,
+    pass_action: Option<Action>,
+    pass_exit_code: Option<u8>,
+    pass_reason: Option<String>,
+    in_sync_time: Option<Timestamp>,
+    in_sync_age_seconds: Option<f64>,
+    pass_pid: Option<u32>,
+    zodb_pid: Option<u32>,
+    state: &'static str,
+    left: &'static str,
+    size: u64,
+    position: Option<u64>,
+    last_tid: Option<Tid>,
+    last_tid_time: Option<Timestamp>,
+    last_tid_age_seconds: Option<f64>,
+    unfinished_bytes: u64,
+    index: &'static str,
+    scan_bytes: Option<u64>,
+    set_aside_files: u64,
+    set_aside_bytes: u64,
+    cut_tail_files: u64,
+    cut_tail_bytes: u64,
+    lag_seconds: Option<f64>,
+    lag_transactions: Option<u64>,
+    lag_bytes: Option<u64>,
+    next_action: Option<Action>,
+    next_exit_code: Option<u8>,
+    next_reason: Option<String>,
+}
+
+impl Report {
+    pub(super) fn of(status: &Status) -> Self {
+        let age = |time: Timestamp| status.time.duration_since(time).as_secs_f64();
+        let pass = status.last_pass.as_ref();
+        let next = status.against.as_ref().map(|against| &against.next_pass);
+        let lag = status.against.as_ref().and_then(|against| against.lag);
+        let judgement = judge(status);
+        let last_tid_time = status.last_tid.and_then(Tid::time);
+        Self {
+            storage: None,
+            master: status.against.as_ref().map(|asked| asked.master.clone()),
+            slave: status.slave.display().to_string(),
+            exit_code: status.exit() as u8,
+            time: status.time,
+            verdict: judgement.verdict,
+            failover: judgement.line,
+            syncing: if status.off.is_some() { "off" } else { "on" },
+            off_reason: status.off.clone(),
+            pass_time: pass.map(|pass| pass.time),
+            pass_age_seconds: pass.map(|pass| age(pass.time)),
+            pass_action: pass.map(|pass| pass.action),
+            pass_exit_code: pass.map(|pass| pass.exit_code),
+            pass_reason: pass.map(|pass| pass.reason.clone()),
+            in_sync_time: status.last_in_sync,
+            in_sync_age_seconds: status.last_in_sync.map(age),
+            pass_pid: status.pass_pid,
+            zodb_pid: status.zodb_pid,
+            state: state(&status.state),
+            left: left(&status.state),
+            size: status.size,
+            position: status.position(),
+            last_tid: status.last_tid,
+            last_tid_time,
+            last_tid_age_seconds: last_tid_time.map(age),
+            unfinished_bytes: unfinished(&status.state),
+            index: index(status.index),
+            scan_bytes: status.position().map(|at| status.index.scan_bytes(at)),
+            set_aside_files: status.set_aside.files,
+            set_aside_bytes: status.set_aside.bytes,
+            cut_tail_files: status.cut_tails.files,
+            cut_tail_bytes: status.cut_tails.bytes,
+            lag_seconds: lag.map(|lag| lag.since.map_or(0.0, |since| age(since).max(0.0))),
+            lag_transactions: lag.map(|lag| lag.transactions),
+            lag_bytes: lag.map(|lag| lag.bytes),
+            next_action: next.map(|next| next.action),
+            next_exit_code: next.map(|next| next.exit as u8),
+            next_reason: next.map(|next| next.reason.clone()),
+        }
+    }
+}
+
+fn state(slave: &Slave) -> &'static str {
+    match slave {
+        Slave::Missing => "missing",
+        Slave::Short { .. } => "short",
+        Slave::Foreign => "foreign",
+        Slave::Damaged(_) => "damaged",
+        Slave::Storage(_) => "ok",
+    }
+}
+
+/// How the slave stands to what the last pass left.
+fn left(slave: &Slave) -> &'static str {
+    match slave {
+        Slave::Storage(slave) => match slave.left {
+            Left::UpTo(position) if position < slave.position => "grown",
+            Left::UpTo(_) => "same",
+            Left::Changed => "changed",
+            Left::Unknown => "unknown",
+        },
+        _ => "unknown",
+    }
+}
+
+fn unfinished(slave: &Slave) -> u64 {
+    match slave {
+        Slave::Storage(slave) => match slave.tail {
+            Tail::None => 0,
+            Tail::Ours(len) | Tail::Foreign(len) => len,
+        },
+        _ => 0,
+    }
+}
+
+fn index(index: Index) -> &'static str {
+    match index {
+        Index::Missing => "missing",
+        Index::Unusable => "unusable",
+        Index::UpTo(_) => "usable",
+    }
+}

@@ -1,0 +1,61 @@
+//! Looking again, where one of the two files changed under a look.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::stop::Stop;
+
+/// How long the master may be missing or half there before it counts as
+/// unreachable: ZODB's pack renames twice, and in between there is no
+/// `Data.fs`.
+const PASSING: Duration = Duration::from_millis(1200);
+
+/// How often it is looked for in that time.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a look starts over because one of the files changed under it.
+pub(crate) const MAX_LOOKS: u32 = 5;
+
+/// What came of the looks so far.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    /// Since when the master does not answer.
+    missing_since: Option<Instant>,
+    /// How many looks ended for another reason that was gone by the next one.
+    others: u32,
+}
+
+impl Retry {
+    /// The master answered.
+    pub(crate) fn found_master(&mut self) {
+        self.missing_since = None;
+    }
+
+    /// Waits for the moment of another look, after one that ended so; gives back
+    /// what lasts.
+    pub(crate) fn after(&mut self, stop: Stop) -> Result<(), Stop> {
+        if stop.is_passing() {
+            self.again(stop)
+        } else {
+            Err(stop)
+        }
+    }
+
+    /// The same, after one that ended for a reason that is gone.
+    pub(crate) fn again(&mut self, stop: Stop) -> Result<(), Stop> {
+        if let Stop::Unreachable(_) = stop {
+            let since = *self.missing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > PASSING {
+                return Err(stop);
+            }
+        } else {
+            self.others += 1;
+            if self.others == MAX_LOOKS {
+                return Err(stop);
+            }
+        }
+        tracing::debug!("looking again: {}", stop.in_one_line());
+        thread::sleep(LOOK_EVERY);
+        Ok(())
+    }
+}

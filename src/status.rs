@@ -1,0 +1,183 @@
+//! How a slave stands, without side effects: nothing is created, written or
+//! locked, not even for a moment, so it can be asked while a pass is made and
+//! while ZEO serves the slave.
+//!
+//! The slave's position is found as a pass finds it, from where the sidecar
+//! vouches for it; without a sidecar the whole slave is read. Where a master is
+//! named, it is looked at after the slave, so that no transaction counts as
+//! lacking that the slave got meanwhile; and what is told of it is what a pass
+//! would come to, by the same survey and the same plan.
+//!
+//! The facts are gathered here; what they mean for a failover is judged apart,
+//! in [`judge`].
+
+mod ask;
+mod index;
+mod judgement;
+mod sampler;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+pub use self::index::Index;
+pub use self::judgement::{Judgement, Verdict, judge};
+
+use self::sampler::Sampler;
+use crate::filestorage::Tid;
+use crate::monitor::Monitor;
+use crate::outcome::{Exit, Outcome};
+use crate::plan;
+use crate::slave::lock;
+use crate::slave::place::{Beside, Kept, Place};
+use crate::slave::sidecar::Pass;
+use crate::slave::step::Slave;
+use crate::source::Master;
+use crate::stop::Stop;
+
+/// How a slave stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// When it was looked at.
+    pub time: Timestamp,
+    /// The slave's `Data.fs`.
+    pub slave: PathBuf,
+    /// Why syncing is off; `None` if it is on.
+    pub off: Option<String>,
+    /// How the last pass ended, unless syncing was off, another one at work, or a
+    /// signal ended it.
+    pub last_pass: Option<Pass>,
+    /// When the slave is last known to have had all that the master had.
+    pub last_in_sync: Option<Timestamp>,
+    /// The process of a pass that is under way.
+    pub pass_pid: Option<u32>,
+    /// The process that has ZODB's lock: ZEO, or whatever opened the slave.
+    pub zodb_pid: Option<u32>,
+    /// What the slave is.
+    pub state: plan::Slave,
+    /// Its size in bytes, unfinished tail included.
+    pub size: u64,
+    /// The tid of its last committed transaction, if it has one.
+    pub last_tid: Option<Tid>,
+    /// What ZODB's index beside it is good for.
+    pub index: Index,
+    /// Slaves that were set aside.
+    pub set_aside: Pile,
+    /// Tails that were cut and kept.
+    pub cut_tails: Pile,
+    /// How it stands against the master, if that was asked.
+    pub against: Option<Against>,
+}
+
+/// Files that pile up beside the slave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pile {
+    /// How many.
+    pub files: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+}
+
+/// How the slave stands against its master.
+#[derive(Clone, Debug)]
+pub struct Against {
+    /// The master's name.
+    pub master: String,
+    /// What a pass would come to, were syncing on and no lock in its way. Of a
+    /// full copy it is not read ahead whether the master is sound.
+    pub next_pass: Outcome,
+    /// What the slave lacks; `None` where the two cannot be compared.
+    pub lag: Option<Lag>,
+}
+
+/// What the slave lacks of the master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// How many transactions.
+    pub transactions: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// When the first of them was committed, by the master's clock.
+    pub since: Option<Timestamp>,
+}
+
+impl Status {
+    /// The slave's position in bytes, if it has one.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        match self.state {
+            plan::Slave::Storage(slave) => Some(slave.position),
+            _ => None,
+        }
+    }
+
+    /// The exit code: not 0 where a failover is not possible, or a person must
+    /// see to something; what of it needs the master, only if that was asked.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match &self.state {
+            plan::Slave::Missing | plan::Slave::Short { .. } => Exit::Failure,
+            plan::Slave::Foreign | plan::Slave::Damaged(_) => Exit::SlaveDamaged,
+            plan::Slave::Storage(_) => match &self.against {
+                Some(against) => against.next_pass.exit,
+                None => Exit::Success,
+            },
+        }
+    }
+}
+
+/// Looks at a slave, and at a master if there is one to look at.
+///
+/// Fails where the slave cannot be looked at, and where the two are one file. A
+/// master that does not answer is a fact like others.
+pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Result<Status, Stop> {
+    let place = &slave.place;
+    let mut sampler = Sampler::new(slave, monitor);
+    let (sidecar, sample) = sampler.sample()?;
+    let [pass, step, zodb] =
+        [Beside::PassLock, Beside::StepLock, Beside::ZodbLock].map(|lock| place.beside(lock));
+    let [pass_pid, step_pid, zodb_pid] = lock::holders([&pass, &step, &zodb]);
+    let (set_aside, cut_tails) = piles(place)?;
+    let mut status = Status {
+        time: Timestamp::now(),
+        slave: place.data().to_owned(),
+        off: slave.switches.why_off(),
+        last_pass: sidecar.pass.clone(),
+        last_in_sync: sidecar.in_sync,
+        pass_pid,
+        // Who takes a step has ZODB's lock too, for some milliseconds.
+        zodb_pid: zodb_pid.filter(|_| zodb_pid != step_pid),
+        state: sample.slave.clone(),
+        size: sample.seen.map_or(0, |seen| seen.size),
+        last_tid: sample.last_tid,
+        index: Index::look(place, sample.position())?,
+        set_aside,
+        cut_tails,
+        against: None,
+    };
+    if let Some(master) = master {
+        status.against = Some(ask::against(sampler, (sidecar, sample), master)?);
+        status.time = Timestamp::now();
+    }
+    Ok(status)
+}
+
+/// What piles up beside the slave: what was set aside, and what was cut.
+fn piles(place: &Place) -> Result<(Pile, Pile), Stop> {
+    let fail = || Stop::io("list", place.directory());
+    let (mut set_aside, mut cut) = (Pile::default(), Pile::default());
+    for entry in place.directory().read_dir().map_err(fail())? {
+        let entry = entry.map_err(fail())?;
+        let pile = match place.kept(&entry.file_name()) {
+            Some(Kept::SetAside) => &mut set_aside,
+            Some(Kept::Cut) => &mut cut,
+            None => continue,
+        };
+        // It may be gone by now.
+        if let Ok(found) = entry.metadata() {
+            pile.files += 1;
+            pile.bytes += found.len();
+        }
+    }
+    Ok((set_aside, cut))
+}

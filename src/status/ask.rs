@@ -1,0 +1,125 @@
+//! How the slave stands against its master: what a pass would come to, and what
+//! the slave lacks.
+
+use super::sampler::Sampler;
+use super::{Against, Lag};
+use crate::apply::Tuning;
+use crate::feed::Feed;
+use crate::filestorage::Tid;
+use crate::monitor::Monitor;
+use crate::outcome::{Copied, Outcome};
+use crate::plan::{Deed, Policy, Slave};
+use crate::retry::Retry;
+use crate::slave::sidecar::Sidecar;
+use crate::source::Master;
+use crate::stop::Stop;
+use crate::survey::{Ahead, Sample, Survey};
+use crate::sync;
+
+/// Looks at the master, for a slave that was sampled before.
+pub(super) fn against(
+    mut sampler: Sampler<'_>,
+    first: (Sidecar, Sample),
+    master: &Master,
+) -> Result<Against, Stop> {
+    let mut retry = Retry::default();
+    let mut first = Some(first);
+    let (next_pass, lag) = loop {
+        let (sidecar, sample) = match first.take() {
+            Some(found) => found,
+            None => sampler.sample()?,
+        };
+        match compare(&sampler, &sidecar, sample, master, &mut retry) {
+            Ok(compared) => break compared,
+            Err(stop) => match retry.after(stop) {
+                Ok(()) => {}
+                Err(stop @ (Stop::Unreachable(_) | Stop::MasterChanged { .. })) => {
+                    break (Outcome::from(&stop), None);
+                }
+                Err(stop) => return Err(stop),
+            },
+        }
+    };
+    Ok(Against {
+        master: master.name().to_owned(),
+        next_pass,
+        lag,
+    })
+}
+
+fn compare(
+    sampler: &Sampler<'_>,
+    sidecar: &Sidecar,
+    sample: Sample,
+    master: &Master,
+    retry: &mut Retry,
+) -> Result<(Outcome, Option<Lag>), Stop> {
+    let Sampler { slave, monitor, .. } = sampler;
+    let mut survey = Survey::of(sample, &slave.place, master, sidecar)?;
+    retry.found_master();
+    let plan = match survey.decide(Policy::default(), master, *monitor) {
+        Err(stop @ Stop::Refused(_)) => {
+            return Ok((Outcome::from(&stop), None));
+        }
+        plan => plan?,
+    };
+    let (ahead, damage) = match plan.deed {
+        Deed::Nothing => (Some(Ahead::default()), None),
+        Deed::Append { from, last_tid, .. } => {
+            let (ahead, damage) = beyond(&survey, (from, last_tid), master, *monitor)?;
+            (Some(ahead), damage)
+        }
+        Deed::FullCopy { .. } => match survey.facts.slave {
+            Slave::Storage(_) => (Some(survey.newer(master)?), None),
+            _ => (None, None),
+        },
+    };
+    let copied = Copied {
+        position: survey.position,
+        last_tid: survey.last_tid,
+        transactions: ahead.map_or(0, |ahead| ahead.transactions),
+        bytes: ahead.map_or(0, |ahead| ahead.bytes),
+    };
+    let next_pass = match damage {
+        None => sync::done(&plan, copied),
+        Some(stop) => sync::stopped(&stop, Some(plan), copied),
+    };
+    Ok((next_pass, ahead.map(Lag::from)))
+}
+
+/// What the master has committed beyond the slave's position, and its damage
+/// behind that.
+fn beyond(
+    survey: &Survey,
+    (from, last_tid): (u64, Option<Tid>),
+    master: &Master,
+    monitor: &dyn Monitor,
+) -> Result<(Ahead, Option<Stop>), Stop> {
+    let chunk_len = Tuning::default().chunk_len;
+    let mut feed = Feed::new(master, &survey.sight, from, last_tid, chunk_len);
+    feed.begin_with(survey.take_ahead());
+    while feed.next(false)?.is_some() {
+        let (done, total) = (feed.position() - from, feed.size() - from);
+        monitor.progress("reading what is new", done, total);
+    }
+    let ahead = Ahead {
+        transactions: feed.transactions(),
+        bytes: feed.position() - from,
+        first: feed.first_tid(),
+    };
+    let damage = feed.damage().map(|damage| Stop::MasterDamaged {
+        master: master.name().to_owned(),
+        damage,
+    });
+    Ok((ahead, damage))
+}
+
+impl From<Ahead> for Lag {
+    fn from(ahead: Ahead) -> Self {
+        Self {
+            transactions: ahead.transactions,
+            bytes: ahead.bytes,
+            since: ahead.first.and_then(Tid::time),
+        }
+    }
+}

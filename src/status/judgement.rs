@@ -1,0 +1,150 @@
+//! What a failover would cost at this moment, judged from the facts alone: no
+//! path, no clock, no handle.
+
+use serde::Serialize;
+
+use super::{Lag, Status};
+use crate::age::{ago, span};
+use crate::outcome::Exit;
+use crate::plan::{Slave, Storage, Tail};
+
+/// How a failover would end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// There is no slave to fail over to.
+    NoSlave,
+    /// ZODB would not open the slave.
+    Damaged,
+    /// It is done: the slave is open already.
+    Serving,
+    /// The slave is no copy of the master: a person must decide.
+    Diverged,
+    /// Nothing would be lost.
+    InSync,
+    /// The last transactions would be lost.
+    Behind,
+    /// What would be lost is not known.
+    Unknown,
+}
+
+/// The verdict, in words that go on from "if you failed over now:".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What would happen, in one line.
+    pub line: String,
+}
+
+/// Judges what would happen if the slave were served now.
+#[must_use]
+pub fn judge(status: &Status) -> Judgement {
+    let storage = match &status.state {
+        Slave::Missing | Slave::Short { .. } => {
+            let line = "there is no slave to serve".to_owned();
+            return said(Verdict::NoSlave, line);
+        }
+        Slave::Foreign => {
+            let line = "ZODB would not open the slave: it is no FileStorage".to_owned();
+            return said(Verdict::Damaged, line);
+        }
+        Slave::Damaged(damage) => {
+            let line = format!("ZODB would not open the slave: {damage}");
+            return said(Verdict::Damaged, line);
+        }
+        Slave::Storage(storage) => storage,
+    };
+    if let Some(pid) = status.zodb_pid {
+        let line = format!("process {pid} has opened the slave already");
+        return said(Verdict::Serving, line);
+    }
+    let (verdict, mut line) = loss(status);
+    for work in first(status, storage) {
+        line += "; ";
+        line += &work;
+    }
+    said(verdict, line)
+}
+
+fn said(verdict: Verdict, line: String) -> Judgement {
+    Judgement { verdict, line }
+}
+
+/// What of the master would be lost.
+fn loss(status: &Status) -> (Verdict, String) {
+    let Some(against) = &status.against else {
+        let line = unknown("the master was not asked", status);
+        return (Verdict::Unknown, line);
+    };
+    let next = &against.next_pass;
+    match (against.lag, next.exit) {
+        (Some(lag), Exit::MasterDamaged) => {
+            let line = format!(
+                "{}, as far as the master can be read: {}",
+                lost(lag, status),
+                next.reason
+            );
+            (behind(lag), line)
+        }
+        (Some(lag), _) => (behind(lag), lost(lag, status)),
+        (None, Exit::Unreachable) => {
+            let line = unknown("the master is unreachable", status);
+            (Verdict::Unknown, line)
+        }
+        (None, _) => {
+            let line = format!("the slave is no copy of the master: {}", next.reason);
+            (Verdict::Diverged, line)
+        }
+    }
+}
+
+fn behind(lag: Lag) -> Verdict {
+    match lag.transactions {
+        0 => Verdict::InSync,
+        _ => Verdict::Behind,
+    }
+}
+
+fn lost(lag: Lag, status: &Status) -> String {
+    let (n, bytes) = (lag.transactions, lag.bytes);
+    if n == 0 {
+        return "nothing would be lost".to_owned();
+    }
+    let since = lag.since.map_or_else(String::new, |since| {
+        let elapsed = status.time.duration_since(since);
+        match elapsed.as_secs() {
+            ..1 => ", of the last second".to_owned(),
+            _ => format!(", of the last {}", span(elapsed)),
+        }
+    });
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} transaction{s}, {bytes} bytes{since}, would be lost")
+}
+
+fn unknown(why: &str, status: &Status) -> String {
+    let last = match status.last_in_sync {
+        Some(time) => format!("it was in sync {}", ago(time, status.time)),
+        None => "no pass has noted when the two were in sync".to_owned(),
+    };
+    format!("what would be lost is not known, as {why}; {last}")
+}
+
+/// What is done to the slave before it is served.
+fn first(status: &Status, storage: &Storage) -> impl Iterator<Item = String> {
+    let cut = match storage.tail {
+        Tail::None => None,
+        Tail::Ours(len) => Some(format!(
+            "an unfinished append of {len} bytes is cut, by `fssync off` or by ZODB"
+        )),
+        Tail::Foreign(len) => Some(format!(
+            "an unfinished tail of {len} bytes is cut by ZODB, which keeps it"
+        )),
+    };
+    let scan_bytes = status.index.scan_bytes(storage.position);
+    let scanned = (scan_bytes > 0).then(|| format!("ZODB first reads {scan_bytes} bytes"));
+    cut.into_iter().chain(scanned)
+}
+
+#[cfg(test)]
+mod tests;

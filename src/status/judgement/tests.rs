@@ -1,0 +1,215 @@
+//! Every verdict, and its words.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::filestorage::scan::{Cause, Damage, Record};
+use crate::outcome::{Action, Copied, Outcome};
+use crate::plan::Left;
+use crate::status::{Against, Index, Pile};
+
+const POSITION: u64 = 5_000;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap()
+}
+
+fn before(secs: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(secs)
+}
+
+/// A slave with a fresh index, its master not asked.
+fn status() -> Status {
+    Status {
+        time: now(),
+        slave: "/s/Data.fs".into(),
+        off: None,
+        last_pass: None,
+        last_in_sync: None,
+        pass_pid: None,
+        zodb_pid: None,
+        state: with_tail(Tail::None),
+        size: POSITION,
+        last_tid: None,
+        index: Index::UpTo(POSITION),
+        set_aside: Pile::default(),
+        cut_tails: Pile::default(),
+        against: None,
+    }
+}
+
+fn with_tail(tail: Tail) -> Slave {
+    Slave::Storage(Storage {
+        position: POSITION,
+        last_tid: None,
+        tail,
+        left: Left::Unknown,
+    })
+}
+
+fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> Against {
+    Against {
+        master: "m".to_owned(),
+        next_pass: Outcome {
+            action: Action::Error,
+            exit,
+            reason: reason.to_owned(),
+            hint: None,
+            copied: Copied::default(),
+            file_system: None,
+            unnoted: None,
+        },
+        lag: lag.map(|(transactions, bytes, secs)| Lag {
+            transactions,
+            bytes,
+            since: Some(before(secs)),
+        }),
+    }
+}
+
+#[track_caller]
+fn assert_judged(status: &Status, verdict: Verdict, line: &str) {
+    let line = line.to_owned();
+    assert_eq!(judge(status), Judgement { verdict, line });
+}
+
+#[test]
+fn what_zodb_would_not_open_cannot_be_served() {
+    let damage = Damage {
+        record: Record::Data,
+        position: 27,
+        cause: Cause::Version(3),
+    };
+    for (state, verdict, line) in [
+        (
+            Slave::Missing,
+            Verdict::NoSlave,
+            "there is no slave to serve",
+        ),
+        (
+            Slave::Short {
+                size: 4,
+                magic: true,
+            },
+            Verdict::NoSlave,
+            "there is no slave to serve",
+        ),
+        (
+            Slave::Foreign,
+            Verdict::Damaged,
+            "ZODB would not open the slave: it is no FileStorage",
+        ),
+        (
+            Slave::Damaged(damage),
+            Verdict::Damaged,
+            "ZODB would not open the slave: data record at 27: has a version name of 3 bytes",
+        ),
+    ] {
+        let status = Status {
+            state,
+            against: Some(asked(Exit::Success, "", None)),
+            ..status()
+        };
+        assert_judged(&status, verdict, line);
+    }
+}
+
+#[test]
+fn what_is_served_needs_no_failover() {
+    let status = Status {
+        zodb_pid: Some(17),
+        against: Some(asked(Exit::Diverged, "the slave has grown", None)),
+        ..status()
+    };
+    let line = "process 17 has opened the slave already";
+    assert_judged(&status, Verdict::Serving, line);
+}
+
+#[test]
+fn what_would_be_lost_is_told_as_far_as_it_is_known() {
+    let not_asked = "what would be lost is not known, as the master was not asked";
+    let none = "no pass has noted when the two were in sync";
+    let line = format!("{not_asked}; {none}");
+    assert_judged(&status(), Verdict::Unknown, &line);
+    let status = Status {
+        last_in_sync: Some(before(192)),
+        ..status()
+    };
+    let last = "it was in sync 3 min 12 s ago";
+    assert_judged(&status, Verdict::Unknown, &format!("{not_asked}; {last}"));
+    for (against, verdict, line) in [
+        (
+            asked(Exit::Unreachable, "no answer", None),
+            Verdict::Unknown,
+            "what would be lost is not known, as the master is unreachable; \
+             it was in sync 3 min 12 s ago",
+        ),
+        (
+            asked(Exit::Diverged, "the slave has grown", None),
+            Verdict::Diverged,
+            "the slave is no copy of the master: the slave has grown",
+        ),
+        (
+            asked(Exit::Success, "", Some((0, 0, 0))),
+            Verdict::InSync,
+            "nothing would be lost",
+        ),
+        (
+            asked(Exit::Success, "", Some((1, 300, 0))),
+            Verdict::Behind,
+            "1 transaction, 300 bytes, of the last second, would be lost",
+        ),
+        (
+            asked(Exit::Success, "", Some((2, 300, 61))),
+            Verdict::Behind,
+            "2 transactions, 300 bytes, of the last 1 min 1 s, would be lost",
+        ),
+        (
+            asked(Exit::MasterDamaged, "it is damaged", Some((2, 300, 61))),
+            Verdict::Behind,
+            "2 transactions, 300 bytes, of the last 1 min 1 s, would be lost, \
+             as far as the master can be read: it is damaged",
+        ),
+    ] {
+        let status = Status {
+            against: Some(against),
+            ..status.clone()
+        };
+        assert_judged(&status, verdict, line);
+    }
+}
+
+#[test]
+fn what_is_done_first_is_told_too() {
+    let in_sync = Status {
+        against: Some(asked(Exit::Success, "", Some((0, 0, 0)))),
+        ..status()
+    };
+    for (tail, index, work) in [
+        (
+            Tail::Ours(23),
+            Index::UpTo(POSITION),
+            "an unfinished append of 23 bytes is cut, by `fssync off` or by ZODB",
+        ),
+        (
+            Tail::Foreign(99),
+            Index::UpTo(POSITION),
+            "an unfinished tail of 99 bytes is cut by ZODB, which keeps it",
+        ),
+        (Tail::None, Index::Missing, "ZODB first reads 4996 bytes"),
+        (Tail::None, Index::Unusable, "ZODB first reads 4996 bytes"),
+        (
+            Tail::None,
+            Index::UpTo(4_000),
+            "ZODB first reads 1000 bytes",
+        ),
+    ] {
+        let status = Status {
+            state: with_tail(tail),
+            index,
+            ..in_sync.clone()
+        };
+        let line = format!("nothing would be lost; {work}");
+        assert_judged(&status, Verdict::InSync, &line);
+    }
+}

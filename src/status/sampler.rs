@@ -1,0 +1,104 @@
+//! Sampling a slave that others may be changing.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::monitor::Monitor;
+use crate::plan::{Left, Slave as State, Storage, Tail};
+use crate::retry::{LOOK_EVERY, MAX_LOOKS};
+use crate::slave::lock;
+use crate::slave::place::Beside;
+use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::step::Slave;
+use crate::stop::Stop;
+use crate::survey::{Opened, Sample};
+
+/// Looks at the slave, as often as it takes to see it at one moment.
+pub(super) struct Sampler<'a> {
+    pub(super) slave: &'a Slave,
+    pub(super) monitor: &'a dyn Monitor,
+    /// Where another look may start to read.
+    scanned: Option<Mark>,
+}
+
+impl<'a> Sampler<'a> {
+    pub(super) fn new(slave: &'a Slave, monitor: &'a dyn Monitor) -> Self {
+        Self {
+            slave,
+            monitor,
+            scanned: None,
+        }
+    }
+
+    /// The sidecar, and the slave as it was at about that time. What looks wrong
+    /// is looked at again while it changes: it is then a write under way.
+    pub(super) fn sample(&mut self) -> Result<(Sidecar, Sample), Stop> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let (sidecar, result) = self.once(looks < MAX_LOOKS)?;
+            match result {
+                Ok(Some(sample)) => {
+                    self.scanned = sample.scanned.or(self.scanned);
+                    if looks == MAX_LOOKS || self.is_settled(&sidecar, &sample)? {
+                        return Ok((sidecar, sample));
+                    }
+                }
+                Err(stop) if looks == MAX_LOOKS || !stop.is_passing() => return Err(stop),
+                Ok(None) | Err(_) => {}
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// One look, which reads the whole slave only if nobody is about to vouch for
+    /// it, unless it `may_wait` no longer.
+    fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Stop>), Stop> {
+        let place = &self.slave.place;
+        let mut sidecar = Sidecar::load(place)?;
+        if self.scanned.is_some() {
+            sidecar.scanned = self.scanned;
+        }
+        let look = || {
+            let opened = Opened::open(place, &sidecar)?;
+            if may_wait && opened.must_be_read() && self.is_held(Beside::PassLock) {
+                return Ok(None);
+            }
+            let sample = opened.look(&sidecar, &|| self.check_may_go_on(), self.monitor)?;
+            Ok(Some(sample))
+        };
+        let result = look();
+        Ok((sidecar, result))
+    }
+
+    fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Stop> {
+        let Storage { tail, left, .. } = match &sample.slave {
+            State::Storage(storage) => *storage,
+            // Where ZODB packs what it serves, there is none for an instant.
+            State::Missing if self.is_held(Beside::ZodbLock) => return Ok(false),
+            _ => return Ok(self.slave.seen()? == sample.seen),
+        };
+        Ok(match (tail, left) {
+            (Tail::None | Tail::Ours(_), Left::Unknown | Left::UpTo(_)) => true,
+            _ => self.slave.seen()? == sample.seen && self.is_current(sidecar)?,
+        })
+    }
+
+    fn is_held(&self, lock: Beside) -> bool {
+        lock::holder(&self.slave.place.beside(lock)).is_some()
+    }
+
+    /// Whether the sidecar still says the same of the slave.
+    fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Stop> {
+        let now = Sidecar::load(&self.slave.place)?;
+        Ok((now.left, now.batch) == (sidecar.left.clone(), sidecar.batch.clone()))
+    }
+
+    /// Switched off or not, a status can be asked.
+    fn check_may_go_on(&self) -> Result<(), Stop> {
+        if self.slave.interrupted.load(Ordering::Relaxed) {
+            return Err(Stop::Interrupted);
+        }
+        Ok(())
+    }
+}

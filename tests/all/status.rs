@@ -1,0 +1,645 @@
+//! `fssync status`: what it tells of every kind of slave, and that it leaves no
+//! trace.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use fssync::apply::Tuning;
+use fssync::filestorage::Tid;
+use fssync::monitor::Silent;
+use fssync::outcome::Exit;
+use fssync::source::path::MountedPath;
+use fssync::sync;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::command_line::{for_every_row, forget, grow, man_page, snapshot};
+use crate::support::{
+    Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
+    project, python, replace, rewrite_end, run, spawn, tool, without_forks,
+};
+
+/// The slave alone.
+fn alone(scene: &Scene) -> Run {
+    run(&mut scene.status(&["--json"]))
+}
+
+/// The slave alone, which has this exit code.
+#[track_caller]
+fn told(scene: &Scene, code: i32) -> Value {
+    alone(scene).expect(code).report()
+}
+
+/// The slave against its master, which has this exit code.
+#[track_caller]
+fn told_against(scene: &Scene, code: i32) -> Value {
+    scene.status_against().expect(code).report()
+}
+
+fn len(bytes: &[u8]) -> u64 {
+    bytes.len() as u64
+}
+
+#[test]
+fn a_slave_in_sync_is_told_as_zodb_sees_it() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(history).over(transport);
+        let found = zodb.check(&scene.slave);
+        let told = told_against(&scene, 0);
+        assert_eq!(told["state"], "ok");
+        assert_eq!(told["left"], "same");
+        assert_eq!(told["position"], found["position"]);
+        assert_eq!(told["size"], found["size"]);
+        assert_eq!(told["last_tid"], found["last_tid"]);
+        assert_eq!(told["unfinished_bytes"], 0);
+        assert_eq!(told["syncing"], "on");
+        assert_eq!(told["pass_action"], "full-copy");
+        assert_eq!(told["pass_exit_code"], 0);
+        for age in ["pass_age_seconds", "in_sync_age_seconds"] {
+            let age = told[age].as_f64().unwrap();
+            assert!((0.0..600.0).contains(&age), "{told}");
+        }
+        for nothing in ["lag_seconds", "lag_transactions", "lag_bytes"] {
+            assert_eq!(told[nothing].as_f64(), Some(0.0), "{told}");
+        }
+        assert_eq!(told["next_action"], "up-to-date");
+        assert_eq!(told["verdict"], "in-sync");
+        let line = told["failover"].as_str().unwrap();
+        assert!(line.starts_with("nothing would be lost"), "{line}");
+    }
+}
+
+/// Seconds since a tid's time.
+fn age_of(tid: &Value) -> f64 {
+    let tid: Tid = tid.as_str().unwrap().parse().unwrap();
+    let age = Timestamp::now().duration_since(tid.time().unwrap());
+    age.as_secs_f64()
+}
+
+#[test]
+fn lag_is_told_in_transactions_bytes_and_seconds() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(history).over(transport);
+        // The vote under way is none of it.
+        rewrite_end(&scene.master, &history.voted);
+        let found = zodb.call(&json!({"cmd": "transactions", "path": scene.master}));
+        let missing = found["transactions"].as_array().unwrap()[4..].to_vec();
+        let told = told_against(&scene, 0);
+        assert_eq!(missing[0]["pos"], told["position"]);
+        assert_eq!(told["lag_transactions"], missing.len());
+        let bytes = len(&history.after) - len(&history.before);
+        assert_eq!(told["lag_bytes"], bytes);
+        let off = told["lag_seconds"].as_f64().unwrap() - age_of(&missing[0]["tid"]);
+        assert!((-60.0..1.0).contains(&off), "{off}: {told}");
+        assert_eq!(told["next_action"], "append");
+        assert_eq!(told["verdict"], "behind");
+        let line = told["failover"].as_str().unwrap();
+        let lost = format!("{} transactions, {bytes} bytes, of the last", missing.len());
+        assert!(line.starts_with(&lost), "{line}");
+        scene.expect("append");
+        assert_eq!(told_against(&scene, 0)["lag_transactions"], 0);
+    }
+}
+
+#[test]
+fn of_a_packed_master_what_is_newer_is_lag() {
+    let history = History::get();
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(history).over(transport);
+        replace(&scene.master, &history.packed);
+        let told = told_against(&scene, 0);
+        assert_eq!(told["next_action"], "full-copy");
+        assert_eq!(told["lag_transactions"], 5, "{told}");
+        assert_eq!(told["verdict"], "behind");
+        scene.expect("full-copy");
+        assert_eq!(told_against(&scene, 0)["verdict"], "in-sync");
+    }
+}
+
+/// What a status says of the slave, from the pass that would be made next.
+fn verdict_of(row: &str, action: &str, code: i32) -> &'static str {
+    match (action, code) {
+        (_, 12) => "unknown",
+        (_, 20) => "diverged",
+        (_, 31) => "damaged",
+        _ if ["no slave", "an empty slave", "a slave of a few bytes"].contains(&row) => "no-slave",
+        ("append" | "trim-append", _) => "behind",
+        ("full-copy", _) if row.starts_with("a pack") => "behind",
+        _ => "in-sync",
+    }
+}
+
+#[test]
+fn status_says_what_the_next_pass_comes_to_and_touches_nothing() {
+    for_every_row(|row, scene| {
+        let directory = scene.slave.parent().unwrap();
+        let before = snapshot(directory);
+        let run = scene.status_against();
+        assert!(snapshot(directory) == before, "{}: {run:?}", row.name);
+        let is_usual = !["syncing is off", "another pass"].contains(&row.name);
+        if !row.options.is_empty() || !is_usual {
+            return;
+        }
+        let pass = scene.pass(&[]);
+        let done = pass.report();
+        if row.action == "error" && pass.code == 2 {
+            assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", row.name);
+            return;
+        }
+        let told = run.report();
+        let verdict = told["verdict"].as_str().unwrap();
+        if row.name.ends_with("in use") {
+            assert_eq!((run.code, verdict), (0, "serving"), "{}", row.name);
+            return;
+        }
+        // Whether the master of a full copy is sound, is not read ahead.
+        if row.name.starts_with("a damaged master") && told["next_action"] == "full-copy" {
+            assert_eq!((pass.code, &told["next_exit_code"]), (30, &json!(0)));
+            return;
+        }
+        for key in ["action", "exit_code"] {
+            let next = &told[format!("next_{key}")];
+            assert_eq!(*next, done[key], "{}: {told} {done}", row.name);
+        }
+        let expected = verdict_of(row.name, row.action, pass.code);
+        assert_eq!(verdict, expected, "{}: {told}", row.name);
+        let code = if expected == "no-slave" { 1 } else { pass.code };
+        assert_eq!((run.code, &told["exit_code"]), (code, &json!(code)));
+        if pass.code != 30 {
+            assert_eq!(told["next_reason"], done["reason"], "{}", row.name);
+        }
+        if expected == "behind" && row.action != "full-copy" {
+            assert_eq!(told["lag_transactions"], done["transactions"]);
+            assert_eq!(told["lag_bytes"], done["bytes"], "{}", row.name);
+        }
+    });
+}
+
+#[test]
+fn the_slave_alone_is_told_without_its_master() {
+    for_every_row(|row, scene| {
+        fs::remove_dir_all(scene.master.parent().unwrap()).unwrap();
+        let run = alone(scene);
+        let told = run.report();
+        assert_eq!(told["master"], Value::Null);
+        let (code, state) = match row.name {
+            "no slave" | "an empty slave" | "a damaged master and no slave" => (1, "missing"),
+            "a slave of a few bytes" => (1, "short"),
+            "a slave that is something else" | "a forced copy over something else" => {
+                (31, "foreign")
+            }
+            "a slave with a record that ZODB refuses" => (31, "damaged"),
+            _ => (0, "ok"),
+        };
+        assert_eq!(run.code, code, "{}: {run:?}", row.name);
+        assert_eq!(told["state"], state, "{}: {told}", row.name);
+        for key in ["lag_seconds", "lag_transactions", "next_action"] {
+            assert_eq!(told[key], Value::Null, "{}: {told}", row.name);
+        }
+        let syncing = if row.name == "syncing is off" {
+            "off"
+        } else {
+            "on"
+        };
+        assert_eq!(told["syncing"], syncing);
+    });
+}
+
+#[test]
+fn a_lost_master_is_told_with_when_the_two_were_last_in_sync() {
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(History::get()).over(transport);
+        let before = told(&scene, 0);
+        fs::remove_file(&scene.master).unwrap();
+        scene.pass(&[]).expect(12);
+        let told = told_against(&scene, 12);
+        assert_eq!(told["pass_exit_code"], 12);
+        assert_eq!(told["in_sync_time"], before["in_sync_time"]);
+        assert_eq!(told["next_action"], "unreachable");
+        assert_eq!(told["verdict"], "unknown");
+        let line = told["failover"].as_str().unwrap();
+        assert!(line.contains("as the master is unreachable; it was in sync"));
+    }
+}
+
+#[test]
+fn a_master_that_hangs_is_given_up_in_time() {
+    let scene = Scene::synced(History::get());
+    let mut command = scene.status(&["--json", "--timeout", "0.5", "-e", "sh -c 'sleep 60'"]);
+    let told = run(command.args(["--against", "m:/Data.fs"])).expect(12);
+    assert_eq!(told.report()["verdict"], "unknown");
+}
+
+#[test]
+fn zodb_is_named_and_goes_on_undisturbed() {
+    let scene = Scene::synced(History::get());
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    zodb.call(&json!({"cmd": "commit", "name": "s"}));
+    zodb.call(&json!({"cmd": "vote", "name": "s", "objects": 2}));
+    let alone = told(&scene, 0);
+    assert_eq!(alone["zodb_pid"], zodb.pid());
+    assert_eq!(alone["left"], "grown");
+    assert!(alone["unfinished_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(alone["verdict"], "serving");
+    let asked = told_against(&scene, 20);
+    assert_eq!(asked["verdict"], "serving");
+    assert_eq!(asked["next_action"], "refuse");
+    zodb.call(&json!({"cmd": "finish", "name": "s"}));
+    let closed = zodb.call(&json!({"cmd": "close", "name": "s"}));
+    assert_eq!(closed["warnings"], json!([]));
+    let told = told_against(&scene, 20);
+    assert_eq!(told["zodb_pid"], Value::Null);
+    assert_eq!(told["verdict"], "diverged");
+}
+
+/// Writes, undoes, aborts and packs without a pause, as ZODB.
+fn writer(path: &Path) -> Command {
+    let mut command = Command::new(python());
+    command.arg(project("tests/zodb/agent.py")).arg("write");
+    command
+        .arg(path)
+        .args(["--pack", "--seed", "5", "--seconds", "60"]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn a_slave_that_is_served_is_never_taken_for_damaged() {
+    let scene = Scene::synced(History::get());
+    let mut writer = spawn(&mut writer(&scene.slave));
+    let runs: Vec<_> = (0..40).map(|_| alone(&scene)).collect();
+    let still_writes = writer.try_wait().unwrap().is_none();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert!(still_writes, "nothing disturbed it");
+    for run in runs {
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(run.report()["state"], "ok", "{run:?}");
+    }
+}
+
+#[test]
+fn a_lag_behind_a_master_that_is_written_is_told() {
+    let scene = Scene::synced(History::get());
+    let mut writer = spawn(&mut writer(&scene.master));
+    let runs: Vec<_> = (0..20).map(|_| scene.status_against()).collect();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    for run in runs {
+        assert_eq!(run.code, 0, "{run:?}");
+        let verdict = run.report()["verdict"].clone();
+        assert!(verdict == "behind" || verdict == "in-sync", "{run:?}");
+    }
+}
+
+#[test]
+fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    let (hangs, hung) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let hook = move |call| {
+        if let Call::Read(offset) = call
+            && offset > 18_000
+        {
+            hangs.send(()).unwrap();
+            let _ = released.recv();
+        }
+        Ok(())
+    };
+    let path = MountedPath::new(scene.master.clone());
+    let tuning = Tuning {
+        chunk_len: 4096,
+        batch_len: 1 << 30,
+    };
+    let job = scene.job(Hooked { path, hook }, tuning);
+    let quiet = without_forks();
+    let pass = thread::spawn(move || sync::pass(&job, &Silent));
+    hung.recv_timeout(Duration::from_secs(10))
+        .expect("it hangs");
+    drop(quiet);
+    let told = told_against(&scene, 0);
+    assert_eq!(told["pass_pid"], std::process::id());
+    assert_eq!(told["zodb_pid"], Value::Null);
+    assert_eq!(told["position"], len(&History::get().before));
+    assert_eq!(told["lag_transactions"], 5);
+    assert_eq!(told["verdict"], "behind");
+    let _quiet = without_forks();
+    drop(release);
+    assert_eq!(pass.join().unwrap().exit, Exit::Success);
+}
+
+#[test]
+fn a_step_of_a_pass_is_not_taken_for_zodb() {
+    let scene = Scene::synced(History::get());
+    let (step, zodb) = (scene.beside(".fssync-step"), scene.beside(".lock"));
+    // One process holds both.
+    let mut process = tool("flock", "util-linux");
+    process.arg("--no-fork").arg(&step);
+    process.args(["flock", "--no-fork"]).arg(&zodb);
+    process.args(["sh", "-c", "echo held; exec sleep 600"]);
+    let mut process = spawn(process.stdout(Stdio::piped()));
+    let mut line = [0; 5];
+    let mut stdout = process.stdout.take().unwrap();
+    stdout.read_exact(&mut line).expect("both locks are taken");
+    let told = told(&scene, 0);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(told["zodb_pid"], Value::Null);
+    let holder = Holder::of(&zodb);
+    assert_eq!(alone(&scene).report()["zodb_pid"], holder.pid());
+}
+
+#[test]
+fn what_an_append_left_unfinished_is_told_apart_from_what_zodb_did() {
+    let history = History::get();
+    let scene = append_killed_at_sync(1);
+    let ours = told_against(&scene, 0);
+    assert_eq!(ours["unfinished_bytes"], 23);
+    let line = ours["failover"].as_str().unwrap();
+    assert!(line.contains("an unfinished append of 23 bytes is cut"));
+
+    let scene = Scene::synced(history);
+    let tail = &history.voted[history.after.len()..][..100];
+    fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
+    let foreign = told_against(&scene, 0);
+    assert_eq!(foreign["position"], len(&history.before));
+    assert_eq!(foreign["unfinished_bytes"], 100);
+    let line = foreign["failover"].as_str().unwrap();
+    assert!(line.contains("an unfinished tail of 100 bytes is cut by ZODB"));
+}
+
+#[test]
+fn a_switch_that_is_off_is_named() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    run(fssync().arg("off").arg(&scene.slave)).expect(0);
+    let told = told_against(&scene, 0);
+    assert_eq!(told["syncing"], "off");
+    let switch = scene.beside(".fssync-switch");
+    assert_eq!(told["off_reason"], format!("{} says so", switch.display()));
+    assert_eq!(told["next_action"], "append", "once it is on");
+    run(fssync().arg("on").arg(&scene.slave)).expect(0);
+    let named = scene.directory.path().join("status");
+    let missing = scene.status(&["--json", "--status-file", named.to_str().unwrap()]);
+    let told = run(&mut { missing }).expect(0).report();
+    assert_eq!(
+        told["off_reason"],
+        format!("{} is missing", named.display())
+    );
+}
+
+#[test]
+fn without_a_sidecar_the_whole_slave_is_read() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(history);
+    forget(&scene);
+    let told = told(&scene, 0);
+    assert_eq!(told["position"], len(&history.before));
+    assert_eq!(told["left"], "unknown");
+    assert_eq!(told["pass_time"], Value::Null);
+    assert_eq!(told["in_sync_time"], Value::Null);
+    grow(&scene, &mut zodb);
+    assert_eq!(told_against(&scene, 20)["verdict"], "diverged");
+}
+
+#[test]
+fn an_index_is_usable_where_zodb_uses_it() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(history);
+    let index = scene.beside(".index");
+    let mut assert_told = |state: &str, scan_bytes: u64| {
+        let told = told(&scene, 0);
+        assert_eq!(told["index"], state, "{told}");
+        assert_eq!(told["scan_bytes"], scan_bytes, "{told}");
+        let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
+        assert_eq!(opened["used_index"], state == "usable", "{opened}");
+    };
+    let whole = len(&history.before) - 4;
+    assert_told("missing", whole);
+    Zodb::start().save_index(&scene.slave);
+    assert_told("usable", 0);
+    rewrite_end(&scene.master, &history.after);
+    scene.expect("append");
+    let (new, whole) = (len(&history.after) - 4 - whole, len(&history.after) - 4);
+    assert_told("usable", new);
+    let saved = fs::read(&index).unwrap();
+    fs::write(&index, b"\x80\x03K\x20.\x80\x03N.").unwrap();
+    assert_told("unusable", whole);
+    fs::write(&index, b"\x80\x03J\xff\xff\xff\x7f.\x80\x03N.").unwrap();
+    assert_told("unusable", whole);
+    fs::write(&index, &saved[1..]).unwrap();
+    assert_told("unusable", whole);
+}
+
+impl Zodb {
+    /// Leaves an index beside a file, as it does when it closes it.
+    fn save_index(&mut self, path: &Path) {
+        self.call(&json!({"cmd": "open", "name": "i", "path": path}));
+        self.call(&json!({"cmd": "close", "name": "i"}));
+    }
+}
+
+#[test]
+fn what_piles_up_is_counted() {
+    let scene = Scene::synced(History::get());
+    let told_before = told(&scene, 0);
+    for key in ["set_aside_files", "set_aside_bytes", "cut_tail_files"] {
+        assert_eq!(told_before[key], 0, "{told_before}");
+    }
+    for (suffix, len) in [
+        (".diverged-0406007200000000", 100),
+        (".diverged-0406007200000000.1", 20),
+        (".tr0", 3),
+        (".tr1", 4),
+        (".tr12", 5),
+        (".trash", 1000),
+        (".old", 1000),
+    ] {
+        fs::write(scene.beside(suffix), vec![0; len]).unwrap();
+    }
+    let told = told(&scene, 0);
+    assert_eq!(told["set_aside_files"], 2);
+    assert_eq!(told["set_aside_bytes"], 120);
+    assert_eq!(told["cut_tail_files"], 3);
+    assert_eq!(told["cut_tail_bytes"], 12);
+}
+
+#[test]
+fn nothing_is_locked_opened_for_writing_or_created() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    let trace = scene.directory.path().join("trace");
+    let calls = "trace=%file,%desc";
+    let mut command = tool("strace", "strace");
+    command
+        .args(["-f", "-qq", "-y", "-e", calls, "-o"])
+        .arg(&trace);
+    command.arg(env!("CARGO_BIN_EXE_fssync")).arg("status");
+    command
+        .arg(&scene.slave)
+        .arg("--against")
+        .arg(&scene.master);
+    run(&mut command).expect(0);
+    let trace = fs::read_to_string(trace).unwrap();
+    let directory = scene.directory.path().to_str().unwrap();
+    let about_us = trace.lines().filter(|line| line.contains(directory));
+    assert!(about_us.clone().any(|line| line.contains("Data.fs.fssync")));
+    let reads = [
+        "openat",
+        "openat2",
+        "statx",
+        "newfstatat",
+        "fstat",
+        "fstatfs",
+        "read",
+        "pread64",
+        "getdents64",
+        "close",
+        "lseek",
+        "readlink",
+        "execve",
+        "fcntl",
+        "write",
+        "fadvise64",
+    ];
+    for line in about_us {
+        let call = line.split_whitespace().nth(1).unwrap();
+        let name = call.split('(').next().unwrap();
+        assert!(reads.contains(&name) || name == "<...", "{line}");
+        let is_opening = name.starts_with("openat");
+        let may_write = ["O_WRONLY", "O_RDWR", "O_CREAT"];
+        assert!(
+            !(is_opening && may_write.iter().any(|flag| line.contains(flag))),
+            "{line}"
+        );
+        assert!(
+            !line.contains("F_SETLK") && !line.contains("F_OFD"),
+            "{line}"
+        );
+        // What it prints names the files too.
+        assert!(name != "write" || call.starts_with("write(1"), "{line}");
+    }
+    assert!(!trace.contains("flock("), "{trace}");
+}
+
+/// The lines for eyes, on a terminal or not.
+fn lines(scene: &Scene, on_terminal: bool, environment: &[(&str, &str)]) -> String {
+    let status = scene.status(&["--against", scene.master.to_str().unwrap()]);
+    let mut command = Command::new(python());
+    if on_terminal {
+        let pty =
+            "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+        command.args(["-c", pty]).arg(status.get_program());
+    } else {
+        command = Command::new(status.get_program());
+    }
+    command.args(status.get_args());
+    command
+        .env_remove("NO_COLOR")
+        .envs(environment.iter().copied());
+    run(&mut command).expect(0).stdout
+}
+
+#[test]
+fn a_fact_a_line_laid_out_for_eyes() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    let text = lines(&scene, false, &[]);
+    let (facts, failover) = text.split_once("\n\n").unwrap();
+    let names: Vec<_> = facts.lines().map(|line| line[..14].trim()).collect();
+    let expected = [
+        "slave",
+        "syncing",
+        "last pass",
+        "last in sync",
+        "pass now",
+        "in use",
+        "position",
+        "last tid",
+        "unfinished",
+        "index",
+        "set aside",
+        "cut tails",
+        "master",
+        "lag",
+        "next pass",
+    ];
+    assert_eq!(names, expected, "{text}");
+    for line in facts.lines() {
+        assert!(line.len() > 15 && !line[14..].starts_with(' '), "{line:?}");
+    }
+    assert!(facts.contains("lag           5 transactions, "), "{text}");
+    assert_eq!(failover.lines().count(), 1, "{text}");
+    assert!(failover.starts_with("If you failed over now: 5 transactions, "));
+}
+
+#[test]
+fn colours_only_on_a_terminal_that_wants_them() {
+    let scene = Scene::synced(History::get());
+    assert!(lines(&scene, true, &[]).contains("\x1b[32m"));
+    assert!(!lines(&scene, true, &[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!lines(&scene, false, &[]).contains('\x1b'));
+}
+
+#[test]
+fn the_object_has_its_keys_and_the_man_page_names_them() {
+    let mut keys = None;
+    for_every_row(|row, scene| {
+        for run in [alone(scene), scene.status_against()] {
+            if run.code == 2 {
+                continue;
+            }
+            assert_eq!(run.stdout.lines().count(), 1, "{}: {run:?}", row.name);
+            let report = run.report();
+            let found: BTreeSet<_> = report.as_object().unwrap().keys().cloned().collect();
+            assert_eq!(*keys.get_or_insert(found.clone()), found, "{}", row.name);
+        }
+    });
+    let page = man_page();
+    let (_, section) = page.split_once(".SH STATUS").expect("a section on status");
+    let section = section.split(".SH").next().unwrap();
+    let named: BTreeSet<String> = section
+        .split(|c: char| !c.is_ascii_lowercase() && c != '_')
+        .map(str::to_owned)
+        .collect();
+    for key in keys.unwrap() {
+        assert!(named.contains(&key), "{key} is not in the man page");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let scene = Scene::synced(History::get());
+    let (master, slave) = (
+        scene.master.to_str().unwrap(),
+        scene.slave.to_str().unwrap(),
+    );
+    for arguments in [
+        &["status"][..],
+        &["status", slave, master],
+        &["status", "--full", slave],
+        &["status", slave, "--against", slave],
+        &["status", slave, "--against", "m:relative"],
+        &["status", "/no/such/directory/Data.fs"],
+    ] {
+        let run = run(fssync().args(arguments));
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+        assert_ne!(run.stderr, "", "{arguments:?}");
+    }
+}
