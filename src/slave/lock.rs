@@ -15,12 +15,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock, major, minor};
+use rustix::fs::{AtFlags, CWD, FlockOperation, StatxFlags, flock, statx};
 use rustix::io::Errno;
 
 use super::owner::Owner;
@@ -100,7 +99,8 @@ pub fn holder(path: &Path) -> Option<u32> {
 /// The same for several files, at one moment.
 #[must_use]
 pub fn holders<const N: usize>(paths: [&Path; N]) -> [Option<u32>; N] {
-    let files = paths.map(|path| fs::metadata(path).ok().map(|found| name_of(&found)));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let files = paths.map(|path| name_of(path, &mounts));
     let locks = if files.iter().any(Option::is_some) {
         fs::read_to_string("/proc/locks").unwrap_or_default()
     } else {
@@ -113,10 +113,33 @@ pub fn holders<const N: usize>(paths: [&Path; N]) -> [Option<u32>; N] {
     })
 }
 
-/// What /proc/locks calls a file.
-fn name_of(found: &fs::Metadata) -> String {
-    let (major, minor) = (major(found.dev()), minor(found.dev()));
-    format!("{major:02x}:{minor:02x}:{}", found.ino())
+/// What /proc/locks calls a file: by the device of its mounted file system, which
+/// on btrfs is not the one that `stat` gives.
+fn name_of(path: &Path, mounts: &str) -> Option<String> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let found = statx(CWD, path, AtFlags::empty(), wanted).ok()?;
+    let has_mount = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    let mounted = has_mount.then(|| {
+        mounts
+            .lines()
+            .find_map(|line| device_in(line, found.stx_mnt_id))
+    });
+    let (major, minor) = mounted
+        .flatten()
+        .unwrap_or((found.stx_dev_major, found.stx_dev_minor));
+    Some(format!("{major:02x}:{minor:02x}:{}", found.stx_ino))
+}
+
+/// The device in a line of /proc/self/mountinfo, such as
+/// `277 27 0:63 / /srv rw,relatime - btrfs /dev/sda1 rw`, if it is about the mount
+/// with this number.
+fn device_in(line: &str, mount: u64) -> Option<(u32, u32)> {
+    let mut fields = line.split(' ');
+    if fields.next()?.parse() != Ok(mount) {
+        return None;
+    }
+    let (major, minor) = fields.nth(1)?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The process in a line of /proc/locks, such as
@@ -148,6 +171,15 @@ mod tests {
             "",
         ] {
             assert_eq!(holder_in(other, file), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_mounts_device_is_found_by_its_number() {
+        let line = "277 27 0:63 / /srv/a\\040b rw,relatime - btrfs /dev/sda1 rw,subvol=/";
+        assert_eq!(device_in(line, 277), Some((0, 63)));
+        for other in [line, "", "27", "27 27", "27 27 0", "27 27 x:0 / / rw"] {
+            assert_eq!(device_in(other, 27), None, "{other}");
         }
     }
 

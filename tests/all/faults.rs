@@ -30,10 +30,10 @@ const SMALL: Tuning = Tuning {
 };
 
 /// A file system that is mounted until this is dropped.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn new(arguments: &[&str], directory: &Path) -> Self {
+    pub fn new(arguments: &[&str], directory: &Path) -> Self {
         require_root();
         must(Command::new("mount").args(arguments).arg(directory));
         Self(directory.to_owned())

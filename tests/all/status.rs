@@ -20,9 +20,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::command_line::{for_every_row, forget, grow, man_page, snapshot};
+use crate::faults::Mount;
 use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
-    project, python, replace, rewrite_end, run, spawn, tool, without_forks,
+    must, project, python, replace, require_root, rewrite_end, run, spawn, tool, without_forks,
 };
 
 /// The slave alone.
@@ -360,6 +361,27 @@ fn a_step_of_a_pass_is_not_taken_for_zodb() {
     assert_eq!(told["zodb_pid"], Value::Null);
     let holder = Holder::of(&zodb);
     assert_eq!(alone(&scene).report()["zodb_pid"], holder.pid());
+}
+
+#[test]
+fn who_holds_a_slave_on_btrfs_is_told_too() {
+    require_root();
+    let scene = Scene::new();
+    let disk = scene.directory.path().join("disk");
+    let size = 128 * 1024 * 1024;
+    fs::File::create(&disk).unwrap().set_len(size).unwrap();
+    must(tool("mkfs.btrfs", "btrfs-progs").arg("-q").arg(&disk));
+    let _mounted = Mount::new(
+        &["-o", "loop", disk.to_str().unwrap()],
+        scene.slave.parent().unwrap(),
+    );
+    fs::write(&scene.master, &History::get().before).unwrap();
+    scene.expect("full-copy");
+    let zodb = Holder::of(&scene.beside(".lock"));
+    let pass = Holder::of(&scene.beside(".fssync-pass"));
+    let told = told(&scene, 0);
+    assert_eq!(told["zodb_pid"], zodb.pid());
+    assert_eq!(told["pass_pid"], pass.pid());
 }
 
 #[test]
