@@ -60,7 +60,6 @@
 //!   transaction that the slave has, which the next pass then refuses as a
 //!   master that has fallen behind.
 
-pub mod age;
 pub mod agent;
 pub mod apply;
 mod changes;
@@ -86,3 +85,4 @@ pub mod sync;
 mod walk;
 pub mod watch;
 pub mod wire;
+pub mod words;

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fssync::age::ago;
 use fssync::outcome::Exit;
 use fssync::reluctance::Known;
 use fssync::stop::Stop;
 use fssync::survey::Ending;
 use fssync::switch::{self, SwitchedOff, SwitchedOn};
+use fssync::words::ago;
 use jiff::Timestamp;
 
 use super::args::{Common, Target};

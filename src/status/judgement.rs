@@ -4,9 +4,9 @@
 use serde::Serialize;
 
 use super::{Lag, Status};
-use crate::age::{ago, span};
 use crate::outcome::Exit;
 use crate::plan::{Slave, Storage, Tail};
+use crate::words::{ago, bytes, span};
 
 /// How a failover would end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -107,7 +107,7 @@ fn behind(lag: Lag) -> Verdict {
 }
 
 fn lost(lag: Lag, status: &Status) -> String {
-    let (n, bytes) = (lag.transactions, lag.bytes);
+    let (n, size) = (lag.transactions, bytes(lag.bytes));
     if n == 0 {
         return "nothing would be lost".to_owned();
     }
@@ -119,7 +119,7 @@ fn lost(lag: Lag, status: &Status) -> String {
         }
     });
     let s = if n == 1 { "" } else { "s" };
-    format!("{n} transaction{s}, {bytes} bytes{since}, would be lost")
+    format!("{n} transaction{s}, {size}{since}, would be lost")
 }
 
 fn unknown(why: &str, status: &Status) -> String {
@@ -135,14 +135,16 @@ fn first(status: &Status, storage: &Storage) -> impl Iterator<Item = String> {
     let cut = match storage.tail {
         Tail::None => None,
         Tail::Ours(len) => Some(format!(
-            "an unfinished append of {len} bytes is cut, by `fssync off` or by ZODB"
+            "an unfinished append of {} is cut, by `fssync off` or by ZODB",
+            bytes(len)
         )),
         Tail::Foreign(len) => Some(format!(
-            "an unfinished tail of {len} bytes is cut by ZODB, which keeps it"
+            "an unfinished tail of {} is cut by ZODB, which keeps it",
+            bytes(len)
         )),
     };
     let scan_bytes = status.index.scan_bytes(storage.position);
-    let scanned = (scan_bytes > 0).then(|| format!("ZODB first reads {scan_bytes} bytes"));
+    let scanned = (scan_bytes > 0).then(|| format!("ZODB first reads {}", bytes(scan_bytes)));
     cut.into_iter().chain(scanned)
 }
 

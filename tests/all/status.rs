@@ -15,7 +15,7 @@ use fssync::filestorage::Tid;
 use fssync::monitor::Silent;
 use fssync::outcome::Exit;
 use fssync::source::path::MountedPath;
-use fssync::sync;
+use fssync::{sync, words};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -25,6 +25,7 @@ use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
     must, project, python, replace, require_root, rewrite_end, run, spawn, tool, without_forks,
 };
+use crate::switch::wait_until_written;
 
 /// The slave alone.
 fn alone(scene: &Scene) -> Run {
@@ -105,8 +106,9 @@ fn lag_is_told_in_transactions_bytes_and_seconds() {
         assert_eq!(told["next_action"], "append");
         assert_eq!(told["verdict"], "behind");
         let line = told["failover"].as_str().unwrap();
-        let lost = format!("{} transactions, {bytes} bytes, of the last", missing.len());
-        assert!(line.starts_with(&lost), "{line}");
+        let size = words::bytes(bytes);
+        let said = format!("{} transactions, {size}, of the last", missing.len());
+        assert!(line.starts_with(&said), "{line}");
         scene.expect("append");
         assert_eq!(told_against(&scene, 0)["lag_transactions"], 0);
     }
@@ -330,6 +332,7 @@ fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
     let pass = thread::spawn(move || sync::pass(&job, &Silent));
     hung.recv_timeout(Duration::from_secs(10))
         .expect("it hangs");
+    wait_until_written(&scene, 17_000);
     drop(quiet);
     let told = told_against(&scene, 0);
     assert_eq!(told["pass_pid"], std::process::id());
@@ -337,6 +340,9 @@ fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
     assert_eq!(told["position"], len(&History::get().before));
     assert_eq!(told["lag_transactions"], 5);
     assert_eq!(told["verdict"], "behind");
+    assert!(told["unfinished_bytes"].as_u64().unwrap() > 7_000);
+    let line = told["failover"].as_str().unwrap();
+    assert!(line.contains("; an unfinished append of "), "{line}");
     let _quiet = without_forks();
     drop(release);
     assert_eq!(pass.join().unwrap().exit, Exit::Success);

@@ -377,7 +377,7 @@ fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
 }
 
 /// Waits until the pass has written what it had read.
-fn wait_until_written(scene: &Scene, size: u64) {
+pub fn wait_until_written(scene: &Scene, size: u64) {
     let started = Instant::now();
     while fs::metadata(&scene.slave).unwrap().len() < size {
         assert!(started.elapsed() < Duration::from_secs(10), "not written");

@@ -3,12 +3,11 @@
 use std::fmt::Write;
 
 use clap::builder::styling::{AnsiColor, Style};
-use fssync::age::{ago, span};
 use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
 use fssync::status::{Against, Index, Lag, Pile, Status, Verdict, judge};
-use indicatif::HumanBytes;
+use fssync::words::{ago, bytes, span};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -146,7 +145,7 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
         }
         Left::UpTo(_) => (Tone::Plain, "as the last pass left it".to_owned()),
     };
-    let fact = format!("{}, {left}", bytes(slave.position));
+    let fact = format!("{} ({}), {left}", slave.position, bytes(slave.position));
     lines.add("position", tone, &fact);
     let fact = match status.last_tid {
         None => "none".to_owned(),
@@ -232,12 +231,4 @@ fn name(action: Action) -> String {
         Ok(Value::String(name)) => name,
         _ => format!("{action:?}"),
     }
-}
-
-/// An exact number of bytes; a large one is told in larger units too.
-fn bytes(len: u64) -> String {
-    if len < 1024 * 1024 {
-        return format!("{len} bytes");
-    }
-    format!("{len} bytes ({})", HumanBytes(len))
 }

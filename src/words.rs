@@ -1,4 +1,4 @@
-//! How long ago something was, for a person to read.
+//! Times and sizes, for a person to read.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -31,6 +31,23 @@ pub fn span(elapsed: SignedDuration) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
+/// A number of bytes: exact while it is small, then to a tenth of a larger unit.
+#[must_use]
+pub fn bytes(len: u64) -> String {
+    const SMALL: u64 = 10_000;
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if len < SMALL {
+        return format!("{len} bytes");
+    }
+    let mut tenths = u128::from(len) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10 * 1024 {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +71,21 @@ mod tests {
         ] {
             let time = now - SignedDuration::from_millis(millis);
             assert_eq!(ago(time, now), said);
+        }
+    }
+
+    #[test]
+    fn a_size_is_exact_while_it_is_small() {
+        for (len, said) in [
+            (0, "0 bytes"),
+            (9_999, "9999 bytes"),
+            (10_240, "10.0 KiB"),
+            (1024 * 1024 - 1, "1023.9 KiB"),
+            (1024 * 1024, "1.0 MiB"),
+            (48_318_382_080, "45.0 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(bytes(len), said);
         }
     }
 }
