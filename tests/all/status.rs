@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fssync::apply::Tuning;
 use fssync::filestorage::Tid;
@@ -17,15 +17,18 @@ use fssync::outcome::Exit;
 use fssync::source::path::MountedPath;
 use fssync::{sync, words};
 use jiff::Timestamp;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::command_line::{for_every_row, forget, grow, man_page, snapshot};
 use crate::faults::Mount;
 use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
-    must, project, python, replace, require_root, rewrite_end, run, spawn, tool, without_forks,
+    must, project, python, replace, require_root, rewrite_end, run, sparse_master, spawn, tool,
+    without_forks,
 };
 use crate::switch::wait_until_written;
+use crate::watcher::Watcher;
 
 /// The slave alone.
 fn alone(scene: &Scene) -> Run {
@@ -564,6 +567,52 @@ fn nothing_is_locked_opened_for_writing_or_created() {
         assert!(name != "write" || call.starts_with("write(1"), "{line}");
     }
     assert!(!trace.contains("flock("), "{trace}");
+}
+
+#[test]
+fn where_a_pass_vouches_for_the_slave_little_of_it_is_read() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 64 << 20);
+    scene.expect("full-copy");
+    let trace = scene.directory.path().join("trace");
+    let mut command = tool("strace", "strace");
+    command.args(["-f", "-qq", "-e", "trace=read,pread64", "-o"]);
+    command.arg(&trace).arg("-P").arg(&scene.slave);
+    command.arg(env!("CARGO_BIN_EXE_fssync")).arg("status");
+    run(command.arg(&scene.slave)).expect(0);
+    let trace = fs::read_to_string(trace).unwrap();
+    let read = |line: &str| -> u64 { line.rsplit("= ").next().unwrap().parse().unwrap() };
+    let bytes: u64 = trace.lines().map(read).sum();
+    assert!((1..300_000).contains(&bytes), "{trace}");
+}
+
+#[test]
+fn beside_a_watch_the_slave_is_in_sync() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    let mut watch = Watcher::start(&scene, &[]);
+    watch.expect("Finished syncing");
+    rewrite_end(&scene.master, &history.after);
+    watch.expect_in_sync(&scene);
+    // Its pass may not be over yet.
+    let started = Instant::now();
+    let told = loop {
+        let told = told_against(&scene, 0);
+        if told["left"] == "same" && told["pass_pid"].is_null() {
+            break told;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{told}");
+    };
+    assert_eq!(told["verdict"], "in-sync");
+    // The next one, which finds nothing, may be over too.
+    let action = told["pass_action"].as_str().unwrap();
+    assert!(["append", "up-to-date"].contains(&action), "{told}");
+    assert_eq!(told["position"], len(&history.after));
+    watch.signal(Signal::STOP);
+    rewrite_end(&scene.master, &history.voted);
+    assert_eq!(told_against(&scene, 0)["verdict"], "in-sync");
+    watch.signal(Signal::CONT);
+    assert_eq!(watch.end().0, 0);
 }
 
 /// The lines for eyes, on a terminal or not.
