@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use fssync::apply::Tuning;
 use fssync::filestorage::Tid;
-use fssync::monitor::Silent;
-use fssync::outcome::Exit;
+use fssync::monitor::{Monitor, Silent};
+use fssync::outcome::{Action, Exit};
+use fssync::plan::{Slave, Tail};
 use fssync::source::path::MountedPath;
-use fssync::{sync, words};
+use fssync::{status, sync, words};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -294,6 +295,50 @@ fn a_slave_that_is_served_is_never_taken_for_damaged() {
         assert_eq!(run.code, 0, "{run:?}");
         assert_eq!(run.report()["state"], "ok", "{run:?}");
     }
+}
+
+/// Does something while the slave is read.
+struct Meanwhile<F>(F);
+
+impl<F: Fn()> Monitor for Meanwhile<F> {
+    fn progress(&self, _: &'static str, _: u64, _: u64) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn what_looks_torn_is_looked_at_again_while_it_is_written() {
+    let after = &History::get().after;
+    let scene = Scene::new();
+    fs::write(&scene.slave, &after[..after.len() - 7]).unwrap();
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let finished = Meanwhile(|| rewrite_end(&scene.slave, after));
+    let status = status::look(&job.slave, None, &finished).unwrap();
+    let Slave::Storage(found) = status.state else {
+        panic!("{status:?}")
+    };
+    assert_eq!((found.position, found.tail), (len(after), Tail::None));
+}
+
+#[test]
+fn a_slave_that_grows_while_the_master_is_looked_at_is_not_newer_than_it() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    let (master, slave) = (scene.master.clone(), scene.slave.clone());
+    let hook = move |call| {
+        if call == Call::Look {
+            rewrite_end(&master, &history.after);
+            rewrite_end(&slave, &history.after);
+        }
+        Ok(())
+    };
+    let path = MountedPath::new(scene.master.clone());
+    let job = scene.job(Hooked { path, hook }, Tuning::default());
+    let status = status::look(&job.slave, Some(&job.master), &Silent).unwrap();
+    assert_eq!(status.position(), Some(len(&history.before)));
+    let against = status.against.unwrap();
+    assert_eq!(against.lag.unwrap().transactions, 5);
+    assert_eq!(against.next_pass.action, Action::Append);
 }
 
 #[test]
