@@ -248,7 +248,7 @@ mod tests {
                 Box::new(source)
             }
         };
-        let patience = Patience::new(Duration::from_millis(300), Pulse::default(), || false);
+        let patience = Patience::new(Duration::from_secs(1), Pulse::default(), || false);
         let master = Master::new("m".to_owned(), patience, Box::new(open));
         (master, opened, directory)
     }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn not_too_many_are_left_behind() {
         let (master, opened, _directory) = master(usize::MAX);
-        for _ in 0..MAX_LEFT_BEHIND + 5 {
+        for _ in 0..MAX_LEFT_BEHIND + 2 {
             assert!(is_late(&master));
         }
         assert_eq!(opened.load(Ordering::Relaxed), 1 + MAX_LEFT_BEHIND);
