@@ -113,7 +113,7 @@ impl<'a> Rest<'a> {
             }
             Mood::Off => self.wait_for_on(),
             Mood::Standing => self.stand(outcome.exit, elapsed),
-            Mood::Retrying => self.wait_to_retry(),
+            Mood::Retrying => self.wait_to_retry(outcome.exit),
         }
         // A pass reads the switches itself, and would be told of its own writes.
         self.switches = None;
@@ -208,8 +208,11 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn wait_to_retry(&mut self) {
-        self.job.master.let_go();
+    fn wait_to_retry(&mut self, exit: Exit) {
+        if exit == Exit::Unreachable {
+            // A mount that is dead may be made anew.
+            self.job.master.let_go();
+        }
         let due = Instant::now() + self.backoff.next(chance());
         self.listen_to_switches();
         while Instant::now() < due {
