@@ -266,6 +266,7 @@ impl<'a> Feed<'a> {
                     );
                 }
             }
+            Event::Begun { .. } | Event::Record { .. } => {}
         });
     }
 

@@ -1,7 +1,8 @@
 //! The FileStorage format: what the bytes of a `Data.fs` mean.
 //!
 //! Pure: nothing here opens, writes or waits. Bytes come in through
-//! [`scan::Scanner::feed`] or through [`backward::ReadAt`].
+//! [`scan::Scanner::feed`], through [`backward::ReadAt`] or, an index's, through
+//! [`std::io::Read`].
 //!
 //! The facts are those of ZODB 6.4 (`ZODB/FileStorage/format.py`,
 //! `FileStorage.py`, `fspack.py`). All integers are big-endian.
@@ -15,6 +16,7 @@
 //! a file that has none.
 
 pub mod backward;
+pub mod index;
 pub mod record;
 pub mod scan;
 mod tid;

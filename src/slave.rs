@@ -10,8 +10,10 @@
 //! | [`sidecar`] | what the last pass left |
 //! | [`append`] | a batch of new transactions, visible at once |
 //! | [`replace`] | a full copy, put in the slave's place |
+//! | [`index`] | ZODB's index, kept ready |
 
 pub mod append;
+pub mod index;
 pub mod lock;
 pub mod owner;
 pub mod place;

@@ -18,8 +18,26 @@ use super::record::{
 const MIN_DATA_RECORD_LEN: u64 = DATA_HEADER_LEN as u64 + 1;
 
 /// What a scan comes by.
+///
+/// Data records come by before it is seen whether their transaction is damaged:
+/// they count once [`Event::Transaction`] follows, and not if the next event is
+/// [`Event::Begun`] or there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// A transaction that is not seen whole yet. One that the scan
+    /// [goes back](Scanner::go_back) to is begun again.
+    Begun {
+        /// Where its record starts.
+        position: u64,
+    },
+    /// A data record of the transaction that was begun; there are none of one
+    /// with status `u`.
+    Record {
+        /// The object's id.
+        oid: u64,
+        /// Where the record starts.
+        position: u64,
+    },
     /// A complete, committed transaction.
     Transaction(Transaction),
     /// Something that ZODB warns about and opens all the same.
@@ -245,7 +263,7 @@ impl Scanner {
                 }
                 Expect::DataHeader(txn) => {
                     if let Some(raw) = self.take(&mut bytes) {
-                        self.data_header(txn, DataHeader::decode(&raw));
+                        self.data_header(txn, DataHeader::decode(&raw), visit);
                     }
                 }
                 Expect::Trailer(txn) => {
@@ -330,6 +348,7 @@ impl Scanner {
         for blemish in blemishes.into_iter().flatten() {
             visit(Event::Blemish { position, blemish });
         }
+        visit(Event::Begun { position });
         let until = if txn.status == Status::UNDONE {
             position + txn.tlen
         } else {
@@ -338,7 +357,7 @@ impl Scanner {
         self.expect_after_skip(txn, until);
     }
 
-    fn data_header(&mut self, txn: TxnHeader, data: DataHeader) {
+    fn data_header(&mut self, txn: TxnHeader, data: DataHeader, visit: &mut impl FnMut(Event)) {
         let position = self.at - DATA_HEADER_LEN as u64;
         let txn_end = self.boundary + txn.tlen;
         if data.version_len != 0 {
@@ -354,6 +373,10 @@ impl Scanner {
             };
             return self.damage(Record::Data, position, cause);
         }
+        visit(Event::Record {
+            oid: data.oid,
+            position,
+        });
         self.expect_after_skip(txn, self.at + data.body_len());
     }
 

@@ -43,7 +43,7 @@ pub enum Beside {
     SidecarNew,
     /// The switch.
     Switch,
-    /// A full copy under way.
+    /// A full copy under way; then, perhaps, an index.
     Tmp,
     /// The lock that lasts a pass.
     PassLock,

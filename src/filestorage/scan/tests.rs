@@ -18,11 +18,13 @@ struct Txn {
     pickles: Vec<Vec<u8>>,
 }
 
-/// A file, and the boundaries of its transactions.
+/// A file, the boundaries of its transactions, and the oids and positions of the
+/// data records between them that count.
 #[derive(Debug)]
 struct File {
     bytes: Vec<u8>,
     boundaries: Vec<u64>,
+    records: Vec<Vec<(u64, u64)>>,
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
@@ -49,19 +51,25 @@ fn history() -> impl Strategy<Value = File> {
         let mut file = File {
             bytes: b"FS30".to_vec(),
             boundaries: vec![MAGIC_LEN],
+            records: Vec::new(),
         };
         for (n, txn) in txns.iter().enumerate() {
-            write(&mut file.bytes, 100 + n as u64, txn);
+            let records = write(&mut file.bytes, 100 + n as u64, txn);
+            file.records.push(records);
             file.boundaries.push(file.bytes.len() as u64);
         }
         file
     })
 }
 
-fn write(file: &mut Vec<u8>, tid: u64, txn: &Txn) {
+fn write(file: &mut Vec<u8>, tid: u64, txn: &Txn) -> Vec<(u64, u64)> {
     let tloc = file.len() as u64;
     let mut body = txn.strings.concat();
+    let mut records = Vec::new();
     for (oid, pickle) in txn.pickles.iter().enumerate() {
+        if txn.status != b'u' {
+            records.push((oid as u64, tloc + 23 + body.len() as u64));
+        }
         for number in [oid as u64, tid, 0, tloc] {
             body.extend(number.to_be_bytes());
         }
@@ -81,6 +89,7 @@ fn write(file: &mut Vec<u8>, tid: u64, txn: &Txn) {
     }
     file.extend(body);
     file.extend(tlen.to_be_bytes());
+    records
 }
 
 /// Scans a file in pieces of the lengths given, over and over.
@@ -122,10 +131,34 @@ proptest! {
             .iter()
             .filter_map(|event| match event {
                 Event::Transaction(found) => Some(found.end),
-                Event::Blemish { .. } => None,
+                _ => None,
             })
             .collect();
         prop_assert_eq!(&ends, &file.boundaries[1..]);
+    }
+
+    #[test]
+    fn data_records_come_by_between_the_ends_of_their_transaction(
+        file in history(),
+        pieces in vec(1_usize..100, 1..5),
+    ) {
+        let (_, events) = scan(&file.bytes, &pieces);
+        let mut expected = Vec::new();
+        for (bounds, records) in file.boundaries.windows(2).zip(&file.records) {
+            expected.push((bounds[0], None));
+            expected.extend(records.iter().map(|&(oid, position)| (position, Some(oid))));
+            expected.push((bounds[1], None));
+        }
+        let found: Vec<_> = events
+            .iter()
+            .filter_map(|event| match *event {
+                Event::Begun { position } => Some((position, None)),
+                Event::Record { oid, position } => Some((position, Some(oid))),
+                Event::Transaction(found) => Some((found.end, None)),
+                Event::Blemish { .. } => None,
+            })
+            .collect();
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

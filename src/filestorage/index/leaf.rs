@@ -1,0 +1,104 @@
+//! A short run of objects, sorted by oid.
+
+/// How many objects a leaf has at most.
+pub(super) const MAX_LEN: usize = 512;
+
+/// A number in the 6 bytes that ZODB gives to positions and prefixes.
+pub(super) type Packed = [u8; 6];
+
+/// Some objects with neighbouring oids, and their positions.
+#[derive(Clone, Debug)]
+pub(super) struct Leaf {
+    oids: Vec<u64>,
+    positions: Vec<Packed>,
+}
+
+impl Leaf {
+    /// A leaf with one object, and room for those that follow it.
+    pub(super) fn start(oid: u64, position: u64) -> Self {
+        let mut leaf = Self {
+            oids: Vec::with_capacity(MAX_LEN),
+            positions: Vec::with_capacity(MAX_LEN),
+        };
+        leaf.oids.push(oid);
+        leaf.positions.push(pack(position));
+        leaf
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.oids.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= MAX_LEN
+    }
+
+    /// The least oid.
+    pub(super) fn first(&self) -> u64 {
+        self.oids.first().copied().unwrap_or_default()
+    }
+
+    /// Where an oid is, or where it would be.
+    pub(super) fn find(&self, oid: u64) -> Result<usize, usize> {
+        // Most oids are given out one after the other, and few get lost.
+        let guess = oid.wrapping_sub(self.first()) as usize;
+        match self.oids.get(guess) {
+            Some(&found) if found == oid => Ok(guess),
+            _ if self.oids.last().is_some_and(|&last| last < oid) => Err(self.len()),
+            _ => self.oids.binary_search(&oid),
+        }
+    }
+
+    pub(super) fn get(&self, oid: u64) -> Option<u64> {
+        self.find(oid).ok().map(|slot| unpack(self.positions[slot]))
+    }
+
+    pub(super) fn set(&mut self, slot: usize, position: u64) {
+        self.positions[slot] = pack(position);
+    }
+
+    pub(super) fn insert(&mut self, slot: usize, oid: u64, position: u64) {
+        if self.len() == self.oids.capacity() {
+            let more = (self.len() / 8).max(1);
+            self.oids.reserve_exact(more);
+            self.positions.reserve_exact(more);
+        }
+        self.oids.insert(slot, oid);
+        self.positions.insert(slot, pack(position));
+    }
+
+    /// Takes off the greater half; neither has room to spare then.
+    pub(super) fn split(&mut self) -> Self {
+        let half = self.len() / 2;
+        let right = Self {
+            oids: self.oids.split_off(half),
+            positions: self.positions.split_off(half),
+        };
+        self.oids.shrink_to_fit();
+        self.positions.shrink_to_fit();
+        right
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        let positions = self.positions.iter().copied().map(unpack);
+        self.oids.iter().copied().zip(positions)
+    }
+
+    /// How many bytes it takes on the heap.
+    #[cfg(test)]
+    pub(super) fn heap_len(&self) -> usize {
+        self.oids.capacity() * size_of::<u64>() + self.positions.capacity() * size_of::<Packed>()
+    }
+}
+
+/// The lower 6 bytes.
+pub(super) fn pack(number: u64) -> Packed {
+    let [_, _, packed @ ..] = number.to_be_bytes();
+    packed
+}
+
+pub(super) fn unpack(packed: Packed) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[8 - packed.len()..].copy_from_slice(&packed);
+    u64::from_be_bytes(bytes)
+}

@@ -1,0 +1,296 @@
+//! ZODB's form of an index in a file: pickles of protocol 3, one after the
+//! other, as `fsIndex.save` of ZODB 5 and 6 on Python 3 writes them.
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | `80 03`, a number, `2e` | the position that the index is of |
+//! | `80 03`, `43 06` and a prefix, bytes, `86 2e` | for each oid prefix of 6 bytes, rising: its objects |
+//! | `80 03 4e 2e` | the end |
+//!
+//! The bytes of a prefix are the oids' last 2 bytes, rising, then their
+//! positions, 6 bytes each in the same order: up to 65,536 objects. They are
+//! preceded by `43` and their length in 1 byte, if it is less than 256, or else
+//! by `42` and their length in 4 bytes. A number is `4b` and 1 byte, `4d` and 2,
+//! `4a` and 4, or `8a`, a length, and that many bytes, the first that holds it
+//! with its sign. Numbers of pickles are little-endian; prefixes, suffixes and
+//! positions big-endian.
+//!
+//! Other forms are foreign, though ZODB may load them: those of Python 2 (which
+//! ZODB 6 loads only where all bytes are ASCII), and the dictionaries of before
+//! 2010. What is read is written again to the byte.
+
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+
+use super::Index;
+use super::leaf::{Packed, pack, unpack};
+use crate::filestorage::record::{DATA_HEADER_LEN, MAGIC_LEN, TXN_HEADER_LEN};
+
+const PROTO_3: [u8; 2] = [0x80, 3];
+const BININT: u8 = b'J';
+const BININT1: u8 = b'K';
+const BININT2: u8 = b'M';
+const LONG1: u8 = 0x8a;
+const SHORT_BINBYTES: u8 = b'C';
+const BINBYTES: u8 = b'B';
+const TUPLE2: u8 = 0x86;
+const NONE: u8 = b'N';
+const STOP: u8 = b'.';
+
+const END: [u8; 4] = [PROTO_3[0], PROTO_3[1], NONE, STOP];
+const BUCKET: [u8; 4] = [PROTO_3[0], PROTO_3[1], SHORT_BINBYTES, PREFIX_LEN];
+
+const PREFIX_LEN: u8 = 6;
+const SUFFIX_LEN: usize = 2;
+const POSITION_LEN: usize = size_of::<Packed>();
+const OBJECT_LEN: usize = SUFFIX_LEN + POSITION_LEN;
+
+/// How many bits of an oid are its suffix.
+const SUFFIX_BITS: u32 = 16;
+
+/// How many objects have the same prefix, at most.
+const MAX_BUCKET_LEN: usize = 1 << SUFFIX_BITS;
+
+/// The most that the position takes in the file, in bytes.
+pub const MAX_HEAD_LEN: usize = PROTO_3.len() + 2 + 8 + 1;
+
+/// The least that an object takes in a `Data.fs`, in bytes.
+const MIN_RECORD_LEN: u64 = DATA_HEADER_LEN as u64 + 1;
+
+/// Why bytes are no index.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// They could not be read.
+    #[error("the index cannot be read")]
+    Io(#[source] io::Error),
+    /// They are not in ZODB's form, or say what cannot be.
+    #[error("at {offset} in the index: {what}")]
+    Foreign {
+        /// The offset in the index.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+}
+
+impl Index {
+    /// Writes the file that ZODB would save for an index of `position`. At most
+    /// the objects of one prefix are held beside the index: half a megabyte.
+    pub fn write(&self, position: u64, to: &mut impl Write) -> io::Result<()> {
+        to.write_all(&head(position))?;
+        let (mut suffixes, mut positions) = (Vec::new(), Vec::new());
+        let mut prefix = 0;
+        for (oid, position) in self.iter() {
+            if oid >> SUFFIX_BITS != prefix {
+                write_bucket(prefix, &mut suffixes, &mut positions, to)?;
+                prefix = oid >> SUFFIX_BITS;
+            }
+            suffixes.extend((oid as u16).to_be_bytes());
+            positions.extend(pack(position));
+        }
+        write_bucket(prefix, &mut suffixes, &mut positions, to)?;
+        to.write_all(&END)
+    }
+
+    /// Reads such a file; returns the position too. What it can hold is bounded:
+    /// it is foreign if it is of a position beyond `max_position`, or has more
+    /// objects than there is room for up to its own.
+    pub fn read(from: impl Read, max_position: u64) -> Result<(Self, u64), Error> {
+        const BUFFER_LEN: usize = 64 * 1024;
+        let from = BufReader::with_capacity(BUFFER_LEN, from);
+        let mut input = Input { from, at: 0 };
+        let position = input.position()?;
+        if position > max_position {
+            return Err(input.foreign("its position is beyond the end of the file"));
+        }
+        let mut index = Self::default();
+        let mut bytes = Vec::new();
+        let mut least_prefix = 0;
+        while let Some(prefix) = input.bucket(&mut bytes)? {
+            if prefix < least_prefix {
+                return Err(input.foreign("prefixes that do not rise"));
+            }
+            least_prefix = prefix + 1;
+            let room = (position / MIN_RECORD_LEN).saturating_sub(index.len as u64);
+            if (bytes.len() / OBJECT_LEN) as u64 > room {
+                return Err(input.foreign("more objects than the file can hold"));
+            }
+            let added = index.add_bucket(prefix, &bytes, position);
+            added.map_err(|what| input.foreign(what))?;
+        }
+        Ok((index, position))
+    }
+
+    /// Adds the objects of one prefix, which are behind all others.
+    fn add_bucket(&mut self, prefix: u64, bytes: &[u8], position: u64) -> Result<(), &'static str> {
+        let (suffixes, positions) = bytes.split_at(bytes.len() / OBJECT_LEN * SUFFIX_LEN);
+        let mut least_suffix = 0;
+        for (suffix, &packed) in suffixes
+            .as_chunks::<SUFFIX_LEN>()
+            .0
+            .iter()
+            .zip(positions.as_chunks::<POSITION_LEN>().0)
+        {
+            let suffix = u16::from_be_bytes(*suffix);
+            if u32::from(suffix) < least_suffix {
+                return Err("oids that do not rise");
+            }
+            least_suffix = u32::from(suffix) + 1;
+            let at = unpack(packed);
+            if at < MAGIC_LEN + TXN_HEADER_LEN as u64 || at >= position {
+                return Err("an object's position that is not in the file");
+            }
+            self.insert(prefix << SUFFIX_BITS | u64::from(suffix), at);
+        }
+        Ok(())
+    }
+}
+
+/// The position that an index is of, from its first bytes: no more than
+/// [`MAX_HEAD_LEN`] are needed.
+pub fn read_position(from: impl Read) -> Result<u64, Error> {
+    Input { from, at: 0 }.position()
+}
+
+/// The pickle of the position.
+fn head(position: u64) -> Vec<u8> {
+    let bytes = position.to_le_bytes();
+    let mut head = PROTO_3.to_vec();
+    match position {
+        0..0x100 => head.extend([BININT1, bytes[0]]),
+        0x100..0x1_0000 => head.extend([BININT2, bytes[0], bytes[1]]),
+        0x1_0000..0x8000_0000 => {
+            head.push(BININT);
+            head.extend(&bytes[..4]);
+        }
+        _ => {
+            let len = (u64::BITS - position.leading_zeros()) as usize / 8 + 1;
+            head.extend([LONG1, len as u8]);
+            head.extend([bytes.as_slice(), &[0]].concat().iter().take(len));
+        }
+    }
+    head.push(STOP);
+    head
+}
+
+/// Writes the objects of one prefix, if there are any, and forgets them.
+fn write_bucket(
+    prefix: u64,
+    suffixes: &mut Vec<u8>,
+    positions: &mut Vec<u8>,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    let len = suffixes.len() + positions.len();
+    if len == 0 {
+        return Ok(());
+    }
+    to.write_all(&BUCKET)?;
+    to.write_all(&pack(prefix))?;
+    if let Ok(len) = u8::try_from(len) {
+        to.write_all(&[SHORT_BINBYTES, len])?;
+    } else {
+        to.write_all(&[BINBYTES])?;
+        to.write_all(&(len as u32).to_le_bytes())?;
+    }
+    to.write_all(suffixes)?;
+    to.write_all(positions)?;
+    to.write_all(&[TUPLE2, STOP])?;
+    suffixes.clear();
+    positions.clear();
+    Ok(())
+}
+
+/// An index that is being read.
+struct Input<R> {
+    from: R,
+    /// How many bytes were read.
+    at: u64,
+}
+
+impl<R: Read> Input<R> {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        match self.from.read_exact(bytes) {
+            Ok(()) => {
+                self.at += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err(self.foreign("it ends too early"))
+            }
+            Err(error) => Err(Error::Io(error)),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn position(&mut self) -> Result<u64, Error> {
+        let [a, b, opcode] = self.take()?;
+        let len = match opcode {
+            BININT1 => 1,
+            BININT2 => 2,
+            BININT => 4,
+            LONG1 => usize::from(self.take::<1>()?[0]),
+            _ => return Err(self.foreign("no position")),
+        };
+        let mut bytes = [0; 8];
+        let Some(number) = bytes.get_mut(..len) else {
+            return Err(self.foreign("a position that is too great"));
+        };
+        self.fill(number)?;
+        let position = u64::from_le_bytes(bytes);
+        let [stop] = self.take()?;
+        // Each number has one form, and a file's size fits in 63 bits.
+        let form = head(position);
+        if [a, b] != PROTO_3 || stop != STOP || form.len() as u64 != self.at || form[2] != opcode {
+            return Err(self.foreign("a position in another form"));
+        }
+        Ok(position)
+    }
+
+    /// The next prefix, and the bytes of its objects in `bytes`; `None` at the
+    /// end.
+    fn bucket(&mut self, bytes: &mut Vec<u8>) -> Result<Option<u64>, Error> {
+        match self.take()? {
+            END => return self.end().map(|()| None),
+            BUCKET => {}
+            _ => return Err(self.foreign("neither a prefix nor the end")),
+        }
+        let prefix = unpack(self.take()?);
+        let len = match self.take()? {
+            [SHORT_BINBYTES] => usize::from(self.take::<1>()?[0]),
+            [BINBYTES] => match u32::from_le_bytes(self.take()?) {
+                0..256 => return Err(self.foreign("a length in another form")),
+                len => len as usize,
+            },
+            _ => return Err(self.foreign("a prefix without objects")),
+        };
+        if len == 0 || len % OBJECT_LEN != 0 || len / OBJECT_LEN > MAX_BUCKET_LEN {
+            return Err(self.foreign("a length that is not one of objects"));
+        }
+        bytes.resize(len, 0);
+        self.fill(bytes)?;
+        if self.take()? != [TUPLE2, STOP] {
+            return Err(self.foreign("objects without an end"));
+        }
+        Ok(Some(prefix))
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let mut behind = Vec::new();
+        let read = self.from.by_ref().take(1).read_to_end(&mut behind);
+        match read.map_err(Error::Io)? {
+            0 => Ok(()),
+            _ => Err(self.foreign("bytes behind its end")),
+        }
+    }
+
+    fn foreign(&self, what: &'static str) -> Error {
+        Error::Foreign {
+            offset: self.at,
+            what,
+        }
+    }
+}

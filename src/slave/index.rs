@@ -1,0 +1,315 @@
+//! `Data.fs.index` beside the slave: what spares ZODB the scan of the whole
+//! file when it opens it.
+//!
+//! A cache, and one that ZODB believes: it looks up five objects and no more.
+//! So an index is stored only where it is that of the file, and what was not
+//! stored here, or not left alone since, is not trusted ([`Stored`]).
+//!
+//! The order, and what a crash leaves:
+//!
+//! 1. The slave is durable up to the index's position: whoever calls
+//!    [`store`] has seen to that.
+//! 2. The index is written to `Data.fs.fssync-tmp` and synced. A crash leaves the
+//!    old index, and a file that the next pass removes. Unsynced, a power cut
+//!    could leave zeros in the middle of an index, which ZODB would believe.
+//! 3. In a step, in which the slave is what was seen, it is renamed. The directory
+//!    is not synced: a crash leaves the old index or the new one, and either is
+//!    of this file, at a position that it has reached.
+//!
+//! Where the slave is replaced, or cut below the index's position, the index is
+//! durably gone before ([`remove`]), and a new one stored after.
+//!
+//! The file that is written has a name of ours. ZODB's, `Data.fs.index.index_tmp`,
+//! would not do: a ZODB that closes saves its index when it has let its lock go,
+//! so it may open that very file while we write it, and put in place what both
+//! have written. As it is, its index may come to lie over ours at any time, and
+//! then is whole, but perhaps that of a file that a full copy has replaced
+//! since. So the next pass looks whether the index is still the one that was
+//! stored.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::owner::Owner;
+use super::place::{self, Access, Beside, Place};
+use super::step::{Seen, Slave};
+use crate::digest::Digest;
+use crate::filestorage::index::Index;
+use crate::filestorage::index::builder::Builder;
+use crate::filestorage::index::pickle::{MAX_HEAD_LEN, read_position};
+use crate::filestorage::index::sanity::{is_sane, witnesses};
+use crate::filestorage::scan::{Event, Scanner};
+use crate::monitor::Monitor;
+use crate::stop::Stop;
+use crate::walk::scan_file;
+
+/// How many bytes of the slave an index may leave to ZODB's scan: half a second,
+/// read from a disk of 130 MB/s.
+const MAX_UNCOVERED_LEN: u64 = 64 * 1024 * 1024;
+
+/// How many records of the slave, of transactions and of data: half a second, at
+/// the 2.3 to 4.6 µs that ZODB 6.4 takes for one of up to 3 kB on a busy machine.
+const MAX_UNCOVERED_RECORDS: u64 = 100_000;
+
+/// Whether an index is to be stored again, since ZODB would have to scan so many
+/// bytes, and so many records, for longer than about a second.
+#[must_use]
+pub fn is_due(uncovered_len: u64, uncovered_records: u64) -> bool {
+    uncovered_len > MAX_UNCOVERED_LEN || uncovered_records > MAX_UNCOVERED_RECORDS
+}
+
+/// An index that was stored, by which it is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Stored {
+    /// The position that it is of.
+    pub position: u64,
+    digest: Digest,
+    stamp: Stamp,
+}
+
+/// Which file it is; not the device's number, which may be another after a
+/// reboot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(found: &fs::Metadata) -> Self {
+        let Seen {
+            file,
+            size,
+            modified,
+        } = Seen::of(found);
+        Self {
+            inode: file.inode,
+            size,
+            modified,
+        }
+    }
+}
+
+impl Stored {
+    /// Whether it lies beside the slave still, and was left alone. Reads nothing.
+    pub fn lies_there(&self, place: &Place) -> Result<bool, Stop> {
+        let path = place.beside(Beside::ZodbIndex);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => Ok(Stamp::of(&found) == self.stamp),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Stop::io("look at", &path)(error)),
+        }
+    }
+
+    /// Reads it; `None`, with a warning, if it is not what was stored.
+    #[must_use]
+    pub fn load(&self, place: &Place) -> Option<Index> {
+        let path = place.beside(Beside::ZodbIndex);
+        match self.read(&path) {
+            Ok(index) => Some(index),
+            Err(error) => {
+                tracing::warn!("{} is passed over: {error}", path.display());
+                None
+            }
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Index> {
+        let file = place::open(path, Access::Read)?;
+        if Stamp::of(&file.metadata()?) != self.stamp {
+            return Err(io::Error::other("another was put in its place"));
+        }
+        let mut from = Digesting::new(file);
+        let (index, position) = Index::read(&mut from, self.position).map_err(io::Error::other)?;
+        if (position, from.digest()) != (self.position, self.digest) {
+            return Err(io::Error::other("its bytes are not those that were stored"));
+        }
+        Ok(index)
+    }
+}
+
+/// The position of the index that lies beside the slave, whosever it is, if ZODB,
+/// as far as that position tells, would use it with this file of `size` bytes.
+/// Reads a few bytes of either.
+pub fn usable_position(place: &Place, data: &File, size: u64) -> Result<Option<u64>, Stop> {
+    let path = place.beside(Beside::ZodbIndex);
+    let file = match place::open(&path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Stop::io("open", &path)(error)),
+    };
+    let Ok(position) = read_position(file.take(MAX_HEAD_LEN as u64)) else {
+        return Ok(None);
+    };
+    let found = witnesses(data, size, position).map_err(Stop::io("read", place.data()))?;
+    Ok((!found.is_empty()).then_some(position))
+}
+
+/// Goes on with an index up to `position`, where a transaction of the slave's
+/// ends, reading the slave; `None` if it does not fit.
+pub fn extend(
+    slave: &Slave,
+    data: &File,
+    mut builder: Builder,
+    position: u64,
+    monitor: &dyn Monitor,
+) -> Result<Option<Index>, Stop> {
+    let from = builder.position();
+    let mut scanner = Scanner::resume(from, None, position);
+    let go_on = || slave.check_may_go_on();
+    scan_file(
+        data,
+        slave.place.data(),
+        &mut scanner,
+        &go_on,
+        &mut |event| {
+            builder.take(event);
+            if let Event::Transaction(transaction) = event {
+                monitor.progress("indexing", transaction.end - from, position - from);
+            }
+        },
+    )?;
+    Ok(if builder.position() == position {
+        builder.finish()
+    } else {
+        None
+    })
+}
+
+/// Stores the index that the slave, which is `data` and was last `seen`, has at
+/// `position`, up to which it is durable. `None`, and the old index stays, if
+/// ZODB would not use it: of a file that has hardly anything, or one on which
+/// it would [fail](crate::filestorage::index::sanity).
+pub fn store(
+    slave: &Slave,
+    (data, seen): (&File, Seen),
+    (index, position): (&Index, u64),
+) -> Result<Option<Stored>, Stop> {
+    let found =
+        witnesses(data, seen.size, position).map_err(Stop::io("read", slave.place.data()))?;
+    if !is_sane(index, &found) {
+        return Ok(None);
+    }
+    slave.check_may_go_on()?;
+    let path = slave.place.beside(Beside::Tmp);
+    remove_file(&path)?;
+    let file = Owner::of(&slave.place)?.create_new(&path)?;
+    let stored = write(slave, file, &path, (index, position)).and_then(|stored| {
+        let step = slave.step()?;
+        step.check_unchanged(Some(seen))?;
+        let renamed = fs::rename(&path, slave.place.beside(Beside::ZodbIndex));
+        drop(step);
+        renamed.map_err(Stop::io("rename", &path))?;
+        Ok(stored)
+    });
+    if stored.is_err()
+        && let Err(stop) = remove_file(&path)
+    {
+        tracing::warn!("{}", stop.in_one_line());
+    }
+    stored.map(Some)
+}
+
+/// Removes the index, durably.
+pub fn remove(place: &Place) -> Result<(), Stop> {
+    if remove_file(&place.beside(Beside::ZodbIndex))? {
+        place.sync_directory()?;
+    }
+    Ok(())
+}
+
+/// Writes an index, durably.
+fn write(
+    slave: &Slave,
+    file: File,
+    path: &Path,
+    (index, position): (&Index, u64),
+) -> Result<Stored, Stop> {
+    const BUFFER_LEN: usize = 1024 * 1024;
+    let to = Digesting::new(Guarded { slave, file });
+    let mut to = BufWriter::with_capacity(BUFFER_LEN, to);
+    let written = index
+        .write(position, &mut to)
+        .and_then(|()| Ok(to.into_inner()?))
+        .and_then(|to| {
+            to.inner.file.sync_all()?;
+            Ok(Stored {
+                position,
+                digest: to.digest(),
+                stamp: Stamp::of(&to.inner.file.metadata()?),
+            })
+        });
+    written.map_err(|error| match error.downcast::<Stop>() {
+        Ok(stop) => stop,
+        Err(error) => Stop::io("write", path)(error),
+    })
+}
+
+/// Removes a file; says whether there was one.
+fn remove_file(path: &Path) -> Result<bool, Stop> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Stop::io("remove", path)(error)),
+    }
+}
+
+/// A file that is written no further once syncing was switched off.
+struct Guarded<'a> {
+    slave: &'a Slave,
+    file: File,
+}
+
+impl Write for Guarded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.slave.check_may_go_on().map_err(io::Error::other)?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Takes the digest of what passes through.
+struct Digesting<T> {
+    inner: T,
+    hasher: blake3::Hasher,
+}
+
+impl<T> Digesting<T> {
+    fn new(inner: T) -> Self {
+        Self {
+            inner,
+            hasher: blake3::Hasher::new(),
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        self.hasher.finalize().into()
+    }
+}
+
+impl<T: Read> Read for Digesting<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(bytes)?;
+        self.hasher.update(&bytes[..len]);
+        Ok(len)
+    }
+}
+
+impl<T: Write> Write for Digesting<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
