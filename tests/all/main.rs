@@ -19,6 +19,7 @@ mod divergence;
 mod failover;
 mod faults;
 mod fixtures;
+mod index;
 mod life;
 mod load;
 mod off;

@@ -95,6 +95,14 @@ class Agent:
     def check_open(self, path: str) -> Answer:
         return probe.open_copy(path)
 
+    def save_index(self, path: str, to: str) -> Answer:
+        return probe.save_index(path, to)
+
+    def save_index_of(
+        self, objects: list[list[int]], position: int, to: str
+    ) -> Answer:
+        return probe.save_index_of(objects, position, to)
+
     def open_db_load_all(self, path: str) -> Answer:
         return probe.load_all(path)
 

@@ -17,7 +17,7 @@ from ZODB.FileStorage.FileStorage import TempFormatter, read_index
 from ZODB.FileStorage.format import TRANS_HDR_LEN, TxnHeader
 from ZODB.fsIndex import fsIndex
 from ZODB.POSException import POSKeyError
-from ZODB.utils import u64, z64
+from ZODB.utils import p64, u64, z64
 
 MAGIC = b"FS30"
 MAGIC_PYTHON2 = b"FS21"
@@ -148,6 +148,30 @@ def scan(path: str, magic: str = "any") -> dict[str, Any]:
             "objects": len(index),
             "size": os.fstat(file.fileno()).st_size,
         }
+
+
+def save_index(path: str, to: str) -> dict[str, Any]:
+    """Saves, as ZODB would, the index that its scan of a file gives."""
+    with open(path, "rb") as file:
+        found = file.read(len(MAGIC))
+        shown = ShownAsPython3(file) if found == MAGIC_PYTHON2 else file
+        index = fsIndex()
+        position = read_index(shown, path, index, {}, read_only=1)[0]
+    index.save(position, to)
+    return {"position": position, "objects": len(index)}
+
+
+def save_index_of(
+    objects: list[list[int]], position: int, to: str
+) -> dict[str, Any]:
+    """Saves, as ZODB would, an index of these oids and positions."""
+    index = fsIndex()
+    for oid, at in objects:
+        index[p64(oid)] = at
+    index.save(position, to)
+    loaded = fsIndex.load(to)
+    assert loaded["pos"] == position
+    return {"objects": len(loaded["index"])}
 
 
 def _copy_for_opening(path: str, directory: str) -> str:
