@@ -1,10 +1,12 @@
-//! Any bytes as a `Data.fs`: both walks come to an end within it.
+//! Any bytes as a `Data.fs`: both walks, and ZODB's look at an index of it, come to
+//! an end within it.
 
 #![no_main]
 
 use std::convert::Infallible;
 
 use fssync::filestorage::backward::{Backward, Preceding, ReadAt};
+use fssync::filestorage::index::sanity::witnesses;
 use fssync::filestorage::scan::Scanner;
 use libfuzzer_sys::fuzz_target;
 
@@ -30,6 +32,7 @@ fuzz_target!(|file: &[u8]| {
     if file.len() < 4 {
         return;
     }
+    let Ok(_) = witnesses(Bytes(file), file.len() as u64, scanner.position());
     let mut backward = Backward::new(Bytes(file), file.len() as u64);
     let mut end = file.len() as u64;
     while let Ok(Preceding::Transaction(found)) = backward.step() {

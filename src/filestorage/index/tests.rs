@@ -120,6 +120,21 @@ proptest! {
     }
 
     #[test]
+    fn what_is_looked_up_lies_before_the_position(
+        tail in vec(prop_oneof![Just(0_u8), Just(b' '), Just(b'u'), any::<u8>()], 0..200),
+        whole in vec(vec(0_u64..9, 0..4), 0..4),
+        position in 0_u64..600,
+    ) {
+        let whole: Vec<_> = whole.iter().map(|oids| (b' ', oids.as_slice())).collect();
+        let bytes = [file(&whole), tail].concat();
+        let len = bytes.len() as u64;
+        for position in [position, len] {
+            let Ok(found) = witnesses(bytes.as_slice(), len, position);
+            prop_assert!(found.iter().all(|&(_, at)| at < position.min(len)));
+        }
+    }
+
+    #[test]
     fn every_position_has_one_form(position in prop_oneof![0..1_u64 << 17, 0..1_u64 << 63]) {
         for position in [position, position.next_power_of_two() & !(1 << 63)] {
             let bytes = written(&Index::default(), position);

@@ -1,0 +1,253 @@
+//! The index and ZODB's own, in turn on the same file of small data records:
+//!
+//! ```text
+//! cargo bench --bench index [-- [MB] [rounds=N] [random]]
+//! ```
+//!
+//! - *building*: the scan of the whole file and the index written beside it, by
+//!   Python's `FileStorage()` and by fssync, which syncs it too;
+//! - *opening*: Python's `FileStorage()` with its own fresh index, and with
+//!   fssync's.
+//!
+//! `MB` is the size of the file, 300 if not given; with `random`, oids are any 64
+//! bits. Python is that of the virtual environment that the tests make. A ratio
+//! of two medians of one run is worth something; a time alone is not.
+
+mod generate;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use fssync::filestorage::index::Index;
+use fssync::filestorage::index::builder::Builder;
+use fssync::filestorage::scan::Scanner;
+use fssync::monitor::Silent;
+use fssync::read::Piece;
+use fssync::slave::index;
+use fssync::slave::place::Place;
+use fssync::slave::step::Slave;
+use fssync::slave::switch::Switches;
+use generate::{Oids, small_records};
+
+/// How many times as fast as Python the index is to be built.
+const MIN_BUILDING: f64 = 10.0;
+
+/// How long ZODB may take with our index, as a multiple of with its own.
+const MAX_OPENING: f64 = 1.2;
+
+/// What an object may cost, in bytes.
+const MAX_OBJECT_LEN: u64 = 24;
+
+fn main() -> io::Result<()> {
+    // cargo adds --bench.
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let megabytes = arguments.iter().find_map(|it| it.parse().ok());
+    let rounds = arguments
+        .iter()
+        .find_map(|it| it.strip_prefix("rounds=")?.parse().ok());
+    let oids = if arguments.iter().any(|it| it == "random") {
+        Oids::Random
+    } else {
+        Oids::Usual
+    };
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let python = python(temporary)?;
+    let directory = tempfile::Builder::new()
+        .prefix("index-")
+        .tempdir_in(temporary)?;
+    let path = directory.path().join("Data.fs");
+    let made = small_records(&path, megabytes.unwrap_or(300) * 1_000_000, oids)?;
+    println!(
+        "{} MB, {} transactions, {} data records, {oids:?} oids",
+        made.len / 1_000_000,
+        made.transactions,
+        made.records
+    );
+    let bench = Bench {
+        python,
+        index: directory.path().join("Data.fs.index"),
+        path,
+        rounds: rounds.unwrap_or(5).max(1),
+    };
+    bench.memory()?;
+    bench.building()?;
+    bench.opening()
+}
+
+/// The Python that has ZODB.
+fn python(temporary: &Path) -> io::Result<PathBuf> {
+    for entry in fs::read_dir(temporary)? {
+        let python = entry?.path().join("bin/python");
+        if python.exists() {
+            return Ok(python);
+        }
+    }
+    Err(io::Error::other(
+        "there is no virtual environment with ZODB: cargo test --test all fixtures makes it",
+    ))
+}
+
+struct Bench {
+    python: PathBuf,
+    path: PathBuf,
+    index: PathBuf,
+    rounds: usize,
+}
+
+impl Bench {
+    /// What the first index that is built costs.
+    fn memory(&self) -> io::Result<()> {
+        self.scan()?;
+        let before = memory("VmRSS:")?;
+        let slave = slave(&self.path);
+        let (index, _) = self.build(&slave)?;
+        let objects = index.len() as u64;
+        drop(index);
+        let peak = memory("VmHWM:")?.saturating_sub(before);
+        let each = peak.div_ceil(objects);
+        println!(
+            "{objects} objects, an index of {} MB; peak memory {} MB: {each} bytes an object, \
+             buffers included {}",
+            fs::metadata(&self.index)?.len() / 1_000_000,
+            peak / 1_000_000,
+            verdict(each <= MAX_OBJECT_LEN)
+        );
+        Ok(())
+    }
+
+    fn building(&self) -> io::Result<()> {
+        println!("building: Python / fssync (of that, the scan alone)");
+        let slave = slave(&self.path);
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            fs::remove_file(&self.index)?;
+            theirs.push(self.open()?);
+            fs::remove_file(&self.index)?;
+            let scan = self.scan()?;
+            let (_, time) = self.build(&slave)?;
+            println!("  {:?} / {time:?} ({scan:?})", theirs[theirs.len() - 1]);
+            ours.push(time);
+        }
+        let ratio = median(theirs) / median(ours);
+        println!(
+            "fssync builds it {ratio:.1} times as fast, target >= {MIN_BUILDING} {}",
+            verdict(ratio >= MIN_BUILDING)
+        );
+        Ok(())
+    }
+
+    fn opening(&self) -> io::Result<()> {
+        println!("opening: with ZODB's index / with fssync's");
+        let (theirs, ours) = (self.path.with_extension("0"), self.path.with_extension("1"));
+        fs::copy(&self.index, &ours)?;
+        fs::remove_file(&self.index)?;
+        self.open()?;
+        fs::copy(&self.index, &theirs)?;
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..self.rounds {
+            for (index, times) in [&theirs, &ours].into_iter().zip(&mut times) {
+                fs::copy(index, &self.index)?;
+                times.push(self.open()?);
+            }
+            println!("  {:?} / {:?}", times[0].last(), times[1].last());
+        }
+        let [theirs, ours] = times.map(median);
+        let ratio = ours / theirs;
+        println!(
+            "ZODB takes {ratio:.2} times as long, target <= {MAX_OPENING} {}",
+            verdict(ratio <= MAX_OPENING)
+        );
+        Ok(())
+    }
+
+    /// How long `FileStorage()` takes; its index lies there afterwards.
+    fn open(&self) -> io::Result<Duration> {
+        const SCRIPT: &str = "\
+import sys, time
+from ZODB.FileStorage import FileStorage
+started = time.perf_counter()
+storage = FileStorage(sys.argv[1])
+print(time.perf_counter() - started)
+storage.close()
+";
+        let mut command = Command::new(&self.python);
+        let output = command.args(["-c", SCRIPT]).arg(&self.path).output()?;
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .map(Duration::from_secs_f64)
+            .map_err(|_| io::Error::other(format!("{output:?}")))
+    }
+
+    /// Builds the index and stores it.
+    fn build(&self, slave: &Slave) -> io::Result<(Index, Duration)> {
+        let started = Instant::now();
+        let file = File::open(&self.path)?;
+        let stored = || {
+            let Some(seen) = slave.seen()? else {
+                return Ok(None);
+            };
+            let builder = Builder::default();
+            let Some(index) = index::extend(slave, &file, builder, seen.size, &Silent)? else {
+                return Ok(None);
+            };
+            let stored = index::store(slave, (&file, seen), (&index, seen.size))?;
+            Ok(stored.map(|_| index))
+        };
+        let stored = stored().map_err(|stop: fssync::stop::Stop| io::Error::other(stop))?;
+        let index = stored.ok_or_else(|| io::Error::other("no index was stored"))?;
+        Ok((index, started.elapsed()))
+    }
+
+    /// How long a scan takes that makes nothing of what it finds.
+    fn scan(&self) -> io::Result<Duration> {
+        let started = Instant::now();
+        let file = File::open(&self.path)?;
+        let mut scanner = Scanner::new(file.metadata()?.len());
+        let mut piece = Piece::default();
+        let mut transactions = 0_u64;
+        while scanner.left() > 0 {
+            let len = scanner.left().min(1024 * 1024) as usize;
+            let offset = scanner.offset();
+            std::os::unix::fs::FileExt::read_exact_at(&file, piece.room(len, offset), offset)?;
+            scanner.feed(&piece, &mut |_| transactions += 1);
+        }
+        std::hint::black_box(transactions);
+        Ok(started.elapsed())
+    }
+}
+
+fn slave(path: &Path) -> Slave {
+    let place = Place::new(path).expect("a place for the slave");
+    Slave {
+        switches: Switches::new(&place, None),
+        place,
+        interrupted: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+/// A figure of this process's, in bytes.
+fn memory(name: &str) -> io::Result<u64> {
+    fs::read_to_string("/proc/self/status")?
+        .lines()
+        .find_map(|line| {
+            let kilobytes = line.strip_prefix(name)?.trim().strip_suffix(" kB")?;
+            kilobytes.parse::<u64>().ok()
+        })
+        .map(|kilobytes| kilobytes * 1024)
+        .ok_or_else(|| io::Error::other(format!("/proc/self/status has no {name}")))
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
+}
+
+fn verdict(is_reached: bool) -> &'static str {
+    if is_reached { "reached" } else { "MISSED" }
+}
