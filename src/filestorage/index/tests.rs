@@ -2,6 +2,7 @@
 //! is tested in `tests/all/index.rs`.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -324,5 +325,106 @@ fn the_last_data_records_are_looked_up() {
             other.insert(1, 28);
             assert!(!is_sane(&other, &found), "{txns:?}");
         }
+    }
+}
+
+/// The pickle of one prefix: `opcode`, a length, and the objects.
+fn bucket(prefix: u8, length: &[u8], suffixes: &[u16], positions: &[u64]) -> Vec<u8> {
+    let mut bytes = b"\x80\x03C\x06\0\0\0\0\0".to_vec();
+    bytes.push(prefix);
+    bytes.extend(length);
+    bytes.extend(suffixes.iter().flat_map(|suffix| suffix.to_be_bytes()));
+    bytes.extend(
+        positions
+            .iter()
+            .flat_map(|at| at.to_be_bytes()[2..].to_vec()),
+    );
+    bytes.extend(b"\x86.");
+    bytes
+}
+
+#[test]
+fn each_deviation_from_zodbs_form_is_foreign() {
+    // Of 5000, and of 2³⁰.
+    const HEAD: &[u8] = b"\x80\x03M\x88\x13.";
+    const END: &[u8] = b"\x80\x03N.";
+    let one = |prefix| bucket(prefix, b"C\x08", &[7], &[100]);
+    let two = |suffixes| bucket(0, b"C\x10", suffixes, &[100, 200]);
+    let full: Vec<_> = (0..=u16::MAX).collect();
+    let positions: Vec<_> = (0..1 << 16).map(|n| 100 + n * 50).collect();
+    let whole = bucket(0, b"B\0\0\x08\0", &full, &positions);
+    let far: &[u8] = b"\x80\x03J\0\0\0\x40.";
+    for (bytes, is_read) in [
+        ([HEAD, END].concat(), true),
+        ([HEAD, &one(0), &one(1), END].concat(), true),
+        ([HEAD, &two(&[7, 8]), END].concat(), true),
+        ([far, &whole[..], END].concat(), true),
+        // Oids and prefixes that do not rise.
+        ([HEAD, &two(&[7, 7]), END].concat(), false),
+        ([HEAD, &two(&[8, 7]), END].concat(), false),
+        ([HEAD, &one(1), &one(1), END].concat(), false),
+        ([HEAD, &one(1), &one(0), END].concat(), false),
+        // Lengths.
+        ([HEAD, &bucket(0, b"C\0", &[], &[]), END].concat(), false),
+        ([HEAD, &bucket(0, b"C\x02", &[1], &[]), END].concat(), false),
+        (
+            [HEAD, &bucket(0, b"B\x08\0\0\0", &[7], &[100]), END].concat(),
+            false,
+        ),
+        (
+            [far, &bucket(0, b"B\x08\0\x08\0", &full, &positions), END].concat(),
+            false,
+        ),
+        // The end.
+        (HEAD.to_vec(), false),
+        ([HEAD, &one(0)].concat(), false),
+        ([HEAD, END, b"\0"].concat(), false),
+        ([HEAD, END, END].concat(), false),
+        // Other numbers for the same position, negative ones, and great ones.
+        ([b"\x80\x03J\x88\x13\0\0.", END].concat(), false),
+        ([b"\x80\x03\x8a\x02\x88\x13.", END].concat(), false),
+        ([b"\x80\x03\x8a\x03\0\0\x01.", END].concat(), false),
+        ([b"\x80\x03J\xff\xff\xff\xff.", END].concat(), false),
+        ([b"\x80\x03\x8a\x05\0\0\0\0\x80.", END].concat(), false),
+        (
+            [b"\x80\x03\x8a\x08\0\0\0\0\0\0\0\x80.", END].concat(),
+            false,
+        ),
+        (
+            [b"\x80\x03\x8a\x09\0\0\0\0\0\0\0\x80\0.", END].concat(),
+            false,
+        ),
+        (
+            [b"\x80\x03\x8a\xff\0\0\0\0\0\0\0\x80\0.", END].concat(),
+            false,
+        ),
+        // Python 2's, as ZODB 4 and ZODB 5 wrote it, and a dictionary.
+        (
+            b"M\x88\x13.(U\x06\0\0\0\0\0\0U\x08\0\x07\0\0\0\0\0dt.N.".to_vec(),
+            false,
+        ),
+        (
+            b"\x80\x03M\x88\x13.\x80\x03U\x06\0\0\0\0\0\0U\x08\0\x07\0\0\0\0\0d\x86.\x80\x03N."
+                .to_vec(),
+            false,
+        ),
+        (b"}q\x01(U\x05indexq\x02}U\x03posK\x7fu.".to_vec(), false),
+    ] {
+        let read = Index::read(bytes.as_slice(), 1 << 62);
+        let shown = bytes[..bytes.len().min(60)].escape_ascii();
+        assert_eq!(read.is_ok(), is_read, "{shown}: {read:?}");
+        if let Ok((index, position)) = read {
+            assert_eq!(written(&index, position), bytes, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_length_is_checked_before_it_is_believed() {
+    let start = b"\x80\x03J\0\0\0\x40.\x80\x03C\x06\0\0\0\0\0\0B\xf8\xff\xff\xff";
+    let endless = start.chain(std::io::repeat(0));
+    match Index::read(endless, 1 << 62) {
+        Err(Error::Foreign { offset, .. }) => assert_eq!(offset, start.len() as u64),
+        other => panic!("{other:?}"),
     }
 }
