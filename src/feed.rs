@@ -8,8 +8,11 @@ use std::time::Duration;
 use std::{mem, thread};
 
 use crate::filestorage::Tid;
+use crate::filestorage::index::Index;
+use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::read::Piece;
+use crate::slave::index::coverage::Records;
 use crate::source::{Answer, Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
 
@@ -50,6 +53,12 @@ pub struct Feed<'a> {
     watched_seen: bool,
     transactions: u64,
     first_tid: Option<Tid>,
+    /// What came by since it was last taken.
+    records: Records,
+    /// The data records of the transaction that is not seen whole yet.
+    begun: u64,
+    /// The index of what comes by, if there is to be one.
+    builder: Option<Builder>,
     last_start: u64,
     blemishes: u64,
 }
@@ -82,6 +91,9 @@ impl<'a> Feed<'a> {
             watched_seen: false,
             transactions: 0,
             first_tid: None,
+            records: Records::default(),
+            begun: 0,
+            builder: None,
             last_start: position,
             blemishes: 0,
         }
@@ -143,6 +155,28 @@ impl<'a> Feed<'a> {
     #[must_use]
     pub fn first_tid(&self) -> Option<Tid> {
         self.first_tid
+    }
+
+    /// What came by whole since this was last called.
+    pub fn take_records(&mut self) -> Records {
+        mem::take(&mut self.records)
+    }
+
+    /// Has an index made of what comes by, by a builder that stands where the feed
+    /// does. Only the pieces of a feed that is not asked to end them at boundaries
+    /// make one.
+    pub fn build(&mut self, builder: Builder) {
+        self.builder = Some(builder);
+    }
+
+    /// The index of [`position`](Self::position), if one was made, and nothing
+    /// damaged came in between.
+    pub fn take_index(&mut self) -> Option<Index> {
+        let builder = self.builder.take()?;
+        if builder.position() != self.position() {
+            return None;
+        }
+        builder.finish()
     }
 
     /// Whether what was handed out ends with a whole transaction.
@@ -244,15 +278,20 @@ impl<'a> Feed<'a> {
             watched_seen,
             transactions,
             first_tid,
+            records,
+            begun,
+            builder,
             last_start,
             blemishes,
             master,
             ..
         } = self;
-        scanner.feed(piece, &mut |event| match event {
+        let mut visit = |event| match event {
             Event::Transaction(transaction) => {
                 *transactions += 1;
                 first_tid.get_or_insert(transaction.header.tid);
+                records.transactions += 1;
+                records.data += mem::take(begun);
                 *last_start = transaction.position;
                 *watched_seen |= *watched == Some(transaction.header.tid);
             }
@@ -266,7 +305,14 @@ impl<'a> Feed<'a> {
                     );
                 }
             }
-            Event::Begun { .. } | Event::Record { .. } => {}
+            Event::Begun { .. } => *begun = 0,
+            Event::Record { .. } => *begun += 1,
+        };
+        scanner.feed(piece, &mut |event| {
+            if let Some(builder) = builder {
+                builder.take(event);
+            }
+            visit(event);
         });
     }
 

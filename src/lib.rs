@@ -18,6 +18,8 @@
 //! [`slave`] is the copy, and its folder the only code that writes.
 //! [`filestorage`] knows what the bytes mean and does no I/O.
 //!
+//! Behind it, [`upkeep`] keeps ZODB's index ready beside the slave.
+//!
 //! [`watch::watch`] stays, and makes a pass whenever there is cause.
 //! [`status::look`] tells how a slave stands, and changes nothing.
 //!
@@ -27,6 +29,7 @@
 //! A *position* is the byte offset just past a committed transaction; the
 //! *tail* of a file is the last bytes before a position. A *switch* is a file
 //! that says whether syncing is on. The *sidecar* says what the last pass left.
+//! The *index*, ZODB's own, says where the current data record of each object lies.
 //! *Transaction*, *data record*, *tid*, *oid*, *back pointer* and *pack* are
 //! ZODB's words.
 //!
@@ -82,6 +85,7 @@ pub mod stop;
 pub mod survey;
 pub mod switch;
 pub mod sync;
+pub mod upkeep;
 mod walk;
 pub mod watch;
 pub mod wire;

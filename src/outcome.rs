@@ -100,6 +100,8 @@ pub struct Outcome {
     pub file_system: Option<FileSystem>,
     /// Why the outcome could not be noted beside the slave, if so.
     pub unnoted: Option<String>,
+    /// Whether the slave's index is left to be worked on when there is time.
+    pub index_is_due: bool,
 }
 
 /// What a pass copied, and where the slave stands after it.

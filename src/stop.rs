@@ -246,6 +246,7 @@ impl From<&Stop> for Outcome {
             copied: Copied::default(),
             file_system: None,
             unnoted: None,
+            index_is_due: false,
         }
     }
 }

@@ -21,7 +21,7 @@ use self::slave::SlaveFile;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::monitor::Monitor;
-use crate::plan::{Decision, Facts, Master, Next, Plan, Policy, Question, Slave, decide};
+use crate::plan::{Decision, Facts, Left, Master, Next, Plan, Policy, Question, Slave, decide};
 use crate::proof::is_equal;
 use crate::read::Piece;
 use crate::slave::place::Place;
@@ -131,6 +131,12 @@ impl Survey {
             ahead: RefCell::new(ahead),
             file,
         })
+    }
+
+    /// Whether the slave is what the last pass left, whatever lies behind.
+    #[must_use]
+    pub fn is_as_left(&self) -> bool {
+        matches!(&self.facts.slave, Slave::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
     }
 
     /// The slave, open for reading, if there is one.

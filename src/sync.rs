@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::apply::{Apply, Tuning};
+use crate::filestorage::MAGIC_LEN;
 use crate::monitor::Monitor;
 use crate::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::{Deed, Plan, Policy, Tail};
@@ -16,6 +17,7 @@ use crate::slave::step::Slave;
 use crate::source::{FileSystem, Master};
 use crate::stop::Stop;
 use crate::survey::Survey;
+use crate::upkeep;
 
 /// What a pass works on, and how.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Job {
     /// For how long an outcome need not be noted again if it is the same, and
     /// nothing was copied.
     pub note_every: Duration,
+    /// Work on the slave's index not in the pass, but when there is time.
+    pub index_waits: bool,
 }
 
 /// Makes one pass.
@@ -54,7 +58,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     };
     let result = attempt.until_it_lasts();
     let Attempt {
-        sidecar,
+        mut sidecar,
         copied,
         plan,
         looked_at,
@@ -68,17 +72,46 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     outcome.file_system = file_system;
     let is_noted = !matches!(result, Err(Stop::Off(_) | Stop::Interrupted));
     if lock.is_some() && is_noted {
-        let noted = note(job, &loaded, sidecar, &outcome, looked_at);
+        let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
+        let is_noted = noted.is_ok();
         outcome.unnoted = noted.err().map(|stop| stop.in_one_line());
+        let is_sound = matches!(result, Ok(_) | Err(Stop::MasterDamaged { .. }));
+        if is_noted && is_sound {
+            outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
+        }
     }
     outcome
+}
+
+/// Does what is due to the slave's index; returns whether it is left to be done.
+/// All that was copied is visible and noted by now.
+fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Monitor) -> bool {
+    let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
+        return false;
+    };
+    let slave = &job.slave;
+    let mut keep = || {
+        let is_due = upkeep::is_due(slave, &sidecar, position)?;
+        if !is_due || job.index_waits {
+            return Ok(is_due);
+        }
+        upkeep::after_pass(slave, position, &mut sidecar, monitor)?;
+        sidecar.store(&slave.place)?;
+        Ok(false)
+    };
+    keep().unwrap_or_else(|stop| {
+        if let Some(why) = upkeep::complaint(&stop) {
+            tracing::warn!("{why}");
+        }
+        false
+    })
 }
 
 /// Notes in the sidecar what the pass left, and how it ended.
 fn note(
     job: &Job,
     loaded: &Sidecar,
-    mut sidecar: Sidecar,
+    sidecar: &mut Sidecar,
     outcome: &Outcome,
     looked_at: Option<Timestamp>,
 ) -> Result<(), Stop> {
@@ -92,7 +125,7 @@ fn note(
         let age = pass.time.duration_since(noted.time).unsigned_abs();
         noted.says_the_same(&pass) && age < job.note_every
     });
-    if is_noted && sidecar == *loaded {
+    if is_noted && sidecar == loaded {
         return Ok(());
     }
     sidecar.pass = Some(pass);
@@ -161,6 +194,10 @@ impl Attempt<'_> {
         if survey.scanned.is_some() {
             self.sidecar.scanned = survey.scanned;
         }
+        if !survey.is_as_left() {
+            // What lies there may be of a file that was there before.
+            self.sidecar.index = None;
+        }
         self.copied.position = survey.position;
         self.copied.last_tid = survey.last_tid;
         let plan = survey.decide(job.policy, &job.master, monitor)?;
@@ -216,6 +253,7 @@ pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
         copied,
         file_system: None,
         unnoted: None,
+        index_is_due: false,
     }
 }
 

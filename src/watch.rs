@@ -13,7 +13,8 @@
 //! | the slave diverged, or either end is damaged | when another file is in the place of one of the two; when one is written, after a wait that grows |
 //! | another way | after a wait that grows with every try |
 //!
-//! and always at once on SIGHUP. That something changed is told by the
+//! and always at once on SIGHUP. What is due to the slave's index waits until a
+//! watch rests, and makes way for a pass. That something changed is told by the
 //! [`Source`](crate::source::Source), where it lies on a file system that tells;
 //! events are hints, and the tick does not depend on them.
 
@@ -31,6 +32,7 @@ use crate::monitor::Monitor;
 use crate::outcome::{Exit, Outcome};
 use crate::stop::Stop;
 use crate::sync::{Job, pass};
+use crate::upkeep;
 
 /// Whom a watch tells how it stands.
 pub trait Audience {
@@ -76,6 +78,7 @@ pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience
             break;
         }
     }
+    upkeep::at_end(&job.slave);
     news.stood.unwrap_or(Exit::Success)
 }
 

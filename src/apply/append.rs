@@ -36,13 +36,13 @@ impl Apply<'_> {
                 append.write(piece, sidecar)?;
                 monitor.progress("appending", feed.position() - from, feed.size() - from);
                 if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
-                    self.finish_batch(&mut append, &feed, survey, sidecar)?;
+                    self.finish_batch(&mut append, &mut feed, survey, sidecar)?;
                     note(copied, &feed, from);
                     sidecar.store(&self.slave.place)?;
                 }
             }
             if append.shorten(feed.position())? {
-                self.finish_batch(&mut append, &feed, survey, sidecar)?;
+                self.finish_batch(&mut append, &mut feed, survey, sidecar)?;
                 note(copied, &feed, from);
             }
             Ok(())
@@ -60,18 +60,22 @@ impl Apply<'_> {
     fn finish_batch(
         &self,
         append: &mut Append<'_>,
-        feed: &Feed<'_>,
+        feed: &mut Feed<'_>,
         survey: &Survey,
         sidecar: &mut Sidecar,
     ) -> Result<(), Stop> {
         append.start_to_settle();
+        let from = append.position();
         // The slave's first status is a mark still.
-        let start = append.position() + STATUS_OFFSET + 1;
+        let start = from + STATUS_OFFSET + 1;
         let asked = self.ask_to_confirm(append.file(), start..feed.position(), feed)?;
         append.settle()?;
         self.confirmed(asked)?;
         append.finish()?;
         sidecar.batch = None;
+        if let Some(index) = &mut sidecar.index {
+            index.count(from..feed.position(), feed.take_records());
+        }
         self.leave(
             survey,
             append.file(),

@@ -2,6 +2,7 @@
 
 use super::{Apply, note};
 use crate::feed::Feed;
+use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
@@ -12,6 +13,7 @@ use crate::slave::replace::{Aside, Replacement};
 use crate::slave::sidecar::Sidecar;
 use crate::stop::Stop;
 use crate::survey::Survey;
+use crate::upkeep::{complaint, store_built};
 use crate::walk::scan_file;
 
 impl Apply<'_> {
@@ -36,6 +38,7 @@ impl Apply<'_> {
             self.replace(survey, (old, must_hold), &mut copy, &feed)?;
             note(copied, &feed, from);
             sidecar.batch = None;
+            sidecar.index = None;
             self.leave(
                 survey,
                 copy.file(),
@@ -43,6 +46,7 @@ impl Apply<'_> {
                 feed.last_tid(),
                 sidecar,
             )?;
+            self.store_index(&mut feed, sidecar, monitor);
             feed.damage()
                 .map_or(Ok(()), |damage| Err(self.damaged(damage)))
         };
@@ -53,6 +57,19 @@ impl Apply<'_> {
             copy.discard();
         }
         result
+    }
+
+    /// Stores the index that was built on the way, once the new slave is noted:
+    /// by the old one's sidecar, a pass that is killed here would leave one that
+    /// looks changed.
+    fn store_index(&self, feed: &mut Feed<'_>, sidecar: &mut Sidecar, monitor: &dyn Monitor) {
+        let built = (feed.take_index(), feed.position());
+        let stored = sidecar
+            .store(&self.slave.place)
+            .and_then(|()| store_built(self.slave, built, sidecar, monitor));
+        if let Some(why) = stored.err().as_ref().and_then(complaint) {
+            tracing::warn!("{why}");
+        }
     }
 
     /// Where to go on in a copy, and the feed from there: behind what an earlier
@@ -67,6 +84,7 @@ impl Apply<'_> {
     ) -> Result<(Feed<'_>, u64), Stop> {
         let mut scanner = Scanner::new(copy.written());
         let mut holds = false;
+        let mut builder = Builder::default();
         let written = copy.written();
         let go_on = |offset| {
             monitor.progress("reading what there is", offset, written);
@@ -78,6 +96,7 @@ impl Apply<'_> {
             &mut scanner,
             &go_on,
             &mut |event| {
+                builder.take(event);
                 holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
             },
         )?;
@@ -90,8 +109,10 @@ impl Apply<'_> {
             copy.truncate(position)?;
             let mut feed = self.feed(survey, position, scanner.last_tid());
             feed.watch_for(must_hold, holds);
+            feed.build(builder);
             return Ok((feed, position));
         }
+        drop(builder);
         copy.truncate(0)?;
         let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
         if Magic::decode(&magic).is_none() {
@@ -100,6 +121,7 @@ impl Apply<'_> {
         copy.write(&magic)?;
         let mut feed = self.feed(survey, MAGIC_LEN, None);
         feed.watch_for(must_hold, false);
+        feed.build(Builder::default());
         Ok((feed, 0))
     }
 

@@ -51,6 +51,7 @@ pub(crate) fn job(
         } else {
             Duration::ZERO
         },
+        index_waits: args.watch,
     })
 }
 

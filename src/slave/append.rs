@@ -21,7 +21,9 @@
 //! Either way ZODB sees a whole number of the master's transactions (Law 1).
 //! Nothing committed is ever cut: trimming starts at the slave's position,
 //! found by walking forwards, and bytes that are not ours are first kept as
-//! `Data.fs.trN`, as ZODB does (Law 2).
+//! `Data.fs.trN`, as ZODB does (Law 2). An index of a position beyond the slave's,
+//! as it may lie beside one that was cut by hand, is removed before a batch begins:
+//! ZODB would believe it once the slave has grown past it.
 //!
 //! What is behind a `c` is cut back at once when a pass fails, through a fresh
 //! handle, since ZODB needs free disk to open a file with an unfinished tail.
@@ -33,6 +35,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use super::index::coverage::make_way;
 use super::owner::Owner;
 use super::place::{self, Access};
 use super::sidecar::{Batch, Sidecar};
@@ -127,6 +130,7 @@ impl<'a> Append<'a> {
             Tail::Foreign(_) => Some(keep_cut(self.slave, &self.data, self.position)?),
             Tail::Ours(_) | Tail::None => None,
         };
+        make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let begun = Batch::new(self.position, header);
         let step = match self.announce(&begun, sidecar) {
             Ok(step) => step,

@@ -3,7 +3,8 @@
 //!
 //! A cache, and one that ZODB believes: it looks up five objects and no more.
 //! So an index is stored only where it is that of the file, and what was not
-//! stored here, or not left alone since, is not trusted ([`Stored`]).
+//! stored here, or not left alone since, is not trusted ([`Stored`]). When it is
+//! stored again is said in [`coverage`].
 //!
 //! The order, and what a crash leaves:
 //!
@@ -16,8 +17,8 @@
 //!    is not synced: a crash leaves the old index or the new one, and either is
 //!    of this file, at a position that it has reached.
 //!
-//! Where the slave is replaced, or cut below the index's position, the index is
-//! durably gone before ([`remove`]), and a new one stored after.
+//! Where the slave is replaced, or written from below the index's position, the index
+//! is durably gone before ([`coverage::make_way`]), and a new one stored after.
 //!
 //! The file that is written has a name of ours. ZODB's, `Data.fs.index.index_tmp`,
 //! would not do: a ZODB that closes saves its index when it has let its lock go,
@@ -26,6 +27,8 @@
 //! then is whole, but perhaps that of a file that a full copy has replaced
 //! since. So the next pass looks whether the index is still the one that was
 //! stored.
+
+pub mod coverage;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -39,27 +42,11 @@ use super::step::{Seen, Slave};
 use crate::digest::Digest;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
-use crate::filestorage::index::pickle::{MAX_HEAD_LEN, read_position};
 use crate::filestorage::index::sanity::{is_sane, witnesses};
-use crate::filestorage::scan::{Event, Scanner};
+use crate::filestorage::scan::Scanner;
 use crate::monitor::Monitor;
 use crate::stop::Stop;
 use crate::walk::scan_file;
-
-/// How many bytes of the slave an index may leave to ZODB's scan: half a second,
-/// read from a disk of 130 MB/s.
-const MAX_UNCOVERED_LEN: u64 = 64 * 1024 * 1024;
-
-/// How many records of the slave, of transactions and of data: half a second, at
-/// the 2.3 to 4.6 µs that ZODB 6.4 takes for one of up to 3 kB on a busy machine.
-const MAX_UNCOVERED_RECORDS: u64 = 100_000;
-
-/// Whether an index is to be stored again, since ZODB would have to scan so many
-/// bytes, and so many records, for longer than about a second.
-#[must_use]
-pub fn is_due(uncovered_len: u64, uncovered_records: u64) -> bool {
-    uncovered_len > MAX_UNCOVERED_LEN || uncovered_records > MAX_UNCOVERED_RECORDS
-}
 
 /// An index that was stored, by which it is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -95,6 +82,13 @@ impl Stamp {
 }
 
 impl Stored {
+    /// Its length in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    pub fn len(&self) -> u64 {
+        self.stamp.size
+    }
+
     /// Whether it lies beside the slave still, and was left alone. Reads nothing.
     pub fn lies_there(&self, place: &Place) -> Result<bool, Stop> {
         let path = place.beside(Beside::ZodbIndex);
@@ -132,21 +126,79 @@ impl Stored {
     }
 }
 
-/// The position of the index that lies beside the slave, whosever it is, if ZODB,
-/// as far as that position tells, would use it with this file of `size` bytes.
-/// Reads a few bytes of either.
-pub fn usable_position(place: &Place, data: &File, size: u64) -> Result<Option<u64>, Stop> {
-    let path = place.beside(Beside::ZodbIndex);
-    let file = match place::open(&path, Access::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Stop::io("open", &path)(error)),
-    };
-    let Ok(position) = read_position(file.take(MAX_HEAD_LEN as u64)) else {
-        return Ok(None);
-    };
-    let found = witnesses(data, size, position).map_err(Stop::io("read", place.data()))?;
-    Ok((!found.is_empty()).then_some(position))
+/// An index that grows as the slave is read, which can be left and gone on with.
+#[derive(Debug)]
+pub struct Growing {
+    from: u64,
+    to: u64,
+    builder: Builder,
+    scanner: Scanner,
+}
+
+impl Growing {
+    /// From where `builder` stands to a position of the slave's.
+    #[must_use]
+    pub fn new(builder: Builder, to: u64) -> Self {
+        let from = builder.position();
+        Self {
+            from,
+            to,
+            builder,
+            scanner: Scanner::resume(from, None, to),
+        }
+    }
+
+    /// The position that it grows to.
+    #[must_use]
+    pub fn to(&self) -> u64 {
+        self.to
+    }
+
+    /// Has it grow to another position behind, where it was read to the end.
+    pub fn go_on_to(&mut self, position: u64) {
+        if self.is_whole() {
+            self.to = position;
+            self.scanner = Scanner::resume(self.builder.position(), None, position);
+        }
+    }
+
+    /// Whether all was read, and a transaction ends where it should.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.builder.position() == self.to
+    }
+
+    /// Reads on, to the end or as long as `may_go_on` says so.
+    pub fn read(
+        &mut self,
+        data: &File,
+        place: &Place,
+        may_go_on: &dyn Fn() -> Result<(), Stop>,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let Self {
+            from,
+            to,
+            builder,
+            scanner,
+        } = self;
+        let go_on = |offset: u64| {
+            monitor.progress("indexing", offset - *from, *to - *from);
+            may_go_on()
+        };
+        scan_file(data, place.data(), scanner, &go_on, &mut |event| {
+            builder.take(event);
+        })
+    }
+
+    /// The index; `None` if no transaction ends where it should.
+    #[must_use]
+    pub fn finish(self) -> Option<Index> {
+        if !self.is_whole() {
+            return None;
+        }
+        self.builder.finish()
+    }
 }
 
 /// Goes on with an index up to `position`, where a transaction of the slave's
@@ -154,30 +206,14 @@ pub fn usable_position(place: &Place, data: &File, size: u64) -> Result<Option<u
 pub fn extend(
     slave: &Slave,
     data: &File,
-    mut builder: Builder,
+    builder: Builder,
     position: u64,
     monitor: &dyn Monitor,
 ) -> Result<Option<Index>, Stop> {
-    let from = builder.position();
-    let mut scanner = Scanner::resume(from, None, position);
-    let go_on = || slave.check_may_go_on();
-    scan_file(
-        data,
-        slave.place.data(),
-        &mut scanner,
-        &go_on,
-        &mut |event| {
-            builder.take(event);
-            if let Event::Transaction(transaction) = event {
-                monitor.progress("indexing", transaction.end - from, position - from);
-            }
-        },
-    )?;
-    Ok(if builder.position() == position {
-        builder.finish()
-    } else {
-        None
-    })
+    let mut growing = Growing::new(builder, position);
+    let may_go_on = || slave.check_may_go_on();
+    growing.read(data, &slave.place, &may_go_on, monitor)?;
+    Ok(growing.finish())
 }
 
 /// Stores the index that the slave, which is `data` and was last `seen`, has at
@@ -214,9 +250,13 @@ pub fn store(
     stored.map(Some)
 }
 
-/// Removes the index, durably.
-pub fn remove(place: &Place) -> Result<(), Stop> {
-    if remove_file(&place.beside(Beside::ZodbIndex))? {
+/// Removes the index, in a step, durably.
+pub fn remove(slave: &Slave) -> Result<(), Stop> {
+    let place = &slave.place;
+    let step = slave.step()?;
+    let removed = remove_file(&place.beside(Beside::ZodbIndex));
+    drop(step);
+    if removed? {
         place.sync_directory()?;
     }
     Ok(())

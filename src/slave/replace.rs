@@ -16,8 +16,12 @@
 //!    neither: an instant without `Data.fs` would make a ZEO with a blob
 //!    directory delete its blobs.
 //!
-//! No index is ever beside a file that it was not made from: the old one's is
-//! durably gone before the new one comes. The old slave's transactions are in
+//! No index of ours is ever beside a file that it was not made from: the old one's
+//! is durably gone before the new one comes, and the new one's is stored
+//! ([`index`](super::index)) once the new one is in its place. ZODB lets its lock go
+//! before it saves its index: one that closes just then may put the old one's
+//! beside the new slave after 3. It is not the one that was stored, so the next pass
+//! removes it. The old slave's transactions are in
 //! the new one, or durably under the second name before the first one goes
 //! (Law 2).
 

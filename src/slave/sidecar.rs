@@ -12,6 +12,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::index::coverage::Coverage;
 use super::owner::Owner;
 use super::place::{self, Access, Beside, Place};
 use crate::digest::Digest;
@@ -41,6 +42,9 @@ pub struct Sidecar {
     pub scanned: Option<Mark>,
     /// An append that was begun and not finished.
     pub batch: Option<Batch>,
+    /// ZODB's index, as it was left.
+    #[serde(default)]
+    pub index: Option<Coverage>,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// A time at which the slave had all that the master had committed: when the

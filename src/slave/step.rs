@@ -47,6 +47,8 @@
 //!   old slave, at worst without its index, which costs ZODB a scan, and under
 //!   a second name, which the pass takes away again when it finds itself
 //!   switched off.
+//! - **Off and the index.** It is removed, and another one renamed to its name, in
+//!   steps: before S, or never. ZODB finds what lay there at S.
 //! - **Off and [`cut_back`](super::append::Append::cut_back).** It takes a step:
 //!   before S, then `off` finds nothing to cut, or it reads the switch and leaves
 //!   the tail to `off`, which cuts it after S. `off` knows the tail by the
@@ -77,8 +79,9 @@
 //!
 //! What a pass may still do after S, beside the slave:
 //!
-//! - It writes up to one piece more to `Data.fs.fssync-tmp`, or creates it, and
-//!   removes it when it finds itself switched off; so too a `.trN` of a tail that
+//! - It writes up to one piece more, of a copy or of an index, to
+//!   `Data.fs.fssync-tmp`, or creates it, and removes it when it finds itself
+//!   switched off; so too a `.trN` of a tail that
 //!   was not cut after all, and the second name of a slave that was not replaced.
 //!   No name that ZODB opens is among them.
 //! - It may store the sidecar. What that says of the slave was so when it was

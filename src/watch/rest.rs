@@ -1,6 +1,7 @@
 //! Between two passes: what is waited for, and how long.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
@@ -12,6 +13,7 @@ use crate::slave::step::Seen;
 use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, Sight};
 use crate::stop::Stop;
 use crate::sync::Job;
+use crate::upkeep::Rests;
 
 /// How often a resting watch says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub(super) struct Rest<'a> {
     said: Option<FileSystem>,
     /// What was seen before the last pass, where the one before stood still too.
     stood_at: Option<Glance>,
+    /// The work on the slave's index.
+    index: Rests,
 }
 
 /// Both ends at a moment, as far as that costs next to nothing.
@@ -93,6 +97,7 @@ impl<'a> Rest<'a> {
             switches: None,
             said: None,
             stood_at: None,
+            index: Rests::default(),
         }
     }
 
@@ -102,6 +107,7 @@ impl<'a> Rest<'a> {
         if mood != Mood::Standing {
             self.stood_at = None;
         }
+        self.index.note(outcome.index_is_due);
         match mood {
             Mood::Following => {
                 self.empty_passes = match outcome.copied.transactions {
@@ -128,11 +134,17 @@ impl<'a> Rest<'a> {
         self.say(outcome.file_system);
         self.pause(due);
         let mut may_ask = is_told;
+        let mut in_haste = self.index.is_urgent();
         while Instant::now() < due {
             if may_ask {
                 self.ask(due);
             }
-            match self.wait_quietly(due) {
+            let ring = if mem::take(&mut in_haste) {
+                self.work_on_index(due, true)
+            } else {
+                self.wait_quietly(due)
+            };
+            match ring {
                 None => {}
                 Some(Ring::Master { changed: true, .. }) => {
                     self.was_told = true;
@@ -164,12 +176,31 @@ impl<'a> Rest<'a> {
             if ring.is_some() || Instant::now() >= due {
                 return ring;
             }
+            let ring = self.work_on_index(due, false);
+            if ring.is_some() {
+                return ring;
+            }
             self.listen_to_switches();
             if self.is_off() {
                 return Some(Ring::Switch);
             }
         }
         self.wait(due)
+    }
+
+    /// Does what is due to the index, until the bell rings, or until `due`.
+    fn work_on_index(&mut self, due: Instant, in_haste: bool) -> Option<Ring> {
+        let mut index = mem::take(&mut self.index);
+        let slave = &self.job.slave;
+        let monitor = self.audience.monitor();
+        let mut ring = None;
+        let mut is_called = || {
+            ring = self.wait(Instant::now());
+            ring.is_some() || Instant::now() >= due
+        };
+        index.work(slave, in_haste, &mut is_called, monitor.as_ref());
+        self.index = index;
+        ring
     }
 
     fn wait_for_on(&mut self) {

@@ -97,6 +97,11 @@ const FORCED_FULL_COPY: Situation = Situation {
     ..FIRST_COPY
 };
 
+const ANOTHER_INDEX: Situation = Situation {
+    scene: synced_with_index,
+    ..FIRST_COPY
+};
+
 /// ZODB had the slave open, and saved its index.
 fn synced_with_index(zodb: &mut Zodb) -> Scene {
     let scene = Scene::synced(History::get());
@@ -160,6 +165,7 @@ impl<'a> Stage<'a> {
         let found = zodb.check(&scene.slave);
         let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
         assert_eq!(opened["position"], found["position"]);
+        zodb.assert_index(&scene.slave);
         let position = found["position"].as_u64().unwrap() as usize;
         let (slave, master) = (
             fs::read(&scene.slave).unwrap(),
@@ -205,6 +211,7 @@ impl<'a> Stage<'a> {
         self.assert_sound(zodb);
         zodb.assert_in_sync(&scene.master, &scene.slave);
         scene.expect("up-to-date");
+        zodb.assert_index(&scene.slave).expect("an index");
         assert!(!scene.beside(".fssync-tmp").exists());
         assert!(!scene.beside(".fssync-new").exists());
     }
@@ -324,6 +331,7 @@ disturbed! {
     a_full_copy: FULL_COPY;
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
     a_forced_full_copy: FORCED_FULL_COPY;
+    an_index_made_anew: ANOTHER_INDEX;
 }
 
 #[test]
@@ -337,6 +345,7 @@ fn the_situations_are_what_they_are_called() {
         (&FULL_COPY, "full-copy", None),
         (&FULL_COPY_AND_SET_ASIDE, "full-copy", Some(".diverged-")),
         (&FORCED_FULL_COPY, "full-copy", Some(".diverged-")),
+        (&ANOTHER_INDEX, "up-to-date", None),
     ] {
         let scene = (situation.scene)(&mut zodb);
         let report = scene.pass(situation.options).expect(0).report();

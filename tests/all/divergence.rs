@@ -728,8 +728,8 @@ fn try_case(stage: &mut Stage, case: &Case) {
         "{name} --full: {run:?}"
     );
     assert_has_what_is_good(stage, name, case.exit_if_full);
-    let index = stage.beside("Data.fs.index");
-    assert!(!index.exists(), "{name}: an index of the old slave's");
+    // None of the old slave's is left.
+    stage.zodb.assert_index(&stage.scene.slave);
 }
 
 fn try_all(cases: &[Case]) {

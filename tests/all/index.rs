@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
 use fssync::monitor::Silent;
-use fssync::slave::index::{self, Stored, usable_position};
+use fssync::slave::index::{self, Stored};
 use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
@@ -66,14 +66,6 @@ fn stored() -> (Scene, Slave, Stored) {
     (scene, slave, stored)
 }
 
-/// The index that ZODB's scan of a file gives, as ZODB saves it, and its
-/// position.
-fn by_zodb(zodb: &mut Zodb, path: &Path, directory: &Path) -> (Vec<u8>, u64) {
-    let to = directory.join("by-zodb.index");
-    let answer = zodb.call(&json!({"cmd": "save_index", "path": path, "to": to}));
-    (fs::read(to).unwrap(), answer["position"].as_u64().unwrap())
-}
-
 /// Whether ZODB, opening a slave with the index beside it, uses that; an opening
 /// that fails is none.
 fn is_used(zodb: &mut Zodb, slave: &Path) -> bool {
@@ -94,7 +86,7 @@ fn every_fixture_has_zodbs_index_where_zodb_uses_it() {
         let scene = Scene::with_master(name);
         let bytes = fs::read(&scene.master).unwrap();
         fs::write(&scene.slave, &bytes[..position as usize]).unwrap();
-        let (theirs, of) = by_zodb(&mut zodb, &scene.slave, scene.directory.path());
+        let (theirs, of) = zodb.index_of(&scene.slave);
         assert_eq!(of, position, "{name}");
         let slave = slave(&scene);
         let ours = extended(&slave, &scene.slave, Builder::default(), position);
@@ -126,7 +118,7 @@ fn a_random_history_has_zodbs_index_at_every_step() {
                 last = Builder::default();
             }
             zodb.call(&json!({"cmd": "vote", "name": "m", "objects": 2}));
-            let (theirs, position) = by_zodb(&mut zodb, path, scene.directory.path());
+            let (theirs, position) = zodb.index_of(path);
             let ours = extended(&slave, path, last, position).expect("an index");
             assert!(
                 written(&ours, position) == theirs,
@@ -198,14 +190,8 @@ fn positions_beyond_4_gigabytes_are_zodbs() {
     let mut zodb = Zodb::start();
     let slave = slave(&scene);
     assert!(store(&slave).expect("it is stored").is_some());
-    let (theirs, _) = by_zodb(&mut zodb, path, scene.directory.path());
+    let (theirs, _) = zodb.index_of(path);
     assert!(fs::read(scene.beside(".index")).unwrap() == theirs);
-    let file = File::open(path).unwrap();
-    let size = file.metadata().unwrap().len();
-    assert_eq!(
-        usable_position(&slave.place, &file, size).unwrap(),
-        Some(size)
-    );
     let opened =
         zodb.attempt(&json!({"cmd": "open", "name": "r", "path": path, "read_only": true}));
     assert_eq!(opened["used_index"], true, "{opened}");
@@ -223,7 +209,7 @@ fn no_index_lies_beside_a_file_of_empty_transactions() {
     let opened = zodb.attempt(&json!({"cmd": "check_open", "path": scene.slave}));
     assert_eq!(opened["ok"], false, "ZODB stumbles over its own: {opened}");
     let slave = slave(&scene);
-    index::remove(&slave.place).expect("it is removed");
+    index::remove(&slave).expect("it is removed");
     assert!(store(&slave).expect("a try").is_none());
     assert!(!scene.beside(".index").exists());
     zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
@@ -242,7 +228,7 @@ fn an_index_that_was_left_alone_is_read_again_and_extended() {
     let builder = Builder::resume(index, stored.position);
     let index = extended(&slave, &scene.slave, builder, position).expect("an index");
     let mut zodb = Zodb::start();
-    let (theirs, of) = by_zodb(&mut zodb, &scene.slave, scene.directory.path());
+    let (theirs, of) = zodb.index_of(&scene.slave);
     assert_eq!(of, position);
     assert!(written(&index, position) == theirs);
     // The old one is still good for the longer file.
@@ -303,12 +289,6 @@ fn an_index_that_zodb_saved_is_not_trusted() {
     zodb.call(&json!({"cmd": "close", "name": "s"}));
     assert!(!stored.lies_there(&slave.place).unwrap());
     assert!(stored.load(&slave.place).is_none());
-    let file = File::open(&scene.slave).unwrap();
-    let size = file.metadata().unwrap().len();
-    assert_eq!(
-        usable_position(&slave.place, &file, size).unwrap(),
-        Some(size)
-    );
 }
 
 #[test]
@@ -326,29 +306,6 @@ fn a_bit_that_rotted_in_an_index_is_noticed() {
         .unwrap();
     assert!(stored.lies_there(&slave.place).unwrap());
     assert!(stored.load(&slave.place).is_none());
-}
-
-#[test]
-fn what_cannot_be_the_index_of_the_file_is_not_usable() {
-    let (scene, slave, stored) = stored();
-    let file = File::open(&scene.slave).unwrap();
-    let size = file.metadata().unwrap().len();
-    let index = stored.load(&slave.place).expect("the index");
-    let path = scene.beside(".index");
-    let usable = |bytes: &[u8]| {
-        fs::write(&path, bytes).unwrap();
-        usable_position(&slave.place, &file, size).unwrap()
-    };
-    assert_eq!(usable(&written(&index, size)), Some(size));
-    assert_eq!(usable(&written(&index, size)[..13]), Some(size));
-    assert_eq!(usable(&written(&index, size - 1)), None);
-    assert_eq!(usable(&written(&index, size + 1)), None);
-    assert_eq!(usable(&written(&index, 1 << 60)), None);
-    assert_eq!(usable(&written(&index, 4)), None);
-    assert_eq!(usable(b""), None);
-    assert_eq!(usable(b"(dp1\n"), None);
-    fs::remove_file(&path).unwrap();
-    assert_eq!(usable_position(&slave.place, &file, size).unwrap(), None);
 }
 
 #[test]
@@ -423,7 +380,7 @@ fn removing_the_index_removes_it() {
     let (scene, slave, _) = stored();
     let path: PathBuf = scene.beside(".index");
     assert!(path.exists());
-    index::remove(&slave.place).expect("it is removed");
+    index::remove(&slave).expect("it is removed");
     assert!(!path.exists());
-    index::remove(&slave.place).expect("there is none");
+    index::remove(&slave).expect("there is none");
 }

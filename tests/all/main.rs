@@ -29,5 +29,6 @@ mod remote;
 mod status;
 mod steps;
 mod switch;
+mod upkeep;
 mod watch;
 mod watch_network;

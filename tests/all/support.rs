@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use fssync::apply::Tuning;
 use fssync::digest::Digest;
+use fssync::filestorage::index::pickle::read_position;
 use fssync::monitor::Silent;
 use fssync::outcome::Outcome;
 use fssync::plan::Policy;
@@ -179,6 +180,37 @@ impl Zodb {
     /// `objects`, `warnings`.
     pub fn check(&mut self, path: &Path) -> Value {
         self.call(&json!({"cmd": "check", "path": path}))
+    }
+
+    /// The index that ZODB's scan of a file gives, as ZODB saves it, and its
+    /// position.
+    pub fn index_of(&mut self, path: &Path) -> (Vec<u8>, u64) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let to = directory.path().join("by-zodb.index");
+        let answer = self.call(&json!({"cmd": "save_index", "path": path, "to": to}));
+        (fs::read(to).unwrap(), answer["position"].as_u64().unwrap())
+    }
+
+    /// Fails unless the index beside a slave, if there is one, is ZODB's own of
+    /// some position of the slave's, and ZODB uses it. Returns the position.
+    #[track_caller]
+    pub fn assert_index(&mut self, slave: &Path) -> Option<u64> {
+        let index = fs::read(format!("{}.index", slave.display())).ok()?;
+        let position = read_position(&index[..]).expect("a position");
+        let bytes = fs::read(slave).unwrap();
+        assert!(
+            position <= bytes.len() as u64,
+            "it is not ahead of the file"
+        );
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let start = directory.path().join("Data.fs");
+        fs::write(&start, &bytes[..position as usize]).unwrap();
+        let (theirs, of) = self.index_of(&start);
+        assert_eq!(of, position, "a transaction ends there");
+        assert!(theirs == index, "it is ZODB's of {position}");
+        let opened = self.call(&json!({"cmd": "check_open", "path": slave}));
+        assert_eq!(opened["used_index"], true, "{opened}");
+        Some(position)
     }
 
     /// Fails unless ZODB opens the slave and finds in it, byte by byte, what it
@@ -434,6 +466,7 @@ impl Scene {
             tuning,
             dry_run: false,
             note_every: Duration::ZERO,
+            index_waits: false,
         }
     }
 

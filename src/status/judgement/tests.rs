@@ -58,6 +58,7 @@ fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> Against {
             copied: Copied::default(),
             file_system: None,
             unnoted: None,
+            index_is_due: false,
         },
         lag: lag.map(|(transactions, bytes, secs)| Lag {
             transactions,

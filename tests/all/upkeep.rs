@@ -1,0 +1,456 @@
+//! The index beside the slave after passes and watches: equal to ZODB's own,
+//! worked on when it is due, and not otherwise.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use fssync::apply::Tuning;
+use fssync::monitor::Monitor;
+use fssync::outcome::Exit;
+use fssync::source::path::MountedPath;
+use fssync::sync;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Call, History, Holder, Hooked, Scene, Transport, Zodb, append_sparse, pass_here, replace,
+    rewrite_end, run, strace, tool, wait_for, without_forks,
+};
+use crate::watcher::Watcher;
+
+/// A transaction of this length makes an index due; one of the other does not.
+const DUE_LEN: u64 = 65 << 20;
+const NOT_DUE_LEN: u64 = 60 << 20;
+
+const TID: u64 = 0x0500_0000_0000_0000;
+
+fn index_of(scene: &Scene) -> PathBuf {
+    scene.beside(".index")
+}
+
+fn len(path: &Path) -> u64 {
+    fs::metadata(path).expect("the file").len()
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).expect("the file").ino()
+}
+
+/// Whether the index is ZODB's of the slave's end.
+#[track_caller]
+fn assert_newest(zodb: &mut Zodb, scene: &Scene) {
+    let position = zodb.assert_index(&scene.slave).expect("an index");
+    assert_eq!(position, len(&scene.slave));
+}
+
+/// Whether the index is one that was stored here, and of the slave's end.
+fn is_ours_and_newest(scene: &Scene) -> bool {
+    let noted = fs::read(scene.beside(".fssync")).unwrap();
+    let noted: Value = serde_json::from_slice(&noted).unwrap();
+    let stored = &noted["index"]["stored"];
+    fs::metadata(index_of(scene)).is_ok_and(|found| stored["stamp"]["inode"] == found.ino())
+        && stored["position"] == len(&scene.slave)
+}
+
+/// ZODB opens the slave and closes it, which saves its index.
+fn visit(zodb: &mut Zodb, slave: &Path) {
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": slave}));
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+}
+
+#[test]
+fn a_random_history_leaves_zodbs_index_after_every_pass() {
+    let mut zodb = Zodb::start();
+    for (seed, transport) in [1, 2].into_iter().zip(Transport::BOTH) {
+        let scene = Scene::new().over(transport);
+        let open =
+            json!({"cmd": "open", "name": "m", "path": scene.master, "create": true, "seed": seed});
+        zodb.call(&open);
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 3}));
+        scene.expect("full-copy");
+        assert_newest(&mut zodb, &scene);
+        let (mut packed, mut kept) = (0, 0);
+        for round in 0..24 {
+            let random = json!({"cmd": "random", "name": "m", "count": 6, "pack": true});
+            let operations = zodb.call(&random)["operations"].clone();
+            if operations["undo"].is_null() {
+                let _ = zodb.attempt(&json!({"cmd": "undo", "name": "m"}));
+            }
+            zodb.call(&json!({"cmd": "vote", "name": "m", "objects": 2}));
+            match round % 4 {
+                0 => drop(fs::remove_file(index_of(&scene))),
+                1 => visit(&mut zodb, &scene.slave),
+                _ => {}
+            }
+            let before = fs::read(index_of(&scene)).ok();
+            let report = scene.pass(&[]).expect(0).report();
+            zodb.call(&json!({"cmd": "abort", "name": "m"}));
+            let position = zodb.assert_index(&scene.slave).expect("an index");
+            let is_full = report["action"] == "full-copy";
+            packed += u32::from(is_full);
+            if is_full || round % 4 < 2 {
+                assert_eq!(position, len(&scene.slave), "round {round}: {report}");
+            } else {
+                assert!(fs::read(index_of(&scene)).ok() == before, "not due");
+                kept += 1;
+            }
+        }
+        zodb.call(&json!({"cmd": "close", "name": "m"}));
+        zodb.assert_in_sync(&scene.master, &scene.slave);
+        scene.assert_documented_names();
+        assert!(packed > 1 && kept > 4, "{packed} packs, {kept} times kept");
+    }
+}
+
+#[test]
+fn what_was_not_stored_here_is_made_anew() {
+    type Spoil = fn(&Scene, &mut Zodb);
+    let spoilt: [(&str, Spoil); 7] = [
+        ("missing", |scene, _| {
+            fs::remove_file(index_of(scene)).unwrap();
+        }),
+        ("empty", |scene, _| fs::write(index_of(scene), "").unwrap()),
+        ("noise", |scene, _| {
+            fs::write(index_of(scene), [7; 999]).unwrap();
+        }),
+        ("ZODB's", |scene, zodb| visit(zodb, &scene.slave)),
+        ("of a longer file", |scene, zodb| {
+            let (theirs, _) = zodb.index_of(&scene.master);
+            fs::write(index_of(scene), theirs).unwrap();
+        }),
+        ("a link", |scene, _| {
+            let path = index_of(scene);
+            let other = scene.directory.path().join("elsewhere");
+            fs::rename(&path, &other).unwrap();
+            std::os::unix::fs::symlink(other, path).unwrap();
+        }),
+        ("without a sidecar that says so", |scene, _| {
+            fs::remove_file(scene.beside(".fssync")).unwrap();
+        }),
+    ];
+    let mut zodb = Zodb::start();
+    for (name, spoil) in spoilt {
+        for appends in [false, true] {
+            let scene = Scene::synced(History::get());
+            rewrite_end(&scene.master, &History::get().after);
+            spoil(&scene, &mut zodb);
+            if !appends {
+                rewrite_end(&scene.master, &History::get().before);
+            }
+            let before = fs::symlink_metadata(index_of(&scene)).map(|found| found.ino());
+            scene.expect(if appends { "append" } else { "up-to-date" });
+            assert_newest(&mut zodb, &scene);
+            let found = fs::symlink_metadata(index_of(&scene)).unwrap();
+            assert!(found.is_file(), "{name}");
+            let made = inode(&index_of(&scene));
+            if name.contains("sidecar") {
+                assert_ne!(before.ok(), Some(made), "{name}");
+            }
+            // Once is enough.
+            scene.expect("up-to-date");
+            assert_eq!(inode(&index_of(&scene)), made, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_index_of_a_slave_that_somebody_replaced_is_made_anew() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    // Over the slave's bytes, and as another file.
+    let ways: [fn(&Path, &[u8]); 2] = [rewrite_end, replace];
+    for put in ways {
+        let scene = Scene::synced(history);
+        let before = inode(&index_of(&scene));
+        replace(&scene.master, &history.packed);
+        put(&scene.slave, &history.packed);
+        scene.expect("up-to-date");
+        assert_newest(&mut zodb, &scene);
+        assert_ne!(inode(&index_of(&scene)), before);
+    }
+}
+
+#[test]
+fn a_pass_with_nothing_new_does_not_open_the_index() {
+    let scene = Scene::synced(History::get());
+    let trace = scene.directory.path().join("trace");
+    let mut command = tool("strace", "strace");
+    command
+        .args(["-f", "-qq", "-e", "trace=%file", "-o"])
+        .arg(&trace);
+    let program = scene.command(&[]);
+    command.arg(program.get_program()).args(program.get_args());
+    run(&mut command).expect(0);
+    let traced = fs::read_to_string(&trace).unwrap();
+    let calls: Vec<_> = traced
+        .lines()
+        .filter(|line| line.contains("Data.fs.index"))
+        .collect();
+    assert_eq!(calls.len(), 1, "one look: {calls:?}");
+    assert!(calls[0].contains("stat"), "{calls:?}");
+}
+
+#[test]
+fn an_index_is_stored_again_when_zodb_would_scan_for_long() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    let before = inode(&index_of(&scene));
+    append_sparse(&scene.master, NOT_DUE_LEN, TID);
+    scene.expect("append");
+    assert_eq!(inode(&index_of(&scene)), before);
+    let covered = zodb.assert_index(&scene.slave);
+    assert_eq!(covered, Some(History::get().before.len() as u64));
+    append_sparse(&scene.master, DUE_LEN - NOT_DUE_LEN, TID + 1);
+    scene.expect("append");
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn many_small_records_make_an_index_due_too() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    let before = inode(&index_of(&scene));
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    for n in 0..3 {
+        assert_eq!(inode(&index_of(&scene)), before, "{n}");
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 40_000, "size": 1}));
+        scene.expect("append");
+    }
+    assert!(len(&scene.slave) < NOT_DUE_LEN);
+    assert_newest(&mut zodb, &scene);
+}
+
+/// Notes what it is told of.
+#[derive(Default)]
+struct Activities(Mutex<Vec<&'static str>>);
+
+impl Monitor for Activities {
+    fn progress(&self, activity: &'static str, _: u64, _: u64) {
+        let mut told = self.0.lock().unwrap();
+        if told.last() != Some(&activity) {
+            told.push(activity);
+        }
+    }
+}
+
+#[test]
+fn a_full_copy_makes_its_index_without_reading_the_slave_again() {
+    let mut zodb = Zodb::start();
+    for (name, part) in [("from the start", 0), ("taken up", 9000)] {
+        let scene = Scene::new();
+        fs::write(&scene.master, &History::get().voted).unwrap();
+        if part > 0 {
+            fs::write(scene.beside(".fssync-tmp"), &History::get().voted[..part]).unwrap();
+        }
+        let tuning = Tuning {
+            chunk_len: 1000,
+            ..Tuning::default()
+        };
+        let job = scene.job(MountedPath::new(scene.master.clone()), tuning);
+        let activities = Activities::default();
+        let quiet = without_forks();
+        let outcome = sync::pass(&job, &activities);
+        drop(quiet);
+        assert_eq!(outcome.exit, Exit::Success, "{name}: {outcome:?}");
+        assert_newest(&mut zodb, &scene);
+        let told = activities.0.into_inner().unwrap();
+        assert!(told.contains(&"copying"), "{name}: {told:?}");
+        assert!(!told.contains(&"indexing"), "{name}: {told:?}");
+    }
+}
+
+#[test]
+fn the_copy_of_a_damaged_master_has_an_index_too() {
+    let mut zodb = Zodb::start();
+    for damage in ["damage-records-sum", "damage-length", "damage-tloc"] {
+        let scene = Scene::with_master(damage);
+        scene.pass(&[]).expect(30);
+        assert_newest(&mut zodb, &scene);
+    }
+}
+
+#[test]
+fn no_index_lies_beyond_where_a_slave_is_cut() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    scene.expect("append");
+    visit(&mut zodb, &scene.slave);
+    // Somebody cut it, in the midst of a transaction.
+    let cut = [&history.before, &[9; 40][..]].concat();
+    fs::write(&scene.slave, &cut).unwrap();
+    let index = index_of(&scene);
+    assert!(index.exists());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (told, slave, path) = (Arc::clone(&seen), scene.slave.clone(), index.clone());
+    let source = Hooked {
+        path: MountedPath::new(scene.master.clone()),
+        hook: move |call| {
+            if matches!(call, Call::Confirm(_)) {
+                let is_cut = fs::read(&slave).unwrap()[..cut.len()] != cut;
+                told.lock().unwrap().push((is_cut, path.exists()));
+            }
+            Ok(())
+        },
+    };
+    let outcome = pass_here(&scene.job(source, Tuning::default()));
+    assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
+    assert_eq!(seen.lock().unwrap().first(), Some(&(true, false)));
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn a_slave_of_empty_transactions_has_none_until_there_is_an_object() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
+    for _ in 0..5 {
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 0}));
+    }
+    scene.expect("full-copy");
+    assert!(!index_of(&scene).exists());
+    zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
+    // ZODB itself puts one there, on which it fails.
+    let (theirs, _) = zodb.index_of(&scene.slave);
+    fs::write(index_of(&scene), theirs).unwrap();
+    scene.expect("up-to-date");
+    assert!(!index_of(&scene).exists());
+    let noted = fs::read(scene.beside(".fssync")).unwrap();
+    let noted: Value = serde_json::from_slice(&noted).unwrap();
+    assert!(noted["index"].is_object(), "it is not tried again: {noted}");
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 0}));
+    scene.expect("append");
+    assert!(!index_of(&scene).exists());
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 1}));
+    scene.expect("append");
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn the_index_of_a_slave_that_is_served_is_left_to_zodb() {
+    let scene = Scene::synced(History::get());
+    fs::write(index_of(&scene), "ZODB's").unwrap();
+    let holder = Holder::of(&scene.beside(".lock"));
+    let run = scene.pass(&[]).expect(0);
+    assert!(!run.stderr.contains("index"), "{run:?}");
+    assert_eq!(fs::read(index_of(&scene)).unwrap(), b"ZODB's");
+    drop(holder);
+    scene.expect("up-to-date");
+    assert_newest(&mut Zodb::start(), &scene);
+}
+
+#[test]
+fn an_index_that_cannot_be_stored_costs_a_warning_and_no_more() {
+    let scene = Scene::synced(History::get());
+    let index = index_of(&scene);
+    fs::remove_file(&index).unwrap();
+    rewrite_end(&scene.master, &History::get().after);
+    let tmp = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
+    let tmp = tmp.join("Data.fs.fssync-tmp");
+    let fail = ["-e", "inject=write:error=ENOSPC"];
+    let mut command = strace(&fail, &[tmp]);
+    let made = run(command.args([&scene.master, &scene.slave])).expect(0);
+    assert!(
+        made.stderr.contains("the index is not kept ready"),
+        "{made:?}"
+    );
+    assert!(made.stderr.contains("appended"), "{made:?}");
+    assert!(!index.exists());
+    let mut zodb = Zodb::start();
+    zodb.assert_in_sync(&scene.master, &scene.slave);
+    scene.expect("up-to-date");
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn a_watch_brings_the_index_up_to_date_at_its_end() {
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(History::get()).over(transport);
+        let mut watcher = Watcher::start(&scene, &[]);
+        watcher.expect("Finished syncing");
+        let before = inode(&index_of(&scene));
+        rewrite_end(&scene.master, &History::get().after);
+        watcher.expect_in_sync(&scene);
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(inode(&index_of(&scene)), before, "it is not due");
+        let (code, elapsed) = watcher.end();
+        assert_eq!(code, 0);
+        assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+        assert_newest(&mut Zodb::start(), &scene);
+        scene.assert_documented_names();
+    }
+}
+
+#[test]
+fn a_watch_stores_an_index_that_is_due_when_it_rests() {
+    let scene = Scene::synced(History::get());
+    let mut zodb = Zodb::start();
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.3"]);
+    watcher.expect("Finished syncing");
+    append_sparse(&scene.master, DUE_LEN, TID);
+    watcher.expect_in_sync(&scene);
+    wait_for("index", || is_ours_and_newest(&scene));
+    assert_newest(&mut zodb, &scene);
+    // A ZODB comes and goes.
+    visit(&mut zodb, &scene.slave);
+    wait_for("index of ours", || is_ours_and_newest(&scene));
+    assert_newest(&mut zodb, &scene);
+    // A full copy.
+    fs::remove_file(&scene.slave).unwrap();
+    watcher.expect_in_sync(&scene);
+    wait_for("index of the new slave", || is_ours_and_newest(&scene));
+    assert_newest(&mut zodb, &scene);
+    let log = watcher.log();
+    assert!(!log.contains("WARN"), "{log}");
+    assert_eq!(watcher.end().0, 0);
+}
+
+#[test]
+fn a_watch_goes_on_with_an_index_after_each_pass() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 4}));
+    zodb.call(&json!({"cmd": "abandon", "name": "m"}));
+    append_sparse(&scene.master, 300 << 20, TID);
+    scene.expect("full-copy");
+    fs::remove_file(index_of(&scene)).unwrap();
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
+    watcher.expect("Finished syncing");
+    for n in 1..=20 {
+        append_sparse(&scene.master, 50, TID + n);
+        wait_for("growing slave", || len(&scene.slave) == len(&scene.master));
+        thread::sleep(Duration::from_millis(70));
+    }
+    wait_for("index", || index_of(&scene).exists());
+    watcher.signal(Signal::HUP);
+    zodb.assert_index(&scene.slave).expect("an index");
+    assert_eq!(watcher.end().0, 0);
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn a_watch_that_cannot_store_an_index_says_so_once() {
+    let scene = Scene::synced(History::get());
+    fs::remove_file(index_of(&scene)).unwrap();
+    // No file takes the place of a directory that holds something.
+    fs::create_dir(index_of(&scene)).unwrap();
+    File::create(index_of(&scene).join("full")).unwrap();
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.1"]);
+    watcher.expect("the index is not kept ready");
+    rewrite_end(&scene.master, &History::get().after);
+    watcher.expect_in_sync(&scene);
+    thread::sleep(Duration::from_secs(2));
+    let log = watcher.log();
+    assert_eq!(
+        log.matches("the index is not kept ready").count(),
+        1,
+        "{log}"
+    );
+    assert!(!log.contains("NOT SYNCING"), "{log}");
+}
