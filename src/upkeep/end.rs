@@ -39,6 +39,10 @@ pub fn at_end(slave: &Slave) {
 
 fn try_at_end(slave: &Slave) -> Result<(), Stop> {
     slave.check_may_go_on()?;
+    // Where its file system is gone, no lock file is made on the bare mount point.
+    if as_left(slave)?.is_none() {
+        return Ok(());
+    }
     let _lock = lock::take_pass(&slave.place)?;
     let Some((seen, position, mut sidecar)) = as_left(slave)? else {
         return Ok(());

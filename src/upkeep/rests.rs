@@ -133,6 +133,10 @@ impl Rests {
 
     /// Stores what was read to the end; `None` if the slave has grown since.
     fn store(&mut self, slave: &Slave) -> Result<Option<Progress>, Stop> {
+        // Where its file system is gone, no lock file is made on the bare mount point.
+        if as_left(slave)?.is_none() {
+            return Ok(Some(Progress::Done));
+        }
         let _lock = match lock::take_pass(&slave.place) {
             Err(Stop::Busy { .. }) => return Ok(Some(Progress::Left)),
             lock => lock?,
