@@ -416,9 +416,9 @@ fn a_slave_whose_file_system_is_gone_is_waited_for() {
     watcher.expect(FINISHED);
     unmount(&directory);
     watcher.expect("on another file system");
-    assert_eq!(
-        names(&directory),
-        [""; 0],
+    // A pass that was about to end may have noted so.
+    assert!(
+        !scene.slave.exists(),
         "nothing is copied to the mount point"
     );
     bind();
