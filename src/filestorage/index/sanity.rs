@@ -15,7 +15,7 @@ use crate::filestorage::record::{
 };
 
 /// The least position of which ZODB takes an index.
-const MIN_POSITION: u64 = 100;
+pub const MIN_POSITION: u64 = 100;
 
 /// How many data records are looked up at most.
 const MAX_CHECKED: usize = 5;

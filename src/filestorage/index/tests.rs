@@ -428,3 +428,38 @@ fn a_length_is_checked_before_it_is_believed() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn the_position_is_read_as_python_pickled_it() {
+    // pickle.dumps(n, 3), and what may follow.
+    for (pickle, position) in [
+        (&b"\x80\x03K\x64."[..], 100),
+        (b"\x80\x03M\x10\x27.\x80\x03", 10_000),
+        (b"\x80\x03J\x00\x00\x00\x40.", 1 << 30),
+        (b"\x80\x03\x8a\x05\x00\x00\x00\x80\x00.", 1 << 31),
+        (b"\x80\x03\x8a\x06\x00\x00\x00\x00\x00\x01.", 1 << 40),
+    ] {
+        assert_eq!(read_position(pickle).unwrap(), position);
+    }
+}
+
+#[test]
+fn what_is_no_such_pickle_has_no_position() {
+    for bytes in [
+        &b""[..],
+        b"\x80",
+        b"\x80\x03",
+        b"\x80\x03K",
+        b"\x80\x03K\x64",
+        b"\x80\x03K\x64,",
+        b"\x80\x02K\x64.",
+        b"\x80\x03J\xff\xff\xff\xff.",
+        b"\x80\x03\x8a",
+        b"\x80\x03\x8a\x00.",
+        b"\x80\x03\x8a\xff\x01.",
+        b"\x80\x03\x8a\x09\x01\x01\x01\x01\x01\x01\x01\x01\x01.",
+        b"\x80\x03N.",
+    ] {
+        assert!(read_position(bytes).is_err(), "{bytes:?}");
+    }
+}
