@@ -1,20 +1,21 @@
-//! Keeping ZODB's index ready beside the slave.
+//! Keeping ready what lies beside the slave: ZODB's index, and the digests.
 //!
 //! | when | what |
 //! | --- | --- |
 //! | a full copy | the index is built from what streams by, and stored once the copy is in its place ([`store_built`]) |
-//! | the end of a pass | stored again if it is due, built anew if it is not what was left there ([`after_pass`]) |
-//! | a watch rests | the same, in pieces, which make way for a pass ([`Rests`]) |
+//! | the end of a pass | stored again if it is due, built anew if it is not what was left there ([`after_pass`]); digests that lack are asked for ([`ledger`]) |
+//! | a watch rests | the index again, in pieces, which make way for a pass ([`Rests`]) |
 //! | the end of a watch | stored again if there is anything new, and time for it ([`at_end`]) |
 //!
-//! A cache: what goes wrong here is told, and costs no pass its outcome. It is
+//! Caches: what goes wrong here is told, and costs no pass its outcome. They are
 //! worked on only when all that was copied is durable, visible and noted.
 //!
-//! What is not as it was left here is removed first, before the slave is read
+//! An index that is not as it was left here is removed first, before the slave is read
 //! for a new one: it may be a former slave's, saved by a ZODB that had let its
 //! lock go, and ZODB would believe it.
 
 mod end;
+pub mod ledger;
 mod rests;
 
 use std::fs::File;
@@ -228,17 +229,23 @@ fn open(slave: &Slave, seen: Seen) -> Result<File, Stop> {
 /// do to the slave or the switch is for the next pass to say.
 #[must_use]
 pub fn complaint(stop: &Stop) -> Option<String> {
+    complain("the index is not kept ready", stop)
+}
+
+fn complain(what: &str, stop: &Stop) -> Option<String> {
     let why = stop.in_one_line();
     match stop {
         Stop::Off(_)
         | Stop::Interrupted
         | Stop::InUse { .. }
         | Stop::Busy { .. }
-        | Stop::SlaveChanged { .. } => {
-            tracing::debug!("the index is not kept ready for now: {why}");
+        | Stop::SlaveChanged { .. }
+        | Stop::Unreachable(_)
+        | Stop::MasterChanged { .. } => {
+            tracing::debug!("{what} for now: {why}");
             None
         }
-        _ => Some(format!("the index is not kept ready: {why}")),
+        _ => Some(format!("{what}: {why}")),
     }
 }
 
