@@ -10,11 +10,13 @@
 //! | [`finding`] | what is wrong, and what to do |
 //! | `reading` | bytes in windows, sectors that fail included |
 //! | `walk` | the structure, and how it goes on behind damage |
+//! | `digests` | the bytes against the ledger |
 //! | `index` | ZODB's index against the file |
 //!
 //! What makes damage of a finding is argued in
 //! [`filestorage::check`](crate::filestorage::check).
 
+mod digests;
 pub mod finding;
 mod index;
 mod reading;
@@ -25,9 +27,10 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+pub use self::digests::DigestState;
 pub use self::index::IndexState;
-pub use self::reading::Tap;
 
+use self::digests::DigestCheck;
 use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
 use self::reading::Reading;
@@ -63,6 +66,8 @@ pub struct Verified {
     pub bytes: u64,
     /// What lies behind the position.
     pub unfinished: Option<Unfinished>,
+    /// What its digests say.
+    pub digests: DigestState,
     /// What the index is good for.
     pub index: IndexState,
     /// How many findings are damage.
@@ -117,6 +122,7 @@ impl Verified {
             objects: 0,
             bytes: 0,
             unfinished: None,
+            digests: DigestState::Unasked,
             index: IndexState::Unknown("there is no slave to compare it with".to_owned()),
             damages: 0,
             blemishes: 0,
@@ -124,21 +130,13 @@ impl Verified {
     }
 }
 
-/// What is asked for.
-#[derive(Default)]
-pub struct Asked<'a> {
-    /// Only the structure: pickles are passed over.
-    pub quick: bool,
-    /// Is fed the slave, if it is read as a whole.
-    pub tap: Option<&'a mut dyn Tap>,
-}
-
-/// Verifies a slave, and tells each finding as it is found, most of them in the
+/// Verifies a slave, or with `quick` its structure alone, for which pickles are passed
+/// over; tells each finding as it is found, most of them in the
 /// order of the file. Fails where the slave cannot be looked at, or another file is put in its
 /// place meanwhile.
 pub fn verify(
     slave: &Slave,
-    asked: Asked<'_>,
+    quick: bool,
     monitor: &dyn Monitor,
     tell: &mut dyn FnMut(&Finding),
 ) -> Result<Verified, Stop> {
@@ -154,7 +152,7 @@ pub fn verify(
     let Some(opened) = open(place)? else {
         return Ok(Verified::nothing(place, Content::Missing, 0));
     };
-    let verified = opened.walk(slave, asked, monitor, &mut tell)?;
+    let verified = opened.walk(slave, quick, monitor, &mut tell)?;
     Ok(Verified {
         damages,
         blemishes,
@@ -167,6 +165,7 @@ struct Opened {
     file: std::fs::File,
     seen: Seen,
     index: Option<IndexCheck>,
+    digests: Option<DigestCheck>,
 }
 
 /// Opens both as they lie there at one moment; `None` if there is no slave.
@@ -188,10 +187,17 @@ fn open(place: &Place) -> Result<Option<Opened>, Stop> {
             }
             Err(error) => return Err(Stop::io("open", path)(error)),
         };
+        // Before the size is taken: it ends with bytes that are there by then.
+        let digests = DigestCheck::open(place, &file)?;
         let seen = Seen::of(&file.metadata().map_err(Stop::io("look at", path))?);
         let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
         if is_there || looks == MAX_LOOKS {
-            return Ok(Some(Opened { file, seen, index }));
+            return Ok(Some(Opened {
+                file,
+                seen,
+                index,
+                digests,
+            }));
         }
     }
 }
@@ -200,7 +206,7 @@ impl Opened {
     fn walk(
         self,
         slave: &Slave,
-        asked: Asked<'_>,
+        quick: bool,
         monitor: &dyn Monitor,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Stop> {
@@ -209,14 +215,10 @@ impl Opened {
             true => Err(Stop::Interrupted),
             false => Ok(()),
         };
-        let asked = Asked {
-            quick: asked.quick,
-            tap: asked.tap.map(|tap| -> &mut dyn Tap { tap }),
-        };
         let mut walk = Walk::new(
             (place, &self.file, size),
-            asked,
-            self.index,
+            quick,
+            (self.index, self.digests.filter(|_| !quick)),
             Reading::new(&self.file, &may_go_on),
             monitor,
             tell,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use fssync::outcome::Exit;
 use fssync::stop::Stop;
-use fssync::verify::{self, Asked, Verified};
+use fssync::verify::{self, Verified};
 
 use self::lines::Lines;
 use self::report::{Findings, Report};
@@ -25,11 +25,7 @@ pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
     };
     let monitor = progress::monitor(&args.telling, common);
     let mut findings = Findings::of(&slave.place);
-    let asked = Asked {
-        quick: args.quick,
-        tap: None,
-    };
-    let verified = verify::verify(&slave, asked, monitor.as_ref(), &mut |finding| {
+    let verified = verify::verify(&slave, args.quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     });
     drop(monitor);

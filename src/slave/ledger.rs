@@ -200,7 +200,7 @@ impl Ledger {
     /// The entries, in their order; `None` in the place of one that is not as it was
     /// written.
     #[must_use]
-    pub fn entries(&self) -> Entries<'_> {
+    pub fn entries(self) -> Entries {
         Entries {
             ledger: self,
             number: 1,
@@ -302,14 +302,14 @@ impl Tail {
 
 /// The entries of a ledger.
 #[derive(Debug)]
-pub struct Entries<'a> {
-    ledger: &'a Ledger,
+pub struct Entries {
+    ledger: Ledger,
     /// That of the next record to read.
     number: u64,
     read: std::vec::IntoIter<Option<Entry>>,
 }
 
-impl Iterator for Entries<'_> {
+impl Iterator for Entries {
     type Item = Result<Option<Entry>, Stop>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -66,6 +66,8 @@ pub enum File {
     Data,
     /// `Data.fs.index`.
     Index,
+    /// `Data.fs.fssync-ledger`.
+    Ledger,
 }
 
 impl File {
@@ -75,6 +77,7 @@ impl File {
         match self {
             Self::Data => place.data().to_owned(),
             Self::Index => place.beside(Beside::ZodbIndex),
+            Self::Ledger => place.beside(Beside::Ledger),
         }
     }
 }
@@ -107,6 +110,12 @@ pub enum Kind {
     OddStatus,
     /// The file is shorter than the last pass left it.
     Shortened,
+    /// Bytes are others than came from the master.
+    Digest,
+    /// The file ends before bytes that were committed and durable.
+    Lost,
+    /// The ledger is damaged: some bytes have no digests.
+    Ledger,
     /// The index has another position for an object than the file, or one where the
     /// other has none.
     IndexObject,
@@ -125,6 +134,7 @@ impl Kind {
             | Self::TidReduction
             | Self::OddStatus
             | Self::Shortened
+            | Self::Ledger
             | Self::IndexForm => Severity::Blemish,
             _ => Severity::Damage,
         }
@@ -135,6 +145,7 @@ impl Kind {
     pub fn file(self) -> File {
         match self {
             Self::IndexObject | Self::IndexPosition | Self::IndexForm => File::Index,
+            Self::Ledger => File::Ledger,
             _ => File::Data,
         }
     }
@@ -154,6 +165,16 @@ impl Kind {
             | Self::BackPointer => {
                 "see whether the master has it too; if not, replace the slave with \
                  `fssync --full`, and look for the cause: the disk, or the memory"
+            }
+            Self::Digest => {
+                "have `fssync verify --against MASTER` tell which transactions differ; replace \
+                 the slave with `fssync --full`, and look for the cause: the disk, or the memory"
+            }
+            Self::Lost => {
+                "something cut the slave: replace it with `fssync --full`, and look for the cause"
+            }
+            Self::Ledger => {
+                "remove the ledger: the next passes make it anew, by digests of the master's"
             }
             Self::Unreadable => {
                 "the disk fails: put the slave on another one, with `fssync --full`"

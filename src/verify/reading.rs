@@ -11,18 +11,6 @@ use crate::stop::Stop;
 /// The length of what is tried by itself where a longer read failed, in bytes.
 const PAGE_LEN: u64 = 4096;
 
-/// Is fed the file, each byte once and in order.
-///
-/// Bytes behind the position that the file had when the reading began may come as
-/// they were before they changed.
-pub trait Tap {
-    /// Takes the next bytes.
-    fn feed(&mut self, bytes: &[u8]);
-
-    /// The next bytes cannot be read; the range is where they lie.
-    fn unreadable(&mut self, range: Range<u64>);
-}
-
 /// Reads single pieces.
 pub(super) struct Reading<'a> {
     file: &'a File,

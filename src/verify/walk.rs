@@ -9,10 +9,11 @@ use std::fs::File;
 use std::ops::Range;
 use std::thread;
 
+use super::digests::{DigestCheck, DigestState};
 use super::finding::{Finding, Kind};
 use super::index::{IndexCheck, IndexState};
-use super::reading::{Reading, Tap};
-use super::{Asked, Content, Unfinished, Verified};
+use super::reading::Reading;
+use super::{Content, Unfinished, Verified};
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::check::{Checker, Flaw, What};
@@ -42,7 +43,7 @@ pub(super) struct Walk<'a> {
     tell: &'a mut dyn FnMut(Finding),
     /// Whether pickles are passed over.
     quick: bool,
-    tap: Option<&'a mut dyn Tap>,
+    digests: Option<DigestCheck>,
     index: Option<IndexCheck>,
     scanner: Scanner,
     checker: Checker,
@@ -72,8 +73,8 @@ impl<'a> Walk<'a> {
     /// A walk through a file of `size` bytes.
     pub(super) fn new(
         (place, file, size): (&'a Place, &'a File, u64),
-        asked: Asked<'a>,
-        index: Option<IndexCheck>,
+        quick: bool,
+        (index, digests): (Option<IndexCheck>, Option<DigestCheck>),
         reading: Reading<'a>,
         monitor: &'a dyn Monitor,
         tell: &'a mut dyn FnMut(Finding),
@@ -84,8 +85,8 @@ impl<'a> Walk<'a> {
             reading,
             monitor,
             tell,
-            quick: asked.quick,
-            tap: asked.tap,
+            quick,
+            digests,
             index,
             scanner: Scanner::new(size),
             checker: Checker::default(),
@@ -137,6 +138,11 @@ impl<'a> Walk<'a> {
     pub(super) fn finish(mut self, unfinished: Option<Unfinished>) -> Result<Verified, Stop> {
         let position = self.scanner.position();
         self.compare_with_left(position)?;
+        let digests = match self.digests {
+            _ if self.quick => DigestState::Unasked,
+            Some(digests) => digests.finish(position, self.reading.fields(), self.tell)?,
+            None => DigestState::NoLedger,
+        };
         let index = match self.index {
             Some(index) => index.finish(self.limit, self.reading.fields(), self.tell)?,
             None => IndexState::Missing,
@@ -152,6 +158,7 @@ impl<'a> Walk<'a> {
             objects: self.checker.objects(),
             bytes: self.bytes_read,
             unfinished,
+            digests,
             index,
             damages: 0,
             blemishes: 0,
@@ -238,7 +245,7 @@ impl<'a> Walk<'a> {
     fn read(&mut self, range: Range<u64>) -> Result<usize, Stop> {
         let Self {
             reading,
-            tap,
+            digests,
             tell,
             read_to,
             ..
@@ -267,14 +274,14 @@ impl<'a> Walk<'a> {
                     format!("an error for {} bytes", hole.end - hole.start),
                 )
             });
-            if let Some(tap) = tap {
-                tap.feed(piece(at..hole.start));
-                tap.unreadable(hole.clone());
+            if let Some(digests) = digests {
+                digests.feed(piece(at..hole.start));
+                digests.unreadable(&hole);
             }
             at = hole.end;
         }
-        if let Some(tap) = tap {
-            tap.feed(piece(at..end));
+        if let Some(digests) = digests {
+            digests.feed(piece(at..end));
         }
         *read_to = end.max(*read_to);
         Ok(len)

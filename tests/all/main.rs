@@ -15,6 +15,7 @@ mod command_line;
 mod contrib;
 mod crash;
 mod cuts;
+mod digests;
 mod divergence;
 mod failover;
 mod faults;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use clap::builder::styling::{AnsiColor, Color, Style};
 use fssync::filestorage::Tid;
 use fssync::verify::finding::{Finding, Severity};
-use fssync::verify::{Content, IndexState, Unfinished, Verified};
+use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
 use fssync::words::bytes;
 
 use super::report::Findings;
@@ -70,6 +70,21 @@ impl Lines {
             }
         };
         self.add("unfinished", PLAIN, &unfinished);
+        let (style, digests) = match verified.digests {
+            DigestState::Unasked => (PLAIN, "not compared".to_owned()),
+            DigestState::NoLedger => (MIND, "there is no ledger of this file".to_owned()),
+            DigestState::Compared(len) if len >= verified.position => {
+                (PLAIN, "of all bytes compared".to_owned())
+            }
+            DigestState::Compared(len) => {
+                let without = bytes(verified.position - len);
+                (
+                    MIND,
+                    format!("of {} compared, {without} have none", bytes(len)),
+                )
+            }
+        };
+        self.add("digests", style, &digests);
         let (style, index) = match &verified.index {
             IndexState::Missing => (MIND, "missing".to_owned()),
             IndexState::Sound(at) => (PLAIN, format!("sound, of position {at}")),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fssync::filestorage::Tid;
 use fssync::slave::place::Place;
 use fssync::verify::finding::{File, Finding, Kind, Severity};
-use fssync::verify::{Content, IndexState, Verified};
+use fssync::verify::{Content, DigestState, IndexState, Verified};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -82,6 +82,9 @@ pub(super) struct Report<'a> {
     objects: u64,
     bytes: u64,
     unfinished_bytes: u64,
+    /// How many bytes were compared with digests; none where there is no ledger, or
+    /// it was not asked for.
+    digested_bytes: Option<u64>,
     index: &'static str,
     index_position: Option<u64>,
     index_reason: Option<&'a str>,
@@ -117,6 +120,10 @@ impl<'a> Report<'a> {
             IndexState::Unused(why) => ("unused", None, Some(why.as_str())),
             IndexState::Unknown(why) => ("unknown", None, Some(why.as_str())),
         };
+        let digested_bytes = match verified.digests {
+            DigestState::Compared(len) => Some(len),
+            DigestState::Unasked | DigestState::NoLedger => None,
+        };
         Self {
             storage: None,
             master: None,
@@ -131,6 +138,7 @@ impl<'a> Report<'a> {
             objects: verified.objects,
             bytes: verified.bytes,
             unfinished_bytes: verified.unfinished.map_or(0, |it| it.bytes),
+            digested_bytes,
             index,
             index_position,
             index_reason,
