@@ -167,7 +167,7 @@ impl<'a> Walk<'a> {
 
     /// Tells if the file is shorter than the last pass left it.
     fn compare_with_left(&mut self, position: u64) -> Result<(), Stop> {
-        let Some(left) = Sidecar::load(self.place)?.left else {
+        let Some(left) = self.sidecar().left else {
             return Ok(());
         };
         // What was appended meanwhile is in the file by now.
@@ -234,10 +234,11 @@ impl<'a> Walk<'a> {
     /// Where a window ends: with a page, and where the index is of.
     fn window_end(&self, offset: u64) -> u64 {
         let end = (offset + self.window_len).next_multiple_of(MIN_WINDOW_LEN);
+        let end = end.min(self.limit);
         let mark = self.index.as_ref().and_then(IndexCheck::mark);
-        match mark.filter(|&mark| offset < mark && mark < end) {
-            Some(mark) => mark,
-            None => end.min(self.limit),
+        match mark {
+            Some(mark) if offset < mark => mark.min(end),
+            _ => end,
         }
     }
 
@@ -400,8 +401,16 @@ impl<'a> Walk<'a> {
         let len = self.limit.saturating_sub(start).min(TXN_HEADER_LEN as u64) as usize;
         let header = &mut header[..len];
         self.reading.fields().read_exact_at(header, start)?;
-        let sidecar = Sidecar::load(self.place)?;
-        Ok(sidecar.batch.is_some_and(|batch| batch.left(start, header)))
+        let batch = self.sidecar().batch;
+        Ok(batch.is_some_and(|batch| batch.left(start, header)))
+    }
+
+    /// What the last pass left; nothing if that cannot be read.
+    fn sidecar(&self) -> Sidecar {
+        Sidecar::load(self.place).unwrap_or_else(|stop| {
+            tracing::warn!("{}", stop.in_one_line());
+            Sidecar::default()
+        })
     }
 
     fn unfinished(&self, start: u64, is_ours: bool) -> Next {
@@ -496,13 +505,25 @@ fn of_damage(damage: &Damage) -> Finding {
         (_, Cause::RedundantLength { .. }) => Kind::TransactionLength,
         _ => Kind::TransactionHeader,
     };
-    let expected = match damage.cause {
-        Cause::Status(_) => "an ASCII status".to_owned(),
-        Cause::ShorterThanHeader { header_len, .. } => format!("a length of at least {header_len}"),
-        Cause::RedundantLength { expected, .. } => format!("length {expected}, twice"),
-        Cause::ExceedsTransaction(end) => format!("data records that end at {end}"),
-        Cause::Tloc { expected, .. } => format!("a pointer to its transaction, at {expected}"),
-        Cause::Version(_) => "no version name".to_owned(),
+    let (expected, found) = match damage.cause {
+        Cause::Status(byte) => ("an ASCII status".to_owned(), format!("byte 0x{byte:02x}")),
+        Cause::ShorterThanHeader { tlen, header_len } => (
+            format!("a length of at least {header_len}"),
+            tlen.to_string(),
+        ),
+        Cause::RedundantLength { expected, found } => (
+            format!("length {expected} at its end too"),
+            found.to_string(),
+        ),
+        Cause::ExceedsTransaction(end) => (
+            format!("data records that end with their transaction, at {end}"),
+            "one that does not".to_owned(),
+        ),
+        Cause::Tloc { expected, found } => (
+            format!("the position of its transaction, {expected}"),
+            found.to_string(),
+        ),
+        Cause::Version(len) => ("no version name".to_owned(), format!("one of {len} bytes")),
     };
-    Finding::new(kind, damage.position, expected, damage.cause.to_string())
+    Finding::new(kind, damage.position, expected, found)
 }

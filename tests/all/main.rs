@@ -32,5 +32,6 @@ mod status;
 mod steps;
 mod switch;
 mod upkeep;
+mod verify;
 mod watch;
 mod watch_network;

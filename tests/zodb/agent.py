@@ -106,6 +106,9 @@ class Agent:
     def open_db_load_all(self, path: str) -> Answer:
         return probe.load_all(path)
 
+    def read_all(self, path: str) -> Answer:
+        return probe.read_all(path)
+
     def sleep(self, seconds: float) -> Answer:
         time.sleep(seconds)
         return {}
