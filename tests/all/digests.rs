@@ -14,8 +14,8 @@ use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::verify::finding::{Finding, Kind, Severity};
-use fssync::verify::{DigestState, Verified, verify};
-use serde_json::json;
+use fssync::verify::{DigestState, IndexState, Verified, verify};
+use serde_json::{Value, json};
 
 use crate::support::{
     History, Run, Scene, Zodb, append_sparse, fssync, replace, rewrite_end, run, sparse_master,
@@ -37,7 +37,11 @@ fn verified(path: &Path) -> (Verified, Vec<Finding>) {
 
 /// The program's report on a slave.
 fn report(scene: &Scene, options: &[&str]) -> Run {
-    run(fssync().arg("verify").args(options).arg("--json").arg(&scene.slave))
+    run(fssync()
+        .arg("verify")
+        .args(options)
+        .arg("--json")
+        .arg(&scene.slave))
 }
 
 /// Fails unless a slave is sound, with digests for all its bytes.
@@ -84,7 +88,10 @@ fn each_bit_of_a_slave_that_flips_is_found() {
                         flip(&file, offset, bit);
                         let (verified, findings) = verified(&scene.slave);
                         let is_hit = |finding: &Finding| {
-                            let end = finding.end.unwrap_or(finding.position + 1).max(finding.position + 4);
+                            let end = finding
+                                .end
+                                .unwrap_or(finding.position + 1)
+                                .max(finding.position + 4);
                             finding.kind.severity() == Severity::Damage
                                 && (finding.position..end).contains(&offset)
                         };
@@ -98,4 +105,166 @@ fn each_bit_of_a_slave_that_flips_is_found() {
         }
     });
     assert_eq!(checked.into_inner(), 8 * bytes.len() as u64);
+}
+
+/// What is found damaged.
+fn damage(scene: &Scene) -> Vec<Finding> {
+    let (verified, mut findings) = verified(&scene.slave);
+    findings.retain(|finding| finding.kind.severity() == Severity::Damage);
+    assert_eq!(findings.is_empty(), verified.exit() == Exit::Success);
+    findings
+}
+
+/// The kinds of what is found.
+fn kinds(findings: &[Finding]) -> Vec<Kind> {
+    findings.iter().map(|finding| finding.kind).collect()
+}
+
+/// Has each byte of a file beside a slave changed, one at a time.
+fn change_each_byte(scene: &Scene, suffix: &str, is_told: impl Fn(&Verified, &[Kind]) -> bool) {
+    let path = scene.beside(suffix);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    for offset in 0..fs::metadata(&path).unwrap().len() {
+        let bit = (offset % 8) as u32;
+        flip(&file, offset, bit);
+        let (verified, findings) = verified(&scene.slave);
+        assert!(
+            is_told(&verified, &kinds(&findings)),
+            "{suffix} {offset}: {verified:?} {findings:?}"
+        );
+        flip(&file, offset, bit);
+    }
+    assert_all_compared(&scene.slave);
+}
+
+#[test]
+fn each_byte_of_the_index_that_changes_is_told() {
+    change_each_byte(&small(), ".index", |verified, _| {
+        !matches!(verified.index, IndexState::Sound(_))
+    });
+}
+
+#[test]
+fn each_byte_of_the_ledger_that_changes_is_told() {
+    change_each_byte(&small(), ".fssync-ledger", |verified, found| {
+        found == [Kind::Ledger] || verified.digests == DigestState::NoLedger
+    });
+}
+
+#[test]
+fn a_changed_pickle_is_told_with_its_segment_and_the_transactions_in_it() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 2 * SEGMENT_LEN);
+    for nth in 1..4 {
+        append_sparse(&scene.master, 1_000, 0x03f0_0000_0000_0000 + nth);
+    }
+    scene.expect("full-copy");
+    assert_eq!(damage(&scene), []);
+    let file = File::options().read(true).write(true).open(&scene.slave);
+    let file = file.unwrap();
+    // In the middle of the first transaction, in a segment that holds nothing else.
+    flip(&file, SEGMENT_LEN + 77, 3);
+    let found = damage(&scene);
+    assert_eq!(kinds(&found), [Kind::Digest]);
+    assert_eq!(found[0].position, SEGMENT_LEN);
+    assert_eq!(found[0].end, Some(2 * SEGMENT_LEN));
+    let tid = found[0].tid.expect("the one transaction there");
+    assert_eq!(tid.to_string(), "03f0000000000000");
+    let told = report(&scene, &[]).expect(31).report();
+    let size = fs::metadata(&scene.slave).unwrap().len();
+    assert_eq!(told["verdict"], "damaged");
+    assert_eq!(told["digested_bytes"], size);
+    let findings = told["findings"].as_array().unwrap();
+    let is_it = |finding: &&Value| finding["kind"] == "digest" && finding["file"] == "Data.fs";
+    assert_eq!(findings.iter().filter(is_it).count(), 1, "{told}");
+    // The structure is as it was.
+    let told = report(&scene, &["--quick"]).expect(0).report();
+    assert_eq!(told["digested_bytes"], Value::Null);
+    // And one in the last segment, which holds four.
+    flip(&file, SEGMENT_LEN + 77, 3);
+    flip(&file, size - 100, 0);
+    let found = damage(&scene).remove(0);
+    assert_eq!((found.position, found.tid), (2 * SEGMENT_LEN, None));
+    let words = "the 4 transactions 03f0000000000000";
+    assert!(found.found.contains(words), "{found:?}");
+}
+
+#[test]
+fn without_a_ledger_it_says_that_pickles_are_not_compared() {
+    let scene = small();
+    fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
+    let (verified, findings) = verified(&scene.slave);
+    assert_eq!(findings, []);
+    assert_eq!(verified.digests, DigestState::NoLedger);
+    let told = run(fssync().arg("verify").arg(&scene.slave)).expect(0);
+    assert!(told.stdout.contains("there is no ledger"), "{told:?}");
+}
+
+#[test]
+fn a_slave_that_lost_its_last_transactions_is_damaged() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    scene.expect("append");
+    rewrite_end(&scene.slave, &history.before);
+    let found = damage(&scene);
+    let lost = found.iter().find(|finding| finding.kind == Kind::Lost);
+    assert_eq!(lost.unwrap().position, history.before.len() as u64);
+    report(&scene, &[]).expect(31);
+}
+
+#[test]
+fn what_zodb_appended_after_a_failover_has_no_digests_and_is_sound() {
+    let scene = Scene::synced(History::get());
+    let before = fs::metadata(&scene.slave).unwrap().len();
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 2}));
+    let (verified, findings) = verified(&scene.slave);
+    assert_eq!(findings, []);
+    assert_eq!(verified.digests, DigestState::Compared(before));
+    assert!(verified.position > before);
+    let told = run(fssync().arg("verify").arg(&scene.slave)).expect(0);
+    assert!(told.stdout.contains("have none"), "{told:?}");
+    // A pack makes another file.
+    zodb.call(&json!({"cmd": "pack", "name": "s", "keep": 1}));
+    let (verified, findings) = self::verified(&scene.slave);
+    assert!(
+        !kinds(&findings)
+            .iter()
+            .any(|kind| kind.severity() == Severity::Damage),
+        "{findings:?}"
+    );
+    assert_eq!(verified.digests, DigestState::NoLedger);
+}
+
+#[test]
+fn a_slave_that_is_replaced_and_grows_all_the_while_is_never_found_damaged() {
+    let history = History::get();
+    let scene = Scene::new();
+    replace(&scene.master, &history.before);
+    scene.expect("full-copy");
+    let done = AtomicBool::new(false);
+    let mut times = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..12 {
+                rewrite_end(&scene.master, &history.after);
+                scene.expect("append");
+                replace(&scene.master, &history.packed);
+                scene.expect("full-copy");
+                replace(&scene.master, &history.before);
+                scene.pass(&["--full"]).expect(0);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let run = report(&scene, &[]);
+            let replaced = run.code == 1 && run.stderr.contains("another file");
+            assert!(run.code == 0 || replaced, "{run:?}");
+            times += 1;
+        }
+    });
+    assert!(times > 20, "{times}");
+    assert_all_compared(&scene.slave);
 }

@@ -18,7 +18,7 @@ use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::stop::Stop;
 use fssync::verify::finding::{Finding, Kind, Severity};
-use fssync::verify::{Asked, Content, IndexState, Tap, Verified, verify};
+use fssync::verify::{Content, IndexState, Verified, verify};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -40,24 +40,20 @@ fn slave(path: &Path) -> Slave {
 }
 
 /// What comes of a verification in this process.
-fn try_verify(path: &Path, asked: Asked<'_>) -> Result<(Verified, Vec<Finding>), Stop> {
+fn try_verify(path: &Path, quick: bool) -> Result<(Verified, Vec<Finding>), Stop> {
     let mut findings = Vec::new();
-    let verified = verify(&slave(path), asked, &Silent, &mut |finding| {
+    let verified = verify(&slave(path), quick, &Silent, &mut |finding| {
         findings.push(finding.clone());
     })?;
     Ok((verified, findings))
 }
 
 fn whole(path: &Path) -> (Verified, Vec<Finding>) {
-    try_verify(path, Asked::default()).expect("it can be read")
+    try_verify(path, false).expect("it can be read")
 }
 
 fn quick(path: &Path) -> (Verified, Vec<Finding>) {
-    let asked = Asked {
-        quick: true,
-        tap: None,
-    };
-    try_verify(path, asked).expect("it can be read")
+    try_verify(path, true).expect("it can be read")
 }
 
 /// Both ways of verifying, which must find the same.
