@@ -17,7 +17,7 @@ use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::check::{Checker, Flaw, What};
 use crate::filestorage::record::{
-    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TXN_HEADER_LEN, TxnHeader,
+    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, STATUS_OFFSET, TXN_HEADER_LEN, TxnHeader,
 };
 use crate::filestorage::scan::{Cause, Damage, Record, Scanner, Tail};
 use crate::filestorage::{MAGIC_LEN, Magic, Status};
@@ -345,6 +345,14 @@ impl<'a> Walk<'a> {
                 "a length that ends in the file",
                 "one that ends behind it: ZODB cuts the file here",
             ),
+            (Tail::Torn, None) if self.status(start)?.is_some_and(|byte| !byte.is_ascii()) => {
+                Finding::new(
+                    Kind::TransactionHeader,
+                    start,
+                    "the end of the file, or a transaction with an ASCII status",
+                    "a header on which ZODB fails; the next pass cuts it",
+                )
+            }
             (_, None) => return Ok(self.unfinished(start, false)),
         };
         let end = behind.unwrap_or(self.limit);
@@ -404,6 +412,17 @@ impl<'a> Walk<'a> {
             tracing::warn!("{}", stop.in_one_line());
             Sidecar::default()
         })
+    }
+
+    /// The status byte of the transaction at `start`, if the file reaches so far.
+    fn status(&self, start: u64) -> Result<Option<u8>, Stop> {
+        let at = start + STATUS_OFFSET;
+        if at >= self.limit {
+            return Ok(None);
+        }
+        let mut status = [0];
+        self.reading.fields().read_exact_at(&mut status, at)?;
+        Ok(Some(status[0]))
     }
 
     fn unfinished(&self, start: u64, is_ours: bool) -> Next {

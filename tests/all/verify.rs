@@ -421,3 +421,413 @@ fn each_damage_is_found_where_it_is_and_zodb_agrees() {
     }
     assert!(judged > 60, "{judged}");
 }
+
+#[test]
+fn what_lies_behind_the_last_transaction_is_no_damage() {
+    let history = History::get();
+    let all = txns(sound());
+    let last = all[all.len() - 1].clone();
+    let mut garbage = sound().to_vec();
+    garbage.extend((0..300_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 25) as u8 | 1));
+    let after = history.after.len();
+    for (name, bytes, position) in [
+        ("a vote under way", history.voted.clone(), after),
+        (
+            "a vote in part",
+            history.voted[..after + 100].to_vec(),
+            after,
+        ),
+        (
+            "a header in part",
+            history.voted[..after + 11].to_vec(),
+            after,
+        ),
+        ("garbage", garbage, sound().len()),
+        ("zeros", [sound(), &[0; 5000]].concat(), sound().len()),
+        ("a few zeros", [sound(), &[0; 9]].concat(), sound().len()),
+        (
+            "cut in a pickle",
+            sound()[..last.record() + 60].to_vec(),
+            last.start(),
+        ),
+        (
+            "cut in a header",
+            sound()[..last.start() + 9].to_vec(),
+            last.start(),
+        ),
+        (
+            "cut in its trailer",
+            sound()[..last.end() - 1].to_vec(),
+            last.start(),
+        ),
+    ] {
+        let scene = scene_of(&bytes);
+        let (verified, findings) = both(&scene.slave);
+        assert_eq!(findings, [], "{name}");
+        assert_eq!(verified.position, position as u64, "{name}");
+        let unfinished = verified.unfinished.expect("an unfinished tail");
+        assert_eq!(unfinished.bytes as usize, bytes.len() - position, "{name}");
+        let opened = Zodb::start().call(&json!({"cmd": "check_open", "path": scene.slave}));
+        assert_eq!(opened["position"], position, "{name}");
+        let told = run(&mut scene.verify(&["--json"])).expect(0).report();
+        assert_eq!(told["unfinished_bytes"], unfinished.bytes, "{name}");
+    }
+}
+
+#[test]
+fn a_tail_on_which_zodb_fails_is_damage() {
+    let mut bytes = sound().to_vec();
+    bytes.extend([0xe3; 300]);
+    let scene = scene_of(&bytes);
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!(verified.exit(), Exit::SlaveDamaged);
+    assert_eq!(
+        (findings.len(), findings[0].position),
+        (1, sound().len() as u64)
+    );
+    let opened = Zodb::start().attempt(&json!({"cmd": "check_open", "path": scene.slave}));
+    assert_eq!(opened["ok"], false);
+}
+
+#[test]
+fn an_append_of_ours_that_was_killed_is_no_damage() {
+    for nth in [1, 2, 3] {
+        let scene = append_killed_at_sync(nth);
+        let (verified, findings) = both(&scene.slave);
+        assert_eq!(findings, [], "{nth}");
+        if let Some(unfinished) = verified.unfinished {
+            assert!(unfinished.is_ours, "{nth}");
+            assert_eq!(verified.position, History::get().before.len() as u64);
+        }
+        if nth == 2 {
+            // Without the sidecar, whole transactions that ZODB cuts are damage.
+            fs::remove_file(scene.beside(".fssync")).unwrap();
+            let (verified, findings) = both(&scene.slave);
+            assert_eq!(findings[0].kind, Kind::UnfinishedWithin, "{verified:?}");
+        }
+    }
+}
+
+#[test]
+fn a_slave_that_became_shorter_is_told() {
+    let scene = Scene::synced(History::get());
+    let bytes = fs::read(&scene.slave).unwrap();
+    let all = txns(&bytes);
+    let cut = all[all.len() - 1].start();
+    fs::write(&scene.slave, &bytes[..cut]).unwrap();
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!(verified.exit(), Exit::Success);
+    let [finding] = &findings[..] else {
+        panic!("{findings:?}");
+    };
+    assert_eq!(
+        (finding.kind, finding.position),
+        (Kind::Shortened, cut as u64)
+    );
+    assert!(
+        matches!(verified.index, IndexState::Unused(_)),
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn no_slave_and_no_filestorage() {
+    let scene = Scene::new();
+    let verified = run(&mut scene.verify(&["--json"])).expect(1).report();
+    assert_eq!(verified["verdict"], "no-slave");
+    for (bytes, code, verdict) in [
+        (&b""[..], 1, "no-slave"),
+        (b"FS30", 1, "no-slave"),
+        (&[b'x'; 1000], 31, "damaged"),
+        (&[0; 1000], 31, "damaged"),
+    ] {
+        fs::write(&scene.slave, bytes).unwrap();
+        for options in [&["--json"][..], &["--json", "--quick"]] {
+            let report = run(&mut scene.verify(options)).expect(code).report();
+            assert_eq!(report["verdict"], verdict);
+        }
+    }
+    let missing = run(fssync().args(["verify", "/no/such/directory/Data.fs"]));
+    assert_eq!(missing.code, 2, "{missing:?}");
+}
+
+/// A sound slave with its index, and the index's bytes.
+fn with_index() -> (Scene, Vec<u8>) {
+    let scene = scene_of(sound());
+    let (index, _) = Zodb::start().index_of(&scene.slave);
+    fs::write(scene.beside(".index"), &index).unwrap();
+    (scene, index)
+}
+
+#[test]
+fn the_index_is_compared_at_its_position() {
+    let (scene, index) = with_index();
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!(findings, []);
+    assert_eq!(verified.index, IndexState::Sound(sound().len() as u64));
+    // One of an earlier position.
+    let all = txns(sound());
+    let early = scene_of(&sound()[..all[7].end()]);
+    let (bytes, position) = Zodb::start().index_of(&early.slave);
+    fs::write(scene.beside(".index"), bytes).unwrap();
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!(findings, []);
+    assert_eq!(verified.index, IndexState::Sound(position));
+    // One that is ahead.
+    fs::write(early.beside(".index"), &index).unwrap();
+    let (verified, findings) = both(&early.slave);
+    assert_eq!((findings, verified.exit()), (vec![], Exit::Success));
+    assert!(
+        matches!(verified.index, IndexState::Unused(_)),
+        "{verified:?}"
+    );
+    // None that can be read.
+    fs::remove_file(scene.beside(".index")).unwrap();
+    fs::create_dir(scene.beside(".index")).unwrap();
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!((findings, verified.exit()), (vec![], Exit::Success));
+    assert!(
+        matches!(verified.index, IndexState::Unused(_)),
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn an_index_of_a_damaged_file_is_not_compared() {
+    let (scene, _) = with_index();
+    let mut bytes = sound().to_vec();
+    bytes[txns(sound())[3].end() - 1] ^= 1;
+    fs::write(&scene.slave, bytes).unwrap();
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!(findings.len(), 1);
+    assert!(
+        matches!(verified.index, IndexState::Unknown(_)),
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
+    let (scene, _) = with_index();
+    let mut zodb = Zodb::start();
+    let to = scene.beside(".index");
+    let all = txns(sound());
+    let end = sound().len() as u64;
+    let mut objects = std::collections::BTreeMap::new();
+    for txn in &all {
+        for at in txn.stored.iter().chain(&txn.back) {
+            objects.insert(number(sound(), *at as usize), *at);
+        }
+    }
+    let last = &all[all.len() - 1];
+    let old = objects.iter().find(|&(_, &at)| at < last.found.position);
+    let (&oid, &at) = old.expect("an object that the last transaction has not");
+    let believed = |objects: &std::collections::BTreeMap<u64, u64>, position: u64| {
+        let mut zodb = Zodb::start();
+        let pairs: Vec<_> = objects.iter().collect();
+        zodb.call(
+            &json!({"cmd": "save_index_of", "objects": pairs, "position": position, "to": to}),
+        );
+        let opened = zodb.attempt(&json!({"cmd": "check_open", "path": scene.slave}));
+        opened["used_index"] == true
+    };
+    for (name, found, expected) in [
+        ("another position", Some(all[0].stored[0]), Some(at)),
+        ("none", None, Some(at)),
+        ("one too many", Some(at), None),
+    ] {
+        let mut wrong = objects.clone();
+        let object = if expected.is_some() {
+            oid
+        } else {
+            0x00dd_0000_1234_5678
+        };
+        match found {
+            Some(found) => wrong.insert(object, found),
+            None => wrong.remove(&object),
+        };
+        assert!(wrong != objects && believed(&wrong, end), "{name}");
+        let (verified, findings) = both(&scene.slave);
+        assert_eq!(
+            (verified.exit(), verified.index),
+            (Exit::SlaveDamaged, IndexState::Wrong)
+        );
+        let [finding] = &findings[..] else {
+            panic!("{name}: {findings:?}");
+        };
+        assert_eq!(
+            (finding.kind, finding.oid),
+            (Kind::IndexObject, Some(object)),
+            "{name}"
+        );
+        assert!(finding.kind.advice().starts_with("remove the index"));
+    }
+    // One of an object that ZODB looks up is passed over.
+    let mut wrong = objects.clone();
+    wrong.insert(number(sound(), last.record()), all[0].stored[0]);
+    assert!(!believed(&wrong, end));
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!((findings, verified.exit()), (vec![], Exit::Success));
+    assert!(
+        matches!(verified.index, IndexState::Unused(_)),
+        "{verified:?}"
+    );
+    // Of no boundary.
+    assert!(!believed(&objects, end - 1));
+    assert_eq!(both(&scene.slave).0.exit(), Exit::Success);
+    drop(zodb.attempt(&json!({"cmd": "sleep", "seconds": 0})));
+}
+
+#[test]
+fn an_index_on_which_zodb_fails_is_damage() {
+    let scene = Scene::new();
+    fs::copy(project("fixtures/empty-transaction.fs"), &scene.slave).unwrap();
+    let bytes = fs::read(&scene.slave).unwrap();
+    let all = txns(&bytes);
+    let empty = all.iter().take_while(|txn| txn.stored.is_empty()).count();
+    // Empty transactions alone, long enough for an index.
+    let header = 23_u64;
+    let mut bytes = b"FS30".to_vec();
+    for tid in 0x03f0_0000_0000_0000_u64..0x03f0_0000_0000_0005 {
+        bytes.extend(tid.to_be_bytes());
+        bytes.extend(header.to_be_bytes());
+        bytes.extend([b' ', 0, 0, 0, 0, 0, 0]);
+        bytes.extend(header.to_be_bytes());
+    }
+    assert!(empty < 5);
+    fs::write(&scene.slave, &bytes).unwrap();
+    let mut zodb = Zodb::start();
+    let (index, _) = zodb.index_of(&scene.slave);
+    assert_eq!(both(&scene.slave).0.exit(), Exit::Success);
+    fs::write(scene.beside(".index"), index).unwrap();
+    let opened = zodb.attempt(&json!({"cmd": "check_open", "path": scene.slave}));
+    assert_eq!(opened["ok"], false);
+    let (verified, findings) = both(&scene.slave);
+    assert_eq!(verified.exit(), Exit::SlaveDamaged);
+    assert_eq!(findings[0].kind, Kind::IndexPosition);
+    fs::remove_file(scene.beside(".index")).unwrap();
+    zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
+}
+
+/// Every byte of the index, changed: what ZODB would believe is damage or the same.
+#[test]
+fn any_byte_of_the_index_that_is_changed_is_judged_as_by_zodb() {
+    let (scene, index) = with_index();
+    let mut zodb = Zodb::start();
+    let mut damages = 0;
+    for at in 0..index.len() {
+        let mut bytes = index.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(scene.beside(".index"), &bytes).unwrap();
+        let (verified, findings) = quick(&scene.slave);
+        assert!(!matches!(verified.index, IndexState::Sound(_)), "{at}");
+        let loaded = zodb.attempt(&json!({"cmd": "compare_index", "path": scene.slave}));
+        let what = format!("byte {at}: {findings:?} {loaded}");
+        match (&loaded["used"], &loaded["same"]) {
+            (Value::Bool(true), Value::Bool(false)) => {
+                assert_eq!(verified.exit(), Exit::SlaveDamaged, "{what}");
+                damages += 1;
+            }
+            _ => assert_eq!(verified.exit(), Exit::Success, "{what}"),
+        }
+    }
+    assert!(damages > 20, "{damages}");
+}
+
+#[test]
+fn random_histories_are_sound() {
+    let mut zodb = Zodb::start();
+    for seed in 21..24 {
+        let scene = Scene::new();
+        let path = &scene.slave;
+        zodb.call(
+            &json!({"cmd": "open", "name": "m", "path": path, "create": true, "seed": seed,
+                          "pack_gc": seed != 22}),
+        );
+        for _ in 0..5 {
+            zodb.call(&json!({"cmd": "random", "name": "m", "count": 30, "pack": true}));
+            let (verified, findings) = both(path);
+            let severe = findings.iter().any(|it| it.kind != Kind::PreviousPointer);
+            assert!(
+                !severe && verified.damages == 0,
+                "seed {seed}: {findings:?}"
+            );
+            let check = zodb.check(path);
+            assert_eq!(verified.position, check["position"], "seed {seed}");
+            assert_eq!(verified.objects, check["objects"], "seed {seed}");
+            // ZODB warns of what is a blemish, and of nothing else.
+            let warned = check["warnings"].as_array().unwrap().len() as u64;
+            assert_eq!(
+                verified.blemishes, warned,
+                "seed {seed}: {findings:?} {check}"
+            );
+        }
+        zodb.call(&json!({"cmd": "close", "name": "m"}));
+        let (verified, _) = both(path);
+        assert!(
+            matches!(verified.index, IndexState::Sound(_)),
+            "{verified:?}"
+        );
+        zodb.call(&json!({"cmd": "read_all", "path": path}));
+    }
+}
+
+/// Where a changed bit of a header is not found by the structure alone: in the tid
+/// of an empty transaction as long as tids still rise, and in the oid of the first
+/// record of an object, which then is another one's, if that has none either, or
+/// if no later record points back to it.
+fn may_be_missed(txn: &Txn, at: usize, bytes: &[u8]) -> bool {
+    let is_tid = at < txn.start() + 8;
+    let is_empty = txn.stored.is_empty() && txn.back.is_empty();
+    let is_first_oid = |record: u64| {
+        let record = record as usize;
+        (record..record + 8).contains(&at) && number(bytes, record + 16) == 0
+    };
+    // A back pointer takes as much room as a pickle of 8 bytes.
+    let mut records = txn.stored.iter().chain(&txn.back);
+    let is_length_8 = records.any(|&record| at == record as usize + 41 && bytes[at] == 0);
+    is_tid && is_empty || is_length_8 || txn.stored.iter().any(|&record| is_first_oid(record))
+}
+
+/// The offsets of a transaction's headers, back pointers and lengths.
+fn headers(txn: &Txn) -> Vec<Range<usize>> {
+    let mut ranges = vec![txn.start()..txn.start() + 23, txn.end() - 8..txn.end()];
+    let stored = txn.stored.iter().map(|&at| at as usize..at as usize + 42);
+    let back = txn.back.iter().map(|&at| at as usize..at as usize + 50);
+    ranges.extend(stored.chain(back));
+    ranges
+}
+
+#[test]
+fn any_flipped_bit_of_a_header_is_found_by_the_structure_alone() {
+    let bytes = sound();
+    let scene = scene_of(bytes);
+    let file = File::options().write(true).open(&scene.slave).unwrap();
+    let (mut flipped, mut missed) = (0, Vec::new());
+    for txn in txns(bytes) {
+        for at in headers(&txn).into_iter().flatten() {
+            // One bit of each byte, another one each time.
+            let bit = 1 << ((at * 5 + at / 8) % 8);
+            file.write_all_at(&[bytes[at] ^ bit], at as u64).unwrap();
+            let (_, findings) = quick(&scene.slave);
+            if findings.is_empty() {
+                assert!(
+                    may_be_missed(&txn, at, bytes),
+                    "bit {bit} at {at} of {txn:?}"
+                );
+                missed.push(at);
+            }
+            file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 1000 && missed.len() < flipped / 20, "{missed:?}");
+    assert_eq!(quick(&scene.slave).1, []);
+}
+
+#[test]
+fn a_flipped_bit_of_a_pickle_is_not_found_by_the_structure() {
+    let mut bytes = sound().to_vec();
+    bytes[txns(sound())[2].record() + 300] ^= 1;
+    assert_eq!(quick(&scene_of(&bytes).slave).1, []);
+}
