@@ -211,14 +211,18 @@ impl Opened {
         tell: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Stop> {
         let (place, size) = (&slave.place, self.seen.size);
-        let may_go_on = || match slave.interrupted.load(Ordering::Relaxed) {
-            true => Err(Stop::Interrupted),
-            false => Ok(()),
+        let may_go_on = || {
+            let is_interrupted = slave.interrupted.load(Ordering::Relaxed);
+            if is_interrupted {
+                Err(Stop::Interrupted)
+            } else {
+                Ok(())
+            }
         };
         let mut walk = Walk::new(
             (place, &self.file, size),
             quick,
-            (self.index, self.digests.filter(|_| !quick)),
+            (self.index, self.digests),
             Reading::new(&self.file, &may_go_on),
             monitor,
             tell,

@@ -7,7 +7,7 @@
 //!
 //! | offset | size | what |
 //! | --- | --- | --- |
-//! | 0 | 64 | a record that says which file it is of: 16 bytes of magic, the slave's inode number (8), zeros (24), a check (16) |
+//! | 0 | 64 | a record that says which file it is of: magic (16), the slave's inode number (8), when it was created, in seconds (8) and nanoseconds (4) or zeros, zeros (12), a check (16) |
 //! | 64 | 64 | an entry: start (8), end (8), BLAKE3 digest (32), a check (16) |
 //! | 128 | … | more entries, each from where the one before it ends |
 //!
@@ -25,9 +25,9 @@
 //! ledger or over those that they join, and are not synced. What is cut, torn, or
 //! came to the disk in another order fails its check or does not start where
 //! the one before it ends: the ledger ends before it. Nothing that is there can be
-//! wrong, since committed bytes do not change. A full copy is another file, with
-//! another inode: its ledger is put in the place of the old one, and one that is
-//! of another file counts for nothing.
+//! wrong, since committed bytes do not change. A full copy is another file: its
+//! ledger is put in the place of the old one, and one that is of another file counts
+//! for nothing.
 //!
 //! Where the ledger ends before the slave does, later passes ask the master for what
 //! lacks ([`upkeep`](crate::upkeep)).
@@ -40,6 +40,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 pub use self::tally::Tally;
 
@@ -327,12 +328,17 @@ impl Iterator for Entries {
     }
 }
 
-/// The first record of the ledger of a slave.
+/// The first record of the ledger of a slave. An inode number alone comes back after
+/// two packs of the slave's.
 fn head(place: &Place, data: &File) -> Result<Record, Stop> {
     let found = data.metadata().map_err(Stop::io("look at", place.data()))?;
+    let created = found.created().unwrap_or(UNIX_EPOCH);
+    let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut body = [0; BODY_LEN];
-    body[..MAGIC.len()].copy_from_slice(&MAGIC);
-    body[MAGIC.len()..][..8].copy_from_slice(&found.ino().to_be_bytes());
+    body[..16].copy_from_slice(&MAGIC);
+    body[16..24].copy_from_slice(&found.ino().to_be_bytes());
+    body[24..32].copy_from_slice(&since.as_secs().to_be_bytes());
+    body[32..36].copy_from_slice(&since.subsec_nanos().to_be_bytes());
     Ok(seal(body, 0))
 }
 

@@ -150,18 +150,10 @@ impl DigestCheck {
         }
     }
 
-    /// What came of it, for a slave that ends at `position`.
-    pub(super) fn finish(
-        self,
-        position: u64,
-        fields: Fields<'_>,
-        tell: &mut dyn FnMut(Finding),
-    ) -> Result<DigestState, Stop> {
-        let held = holds(fields, self.at, &self.wrong)?;
-        for (range, held) in self.wrong.into_iter().zip(held) {
-            tell(held.finding(range));
-        }
-        if self.end > position {
+    /// Tells if a slave that ends at `position` has lost what the ledger has digests of.
+    pub(super) fn tell_if_lost(&self, position: u64, tell: &mut dyn FnMut(Finding)) -> bool {
+        let is_lost = self.end > position;
+        if is_lost {
             tell(Finding::new(
                 Kind::Lost,
                 position,
@@ -171,6 +163,19 @@ impl DigestCheck {
                 ),
                 "an end",
             ));
+        }
+        is_lost
+    }
+
+    /// What came of it.
+    pub(super) fn finish(
+        self,
+        fields: Fields<'_>,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<DigestState, Stop> {
+        let held = holds(fields, self.at, &self.wrong)?;
+        for (range, held) in self.wrong.into_iter().zip(held) {
+            tell(held.finding(range));
         }
         if self.damaged_entries > 0 || self.failed.is_some() {
             let found = match self.failed {

@@ -18,7 +18,7 @@ use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::check::{Checker, Flaw, What};
 use crate::filestorage::record::{
-    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TXN_HEADER_LEN, TxnHeader,
+    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, STATUS_OFFSET, TXN_HEADER_LEN, TxnHeader,
 };
 use crate::filestorage::scan::{Cause, Damage, Record, Scanner, Tail};
 use crate::filestorage::{MAGIC_LEN, Magic, Status};
@@ -28,10 +28,10 @@ use crate::slave::place::Place;
 use crate::slave::sidecar::Sidecar;
 use crate::stop::Stop;
 
-/// How much is read at once, in bytes: from here, where pickles are passed over...
+/// How little is read at once, in bytes, where long pickles are passed over.
 const MIN_WINDOW_LEN: u64 = 4 * 1024;
 
-/// ... to here, where they are not.
+/// How much is read at once, in bytes, where they are not.
 const MAX_WINDOW_LEN: u64 = 1024 * 1024;
 
 /// A walk, and whom it serves.
@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
             limit: size,
             read_to: 0,
             bytes_read: 0,
-            window_len: MAX_WINDOW_LEN,
+            window_len: MIN_WINDOW_LEN,
             flaws_to: 0,
             told_to: 0,
             looked_again: (0, 0),
@@ -137,10 +137,13 @@ impl<'a> Walk<'a> {
     /// What came of it.
     pub(super) fn finish(mut self, unfinished: Option<Unfinished>) -> Result<Verified, Stop> {
         let position = self.scanner.position();
-        self.compare_with_left(position)?;
+        let digests = self.digests.as_ref();
+        if !digests.is_some_and(|digests| digests.tell_if_lost(position, self.tell)) {
+            self.compare_with_left(position)?;
+        }
         let digests = match self.digests {
             _ if self.quick => DigestState::Unasked,
-            Some(digests) => digests.finish(position, self.reading.fields(), self.tell)?,
+            Some(digests) => digests.finish(self.reading.fields(), self.tell)?,
             None => DigestState::NoLedger,
         };
         let index = match self.index {
@@ -224,10 +227,13 @@ impl<'a> Walk<'a> {
             self.scanner.skip();
         }
         let offset = self.scanner.offset();
-        self.window_len = match offset - before {
-            0 => (2 * self.window_len).min(MAX_WINDOW_LEN),
-            _ => MIN_WINDOW_LEN,
-        };
+        // The more is passed over, the less is read in vain.
+        self.window_len = if offset - before > self.window_len / 4 {
+            self.window_len / 2
+        } else {
+            self.window_len * 2
+        }
+        .clamp(MIN_WINDOW_LEN, MAX_WINDOW_LEN);
         offset
     }
 
@@ -246,6 +252,7 @@ impl<'a> Walk<'a> {
     fn read(&mut self, range: Range<u64>) -> Result<usize, Stop> {
         let Self {
             reading,
+            quick,
             digests,
             tell,
             read_to,
@@ -275,13 +282,13 @@ impl<'a> Walk<'a> {
                     format!("an error for {} bytes", hole.end - hole.start),
                 )
             });
-            if let Some(digests) = digests {
+            if let Some(digests) = digests.as_mut().filter(|_| !*quick) {
                 digests.feed(piece(at..hole.start));
                 digests.unreadable(&hole);
             }
             at = hole.end;
         }
-        if let Some(digests) = digests {
+        if let Some(digests) = digests.as_mut().filter(|_| !*quick) {
             digests.feed(piece(at..end));
         }
         *read_to = end.max(*read_to);
@@ -352,6 +359,14 @@ impl<'a> Walk<'a> {
                 "a length that ends in the file",
                 "one that ends behind it: ZODB cuts the file here",
             ),
+            (Tail::Torn, None) if self.status(start)?.is_some_and(|byte| !byte.is_ascii()) => {
+                Finding::new(
+                    Kind::TransactionHeader,
+                    start,
+                    "the end of the file, or a transaction with an ASCII status",
+                    "a header on which ZODB fails; the next pass cuts it",
+                )
+            }
             (_, None) => return Ok(self.unfinished(start, false)),
         };
         let end = behind.unwrap_or(self.limit);
@@ -411,6 +426,17 @@ impl<'a> Walk<'a> {
             tracing::warn!("{}", stop.in_one_line());
             Sidecar::default()
         })
+    }
+
+    /// The status byte of the transaction at `start`, if the file reaches so far.
+    fn status(&self, start: u64) -> Result<Option<u8>, Stop> {
+        let at = start + STATUS_OFFSET;
+        if at >= self.limit {
+            return Ok(None);
+        }
+        let mut status = [0];
+        self.reading.fields().read_exact_at(&mut status, at)?;
+        Ok(Some(status[0]))
     }
 
     fn unfinished(&self, start: u64, is_ours: bool) -> Next {

@@ -109,6 +109,9 @@ class Agent:
     def read_all(self, path: str) -> Answer:
         return probe.read_all(path)
 
+    def compare_index(self, path: str) -> Answer:
+        return probe.compare_index(path)
+
     def sleep(self, seconds: float) -> Answer:
         time.sleep(seconds)
         return {}

@@ -263,3 +263,24 @@ def tell(digest: Any, *parts: bytes | None) -> None:
     """Adds the parts, and where each of them ends."""
     for part in parts:
         digest.update(b"-" if part is None else b"%d:%s" % (len(part), part))
+
+
+def compare_index(path: str) -> dict[str, bool]:
+    """Whether ZODB uses the index beside a file, and has all objects by it.
+
+    An opening that fails uses none.
+    """
+    with open(path, "rb") as file:
+        scanned = fsIndex()
+        position = read_index(file, path, scanned, {}, read_only=1)[0]
+    try:
+        storage = FileStorage(path, read_only=True)
+    except Exception:
+        return {"used": False, "same": False}
+    with closing(storage):
+        index = storage._index
+        same = list(index.items()) == list(scanned.items()) and all(
+            index.get(oid) == at for oid, at in scanned.items()
+        )
+        used = bool(storage._used_index)
+        return {"used": used, "same": same and storage.getSize() == position}
