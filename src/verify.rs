@@ -10,6 +10,7 @@
 //! | [`finding`] | what is wrong, and what to do |
 //! | `reading` | bytes in windows, sectors that fail included |
 //! | `walk` | the structure, and how it goes on behind damage |
+//! | `wording` | what the walk finds, as findings |
 //! | `digests` | the bytes against the ledger |
 //! | `index` | ZODB's index against the file |
 //!
@@ -21,6 +22,7 @@ pub mod finding;
 mod index;
 mod reading;
 mod walk;
+mod wording;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -34,7 +36,7 @@ use self::digests::DigestCheck;
 use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
 use self::reading::Reading;
-use self::walk::Walk;
+use self::walk::{Over, Walk};
 use crate::filestorage::Tid;
 use crate::monitor::Monitor;
 use crate::outcome::Exit;
@@ -110,11 +112,11 @@ impl Verified {
         }
     }
 
-    fn nothing(place: &Place, content: Content, size: u64) -> Self {
+    fn nothing(place: &Place, content: Content) -> Self {
         Self {
             slave: place.data().to_owned(),
             content,
-            size,
+            size: 0,
             position: 0,
             last_tid: None,
             transactions: 0,
@@ -131,9 +133,8 @@ impl Verified {
 }
 
 /// Verifies a slave, or with `quick` its structure alone, for which pickles are passed
-/// over; tells each finding as it is found, most of them in the
-/// order of the file. Fails where the slave cannot be looked at, or another file is put in its
-/// place meanwhile.
+/// over. Tells each finding as it is found, most of them in the order of the file. Fails
+/// where the slave cannot be looked at, or another file is put in its place meanwhile.
 pub fn verify(
     slave: &Slave,
     quick: bool,
@@ -150,7 +151,7 @@ pub fn verify(
         tell(&finding);
     };
     let Some(opened) = open(place)? else {
-        return Ok(Verified::nothing(place, Content::Missing, 0));
+        return Ok(Verified::nothing(place, Content::Missing));
     };
     let verified = opened.walk(slave, quick, monitor, &mut tell)?;
     Ok(Verified {
@@ -160,7 +161,7 @@ pub fn verify(
     })
 }
 
-/// The slave and its index, open for reading.
+/// The slave and what lies beside it, open for reading.
 struct Opened {
     file: std::fs::File,
     seen: Seen,
@@ -168,7 +169,7 @@ struct Opened {
     digests: Option<DigestCheck>,
 }
 
-/// Opens both as they lie there at one moment; `None` if there is no slave.
+/// Opens all as it lies there at one moment; `None` if there is no slave.
 fn open(place: &Place) -> Result<Option<Opened>, Stop> {
     let path = place.data();
     let mut looks = 0;
@@ -212,24 +213,28 @@ impl Opened {
     ) -> Result<Verified, Stop> {
         let (place, size) = (&slave.place, self.seen.size);
         let may_go_on = || {
-            let is_interrupted = slave.interrupted.load(Ordering::Relaxed);
-            if is_interrupted {
-                Err(Stop::Interrupted)
-            } else {
-                Ok(())
+            if slave.interrupted.load(Ordering::Relaxed) {
+                return Err(Stop::Interrupted);
             }
+            Ok(())
         };
-        let mut walk = Walk::new(
-            (place, &self.file, size),
+        let digests_end = self.digests.as_ref().map(DigestCheck::end);
+        let digests = self.digests.filter(|_| !quick);
+        let reading = Reading::new(&self.file, digests, &may_go_on);
+        let over = Over {
+            place,
+            file: &self.file,
+            size,
             quick,
-            (self.index, self.digests),
-            Reading::new(&self.file, &may_go_on),
-            monitor,
-            tell,
-        );
+            digests_end,
+        };
+        let mut walk = Walk::new(over, reading, self.index, monitor, tell);
         let content = walk.content()?;
         if content != Content::Storage {
-            return Ok(Verified::nothing(place, content, size));
+            return Ok(Verified {
+                size,
+                ..Verified::nothing(place, content)
+            });
         }
         let unfinished = walk.run()?;
         let verified = walk.finish(unfinished)?;

@@ -150,21 +150,9 @@ impl DigestCheck {
         }
     }
 
-    /// Tells if a slave that ends at `position` has lost what the ledger has digests of.
-    pub(super) fn tell_if_lost(&self, position: u64, tell: &mut dyn FnMut(Finding)) -> bool {
-        let is_lost = self.end > position;
-        if is_lost {
-            tell(Finding::new(
-                Kind::Lost,
-                position,
-                format!(
-                    "committed bytes up to {}, as the ledger has digests of",
-                    self.end
-                ),
-                "an end",
-            ));
-        }
-        is_lost
+    /// Up to where bytes have digests, without a gap.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// What came of it.

@@ -231,17 +231,16 @@ fn every_fixture_is_judged_as_zodb_judges_it() {
     }
 }
 
-/// A kind of damage: what is done to a transaction of a file, and what is found
-/// where.
+/// Does something to a transaction of a file; says what is found then, and where.
+type Spoil = fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>;
+
+/// A kind of damage.
 struct Fault {
     name: &'static str,
-    spoil: fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>,
+    spoil: Spoil,
 }
 
-const fn fault(
-    name: &'static str,
-    spoil: fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>,
-) -> Fault {
+const fn fault(name: &'static str, spoil: Spoil) -> Fault {
     Fault { name, spoil }
 }
 
