@@ -2,13 +2,14 @@
 //! worked on when it is due, and not otherwise.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use fssync::apply::Tuning;
+use fssync::filestorage::TxnHeader;
 use fssync::monitor::{Monitor, Silent};
 use fssync::outcome::Exit;
 use fssync::source::path::MountedPath;
@@ -474,4 +475,28 @@ fn a_watch_that_cannot_store_an_index_says_so_once() {
         "{log}"
     );
     assert!(!log.contains("NOT SYNCING"), "{log}");
+}
+
+/// Has both files, in place, name another object in their first data record.
+fn write_over_both(scene: &Scene) {
+    let header = TxnHeader::decode(History::get().before[4..27].try_into().unwrap());
+    let oid_at = 4 + header.header_len();
+    for path in [&scene.master, &scene.slave] {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&0x0123_0000u64.to_be_bytes(), oid_at)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_slave_that_was_written_over_as_the_master_is_compared_once() {
+    let scene = Scene::synced(History::get());
+    write_over_both(&scene);
+    let first = scene.pass(&[]).expect(0);
+    assert!(first.stderr.contains("comparing the slave"), "{first:?}");
+    assert_newest(&mut Zodb::start(), &scene);
+    let made = inode(&index_of(&scene));
+    let second = scene.pass(&[]).expect(0);
+    assert!(!second.stderr.contains("comparing the slave"), "{second:?}");
+    assert_eq!(inode(&index_of(&scene)), made);
 }
