@@ -500,3 +500,14 @@ fn a_slave_that_was_written_over_as_the_master_is_compared_once() {
     assert!(!second.stderr.contains("comparing the slave"), "{second:?}");
     assert_eq!(inode(&index_of(&scene)), made);
 }
+
+#[test]
+fn a_watch_that_stands_before_a_damaged_master_makes_an_index() {
+    let scene = Scene::with_master("damage-length");
+    scene.pass(&[]).expect(30);
+    fs::remove_file(index_of(&scene)).unwrap();
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
+    watcher.expect("NOT SYNCING");
+    wait_for("index", || is_ours_and_newest(&scene));
+    assert_newest(&mut Zodb::start(), &scene);
+}
