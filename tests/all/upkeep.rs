@@ -502,6 +502,30 @@ fn a_slave_that_was_written_over_as_the_master_is_compared_once() {
 }
 
 #[test]
+fn an_index_that_is_not_ours_is_gone_before_anything_is_appended() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    visit(&mut zodb, &scene.slave);
+    rewrite_end(&scene.master, &History::get().after);
+    let index = index_of(&scene);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (told, path) = (Arc::clone(&seen), index.clone());
+    let source = Hooked {
+        path: MountedPath::new(scene.master.clone()),
+        hook: move |call| {
+            if matches!(call, Call::Confirm(_)) {
+                told.lock().unwrap().push(path.exists());
+            }
+            Ok(())
+        },
+    };
+    let outcome = pass_here(&scene.job(source, Tuning::default()));
+    assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
+    assert_eq!(seen.lock().unwrap().first(), Some(&false));
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
 fn a_watch_that_stands_before_a_damaged_master_makes_an_index() {
     let scene = Scene::with_master("damage-length");
     scene.pass(&[]).expect(30);

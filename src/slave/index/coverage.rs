@@ -5,15 +5,14 @@
 //! tens of megabytes, too much to be written again, or read, at every pass.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Stored, remove};
-use crate::filestorage::index::pickle::{MAX_HEAD_LEN, read_position};
 use crate::filestorage::record::MIN_TXN_LEN;
-use crate::slave::place::{self, Access, Beside, Place};
+use crate::slave::place::{Beside, Place};
 use crate::slave::step::Slave;
 use crate::stop::Stop;
 
@@ -121,8 +120,9 @@ pub fn exists(place: &Place) -> Result<bool, Stop> {
 }
 
 /// Sees to it, before the slave is written from `position` on, that no index
-/// lies beside it that says something of what comes then. `known` is what was
-/// left there. A directory of that name is no index for ZODB either, and stays.
+/// lies beside it but the one that was left there, which is `known`: another may
+/// be of another file, or say something of what comes then. A directory of that
+/// name is no index for ZODB either, and stays.
 pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Result<(), Stop> {
     let place = &slave.place;
     if let Some(known) = known
@@ -133,16 +133,10 @@ pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Resul
     }
     let path = place.beside(Beside::ZodbIndex);
     match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Stop::io("look at", &path)(error)),
-    }
-    let head =
-        place::open(&path, Access::Read).map(|file| read_position(file.take(MAX_HEAD_LEN as u64)));
-    match head {
-        Ok(Ok(of)) if of <= position => Ok(()),
-        _ => remove(slave),
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => remove(slave),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Stop::io("look at", &path)(error)),
     }
 }
 
