@@ -96,7 +96,6 @@ fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Mon
             return Ok(is_due);
         }
         upkeep::after_pass(slave, position, &mut sidecar, monitor)?;
-        sidecar.store(&slave.place)?;
         Ok(false)
     };
     keep().unwrap_or_else(|stop| {

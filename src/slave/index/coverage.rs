@@ -39,11 +39,14 @@ pub struct Coverage {
     /// The index; `None` where ZODB would use none of this position, and none
     /// may lie there.
     stored: Option<Stored>,
-    /// The position that it is of, or would be.
+    /// The position that one would be of, where there is none.
     position: u64,
     /// Up to where the records behind it are counted.
     counted: u64,
     records: Records,
+    /// A position behind it of which ZODB would use none.
+    #[serde(default)]
+    unusable_at: Option<u64>,
 }
 
 impl Coverage {
@@ -55,7 +58,19 @@ impl Coverage {
             position,
             counted: position,
             records: Records::default(),
+            unusable_at: None,
         }
+    }
+
+    /// Takes note that the index stays, as ZODB would use none of `position`.
+    pub fn pass_over(&mut self, position: u64) {
+        self.unusable_at = Some(position);
+    }
+
+    /// Whether ZODB could use an index of `position` instead, as far as is known.
+    #[must_use]
+    pub fn may_be_renewed_at(&self, position: u64) -> bool {
+        self.position() < position && self.unusable_at != Some(position)
     }
 
     /// The index that was stored, if there is one.
@@ -64,18 +79,20 @@ impl Coverage {
         self.stored
     }
 
-    /// The position that it is of, in bytes.
+    /// The position that it is of, or would be, in bytes.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.position
+        self.stored.map_or(self.position, |stored| stored.position)
     }
 
     /// Counts what was appended. What nobody has counted before it, since a pass
     /// was killed, counts as so many records as there may be.
     pub fn count(&mut self, appended: Range<u64>, records: Records) {
         let missed = appended.start.saturating_sub(self.counted) / MIN_TXN_LEN;
-        self.records.transactions += records.transactions + missed;
-        self.records.data += records.data + missed;
+        let Records { transactions, data } = &mut self.records;
+        for (counted, more) in [(transactions, records.transactions), (data, records.data)] {
+            *counted = counted.saturating_add(more).saturating_add(missed);
+        }
         self.counted = appended.end;
     }
 
@@ -96,9 +113,10 @@ impl Coverage {
         let mut rest = *self;
         rest.count(position..position, Records::default());
         let Records { transactions, data } = rest.records;
-        position.saturating_sub(self.position) > MAX_UNCOVERED_LEN
-            || transactions + data > MAX_UNCOVERED_RECORDS
-            || self.stored.is_none() && data > 0
+        self.may_be_renewed_at(position)
+            && (position - self.position() > MAX_UNCOVERED_LEN
+                || transactions.saturating_add(data) > MAX_UNCOVERED_RECORDS
+                || self.stored.is_none() && data > 0)
     }
 
     /// Whether ZODB's scan of so many bytes takes no longer than about half a
@@ -126,7 +144,7 @@ pub fn exists(place: &Place) -> Result<bool, Stop> {
 pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Result<(), Stop> {
     let place = &slave.place;
     if let Some(known) = known
-        && known.position <= position
+        && known.position() <= position
         && known.lies_there(place)?
     {
         return Ok(());
