@@ -9,8 +9,8 @@ mod append;
 mod full_copy;
 
 use std::fs::File;
-use std::iter;
 use std::ops::Range;
+use std::{iter, mem};
 
 use crate::digest::Digest;
 use crate::feed::Feed;
@@ -18,12 +18,14 @@ use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::monitor::Monitor;
 use crate::outcome::Copied;
 use crate::plan::{Deed, Old, Plan, Policy};
+use crate::slave::ledger::{self, Entry};
 use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{Answer, Master};
 use crate::stop::{MasterDamage, Stop};
 use crate::survey::Survey;
+use crate::upkeep;
 
 /// How much of the end of a batch or a copy is compared with the master again,
 /// in bytes. Only what the master wrote while it was read can differ.
@@ -73,7 +75,7 @@ impl Apply<'_> {
     pub fn carry_out(
         &self,
         plan: &Plan,
-        survey: &Survey,
+        survey: &mut Survey,
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,
@@ -81,6 +83,7 @@ impl Apply<'_> {
         if !matches!(plan.deed, Deed::FullCopy { .. }) {
             clean_up(self.slave)?;
         }
+        self.note_proven(survey)?;
         match plan.deed {
             Deed::Nothing => self.vouch(survey, sidecar),
             Deed::Append {
@@ -145,6 +148,27 @@ impl Apply<'_> {
             .map_err(Stop::io("sync", self.slave.place.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)?;
         sidecar.store(&self.slave.place)
+    }
+
+    /// Notes the digests of what was proven to be equal, which may be somebody's copy, and
+    /// not be durable yet.
+    fn note_proven(&self, survey: &mut Survey) -> Result<(), Stop> {
+        let proven = mem::take(&mut survey.proven);
+        if let Some(file) = survey.slave_file().filter(|_| !proven.is_empty()) {
+            file.sync_data()
+                .map_err(Stop::io("sync", self.slave.place.data()))?;
+            self.note_digests(file, proven);
+        }
+        Ok(())
+    }
+
+    /// Notes what digests committed bytes of the slave's have, which is `file`: all that
+    /// the ledger lacks for want of a disk or so is made up for later.
+    fn note_digests(&self, file: &File, digests: Vec<Entry>) {
+        let noted = ledger::note(self.slave, file, digests);
+        if let Some(why) = noted.err().as_ref().and_then(upkeep::ledger::complaint) {
+            tracing::warn!("{why}");
+        }
     }
 
     /// Whether the undamaged start of a damaged master may take the slave's

@@ -14,6 +14,21 @@ use crate::read::{Piece, read_fully};
 pub struct Digest(blake3::Hash);
 
 impl Digest {
+    /// Its length in bytes.
+    pub const LEN: usize = blake3::OUT_LEN;
+
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes))
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; Self::LEN] {
+        self.0.as_bytes()
+    }
+
     /// The digest of a range of a file, read in pieces of bounded size; `None`
     /// if the file ends before the range.
     pub fn of_file(file: &File, range: Range<u64>) -> io::Result<Option<Self>> {
@@ -47,6 +62,12 @@ impl Digest {
 impl From<blake3::Hash> for Digest {
     fn from(hash: blake3::Hash) -> Self {
         Self(hash)
+    }
+}
+
+impl From<[u8; Self::LEN]> for Digest {
+    fn from(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes.into())
     }
 }
 

@@ -6,33 +6,41 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::monitor::Monitor;
+use crate::slave::ledger::{Entry, segment_end};
 use crate::source::Master;
 use crate::stop::Stop;
 
-/// How many bytes are digested at once: an answer comes in time, and there are
-/// signs of progress.
-const PIECE_LEN: u64 = 16 * 1024 * 1024;
-
 /// Whether a range of `file`, which lies at `path`, has the same bytes as the
-/// master's. Both ends read at the same time; no bytes are sent.
-pub(crate) fn is_equal(
+/// master's: then what the ledger is to say of them. Both ends read at the same time,
+/// segment by segment; no bytes are sent.
+pub(crate) fn prove_equal(
     file: &File,
     path: &Path,
     master: &Master,
     range: Range<u64>,
     monitor: &dyn Monitor,
-) -> Result<bool, Stop> {
-    let mut at = range.start;
-    while at < range.end {
-        let piece = at..range.end.min(at + PIECE_LEN);
-        at = piece.end;
-        let theirs = master.digest(piece.clone());
-        let ours = Digest::of_file(file, piece).map_err(Stop::io("read", path))?;
-        let theirs = theirs.wait()?;
-        if ours.is_none() || ours != theirs {
-            return Ok(false);
+) -> Result<Option<Vec<Entry>>, Stop> {
+    let ask = |at: u64| {
+        let segment = at..range.end.min(segment_end(at));
+        (!segment.is_empty()).then(|| (segment.clone(), master.digest(segment)))
+    };
+    let mut entries = Vec::new();
+    let mut asked = ask(range.start);
+    while let Some((segment, theirs)) = asked {
+        asked = ask(segment.end);
+        let ours = Digest::of_file(file, segment.clone()).map_err(Stop::io("read", path))?;
+        let (Some(ours), Some(theirs)) = (ours, theirs.wait()?) else {
+            return Ok(None);
+        };
+        if ours != theirs {
+            return Ok(None);
         }
-        monitor.progress("comparing", at - range.start, range.end - range.start);
+        let (done, total) = (segment.end - range.start, range.end - range.start);
+        monitor.progress("comparing", done, total);
+        entries.push(Entry {
+            range: segment,
+            digest: theirs,
+        });
     }
-    Ok(true)
+    Ok(Some(entries))
 }

@@ -11,9 +11,11 @@
 //! | [`append`] | a batch of new transactions, visible at once |
 //! | [`replace`] | a full copy, put in the slave's place |
 //! | [`index`] | ZODB's index, kept ready |
+//! | [`ledger`] | digests of the slave's bytes, to verify it by |
 
 pub mod append;
 pub mod index;
+pub mod ledger;
 pub mod lock;
 pub mod owner;
 pub mod place;

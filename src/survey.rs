@@ -22,8 +22,9 @@ use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::monitor::Monitor;
 use crate::plan::{Decision, Facts, Left, Master, Next, Plan, Policy, Question, Slave, decide};
-use crate::proof::is_equal;
+use crate::proof::prove_equal;
 use crate::read::Piece;
+use crate::slave::ledger::Entry;
 use crate::slave::place::Place;
 use crate::slave::sidecar::{self, Mark, Sidecar};
 use crate::slave::step::{self, Seen};
@@ -48,6 +49,8 @@ pub struct Survey {
     pub position: Option<u64>,
     /// Where the next survey may start to read, if this one read it all.
     pub scanned: Option<Mark>,
+    /// The digests of what was proven to be equal, if anything had to be.
+    pub proven: Vec<Entry>,
     /// What the master has at the slave's position.
     ahead: RefCell<Option<Piece>>,
     file: Option<SlaveFile>,
@@ -128,6 +131,7 @@ impl Survey {
             last_tid,
             position,
             scanned,
+            proven: Vec::new(),
             ahead: RefCell::new(ahead),
             file,
         })
@@ -190,14 +194,15 @@ impl Survey {
                     "comparing the slave with the master, bytes {from} to {position}: \
                      no earlier pass vouches for them"
                 );
-                let equal = is_equal(
+                let proven = prove_equal(
                     &file.file,
                     file.place.data(),
                     master,
                     from..position,
                     monitor,
                 )?;
-                self.facts.prefix_equal = Some(equal);
+                self.facts.prefix_equal = Some(proven.is_some());
+                self.proven = proven.unwrap_or_default();
             }
             Question::Compare { from } => {
                 let comparison = compare(file, position, from, master, self.sight.size)?;

@@ -77,10 +77,27 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         outcome.unnoted = noted.err().map(|stop| stop.in_one_line());
         let is_sound = matches!(result, Ok(_) | Err(Stop::MasterDamaged { .. }));
         if is_noted && is_sound {
+            keep_ledger(job, copied, monitor);
             outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
         }
     }
     outcome
+}
+
+/// Has the ledger catch up with the slave, if it is behind.
+fn keep_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
+    let patience = if job.index_waits {
+        upkeep::ledger::IN_A_WATCH
+    } else {
+        upkeep::ledger::IN_A_PASS
+    };
+    let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
+        return;
+    };
+    let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, patience, monitor);
+    if let Some(why) = caught_up.err().as_ref().and_then(upkeep::ledger::complaint) {
+        tracing::warn!("{why}");
+    }
 }
 
 /// Does what is due to the slave's index; returns whether it is left to be done.
@@ -213,7 +230,7 @@ impl Attempt<'_> {
             check_not_in_use(slave, &plan)
                 .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
         } else {
-            apply.carry_out(&plan, &survey, &mut self.sidecar, &mut copied, monitor)
+            apply.carry_out(&plan, &mut survey, &mut self.sidecar, &mut copied, monitor)
         };
         self.copied.add(copied);
         result.map(|()| plan)

@@ -1,16 +1,16 @@
-//! Keeping ZODB's index ready beside the slave.
+//! Keeping ready what lies beside the slave: ZODB's index, and the digests.
 //!
 //! | when | what |
 //! | --- | --- |
 //! | a full copy | the index is built from what streams by, and stored once the copy is in its place ([`store_built`]) |
-//! | the end of a pass | stored again if it is due, built anew if it is not what was left there ([`after_pass`]) |
-//! | a watch rests | the same, in pieces, which make way for a pass ([`Rests`]) |
+//! | the end of a pass | stored again if it is due, built anew if it is not what was left there ([`after_pass`]); digests that lack are asked for ([`ledger`]) |
+//! | a watch rests | the index again, in pieces, which make way for a pass ([`Rests`]) |
 //! | the end of a watch | stored again if there is anything new, and time for it ([`at_end`]) |
 //!
-//! A cache: what goes wrong here is told, and costs no pass its outcome. It is
+//! Caches: what goes wrong here is told, and costs no pass its outcome. They are
 //! worked on only when all that was copied is durable, visible and noted.
 //!
-//! What is not as it was left here is removed at once, before the slave is read
+//! An index that is not as it was left here is removed at once, before the slave is read
 //! for a new one: it may be a former slave's, saved by a ZODB that had let its
 //! lock go, and ZODB would believe it.
 //!
@@ -18,6 +18,7 @@
 //! next pass, but after a while ([`Failure`]).
 
 mod end;
+pub mod ledger;
 mod rests;
 
 use std::fs::File;
@@ -307,15 +308,19 @@ fn open(slave: &Slave, seen: Seen) -> Result<File, Stop> {
 /// do to the slave or the switch is for the next pass to say.
 #[must_use]
 pub fn complaint(stop: &Stop) -> Option<String> {
+    complain("the index is not kept ready", stop)
+}
+
+fn complain(what: &str, stop: &Stop) -> Option<String> {
     let why = stop.in_one_line();
     if is_failure(stop) {
-        return Some(format!("the index is not kept ready: {why}"));
+        return Some(format!("{what}: {why}"));
     }
-    tracing::debug!("the index is not kept ready for now: {why}");
+    tracing::debug!("{what} for now: {why}");
     None
 }
 
-/// Whether work on the index went wrong, and was not only hindered.
+/// Whether work went wrong, and was not only hindered.
 fn is_failure(stop: &Stop) -> bool {
     !matches!(
         stop,
@@ -324,6 +329,8 @@ fn is_failure(stop: &Stop) -> bool {
             | Stop::InUse { .. }
             | Stop::Busy { .. }
             | Stop::SlaveChanged { .. }
+            | Stop::Unreachable(_)
+            | Stop::MasterChanged { .. }
     )
 }
 

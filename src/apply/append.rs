@@ -82,6 +82,9 @@ impl Apply<'_> {
             feed.position(),
             feed.last_tid(),
             sidecar,
-        )
+        )?;
+        let digests = append.take_digests()?;
+        self.note_digests(append.file(), digests);
+        Ok(())
     }
 }

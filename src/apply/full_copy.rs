@@ -1,5 +1,7 @@
 //! Copying the whole master, and putting the copy in the slave's place.
 
+use std::fs::File;
+
 use super::{Apply, note};
 use crate::feed::Feed;
 use crate::filestorage::index::builder::Builder;
@@ -8,7 +10,8 @@ use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::outcome::Copied;
 use crate::plan::{Old, Reason};
-use crate::proof::is_equal;
+use crate::proof::prove_equal;
+use crate::slave::ledger::Entry;
 use crate::slave::replace::{Aside, Replacement};
 use crate::slave::sidecar::Sidecar;
 use crate::stop::Stop;
@@ -46,7 +49,8 @@ impl Apply<'_> {
                 feed.last_tid(),
                 sidecar,
             )?;
-            self.store_index(&mut feed, sidecar, monitor);
+            let digests = copy.take_digests()?;
+            self.keep(copy.file(), (digests, &mut feed), sidecar, monitor);
             feed.damage()
                 .map_or(Ok(()), |damage| Err(self.damaged(damage)))
         };
@@ -59,14 +63,21 @@ impl Apply<'_> {
         result
     }
 
-    /// Stores the index that was built on the way, once the new slave is noted:
-    /// by the old one's sidecar, a pass that is killed here would leave one that
-    /// looks changed.
-    fn store_index(&self, feed: &mut Feed<'_>, sidecar: &mut Sidecar, monitor: &dyn Monitor) {
+    /// Keeps what was made on the way, the digests and the index, once the new slave is
+    /// noted: by the old one's sidecar, a pass that is killed here would leave one
+    /// that looks changed.
+    fn keep(
+        &self,
+        file: &File,
+        (digests, feed): (Vec<Entry>, &mut Feed<'_>),
+        sidecar: &mut Sidecar,
+        monitor: &dyn Monitor,
+    ) {
         let built = (feed.take_index(), feed.position());
-        let stored = sidecar
-            .store(&self.slave.place)
-            .and_then(|()| store_built(self.slave, built, sidecar, monitor));
+        let stored = sidecar.store(&self.slave.place).and_then(|()| {
+            self.note_digests(file, digests);
+            store_built(self.slave, built, sidecar, monitor)
+        });
         if let Some(why) = stored.err().as_ref().and_then(complaint) {
             tracing::warn!("{why}");
         }
@@ -103,10 +114,11 @@ impl Apply<'_> {
         let position = scanner.position();
         if copy.written() >= position
             && position > MAGIC_LEN
-            && is_equal(copy.file(), copy.path(), self.master, 0..position, monitor)?
+            && let Some(proven) =
+                prove_equal(copy.file(), copy.path(), self.master, 0..position, monitor)?
         {
             tracing::info!("going on at {position} with the copy of an earlier pass");
-            copy.truncate(position)?;
+            copy.go_on(proven)?;
             let mut feed = self.feed(survey, position, scanner.last_tid());
             feed.watch_for(must_hold, holds);
             feed.build(builder);

@@ -37,6 +37,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use super::index::coverage::make_way;
+use super::ledger::{Entry, Tally};
 use super::owner::Owner;
 use super::place::{self, Access};
 use super::sidecar::{Batch, Sidecar};
@@ -58,6 +59,8 @@ pub struct Append<'a> {
     position: u64,
     trim: Tail,
     batch: Option<Open>,
+    /// The digests of what was appended.
+    tally: Tally,
     flusher: Flusher,
 }
 
@@ -78,6 +81,7 @@ impl<'a> Append<'a> {
             position,
             trim,
             batch: None,
+            tally: Tally::new(position),
             flusher: Flusher::default(),
         })
     }
@@ -120,6 +124,7 @@ impl<'a> Append<'a> {
         let step = self.data.step(from, &header)?;
         self.data.write(&step, rest, self.data.seen().size)?;
         drop(step);
+        self.tally.take(rest);
         self.flusher
             .written(self.data.file(), rest.len() as u64)
             .map_err(Stop::io("sync", self.data.path()))
@@ -152,6 +157,7 @@ impl<'a> Append<'a> {
         self.data
             .write(&step, &batch.begun.header(), self.position)?;
         drop(step);
+        self.tally.take(&header);
         self.data.sync()
     }
 
@@ -204,6 +210,13 @@ impl<'a> Append<'a> {
         self.batch = None;
         self.position = self.data.seen().size;
         self.data.sync()
+    }
+
+    /// The digests of the batches that were finished since the last call.
+    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Stop> {
+        self.tally
+            .end_at(self.data.file(), self.position)
+            .map_err(Stop::io("read back", self.data.path()))
     }
 
     /// Cuts what an append that failed has left behind its last finished batch.

@@ -43,12 +43,14 @@ pub enum Beside {
     SidecarNew,
     /// The switch.
     Switch,
-    /// A full copy under way; then, perhaps, an index.
+    /// A full copy under way; then, perhaps, an index or a ledger.
     Tmp,
     /// The lock that lasts a pass.
     PassLock,
     /// The lock that lasts a step.
     StepLock,
+    /// Digests of the slave's bytes.
+    Ledger,
     /// ZODB's own lock.
     ZodbLock,
     /// ZODB's index.
@@ -64,6 +66,7 @@ impl Beside {
             Self::Tmp => ".fssync-tmp",
             Self::PassLock => ".fssync-pass",
             Self::StepLock => ".fssync-step",
+            Self::Ledger => ".fssync-ledger",
             Self::ZodbLock => ".lock",
             Self::ZodbIndex => ".index",
         }

@@ -30,6 +30,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::ledger::{Entry, Tally};
 use super::owner::Owner;
 use super::place::Beside;
 use super::step::{Seen, Slave};
@@ -44,6 +45,8 @@ pub struct Replacement<'a> {
     path: PathBuf,
     file: File,
     written: u64,
+    /// The digests of what was written.
+    tally: Tally,
     flusher: Flusher,
 }
 
@@ -69,6 +72,7 @@ impl<'a> Replacement<'a> {
             path,
             file,
             written,
+            tally: Tally::new(0),
             flusher: Flusher::default(),
         };
         if let Err(stop) = check_space(slave.place.directory(), size.saturating_sub(written)) {
@@ -99,6 +103,19 @@ impl<'a> Replacement<'a> {
         Ok(())
     }
 
+    /// Goes on behind bytes that proved to be the master's.
+    pub fn go_on(&mut self, proven: Vec<Entry>) -> Result<(), Stop> {
+        self.tally = Tally::after(proven);
+        self.truncate(self.tally.at())
+    }
+
+    /// The digests of what was written.
+    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Stop> {
+        self.tally
+            .end_at(&self.file, self.written)
+            .map_err(Stop::io("read back", &self.path))
+    }
+
     /// Removes the copy.
     pub fn discard(self) {
         if let Err(stop) = remove(&self.path) {
@@ -120,6 +137,7 @@ impl<'a> Replacement<'a> {
             .write_all_at(bytes, at)
             .map_err(Stop::io(format!("write at {at} in"), &self.path))?;
         self.written += bytes.len() as u64;
+        self.tally.take(bytes);
         self.flusher
             .written(&self.file, bytes.len() as u64)
             .map_err(Stop::io("sync", &self.path))

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::ledger;
 use crate::support::{
     History, Run, Scene, Zodb, append_killed_at_sync, replace, rewrite_end, run, strace,
 };
@@ -148,6 +149,7 @@ impl<'a> Stage<'a> {
             "",
             ".fssync",
             ".fssync-new",
+            ".fssync-ledger",
             ".fssync-tmp",
             ".fssync-pass",
             ".fssync-step",
@@ -177,6 +179,7 @@ impl<'a> Stage<'a> {
         let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
         assert_eq!(opened["position"], found["position"]);
         zodb.assert_index(&scene.slave);
+        ledger::assert_right(&scene.slave);
         let position = found["position"].as_u64().unwrap() as usize;
         let (slave, master) = (
             fs::read(&scene.slave).unwrap(),
@@ -223,6 +226,7 @@ impl<'a> Stage<'a> {
         zodb.assert_in_sync(&scene.master, &scene.slave);
         scene.expect("up-to-date");
         zodb.assert_index(&scene.slave).expect("an index");
+        ledger::assert_whole(&scene.slave);
         assert!(!scene.beside(".fssync-tmp").exists());
         assert!(!scene.beside(".fssync-new").exists());
     }

@@ -27,9 +27,10 @@ const HEADER_LEN: usize = 23;
 
 /// Names that a pass and ZODB may leave beside a slave of which nothing foreign
 /// is cut.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "Data.fs",
     "Data.fs.fssync",
+    "Data.fs.fssync-ledger",
     "Data.fs.fssync-pass",
     "Data.fs.fssync-step",
     "Data.fs.index",

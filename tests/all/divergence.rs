@@ -167,9 +167,10 @@ impl Stage {
 
     /// What lies beside the slave, but for the passes' own files and ZODB's.
     fn kept(&self) -> BTreeMap<String, Vec<u8>> {
-        const OWN: [&str; 7] = [
+        const OWN: [&str; 8] = [
             "",
             ".fssync",
+            ".fssync-ledger",
             ".fssync-pass",
             ".fssync-step",
             ".lock",

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::ledger;
 use crate::support::{Run, Scene, Transport, Zodb, project, python, replace};
 
 /// A master that ZODB has open, and its slave.
@@ -57,6 +58,7 @@ impl Life {
         let report = self.scene.expect(action);
         let Scene { master, slave, .. } = &self.scene;
         self.zodb.assert_in_sync(master, slave);
+        ledger::assert_whole(slave);
         report
     }
 

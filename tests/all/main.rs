@@ -20,6 +20,7 @@ mod failover;
 mod faults;
 mod fixtures;
 mod index;
+mod ledger;
 mod life;
 mod load;
 mod off;

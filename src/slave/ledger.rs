@@ -1,0 +1,368 @@
+//! The ledger beside the slave: digests of the bytes that it should have.
+//!
+//! An entry says what digest a range of the slave's committed bytes has: of what
+//! came from the master, before it was written here. So a byte that changed on
+//! the way to the disk, or there since, is found by `fssync verify`, with no
+//! master at hand.
+//!
+//! | offset | size | what |
+//! | --- | --- | --- |
+//! | 0 | 64 | a record that says which file it is of: 16 bytes of magic, the slave's inode number (8), zeros (24), a check (16) |
+//! | 64 | 64 | an entry: start (8), end (8), BLAKE3 digest (32), a check (16) |
+//! | 128 | … | more entries, each from where the one before it ends |
+//!
+//! Integers are big-endian, offsets and lengths in bytes. A check is the start of the
+//! BLAKE3 digest of the record before it, and of its number.
+//!
+//! The first entry starts at 0, and none crosses the border of a segment of
+//! [`SEGMENT_LEN`]. A segment that is complete has one entry. Behind the last of
+//! those lie the entries of the segment that grows, [joined](mod@join) as they come in, so
+//! that there are never many.
+//!
+//! # What a crash leaves
+//!
+//! Entries are written once their bytes are committed and durable, at the end of the
+//! ledger or over those that they join, and are not synced. What is cut, torn, or
+//! came to the disk in another order fails its check or does not start where
+//! the one before it ends: the ledger ends before it. Nothing that is there can be
+//! wrong, since committed bytes do not change. A full copy is another file, with
+//! another inode: its ledger is put in the place of the old one, and one that is
+//! of another file counts for nothing.
+//!
+//! Where the ledger ends before the slave does, later passes ask the master for what
+//! lacks ([`upkeep`](crate::upkeep)).
+
+mod join;
+mod tally;
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+pub use self::tally::Tally;
+
+use self::join::join;
+use super::owner::Owner;
+use super::place::{self, Access, Beside, Place};
+use super::step::Slave;
+use crate::digest::Digest;
+use crate::read::read_fully;
+use crate::stop::Stop;
+
+/// The length of a segment, in bytes: what verifying tells apart, without a master.
+pub const SEGMENT_LEN: u64 = 4 * 1024 * 1024;
+
+const MAGIC: [u8; 16] = *b"fssync ledger 1\n";
+const RECORD_LEN: usize = 64;
+const CHECK_LEN: usize = 16;
+const BODY_LEN: usize = RECORD_LEN - CHECK_LEN;
+
+/// How many records at the end of a ledger are read to extend it: more than a
+/// segment that grows has.
+const TAIL_RECORDS: u64 = 64;
+
+type Record = [u8; RECORD_LEN];
+
+/// The digest that a range of the slave's bytes has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The range, within one segment.
+    pub range: Range<u64>,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl Entry {
+    fn encode(&self, number: u64) -> Record {
+        let mut body = [0; BODY_LEN];
+        body[..8].copy_from_slice(&self.range.start.to_be_bytes());
+        body[8..16].copy_from_slice(&self.range.end.to_be_bytes());
+        body[16..].copy_from_slice(self.digest.as_bytes());
+        seal(body, number)
+    }
+
+    /// The entry of a record; `None` if it is none.
+    fn decode(record: &Record, number: u64) -> Option<Self> {
+        let body = open(record, number)?;
+        let (start, rest) = body.split_first_chunk()?;
+        let (end, digest) = rest.split_first_chunk()?;
+        let range = u64::from_be_bytes(*start)..u64::from_be_bytes(*end);
+        let is_one = range.start < range.end && range.end <= segment_end(range.start);
+        is_one.then_some(Self {
+            range,
+            digest: Digest::from(*digest.first_chunk::<{ Digest::LEN }>()?),
+        })
+    }
+}
+
+/// Where the segment ends that the byte at `offset` lies in.
+#[must_use]
+pub fn segment_end(offset: u64) -> u64 {
+    (offset / SEGMENT_LEN + 1).saturating_mul(SEGMENT_LEN)
+}
+
+/// Completes a record.
+fn seal(body: [u8; BODY_LEN], number: u64) -> Record {
+    let mut record = [0; RECORD_LEN];
+    record[..BODY_LEN].copy_from_slice(&body);
+    record[BODY_LEN..].copy_from_slice(&check(&body, number));
+    record
+}
+
+/// What a record says; `None` if it is not as it was written.
+fn open(record: &Record, number: u64) -> Option<&[u8; BODY_LEN]> {
+    let (body, found) = record.split_first_chunk()?;
+    (*found == check(body, number)).then_some(body)
+}
+
+fn check(body: &[u8; BODY_LEN], number: u64) -> [u8; CHECK_LEN] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(body).update(&number.to_be_bytes());
+    let mut check = [0; CHECK_LEN];
+    check.copy_from_slice(&hasher.finalize().as_bytes()[..CHECK_LEN]);
+    check
+}
+
+/// A ledger, open.
+#[derive(Debug)]
+pub struct Ledger {
+    file: File,
+    path: PathBuf,
+    /// How many records it has, the first one included.
+    records: u64,
+}
+
+impl Ledger {
+    /// The ledger of `data`, which is the slave; `None` if there is none, or it is
+    /// another file's.
+    pub fn open(place: &Place, data: &File, access: Access) -> Result<Option<Self>, Stop> {
+        let path = place.beside(Beside::Ledger);
+        let file = match place::open(&path, access) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(Stop::io("open", &path))?,
+        };
+        let found = file.metadata().map_err(Stop::io("look at", &path))?;
+        let ledger = Self {
+            file,
+            path,
+            records: found.len() / RECORD_LEN as u64,
+        };
+        let is_of_it = ledger.read(0, 1)? == [head(place, data)?];
+        Ok(is_of_it.then_some(ledger))
+    }
+
+    /// Puts an empty ledger for `data`, which is the slave, in the place of
+    /// whatever lies there.
+    fn create(place: &Place, data: &File) -> Result<Self, Stop> {
+        let (path, new) = (place.beside(Beside::Ledger), place.beside(Beside::Tmp));
+        let head = head(place, data)?;
+        for path in [&new, &path] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Stop::io("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
+        let file = Owner::of(place)?.create_new(&new)?;
+        let stored = file
+            .write_all_at(&head, 0)
+            .and_then(|()| fs::rename(&new, &path));
+        if let Err(error) = stored {
+            // The first failure is the one to tell.
+            let _ = fs::remove_file(&new);
+            return Err(Stop::io("write", &new)(error));
+        }
+        Ok(Self {
+            file,
+            path,
+            records: 1,
+        })
+    }
+
+    /// Whether it ends at `position`. Reads one record.
+    pub fn ends_at(&self, position: u64) -> Result<bool, Stop> {
+        let Some(last) = self.records.checked_sub(1).filter(|&last| last > 0) else {
+            return Ok(position == 0);
+        };
+        let last = self.read_entries(last, 1)?.pop().flatten();
+        Ok(last.is_some_and(|last| last.range.end == position))
+    }
+
+    /// Up to where the slave's bytes have digests, from its start, and no further
+    /// than `limit`.
+    pub fn end(&self, limit: u64) -> Result<u64, Stop> {
+        Ok(self.tail(limit)?.end())
+    }
+
+    /// The entries, in their order; `None` in the place of one that is not as it was
+    /// written.
+    #[must_use]
+    pub fn entries(&self) -> Entries<'_> {
+        Entries {
+            ledger: self,
+            number: 1,
+            read: Vec::new().into_iter(),
+        }
+    }
+
+    /// Adds entries, of which each starts where the one before it ends. Nothing is
+    /// added where they do not follow what the ledger has. What it has behind their
+    /// start is forgotten.
+    fn extend(&mut self, place: &Place, data: &File, entries: Vec<Entry>) -> Result<(), Stop> {
+        let Some(start) = entries.first().map(|first| first.range.start) else {
+            return Ok(());
+        };
+        let mut tail = self.tail(start)?;
+        if tail.end() != start {
+            return Ok(());
+        }
+        let is_growing = |entry: &Entry| segment_end(entry.range.start) == segment_end(start);
+        let settled = tail.entries.iter().take_while(|it| !is_growing(it)).count();
+        let mut grown = tail.entries.split_off(settled);
+        grown.extend(entries);
+        self.write(tail.number + settled as u64, &join(data, place, grown)?)
+    }
+
+    /// The last entries that follow one another, as far as they reach no further
+    /// than `limit`.
+    fn tail(&self, limit: u64) -> Result<Tail, Stop> {
+        let number = self.records.saturating_sub(TAIL_RECORDS).max(1);
+        let read = self.read_entries(number, TAIL_RECORDS)?;
+        let before = read.iter().take_while(|entry| entry.is_none()).count();
+        let mut tail = Tail {
+            number: number + before as u64,
+            entries: Vec::new(),
+        };
+        for entry in read.into_iter().skip(before).map_while(|entry| entry) {
+            let follows = tail.entries.is_empty() || tail.end() == entry.range.start;
+            if !follows || entry.range.end > limit {
+                break;
+            }
+            tail.entries.push(entry);
+        }
+        if tail.entries.is_empty() {
+            tail.number = 1;
+        }
+        Ok(tail)
+    }
+
+    /// Has the ledger end with these entries, the first of them in the record of
+    /// this number.
+    fn write(&mut self, number: u64, entries: &[Entry]) -> Result<(), Stop> {
+        let records: Vec<u8> = (number..)
+            .zip(entries)
+            .flat_map(|(number, entry)| entry.encode(number))
+            .collect();
+        let records_after = number + entries.len() as u64;
+        self.file
+            .write_all_at(&records, number * RECORD_LEN as u64)
+            .and_then(|()| {
+                if records_after < self.records {
+                    self.file.set_len(records_after * RECORD_LEN as u64)?;
+                }
+                Ok(())
+            })
+            .map_err(Stop::io("write", &self.path))?;
+        self.records = records_after;
+        Ok(())
+    }
+
+    fn read_entries(&self, number: u64, count: u64) -> Result<Vec<Option<Entry>>, Stop> {
+        let records = self.read(number, count)?;
+        let entries = (number..).zip(&records);
+        Ok(entries
+            .map(|(number, record)| Entry::decode(record, number))
+            .collect())
+    }
+
+    /// Up to `count` records.
+    fn read(&self, number: u64, count: u64) -> Result<Vec<Record>, Stop> {
+        let mut bytes = vec![0; count as usize * RECORD_LEN];
+        let got = read_fully(&self.file, &mut bytes, number * RECORD_LEN as u64)
+            .map_err(Stop::io("read", &self.path))?;
+        Ok(bytes[..got].as_chunks().0.to_vec())
+    }
+}
+
+/// The end of a ledger.
+struct Tail {
+    /// The number of the first entry's record.
+    number: u64,
+    entries: Vec<Entry>,
+}
+
+impl Tail {
+    fn end(&self) -> u64 {
+        self.entries.last().map_or(0, |last| last.range.end)
+    }
+}
+
+/// The entries of a ledger.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    ledger: &'a Ledger,
+    /// That of the next record to read.
+    number: u64,
+    read: std::vec::IntoIter<Option<Entry>>,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Option<Entry>, Stop>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(entry) = self.read.next() {
+            return Some(Ok(entry));
+        }
+        match self.ledger.read_entries(self.number, TAIL_RECORDS) {
+            Ok(read) => {
+                self.number += read.len() as u64;
+                self.read = read.into_iter();
+                self.read.next().map(Ok)
+            }
+            Err(stop) => Some(Err(stop)),
+        }
+    }
+}
+
+/// The first record of the ledger of a slave.
+fn head(place: &Place, data: &File) -> Result<Record, Stop> {
+    let found = data.metadata().map_err(Stop::io("look at", place.data()))?;
+    let mut body = [0; BODY_LEN];
+    body[..MAGIC.len()].copy_from_slice(&MAGIC);
+    body[MAGIC.len()..][..8].copy_from_slice(&found.ino().to_be_bytes());
+    Ok(seal(body, 0))
+}
+
+/// Opens the slave's ledger, or begins one.
+fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Stop> {
+    if let Some(ledger) = Ledger::open(&slave.place, data, Access::Write)? {
+        return Ok(ledger);
+    }
+    slave.check_may_go_on()?;
+    Ledger::create(&slave.place, data)
+}
+
+/// Notes what digests bytes of the slave's have, which is `data`: bytes that are
+/// committed and durable. Nothing is noted where the ledger lacks what precedes them;
+/// one is begun for bytes that nothing precedes.
+pub fn note(slave: &Slave, data: &File, entries: Vec<Entry>) -> Result<(), Stop> {
+    let Some(first) = entries.first() else {
+        return Ok(());
+    };
+    let ledger = if first.range.start == 0 {
+        Some(open_or_create(slave, data)?)
+    } else {
+        Ledger::open(&slave.place, data, Access::Write)?
+    };
+    slave.check_may_go_on()?;
+    match ledger {
+        Some(mut ledger) => ledger.extend(&slave.place, data, entries),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Joining the entries of a segment, as a counter in base 2 carries.
+//!
+//! An entry is joined with the one before it once that is less than twice as long.
+//! So each is at least twice as long as the next one: a segment has few of them,
+//! whatever small commits it is made of, and a byte is digested again some twenty
+//! times at most until its segment is complete and has one.
+
+use std::fs::File;
+
+use super::{Entry, segment_end};
+use crate::digest::Digest;
+use crate::read::{Piece, read_fully};
+use crate::slave::place::Place;
+use crate::stop::Stop;
+
+/// Entries that follow one another, to become one.
+struct Run(Vec<Entry>);
+
+impl Run {
+    fn start(&self) -> u64 {
+        self.0.first().map_or(0, |first| first.range.start)
+    }
+
+    fn end(&self) -> u64 {
+        self.0.last().map_or(0, |last| last.range.end)
+    }
+
+    fn len(&self) -> u64 {
+        self.end() - self.start()
+    }
+
+    /// Whether it is to be joined with one that follows it.
+    fn joins(&self, next: &Self) -> bool {
+        let segment_end = segment_end(self.start());
+        segment_end == self::segment_end(next.start())
+            && (next.end() == segment_end || self.len() < 2 * next.len())
+    }
+}
+
+/// Joins entries that follow one another, of bytes of the slave's, which is `data`. Those
+/// that its bytes contradict stay as they are.
+pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Vec<Entry>, Stop> {
+    let mut runs: Vec<Run> = Vec::new();
+    for entry in entries {
+        let mut run = Run(vec![entry]);
+        while let Some(mut before) = runs.pop_if(|before| before.joins(&run)) {
+            before.0.append(&mut run.0);
+            run = before;
+        }
+        runs.push(run);
+    }
+    let mut joined = Vec::new();
+    for run in runs {
+        match &run.0[..] {
+            [_] => joined.extend(run.0),
+            _ => match digest(data, place, &run)? {
+                Some(digest) => joined.push(Entry {
+                    range: run.start()..run.end(),
+                    digest,
+                }),
+                None => joined.extend(run.0),
+            },
+        }
+    }
+    Ok(joined)
+}
+
+/// The digest of all bytes of a run; `None`, with a warning, if they are not those that its
+/// entries are of.
+fn digest(data: &File, place: &Place, run: &Run) -> Result<Option<Digest>, Stop> {
+    let start = run.start();
+    let mut piece = Piece::default();
+    let room = piece.room(run.len() as usize, start);
+    let got = read_fully(data, room, start)
+        .map_err(Stop::io(format!("read back at {start} in"), place.data()))?;
+    for Entry { range, digest } in &run.0 {
+        let bytes = (range.start - start) as usize..(range.end - start) as usize;
+        if got < bytes.end || Digest::of(&piece[bytes]) != *digest {
+            tracing::warn!(
+                "{}: bytes {} to {} are not those that were written there; see `fssync verify`",
+                place.data().display(),
+                range.start,
+                range.end
+            );
+            return Ok(None);
+        }
+    }
+    Ok(Some(Digest::of(&piece)))
+}

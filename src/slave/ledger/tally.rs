@@ -1,0 +1,112 @@
+//! Digesting bytes as they pass by on their way to the slave.
+
+use std::fs::File;
+use std::{fmt, io, mem};
+
+use super::{Entry, segment_end};
+use crate::read::{Piece, read_fully};
+
+/// Makes entries of bytes that follow one another.
+pub struct Tally {
+    /// Those of bytes that are done with.
+    entries: Vec<Entry>,
+    /// Where the bytes start that the hasher has.
+    start: u64,
+    /// The offset of the byte that comes next.
+    at: u64,
+    hasher: blake3::Hasher,
+}
+
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tally")
+            .field("entries", &self.entries.len())
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tally {
+    /// Begins with the byte at `offset`.
+    #[must_use]
+    pub fn new(offset: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            start: offset,
+            at: offset,
+            hasher: blake3::Hasher::new(),
+        }
+    }
+
+    /// Begins behind bytes whose entries are known.
+    #[must_use]
+    pub fn after(entries: Vec<Entry>) -> Self {
+        let offset = entries.last().map_or(0, |last| last.range.end);
+        Self {
+            entries,
+            ..Self::new(offset)
+        }
+    }
+
+    /// The offset of the byte that comes next.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Takes the next bytes.
+    pub fn take(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let end = segment_end(self.at);
+            let len = (end - self.at).min(bytes.len() as u64);
+            let (taken, rest) = bytes.split_at(len as usize);
+            self.hasher.update(taken);
+            self.at += len;
+            if self.at == end {
+                self.complete();
+            }
+            bytes = rest;
+        }
+    }
+
+    /// The entries of all bytes that were taken since the last call, as far as
+    /// `offset`: where more were taken, the last ones before it are read again, from the
+    /// file that they were written to.
+    pub fn end_at(&mut self, file: &File, offset: u64) -> io::Result<Vec<Entry>> {
+        if self.at != offset {
+            self.go_back(file, offset)?;
+        }
+        self.complete();
+        Ok(mem::take(&mut self.entries))
+    }
+
+    fn go_back(&mut self, file: &File, offset: u64) -> io::Result<()> {
+        const PIECE_LEN: u64 = 1024 * 1024;
+        while let Some(last) = self.entries.pop_if(|last| last.range.end > offset) {
+            self.start = last.range.start;
+        }
+        self.at = self.start;
+        self.hasher.reset();
+        let mut piece = Piece::default();
+        while self.at < offset {
+            let len = (offset - self.at).min(PIECE_LEN) as usize;
+            let got = read_fully(file, piece.room(len, self.at), self.at)?;
+            if got < len {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.take(&piece);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        if self.start < self.at {
+            self.entries.push(Entry {
+                range: self.start..self.at,
+                digest: self.hasher.finalize().into(),
+            });
+        }
+        self.start = self.at;
+        self.hasher.reset();
+    }
+}

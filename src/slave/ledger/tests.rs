@@ -1,0 +1,222 @@
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::slave::switch::Switches;
+
+/// A slave of bytes that differ from one another.
+fn slave(len: u64) -> (TempDir, Slave, File) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("Data.fs");
+    let bytes: Vec<u8> = (0..len).map(|n| (n * 31 + n / 251) as u8).collect();
+    fs::write(&path, bytes).unwrap();
+    let place = Place::new(&path).unwrap();
+    let slave = Slave {
+        switches: Switches::new(&place, None),
+        interrupted: Arc::new(AtomicBool::new(false)),
+        place,
+    };
+    let data = File::open(&path).unwrap();
+    (directory, slave, data)
+}
+
+/// The entries of a range, as they come of appending it.
+fn entries(data: &File, range: Range<u64>) -> Vec<Entry> {
+    let mut tally = Tally::new(range.start);
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    data.read_exact_at(&mut bytes, range.start).unwrap();
+    for piece in bytes.chunks(100_000) {
+        tally.take(piece);
+    }
+    tally.end_at(data, range.end).unwrap()
+}
+
+fn all(slave: &Slave, data: &File) -> Vec<Option<Entry>> {
+    let ledger = Ledger::open(&slave.place, data, Access::Read)
+        .unwrap()
+        .unwrap();
+    ledger.entries().map(Result::unwrap).collect()
+}
+
+/// Fails unless all bytes up to `end` have right digests, without a gap.
+fn assert_covers(slave: &Slave, data: &File, end: u64) -> usize {
+    let found = all(slave, data);
+    let mut at = 0;
+    for entry in &found {
+        let entry = entry.as_ref().unwrap();
+        assert_eq!(entry.range.start, at);
+        let digest = Digest::of_file(data, entry.range.clone()).unwrap();
+        assert_eq!(Some(entry.digest), digest);
+        at = entry.range.end;
+    }
+    assert_eq!(at, end);
+    found.len()
+}
+
+fn ledger_file(slave: &Slave) -> PathBuf {
+    slave.place.beside(Beside::Ledger)
+}
+
+const LEN: u64 = 3 * SEGMENT_LEN - 1_000;
+
+#[test]
+fn a_segment_that_is_complete_has_one_entry() {
+    let (_directory, slave, data) = slave(LEN);
+    note(&slave, &data, entries(&data, 0..SEGMENT_LEN + 1)).unwrap();
+    let mut at = SEGMENT_LEN + 1;
+    while at < LEN {
+        let next = LEN.min(at + 4_321);
+        note(&slave, &data, entries(&data, at..next)).unwrap();
+        at = next;
+    }
+    let found = all(&slave, &data);
+    let complete = found
+        .iter()
+        .flatten()
+        .take_while(|entry| entry.range.end == segment_end(entry.range.start));
+    assert_eq!(complete.count(), 2);
+    // 4 MiB are some 1000 commits, and that is 10 bits.
+    assert!(assert_covers(&slave, &data, LEN) <= 2 + 12, "{found:?}");
+}
+
+#[test]
+fn what_does_not_follow_is_not_noted() {
+    let (_directory, slave, data) = slave(10_000);
+    note(&slave, &data, entries(&data, 4..100)).unwrap();
+    assert!(!ledger_file(&slave).exists());
+    note(&slave, &data, entries(&data, 0..1_000)).unwrap();
+    note(&slave, &data, entries(&data, 1_001..2_000)).unwrap();
+    assert_covers(&slave, &data, 1_000);
+}
+
+#[test]
+fn what_is_noted_again_replaces_what_follows() {
+    let (_directory, slave, data) = slave(LEN);
+    note(&slave, &data, entries(&data, 0..LEN)).unwrap();
+    note(&slave, &data, entries(&data, SEGMENT_LEN..SEGMENT_LEN + 5)).unwrap();
+    assert_covers(&slave, &data, SEGMENT_LEN + 5);
+    note(&slave, &data, entries(&data, 0..7)).unwrap();
+    assert_covers(&slave, &data, 7);
+}
+
+#[test]
+fn another_files_ledger_counts_for_nothing() {
+    let (_directory, slave, data) = slave(10_000);
+    note(&slave, &data, entries(&data, 0..10_000)).unwrap();
+    let path = slave.place.data();
+    fs::copy(path, path.with_extension("new")).unwrap();
+    fs::rename(path.with_extension("new"), path).unwrap();
+    let data = File::open(path).unwrap();
+    assert!(
+        Ledger::open(&slave.place, &data, Access::Read)
+            .unwrap()
+            .is_none()
+    );
+    note(&slave, &data, entries(&data, 5_000..10_000)).unwrap();
+    note(&slave, &data, entries(&data, 0..5_000)).unwrap();
+    assert_covers(&slave, &data, 5_000);
+}
+
+#[test]
+fn bytes_that_changed_keep_the_digests_that_they_should_have() {
+    let (_directory, slave, data) = slave(10_000);
+    note(&slave, &data, entries(&data, 0..6_000)).unwrap();
+    let more = entries(&data, 6_000..10_000);
+    let expected: Vec<_> = all(&slave, &data)
+        .into_iter()
+        .flatten()
+        .chain(more.clone())
+        .collect();
+    let mut bytes = fs::read(slave.place.data()).unwrap();
+    bytes[1_234] ^= 1;
+    fs::write(slave.place.data(), bytes).unwrap();
+    note(&slave, &data, more).unwrap();
+    let found: Vec<_> = all(&slave, &data).into_iter().flatten().collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_tally_that_goes_back_reads_what_it_has_taken() {
+    let (directory, _slave, data) = slave(LEN);
+    let mut tally = Tally::new(10);
+    let bytes = fs::read(directory.path().join("Data.fs")).unwrap();
+    tally.take(&bytes[10..]);
+    for end in [LEN - 1, SEGMENT_LEN + 1, SEGMENT_LEN, 11] {
+        let mut tally = Tally::new(10);
+        tally.take(&bytes[10..]);
+        let found = tally.end_at(&data, end).unwrap();
+        assert_eq!(found, entries(&data, 10..end), "{end}");
+    }
+    assert_eq!(tally.end_at(&data, 10).unwrap(), []);
+}
+
+#[test]
+fn a_record_says_the_same_when_read_again() {
+    let entry = Entry {
+        range: 5..SEGMENT_LEN,
+        digest: Digest::of(b"x"),
+    };
+    let record = entry.encode(3);
+    assert_eq!(Entry::decode(&record, 3), Some(entry));
+    assert_eq!(Entry::decode(&record, 4), None);
+    for bit in 0..record.len() * 8 {
+        let mut flipped = record;
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Entry::decode(&flipped, 3), None, "{bit}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a crash leaves of the ledger's last bytes, and whatever follows: what it
+    /// covers is covered rightly, and it goes on from there.
+    #[test]
+    fn a_crash_costs_digests_and_makes_none_wrong(
+        lens in prop::collection::vec(1..200_000_u64, 1..30),
+        damage in prop::collection::vec((0..30_usize, 0..2_000_usize, any::<u8>(), any::<bool>()), 0..4),
+    ) {
+        let total: u64 = lens.iter().sum();
+        let (_directory, slave, data) = slave(total);
+        let mut at = 0;
+        for (step, len) in lens.iter().enumerate() {
+            note(&slave, &data, entries(&data, at..at + len)).unwrap();
+            at += len;
+            for &(when, place, byte, cut) in &damage {
+                if when != step {
+                    continue;
+                }
+                let mut bytes = fs::read(ledger_file(&slave)).unwrap();
+                let place = bytes.len() - 1 - place % bytes.len();
+                if cut {
+                    bytes.truncate(place);
+                } else {
+                    bytes[place] = byte;
+                }
+                fs::write(ledger_file(&slave), bytes).unwrap();
+            }
+            let ledger = Ledger::open(&slave.place, &data, Access::Read).unwrap();
+            let end = ledger.map_or(0, |ledger| ledger.end(u64::MAX).unwrap());
+            prop_assert!(end <= at);
+            if end < at {
+                note(&slave, &data, entries(&data, end..at)).unwrap();
+            }
+            assert_covers_what_follows(&slave, &data, at);
+        }
+    }
+}
+
+/// Fails unless the entries at the end are right, and end where the slave does.
+fn assert_covers_what_follows(slave: &Slave, data: &File, end: u64) {
+    let found = all(slave, data);
+    for entry in found.iter().flatten() {
+        let digest = Digest::of_file(data, entry.range.clone()).unwrap();
+        assert_eq!(Some(entry.digest), digest);
+    }
+    let last = found.last().unwrap().as_ref().unwrap();
+    assert_eq!(last.range.end, end);
+}

@@ -1,0 +1,317 @@
+//! The ledger of digests, judged by the slave's bytes.
+
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use fssync::slave::ledger::{Entry, Ledger, SEGMENT_LEN};
+use fssync::slave::place::{Access, Place};
+use fssync::slave::sidecar::Sidecar;
+
+use crate::support::{
+    History, Scene, Transport, append_killed_at_sync, append_sparse, replace, rewrite_end, run,
+    sparse_master, strace,
+};
+
+/// What the ledger of a slave has, each entry compared with the slave's bytes;
+/// nothing if it has none.
+#[track_caller]
+fn right_entries(slave: &Path) -> Vec<Range<u64>> {
+    let place = Place::new(slave).expect("a slave");
+    let data = File::open(slave).expect("the slave");
+    let Some(ledger) = Ledger::open(&place, &data, Access::Read).expect("a ledger or none") else {
+        return Vec::new();
+    };
+    let entries = ledger.entries().filter_map(|entry| entry.expect("read"));
+    entries
+        .map(|Entry { range, digest }| {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            data.read_exact_at(&mut bytes, range.start)
+                .unwrap_or_else(|error| panic!("{range:?} is no range of the slave's: {error}"));
+            assert_eq!(
+                *blake3::hash(&bytes).as_bytes(),
+                *digest.as_bytes(),
+                "{range:?}"
+            );
+            range
+        })
+        .collect()
+}
+
+/// Fails if the ledger beside a slave, if there is one, says anything wrong.
+#[track_caller]
+pub fn assert_right(slave: &Path) {
+    right_entries(slave);
+}
+
+/// Fails unless the ledger has all bytes of a slave that ends with its last
+/// transaction, and no more entries than it should. Returns how many.
+#[track_caller]
+pub fn assert_whole(slave: &Path) -> usize {
+    let entries = right_entries(slave);
+    let len = fs::metadata(slave).expect("the slave").len();
+    let mut at = 0;
+    for range in &entries {
+        assert_eq!(range.start, at, "no gap: {entries:?}");
+        at = range.end;
+    }
+    assert_eq!(at, len, "to the end: {entries:?}");
+    let complete = entries.iter().filter(|range| {
+        let is_start = range.start % SEGMENT_LEN == 0;
+        is_start && range.end - range.start == SEGMENT_LEN
+    });
+    assert_eq!(complete.count() as u64, len / SEGMENT_LEN, "{entries:?}");
+    assert!(
+        entries.len() as u64 <= len / SEGMENT_LEN + 22,
+        "{entries:?}"
+    );
+    entries.len()
+}
+
+fn ledger(scene: &Scene) -> PathBuf {
+    scene.beside(".fssync-ledger")
+}
+
+/// Appends a transaction of `len` zeros to the master, and makes a pass.
+#[track_caller]
+fn append(scene: &Scene, len: u64, nth: u64) {
+    append_sparse(&scene.master, len, 0x03f0_0000_0000_0000 + nth);
+    scene.expect("append");
+}
+
+#[test]
+fn a_copy_and_appends_of_all_sizes_are_covered() {
+    for transport in Transport::BOTH {
+        let scene = Scene::new().over(transport);
+        sparse_master(&scene.master, 3 * SEGMENT_LEN / 2);
+        scene.expect("full-copy");
+        assert_whole(&scene.slave);
+        let sizes = [
+            1,
+            100,
+            5_000,
+            1,
+            2_000_000,
+            9,
+            SEGMENT_LEN,
+            3 * SEGMENT_LEN,
+            7,
+        ];
+        for (nth, size) in sizes.into_iter().enumerate() {
+            append(&scene, size, 1 + nth as u64);
+            assert_whole(&scene.slave);
+        }
+    }
+}
+
+#[test]
+fn many_small_appends_leave_few_entries() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 1);
+    scene.expect("full-copy");
+    for nth in 1..70 {
+        append(&scene, 500, nth);
+    }
+    let entries = assert_whole(&scene.slave);
+    assert!(entries <= 8, "{entries} of 70");
+    let len = fs::metadata(ledger(&scene)).unwrap().len();
+    assert_eq!(
+        len,
+        64 * (1 + entries as u64),
+        "nothing is left behind them"
+    );
+}
+
+#[test]
+fn a_slave_that_was_seeded_by_hand_is_covered_once_it_is_proven() {
+    for transport in Transport::BOTH {
+        let scene = Scene::new().over(transport);
+        sparse_master(&scene.master, 2 * SEGMENT_LEN);
+        fs::copy(&scene.master, &scene.slave).unwrap();
+        scene.expect("up-to-date");
+        assert_whole(&scene.slave);
+        let other = Scene::new().over(transport);
+        fs::copy(&scene.master, &other.master).unwrap();
+        fs::copy(&scene.master, &other.slave).unwrap();
+        append(&other, 100, 1);
+        assert_whole(&other.slave);
+    }
+}
+
+#[test]
+fn a_ledger_that_is_lost_or_another_files_is_made_anew_from_the_masters_digests() {
+    for transport in Transport::BOTH {
+        let scene = Scene::new().over(transport);
+        sparse_master(&scene.master, 2 * SEGMENT_LEN);
+        scene.expect("full-copy");
+        let whole = fs::read(ledger(&scene)).unwrap();
+        let damages: [&dyn Fn(); 5] = [
+            &|| fs::remove_file(ledger(&scene)).unwrap(),
+            &|| fs::write(ledger(&scene), "").unwrap(),
+            &|| fs::write(ledger(&scene), &whole[..whole.len() - 1]).unwrap(),
+            &|| fs::write(ledger(&scene), [&whole[..], &whole[64..]].concat()).unwrap(),
+            &|| {
+                let mut other = whole.clone();
+                other[20] ^= 1;
+                fs::write(ledger(&scene), other).unwrap();
+            },
+        ];
+        for (nth, damage) in damages.into_iter().enumerate() {
+            damage();
+            append(&scene, 300, 1 + nth as u64);
+            assert_whole(&scene.slave);
+        }
+        fs::remove_file(ledger(&scene)).unwrap();
+        scene.expect("up-to-date");
+        assert_whole(&scene.slave);
+    }
+}
+
+#[test]
+fn what_is_made_up_for_is_the_masters_digest_and_not_that_of_the_slaves_bytes() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 2 * SEGMENT_LEN);
+    scene.expect("full-copy");
+    let data = File::options().write(true).open(&scene.slave).unwrap();
+    data.write_all_at(b"x", SEGMENT_LEN + 5).unwrap();
+    fs::remove_file(ledger(&scene)).unwrap();
+    scene.expect("up-to-date");
+    let place = Place::new(&scene.slave).unwrap();
+    let data = File::open(&scene.slave).unwrap();
+    let ledger = Ledger::open(&place, &data, Access::Read).unwrap().unwrap();
+    let master = fs::read(&scene.master).unwrap();
+    let mut covered = 0;
+    for entry in ledger.entries() {
+        let Entry { range, digest } = entry.unwrap().expect("whole");
+        let bytes = &master[range.start as usize..range.end as usize];
+        assert_eq!(blake3::hash(bytes).as_bytes(), digest.as_bytes());
+        covered = range.end;
+    }
+    assert_eq!(covered, master.len() as u64);
+}
+
+#[test]
+fn a_copy_that_is_taken_up_is_covered_from_its_start() {
+    for transport in Transport::BOTH {
+        let scene = Scene::new().over(transport);
+        sparse_master(&scene.master, 100);
+        for nth in 1..8 {
+            append_sparse(&scene.master, 1_000_000, 0x03f0_0000_0000_0000 + nth);
+        }
+        let bytes = fs::read(&scene.master).unwrap();
+        fs::write(scene.beside(".fssync-tmp"), &bytes[..6_500_000]).unwrap();
+        let run = scene.pass(&[]).expect(0);
+        assert!(run.stderr.contains("going on at"), "{run:?}");
+        assert_whole(&scene.slave);
+    }
+}
+
+#[test]
+fn a_pack_has_a_ledger_of_its_own() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    let before = fs::read(ledger(&scene)).unwrap();
+    replace(&scene.master, &history.packed);
+    scene.expect("full-copy");
+    assert_whole(&scene.slave);
+    assert_ne!(fs::read(ledger(&scene)).unwrap(), before);
+}
+
+#[test]
+fn what_a_pass_that_was_killed_had_appended_is_covered_by_the_next_one() {
+    // Killed where the batch is finished, and its last sync is not.
+    let scene = append_killed_at_sync(3);
+    assert_right(&scene.slave);
+    let covered = right_entries(&scene.slave).last().unwrap().end;
+    assert!(covered < fs::metadata(&scene.slave).unwrap().len());
+    scene.pass(&[]).expect(0);
+    assert_whole(&scene.slave);
+}
+
+#[test]
+fn a_slave_that_was_cut_by_hand_is_covered_as_far_as_it_goes() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    scene.expect("append");
+    for cut in [false, true] {
+        // Nobody vouches for it any more.
+        fs::remove_file(scene.beside(".fssync")).unwrap();
+        rewrite_end(&scene.slave, &history.before);
+        if cut {
+            rewrite_end(&scene.master, &history.before);
+        }
+        scene.pass(&[]).expect(0);
+        assert_whole(&scene.slave);
+    }
+}
+
+#[test]
+fn a_disk_that_has_no_room_for_it_costs_the_pass_nothing() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    let file = fs::canonicalize(ledger(&scene)).unwrap();
+    let full = ["-e", "inject=pwrite64:error=ENOSPC"];
+    let pass = run(strace(&full, &[file]).args([&scene.master, &scene.slave])).expect(0);
+    assert!(pass.stderr.contains("Data.fs.fssync-ledger"), "{pass:?}");
+    assert!(pass.stderr.contains("No space"), "{pass:?}");
+    assert_right(&scene.slave);
+    scene.expect("up-to-date");
+    assert_whole(&scene.slave);
+}
+
+#[test]
+fn it_is_not_touched_where_there_is_nothing_new() {
+    let scene = Scene::synced(History::get());
+    let before = fs::metadata(ledger(&scene)).unwrap().modified().unwrap();
+    let trace = scene.directory.path().join("trace");
+    let files = [fs::canonicalize(ledger(&scene)).unwrap()];
+    let options = ["-o", trace.to_str().unwrap()];
+    run(strace(&options, &files).args([&scene.master, &scene.slave])).expect(0);
+    let after = fs::metadata(ledger(&scene)).unwrap().modified().unwrap();
+    assert_eq!(before, after);
+    let trace = fs::read_to_string(trace).unwrap();
+    let reads = trace.lines().filter(|line| line.contains("pread64("));
+    assert!((1..=3).contains(&reads.count()), "{trace}");
+}
+
+#[test]
+fn a_dry_run_and_a_switch_that_is_off_leave_none() {
+    let scene = Scene::new();
+    fs::write(&scene.master, &History::get().before).unwrap();
+    fs::copy(&scene.master, &scene.slave).unwrap();
+    scene.pass(&["--dry-run"]).expect(0);
+    assert!(!ledger(&scene).exists());
+    fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
+    scene.pass(&[]).expect(10);
+    assert!(!ledger(&scene).exists());
+}
+
+#[test]
+fn a_byte_that_changes_on_the_slave_is_told_of_where_the_pass_meets_it() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 100_000);
+    scene.expect("full-copy");
+    let data = File::options().write(true).open(&scene.slave).unwrap();
+    data.write_all_at(b"x", 20_000).unwrap();
+    append_sparse(&scene.master, 80_000, 0x03f0_0000_0000_0001);
+    let pass = scene.pass(&[]).expect(0);
+    let told = "bytes 0 to 100077 are not those that were written there";
+    assert!(pass.stderr.contains(told), "{pass:?}");
+    let place = Place::new(&scene.slave).unwrap();
+    let sidecar = Sidecar::load(&place).unwrap();
+    assert_eq!(sidecar.pass.unwrap().exit_code, 0);
+}
+
+#[test]
+fn it_takes_its_owner_and_mode_from_the_slave() {
+    use std::os::unix::fs::PermissionsExt;
+    let scene = Scene::synced(History::get());
+    fs::set_permissions(&scene.slave, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::remove_file(ledger(&scene)).unwrap();
+    scene.expect("up-to-date");
+    let mode = fs::metadata(ledger(&scene)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
