@@ -14,6 +14,10 @@
 //! for a new one: it may be a former slave's, saved by a ZODB that had let its
 //! lock go, and ZODB would believe it.
 //!
+//! While a pass works on the index, no other is made. So it stores one of a position in
+//! between when that takes too long, which spares ZODB a part of its scan, and the next
+//! pass goes on from there.
+//!
 //! A try that fails once much of the slave was read for it is not repeated at the
 //! next pass, but after a while ([`Failure`]).
 
@@ -21,7 +25,9 @@ mod end;
 pub mod ledger;
 mod rests;
 
+use std::cell::Cell;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -42,6 +48,9 @@ use crate::slave::step::{Seen, Slave};
 use crate::source::LocalFile;
 use crate::stop::Stop;
 use crate::survey::own;
+
+/// For how long a pass reads the slave for an index.
+pub const IN_A_PASS: Duration = Duration::from_secs(20);
 
 /// How new the index is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,22 +149,23 @@ pub fn store_built(
             let put = put(slave, (&file, seen), (&index, position), sidecar);
             note_failure(put, position, sidecar)
         }
-        None => make(slave, seen, position, sidecar, monitor),
+        None => make(slave, (seen, position), IN_A_PASS, sidecar, monitor),
     }
 }
 
 /// Does what is due after a pass that left the slave at `position` and has stored
-/// the sidecar; stores it again.
+/// the sidecar, as far as it comes in about `patience`; stores the sidecar again.
 pub fn after_pass(
     slave: &Slave,
     position: u64,
+    patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
 ) -> Result<(), Stop> {
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
-    let made = make(slave, seen, position, sidecar, monitor);
+    let made = make(slave, (seen, position), patience, sidecar, monitor);
     store_sidecar(slave, made, sidecar)
 }
 
@@ -175,15 +185,15 @@ fn note_failure(done: Result<(), Stop>, len: u64, sidecar: &mut Sidecar) -> Resu
     done
 }
 
-/// Makes the index of `position` and stores it.
+/// Makes the index of `position`, or, once `patience` has run out, of one on the way
+/// there, and stores it.
 fn make(
     slave: &Slave,
-    seen: Seen,
-    position: u64,
+    (seen, position): (Seen, u64),
+    patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
 ) -> Result<(), Stop> {
-    let may_go_on = || slave.check_may_go_on();
     let task = task(
         &slave.place,
         sidecar.index.as_ref(),
@@ -191,11 +201,9 @@ fn make(
         Wanted::Newest,
     )?;
     let mut work = Work::begin(slave, seen, task, position)?;
+    let read = work.read(slave, patience, monitor);
     let len = work.growing.distance();
-    let made = work
-        .growing
-        .read(&work.file, &slave.place, &may_go_on, monitor)
-        .and_then(|()| work.store(slave, seen, sidecar));
+    let made = read.and_then(|()| work.store(slave, seen, sidecar));
     note_failure(made, len, sidecar)
 }
 
@@ -230,6 +238,34 @@ impl Work {
             of: seen.file,
             growing: Growing::new(loaded.unwrap_or_default(), position),
         })
+    }
+
+    /// Reads to the end, or, once `patience` has run out, to that of the transaction
+    /// that is being read then; some is read always.
+    fn read(
+        &mut self,
+        slave: &Slave,
+        patience: Duration,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let Self { file, growing, .. } = self;
+        let started = Instant::now();
+        let (has_begun, is_late) = (Cell::new(false), Cell::new(false));
+        let in_time = || {
+            slave.check_may_go_on()?;
+            is_late.set(has_begun.replace(true) && started.elapsed() >= patience);
+            if is_late.get() {
+                return Err(Stop::Interrupted);
+            }
+            Ok(())
+        };
+        match growing.read(file, &slave.place, &in_time, monitor) {
+            Err(Stop::Interrupted) if is_late.get() => {}
+            read => return read,
+        }
+        growing.end_with_transaction();
+        let may_go_on = || slave.check_may_go_on();
+        growing.read(file, &slave.place, &may_go_on, monitor)
     }
 
     /// Whether it is of the file that was seen, and nobody has written over that

@@ -166,6 +166,11 @@ impl Growing {
         }
     }
 
+    /// Has it grow no further than to the end of the transaction that is being read.
+    pub fn end_with_transaction(&mut self) {
+        self.to = self.scanner.end_with_transaction();
+    }
+
     /// Whether all was read, and a transaction ends where it should.
     #[must_use]
     pub fn is_whole(&self) -> bool {

@@ -58,6 +58,12 @@ fn try_at_end(slave: &Slave) -> Result<(), Stop> {
     if !is_quick || is_in_use(slave) {
         return Ok(());
     }
-    let made = make(slave, seen, position, &mut sidecar, &Silent);
+    let made = make(
+        slave,
+        (seen, position),
+        Duration::MAX,
+        &mut sidecar,
+        &Silent,
+    );
     store_sidecar(slave, made, &sidecar)
 }

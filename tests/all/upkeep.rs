@@ -12,6 +12,7 @@ use fssync::apply::Tuning;
 use fssync::filestorage::TxnHeader;
 use fssync::monitor::{Monitor, Silent};
 use fssync::outcome::Exit;
+use fssync::slave::sidecar::Sidecar;
 use fssync::source::path::MountedPath;
 use fssync::sync::{self, Job};
 use fssync::upkeep::{self, Rests};
@@ -687,4 +688,29 @@ fn a_watch_that_stands_before_a_damaged_master_makes_an_index() {
     watcher.expect("NOT SYNCING");
     wait_for("index", || is_ours_and_newest(&scene));
     assert_newest(&mut Zodb::start(), &scene);
+}
+
+#[test]
+fn an_index_is_made_a_part_in_each_pass() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    for _ in 0..3 {
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 300, "size": 5000}));
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 5}));
+    }
+    scene.expect("append");
+    fs::remove_file(index_of(&scene)).unwrap();
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let end = len(&scene.slave);
+    let mut covered = vec![0];
+    while covered.last() != Some(&end) {
+        let mut sidecar = Sidecar::load(&job.slave.place).unwrap();
+        let quiet = without_forks();
+        upkeep::after_pass(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
+        drop(quiet);
+        covered.push(zodb.assert_index(&scene.slave).expect("an index"));
+    }
+    assert!(covered.is_sorted() && covered.len() > 3, "{covered:?}");
+    assert!(is_ours_and_newest(&scene));
 }
