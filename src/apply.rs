@@ -139,7 +139,7 @@ impl Apply<'_> {
         let known = sidecar.left.as_ref().is_some_and(|left| {
             left.slave.position == position && left.master == survey.sight.identity
         });
-        if known {
+        if known && survey.is_as_left() {
             return Ok(());
         }
         // What was found equal may be somebody's copy, or a batch whose last

@@ -112,8 +112,7 @@ fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Mon
         if !is_due || job.index_waits {
             return Ok(is_due);
         }
-        upkeep::after_pass(slave, position, &mut sidecar, monitor)?;
-        sidecar.store(&slave.place)?;
+        upkeep::after_pass(slave, position, upkeep::IN_A_PASS, &mut sidecar, monitor)?;
         Ok(false)
     };
     keep().unwrap_or_else(|stop| {

@@ -10,15 +10,26 @@
 //! Caches: what goes wrong here is told, and costs no pass its outcome. They are
 //! worked on only when all that was copied is durable, visible and noted.
 //!
-//! An index that is not as it was left here is removed first, before the slave is read
+//! An index that is not as it was left here is removed at once, before the slave is read
 //! for a new one: it may be a former slave's, saved by a ZODB that had let its
 //! lock go, and ZODB would believe it.
+//!
+//! While a pass works on the index, no other is made. So it stores one of a position in
+//! between when that takes too long, which spares ZODB a part of its scan, and the next
+//! pass goes on from there.
+//!
+//! A try that fails once much of the slave was read for it is not repeated at the
+//! next pass, but after a while ([`Failure`]).
 
 mod end;
 pub mod ledger;
 mod rests;
 
+use std::cell::Cell;
 use std::fs::File;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 
 pub use self::end::at_end;
 pub use self::rests::Rests;
@@ -28,14 +39,18 @@ use crate::filestorage::index::builder::Builder;
 use crate::monitor::Monitor;
 use crate::reluctance::Own;
 use crate::slave::index::coverage::{Coverage, exists};
+use crate::slave::index::failure::Failure;
 use crate::slave::index::{Growing, remove, store};
-use crate::slave::lock;
+use crate::slave::lock::{self, Lock};
 use crate::slave::place::{self, Access, Beside, Place};
-use crate::slave::sidecar::Sidecar;
+use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::step::{Seen, Slave};
 use crate::source::LocalFile;
 use crate::stop::Stop;
 use crate::survey::own;
+
+/// For how long a pass reads the slave for an index.
+pub const IN_A_PASS: Duration = Duration::from_secs(20);
 
 /// How new the index is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +87,7 @@ fn task(
     }
     let is_wanted = match wanted {
         Wanted::Near => known.is_due(position),
-        Wanted::Newest => known.position() < position,
+        Wanted::Newest => known.may_be_renewed_at(position),
     };
     Ok(match (is_wanted, known.stored()) {
         (false, _) => Task::Nothing,
@@ -81,11 +96,35 @@ fn task(
     })
 }
 
-/// Whether the index needs work after a pass that left the slave at `position`.
+/// Whether the index needs work after a pass that left the slave at `position`, and
+/// is to have it now. One that is not what was left does not wait for that.
 pub fn is_due(slave: &Slave, sidecar: &Sidecar, position: u64) -> Result<bool, Stop> {
     let known = sidecar.index.as_ref();
     let task = task(&slave.place, known, position, Wanted::Near)?;
-    Ok(task != Task::Nothing && !is_in_use(slave))
+    if task == Task::Nothing || is_in_use(slave) {
+        return Ok(false);
+    }
+    if task == Task::Build
+        && let Err(stop) = remove_foreign(slave)
+    {
+        // The work meets it, too, and tells.
+        tracing::debug!("{}", stop.in_one_line());
+    }
+    let failure = sidecar.index_failure;
+    let is_let_be = failure.is_some_and(|it| it.is_fresh(Timestamp::now()));
+    if is_let_be {
+        tracing::debug!("the index is not worked on: that has failed not long ago");
+    }
+    Ok(!is_let_be)
+}
+
+/// Removes what lies there and is not what was left.
+fn remove_foreign(slave: &Slave) -> Result<(), Stop> {
+    if exists(&slave.place)? {
+        tracing::debug!("the index that lies there is not what was left: it is made anew");
+        remove(slave)?;
+    }
+    Ok(())
 }
 
 /// Whether ZODB has the slave: then its index is ZODB's affair.
@@ -107,35 +146,54 @@ pub fn store_built(
     match index {
         Some(index) => {
             let file = open(slave, seen)?;
-            put(slave, (&file, seen), (&index, position), sidecar)
+            let put = put(slave, (&file, seen), (&index, position), sidecar);
+            note_failure(put, position, sidecar)
         }
-        None => make(slave, seen, position, sidecar, monitor),
+        None => make(slave, (seen, position), IN_A_PASS, sidecar, monitor),
     }
 }
 
-/// Does what is due after a pass that left the slave at `position`: before, the
-/// sidecar was stored; after, it is to be stored again.
+/// Does what is due after a pass that left the slave at `position` and has stored
+/// the sidecar, as far as it comes in about `patience`; stores the sidecar again.
 pub fn after_pass(
     slave: &Slave,
     position: u64,
+    patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
 ) -> Result<(), Stop> {
-    match slave.seen()? {
-        Some(seen) => make(slave, seen, position, sidecar, monitor),
-        None => Ok(()),
-    }
+    let Some(seen) = slave.seen()? else {
+        return Ok(());
+    };
+    let made = make(slave, (seen, position), patience, sidecar, monitor);
+    store_sidecar(slave, made, sidecar)
 }
 
-/// Makes the index of `position` and stores it.
+/// Stores the sidecar after work that was done, or that failed and said so there.
+fn store_sidecar(slave: &Slave, done: Result<(), Stop>, sidecar: &Sidecar) -> Result<(), Stop> {
+    if done.as_ref().err().is_none_or(is_failure) {
+        sidecar.store(&slave.place)?;
+    }
+    done
+}
+
+/// Says in the sidecar that work failed for which `len` bytes were read.
+fn note_failure(done: Result<(), Stop>, len: u64, sidecar: &mut Sidecar) -> Result<(), Stop> {
+    if done.as_ref().is_err_and(is_failure) {
+        sidecar.index_failure = Some(Failure::new(Timestamp::now(), len));
+    }
+    done
+}
+
+/// Makes the index of `position`, or, once `patience` has run out, of one on the way
+/// there, and stores it.
 fn make(
     slave: &Slave,
-    seen: Seen,
-    position: u64,
+    (seen, position): (Seen, u64),
+    patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
 ) -> Result<(), Stop> {
-    let may_go_on = || slave.check_may_go_on();
     let task = task(
         &slave.place,
         sidecar.index.as_ref(),
@@ -143,9 +201,10 @@ fn make(
         Wanted::Newest,
     )?;
     let mut work = Work::begin(slave, seen, task, position)?;
-    work.growing
-        .read(&work.file, &slave.place, &may_go_on, monitor)?;
-    work.store(slave, seen, sidecar)
+    let read = work.read(slave, patience, monitor);
+    let len = work.growing.distance();
+    let made = read.and_then(|()| work.store(slave, seen, sidecar));
+    note_failure(made, len, sidecar)
 }
 
 /// An index that is being made.
@@ -154,6 +213,8 @@ struct Work {
     file: File,
     /// Which file it is.
     of: LocalFile,
+    /// What it has at the position that the index grows to.
+    mark: Mark,
     growing: Growing,
 }
 
@@ -168,15 +229,57 @@ impl Work {
             }),
             Task::Nothing | Task::Build => None,
         };
-        if loaded.is_none() && exists(&slave.place)? {
-            tracing::debug!("the index that lies there is not what was left: it is made anew");
-            remove(slave)?;
+        if loaded.is_none() {
+            remove_foreign(slave)?;
         }
         Ok(Self {
+            mark: mark(slave, &file, position)?,
             file,
             of: seen.file,
             growing: Growing::new(loaded.unwrap_or_default(), position),
         })
+    }
+
+    /// Reads to the end, or, once `patience` has run out, to that of the transaction
+    /// that is being read then; some is read always.
+    fn read(
+        &mut self,
+        slave: &Slave,
+        patience: Duration,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let Self { file, growing, .. } = self;
+        let started = Instant::now();
+        let (has_begun, is_late) = (Cell::new(false), Cell::new(false));
+        let in_time = || {
+            slave.check_may_go_on()?;
+            is_late.set(has_begun.replace(true) && started.elapsed() >= patience);
+            if is_late.get() {
+                return Err(Stop::Interrupted);
+            }
+            Ok(())
+        };
+        match growing.read(file, &slave.place, &in_time, monitor) {
+            Err(Stop::Interrupted) if is_late.get() => {}
+            read => return read,
+        }
+        growing.end_with_transaction();
+        let may_go_on = || slave.check_may_go_on();
+        growing.read(file, &slave.place, &may_go_on, monitor)
+    }
+
+    /// Whether it is of the file that was seen, and nobody has written over that
+    /// since: what was read would be that of another.
+    fn is_of(&self, seen: Seen) -> bool {
+        let found = Mark::of(&self.file, self.mark.position, None);
+        self.of == seen.file && found.is_ok_and(|found| found == self.mark)
+    }
+
+    /// Has it go on to another position behind, where it was read to the end.
+    fn go_on_to(&mut self, slave: &Slave, position: u64) -> Result<(), Stop> {
+        self.growing.go_on_to(position);
+        self.mark = mark(slave, &self.file, self.growing.to())?;
+        Ok(())
     }
 
     /// Whether all was read up to this position, or in vain.
@@ -187,16 +290,13 @@ impl Work {
     /// Stores it, once all was read, beside the slave as it was last seen.
     fn store(self, slave: &Slave, seen: Seen, sidecar: &mut Sidecar) -> Result<(), Stop> {
         let position = self.growing.to();
-        let index = self.growing.finish().ok_or_else(|| Stop::SlaveChanged {
-            slave: slave.place.data().to_owned(),
-            what: format!("no transaction ends at {position} any more"),
-        })?;
+        let index = self.growing.finish(&slave.place)?;
         put(slave, (&self.file, seen), (&index, position), sidecar)
     }
 }
 
-/// Stores an index, and says so in the sidecar. Where ZODB would use none, none
-/// stays.
+/// Stores an index, and says so in the sidecar. Where ZODB would use none of this
+/// position, an older one that was stored stays, and no other.
 fn put(
     slave: &Slave,
     (file, seen): (&File, Seen),
@@ -204,11 +304,26 @@ fn put(
     sidecar: &mut Sidecar,
 ) -> Result<(), Stop> {
     let stored = store(slave, (file, seen), (index, position))?;
-    if stored.is_none() && exists(&slave.place)? {
-        remove(slave)?;
+    sidecar.index_failure = None;
+    if stored.is_none()
+        && let Some(known) = &mut sidecar.index
+        && known.stored().is_some()
+        && known.position() < position
+        && known.lies_there(&slave.place)?
+    {
+        known.pass_over(position);
+        return Ok(());
+    }
+    if stored.is_none() {
+        remove_foreign(slave)?;
     }
     sidecar.index = Some(Coverage::of(stored, position));
     Ok(())
+}
+
+/// What the slave, which is `file`, has at a position.
+fn mark(slave: &Slave, file: &File, position: u64) -> Result<Mark, Stop> {
+    Mark::of(file, position, None).map_err(Stop::io("read", slave.place.data()))
 }
 
 /// Opens the slave, which must be the file that was seen.
@@ -234,19 +349,25 @@ pub fn complaint(stop: &Stop) -> Option<String> {
 
 fn complain(what: &str, stop: &Stop) -> Option<String> {
     let why = stop.in_one_line();
-    match stop {
-        Stop::Off(_)
-        | Stop::Interrupted
-        | Stop::InUse { .. }
-        | Stop::Busy { .. }
-        | Stop::SlaveChanged { .. }
-        | Stop::Unreachable(_)
-        | Stop::MasterChanged { .. } => {
-            tracing::debug!("{what} for now: {why}");
-            None
-        }
-        _ => Some(format!("{what}: {why}")),
+    if is_failure(stop) {
+        return Some(format!("{what}: {why}"));
     }
+    tracing::debug!("{what} for now: {why}");
+    None
+}
+
+/// Whether work went wrong, and was not only hindered.
+fn is_failure(stop: &Stop) -> bool {
+    !matches!(
+        stop,
+        Stop::Off(_)
+            | Stop::Interrupted
+            | Stop::InUse { .. }
+            | Stop::Busy { .. }
+            | Stop::SlaveChanged { .. }
+            | Stop::Unreachable(_)
+            | Stop::MasterChanged { .. }
+    )
 }
 
 /// The slave as the last pass left it, if it is that still: what was seen, its
@@ -261,4 +382,14 @@ fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Stop> {
         Own::Beyond { run: None, .. } => Some((seen, position, sidecar)),
         _ => None,
     })
+}
+
+/// The same, with the pass lock: nobody else works on the slave then.
+fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, Seen, u64, Sidecar)>, Stop> {
+    // Where its file system is gone, no lock file is made on the bare mount point.
+    if as_left(slave)?.is_none() {
+        return Ok(None);
+    }
+    let lock = lock::take_pass(&slave.place)?;
+    Ok(as_left(slave)?.map(|(seen, position, sidecar)| (lock, seen, position, sidecar)))
 }

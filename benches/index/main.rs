@@ -27,7 +27,7 @@ use fssync::filestorage::index::builder::Builder;
 use fssync::filestorage::scan::Scanner;
 use fssync::monitor::Silent;
 use fssync::read::Piece;
-use fssync::slave::index::{self, Stored};
+use fssync::slave::index::{self, Growing, Stored};
 use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
@@ -197,10 +197,10 @@ storage.close()
             let Some(seen) = slave.seen()? else {
                 return Ok(None);
             };
-            let builder = Builder::default();
-            let Some(index) = index::extend(slave, &file, builder, seen.size, &Silent)? else {
-                return Ok(None);
-            };
+            let mut growing = Growing::new(Builder::default(), seen.size);
+            let may_go_on = || slave.check_may_go_on();
+            growing.read(&file, &slave.place, &may_go_on, &Silent)?;
+            let index = growing.finish(&slave.place)?;
             index::store(slave, (&file, seen), (&index, seen.size))
         };
         let stored = stored().map_err(|stop: Stop| io::Error::other(stop))?;

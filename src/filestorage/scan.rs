@@ -309,6 +309,19 @@ impl Scanner {
         }
     }
 
+    /// Has the scan end with the transaction that it is in, if it is in one; returns
+    /// where that is.
+    pub fn end_with_transaction(&mut self) -> u64 {
+        let end = match self.expect {
+            Expect::TxnHeader => Some(self.boundary),
+            Expect::Skip(txn, _) | Expect::DataHeader(txn) | Expect::Trailer(txn) => {
+                txn.end(self.boundary)
+            }
+        };
+        self.limit = end.map_or(self.limit, |end| end.min(self.limit));
+        self.limit
+    }
+
     /// Forgets what was taken beyond [`position`](Self::position).
     pub fn go_back(&mut self) {
         *self = Self::resume(self.boundary, self.last_tid, self.limit);

@@ -23,7 +23,8 @@
 //! found by walking forwards, and bytes that are not ours are first kept as
 //! `Data.fs.trN`, as ZODB does (Law 2). An index of a position beyond the slave's,
 //! as it may lie beside one that was cut by hand, is removed before a batch begins:
-//! ZODB would believe it once the slave has grown past it.
+//! ZODB would believe it once the slave has grown past it. So is one that no pass has
+//! stored.
 //!
 //! What is behind a `c` is cut back at once when a pass fails, through a fresh
 //! handle, since ZODB needs free disk to open a file with an unfinished tail.

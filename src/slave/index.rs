@@ -18,7 +18,10 @@
 //!    of this file, at a position that it has reached.
 //!
 //! Where the slave is replaced, or written from below the index's position, the index
-//! is durably gone before ([`coverage::make_way`]), and a new one stored after.
+//! is durably gone before ([`coverage::make_way`]), and a new one stored after; and so
+//! is one that was not stored here, whatever is written.
+//!
+//! Where it cannot be stored, that is not tried again at once ([`failure`]).
 //!
 //! The file that is written has a name of ours. ZODB's, `Data.fs.index.index_tmp`,
 //! would not do: a ZODB that closes saves its index when it has let its lock go,
@@ -29,6 +32,7 @@
 //! stored.
 
 pub mod coverage;
+pub mod failure;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -43,7 +47,7 @@ use crate::digest::Digest;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::index::sanity::{is_sane, witnesses};
-use crate::filestorage::scan::Scanner;
+use crate::filestorage::scan::{Scanner, Tail};
 use crate::monitor::Monitor;
 use crate::stop::Stop;
 use crate::walk::scan_file;
@@ -162,6 +166,11 @@ impl Growing {
         }
     }
 
+    /// Has it grow no further than to the end of the transaction that is being read.
+    pub fn end_with_transaction(&mut self) {
+        self.to = self.scanner.end_with_transaction();
+    }
+
     /// Whether all was read, and a transaction ends where it should.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -191,29 +200,31 @@ impl Growing {
         })
     }
 
-    /// The index; `None` if no transaction ends where it should.
+    /// How many bytes of the slave it takes, from the start of the work.
     #[must_use]
-    pub fn finish(self) -> Option<Index> {
-        if !self.is_whole() {
-            return None;
-        }
-        self.builder.finish()
+    pub fn distance(&self) -> u64 {
+        self.to.saturating_sub(self.from)
     }
-}
 
-/// Goes on with an index up to `position`, where a transaction of the slave's
-/// ends, reading the slave; `None` if it does not fit.
-pub fn extend(
-    slave: &Slave,
-    data: &File,
-    builder: Builder,
-    position: u64,
-    monitor: &dyn Monitor,
-) -> Result<Option<Index>, Stop> {
-    let mut growing = Growing::new(builder, position);
-    let may_go_on = || slave.check_may_go_on();
-    growing.read(data, &slave.place, &may_go_on, monitor)?;
-    Ok(growing.finish())
+    /// The index, once all was read. Where no transaction ends where it should, an
+    /// error says what does not fit: ZODB stumbles over it, too, when it scans the
+    /// file.
+    pub fn finish(self, place: &Place) -> Result<Index, Stop> {
+        let (to, last) = (self.to, self.builder.position());
+        let what = match self.scanner.tail() {
+            Tail::Damaged(damage) => damage.to_string(),
+            _ => format!("the transaction record at {last} does not end before it"),
+        };
+        let index = if self.is_whole() {
+            self.builder.finish()
+        } else {
+            None
+        };
+        index.ok_or_else(|| {
+            let action = format!("follow the transactions up to {to} in");
+            Stop::io(action, place.data())(io::Error::new(ErrorKind::InvalidData, what))
+        })
+    }
 }
 
 /// Stores the index that the slave, which is `data` and was last `seen`, has at

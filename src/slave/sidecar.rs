@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::index::coverage::Coverage;
+use super::index::failure::Failure;
 use super::owner::Owner;
 use super::place::{self, Access, Beside, Place};
 use crate::digest::Digest;
@@ -45,6 +46,9 @@ pub struct Sidecar {
     /// ZODB's index, as it was left.
     #[serde(default)]
     pub index: Option<Coverage>,
+    /// The last try to store it, if that failed.
+    #[serde(default)]
+    pub index_failure: Option<Failure>,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// A time at which the slave had all that the master had committed: when the

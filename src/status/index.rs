@@ -1,5 +1,6 @@
 //! ZODB's index beside the slave, as far as it is cheap to tell what it spares.
 
+use std::fs;
 use std::io::{ErrorKind, Read};
 
 use crate::filestorage::MAGIC_LEN;
@@ -13,7 +14,7 @@ use crate::stop::Stop;
 pub enum Index {
     /// There is none.
     Missing,
-    /// There is one, but not for this file.
+    /// There is one, but not for this file, or what lies there is none.
     Unusable,
     /// It knows the slave up to this position, in bytes.
     UpTo(u64),
@@ -23,6 +24,11 @@ impl Index {
     /// Looks at the index of a slave with this position.
     pub(super) fn look(place: &Place, position: Option<u64>) -> Result<Self, Stop> {
         let path = place.beside(Beside::ZodbIndex);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
+            Ok(found) if !found.is_file() => return Ok(Self::Unusable),
+            _ => {}
+        }
         let file = match place::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
             opened => opened.map_err(Stop::io("read", &path))?,

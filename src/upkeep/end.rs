@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Task, Wanted, as_left, complaint, is_in_use, make, task};
+use super::{Task, Wanted, complaint, is_in_use, lock_as_left, make, store_sidecar, task};
 use crate::monitor::Silent;
 use crate::slave::index::coverage::Coverage;
-use crate::slave::lock;
+use crate::slave::place::Beside;
 use crate::slave::step::Slave;
 use crate::stop::Stop;
 
@@ -39,14 +39,13 @@ pub fn at_end(slave: &Slave) {
 
 fn try_at_end(slave: &Slave) -> Result<(), Stop> {
     slave.check_may_go_on()?;
-    // Where its file system is gone, no lock file is made on the bare mount point.
-    if as_left(slave)?.is_none() {
-        return Ok(());
-    }
-    let _lock = lock::take_pass(&slave.place)?;
-    let Some((seen, position, mut sidecar)) = as_left(slave)? else {
+    let Some((_lock, seen, position, mut sidecar)) = lock_as_left(slave)? else {
         return Ok(());
     };
+    // A part of a full copy, which waits there for the master, is worth more.
+    if slave.place.beside(Beside::Tmp).exists() {
+        return Ok(());
+    }
     let known = sidecar.index.as_ref();
     let is_quick = match task(&slave.place, known, position, Wanted::Newest)? {
         Task::Nothing => return Ok(()),
@@ -59,6 +58,12 @@ fn try_at_end(slave: &Slave) -> Result<(), Stop> {
     if !is_quick || is_in_use(slave) {
         return Ok(());
     }
-    make(slave, seen, position, &mut sidecar, &Silent)?;
-    sidecar.store(&slave.place)
+    let made = make(
+        slave,
+        (seen, position),
+        Duration::MAX,
+        &mut sidecar,
+        &Silent,
+    );
+    store_sidecar(slave, made, &sidecar)
 }

@@ -4,9 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use super::{Task, Wanted, Work, as_left, complaint, task};
+use super::{
+    Task, Wanted, Work, as_left, complaint, is_failure, lock_as_left, note_failure, store_sidecar,
+    task,
+};
 use crate::monitor::Monitor;
-use crate::slave::lock;
+use crate::slave::index::failure::Failure;
 use crate::slave::step::Slave;
 use crate::stop::Stop;
 
@@ -17,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// in pieces of a megabyte.
 const PIECES_IN_HASTE: u32 = 16;
 
-/// After how long a watch tries again what failed.
+/// After how long a watch tries again what failed, at the earliest.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The work on the index in the rests of a watch.
@@ -68,12 +71,19 @@ impl Rests {
             !is_free && is_called()
         };
         let result = self.try_to_work(slave, &mut is_called, monitor);
-        if let Ok(Progress::Left) = result {
+        if let Ok(Progress::Left) | Err(Stop::Busy { .. }) = result {
             return;
         }
-        self.note(false);
         let failed = result.err();
-        self.retry_at = failed.as_ref().map(|_| Instant::now() + RETRY_AFTER);
+        let in_vain = self
+            .work
+            .as_ref()
+            .filter(|_| failed.as_ref().is_some_and(is_failure));
+        let pause = Failure::pause(in_vain.map_or(0, |work| work.growing.distance()));
+        self.retry_at = failed
+            .as_ref()
+            .map(|_| Instant::now() + pause.max(RETRY_AFTER));
+        self.note(false);
         let complaint = failed.as_ref().and_then(complaint);
         if let Some(why) = complaint.as_ref().filter(|_| self.told != complaint) {
             tracing::warn!("{why}");
@@ -114,16 +124,18 @@ impl Rests {
 
     /// The work that was begun, if it is of the slave still, or else what is due.
     fn take_up(&mut self, slave: &Slave) -> Result<Option<Work>, Stop> {
-        let Some((seen, position, sidecar)) = as_left(slave)? else {
+        if let Some(mut work) = self.work.take() {
+            let Some((seen, position, _)) = as_left(slave)? else {
+                return Ok(None);
+            };
+            if work.is_of(seen) && work.growing.to() <= position {
+                work.go_on_to(slave, position)?;
+                return Ok(Some(work));
+            }
+        }
+        let Some((_lock, seen, position, sidecar)) = lock_as_left(slave)? else {
             return Ok(None);
         };
-        let begun = self.work.take();
-        if let Some(mut work) =
-            begun.filter(|work| work.of == seen.file && work.growing.to() <= position)
-        {
-            work.growing.go_on_to(position);
-            return Ok(Some(work));
-        }
         let known = sidecar.index.as_ref();
         match task(&slave.place, known, position, Wanted::Near)? {
             Task::Nothing => Ok(None),
@@ -133,24 +145,17 @@ impl Rests {
 
     /// Stores what was read to the end; `None` if the slave has grown since.
     fn store(&mut self, slave: &Slave) -> Result<Option<Progress>, Stop> {
-        // Where its file system is gone, no lock file is made on the bare mount point.
-        if as_left(slave)?.is_none() {
-            return Ok(Some(Progress::Done));
-        }
-        let _lock = match lock::take_pass(&slave.place) {
-            Err(Stop::Busy { .. }) => return Ok(Some(Progress::Left)),
-            lock => lock?,
-        };
-        let Some((seen, position, mut sidecar)) = as_left(slave)? else {
+        let Some((_lock, seen, position, mut sidecar)) = lock_as_left(slave)? else {
             return Ok(Some(Progress::Done));
         };
-        let is_last = |work: &mut Work| work.of != seen.file || work.is_at(position);
-        let Some(work) = self.work.take_if(is_last) else {
+        let Some(work) = self.work.take_if(|work| work.is_at(position)) else {
             return Ok(None);
         };
-        if work.of == seen.file {
-            work.store(slave, seen, &mut sidecar)?;
-            sidecar.store(&slave.place)?;
+        if work.is_of(seen) {
+            let len = work.growing.distance();
+            let stored = work.store(slave, seen, &mut sidecar);
+            let stored = note_failure(stored, len, &mut sidecar);
+            store_sidecar(slave, stored, &sidecar)?;
         }
         Ok(Some(Progress::Done))
     }

@@ -219,8 +219,9 @@ impl<'a> Rest<'a> {
         let wait = self.backoff.next(chance());
         let due = Instant::now() + wait.max(elapsed.saturating_mul(STANDING_RATIO));
         loop {
+            let worked = self.work_on_index(Instant::now() + self.interval, false);
             self.listen_to_switches();
-            let ring = self.wait(Instant::now() + self.interval);
+            let ring = worked.or_else(|| self.wait(Instant::now() + self.interval));
             if ring == Some(Ring::Signal) || self.is_off() {
                 return;
             }

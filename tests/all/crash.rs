@@ -103,6 +103,17 @@ const ANOTHER_INDEX: Situation = Situation {
     ..FIRST_COPY
 };
 
+const INDEX_THAT_IS_DUE: Situation = Situation {
+    scene: |_| {
+        let scene = Scene::synced(History::get());
+        rewrite_end(&scene.master, &History::get().after);
+        scene.expect("append");
+        scene.make_index_due();
+        scene
+    },
+    ..FIRST_COPY
+};
+
 /// ZODB had the slave open, and saved its index.
 fn synced_with_index(zodb: &mut Zodb) -> Scene {
     let scene = Scene::synced(History::get());
@@ -336,6 +347,7 @@ disturbed! {
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
     a_forced_full_copy: FORCED_FULL_COPY;
     an_index_made_anew: ANOTHER_INDEX;
+    an_index_that_is_extended: INDEX_THAT_IS_DUE;
 }
 
 #[test]
@@ -350,6 +362,7 @@ fn the_situations_are_what_they_are_called() {
         (&FULL_COPY_AND_SET_ASIDE, "full-copy", Some(".diverged-")),
         (&FORCED_FULL_COPY, "full-copy", Some(".diverged-")),
         (&ANOTHER_INDEX, "up-to-date", None),
+        (&INDEX_THAT_IS_DUE, "up-to-date", None),
     ] {
         let scene = (situation.scene)(&mut zodb);
         let report = scene.pass(situation.options).expect(0).report();
@@ -366,4 +379,11 @@ fn the_situations_are_what_they_are_called() {
         );
         assert_eq!(extra.next(), None);
     }
+    let scene = (INDEX_THAT_IS_DUE.scene)(&mut zodb);
+    let (before, after) = (&History::get().before, &History::get().after);
+    let covered = zodb.assert_index(&scene.slave);
+    assert_eq!(covered, Some(before.len() as u64));
+    scene.expect("up-to-date");
+    let covered = zodb.assert_index(&scene.slave);
+    assert_eq!(covered, Some(after.len() as u64));
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
 use fssync::monitor::Silent;
-use fssync::slave::index::{self, Stored};
+use fssync::slave::index::{self, Growing, Stored};
 use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
@@ -39,7 +39,12 @@ fn slave(scene: &Scene) -> Slave {
 /// The index of a file at a position, going on with what `builder` has.
 fn extended(slave: &Slave, file: &Path, builder: Builder, position: u64) -> Option<Index> {
     let data = File::open(file).expect("the file");
-    index::extend(slave, &data, builder, position, &Silent).expect("an index")
+    let mut growing = Growing::new(builder, position);
+    let may_go_on = || slave.check_may_go_on();
+    growing
+        .read(&data, &slave.place, &may_go_on, &Silent)
+        .expect("it is read");
+    growing.finish(&slave.place).ok()
 }
 
 fn written(index: &Index, position: u64) -> Vec<u8> {

@@ -522,6 +522,9 @@ fn an_index_is_usable_where_zodb_uses_it() {
     assert_told("unusable", whole);
     fs::write(&index, &saved[1..]).unwrap();
     assert_told("unusable", whole);
+    fs::remove_file(&index).unwrap();
+    fs::create_dir(&index).unwrap();
+    assert_eq!(told(&scene, 0)["index"], "unusable");
 }
 
 impl Zodb {

@@ -418,6 +418,20 @@ impl Scene {
         scene
     }
 
+    /// Changes what the sidecar says.
+    pub fn edit_sidecar(&self, edit: impl FnOnce(&mut Value)) {
+        let path = self.beside(".fssync");
+        let text = fs::read(&path).expect("the sidecar");
+        let mut said = serde_json::from_slice(&text).expect("JSON");
+        edit(&mut said);
+        fs::write(&path, said.to_string()).expect("the sidecar");
+    }
+
+    /// Has ZODB scan for long behind the index, as the sidecar says.
+    pub fn make_index_due(&self) {
+        self.edit_sidecar(|said| said["index"]["records"]["data"] = json!(200_000));
+    }
+
     /// A file beside the slave.
     pub fn beside(&self, suffix: &str) -> PathBuf {
         PathBuf::from(format!("{}{suffix}", self.slave.display()))

@@ -2,24 +2,26 @@
 //! worked on when it is due, and not otherwise.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use fssync::apply::Tuning;
+use fssync::filestorage::TxnHeader;
 use fssync::monitor::{Monitor, Silent};
 use fssync::outcome::Exit;
+use fssync::slave::sidecar::Sidecar;
 use fssync::source::path::MountedPath;
-use fssync::sync;
-use fssync::upkeep::Rests;
+use fssync::sync::{self, Job};
+use fssync::upkeep::{self, Rests};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
     Call, History, Holder, Hooked, Scene, Transport, Zodb, append_sparse, pass_here, replace,
-    rewrite_end, run, strace, tool, wait_for, without_forks,
+    rewrite_end, run, sparse_master, strace, tool, wait_for, without_forks,
 };
 use crate::watcher::Watcher;
 
@@ -474,4 +476,241 @@ fn a_watch_that_cannot_store_an_index_says_so_once() {
         "{log}"
     );
     assert!(!log.contains("NOT SYNCING"), "{log}");
+}
+
+/// A transaction that stores an object twice, as one that undoes two does.
+fn append_twice(path: &Path, tid: u64) {
+    let file = File::options().write(true).open(path).expect("the master");
+    let start = file.metadata().expect("its size").len();
+    let record_len: u64 = 42 + 1;
+    let txn_len = 23 + 2 * record_len;
+    let mut bytes = Vec::new();
+    bytes.extend(tid.to_be_bytes());
+    bytes.extend(txn_len.to_be_bytes());
+    bytes.extend([b' ', 0, 0, 0, 0, 0, 0]);
+    for _ in 0..2 {
+        bytes.extend(1u64.to_be_bytes());
+        bytes.extend(tid.to_be_bytes());
+        bytes.extend(0u64.to_be_bytes());
+        bytes.extend(start.to_be_bytes());
+        bytes.extend(0u16.to_be_bytes());
+        bytes.extend(1u64.to_be_bytes());
+        bytes.push(b'.');
+    }
+    bytes.extend(txn_len.to_be_bytes());
+    file.write_all_at(&bytes, start).expect("a transaction");
+}
+
+#[test]
+fn an_index_stays_where_zodb_would_not_use_a_newer_one() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    let before = inode(&index_of(&scene));
+    append_twice(&scene.master, TID);
+    scene.expect("append");
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let quiet = without_forks();
+    upkeep::at_end(&job.slave);
+    drop(quiet);
+    assert_eq!(inode(&index_of(&scene)), before, "at the end of a watch");
+    scene.make_index_due();
+    scene.expect("up-to-date");
+    assert_eq!(inode(&index_of(&scene)), before, "after a pass");
+    zodb.assert_index(&scene.slave).expect("an index");
+    append_sparse(&scene.master, 50, TID + 1);
+    scene.expect("append");
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn the_end_of_a_watch_spares_a_copy_that_waits_for_its_master() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    scene.expect("append");
+    let part = scene.beside(".fssync-tmp");
+    fs::write(&part, &History::get().packed[..1000]).unwrap();
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let quiet = without_forks();
+    upkeep::at_end(&job.slave);
+    assert_eq!(len(&part), 1000);
+    fs::remove_file(&part).unwrap();
+    upkeep::at_end(&job.slave);
+    drop(quiet);
+    assert_newest(&mut Zodb::start(), &scene);
+}
+
+#[test]
+fn a_slave_that_zodb_could_not_scan_is_told_of() {
+    let scene = Scene::synced(History::get());
+    // What the sidecar vouches by, head and tail, lies elsewhere.
+    append_sparse(&scene.master, 200_000, TID);
+    scene.expect("append");
+    fs::remove_file(index_of(&scene)).unwrap();
+    let slave = File::options().write(true).open(&scene.slave).unwrap();
+    let last = History::get().before.len() as u64 - 1;
+    slave.write_all_at(&[0xff], last).unwrap();
+    let run = scene.pass(&[]).expect(0);
+    assert!(
+        run.stderr.contains("the index is not kept ready"),
+        "{run:?}"
+    );
+    assert!(run.stderr.contains("redundant length"), "{run:?}");
+    assert!(!index_of(&scene).exists());
+}
+
+/// Has both files, in place, name another object in their first data record.
+fn write_over_both(scene: &Scene) {
+    let header = TxnHeader::decode(History::get().before[4..27].try_into().unwrap());
+    let oid_at = 4 + header.header_len();
+    for path in [&scene.master, &scene.slave] {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&0x0123_0000u64.to_be_bytes(), oid_at)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_slave_that_was_written_over_as_the_master_is_compared_once() {
+    let scene = Scene::synced(History::get());
+    write_over_both(&scene);
+    let first = scene.pass(&[]).expect(0);
+    assert!(first.stderr.contains("comparing the slave"), "{first:?}");
+    assert_newest(&mut Zodb::start(), &scene);
+    let made = inode(&index_of(&scene));
+    let second = scene.pass(&[]).expect(0);
+    assert!(!second.stderr.contains("comparing the slave"), "{second:?}");
+    assert_eq!(inode(&index_of(&scene)), made);
+}
+
+#[test]
+fn an_index_under_way_is_dropped_where_the_slave_is_written_over() {
+    let scene = Scene::synced(History::get());
+    append_sparse(&scene.master, 20 << 20, TID);
+    scene.expect("append");
+    fs::remove_file(index_of(&scene)).unwrap();
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let mut rests = Rests::default();
+    let mut work = || {
+        let _quiet = without_forks();
+        rests.note(true);
+        rests.work(&job.slave, true, &mut || true, &Silent);
+        index_of(&scene).exists()
+    };
+    assert!(!work(), "16 MB at a time");
+    write_over_both(&scene);
+    scene.expect("up-to-date");
+    for _ in 0..9 {
+        work();
+    }
+    assert_newest(&mut Zodb::start(), &scene);
+}
+
+#[test]
+fn what_was_read_in_vain_is_not_read_again_at_every_pass() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    let index = index_of(&scene);
+    fs::remove_file(&index).unwrap();
+    let tmp = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
+    let tmp = tmp.join("Data.fs.fssync-tmp");
+    let mut command = strace(&["-e", "inject=write:error=ENOSPC"], &[tmp]);
+    run(command.args([&scene.master, &scene.slave])).expect(0);
+    // Much was read.
+    scene.edit_sidecar(|said| said["index_failure"]["len"] = json!(1_u64 << 50));
+    scene.expect("up-to-date");
+    assert!(!index.exists());
+    // What is not ours goes all the same.
+    fs::write(&index, "a former slave's").unwrap();
+    scene.expect("up-to-date");
+    assert!(!index.exists());
+    // Long ago.
+    scene.edit_sidecar(|said| said["index_failure"]["time"] = json!("1990-01-01T00:00:00Z"));
+    scene.expect("up-to-date");
+    assert_newest(&mut zodb, &scene);
+    scene.edit_sidecar(|said| assert!(said["index_failure"].is_null(), "{said}"));
+}
+
+#[test]
+fn a_full_copy_whose_index_cannot_be_stored_is_not_read_again() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 100 << 20);
+    let tmp = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
+    let tmp = tmp.join("Data.fs.fssync-tmp");
+    let mut command = strace(&["-e", "inject=write:error=ENOSPC"], &[tmp]);
+    let made = run(command.args([&scene.master, &scene.slave])).expect(0);
+    let times = made.stderr.matches("the index is not kept ready").count();
+    assert_eq!(times, 1, "{made:?}");
+}
+
+#[test]
+fn an_index_that_is_not_ours_is_gone_before_anything_is_appended() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    visit(&mut zodb, &scene.slave);
+    rewrite_end(&scene.master, &History::get().after);
+    let index = index_of(&scene);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (told, path) = (Arc::clone(&seen), index.clone());
+    let source = Hooked {
+        path: MountedPath::new(scene.master.clone()),
+        hook: move |call| {
+            if matches!(call, Call::Confirm(_)) {
+                told.lock().unwrap().push(path.exists());
+            }
+            Ok(())
+        },
+    };
+    let outcome = pass_here(&scene.job(source, Tuning::default()));
+    assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
+    assert_eq!(seen.lock().unwrap().first(), Some(&false));
+    assert_newest(&mut zodb, &scene);
+}
+
+#[test]
+fn a_pass_of_a_watch_does_not_leave_an_index_that_is_not_ours() {
+    let scene = Scene::synced(History::get());
+    visit(&mut Zodb::start(), &scene.slave);
+    let job = Job {
+        index_waits: true,
+        ..scene.job(MountedPath::new(scene.master.clone()), Tuning::default())
+    };
+    let outcome = pass_here(&job);
+    assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
+    assert!(outcome.index_is_due && !index_of(&scene).exists());
+}
+
+#[test]
+fn a_watch_that_stands_before_a_damaged_master_makes_an_index() {
+    let scene = Scene::with_master("damage-length");
+    scene.pass(&[]).expect(30);
+    fs::remove_file(index_of(&scene)).unwrap();
+    let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
+    watcher.expect("NOT SYNCING");
+    wait_for("index", || is_ours_and_newest(&scene));
+    assert_newest(&mut Zodb::start(), &scene);
+}
+
+#[test]
+fn an_index_is_made_a_part_in_each_pass() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
+    for _ in 0..3 {
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 300, "size": 5000}));
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 5}));
+    }
+    scene.expect("append");
+    fs::remove_file(index_of(&scene)).unwrap();
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let end = len(&scene.slave);
+    let mut covered = vec![0];
+    while covered.last() != Some(&end) {
+        let mut sidecar = Sidecar::load(&job.slave.place).unwrap();
+        let quiet = without_forks();
+        upkeep::after_pass(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
+        drop(quiet);
+        covered.push(zodb.assert_index(&scene.slave).expect("an index"));
+    }
+    assert!(covered.is_sorted() && covered.len() > 3, "{covered:?}");
+    assert!(is_ours_and_newest(&scene));
 }

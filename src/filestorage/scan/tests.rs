@@ -276,3 +276,23 @@ fn a_header_in_part_decides_nothing() {
         (MAGIC_LEN, MAGIC_LEN + 22)
     );
 }
+
+proptest! {
+    #[test]
+    fn a_scan_ends_with_the_transaction_that_it_is_in(file in history(), at in any::<prop::sample::Index>()) {
+        let bytes = &file.bytes[MAGIC_LEN as usize..];
+        let mut scanner = Scanner::new(file.bytes.len() as u64);
+        let (taken, rest) = bytes.split_at(at.index(bytes.len() + 1));
+        scanner.feed(taken, &mut |_| {});
+        let begun = scanner.decided() > scanner.position();
+        let expected = file.boundaries.iter().copied().find(|&boundary| {
+            boundary > scanner.position() || !begun && boundary == scanner.position()
+        });
+        let end = scanner.end_with_transaction();
+        prop_assert_eq!(Some(end), expected);
+        let left = scanner.left() as usize;
+        scanner.feed(&rest[..left], &mut |_| {});
+        prop_assert_eq!(scanner.position(), end);
+        prop_assert_eq!(scanner.left(), 0);
+    }
+}

@@ -5,15 +5,14 @@
 //! tens of megabytes, too much to be written again, or read, at every pass.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Stored, remove};
-use crate::filestorage::index::pickle::{MAX_HEAD_LEN, read_position};
 use crate::filestorage::record::MIN_TXN_LEN;
-use crate::slave::place::{self, Access, Beside, Place};
+use crate::slave::place::{Beside, Place};
 use crate::slave::step::Slave;
 use crate::stop::Stop;
 
@@ -40,11 +39,14 @@ pub struct Coverage {
     /// The index; `None` where ZODB would use none of this position, and none
     /// may lie there.
     stored: Option<Stored>,
-    /// The position that it is of, or would be.
+    /// The position that one would be of, where there is none.
     position: u64,
     /// Up to where the records behind it are counted.
     counted: u64,
     records: Records,
+    /// A position behind it of which ZODB would use none.
+    #[serde(default)]
+    unusable_at: Option<u64>,
 }
 
 impl Coverage {
@@ -56,7 +58,19 @@ impl Coverage {
             position,
             counted: position,
             records: Records::default(),
+            unusable_at: None,
         }
+    }
+
+    /// Takes note that the index stays, as ZODB would use none of `position`.
+    pub fn pass_over(&mut self, position: u64) {
+        self.unusable_at = Some(position);
+    }
+
+    /// Whether ZODB could use an index of `position` instead, as far as is known.
+    #[must_use]
+    pub fn may_be_renewed_at(&self, position: u64) -> bool {
+        self.position() < position && self.unusable_at != Some(position)
     }
 
     /// The index that was stored, if there is one.
@@ -65,18 +79,20 @@ impl Coverage {
         self.stored
     }
 
-    /// The position that it is of, in bytes.
+    /// The position that it is of, or would be, in bytes.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.position
+        self.stored.map_or(self.position, |stored| stored.position)
     }
 
     /// Counts what was appended. What nobody has counted before it, since a pass
     /// was killed, counts as so many records as there may be.
     pub fn count(&mut self, appended: Range<u64>, records: Records) {
         let missed = appended.start.saturating_sub(self.counted) / MIN_TXN_LEN;
-        self.records.transactions += records.transactions + missed;
-        self.records.data += records.data + missed;
+        let Records { transactions, data } = &mut self.records;
+        for (counted, more) in [(transactions, records.transactions), (data, records.data)] {
+            *counted = counted.saturating_add(more).saturating_add(missed);
+        }
         self.counted = appended.end;
     }
 
@@ -97,9 +113,10 @@ impl Coverage {
         let mut rest = *self;
         rest.count(position..position, Records::default());
         let Records { transactions, data } = rest.records;
-        position.saturating_sub(self.position) > MAX_UNCOVERED_LEN
-            || transactions + data > MAX_UNCOVERED_RECORDS
-            || self.stored.is_none() && data > 0
+        self.may_be_renewed_at(position)
+            && (position - self.position() > MAX_UNCOVERED_LEN
+                || transactions.saturating_add(data) > MAX_UNCOVERED_RECORDS
+                || self.stored.is_none() && data > 0)
     }
 
     /// Whether ZODB's scan of so many bytes takes no longer than about half a
@@ -121,28 +138,23 @@ pub fn exists(place: &Place) -> Result<bool, Stop> {
 }
 
 /// Sees to it, before the slave is written from `position` on, that no index
-/// lies beside it that says something of what comes then. `known` is what was
-/// left there. A directory of that name is no index for ZODB either, and stays.
+/// lies beside it but the one that was left there, which is `known`: another may
+/// be of another file, or say something of what comes then. A directory of that
+/// name is no index for ZODB either, and stays.
 pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Result<(), Stop> {
     let place = &slave.place;
     if let Some(known) = known
-        && known.position <= position
+        && known.position() <= position
         && known.lies_there(place)?
     {
         return Ok(());
     }
     let path = place.beside(Beside::ZodbIndex);
     match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Stop::io("look at", &path)(error)),
-    }
-    let head =
-        place::open(&path, Access::Read).map(|file| read_position(file.take(MAX_HEAD_LEN as u64)));
-    match head {
-        Ok(Ok(of)) if of <= position => Ok(()),
-        _ => remove(slave),
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => remove(slave),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Stop::io("look at", &path)(error)),
     }
 }
 
