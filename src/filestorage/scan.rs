@@ -314,9 +314,10 @@ impl Scanner {
     pub fn end_with_transaction(&mut self) -> u64 {
         let end = match self.expect {
             Expect::TxnHeader => Some(self.boundary),
-            Expect::Skip(txn, _) | Expect::DataHeader(txn) | Expect::Trailer(txn) => {
-                txn.end(self.boundary)
-            }
+            Expect::Skip(txn, _)
+            | Expect::DataHeader(txn)
+            | Expect::BackPointer(txn, _)
+            | Expect::Trailer(txn) => txn.end(self.boundary),
         };
         self.limit = end.map_or(self.limit, |end| end.min(self.limit));
         self.limit

@@ -16,7 +16,7 @@
 //!
 //! The first entry starts at 0, and none crosses the border of a segment of
 //! [`SEGMENT_LEN`]. A segment that is complete has one entry. Behind the last of
-//! those lie the entries of the segment that grows, [joined](mod@join) as they come in, so
+//! those lie the entries of the segment that grows, joined (`join`) as they come in, so
 //! that there are never many.
 //!
 //! # What a crash leaves
