@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use super::answer::{Answer, Patience, lock};
-use super::{Error, Sight, Source};
+use super::{Error, Sight, Source, Transactions};
 use crate::digest::Digest;
 use crate::filestorage::backward::ReadAt;
 use crate::read::Piece;
@@ -130,6 +130,12 @@ impl Master {
         self.ask(move |source| source.confirm(range))
     }
 
+    /// See [`Source::transactions`].
+    #[must_use]
+    pub fn transactions(&self, from: u64, size: u64) -> Answer<Transactions> {
+        self.ask(move |source| source.transactions(from, size))
+    }
+
     /// Has `then` called once the master may have changed, or after some time
     /// (see [`Source::wait`]), with what came of it.
     pub fn when_changed(
@@ -224,6 +230,10 @@ mod tests {
 
         fn confirm(&mut self, _: Range<u64>) -> Result<Option<Digest>, Error> {
             Ok(None)
+        }
+
+        fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+            self.0.transactions(from, size)
         }
 
         fn wait(&mut self, _: Duration) -> Result<bool, Error> {

@@ -22,7 +22,7 @@ use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Entry, Error, Master, Patience, Pulse, Sight, Source};
+use fssync::source::{Entry, Error, Master, Patience, Pulse, Sight, Source, Transactions};
 use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -705,6 +705,7 @@ pub enum Call {
     Read(u64),
     Digest(Range<u64>),
     Confirm(Range<u64>),
+    Transactions(u64),
 }
 
 impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
@@ -734,6 +735,11 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         (self.hook)(Call::Confirm(range.clone()))?;
         self.path.confirm(range)
+    }
+
+    fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+        (self.hook)(Call::Transactions(from))?;
+        self.path.transactions(from, size)
     }
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
