@@ -18,7 +18,7 @@ use crate::stop::{MasterDamage, Stop};
 
 /// How long to wait before something wrong is looked at again: ZODB writes a large
 /// transaction in several pieces, and is done with it in no time.
-const LOOK_AGAIN_AFTER: [Duration; 5] = [
+pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(1),
     Duration::from_millis(4),

@@ -86,6 +86,7 @@ pub mod survey;
 pub mod switch;
 pub mod sync;
 pub mod upkeep;
+pub mod verify;
 mod walk;
 pub mod watch;
 pub mod wire;
