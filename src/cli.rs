@@ -11,6 +11,7 @@ mod serve;
 mod status;
 mod switch;
 mod systemd;
+mod verify;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Some(Verb::Off(target)) => switch::off(target, &args.common),
         Some(Verb::On { target, force }) => switch::on(target, *force, &args.common),
         Some(Verb::Status(asked)) => ended(status::run(asked, &args.common)),
+        Some(Verb::Verify(asked)) => ended(verify::run(asked, &args.common)),
         Some(Verb::Serve { paths }) => serve::run(paths),
     };
     exit.into()

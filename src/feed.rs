@@ -4,7 +4,6 @@
 //! was seen to be committed: a transaction whose header says `c` is not begun,
 //! and its bytes are not kept to be used once it is finished.
 
-use std::time::Duration;
 use std::{mem, thread};
 
 use crate::filestorage::Tid;
@@ -12,19 +11,10 @@ use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::read::Piece;
+use crate::retry::LOOK_AGAIN_AFTER;
 use crate::slave::index::coverage::Records;
 use crate::source::{Answer, Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
-
-/// How long to wait before something wrong is looked at again: ZODB writes a large
-/// transaction in several pieces, and is done with it in no time.
-pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
-    Duration::ZERO,
-    Duration::from_millis(1),
-    Duration::from_millis(4),
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-];
 
 /// How many blemishes are told one by one.
 const BLEMISHES_TOLD: u64 = 5;

@@ -16,6 +16,8 @@
 //! a file that has none.
 
 pub mod backward;
+pub mod behind;
+pub mod check;
 pub mod index;
 pub mod record;
 pub mod scan;

@@ -21,7 +21,8 @@
 //! Behind it, [`upkeep`] keeps ZODB's index ready beside the slave.
 //!
 //! [`watch::watch`] stays, and makes a pass whenever there is cause.
-//! [`status::look`] tells how a slave stands, and changes nothing.
+//! [`status::look`] tells how a slave stands, and [`verify::verify`] whether it is
+//! sound; both change nothing.
 //!
 //! # Words
 //!

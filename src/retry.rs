@@ -16,6 +16,16 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often a look starts over because one of the files changed under it.
 pub(crate) const MAX_LOOKS: u32 = 5;
 
+/// How long to wait before something wrong is looked at again: ZODB writes a large
+/// transaction in several pieces, and is done with it in no time.
+pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(4),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+];
+
 /// What came of the looks so far.
 #[derive(Debug, Default)]
 pub(crate) struct Retry {

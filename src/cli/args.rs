@@ -21,7 +21,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER]\n       fssync verify [--quick] [OPTIONS] SLAVE\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -142,6 +142,8 @@ pub(crate) enum Verb {
     },
     /// Tell how SLAVE stands, and what a failover would lose; touches nothing
     Status(StatusArgs),
+    /// Check every record of SLAVE, and its index; touches nothing
+    Verify(VerifyArgs),
     /// Serve what lies at or below PATH, read-only, on standard input and output:
     /// the master's end of a connection
     Serve {
@@ -168,6 +170,19 @@ pub(crate) struct StatusArgs {
 
     #[command(flatten)]
     pub(crate) reach: Reach,
+
+    #[command(flatten)]
+    pub(crate) telling: Telling,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// The slave that is checked
+    pub(crate) slave: PathBuf,
+
+    /// Check the structure alone, without the objects' data
+    #[arg(long)]
+    pub(crate) quick: bool,
 
     #[command(flatten)]
     pub(crate) telling: Telling,

@@ -56,20 +56,22 @@ impl Index {
         self.leaves.get(self.leaf_of(oid))?.get(oid)
     }
 
-    /// Sets where the object's current data record is. Only the lower 6 bytes
-    /// are kept, as in ZODB's.
-    pub fn insert(&mut self, oid: u64, position: u64) {
+    /// Sets where the object's current data record is; returns where it was. Only
+    /// the lower 6 bytes are kept, as in ZODB's.
+    pub fn insert(&mut self, oid: u64, position: u64) -> Option<u64> {
         let at = self.leaf_of(oid);
         self.recent = at;
         let is_last = at + 1 >= self.leaves.len();
         let Some(leaf) = self.leaves.get_mut(at) else {
-            return self.start_leaf(0, oid, position);
+            self.start_leaf(0, oid, position);
+            return None;
         };
         match leaf.find(oid) {
-            Ok(slot) => return leaf.set(slot, position),
+            Ok(slot) => return Some(leaf.set(slot, position)),
             Err(slot) if !leaf.is_full() => leaf.insert(slot, oid, position),
             Err(slot) if is_last && slot == leaf.len() => {
-                return self.start_leaf(oid, oid, position);
+                self.start_leaf(oid, oid, position);
+                return None;
             }
             Err(_) => {
                 let right = leaf.split();
@@ -79,6 +81,7 @@ impl Index {
             }
         }
         self.len += 1;
+        None
     }
 
     /// The objects and their positions, by rising oid.

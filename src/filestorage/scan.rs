@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Tid;
 use super::record::{
-    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, Status, TRAILER_LEN, TxnHeader, be_u64,
+    BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, Status, TRAILER_LEN, TxnHeader,
+    be_u64,
 };
 
 /// The shortest data record there can be, in bytes: a pickle of one byte.
@@ -31,18 +32,24 @@ pub enum Event {
     Begun {
         /// Where its record starts.
         position: u64,
+        /// Its header.
+        header: TxnHeader,
     },
     /// A data record of the transaction that was begun; there are none of one
     /// with status `u`.
     Record {
-        /// The object's id.
-        oid: u64,
+        /// Its header.
+        header: DataHeader,
         /// Where the record starts.
         position: u64,
+        /// The position of the data record that has its data, where it has none
+        /// itself; 0 where the object's creation was undone.
+        back: Option<u64>,
     },
     /// A complete, committed transaction.
     Transaction(Transaction),
-    /// Something that ZODB warns about and opens all the same.
+    /// Something about the transaction that was begun which ZODB warns about, and
+    /// opens the file all the same.
     Blemish {
         /// Where the transaction record starts.
         position: u64,
@@ -189,6 +196,7 @@ enum Expect {
     /// Bytes that are not looked at, to this offset.
     Skip(TxnHeader, u64),
     DataHeader(TxnHeader),
+    BackPointer(TxnHeader, DataHeader),
     Trailer(TxnHeader),
 }
 
@@ -268,12 +276,26 @@ impl Scanner {
                         self.data_header(txn, DataHeader::decode(&raw), visit);
                     }
                 }
+                Expect::BackPointer(txn, data) => {
+                    if let Some(raw) = self.take::<{ BACK_POINTER_LEN as usize }>(&mut bytes) {
+                        self.back_pointer(txn, data, be_u64(&raw), visit);
+                    }
+                }
                 Expect::Trailer(txn) => {
                     if let Some(raw) = self.take::<{ TRAILER_LEN as usize }>(&mut bytes) {
                         self.trailer(txn, be_u64(&raw), visit);
                     }
                 }
             }
+        }
+    }
+
+    /// Goes on behind the bytes that come next and are not looked at; so they need
+    /// not be read. They lie before the limit.
+    pub fn skip(&mut self) {
+        if let Expect::Skip(txn, until) = self.expect {
+            self.at = until;
+            self.expect_record(txn);
         }
     }
 
@@ -343,6 +365,10 @@ impl Scanner {
             };
             return self.damage(Record::Transaction, position, cause);
         }
+        visit(Event::Begun {
+            position,
+            header: txn,
+        });
         let blemishes = [
             (self.last_tid >= Some(txn.tid)).then_some(Blemish::TidReduction(txn.tid)),
             (!txn.status.is_usual()).then_some(Blemish::OddStatus(txn.status)),
@@ -350,7 +376,6 @@ impl Scanner {
         for blemish in blemishes.into_iter().flatten() {
             visit(Event::Blemish { position, blemish });
         }
-        visit(Event::Begun { position });
         let until = if txn.status == Status::UNDONE {
             position + txn.tlen
         } else {
@@ -375,11 +400,31 @@ impl Scanner {
             };
             return self.damage(Record::Data, position, cause);
         }
+        if data.plen == 0 {
+            self.expect = Expect::BackPointer(txn, data);
+            return;
+        }
         visit(Event::Record {
-            oid: data.oid,
+            header: data,
             position,
+            back: None,
         });
-        self.expect_after_skip(txn, self.at + data.body_len());
+        self.expect_after_skip(txn, self.at + data.plen);
+    }
+
+    fn back_pointer(
+        &mut self,
+        txn: TxnHeader,
+        data: DataHeader,
+        back: u64,
+        visit: &mut impl FnMut(Event),
+    ) {
+        visit(Event::Record {
+            header: data,
+            position: self.at - BACK_POINTER_LEN - DATA_HEADER_LEN as u64,
+            back: Some(back),
+        });
+        self.expect_record(txn);
     }
 
     fn trailer(&mut self, header: TxnHeader, found: u64, visit: &mut impl FnMut(Event)) {

@@ -30,7 +30,7 @@ impl Index {
         let usable = MIN_POSITION..=position.unwrap_or(0);
         match read_position(file.take(MAX_HEAD_LEN as u64)) {
             Ok(at) if usable.contains(&at) => Ok(Self::UpTo(at)),
-            Ok(_) | Err(Error::Foreign { .. }) => Ok(Self::Unusable),
+            Ok(_) | Err(Error::Foreign { .. } | Error::Short(_)) => Ok(Self::Unusable),
             Err(Error::Io(error)) => Err(Stop::io("read", &path)(error)),
         }
     }

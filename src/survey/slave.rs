@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use crate::digest::Digest;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
-use crate::filestorage::record::{MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, be_u64};
-use crate::filestorage::scan::{self, Cause, Damage, Scanner};
+use crate::filestorage::behind::is_cut;
+use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
+use crate::filestorage::scan::{self, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::plan::{Left, Slave, Storage, Tail};
@@ -180,9 +181,10 @@ pub(super) fn look(
     };
     scan_file(&file.file, path, &mut scanner, &go_on, &mut |_| {})?;
     let (position, last_tid) = (scanner.position(), scanner.last_tid());
+    let mut reader = file;
     let tail = match scanner.tail() {
         scan::Tail::Clean => Tail::None,
-        scan::Tail::Damaged(damage) if !zodb_cuts(file, &damage)? => {
+        scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
             return Ok(Look {
                 slave: Slave::Damaged(damage),
                 last_tid,
@@ -206,21 +208,6 @@ pub(super) fn look(
         last_tid,
         scanned: mark,
     })
-}
-
-/// Whether ZODB takes this damage for what a crash left at the end of the file,
-/// and cuts it: it does so for a header that cannot be, unless the last 8 bytes
-/// of the file are the length of a transaction behind it.
-fn zodb_cuts(file: &SlaveFile, damage: &Damage) -> Result<bool, Stop> {
-    if !matches!(damage.cause, Cause::ShorterThanHeader { .. }) {
-        return Ok(false);
-    }
-    let mut last = [0; TRAILER_LEN as usize];
-    let mut reader = file;
-    reader.read_exact_at(&mut last, file.size - TRAILER_LEN)?;
-    let len = be_u64(&last);
-    let start = file.size.checked_sub(len);
-    Ok(start.is_none_or(|start| start < damage.position) || len < TXN_HEADER_LEN as u64)
 }
 
 fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Tail, Stop> {

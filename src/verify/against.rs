@@ -25,7 +25,7 @@ mod join;
 mod lists;
 mod search;
 
-use std::fs::File;
+use std::mem;
 
 pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, Told};
 pub use self::join::Why;
@@ -34,51 +34,95 @@ use self::ends::{Ends, PIECE_LEN};
 use self::join::{Queue, Step, Txn, step};
 use self::lists::{Ours, Theirs, fill};
 use self::search::search;
+use super::reading::{Fields, Reading};
+use super::{Content, Verified, check_counts};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::monitor::Monitor;
 use crate::retry::Retry;
-use crate::slave::place::Place;
+use crate::slave::place::{self, Access, Place};
+use crate::slave::sidecar::Sidecar;
+use crate::slave::step::{Seen, Slave};
 use crate::source::{Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
 
-/// The slave that is compared.
-#[derive(Clone, Copy, Debug)]
-pub struct Slave<'a> {
-    /// Where it lies.
-    pub place: &'a Place,
-    /// It, open for reading.
-    pub file: &'a File,
-    /// Up to where it is compared, in bytes: its position; where it has none, as it
-    /// is damaged, its size.
-    pub end: u64,
-    /// Which file the last pass read, if that is noted.
-    pub master: Option<&'a Identity>,
-}
-
-/// Compares a slave with its master. Starts over where the master changes under it.
-pub fn compare(slave: Slave<'_>, master: &Master, monitor: &dyn Monitor) -> Result<Compared, Stop> {
+/// Fails unless there is a master to compare a slave with, and it is another file.
+pub fn check(slave: &Slave, master: &Master) -> Result<(), Stop> {
     let mut retry = Retry::default();
-    loop {
-        match attempt(slave, master, monitor, &mut retry) {
-            Ok(compared) => return Ok(compared),
-            Err(stop) => retry.after(stop)?,
+    let sight = loop {
+        match master.look(Vec::new()) {
+            Ok(sight) => break sight,
+            Err(error) => retry.after(error.into())?,
         }
-    }
+    };
+    master.let_go();
+    slave.place.check_is_not(sight.local)
 }
 
-fn attempt(
-    slave: Slave<'_>,
+/// Compares a slave that was verified with its master; `None` if it holds nothing to
+/// compare. Starts over where the master changes under it.
+pub fn compare(
+    slave: &Slave,
+    verified: &Verified,
     master: &Master,
     monitor: &dyn Monitor,
-    retry: &mut Retry,
-) -> Result<Compared, Stop> {
-    let sight = master.look(Vec::new())?;
-    retry.found_master();
-    slave.place.check_is_not(sight.local)?;
-    let mut comparison = Comparison::new(slave, master, &sight, monitor);
-    comparison.run()?;
-    Ok(comparison.compared)
+) -> Result<Option<Compared>, Stop> {
+    let (Some(seen), Content::Storage | Content::Foreign) = (verified.seen, verified.content)
+    else {
+        return Ok(None);
+    };
+    let path = slave.place.data();
+    let file = place::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let found = file.metadata().map_err(Stop::io("look at", path))?;
+    if Seen::of(&found).file != seen.file {
+        return Err(super::changed(slave, "another file lies under its name"));
+    }
+    let may_go_on = || slave.check_interrupted();
+    let subject = Subject {
+        place: &slave.place,
+        fields: Reading::new(&file, &may_go_on).fields(),
+        end: verified.end(),
+        left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
+    };
+    let compared = subject.compare(master, monitor)?;
+    check_counts(slave, seen, subject.end)?;
+    Ok(Some(compared))
+}
+
+/// The slave that is compared.
+struct Subject<'a> {
+    place: &'a Place,
+    fields: Fields<'a>,
+    /// Up to where it is compared, in bytes.
+    end: u64,
+    /// Which file the last pass read, if that is noted.
+    left: Option<Identity>,
+}
+
+impl Subject<'_> {
+    fn compare(&self, master: &Master, monitor: &dyn Monitor) -> Result<Compared, Stop> {
+        let mut retry = Retry::default();
+        loop {
+            match self.attempt(master, monitor, &mut retry) {
+                Ok(compared) => return Ok(compared),
+                Err(stop) => retry.after(stop)?,
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        master: &Master,
+        monitor: &dyn Monitor,
+        retry: &mut Retry,
+    ) -> Result<Compared, Stop> {
+        let sight = master.look(Vec::new())?;
+        retry.found_master();
+        self.place.check_is_not(sight.local)?;
+        let mut comparison = Comparison::new(self, master, &sight, monitor);
+        comparison.run()?;
+        Ok(comparison.compared)
+    }
 }
 
 /// A comparison under way.
@@ -94,15 +138,14 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn new(
-        slave: Slave<'a>,
+        slave: &Subject<'a>,
         master: &'a Master,
         sight: &'a Sight,
         monitor: &'a dyn Monitor,
     ) -> Self {
         Self {
             ends: Ends {
-                slave: slave.file,
-                path: slave.place.data(),
+                slave: slave.fields,
                 master,
             },
             sight,
@@ -110,12 +153,13 @@ impl<'a> Comparison<'a> {
             run: Vec::new(),
             compared: Compared {
                 master: master.name().to_owned(),
-                same_file: slave.master.map(|master| *master == sight.identity),
+                same_file: slave.left.as_ref().map(|left| *left == sight.identity),
                 slave_end: slave.end,
                 master_size: sight.size,
                 equal_bytes: 0,
                 magic_differs: false,
                 differing: Found::default(),
+                unsearched_bytes: 0,
                 slave_only: Found::default(),
                 master_only: Found::default(),
                 elsewhere: Span::default(),
@@ -167,8 +211,8 @@ impl<'a> Comparison<'a> {
     /// of both that is at `until` or behind; `None` once there is no more to compare.
     fn compare_transactions(&mut self, from: u64, until: Option<u64>) -> Result<Option<u64>, Stop> {
         let end = self.compared.slave_end;
-        let mut ours = Queue::new(from, end);
-        let mut theirs = Queue::new(from, self.sight.size);
+        let mut ours = Queue::of_slave(from, end);
+        let mut theirs = Queue::of_master(from, self.sight.size);
         let mut our_lists = Ours::new(self.ends, from, end);
         let mut their_lists = Theirs::new(self.ends, self.sight, from);
         loop {
@@ -257,8 +301,7 @@ impl<'a> Comparison<'a> {
             self.compare_run()?;
         }
         if !may_be_equal {
-            let by = || self.ends.by(&txn);
-            return self.compared.differing.add(&txn, by);
+            return self.add_differing(&txn);
         }
         self.run.push(txn);
         let len = txn.end
@@ -274,19 +317,34 @@ impl<'a> Comparison<'a> {
 
     /// Finds which transactions of the run differ.
     fn compare_run(&mut self) -> Result<(), Stop> {
-        let mut found = Vec::new();
-        search(
-            &self.run,
-            &mut |range| self.ends.is_equal(range),
-            &mut |txn| found.push(*txn),
-        )?;
-        let len: u64 = self.run.drain(..).map(|txn| txn.end - txn.position).sum();
+        let run = mem::take(&mut self.run);
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        let all = first.position..last.end;
+        let len = all.end - all.start;
+        if self.compared.differing.is_full() {
+            if self.ends.is_equal(all)? {
+                self.compared.equal_bytes += len;
+            } else {
+                self.compared.unsearched_bytes += len;
+            }
+            return Ok(());
+        }
         self.compared.equal_bytes += len;
+        let mut found = Vec::new();
+        let mut is_equal = |range| self.ends.is_equal(range);
+        search(&run, &mut is_equal, &mut |txn| found.push(*txn))?;
         for txn in found {
             self.compared.equal_bytes -= txn.end - txn.position;
-            self.compared.differing.add(&txn, || self.ends.by(&txn))?;
+            self.add_differing(&txn)?;
         }
         Ok(())
+    }
+
+    fn add_differing(&mut self, txn: &Txn) -> Result<(), Stop> {
+        let by = || self.ends.by(txn);
+        self.compared.differing.add(txn, by)
     }
 
     fn add_slave_only(&mut self, ours: &mut Queue) -> Result<(), Stop> {

@@ -63,8 +63,13 @@ impl Builder {
     pub fn take(&mut self, event: Event) {
         match (event, self.state) {
             (Event::Begun { .. }, State::Ahead) => self.state = State::Spoiled,
-            (Event::Record { oid, position }, State::Whole | State::Ahead) => {
-                self.index.insert(oid, position);
+            (
+                Event::Record {
+                    header, position, ..
+                },
+                State::Whole | State::Ahead,
+            ) => {
+                self.index.insert(header.oid, position);
                 self.state = State::Ahead;
             }
             (Event::Transaction(transaction), State::Whole | State::Ahead) => {

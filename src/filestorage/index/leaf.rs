@@ -1,5 +1,7 @@
 //! A short run of objects, sorted by oid.
 
+use std::mem;
+
 /// How many objects a leaf has at most.
 pub(super) const MAX_LEN: usize = 512;
 
@@ -53,8 +55,9 @@ impl Leaf {
         self.find(oid).ok().map(|slot| unpack(self.positions[slot]))
     }
 
-    pub(super) fn set(&mut self, slot: usize, position: u64) {
-        self.positions[slot] = pack(position);
+    /// Returns the position that was there.
+    pub(super) fn set(&mut self, slot: usize, position: u64) -> u64 {
+        unpack(mem::replace(&mut self.positions[slot], pack(position)))
     }
 
     pub(super) fn insert(&mut self, slot: usize, oid: u64, position: u64) {

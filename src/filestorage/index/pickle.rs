@@ -62,6 +62,9 @@ pub enum Error {
     /// They could not be read.
     #[error("the index cannot be read")]
     Io(#[source] io::Error),
+    /// They end too early.
+    #[error("the index ends at {0}, too early")]
+    Short(u64),
     /// They are not in ZODB's form, or say what cannot be.
     #[error("at {offset} in the index: {what}")]
     Foreign {
@@ -95,53 +98,132 @@ impl Index {
     /// it is foreign if it is of a position beyond `max_position`, or has more
     /// objects than there is room for up to its own.
     pub fn read(from: impl Read, max_position: u64) -> Result<(Self, u64), Error> {
-        const BUFFER_LEN: usize = 64 * 1024;
-        let from = BufReader::with_capacity(BUFFER_LEN, from);
-        let mut input = Input { from, at: 0 };
-        let position = input.position()?;
+        let mut reader = Reader::open(from)?;
+        let position = reader.position();
         if position > max_position {
-            return Err(input.foreign("its position is beyond the end of the file"));
+            return Err(reader.foreign("its position is beyond the end of the file"));
         }
         let mut index = Self::default();
-        let mut bytes = Vec::new();
         let mut least_prefix = 0;
-        while let Some(prefix) = input.bucket(&mut bytes)? {
-            if prefix < least_prefix {
-                return Err(input.foreign("prefixes that do not rise"));
+        while let Some(bucket) = reader.next()? {
+            if bucket.prefix < least_prefix {
+                return Err(reader.foreign("prefixes that do not rise"));
             }
-            least_prefix = prefix + 1;
+            least_prefix = bucket.prefix + 1;
             let room = (position / MIN_RECORD_LEN).saturating_sub(index.len as u64);
-            if (bytes.len() / OBJECT_LEN) as u64 > room {
-                return Err(input.foreign("more objects than the file can hold"));
+            if bucket.len() as u64 > room {
+                return Err(reader.foreign("more objects than the file can hold"));
             }
-            let added = index.add_bucket(prefix, &bytes, position);
-            added.map_err(|what| input.foreign(what))?;
+            let added = index.add_bucket(&bucket, position);
+            added.map_err(|what| reader.foreign(what))?;
         }
         Ok((index, position))
     }
 
     /// Adds the objects of one prefix, which are behind all others.
-    fn add_bucket(&mut self, prefix: u64, bytes: &[u8], position: u64) -> Result<(), &'static str> {
-        let (suffixes, positions) = bytes.split_at(bytes.len() / OBJECT_LEN * SUFFIX_LEN);
-        let mut least_suffix = 0;
-        for (suffix, &packed) in suffixes
-            .as_chunks::<SUFFIX_LEN>()
-            .0
-            .iter()
-            .zip(positions.as_chunks::<POSITION_LEN>().0)
+    fn add_bucket(&mut self, bucket: &Bucket, position: u64) -> Result<(), &'static str> {
+        let mut least = 0;
+        for Entry {
+            oid, position: at, ..
+        } in bucket.entries()
         {
-            let suffix = u16::from_be_bytes(*suffix);
-            if u32::from(suffix) < least_suffix {
+            let suffix = u32::from(oid as u16);
+            if suffix < least {
                 return Err("oids that do not rise");
             }
-            least_suffix = u32::from(suffix) + 1;
-            let at = unpack(packed);
+            least = suffix + 1;
             if at < MAGIC_LEN + TXN_HEADER_LEN as u64 || at >= position {
                 return Err("an object's position that is not in the file");
             }
-            self.insert(prefix << SUFFIX_BITS | u64::from(suffix), at);
+            self.insert(oid, at);
         }
         Ok(())
+    }
+}
+
+/// Reads an index file prefix by prefix, and sees to its form, not to what it says.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: Input<BufReader<R>>,
+    position: u64,
+}
+
+/// The objects of one prefix, as an index file has them.
+#[derive(Debug)]
+pub struct Bucket {
+    prefix: u64,
+    bytes: Vec<u8>,
+    /// Where the bytes lie in the file.
+    offset: u64,
+}
+
+/// An object in an index file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The object's id.
+    pub oid: u64,
+    /// Where its current data record is said to be.
+    pub position: u64,
+    /// Where the index says so, in bytes.
+    pub offset: u64,
+}
+
+impl<R: Read> Reader<R> {
+    /// Begins to read.
+    pub fn open(from: R) -> Result<Self, Error> {
+        const BUFFER_LEN: usize = 64 * 1024;
+        let from = BufReader::with_capacity(BUFFER_LEN, from);
+        let mut input = Input { from, at: 0 };
+        let position = input.position()?;
+        Ok(Self { input, position })
+    }
+
+    /// The position that the index is of.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Up to where it was read, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.input.at
+    }
+
+    /// The objects of the next prefix; `None` at the end.
+    #[expect(clippy::should_implement_trait, reason = "it may fail")]
+    pub fn next(&mut self) -> Result<Option<Bucket>, Error> {
+        self.input.bucket()
+    }
+
+    fn foreign(&self, what: &'static str) -> Error {
+        self.input.foreign(what)
+    }
+}
+
+impl Bucket {
+    /// How many objects there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len() / OBJECT_LEN
+    }
+
+    /// The objects, in the order of the file.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        let (suffixes, positions) = self.bytes.split_at(self.len() * SUFFIX_LEN);
+        let start = self.offset + suffixes.len() as u64;
+        let suffixes = suffixes.as_chunks::<SUFFIX_LEN>().0.iter();
+        let positions = positions.as_chunks::<POSITION_LEN>().0.iter();
+        let offsets = (start..).step_by(POSITION_LEN);
+        suffixes
+            .zip(positions)
+            .zip(offsets)
+            .map(|((&suffix, &position), offset)| Entry {
+                oid: self.prefix << SUFFIX_BITS | u64::from(u16::from_be_bytes(suffix)),
+                position: unpack(position),
+                offset,
+            })
     }
 }
 
@@ -200,6 +282,7 @@ fn write_bucket(
 }
 
 /// An index that is being read.
+#[derive(Debug)]
 struct Input<R> {
     from: R,
     /// How many bytes were read.
@@ -213,9 +296,7 @@ impl<R: Read> Input<R> {
                 self.at += bytes.len() as u64;
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Err(self.foreign("it ends too early"))
-            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Error::Short(self.at)),
             Err(error) => Err(Error::Io(error)),
         }
     }
@@ -250,9 +331,8 @@ impl<R: Read> Input<R> {
         Ok(position)
     }
 
-    /// The next prefix, and the bytes of its objects in `bytes`; `None` at the
-    /// end.
-    fn bucket(&mut self, bytes: &mut Vec<u8>) -> Result<Option<u64>, Error> {
+    /// The objects of the next prefix; `None` at the end.
+    fn bucket(&mut self) -> Result<Option<Bucket>, Error> {
         match self.take()? {
             END => return self.end().map(|()| None),
             BUCKET => {}
@@ -270,12 +350,17 @@ impl<R: Read> Input<R> {
         if len == 0 || len % OBJECT_LEN != 0 || len / OBJECT_LEN > MAX_BUCKET_LEN {
             return Err(self.foreign("a length that is not one of objects"));
         }
-        bytes.resize(len, 0);
-        self.fill(bytes)?;
+        let mut bytes = vec![0; len];
+        let offset = self.at;
+        self.fill(&mut bytes)?;
         if self.take()? != [TUPLE2, STOP] {
             return Err(self.foreign("objects without an end"));
         }
-        Ok(Some(prefix))
+        Ok(Some(Bucket {
+            prefix,
+            bytes,
+            offset,
+        }))
     }
 
     fn end(&mut self) -> Result<(), Error> {

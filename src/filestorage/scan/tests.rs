@@ -152,8 +152,8 @@ proptest! {
         let found: Vec<_> = events
             .iter()
             .filter_map(|event| match *event {
-                Event::Begun { position } => Some((position, None)),
-                Event::Record { oid, position } => Some((position, Some(oid))),
+                Event::Begun { position, .. } => Some((position, None)),
+                Event::Record { header, position, .. } => Some((position, Some(header.oid))),
                 Event::Transaction(found) => Some((found.end, None)),
                 Event::Blemish { .. } => None,
             })

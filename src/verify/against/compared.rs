@@ -28,6 +28,9 @@ pub struct Compared {
     pub magic_differs: bool,
     /// Transactions in the same place whose bytes differ.
     pub differing: Found,
+    /// How many bytes there are in runs of transactions that differ, after
+    /// [`MAX_TOLD`] of them were found: in these is not searched any more.
+    pub unsearched_bytes: u64,
     /// Transactions that only the slave has.
     pub slave_only: Found,
     /// Transactions that only the master has, older than the slave's last.
@@ -122,6 +125,11 @@ impl Span {
 }
 
 impl Found {
+    /// Whether no more of them are told one by one.
+    pub(super) fn is_full(&self) -> bool {
+        self.told.len() == MAX_TOLD
+    }
+
     /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
     pub(super) fn add<E>(
         &mut self,
@@ -129,7 +137,7 @@ impl Found {
         by: impl FnOnce() -> Result<Option<(String, String)>, E>,
     ) -> Result<(), E> {
         self.all.add(txn);
-        if self.told.len() < MAX_TOLD {
+        if !self.is_full() {
             self.told.push(Told {
                 position: txn.position,
                 len: txn.end - txn.position,

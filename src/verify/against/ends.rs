@@ -1,29 +1,25 @@
 //! Both ends of a comparison: the same range digested on each, at the same time.
 
-use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
 
 use super::join::Txn;
 use crate::digest::Digest;
 use crate::filestorage::TxnHeader;
-use crate::filestorage::backward::Backward;
+use crate::filestorage::backward::{Backward, ReadAt};
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::scan::Transaction;
-use crate::read::read_fully;
 use crate::source::{Answer, Master};
 use crate::stop::Stop;
+use crate::verify::reading::Fields;
 
 /// How many bytes are digested at once, in pieces that start at multiples of it.
 pub(super) const PIECE_LEN: u64 = 4 * 1024 * 1024;
 
 /// The slave and its master.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Ends<'a> {
-    /// The slave, open for reading.
-    pub(super) slave: &'a File,
-    /// Where it lies.
-    pub(super) path: &'a Path,
+    /// The slave: what of it cannot be read differs from all that can.
+    pub(super) slave: Fields<'a>,
     /// The master.
     pub(super) master: &'a Master,
 }
@@ -31,16 +27,9 @@ pub(super) struct Ends<'a> {
 impl<'a> Ends<'a> {
     /// Reads from the slave.
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
-        read_fully(self.slave, buffer, offset)
-            .map_err(Stop::io(format!("read at {offset} in"), self.path))
-    }
-
-    /// The slave has fewer bytes than it had.
-    pub(super) fn shrunk(&self) -> Stop {
-        Stop::SlaveChanged {
-            slave: self.path.to_owned(),
-            what: "it became shorter".to_owned(),
-        }
+        let mut slave = self.slave;
+        slave.read_exact_at(buffer, offset)?;
+        Ok(buffer.len())
     }
 
     /// Compares a range piece by piece.
@@ -69,9 +58,7 @@ impl<'a> Ends<'a> {
     /// that of this transaction.
     pub(super) fn by(&self, txn: &Txn) -> Result<Option<(String, String)>, Stop> {
         let mut header = [0; TXN_HEADER_LEN];
-        if self.read(&mut header, txn.position)? < header.len() {
-            return Ok(None);
-        }
+        self.read(&mut header, txn.position)?;
         let header = TxnHeader::decode(&header);
         let is_its = header.tid == txn.tid
             && header.end(txn.position) == Some(txn.end)
@@ -84,16 +71,13 @@ impl<'a> Ends<'a> {
             end: txn.end,
             header,
         };
-        Backward::new(self.slave, txn.end)
-            .user_and_description(&transaction)
-            .map(Some)
-            .map_err(Stop::io(format!("read at {} in", txn.position), self.path))
+        let strings = Backward::new(self.slave, txn.end).user_and_description(&transaction)?;
+        Ok(Some(strings))
     }
 }
 
 /// The pieces of a range. The master is asked for the next one before its answer
 /// to the last one is waited for.
-#[derive(Debug)]
 pub(super) struct Pieces<'a> {
     ends: Ends<'a>,
     left: Range<u64>,
@@ -115,9 +99,9 @@ impl Pieces<'_> {
             let got = self.ends.read(buffer, offset)?;
             seen(&buffer[..got]);
             Ok::<_, Stop>(got)
-        })?
-        .ok_or_else(|| self.ends.shrunk())?;
-        Ok(Some((piece, theirs.wait()? == Some(ours))))
+        })?;
+        let is_equal = ours.is_some() && theirs.wait()? == ours;
+        Ok(Some((piece, is_equal)))
     }
 
     fn ask(&mut self) -> Option<(Range<u64>, Answer<Option<Digest>>)> {

@@ -61,20 +61,33 @@ pub(super) struct Queue {
     end: Option<Tail>,
     /// The size of the file.
     size: u64,
+    /// Whether its end may be unfinished.
+    may_grow: bool,
 }
 
 /// How many transactions must be known to decide a step.
 pub(super) const LOOKED_AT: usize = 2;
 
 impl Queue {
-    /// A list that starts at `position`, in a file of `size` bytes.
-    pub(super) fn new(position: u64, size: u64) -> Self {
+    /// The slave's, from `position` to where its last transaction ends.
+    pub(super) fn of_slave(position: u64, end: u64) -> Self {
+        Self::new(position, end, false)
+    }
+
+    /// The master's, from `position` on, in a file of `size` bytes whose end may be
+    /// a vote under way.
+    pub(super) fn of_master(position: u64, size: u64) -> Self {
+        Self::new(position, size, true)
+    }
+
+    fn new(position: u64, size: u64, may_grow: bool) -> Self {
         Self {
             position,
             last: None,
             ready: VecDeque::new(),
             end: None,
             size,
+            may_grow,
         }
     }
 
@@ -133,7 +146,11 @@ impl Queue {
     /// Whether the list ends where the committed transactions do, and not at
     /// damage.
     fn is_sound(&self) -> bool {
-        matches!(self.end, Some(Tail::Clean | Tail::Short | Tail::Voted))
+        match self.end {
+            Some(Tail::Clean) => true,
+            Some(Tail::Short | Tail::Voted) => self.may_grow,
+            _ => false,
+        }
     }
 
     /// Whether the tid of its next transaction is above the one before it, and below

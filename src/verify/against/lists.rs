@@ -4,8 +4,8 @@ use std::thread;
 
 use super::ends::Ends;
 use super::join::Queue;
-use crate::feed::LOOK_AGAIN_AFTER;
 use crate::filestorage::scan::{Scanner, Tail};
+use crate::retry::LOOK_AGAIN_AFTER;
 use crate::source::{Answer, Identity, Sight, Transactions};
 use crate::stop::Stop;
 
@@ -25,11 +25,9 @@ pub(super) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Stop
 }
 
 /// The slave's.
-#[derive(Debug)]
 pub(super) struct Ours<'a> {
     ends: Ends<'a>,
     scanner: Scanner,
-    size: u64,
 }
 
 impl<'a> Ours<'a> {
@@ -38,7 +36,6 @@ impl<'a> Ours<'a> {
         Self {
             ends,
             scanner: Scanner::resume(from, None, size),
-            size,
         }
     }
 }
@@ -46,16 +43,11 @@ impl<'a> Ours<'a> {
 impl Lists for Ours<'_> {
     fn next(&mut self, _: u64) -> Result<Transactions, Stop> {
         let ends = self.ends;
-        let list = Transactions::scan(&mut self.scanner, |buffer, at| ends.read(buffer, at))?;
-        if list.is_cut(self.size) {
-            return Err(ends.shrunk());
-        }
-        Ok(list)
+        Transactions::scan(&mut self.scanner, |buffer, at| ends.read(buffer, at))
     }
 }
 
 /// The master's, of which the next one is asked for ahead.
-#[derive(Debug)]
 pub(super) struct Theirs<'a> {
     ends: Ends<'a>,
     identity: Identity,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 fn queue(txns: &[(u64, u64)], end: Tail) -> Queue {
     let start = 4;
     let size: u64 = txns.iter().map(|(_, len)| len).sum();
-    let mut queue = Queue::new(start, start + size);
+    let mut queue = Queue::of_master(start, start + size);
     for (tid, len) in txns {
         queue.ready.push_back(Txn {
             position: queue.known(),
@@ -162,6 +162,14 @@ fn each_step_is_that_of_the_table() {
             vec![(Master, 1), (Halt(Why::MasterDamaged), 0)],
         ),
         (
+            Queue {
+                may_grow: false,
+                ..larger(queue(&of_100(&[1]), Tail::Voted))
+            },
+            clean(&[1, 2]),
+            vec![(Same, 1), (ByMaster, 2), end],
+        ),
+        (
             broken(&[1]),
             broken(&[1]),
             vec![(Same, 1), (Halt(Why::BothDamaged), 0)],
@@ -238,7 +246,7 @@ proptest! {
 
 #[test]
 fn a_list_is_added_where_the_last_one_ended() {
-    let mut queue = Queue::new(4, 1000);
+    let mut queue = Queue::of_slave(4, 1000);
     for (entries, end) in [(2, None), (0, None), (1, Some(Tail::Clean))] {
         assert_eq!(queue.end(), None);
         queue.add(&Transactions {

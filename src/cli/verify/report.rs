@@ -1,0 +1,169 @@
+//! The findings that are kept, and the object that `--json` prints. Its keys are
+//! API.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fssync::filestorage::Tid;
+use fssync::slave::place::Place;
+use fssync::verify::finding::{File, Finding, Kind, Severity};
+use fssync::verify::{Content, IndexState, Verified};
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// How many findings of a kind are kept; the others are counted.
+const KEPT: u64 = 100;
+
+/// What was found: the first of each kind, and how many there are.
+pub(super) struct Findings {
+    place: Place,
+    kept: Vec<Finding>,
+    counts: BTreeMap<Kind, u64>,
+}
+
+impl Findings {
+    pub(super) fn of(place: &Place) -> Self {
+        Self {
+            place: place.clone(),
+            kept: Vec::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, finding: &Finding) {
+        let count = self.counts.entry(finding.kind).or_default();
+        *count += 1;
+        if *count <= KEPT {
+            self.kept.push(finding.clone());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    pub(super) fn kept(&self) -> &[Finding] {
+        &self.kept
+    }
+
+    /// Kinds of which more were found than kept, and how many of them.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = (Kind, u64)> {
+        self.counts
+            .iter()
+            .filter(|(_, count)| **count > KEPT)
+            .map(|(kind, count)| (*kind, count - KEPT))
+    }
+
+    /// What the file of a finding is called.
+    pub(super) fn name(&self, file: File) -> String {
+        let path = file.path(&self.place);
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        name.display().to_string()
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    /// The storage's name, once a configuration file gives it one.
+    storage: Option<String>,
+    master: Option<String>,
+    slave: String,
+    exit_code: u8,
+    verdict: &'static str,
+    size: u64,
+    position: u64,
+    last_tid: Option<Tid>,
+    transactions: u64,
+    records: u64,
+    objects: u64,
+    bytes: u64,
+    unfinished_bytes: u64,
+    index: &'static str,
+    index_position: Option<u64>,
+    index_reason: Option<&'a str>,
+    damages: u64,
+    blemishes: u64,
+    counts: &'a BTreeMap<Kind, u64>,
+    findings: Vec<Told<'a>>,
+    elapsed_seconds: f64,
+}
+
+/// A finding.
+#[derive(Serialize)]
+struct Told<'a> {
+    file: String,
+    kind: Kind,
+    severity: Severity,
+    position: u64,
+    end: Option<u64>,
+    tid: Option<Tid>,
+    time: Option<Timestamp>,
+    oid: Option<String>,
+    expected: &'a str,
+    found: &'a str,
+    advice: &'static str,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn of(verified: &'a Verified, findings: &'a Findings, elapsed: Duration) -> Self {
+        let (index, index_position, index_reason) = match &verified.index {
+            IndexState::Missing => ("missing", None, None),
+            IndexState::Sound(position) => ("sound", Some(*position), None),
+            IndexState::Wrong => ("wrong", None, None),
+            IndexState::Unused(why) => ("unused", None, Some(why.as_str())),
+            IndexState::Unknown(why) => ("unknown", None, Some(why.as_str())),
+        };
+        Self {
+            storage: None,
+            master: None,
+            slave: verified.slave.display().to_string(),
+            exit_code: verified.exit() as u8,
+            verdict: verdict(verified),
+            size: verified.size,
+            position: verified.position,
+            last_tid: verified.last_tid,
+            transactions: verified.transactions,
+            records: verified.records,
+            objects: verified.objects,
+            bytes: verified.bytes,
+            unfinished_bytes: verified.unfinished.map_or(0, |it| it.bytes),
+            index,
+            index_position,
+            index_reason,
+            damages: verified.damages,
+            blemishes: verified.blemishes,
+            counts: &findings.counts,
+            findings: findings.kept.iter().map(|it| told(it, findings)).collect(),
+            elapsed_seconds: elapsed.as_secs_f64(),
+        }
+    }
+}
+
+fn told<'a>(finding: &'a Finding, findings: &Findings) -> Told<'a> {
+    Told {
+        file: findings.name(finding.kind.file()),
+        kind: finding.kind,
+        severity: finding.kind.severity(),
+        position: finding.position,
+        end: finding.end,
+        tid: finding.tid,
+        time: finding.tid.and_then(Tid::time),
+        oid: finding.oid.map(|oid| format!("{oid:016x}")),
+        expected: &finding.expected,
+        found: &finding.found,
+        advice: finding.kind.advice(),
+    }
+}
+
+fn verdict(verified: &Verified) -> &'static str {
+    match verified.content {
+        Content::Missing | Content::Short => "no-slave",
+        _ if verified.damages > 0 => "damaged",
+        _ if verified.blemishes > 0 => "blemished",
+        _ => "sound",
+    }
+}

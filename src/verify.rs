@@ -1,0 +1,261 @@
+//! Whether a slave is sound: every transaction and data record, and the index.
+//!
+//! Nothing is created, written or locked, so that a long verification keeps
+//! neither ZEO from opening the slave nor a pass from writing it: bytes before a
+//! position do not change. Where another file is put in the slave's place
+//! meanwhile, the verification does not count.
+//!
+//! | part | duty |
+//! | --- | --- |
+//! | [`finding`] | what is wrong, and what to do |
+//! | `reading` | bytes in windows, sectors that fail included |
+//! | `walk` | the structure, and how it goes on behind damage |
+//! | `index` | ZODB's index against the file |
+//! | [`against`] | the slave against its master |
+//!
+//! What makes damage of a finding is argued in
+//! [`filestorage::check`](crate::filestorage::check).
+
+pub mod against;
+pub mod finding;
+mod index;
+mod reading;
+mod walk;
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::thread;
+
+pub use self::index::IndexState;
+pub use self::reading::Tap;
+
+use self::finding::{Finding, Severity};
+use self::index::IndexCheck;
+use self::reading::Reading;
+use self::walk::Walk;
+use crate::filestorage::Tid;
+use crate::monitor::Monitor;
+use crate::outcome::Exit;
+use crate::retry::{LOOK_EVERY, MAX_LOOKS};
+use crate::slave::place::{self, Access, Place};
+use crate::slave::step::{Seen, Slave};
+use crate::stop::Stop;
+
+/// What came of a verification.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The slave's `Data.fs`.
+    pub slave: PathBuf,
+    /// What lies there.
+    pub content: Content,
+    /// Which file it was; `None` if there is none.
+    pub seen: Option<Seen>,
+    /// The slave's size in bytes.
+    pub size: u64,
+    /// Up to where it is committed, as far as that can be told.
+    pub position: u64,
+    /// The tid of the last transaction that was found whole.
+    pub last_tid: Option<Tid>,
+    /// How many transactions were found whole.
+    pub transactions: u64,
+    /// How many data records they have.
+    pub records: u64,
+    /// How many objects.
+    pub objects: u64,
+    /// How many bytes of the slave were read.
+    pub bytes: u64,
+    /// What lies behind the position.
+    pub unfinished: Option<Unfinished>,
+    /// What the index is good for.
+    pub index: IndexState,
+    /// How many findings are damage.
+    pub damages: u64,
+    /// How many are not.
+    pub blemishes: u64,
+}
+
+/// What lies under the slave's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// No file, or an empty one.
+    Missing,
+    /// Fewer bytes than a transaction has.
+    Short,
+    /// No FileStorage.
+    Foreign,
+    /// A FileStorage.
+    Storage,
+}
+
+/// What lies behind the last committed transaction: ZODB cuts it when it opens the
+/// slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Whether it is of an append of ours.
+    pub is_ours: bool,
+}
+
+impl Verified {
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self.content {
+            Content::Missing | Content::Short => Exit::Failure,
+            _ if self.damages > 0 => Exit::SlaveDamaged,
+            _ => Exit::Success,
+        }
+    }
+
+    /// Where its last transaction ends; where that is not known, as it is damaged
+    /// there, its size.
+    fn end(&self) -> u64 {
+        let unfinished = self.unfinished.map_or(0, |unfinished| unfinished.bytes);
+        self.size.saturating_sub(unfinished)
+    }
+
+    fn nothing(place: &Place, content: Content, size: u64) -> Self {
+        Self {
+            slave: place.data().to_owned(),
+            content,
+            seen: None,
+            size,
+            position: 0,
+            last_tid: None,
+            transactions: 0,
+            records: 0,
+            objects: 0,
+            bytes: 0,
+            unfinished: None,
+            index: IndexState::Unknown("there is no slave to compare it with".to_owned()),
+            damages: 0,
+            blemishes: 0,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Default)]
+pub struct Asked<'a> {
+    /// Only the structure: pickles are passed over.
+    pub quick: bool,
+    /// Is fed the slave, if it is read as a whole.
+    pub tap: Option<&'a mut dyn Tap>,
+}
+
+/// Verifies a slave, and tells each finding as it is found, most of them in the
+/// order of the file. Fails where the slave cannot be looked at, or another file is put in its
+/// place meanwhile.
+pub fn verify(
+    slave: &Slave,
+    asked: Asked<'_>,
+    monitor: &dyn Monitor,
+    tell: &mut dyn FnMut(&Finding),
+) -> Result<Verified, Stop> {
+    let place = &slave.place;
+    let (mut damages, mut blemishes) = (0, 0);
+    let mut tell = |finding: Finding| {
+        match finding.kind.severity() {
+            Severity::Damage => damages += 1,
+            Severity::Blemish => blemishes += 1,
+        }
+        tell(&finding);
+    };
+    let Some(opened) = open(place)? else {
+        return Ok(Verified::nothing(place, Content::Missing, 0));
+    };
+    let seen = Some(opened.seen);
+    let verified = opened.walk(slave, asked, monitor, &mut tell)?;
+    Ok(Verified {
+        seen,
+        damages,
+        blemishes,
+        ..verified
+    })
+}
+
+/// The slave and its index, open for reading.
+struct Opened {
+    file: std::fs::File,
+    seen: Seen,
+    index: Option<IndexCheck>,
+}
+
+/// Opens both as they lie there at one moment; `None` if there is no slave.
+fn open(place: &Place) -> Result<Option<Opened>, Stop> {
+    let path = place.data();
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let index = IndexCheck::open(place)?;
+        let file = match place::open(path, Access::Read) {
+            Ok(file) => file,
+            // Where ZODB packs what it serves, there is none for an instant.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if looks == MAX_LOOKS {
+                    return Ok(None);
+                }
+                thread::sleep(LOOK_EVERY);
+                continue;
+            }
+            Err(error) => return Err(Stop::io("open", path)(error)),
+        };
+        let seen = Seen::of(&file.metadata().map_err(Stop::io("look at", path))?);
+        let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
+        if is_there || looks == MAX_LOOKS {
+            return Ok(Some(Opened { file, seen, index }));
+        }
+    }
+}
+
+impl Opened {
+    fn walk(
+        self,
+        slave: &Slave,
+        asked: Asked<'_>,
+        monitor: &dyn Monitor,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<Verified, Stop> {
+        let (place, size) = (&slave.place, self.seen.size);
+        let may_go_on = || slave.check_interrupted();
+        let asked = Asked {
+            quick: asked.quick,
+            tap: asked.tap.map(|tap| -> &mut dyn Tap { tap }),
+        };
+        let mut walk = Walk::new(
+            (place, &self.file, size),
+            asked,
+            self.index,
+            Reading::new(&self.file, &may_go_on),
+            monitor,
+            tell,
+        );
+        let content = walk.content()?;
+        if content != Content::Storage {
+            return Ok(Verified::nothing(place, content, size));
+        }
+        let unfinished = walk.run()?;
+        let verified = walk.finish(unfinished)?;
+        check_counts(slave, self.seen, verified.position)?;
+        Ok(verified)
+    }
+}
+
+fn changed(slave: &Slave, what: &str) -> Stop {
+    Stop::SlaveChanged {
+        slave: slave.place.data().to_owned(),
+        what: what.to_owned(),
+    }
+}
+
+/// Fails unless the slave is still the file that was verified, and has all that was.
+fn check_counts(slave: &Slave, seen: Seen, position: u64) -> Result<(), Stop> {
+    let changed = |what| Err(changed(slave, what));
+    match slave.seen()? {
+        Some(now) if now.file != seen.file => changed("another file lies under its name"),
+        Some(now) if now.size < position => changed("it became shorter"),
+        Some(_) => Ok(()),
+        None => changed("there is no file any more"),
+    }
+}

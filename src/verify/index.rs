@@ -1,0 +1,276 @@
+//! `Data.fs.index` against the file: ZODB believes it, and looks up five objects
+//! and no more.
+//!
+//! The index is compared when the walk is where it is of, byte by byte with what
+//! ZODB would save there; so nothing is held beside the walk's own. Only where the two differ is it
+//! read object by object.
+//!
+//! An index that is not the file's is damage where ZODB would use it, and none where
+//! it passes it over and reads the whole file.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
+use std::path::PathBuf;
+
+use super::finding::{Finding, Kind};
+use super::reading::Fields;
+use crate::filestorage::check::Checker;
+use crate::filestorage::index::Index;
+use crate::filestorage::index::pickle::{self, Entry, Error};
+use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
+use crate::slave::place::{self, Access, Beside, Place};
+use crate::slave::step::Seen;
+use crate::stop::Stop;
+
+const BUFFER_LEN: usize = 256 * 1024;
+
+/// What the index beside the slave is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// There is none.
+    Missing,
+    /// It is that of the file, at this position.
+    Sound(u64),
+    /// ZODB would use it, and it is wrong.
+    Wrong,
+    /// ZODB passes it over, or may do so: why.
+    Unused(String),
+    /// It could not be compared: why.
+    Unknown(String),
+}
+
+/// The index that lies beside the slave.
+pub(super) struct IndexCheck {
+    path: PathBuf,
+    file: File,
+    /// Which file it is.
+    seen: Seen,
+    /// The position that it is of, if it tells one, until it was compared.
+    mark: Option<u64>,
+    state: IndexState,
+}
+
+impl IndexCheck {
+    /// Opens the index, if there is one.
+    pub(super) fn open(place: &Place) -> Result<Option<Self>, Stop> {
+        let path = place.beside(Beside::ZodbIndex);
+        let file = match place::open(&path, Access::Read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(Stop::io("open", &path))?,
+        };
+        let seen = Seen::of(&file.metadata().map_err(Stop::io("look at", &path))?);
+        let (position, why) = match pickle::Reader::open(&file) {
+            Ok(reader) => (Some(reader.position()), String::new()),
+            Err(error) => (None, error.to_string()),
+        };
+        Ok(Some(Self {
+            path,
+            file,
+            seen,
+            mark: position,
+            state: IndexState::Unused(why),
+        }))
+    }
+
+    /// Whether it still lies beside the slave.
+    pub(super) fn lies_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| Seen::of(&found) == self.seen)
+    }
+
+    /// The position where it is to be compared, unless it was.
+    pub(super) fn mark(&self) -> Option<u64> {
+        self.mark
+    }
+
+    /// Compares it with that of the walk, which is where it is of. `size` is the
+    /// slave's.
+    pub(super) fn compare(
+        &mut self,
+        (walked, size): (&Checker, u64),
+        fields: Fields<'_>,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<(), Stop> {
+        let Some(position) = self.mark.take() else {
+            return Ok(());
+        };
+        let Some(index) = walked.index() else {
+            let why = "the file is damaged before the position that it is of";
+            self.state = IndexState::Unknown(why.to_owned());
+            return Ok(());
+        };
+        let is_same = !index.is_empty() && self.is_same(index, position);
+        self.state = if is_same {
+            IndexState::Sound(position)
+        } else {
+            self.judge((Some(index), position, size), fields, tell)?
+        };
+        Ok(())
+    }
+
+    /// What it is good for, once the walk is over.
+    pub(super) fn finish(
+        mut self,
+        size: u64,
+        fields: Fields<'_>,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<IndexState, Stop> {
+        if let Some(position) = self.mark.take() {
+            self.state = self.judge((None, position, size), fields, tell)?;
+        }
+        Ok(self.state)
+    }
+
+    /// Whether its bytes are those that ZODB would save.
+    fn is_same(&self, index: &Index, position: u64) -> bool {
+        let Ok(from) = self.from_start() else {
+            return false;
+        };
+        let mut comparing = Comparing {
+            from: BufReader::with_capacity(BUFFER_LEN, from),
+            buffer: Vec::new(),
+        };
+        let written = index.write(position, &mut comparing);
+        written.is_ok() && matches!(comparing.from.fill_buf(), Ok([]))
+    }
+
+    /// What an index is good for that is not the file's. `index` is the file's, at
+    /// its position, if a transaction ends there.
+    fn judge(
+        &self,
+        (index, position, size): (Option<&Index>, u64, u64),
+        fields: Fields<'_>,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<IndexState, Stop> {
+        let unused = |why: &str| Ok(IndexState::Unused(why.to_owned()));
+        if position < MIN_POSITION {
+            return unused("it is of too small a position");
+        }
+        if position > size {
+            return unused("it is of a position behind the end of the file");
+        }
+        let witnesses = witnesses(fields, size, position)?;
+        let is_used = match self.has(&witnesses) {
+            Ok(has) => has && !witnesses.is_empty(),
+            Err(Error::Foreign { offset, what }) => {
+                tell(Finding::new(
+                    Kind::IndexForm,
+                    offset,
+                    "an index in the form of ZODB 5 and 6",
+                    what,
+                ));
+                return unused("it is in a form that fssync does not know; ZODB may know it");
+            }
+            Err(error) => return unused(&error.to_string()),
+        };
+        let is_fatal = index.is_some_and(Index::is_empty);
+        if !is_used && !is_fatal {
+            return unused("its first objects are not where the file has them");
+        }
+        if !self.lies_there() {
+            let why = "another one was put in its place meanwhile";
+            return Ok(IndexState::Unknown(why.to_owned()));
+        }
+        match index {
+            Some(_) if is_fatal => tell(Finding::new(
+                Kind::IndexPosition,
+                0,
+                "no index, as there is no data record before its position",
+                format!("position {position}: ZODB fails on it, and does not open the file"),
+            )),
+            Some(index) => self.tell_objects(index, tell),
+            None => tell(Finding::new(
+                Kind::IndexPosition,
+                0,
+                "a position at which a transaction ends",
+                position.to_string(),
+            )),
+        }
+        Ok(IndexState::Wrong)
+    }
+
+    /// Whether it has all these objects at these positions, and is in ZODB's form.
+    fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, Error> {
+        let mut found = 0;
+        let mut reader = pickle::Reader::open(self.from_start().map_err(Error::Io)?)?;
+        while let Some(bucket) = reader.next()? {
+            let known = |entry: &Entry| witnesses.contains(&(entry.oid, entry.position));
+            found += bucket.entries().filter(known).count();
+        }
+        let mut distinct = witnesses.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        Ok(found >= distinct.len())
+    }
+
+    /// Tells of each object at which the two differ.
+    fn tell_objects(&self, index: &Index, tell: &mut dyn FnMut(Finding)) {
+        let mut tell = |oid, expected: Option<u64>, found: Option<u64>, offset| {
+            let said = |position: Option<u64>| match position {
+                Some(position) => format!("its data record at {position}"),
+                None => "no data record".to_owned(),
+            };
+            tell(Finding {
+                oid: Some(oid),
+                ..Finding::new(Kind::IndexObject, offset, said(expected), said(found))
+            });
+        };
+        let reader = self.from_start().map_err(Error::Io);
+        let Ok(mut reader) = reader.and_then(pickle::Reader::open) else {
+            return;
+        };
+        let mut ours = index.iter().peekable();
+        let mut least = 0;
+        while let Ok(Some(bucket)) = reader.next() {
+            for Entry {
+                oid,
+                position,
+                offset,
+            } in bucket.entries()
+            {
+                if oid < least {
+                    // In a wrong place, where a search does not find it.
+                    tell(oid, index.get(oid), None, offset);
+                    continue;
+                }
+                least = oid.saturating_add(1);
+                while let Some((missing, at)) = ours.next_if(|(ours, _)| *ours < oid) {
+                    tell(missing, Some(at), None, offset);
+                }
+                let expected = ours.next_if(|(ours, _)| *ours == oid).map(|(_, at)| at);
+                if expected != Some(position) {
+                    tell(oid, expected, Some(position), offset);
+                }
+            }
+        }
+        for (missing, at) in ours {
+            tell(missing, Some(at), None, reader.offset());
+        }
+    }
+
+    fn from_start(&self) -> io::Result<&File> {
+        let mut file = &self.file;
+        file.rewind()?;
+        Ok(file)
+    }
+}
+
+/// Compares what is written with a file; a difference is an error.
+struct Comparing<R> {
+    from: R,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> Write for Comparing<R> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.resize(bytes.len(), 0);
+        self.from.read_exact(&mut self.buffer)?;
+        if self.buffer != bytes {
+            return Err(io::Error::other("it differs"));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
