@@ -172,13 +172,13 @@ mod tests {
     }
 
     fn scan(scanner: &mut Scanner, file: &[u8]) -> Transactions {
-        let scanned = Transactions::scan(scanner, |buffer, at| {
+        let found = Transactions::scan(scanner, |buffer, at| {
             let rest = file.get(at as usize..).unwrap_or_default();
             let len = rest.len().min(buffer.len());
             buffer[..len].copy_from_slice(&rest[..len]);
             Ok::<_, Infallible>(len)
         });
-        let Ok(list) = scanned;
+        let Ok(list) = found;
         list
     }
 

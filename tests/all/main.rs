@@ -30,5 +30,6 @@ mod status;
 mod steps;
 mod switch;
 mod upkeep;
+mod verify_against;
 mod watch;
 mod watch_network;

@@ -375,6 +375,15 @@ impl Scene {
         run(command.arg("--against").arg(self.typed_master()))
     }
 
+    /// `fssync verify` of the slave against its master, with these options, and the
+    /// object that it prints.
+    pub fn verify_against(&self, options: &[&str]) -> Run {
+        let mut command = fssync();
+        command.args(["verify", "--json"]).args(options);
+        command.args(self.reach()).arg(&self.slave);
+        run(command.arg("--against").arg(self.typed_master()))
+    }
+
     /// The options with which the master is reached.
     fn reach(&self) -> &'static [&'static str] {
         static SSH: OnceLock<[&str; 4]> = OnceLock::new();

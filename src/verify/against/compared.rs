@@ -103,6 +103,32 @@ impl Compared {
             && found.iter().all(|found| found.all.count == 0)
     }
 
+    /// What probably made the two differ, and what a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        if self.is_prefix() {
+            return None;
+        }
+        Some(match self.same_file {
+            Some(false) => {
+                "the master is another file than the one that the last pass read, as after a \
+                 pack: the next pass copies it, unless the slave has something of its own"
+            }
+            _ if self.slave_only.all.count > 0 => {
+                "the slave was probably served after a failover, or the master restored from a \
+                 backup: decide which of the two goes on; `fssync --full` sets the slave aside"
+            }
+            _ if self.elsewhere.count > 0 => {
+                "the master was probably packed: the next pass copies it"
+            }
+            _ => {
+                "one of the two was damaged where it lies: find out which, with ZODB's fstest \
+                 on the master; if it is the slave, replace it with `fssync --full`, and look \
+                 for the cause: the disk, or the memory"
+            }
+        })
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {

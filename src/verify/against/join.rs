@@ -22,6 +22,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::filestorage::scan::Tail;
 use crate::filestorage::{Status, Tid};
@@ -204,6 +205,18 @@ pub enum Why {
     BothDamaged,
 }
 
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SlaveGoesBack => "the tids of the slave go back there",
+            Self::MasterGoesBack => "the tids of the master go back there",
+            Self::SlaveDamaged => "the slave is damaged there",
+            Self::MasterDamaged => "the master is damaged there",
+            Self::BothDamaged => "both are damaged there",
+        })
+    }
+}
+
 /// What to do next. Neither side [wants more](Queue::wants_more).
 pub(super) fn step(slave: &Queue, master: &Queue) -> Step {
     match (slave.next(), master.next()) {
@@ -242,7 +255,7 @@ fn both(slave: &Queue, ours: &Txn, master: &Queue, theirs: &Txn) -> Step {
 /// Whether the other side, which is at its end, has nothing in the place of a
 /// transaction.
 fn is_alone(txn: &Txn, other: &Queue) -> bool {
-    other.is_sound() || (txn.position == other.position && txn.end > other.size)
+    other.is_sound() || (txn.position >= other.position && txn.end > other.size)
 }
 
 #[cfg(test)]

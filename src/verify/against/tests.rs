@@ -253,7 +253,7 @@ enum Deed {
     Keep,
     Drop,
     /// Changes the byte of its pickle at a part of its length.
-    Flip(f64),
+    Flip(u16),
     /// Puts one before it that the master lacks.
     Precede(usize),
 }
@@ -264,7 +264,7 @@ fn history() -> impl Strategy<Value = Vec<(usize, Deed)>> {
     let deed = prop_oneof![
         30 => Just(Deed::Keep),
         1 => Just(Deed::Drop),
-        2 => (0.0..1.0).prop_map(Deed::Flip),
+        2 => any::<u16>().prop_map(Deed::Flip),
         1 => (1..300usize).prop_map(Deed::Precede),
     ];
     proptest::collection::vec((len, deed), 1..40)
@@ -291,7 +291,8 @@ proptest! {
         for (tid, (_, deed)) in (1..).map(|n| 10 * n).zip(&history) {
             if let (Deed::Flip(part), Some(range)) = (deed, ranges.get(&tid)) {
                 let (start, end) = (range.start + 72, range.end - 8);
-                bytes[(start + ((end - start) as f64 * part) as u64) as usize] ^= 4;
+                let at = start + (((end - start) * u64::from(*part)) >> 16);
+                bytes[at as usize] ^= 4;
             }
         }
         let found = compared(&bytes, &master);

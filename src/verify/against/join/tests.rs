@@ -65,17 +65,22 @@ fn steps(mut slave: Queue, mut master: Queue) -> Vec<(Step, u64)> {
     }
 }
 
+/// Two lists, and the steps of their join.
+type Row = (Queue, Queue, Vec<(Step, u64)>);
+
+fn assert_steps(table: Vec<Row>) {
+    for (slave, master, expected) in table {
+        let shown = format!("{slave:?} {master:?}");
+        assert_eq!(steps(slave, master), expected, "{shown}");
+    }
+}
+
 #[test]
 fn each_step_is_that_of_the_table() {
-    use Step::{ByMaster, BySlave, Elsewhere, End, Halt, Master, Replaced, Same, Slave};
+    use Step::{Elsewhere, Halt, Master, Replaced, Same, Slave};
     let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
-    let broken = |tids: &[u64]| queue(&of_100(tids), damaged());
-    let larger = |mut queue: Queue| {
-        queue.size += 1000;
-        queue
-    };
-    let end = (End, 0);
-    for (slave, master, expected) in [
+    let end = (Step::End, 0);
+    let table = vec![
         (clean(&[]), clean(&[]), vec![end]),
         (
             clean(&[1, 2]),
@@ -135,7 +140,21 @@ fn each_step_is_that_of_the_table() {
             clean(&[7, 2, 3]),
             vec![(Same, 7), (Same, 2), (Same, 3), end],
         ),
-        // Damage.
+    ];
+    assert_steps(table);
+}
+
+#[test]
+fn where_one_side_is_damaged_the_other_tells() {
+    use Step::{ByMaster, BySlave, Halt, Master, Same, Slave};
+    let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
+    let broken = |tids: &[u64]| queue(&of_100(tids), damaged());
+    let larger = |mut queue: Queue| {
+        queue.size += 1000;
+        queue
+    };
+    let end = (Step::End, 0);
+    assert_steps(vec![
         (
             larger(broken(&[1])),
             clean(&[1, 2, 3]),
@@ -145,6 +164,11 @@ fn each_step_is_that_of_the_table() {
             broken(&[1]),
             clean(&[1, 2]),
             vec![(Same, 1), (Master, 2), end],
+        ),
+        (
+            clean(&[1, 2, 3]),
+            broken(&[1]),
+            vec![(Same, 1), (Slave, 2), (Slave, 3), end],
         ),
         (
             clean(&[1, 2]),
@@ -180,10 +204,7 @@ fn each_step_is_that_of_the_table() {
             queue(&of_100(&[1]), Tail::Voted),
             vec![(Same, 1), (Slave, 2), end],
         ),
-    ] {
-        let shown = format!("{slave:?} {master:?}");
-        assert_eq!(steps(slave, master), expected, "{shown}");
-    }
+    ]);
 }
 
 /// Transactions with rising tids, and lengths that are often the same.
