@@ -5,7 +5,8 @@
 //! a transaction starts where the first one says, that is where the next one is.
 //! Else the rest of the file is searched for its end (a number that is the distance
 //! from its start) or for another transaction. What is in a pickle is not taken for
-//! one: a number of 64 bits must agree with its place.
+//! one: a number of 64 bits must agree with its place, and what lies around it must
+//! fit.
 
 use super::Tid;
 use super::backward::ReadAt;
@@ -95,8 +96,11 @@ pub fn search<R: ReadAt>(
             let Some(number) = window.get(offset..offset + TRAILER_LEN as usize) else {
                 break;
             };
-            if be_u64(number) == here - start && here - start >= TXN_HEADER_LEN as u64 {
-                return Ok(Some(here + TRAILER_LEN));
+            let is_length =
+                be_u64(number) == here - start && here - start >= MIN_TXN_LEN - TRAILER_LEN;
+            let end = here + TRAILER_LEN;
+            if is_length && may_follow(file, end, limit, last_tid)? {
+                return Ok(Some(end));
             }
             let raw = window.get(offset..).and_then(<[u8]>::first_chunk);
             if raw.is_some_and(|raw| is_likely(&TxnHeader::decode(raw), here, limit, last_tid))
@@ -108,6 +112,21 @@ pub fn search<R: ReadAt>(
         at += searched as u64;
     }
     Ok(None)
+}
+
+/// Whether a transaction may start there, finished or not, or the file ends.
+fn may_follow<R: ReadAt>(
+    file: &mut R,
+    start: u64,
+    limit: u64,
+    last_tid: Option<Tid>,
+) -> Result<bool, R::Error> {
+    if limit.saturating_sub(start) < MIN_TXN_LEN {
+        return Ok(true);
+    }
+    let header = TxnHeader::decode(&read(file, start)?);
+    let is_voted = header.status == Status::VOTED && header.tlen >= header.header_len();
+    Ok(is_voted && Some(header.tid) > last_tid || is_likely(&header, start, limit, last_tid))
 }
 
 /// Whether ZODB takes this damage for what a crash left at the end of the file, of

@@ -188,18 +188,20 @@ impl IndexCheck {
         Ok(IndexState::Wrong)
     }
 
-    /// Whether it has all these objects at these positions, and is in ZODB's form.
+    /// Whether ZODB finds all these objects at these positions by it. It must be in
+    /// ZODB's form to its end.
     fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, Error> {
-        let mut found = 0;
+        let mut found = vec![None; witnesses.len()];
         let mut reader = pickle::Reader::open(self.from_start().map_err(Error::Io)?)?;
         while let Some(bucket) = reader.next()? {
-            let known = |entry: &Entry| witnesses.contains(&(entry.oid, entry.position));
-            found += bucket.entries().filter(known).count();
+            for ((oid, _), found) in witnesses.iter().zip(&mut found) {
+                if bucket.holds(*oid) {
+                    *found = bucket.get(*oid);
+                }
+            }
         }
-        let mut distinct = witnesses.to_vec();
-        distinct.sort_unstable();
-        distinct.dedup();
-        Ok(found >= distinct.len())
+        let expected = witnesses.iter().map(|&(_, position)| Some(position));
+        Ok(expected.eq(found))
     }
 
     /// Tells of each object at which the two differ.

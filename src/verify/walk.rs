@@ -17,7 +17,7 @@ use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::check::{Checker, Flaw, What};
 use crate::filestorage::record::{
-    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TXN_HEADER_LEN, TxnHeader,
+    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, STATUS_OFFSET, TXN_HEADER_LEN, TxnHeader,
 };
 use crate::filestorage::scan::{Cause, Damage, Record, Scanner, Tail};
 use crate::filestorage::{MAGIC_LEN, Magic, Status};
@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
 
     /// Tells if the file is shorter than the last pass left it.
     fn compare_with_left(&mut self, position: u64) -> Result<(), Stop> {
-        let Some(left) = Sidecar::load(self.place)?.left else {
+        let Some(left) = self.sidecar().left else {
             return Ok(());
         };
         // What was appended meanwhile is in the file by now.
@@ -228,10 +228,11 @@ impl<'a> Walk<'a> {
     /// Where a window ends: with a page, and where the index is of.
     fn window_end(&self, offset: u64) -> u64 {
         let end = (offset + self.window_len).next_multiple_of(MIN_WINDOW_LEN);
+        let end = end.min(self.limit);
         let mark = self.index.as_ref().and_then(IndexCheck::mark);
-        match mark.filter(|&mark| offset < mark && mark < end) {
-            Some(mark) => mark,
-            None => end.min(self.limit),
+        match mark {
+            Some(mark) if offset < mark => mark.min(end),
+            _ => end,
         }
     }
 
@@ -345,6 +346,14 @@ impl<'a> Walk<'a> {
                 "a length that ends in the file",
                 "one that ends behind it: ZODB cuts the file here",
             ),
+            (Tail::Torn, None) if self.status(start)?.is_some_and(|byte| !byte.is_ascii()) => {
+                Finding::new(
+                    Kind::TransactionHeader,
+                    start,
+                    "the end of the file, or a transaction with an ASCII status",
+                    "a header on which ZODB fails; the next pass cuts it",
+                )
+            }
             (_, None) => return Ok(self.unfinished(start, false)),
         };
         let end = behind.unwrap_or(self.limit);
@@ -394,8 +403,27 @@ impl<'a> Walk<'a> {
         let len = self.limit.saturating_sub(start).min(TXN_HEADER_LEN as u64) as usize;
         let header = &mut header[..len];
         self.reading.fields().read_exact_at(header, start)?;
-        let sidecar = Sidecar::load(self.place)?;
-        Ok(sidecar.batch.is_some_and(|batch| batch.left(start, header)))
+        let batch = self.sidecar().batch;
+        Ok(batch.is_some_and(|batch| batch.left(start, header)))
+    }
+
+    /// What the last pass left; nothing if that cannot be read.
+    fn sidecar(&self) -> Sidecar {
+        Sidecar::load(self.place).unwrap_or_else(|stop| {
+            tracing::warn!("{}", stop.in_one_line());
+            Sidecar::default()
+        })
+    }
+
+    /// The status byte of the transaction at `start`, if the file reaches so far.
+    fn status(&self, start: u64) -> Result<Option<u8>, Stop> {
+        let at = start + STATUS_OFFSET;
+        if at >= self.limit {
+            return Ok(None);
+        }
+        let mut status = [0];
+        self.reading.fields().read_exact_at(&mut status, at)?;
+        Ok(Some(status[0]))
     }
 
     fn unfinished(&self, start: u64, is_ours: bool) -> Next {
@@ -490,13 +518,25 @@ fn of_damage(damage: &Damage) -> Finding {
         (_, Cause::RedundantLength { .. }) => Kind::TransactionLength,
         _ => Kind::TransactionHeader,
     };
-    let expected = match damage.cause {
-        Cause::Status(_) => "an ASCII status".to_owned(),
-        Cause::ShorterThanHeader { header_len, .. } => format!("a length of at least {header_len}"),
-        Cause::RedundantLength { expected, .. } => format!("length {expected}, twice"),
-        Cause::ExceedsTransaction(end) => format!("data records that end at {end}"),
-        Cause::Tloc { expected, .. } => format!("a pointer to its transaction, at {expected}"),
-        Cause::Version(_) => "no version name".to_owned(),
+    let (expected, found) = match damage.cause {
+        Cause::Status(byte) => ("an ASCII status".to_owned(), format!("byte 0x{byte:02x}")),
+        Cause::ShorterThanHeader { tlen, header_len } => (
+            format!("a length of at least {header_len}"),
+            tlen.to_string(),
+        ),
+        Cause::RedundantLength { expected, found } => (
+            format!("length {expected} at its end too"),
+            found.to_string(),
+        ),
+        Cause::ExceedsTransaction(end) => (
+            format!("data records that end with their transaction, at {end}"),
+            "one that does not".to_owned(),
+        ),
+        Cause::Tloc { expected, found } => (
+            format!("the position of its transaction, {expected}"),
+            found.to_string(),
+        ),
+        Cause::Version(len) => ("no version name".to_owned(), format!("one of {len} bytes")),
     };
-    Finding::new(kind, damage.position, expected, damage.cause.to_string())
+    Finding::new(kind, damage.position, expected, found)
 }

@@ -1,5 +1,6 @@
 //! A FUSE file system that serves a directory read-only, and stops answering when
-//! it is told to: a server that died, as its clients see it.
+//! it is told to: a server that died, as its clients see it. Or it fails to read a
+//! range: a disk that dies.
 //!
 //! It serves the regular files of one directory, none below. Nothing is cached in
 //! the kernel: each call of a client comes here. One thread answers, so a call that
@@ -72,6 +73,12 @@ impl Served {
         self.gate.lock().closed_at = Some(offset);
     }
 
+    /// From now on, a read that touches this range fails, as of a disk's sector that
+    /// cannot be read.
+    pub fn fail_at(&self, range: Range<u64>) {
+        self.gate.lock().fails_at = Some(range);
+    }
+
     /// The same, until what this returns is dropped: before a process is waited for
     /// that may be stuck, since such a one cannot be killed.
     pub fn silence_at(&self, offset: u64) -> Silence<'_> {
@@ -126,6 +133,7 @@ struct Gate {
 #[derive(Default)]
 struct GateState {
     closed_at: Option<u64>,
+    fails_at: Option<Range<u64>>,
     is_stuck: bool,
 }
 
@@ -134,8 +142,8 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once a read of a range may be answered.
-    fn pass(&self, range: &Range<u64>) {
+    /// Returns once a read of a range may be answered; says whether it fails.
+    fn pass(&self, range: &Range<u64>) -> bool {
         let mut state = self.lock();
         while state.closed_at.is_some_and(|at| range.contains(&at)) {
             state.is_stuck = true;
@@ -144,6 +152,8 @@ impl Gate {
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.is_stuck = false;
+        let touches = |bad: &Range<u64>| bad.start < range.end && range.start < bad.end;
+        state.fails_at.as_ref().is_some_and(touches)
     }
 }
 
@@ -277,7 +287,9 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.gate.pass(&(offset..offset + u64::from(size)));
+        if self.gate.pass(&(offset..offset + u64::from(size))) {
+            return reply.error(Errno::EIO);
+        }
         match self.read_file(handle.0, offset, size) {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(Errno::from(error)),

@@ -30,6 +30,7 @@ mod status;
 mod steps;
 mod switch;
 mod upkeep;
+mod verify;
 mod verify_against;
 mod watch;
 mod watch_network;

@@ -368,7 +368,14 @@ impl Scene {
         command
     }
 
-    /// The same, against its master, with the object that it prints.
+    /// `fssync verify` of the slave, with these options.
+    pub fn verify(&self, options: &[&str]) -> Command {
+        let mut command = fssync();
+        command.arg("verify").args(options).arg(&self.slave);
+        command
+    }
+
+    /// A status against its master, with the object that it prints.
     pub fn status_against(&self) -> Run {
         let mut command = self.status(&["--json"]);
         command.args(self.reach());

@@ -106,6 +106,12 @@ class Agent:
     def open_db_load_all(self, path: str) -> Answer:
         return probe.load_all(path)
 
+    def read_all(self, path: str) -> Answer:
+        return probe.read_all(path)
+
+    def compare_index(self, path: str) -> Answer:
+        return probe.compare_index(path)
+
     def sleep(self, seconds: float) -> Answer:
         time.sleep(seconds)
         return {}

@@ -7,17 +7,19 @@ happen on a temporary copy.
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator
 
 from ZODB.FileStorage import FileStorage
 from ZODB.FileStorage.FileStorage import TempFormatter, read_index
-from ZODB.FileStorage.format import TRANS_HDR_LEN, TxnHeader
+from ZODB.FileStorage.format import TRANS_HDR_LEN, CorruptedError, TxnHeader
 from ZODB.fsIndex import fsIndex
 from ZODB.POSException import POSKeyError
-from ZODB.utils import p64, u64, z64
+from ZODB.utils import maxtid, p64, u64, z64
 
 MAGIC = b"FS30"
 MAGIC_PYTHON2 = b"FS21"
@@ -227,3 +229,58 @@ def load_all(path: str) -> dict[str, int]:
             except POSKeyError:
                 counts["undone"] += 1
     return counts
+
+
+def read_all(path: str) -> dict[str, Any]:
+    """Digests of all that a read-only opening serves, without an index.
+
+    `records` is of every record of every transaction, `current` of every object
+    as it is loaded now and by a reader that has just begun, `history` of every
+    object's revisions.
+    """
+    records, current, history = sha256(), sha256(), sha256()
+    with closing(FileStorage(path, read_only=True)) as storage:
+        position = storage.getSize()
+        for transaction in storage.iterator():
+            for record in transaction:
+                tell(records, transaction.tid, record.oid, record.tid, record.data)
+        for oid in storage._index:
+            for load in (lambda: storage.load(oid), lambda: storage.loadBefore(oid, maxtid)):
+                try:
+                    tell(current, oid, *(load() or (b"none",))[:2])
+                except POSKeyError:
+                    tell(current, oid, b"undone")
+            try:
+                tids = [entry["tid"] for entry in storage.history(oid, size=sys.maxsize)]
+            except (CorruptedError, ValueError):
+                tids = [b"corrupted"]
+            tell(history, oid, *tids)
+    digests = {"records": records, "current": current, "history": history}
+    return {"position": position, **{name: it.hexdigest() for name, it in digests.items()}}
+
+
+def tell(digest: Any, *parts: bytes | None) -> None:
+    """Adds the parts, and where each of them ends."""
+    for part in parts:
+        digest.update(b"-" if part is None else b"%d:%s" % (len(part), part))
+
+
+def compare_index(path: str) -> dict[str, bool]:
+    """Whether ZODB uses the index beside a file, and has all objects by it.
+
+    An opening that fails uses none.
+    """
+    with open(path, "rb") as file:
+        scanned = fsIndex()
+        position = read_index(file, path, scanned, {}, read_only=1)[0]
+    try:
+        storage = FileStorage(path, read_only=True)
+    except Exception:
+        return {"used": False, "same": False}
+    with closing(storage):
+        index = storage._index
+        same = list(index.items()) == list(scanned.items()) and all(
+            index.get(oid) == at for oid, at in scanned.items()
+        )
+        used = bool(storage._used_index)
+        return {"used": used, "same": same and storage.getSize() == position}

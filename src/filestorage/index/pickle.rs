@@ -19,6 +19,7 @@
 //! ZODB 6 loads only where all bytes are ASCII), and the dictionaries of before
 //! 2010. What is read is written again to the byte.
 
+use std::cmp::Ordering;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 
 use super::Index;
@@ -207,6 +208,32 @@ impl Bucket {
     #[expect(clippy::len_without_is_empty, reason = "none is empty")]
     pub fn len(&self) -> usize {
         self.bytes.len() / OBJECT_LEN
+    }
+
+    /// Whether an object has its prefix.
+    #[must_use]
+    pub fn holds(&self, oid: u64) -> bool {
+        oid >> SUFFIX_BITS == self.prefix
+    }
+
+    /// Where ZODB finds the data record of an object that has its prefix: it takes
+    /// the objects for sorted.
+    #[must_use]
+    pub fn get(&self, oid: u64) -> Option<u64> {
+        let (suffixes, positions) = self.bytes.split_at(self.len() * SUFFIX_LEN);
+        let suffixes = suffixes.as_chunks::<SUFFIX_LEN>().0;
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match u16::from_be_bytes(suffixes[middle]).cmp(&(oid as u16)) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => {
+                    return Some(unpack(positions.as_chunks::<POSITION_LEN>().0[middle]));
+                }
+            }
+        }
+        None
     }
 
     /// The objects, in the order of the file.
