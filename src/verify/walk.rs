@@ -27,10 +27,10 @@ use crate::slave::place::Place;
 use crate::slave::sidecar::Sidecar;
 use crate::stop::Stop;
 
-/// How much is read at once, in bytes: from here, where pickles are passed over...
+/// How little is read at once, in bytes, where long pickles are passed over.
 const MIN_WINDOW_LEN: u64 = 4 * 1024;
 
-/// ... to here, where they are not.
+/// How much is read at once, in bytes, where they are not.
 const MAX_WINDOW_LEN: u64 = 1024 * 1024;
 
 /// A walk, and whom it serves.
@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
             limit: size,
             read_to: 0,
             bytes_read: 0,
-            window_len: MAX_WINDOW_LEN,
+            window_len: MIN_WINDOW_LEN,
             flaws_to: 0,
             told_to: 0,
             looked_again: (0, 0),
@@ -218,10 +218,13 @@ impl<'a> Walk<'a> {
             self.scanner.skip();
         }
         let offset = self.scanner.offset();
-        self.window_len = match offset - before {
-            0 => (2 * self.window_len).min(MAX_WINDOW_LEN),
-            _ => MIN_WINDOW_LEN,
-        };
+        // The more is passed over, the less is read in vain.
+        self.window_len = if offset - before > self.window_len / 4 {
+            self.window_len / 2
+        } else {
+            self.window_len * 2
+        }
+        .clamp(MIN_WINDOW_LEN, MAX_WINDOW_LEN);
         offset
     }
 

@@ -562,18 +562,21 @@ fn nothing_is_locked_opened_for_writing_or_created() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
+    let master = scene.master.to_str().unwrap();
+    assert_only_reads(&scene, &scene.status(&["--against", master]));
+}
+
+/// Fails unless the program, run with the arguments of a command, opens nothing of
+/// a scene's for writing, and locks nothing.
+pub fn assert_only_reads(scene: &Scene, command: &Command) {
     let trace = scene.directory.path().join("trace");
     let calls = "trace=%file,%desc";
-    let mut command = tool("strace", "strace");
-    command
+    let mut traced = tool("strace", "strace");
+    traced
         .args(["-f", "-qq", "-y", "-e", calls, "-o"])
         .arg(&trace);
-    command.arg(env!("CARGO_BIN_EXE_fssync")).arg("status");
-    command
-        .arg(&scene.slave)
-        .arg("--against")
-        .arg(&scene.master);
-    run(&mut command).expect(0);
+    traced.arg(command.get_program()).args(command.get_args());
+    run(&mut traced).expect(0);
     let trace = fs::read_to_string(trace).unwrap();
     let directory = scene.directory.path().to_str().unwrap();
     let about_us = trace.lines().filter(|line| line.contains(directory));

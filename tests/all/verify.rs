@@ -1,33 +1,36 @@
 //! `fssync verify`: what it finds, what ZODB says to that, and that it touches
 //! nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use fssync::filestorage::scan::{Event, Scanner, Transaction};
 use fssync::monitor::{Monitor, Silent};
 use fssync::outcome::Exit;
-use fssync::slave::place::Place;
+use fssync::slave::place::{Beside, Place};
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::stop::Stop;
 use fssync::verify::finding::{Finding, Kind, Severity};
 use fssync::verify::{Asked, Content, IndexState, Tap, Verified, verify};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::command_line::{man_page, snapshot};
-use crate::faults::Mount;
+use crate::fuse::Served;
+use crate::status::assert_only_reads;
 use crate::support::{
-    History, Run, Scene, Zodb, append_killed_at_sync, fssync, project, python, replace,
-    rewrite_end, run, sparse_master, spawn, strace, without_forks,
+    History, Scene, Zodb, append_killed_at_sync, fssync, project, python, replace, rewrite_end,
+    run, sparse_master, spawn, wait_for,
 };
+use crate::watcher::Watcher;
 
 /// The slave at a path.
 fn slave(path: &Path) -> Slave {
@@ -609,11 +612,10 @@ fn an_index_of_a_damaged_file_is_not_compared() {
 #[test]
 fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
     let (scene, _) = with_index();
-    let mut zodb = Zodb::start();
     let to = scene.beside(".index");
     let all = txns(sound());
     let end = sound().len() as u64;
-    let mut objects = std::collections::BTreeMap::new();
+    let mut objects = BTreeMap::new();
     for txn in &all {
         for at in txn.stored.iter().chain(&txn.back) {
             objects.insert(number(sound(), *at as usize), *at);
@@ -622,7 +624,7 @@ fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
     let last = &all[all.len() - 1];
     let old = objects.iter().find(|&(_, &at)| at < last.found.position);
     let (&oid, &at) = old.expect("an object that the last transaction has not");
-    let believed = |objects: &std::collections::BTreeMap<u64, u64>, position: u64| {
+    let believed = |objects: &BTreeMap<u64, u64>, position: u64| {
         let mut zodb = Zodb::start();
         let pairs: Vec<_> = objects.iter().collect();
         zodb.call(
@@ -675,7 +677,6 @@ fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
     // Of no boundary.
     assert!(!believed(&objects, end - 1));
     assert_eq!(both(&scene.slave).0.exit(), Exit::Success);
-    drop(zodb.attempt(&json!({"cmd": "sleep", "seconds": 0})));
 }
 
 #[test]
@@ -826,8 +827,475 @@ fn any_flipped_bit_of_a_header_is_found_by_the_structure_alone() {
 }
 
 #[test]
+fn long_pickles_are_passed_over_quickly() {
+    let scene = Scene::new();
+    sparse_master(&scene.slave, 64 << 20);
+    let (verified, findings) = quick(&scene.slave);
+    assert_eq!((findings, verified.records), (vec![], 1));
+    assert!(verified.bytes < 100_000, "{verified:?}");
+}
+
+#[test]
 fn a_flipped_bit_of_a_pickle_is_not_found_by_the_structure() {
     let mut bytes = sound().to_vec();
     bytes[txns(sound())[2].record() + 300] ^= 1;
     assert_eq!(quick(&scene_of(&bytes).slave).1, []);
+}
+
+/// Takes what it is fed.
+#[derive(Default)]
+struct Bytes {
+    fed: Vec<u8>,
+    unreadable: Vec<Range<u64>>,
+}
+
+impl Tap for Bytes {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.fed.extend(bytes);
+    }
+
+    fn unreadable(&mut self, range: Range<u64>) {
+        assert_eq!(self.fed.len() as u64, range.start);
+        self.fed.resize(range.end as usize, 0);
+        self.unreadable.push(range);
+    }
+}
+
+/// What is fed while a file is verified.
+fn fed(path: &Path) -> (Bytes, Vec<Finding>) {
+    let mut bytes = Bytes::default();
+    let asked = Asked {
+        quick: false,
+        tap: Some(&mut bytes),
+    };
+    let findings = try_verify(path, asked).expect("it can be read").1;
+    (bytes, findings)
+}
+
+#[test]
+fn the_tap_is_fed_the_whole_file_once_whatever_is_damaged() {
+    let all = txns(sound());
+    let mut files = vec![sound().to_vec(), History::get().voted.clone()];
+    for (n, fault) in FAULTS.iter().enumerate() {
+        let mut bytes = sound().to_vec();
+        (fault.spoil)(&mut bytes, &all[[0, 6, 11][n % 3]]);
+        files.push(bytes);
+    }
+    // Behind damage that nothing follows.
+    let mut bytes = sound().to_vec();
+    bytes[all[1].start()..].fill(1);
+    files.push(bytes);
+    for bytes in files {
+        let (found, _) = fed(&scene_of(&bytes).slave);
+        assert!(found.fed == bytes);
+        assert_eq!(found.unreadable, []);
+    }
+}
+
+#[test]
+fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
+    let all = txns(sound());
+    let mut bytes = sound().to_vec();
+    // The pickle of 9000 bytes holds two pages; damage lies behind it.
+    let pages = (all[7].record() + 42).next_multiple_of(4096) as u64;
+    let bad = pages..pages + 4096;
+    assert!(bad.end < all[7].end() as u64, "{:?}", all[7]);
+    bytes[all[9].record() + 15] ^= 1;
+    let scene = scene_of(&bytes);
+    let served = Served::directory(scene.slave.parent().unwrap());
+    let slave = served.file("Data.fs");
+    served.fail_at(bad.start + 100..bad.start + 101);
+    let (found, findings) = fed(&slave);
+    assert_eq!(found.unreadable, [bad.clone()]);
+    bytes[bad.start as usize..bad.end as usize].fill(0);
+    assert!(found.fed == bytes);
+    let [unreadable, behind] = &findings[..] else {
+        panic!("{findings:?}");
+    };
+    assert_eq!(unreadable.kind, Kind::Unreadable);
+    assert_eq!(
+        (unreadable.position, unreadable.end),
+        (bad.start, Some(bad.end))
+    );
+    assert_eq!(
+        (behind.kind, behind.position),
+        (Kind::DataTid, all[9].record() as u64)
+    );
+    // A header that cannot be read.
+    let header = all[8].start() as u64;
+    served.fail_at(header..header + 1);
+    let (verified, findings) = both_served(&slave);
+    let kinds: Vec<_> = findings.iter().map(|it| it.kind).collect();
+    assert!(
+        kinds.contains(&Kind::Unreadable) && kinds.len() > 1,
+        "{findings:?}"
+    );
+    assert_eq!(verified.position, sound().len() as u64);
+    // The first one, and the last.
+    for at in [0, sound().len() as u64 - 1] {
+        served.fail_at(at..at + 1);
+        let (verified, findings) = whole(&slave);
+        assert!(
+            findings.iter().any(|it| it.kind == Kind::Unreadable),
+            "{findings:?}"
+        );
+        assert_eq!(verified.exit(), Exit::SlaveDamaged);
+    }
+}
+
+/// As a whole; quickly, it may read another part of what cannot be read.
+fn both_served(path: &Path) -> (Verified, Vec<Finding>) {
+    let (quick, _) = quick(path);
+    let (verified, findings) = whole(path);
+    assert_eq!(quick.position, verified.position);
+    (verified, findings)
+}
+
+#[test]
+fn an_index_that_cannot_be_read_is_passed_over_as_by_zodb() {
+    let (scene, index) = with_index();
+    let served = Served::directory(scene.slave.parent().unwrap());
+    served.fail_at(0..1);
+    let place = Place::new(&served.file("Data.fs")).unwrap();
+    assert!(fs::read(place.beside(Beside::ZodbIndex)).is_err());
+    served.fail_at(index.len() as u64 - 2..index.len() as u64 - 1);
+    assert!(fs::read(place.beside(Beside::ZodbIndex)).is_err());
+    let (verified, _) = whole(&served.file("Data.fs"));
+    assert!(matches!(
+        verified.index,
+        IndexState::Unused(_) | IndexState::Unknown(_)
+    ));
+}
+
+/// Does something while the slave is read.
+struct Meanwhile<F>(F);
+
+impl<F: Fn()> Monitor for Meanwhile<F> {
+    fn progress(&self, _: &'static str, _: u64, _: u64) {
+        (self.0)();
+    }
+}
+
+/// Verifies a slave while something is done.
+fn verify_meanwhile(path: &Path, meanwhile: impl Fn()) -> Result<(Verified, Vec<Finding>), Stop> {
+    let mut findings = Vec::new();
+    let asked = Asked::default();
+    let verified = verify(&slave(path), asked, &Meanwhile(meanwhile), &mut |finding| {
+        findings.push(finding.clone());
+    })?;
+    Ok((verified, findings))
+}
+
+#[test]
+fn what_is_being_written_is_looked_at_again() {
+    let history = History::get();
+    let after = &history.after;
+    let all = txns(after);
+    let last = all[all.len() - 1].start();
+    for before in [
+        after[..after.len() - 7].to_vec(),
+        // What was aborted is cut, and another transaction takes its place.
+        [&after[..last], &history.voted[after.len()..]].concat(),
+        [after, &history.voted[after.len()..]].concat(),
+    ] {
+        let scene = scene_of(&before);
+        let (verified, findings) =
+            verify_meanwhile(&scene.slave, || rewrite_end(&scene.slave, after)).unwrap();
+        assert_eq!(findings, []);
+        assert_eq!(verified.position, after.len() as u64);
+        assert_eq!(verified.unfinished, None);
+    }
+}
+
+#[test]
+fn what_grows_meanwhile_is_not_waited_for() {
+    let history = History::get();
+    let scene = scene_of(&history.before);
+    let (verified, findings) =
+        verify_meanwhile(&scene.slave, || rewrite_end(&scene.slave, &history.after)).unwrap();
+    assert_eq!((findings, verified.unfinished), (vec![], None));
+    assert_eq!(verified.position, history.before.len() as u64);
+}
+
+#[test]
+fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
+    let history = History::get();
+    let scene = scene_of(&history.after);
+    let result = verify_meanwhile(&scene.slave, || replace(&scene.slave, &history.packed));
+    assert!(
+        matches!(result, Err(Stop::SlaveChanged { .. })),
+        "{result:?}"
+    );
+    let scene = scene_of(&history.after);
+    let result = verify_meanwhile(&scene.slave, || {
+        let _ = fs::remove_file(&scene.slave);
+    });
+    assert!(
+        matches!(result, Err(Stop::SlaveChanged { .. })),
+        "{result:?}"
+    );
+    let scene = scene_of(&history.after);
+    let mut cut = Cut(scene.slave.clone());
+    let asked = Asked {
+        quick: false,
+        tap: Some(&mut cut),
+    };
+    let result = try_verify(&scene.slave, asked);
+    assert!(
+        matches!(result, Err(Stop::SlaveChanged { .. })),
+        "{result:?}"
+    );
+}
+
+/// Cuts the file that it is fed.
+struct Cut(PathBuf);
+
+impl Tap for Cut {
+    fn feed(&mut self, bytes: &[u8]) {
+        if bytes.len() > 4 {
+            let file = File::options()
+                .write(true)
+                .open(&self.0)
+                .expect("the slave");
+            file.set_len(100).expect("a cut");
+        }
+    }
+
+    fn unreadable(&mut self, _: Range<u64>) {}
+}
+
+#[test]
+fn an_index_that_is_replaced_meanwhile_is_not_judged() {
+    let (scene, index) = with_index();
+    let to = scene.beside(".index");
+    let mut wrong = index.clone();
+    let at = wrong.len() - 4 - 2 - 6 * 2 - 1;
+    wrong[at] ^= 1;
+    fs::write(&to, &wrong).unwrap();
+    assert_eq!(whole(&scene.slave).0.index, IndexState::Wrong);
+    let (verified, findings) = verify_meanwhile(&scene.slave, || replace(&to, &index)).unwrap();
+    assert_eq!((findings, verified.exit()), (vec![], Exit::Success));
+    assert!(
+        matches!(verified.index, IndexState::Unknown(_)),
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn nothing_is_locked_opened_for_writing_or_created() {
+    let scene = Scene::synced(History::get());
+    let directory = scene.slave.parent().unwrap();
+    let before = snapshot(directory);
+    for options in [&[][..], &["--quick"], &["--json"]] {
+        assert_only_reads(&scene, &scene.verify(options));
+    }
+    assert!(snapshot(directory) == before);
+}
+
+#[test]
+fn zodb_goes_on_undisturbed_and_is_never_taken_for_damage() {
+    let scene = Scene::synced(History::get());
+    let mut writer = spawn(&mut writer(&scene.slave, &["--pack"]));
+    let len = || fs::metadata(&scene.slave).map_or(0, |found| found.len());
+    let before = len();
+    wait_for("transaction of ZODB's", || len() != before);
+    let runs: Vec<_> = (0..30)
+        .map(|n| {
+            let quick = if n % 2 == 0 {
+                &["--json"][..]
+            } else {
+                &["--json", "--quick"]
+            };
+            run(&mut scene.verify(quick))
+        })
+        .collect();
+    let still_writes = writer.try_wait().unwrap().is_none();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert!(still_writes, "nothing disturbed it");
+    let counted = runs.iter().filter(|run| run.code == 0).count();
+    assert!(counted > 15, "{runs:?}");
+    for run in runs {
+        // A pack puts another file in its place.
+        let is_changed = run.code == 1 && run.stderr.contains("changed while");
+        assert!(run.code == 0 || is_changed, "{run:?}");
+    }
+}
+
+/// Writes, undoes and aborts without a pause, as ZODB.
+fn writer(path: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(python());
+    command.arg(project("tests/zodb/agent.py")).arg("write");
+    command.arg(path).args(["--seed", "5", "--seconds", "60"]);
+    command.args(options);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn appends_of_a_watch_are_never_taken_for_damage() {
+    let scene = Scene::synced(History::get());
+    let mut writer = spawn(&mut writer(&scene.master, &[]));
+    let mut watch = Watcher::start(&scene, &[]);
+    watch.expect("Finished syncing");
+    let (mut runs, mut positions) = (Vec::new(), BTreeSet::new());
+    wait_for("growth", || {
+        let run = run(&mut scene.verify(&["--json"])).expect(0);
+        positions.insert(run.report()["position"].as_u64());
+        runs.push(run);
+        positions.len() > 20
+    });
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert_eq!(watch.end().0, 0);
+    for run in runs {
+        assert_eq!(run.report()["findings"], json!([]), "{run:?}");
+    }
+}
+
+#[test]
+fn a_signal_ends_it() {
+    let scene = Scene::new();
+    sparse_master(&scene.slave, 64 << 30);
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut command = scene.verify(&["--progress", "always"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = spawn(&mut command);
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.starts_with("verifying: "), "{line}");
+        let pid = Pid::from_child(&process);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+        assert_eq!(process.wait().unwrap().code(), Some(1));
+        assert!(lines.any(|line| line.unwrap().contains("interrupted")));
+    }
+}
+
+#[test]
+fn what_is_found_is_laid_out_for_eyes() {
+    let all = txns(sound());
+    let mut bytes = sound().to_vec();
+    bytes[all[3].record() + 15] ^= 1;
+    bytes[all[6].start() + 16] = 0x1b;
+    let scene = scene_of(&bytes);
+    let told = run(&mut scene.verify(&[])).expect(31);
+    let tid = all[3].found.header.tid;
+    let found = tid.0 ^ 1;
+    let lines: Vec<_> = told.stdout.lines().collect();
+    let at = all[3].record();
+    let oid = number(&bytes, at);
+    let line = format!(
+        "DAMAGE        Data.fs at {at}, tid {}, oid {oid:016x}",
+        tid.with_time()
+    );
+    let position = lines.iter().position(|it| **it == line);
+    let position = position.unwrap_or_else(|| panic!("{line}: {}", told.stdout));
+    assert_eq!(
+        lines[position + 1].trim(),
+        format!("expected tid {tid}, found {found:016x}")
+    );
+    assert!(lines[position + 2].trim().starts_with("to do: "));
+    assert_eq!(*lines.last().unwrap(), "DAMAGED: 1 finding");
+    assert!(
+        told.stdout.contains("blemish       Data.fs at "),
+        "{}",
+        told.stdout
+    );
+    assert!(!told.stdout.contains('\x1b'), "{}", told.stdout);
+    // One line for cron, and none where there is nothing to say.
+    let quiet = run(&mut scene.verify(&["-q"])).expect(31);
+    assert_eq!(
+        (quiet.stdout.as_str(), quiet.stderr.lines().count()),
+        ("", 1),
+        "{quiet:?}"
+    );
+    let quiet = run(&mut scene_of(sound()).verify(&["-q"])).expect(0);
+    assert_eq!((quiet.stdout, quiet.stderr), (String::new(), String::new()));
+}
+
+#[test]
+fn a_name_cannot_steer_the_terminal() {
+    let scene = Scene::new();
+    let slave = scene.slave.with_file_name("Data\x1b[31m.fs");
+    let mut bytes = sound().to_vec();
+    bytes[16] = b'c';
+    fs::write(&slave, bytes).unwrap();
+    let told = run(fssync().arg("verify").arg(&slave)).expect(31);
+    assert!(
+        told.stdout.contains("Data?[31m.fs") && !told.stdout.contains('\x1b'),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn of_many_findings_the_first_are_told_and_all_are_counted() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.slave, "create": true}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 300, "size": 10}));
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    fs::remove_file(scene.beside(".index")).unwrap();
+    let mut bytes = fs::read(&scene.slave).unwrap();
+    for at in &txns(&bytes)[0].stored {
+        bytes[*at as usize + 8] ^= 1;
+    }
+    fs::write(&scene.slave, bytes).unwrap();
+    let report = run(&mut scene.verify(&["--json"])).expect(31).report();
+    assert_eq!(report["damages"], 300);
+    assert_eq!(report["counts"], json!({"data-tid": 300}));
+    assert_eq!(report["findings"].as_array().unwrap().len(), 100);
+    let told = run(&mut scene.verify(&[])).expect(31);
+    assert!(
+        told.stdout.contains("and 200 more of the kind data-tid"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn the_object_has_its_keys_and_the_man_page_names_them() {
+    let mut bytes = sound().to_vec();
+    bytes[txns(sound())[4].end() - 1] ^= 1;
+    let mut keys = BTreeSet::new();
+    let mut shapes = BTreeSet::new();
+    for bytes in [sound(), &bytes, b"", &[b'x'; 100]] {
+        let run = run(&mut scene_of(bytes).verify(&["--json"]));
+        assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
+        let report = run.report();
+        assert_eq!(report["exit_code"], run.code);
+        let found: BTreeSet<_> = report.as_object().unwrap().keys().cloned().collect();
+        for finding in report["findings"].as_array().unwrap() {
+            keys.extend(finding.as_object().unwrap().keys().cloned());
+            keys.insert(finding["kind"].as_str().unwrap().to_owned());
+        }
+        keys.extend(found.clone());
+        shapes.insert(found);
+    }
+    assert_eq!(shapes.len(), 1, "{shapes:?}");
+    let page = man_page();
+    let (_, section) = page.split_once(".SH VERIFY").expect("a section on verify");
+    let section = section.split(".SH").next().unwrap();
+    let named: BTreeSet<String> = section
+        .split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != '-')
+        .map(str::to_owned)
+        .collect();
+    for key in keys {
+        assert!(named.contains(&key), "{key} is not in the man page");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let scene = scene_of(sound());
+    let slave = scene.slave.to_str().unwrap();
+    for arguments in [
+        &["verify"][..],
+        &["verify", slave, slave],
+        &["verify", "--full", slave],
+        &["verify", "/no/such/directory/Data.fs"],
+    ] {
+        let run = run(fssync().args(arguments));
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+        assert_ne!(run.stderr, "", "{arguments:?}");
+    }
 }

@@ -97,7 +97,8 @@ impl Lines {
             advised = Some(finding.kind);
         }
         for (kind, count) in findings.left_out() {
-            let name = serde_json::to_string(&kind).unwrap_or_default();
+            let name = serde_json::to_value(kind).unwrap_or_default();
+            let name = name.as_str().unwrap_or_default();
             self.add("", PLAIN, &format!("and {count} more of the kind {name}"));
         }
     }
