@@ -24,32 +24,33 @@ use super::args::{Common, VerifyArgs};
 use super::{job, pass, progress};
 
 pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
-    let started = Instant::now();
     let interrupted = pass::end_on_signal()?;
     let process = Process::default();
-    let ends = Ends::of(args, common, interrupted, &process);
-    let Ends { slave, master } = match ends {
-        Ok(ends) => ends,
-        Err(stop) => {
-            process.close();
-            return Ok(super::log_stop(&stop));
-        }
+    let exit = match Ends::of(args, common, interrupted, &process) {
+        Ok(ends) => verify_and_tell(&ends, args, common),
+        Err(stop) => Ok(super::log_stop(&stop)),
     };
+    process.close();
+    exit
+}
+
+fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let Ends { slave, master } = ends;
     let monitor = progress::monitor(&args.telling, common);
     let mut findings = Findings::of(&slave.place);
     let asked = Asked {
         quick: args.quick,
         tap: None,
     };
-    let verified = verify::verify(&slave, asked, monitor.as_ref(), &mut |finding| {
+    let verified = verify::verify(slave, asked, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     });
     let verified = match verified {
         Ok(verified) => verified,
         Err(stop) => return Ok(stopped(&stop, &findings)),
     };
-    let against = Against::compare(&slave, &verified, master.as_ref(), monitor.as_ref());
-    process.close();
+    let against = Against::compare(slave, &verified, master.as_ref(), monitor.as_ref());
     drop(monitor);
     let exit = against.exit(&verified);
     if args.telling.json {

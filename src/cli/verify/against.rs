@@ -28,9 +28,6 @@ impl Against {
     ) -> Self {
         Self(master.map(|master| {
             let compared = against::compare(slave, verified, master, monitor);
-            if let Err(stop) = &compared {
-                super::super::log_stop(stop);
-            }
             (master.name().to_owned(), compared)
         }))
     }
@@ -76,7 +73,8 @@ impl Against {
             return None;
         };
         Some(match compared {
-            Err(_) | Ok(None) => "not compared with the master".to_owned(),
+            Err(stop) => format!("not compared with the master: {}", stop.in_one_line()),
+            Ok(None) => "not compared with the master".to_owned(),
             Ok(Some(compared)) => verdict(compared),
         })
     }
@@ -91,7 +89,12 @@ impl Against {
         match compared {
             Ok(Some(compared)) => add(lines, compared),
             Ok(None) => lines.add("compared", MIND, "no: the slave holds nothing"),
-            Err(stop) => lines.add("compared", BAD, &format!("no: {}", stop.in_one_line())),
+            Err(stop) => {
+                lines.add("compared", BAD, &format!("no: {}", stop.in_one_line()));
+                if let Some(hint) = stop.hint() {
+                    lines.add("", PLAIN, &format!("to do: {hint}"));
+                }
+            }
         }
     }
 }
