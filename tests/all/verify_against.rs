@@ -6,13 +6,23 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, OnceLock};
 
+use fssync::apply::Tuning;
+use fssync::monitor::Silent;
+use fssync::source::path::MountedPath;
+use fssync::stop::Stop;
+use fssync::verify::against::Compared;
+use fssync::verify::{self, Asked};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::command_line::snapshot;
+use crate::command_line::{man_page, snapshot};
+use crate::fuse::Served;
 use crate::support::{
-    History, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync, replace, rewrite_end, run,
+    Call, History, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync, replace,
+    rewrite_end, run, spawn, wait_for,
 };
 
 /// A comparison with this exit code: the object's key `against`.
@@ -491,12 +501,159 @@ fn befall(zodb: &mut Zodb, scene: &Scene, seed: u64) {
 #[test]
 fn random_histories_are_compared_as_zodb_and_their_bytes_say() {
     let mut zodb = Zodb::start();
+    let mut verdicts = BTreeMap::new();
     for seed in 0..24u64 {
         let transport = Transport::BOTH[usize::from(seed % 6 == 0)];
         let scene = Scene::new().over(transport);
         // The bits of a seed are decisions.
         let seed = seed.wrapping_mul(0x9e37_79b9) >> 3;
         befall(&mut zodb, &scene, seed & 0xffff_ffff);
-        assert_as_zodb_says(&scene, &mut zodb);
+        let told = assert_as_zodb_says(&scene, &mut zodb);
+        let verdict = told["verdict"].as_str().unwrap().to_owned();
+        *verdicts.entry(verdict).or_insert(0) += 1;
     }
+    // There was something of each.
+    assert!(
+        verdicts.len() == 3 && verdicts["diverged"] > 8,
+        "{verdicts:?}"
+    );
+}
+
+#[test]
+fn a_sector_of_the_slave_that_cannot_be_read_is_not_equal() {
+    let mut zodb = Zodb::start();
+    let scene = large_scene(Transport::Path);
+    let all: Vec<_> = ranges(&mut zodb, &scene.master).into_iter().collect();
+    let (tid, range) = &all[47];
+    // It holds zeros, as those are what is taken for what cannot be read.
+    let page = (range.start + 500).next_multiple_of(4096);
+    let mut bytes = large().to_vec();
+    bytes[page..page + 4096].fill(0);
+    for path in [&scene.master, &scene.slave] {
+        fs::write(path, &bytes).unwrap();
+    }
+    told(&scene, 0);
+    let served = Served::directory(scene.slave.parent().unwrap());
+    served.fail_at(page as u64..page as u64 + 1);
+    let mut command = fssync();
+    command
+        .args(["verify", "--json"])
+        .arg(served.file("Data.fs"));
+    let report = run(command.arg("--against").arg(&scene.master))
+        .expect(31)
+        .report();
+    assert_eq!(
+        tids(&report["against"], "differing"),
+        std::slice::from_ref(tid)
+    );
+}
+
+#[test]
+fn a_signal_ends_it_while_the_master_hangs() {
+    let scene = Scene::synced(History::get());
+    let begun = scene.directory.path().join("begun");
+    let rsh = format!("sh -c 'touch {}; exec sleep 60'", begun.display());
+    let mut command = fssync();
+    command.args(["verify", "-e", &rsh]).arg(&scene.slave);
+    command.args(["--against", "host:/Data.fs"]);
+    let mut process = spawn(command.stderr(Stdio::null()));
+    wait_for("connection", || begun.exists());
+    let pid = Pid::from_child(&process);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    wait_for("end", || process.try_wait().unwrap().is_some());
+    assert_eq!(process.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn the_man_page_names_the_keys() {
+    let scene = Scene::synced(History::get());
+    fs::write(&scene.slave, &History::get().after).unwrap();
+    let told = told(&scene, 20);
+    let page = man_page();
+    let named = |name: &str| {
+        page.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .any(|word| word == name)
+    };
+    let group = &told["slave_only"];
+    for object in [&told, group, &group["transactions"][0]] {
+        for key in object.as_object().unwrap().keys() {
+            assert!(named(key), "{key}");
+        }
+    }
+}
+
+/// Compares with a master at which this happens before it answers.
+fn compared_while(scene: &Scene, mut hook: impl FnMut(Call) + Send + 'static) -> Compared {
+    let source = Hooked {
+        path: MountedPath::new(scene.master.clone()),
+        hook: move |call| {
+            hook(call);
+            Ok(())
+        },
+    };
+    let job = scene.job(source, Tuning::default());
+    let asked = Asked::default();
+    let verified = verify::verify(&job.slave, asked, &Silent, &mut |_| {}).unwrap();
+    let compared = verify::against::compare(&job.slave, &verified, &job.master, &Silent);
+    compared.unwrap().expect("a comparison")
+}
+
+#[test]
+fn what_looks_damaged_is_looked_at_again_while_it_is_written() {
+    let history = History::get();
+    for in_place in [true, false] {
+        let scene = Scene::synced(history);
+        rewrite_end(&scene.master, &history.after[..history.after.len() - 7]);
+        let master = scene.master.clone();
+        let mut looks = 0;
+        let compared = compared_while(&scene, move |call| {
+            looks += u32::from(call == Call::Look);
+            match looks {
+                // The master is written, or another file is put in its place.
+                3 if in_place => rewrite_end(&master, &history.after),
+                3 => replace(&master, &history.after),
+                _ => {}
+            }
+        });
+        assert_eq!((compared.damage, compared.ahead.count), (None, 5));
+        assert_eq!(compared.same_file, Some(in_place));
+    }
+}
+
+#[test]
+fn behind_what_differs_pieces_are_compared_again() {
+    let piece = 4 * 1024 * 1024;
+    let scene = large_scene(Transport::Path);
+    flip(&scene.slave, piece / 2);
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&calls);
+    let compared = compared_while(&scene, move |call| noted.lock().unwrap().push(call));
+    assert_eq!(compared.differing.all.count, 1);
+    let calls = calls.lock().unwrap();
+    for n in [0, 2] {
+        let start = if n == 0 { 4 } else { n * piece as u64 };
+        let asked = Call::Digest(start..(n + 1) * piece as u64);
+        assert!(calls.contains(&asked), "{asked:?}: {calls:?}");
+    }
+    let lists = calls
+        .iter()
+        .filter(|call| matches!(call, Call::Transactions(_)));
+    assert!(lists.count() <= 4, "{calls:?}");
+    let digests = calls.iter().filter(|call| matches!(call, Call::Digest(_)));
+    // Pieces, and the halves of one.
+    assert!((8..25).contains(&digests.count()), "{calls:?}");
+}
+
+#[test]
+fn another_slave_than_the_one_that_was_verified_is_not_compared() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let verified = verify::verify(&job.slave, Asked::default(), &Silent, &mut |_| {}).unwrap();
+    replace(&scene.slave, &history.before);
+    let compared = verify::against::compare(&job.slave, &verified, &job.master, &Silent);
+    assert!(
+        matches!(compared, Err(Stop::SlaveChanged { .. })),
+        "{compared:?}"
+    );
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::join::Txn;
 use crate::digest::Digest;
 use crate::filestorage::TxnHeader;
-use crate::filestorage::backward::{Backward, ReadAt};
+use crate::filestorage::backward::Backward;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::scan::Transaction;
 use crate::source::{Answer, Master};
@@ -18,20 +18,13 @@ pub(super) const PIECE_LEN: u64 = 4 * 1024 * 1024;
 /// The slave and its master.
 #[derive(Clone, Copy)]
 pub(super) struct Ends<'a> {
-    /// The slave: what of it cannot be read differs from all that can.
+    /// The slave.
     pub(super) slave: Fields<'a>,
     /// The master.
     pub(super) master: &'a Master,
 }
 
 impl<'a> Ends<'a> {
-    /// Reads from the slave.
-    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
-        let mut slave = self.slave;
-        slave.read_exact_at(buffer, offset)?;
-        Ok(buffer.len())
-    }
-
     /// Compares a range piece by piece.
     pub(super) fn pieces(self, range: Range<u64>) -> Pieces<'a> {
         let mut pieces = Pieces {
@@ -58,7 +51,7 @@ impl<'a> Ends<'a> {
     /// that of this transaction.
     pub(super) fn by(&self, txn: &Txn) -> Result<Option<(String, String)>, Stop> {
         let mut header = [0; TXN_HEADER_LEN];
-        self.read(&mut header, txn.position)?;
+        self.slave.read(&mut header, txn.position)?;
         let header = TxnHeader::decode(&header);
         let is_its = header.tid == txn.tid
             && header.end(txn.position) == Some(txn.end)
@@ -95,12 +88,13 @@ impl Pieces<'_> {
             return Ok(None);
         };
         self.asked = self.ask();
+        let mut is_whole = true;
         let ours = Digest::of_range(piece.clone(), |buffer, offset| {
-            let got = self.ends.read(buffer, offset)?;
-            seen(&buffer[..got]);
-            Ok::<_, Stop>(got)
+            is_whole &= self.ends.slave.read(buffer, offset)?;
+            seen(buffer);
+            Ok::<_, Stop>(buffer.len())
         })?;
-        let is_equal = ours.is_some() && theirs.wait()? == ours;
+        let is_equal = is_whole && theirs.wait()? == ours;
         Ok(Some((piece, is_equal)))
     }
 

@@ -42,8 +42,11 @@ impl<'a> Ours<'a> {
 
 impl Lists for Ours<'_> {
     fn next(&mut self, _: u64) -> Result<Transactions, Stop> {
-        let ends = self.ends;
-        Transactions::scan(&mut self.scanner, |buffer, at| ends.read(buffer, at))
+        let slave = self.ends.slave;
+        Transactions::scan(&mut self.scanner, |buffer, at| {
+            slave.read(buffer, at)?;
+            Ok(buffer.len())
+        })
     }
 }
 
