@@ -10,6 +10,7 @@
 //! | [`finding`] | what is wrong, and what to do |
 //! | `reading` | bytes in windows, sectors that fail included |
 //! | `walk` | the structure, and how it goes on behind damage |
+//! | `wording` | what the walk finds, as findings |
 //! | `index` | ZODB's index against the file |
 //! | [`against`] | the slave against its master |
 //!
@@ -21,6 +22,7 @@ pub mod finding;
 mod index;
 mod reading;
 mod walk;
+mod wording;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ pub use self::reading::Tap;
 use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
 use self::reading::Reading;
-use self::walk::Walk;
+use self::walk::{Over, Walk};
 use crate::filestorage::Tid;
 use crate::monitor::Monitor;
 use crate::outcome::Exit;
@@ -115,12 +117,12 @@ impl Verified {
         self.size.saturating_sub(unfinished)
     }
 
-    fn nothing(place: &Place, content: Content, size: u64) -> Self {
+    fn nothing(place: &Place, content: Content) -> Self {
         Self {
             slave: place.data().to_owned(),
             content,
             seen: None,
-            size,
+            size: 0,
             position: 0,
             last_tid: None,
             transactions: 0,
@@ -163,7 +165,7 @@ pub fn verify(
         tell(&finding);
     };
     let Some(opened) = open(place)? else {
-        return Ok(Verified::nothing(place, Content::Missing, 0));
+        return Ok(Verified::nothing(place, Content::Missing));
     };
     let seen = Some(opened.seen);
     let verified = opened.walk(slave, asked, monitor, &mut tell)?;
@@ -219,21 +221,22 @@ impl Opened {
     ) -> Result<Verified, Stop> {
         let (place, size) = (&slave.place, self.seen.size);
         let may_go_on = || slave.check_interrupted();
-        let asked = Asked {
+        let tap = asked.tap.filter(|_| !asked.quick);
+        let tap = tap.map(|tap| -> &mut dyn Tap { tap });
+        let reading = Reading::new(&self.file, tap, &may_go_on);
+        let over = Over {
+            place,
+            file: &self.file,
+            size,
             quick: asked.quick,
-            tap: asked.tap.map(|tap| -> &mut dyn Tap { tap }),
         };
-        let mut walk = Walk::new(
-            (place, &self.file, size),
-            asked,
-            self.index,
-            Reading::new(&self.file, &may_go_on),
-            monitor,
-            tell,
-        );
+        let mut walk = Walk::new(over, reading, self.index, monitor, tell);
         let content = walk.content()?;
         if content != Content::Storage {
-            return Ok(Verified::nothing(place, content, size));
+            return Ok(Verified {
+                size,
+                ..Verified::nothing(place, content)
+            });
         }
         let unfinished = walk.run()?;
         let verified = walk.finish(unfinished)?;

@@ -80,7 +80,7 @@ pub fn compare(
     let may_go_on = || slave.check_interrupted();
     let subject = Subject {
         place: &slave.place,
-        fields: Reading::new(&file, &may_go_on).fields(),
+        fields: Reading::new(&file, None, &may_go_on).fields(),
         end: verified.end(),
         left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
     };

@@ -122,7 +122,7 @@ impl IndexCheck {
 
     /// Whether its bytes are those that ZODB would save.
     fn is_same(&self, index: &Index, position: u64) -> bool {
-        let Ok(from) = self.from_start() else {
+        let Ok(from) = self.rewound() else {
             return false;
         };
         let mut comparing = Comparing {
@@ -192,7 +192,7 @@ impl IndexCheck {
     /// ZODB's form to its end.
     fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, Error> {
         let mut found = vec![None; witnesses.len()];
-        let mut reader = pickle::Reader::open(self.from_start().map_err(Error::Io)?)?;
+        let mut reader = pickle::Reader::open(self.rewound().map_err(Error::Io)?)?;
         while let Some(bucket) = reader.next()? {
             for ((oid, _), found) in witnesses.iter().zip(&mut found) {
                 if bucket.holds(*oid) {
@@ -216,7 +216,7 @@ impl IndexCheck {
                 ..Finding::new(Kind::IndexObject, offset, said(expected), said(found))
             });
         };
-        let reader = self.from_start().map_err(Error::Io);
+        let reader = self.rewound().map_err(Error::Io);
         let Ok(mut reader) = reader.and_then(pickle::Reader::open) else {
             return;
         };
@@ -249,7 +249,7 @@ impl IndexCheck {
         }
     }
 
-    fn from_start(&self) -> io::Result<&File> {
+    fn rewound(&self) -> io::Result<&File> {
         let mut file = &self.file;
         file.rewind()?;
         Ok(file)

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::ops::Range;
 
+use super::finding::{Finding, Kind};
 use crate::filestorage::backward::ReadAt;
 use crate::read::{Piece, read_fully};
 use crate::stop::Stop;
@@ -23,38 +24,94 @@ pub trait Tap {
     fn unreadable(&mut self, range: Range<u64>);
 }
 
-/// Reads single pieces.
+/// Reads a file piece by piece.
 pub(super) struct Reading<'a> {
     file: &'a File,
     may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    tap: Option<&'a mut dyn Tap>,
     piece: Piece,
     /// What of the piece cannot be read.
-    unreadable: Vec<Range<u64>>,
+    holes: Vec<Range<u64>>,
+    /// Up to where the file was read.
+    read_to: u64,
+    bytes_read: u64,
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(file: &'a File, may_go_on: &'a dyn Fn() -> Result<(), Stop>) -> Self {
+    /// Has nothing read yet.
+    pub(super) fn new(
+        file: &'a File,
+        tap: Option<&'a mut dyn Tap>,
+        may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    ) -> Self {
         Self {
             file,
             may_go_on,
+            tap,
             piece: Piece::default(),
-            unreadable: Vec::new(),
+            holes: Vec::new(),
+            read_to: 0,
+            bytes_read: 0,
         }
     }
 
-    /// Reads up to `len` bytes from `offset` on: fewer only where the file ends.
-    pub(super) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8], Stop> {
+    /// Reads a range, fewer bytes only where the file ends; says how many. What is
+    /// read again is neither told nor fed to the tap again.
+    pub(super) fn read(
+        &mut self,
+        range: Range<u64>,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<u64, Stop> {
         (self.may_go_on)()?;
-        self.unreadable.clear();
-        let room = self.piece.room(len, offset);
-        let got = match read_fully(self.file, room, offset) {
+        self.holes.clear();
+        let (start, holes) = (range.start, &mut self.holes);
+        let room = self.piece.room((range.end - start) as usize, start);
+        let got = match read_fully(self.file, room, start) {
             Ok(got) => got,
-            Err(_) => read_pages(self.file, room, offset, self.may_go_on, |range| {
-                join(&mut self.unreadable, range);
+            Err(_) => read_pages(self.file, room, start, self.may_go_on, |hole| {
+                join(holes, hole);
             })?,
         };
         self.piece.truncate(got);
-        Ok(&self.piece)
+        self.bytes_read += got as u64;
+        self.pass_on(start, tell);
+        Ok(got as u64)
+    }
+
+    /// Tells what of the piece, which lies at `start`, cannot be read, and feeds
+    /// the rest to the tap.
+    fn pass_on(&mut self, start: u64, tell: &mut dyn FnMut(Finding)) {
+        let end = start + self.piece.len() as u64;
+        let mut at = start.max(self.read_to);
+        let piece = &self.piece;
+        let part = |from: u64, to: u64| &piece[(from - start) as usize..(to - start) as usize];
+        for hole in &self.holes {
+            let hole = hole.start.max(at)..hole.end;
+            if hole.is_empty() {
+                continue;
+            }
+            tell(Finding {
+                end: Some(hole.end),
+                ..Finding::new(
+                    Kind::Unreadable,
+                    hole.start,
+                    "bytes that can be read",
+                    format!("an error for {} bytes", hole.end - hole.start),
+                )
+            });
+            if let Some(tap) = &mut self.tap {
+                tap.feed(part(at, hole.start));
+                tap.unreadable(hole.clone());
+            }
+            at = hole.end;
+        }
+        if at < end {
+            if let Some(tap) = &mut self.tap {
+                tap.feed(part(at, end));
+            }
+            at = end;
+        }
+        self.read_to = at.max(self.read_to);
     }
 
     /// What was read last.
@@ -62,9 +119,19 @@ impl<'a> Reading<'a> {
         &self.piece
     }
 
-    /// What of that cannot be read.
-    pub(super) fn unreadable(&self) -> &[Range<u64>] {
-        &self.unreadable
+    /// Whether all of it could be read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.holes.is_empty()
+    }
+
+    /// Up to where the file was read, in bytes.
+    pub(super) fn read_to(&self) -> u64 {
+        self.read_to
+    }
+
+    /// How many bytes were read.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// A reader of single fields.
@@ -127,7 +194,7 @@ fn read_pages(
             Ok(_) => {}
             Err(_) => {
                 page.fill(0);
-                unreadable(at..at + len as u64);
+                unreadable(at..at.saturating_add(len as u64));
             }
         }
         filled += len;

@@ -234,17 +234,16 @@ fn every_fixture_is_judged_as_zodb_judges_it() {
     }
 }
 
-/// A kind of damage: what is done to a transaction of a file, and what is found
-/// where.
+/// Does something to a transaction of a file; says what is found then, and where.
+type Spoil = fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>;
+
+/// A kind of damage.
 struct Fault {
     name: &'static str,
-    spoil: fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>,
+    spoil: Spoil,
 }
 
-const fn fault(
-    name: &'static str,
-    spoil: fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>,
-) -> Fault {
+const fn fault(name: &'static str, spoil: Spoil) -> Fault {
     Fault { name, spoil }
 }
 
@@ -906,7 +905,7 @@ fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
     let slave = served.file("Data.fs");
     served.fail_at(bad.start + 100..bad.start + 101);
     let (found, findings) = fed(&slave);
-    assert_eq!(found.unreadable, [bad.clone()]);
+    assert_eq!(found.unreadable, std::slice::from_ref(&bad));
     bytes[bad.start as usize..bad.end as usize].fill(0);
     assert!(found.fed == bytes);
     let [unreadable, behind] = &findings[..] else {

@@ -2,6 +2,9 @@
 
 use std::convert::Infallible;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::filestorage::MAGIC_LEN;
 
@@ -89,5 +92,22 @@ fn a_transaction_is_found_across_the_edge_of_a_window() {
         let (mut reader, limit) = (bytes.as_slice(), bytes.len() as u64);
         let Ok(found) = search(&mut reader, 4, 5, limit, Some(Tid(100)));
         assert_eq!(found, Some(start));
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_found_in_any_bytes_lies_within(
+        bytes in vec(prop_oneof![4 => Just(0_u8), 1 => 0_u8..40, 1 => any::<u8>()], 4..300),
+        start in 4_u64..300,
+    ) {
+        let limit = bytes.len() as u64;
+        prop_assume!(start <= limit);
+        let mut reader = bytes.as_slice();
+        let Ok(end) = end_of(&mut reader, start, limit, None);
+        let Ok(found) = search(&mut reader, start, start + 1, limit, None);
+        for next in [end, found].into_iter().flatten() {
+            prop_assert!((start + 1..=limit).contains(&next));
+        }
     }
 }

@@ -1,0 +1,168 @@
+//! What is to be done where the scan stops: whether it is the end of what is
+//! committed, or damage, and where the walk goes on.
+//!
+//! A file that is written meanwhile grows behind its last committed transaction,
+//! or is cut there. So what looks wrong there is looked at again before it counts.
+//! Where whole transactions follow, it is damage, whatever ZODB makes of it: no
+//! transaction follows the one that is being written, but in an append of ours,
+//! which the sidecar tells.
+
+use std::thread;
+
+use super::super::Unfinished;
+use super::super::finding::Finding;
+use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
+use super::Walk;
+use crate::filestorage::backward::ReadAt;
+use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
+use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
+use crate::filestorage::scan::{Scanner, Tail};
+use crate::retry::LOOK_AGAIN_AFTER;
+use crate::stop::Stop;
+
+/// How often anything is looked at again: each time costs some milliseconds.
+const MAX_LOOKS: usize = 100;
+
+/// How the walk goes on.
+pub(super) enum Next {
+    /// From where the scanner stands now.
+    On,
+    /// Not at all.
+    End(Option<Unfinished>),
+}
+
+impl Walk<'_> {
+    /// How the walk goes on from where the scanner stopped.
+    pub(super) fn next(&mut self) -> Result<Next, Stop> {
+        let start = self.scanner.position();
+        let header = self.header(start)?;
+        let bytes = self.limit - start;
+        let end = |is_ours| Ok(Next::End(Some(Unfinished { bytes, is_ours })));
+        let tail = self.scanner.tail();
+        match tail {
+            Tail::Clean => return Ok(Next::End(None)),
+            _ if self.is_ours(start, &header) => return end(true),
+            Tail::Short => return end(false),
+            Tail::Voted | Tail::Torn | Tail::Damaged(_) => {}
+        }
+        let is_voted = tail == Tail::Voted;
+        let mut behind = if is_voted {
+            self.behind_voted(start)?
+        } else {
+            let (mut fields, last_tid) = (self.reading.fields(), self.scanner.last_tid());
+            end_of(&mut fields, start, self.limit, last_tid)?
+        };
+        if behind.is_some() == is_voted && self.look_again()? {
+            return Ok(Next::On);
+        }
+        if behind.is_none() && !is_voted {
+            let (mut fields, last_tid) = (self.reading.fields(), self.scanner.last_tid());
+            behind = search(&mut fields, start, start + 1, self.limit, last_tid)?;
+        }
+        let status = TxnHeader::decode(&header).status.0;
+        let finding = match (tail, behind) {
+            (Tail::Damaged(damage), None)
+                if is_cut(&mut self.reading.fields(), self.limit, &damage)? =>
+            {
+                return end(false);
+            }
+            (Tail::Damaged(damage), _) => of_damage(&damage),
+            (Tail::Voted, Some(_)) => of_unfinished(start),
+            (Tail::Torn, Some(_)) => of_length(start),
+            (Tail::Torn, None) if !status.is_ascii() => of_tail(start, status),
+            _ => return end(false),
+        };
+        self.tell_with_ids(finding, &header, behind.unwrap_or(self.limit))?;
+        match behind {
+            Some(behind) => self.go_on_at(behind).map(|()| Next::On),
+            None => Ok(Next::End(None)),
+        }
+    }
+
+    /// Goes on behind what was not taken.
+    fn go_on_at(&mut self, behind: u64) -> Result<(), Stop> {
+        self.read_up_to(behind)?;
+        self.checker.pass_over();
+        self.scanner = Scanner::resume(behind, self.scanner.last_tid(), self.limit);
+        self.compare_index()
+    }
+
+    /// Where a whole transaction starts behind one that is voted, if one does.
+    fn behind_voted(&self, start: u64) -> Result<Option<u64>, Stop> {
+        let (mut fields, limit) = (self.reading.fields(), self.limit);
+        let last_tid = self.scanner.last_tid();
+        let mut from = end_of(&mut fields, start, limit, last_tid)?.unwrap_or(start);
+        while from < limit {
+            if is_transaction(&mut fields, from, limit, last_tid)? {
+                return Ok(Some(from));
+            }
+            match search(&mut fields, start, from, limit, last_tid)? {
+                Some(found) => from = found,
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an append of ours is under way at `start`, or was left there.
+    fn is_ours(&self, start: u64, header: &[u8]) -> bool {
+        let len = self.limit.saturating_sub(start).min(header.len() as u64) as usize;
+        let batch = self.sidecar().batch;
+        batch.is_some_and(|batch| batch.left(start, &header[..len]))
+    }
+
+    /// The header at `start`; zeros behind the end.
+    fn header(&self, start: u64) -> Result<[u8; TXN_HEADER_LEN], Stop> {
+        let mut header = [0; TXN_HEADER_LEN];
+        self.reading.fields().read_exact_at(&mut header, start)?;
+        Ok(header)
+    }
+
+    /// Whether there may be more after all: what looks wrong is read again, up to
+    /// where the file ends now.
+    pub(super) fn look_again(&mut self) -> Result<bool, Stop> {
+        let at = self.scanner.position();
+        let times = match self.looked_again {
+            (same, times) if same == at => times,
+            _ => 0,
+        };
+        let Some(&wait) = LOOK_AGAIN_AFTER.get(times) else {
+            return Ok(false);
+        };
+        self.looks += 1;
+        if self.looks > MAX_LOOKS {
+            return Ok(false);
+        }
+        self.looked_again = (at, times + 1);
+        thread::sleep(wait);
+        self.limit = self.size()?.max(at);
+        self.told_to = self.flaws_to;
+        self.checker.begin_again();
+        self.scanner = Scanner::resume(at, self.scanner.last_tid(), self.limit);
+        Ok(true)
+    }
+
+    /// Tells of damage that reaches to `end`, with the transaction whose header this
+    /// is, and the object.
+    fn tell_with_ids(
+        &mut self,
+        finding: Finding,
+        header: &[u8; TXN_HEADER_LEN],
+        end: u64,
+    ) -> Result<(), Stop> {
+        let mut oid = None;
+        if finding.position != self.scanner.position() {
+            let mut record = [0; DATA_HEADER_LEN];
+            let mut fields = self.reading.fields();
+            fields.read_exact_at(&mut record, finding.position)?;
+            oid = Some(DataHeader::decode(&record).oid);
+        }
+        (self.tell)(Finding {
+            tid: Some(TxnHeader::decode(header).tid),
+            oid,
+            end: Some(end),
+            ..finding
+        });
+        Ok(())
+    }
+}
