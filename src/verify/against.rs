@@ -33,7 +33,7 @@ pub use self::join::Why;
 use self::ends::{Ends, PIECE_LEN};
 use self::join::{Queue, Step, Txn, step};
 use self::lists::{Ours, Theirs, fill};
-use self::search::search;
+use self::search::Search;
 use super::reading::{Fields, Reading};
 use super::{Content, Verified, check_counts};
 use crate::filestorage::MAGIC_LEN;
@@ -318,26 +318,22 @@ impl<'a> Comparison<'a> {
     /// Finds which transactions of the run differ.
     fn compare_run(&mut self) -> Result<(), Stop> {
         let run = mem::take(&mut self.run);
-        let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            return Ok(());
+        let len_of = |run: &[Txn]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
+        let mut found = Vec::new();
+        let search = Search {
+            room: MAX_TOLD - self.compared.differing.told.len(),
+            is_equal: |range| self.ends.is_equal(range),
+            found: |txns: &[Txn]| found.push((txns[0], txns.len(), len_of(txns))),
         };
-        let all = first.position..last.end;
-        let len = all.end - all.start;
-        if self.compared.differing.is_full() {
-            if self.ends.is_equal(all)? {
-                self.compared.equal_bytes += len;
+        search.run(&run)?;
+        self.compared.equal_bytes += len_of(&run);
+        for (txn, count, len) in found {
+            self.compared.equal_bytes -= len;
+            if count == 1 {
+                self.add_differing(&txn)?;
             } else {
                 self.compared.unsearched_bytes += len;
             }
-            return Ok(());
-        }
-        self.compared.equal_bytes += len;
-        let mut found = Vec::new();
-        let mut is_equal = |range| self.ends.is_equal(range);
-        search(&run, &mut is_equal, &mut |txn| found.push(*txn))?;
-        for txn in found {
-            self.compared.equal_bytes -= txn.end - txn.position;
-            self.add_differing(&txn)?;
         }
         Ok(())
     }

@@ -151,11 +151,6 @@ impl Span {
 }
 
 impl Found {
-    /// Whether no more of them are told one by one.
-    pub(super) fn is_full(&self) -> bool {
-        self.told.len() == MAX_TOLD
-    }
-
     /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
     pub(super) fn add<E>(
         &mut self,
@@ -163,7 +158,7 @@ impl Found {
         by: impl FnOnce() -> Result<Option<(String, String)>, E>,
     ) -> Result<(), E> {
         self.all.add(txn);
-        if !self.is_full() {
+        if self.told.len() < MAX_TOLD {
             self.told.push(Told {
                 position: txn.position,
                 len: txn.end - txn.position,
