@@ -84,6 +84,7 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                 Ok(()) => self.digest(range)?,
                 Err(refused) => refused,
             },
+            Request::Transactions { from, size } => return self.transactions(from, size),
             Request::Wait { patience_ms } => self.wait(Duration::from_millis(patience_ms)),
         };
         Ok(wire::write_message(&mut self.output, &reply)?)
@@ -156,6 +157,30 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
             };
             wire::write_data(&mut self.output, &self.buffer[..got as usize])?;
             left -= got;
+        }
+        Ok(())
+    }
+
+    /// Answers with a list of transactions.
+    fn transactions(&mut self, from: u64, size: u64) -> Result<(), Error> {
+        let listed = match &mut self.file {
+            None => Err(nothing_opened()),
+            Some(file) => file
+                .transactions(from, size)
+                .map_err(|error| refused(&error)),
+        };
+        let list = match listed {
+            Ok(list) => list,
+            Err(refused) => return Ok(wire::write_message(&mut self.output, &refused)?),
+        };
+        let bytes = list.encode();
+        let reply = Reply::Transactions {
+            len: bytes.len() as u64,
+            reached: list.reached,
+        };
+        wire::write_message(&mut self.output, &reply)?;
+        if !bytes.is_empty() {
+            wire::write_data(&mut self.output, &bytes)?;
         }
         Ok(())
     }

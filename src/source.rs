@@ -13,6 +13,7 @@ mod master;
 pub mod open;
 pub mod path;
 pub mod ssh;
+mod transactions;
 
 use std::io;
 use std::ops::Range;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, Patience, Pulse};
 pub use file_system::FileSystem;
 pub use master::Master;
+pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 
 use crate::digest::Digest;
 
@@ -57,6 +59,11 @@ pub trait Source: Send {
     /// was cached on the way counts, and, as far as this can be had, what is
     /// digested is durable over there.
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error>;
+
+    /// Lists the committed transactions from `from` on, where one starts, in a
+    /// file of `size` bytes. A list is bounded, so that it comes in time; the next
+    /// one goes on where it ends.
+    fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error>;
 
     /// Waits until the file may have changed since it was last looked at; says
     /// whether, or that `patience` was over first. A hint: on a network file

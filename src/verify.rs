@@ -13,10 +13,12 @@
 //! | `wording` | what the walk finds, as findings |
 //! | `digests` | the bytes against the ledger |
 //! | `index` | ZODB's index against the file |
+//! | [`against`] | the slave against its master |
 //!
 //! What makes damage of a finding is argued in
 //! [`filestorage::check`](crate::filestorage::check).
 
+pub mod against;
 mod digests;
 pub mod finding;
 mod index;
@@ -26,7 +28,6 @@ mod wording;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::thread;
 
 pub use self::digests::DigestState;
@@ -52,6 +53,8 @@ pub struct Verified {
     pub slave: PathBuf,
     /// What lies there.
     pub content: Content,
+    /// Which file it was; `None` if there is none.
+    pub seen: Option<Seen>,
     /// The slave's size in bytes.
     pub size: u64,
     /// Up to where it is committed, as far as that can be told.
@@ -112,10 +115,18 @@ impl Verified {
         }
     }
 
+    /// Where its last transaction ends; where that is not known, as it is damaged
+    /// there, its size.
+    fn end(&self) -> u64 {
+        let unfinished = self.unfinished.map_or(0, |unfinished| unfinished.bytes);
+        self.size.saturating_sub(unfinished)
+    }
+
     fn nothing(place: &Place, content: Content) -> Self {
         Self {
             slave: place.data().to_owned(),
             content,
+            seen: None,
             size: 0,
             position: 0,
             last_tid: None,
@@ -153,8 +164,10 @@ pub fn verify(
     let Some(opened) = open(place)? else {
         return Ok(Verified::nothing(place, Content::Missing));
     };
+    let seen = Some(opened.seen);
     let verified = opened.walk(slave, quick, monitor, &mut tell)?;
     Ok(Verified {
+        seen,
         damages,
         blemishes,
         ..verified
@@ -212,12 +225,7 @@ impl Opened {
         tell: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Stop> {
         let (place, size) = (&slave.place, self.seen.size);
-        let may_go_on = || {
-            if slave.interrupted.load(Ordering::Relaxed) {
-                return Err(Stop::Interrupted);
-            }
-            Ok(())
-        };
+        let may_go_on = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
         let digests = self.digests.filter(|_| !quick);
         let reading = Reading::new(&self.file, digests, &may_go_on);
@@ -243,14 +251,16 @@ impl Opened {
     }
 }
 
+fn changed(slave: &Slave, what: &str) -> Stop {
+    Stop::SlaveChanged {
+        slave: slave.place.data().to_owned(),
+        what: what.to_owned(),
+    }
+}
+
 /// Fails unless the slave is still the file that was verified, and has all that was.
 fn check_counts(slave: &Slave, seen: Seen, position: u64) -> Result<(), Stop> {
-    let changed = |what: &str| {
-        Err(Stop::SlaveChanged {
-            slave: slave.place.data().to_owned(),
-            what: what.to_owned(),
-        })
-    };
+    let changed = |what| Err(changed(slave, what));
     match slave.seen()? {
         Some(now) if now.file != seen.file => changed("another file lies under its name"),
         Some(now) if now.size < position => changed("it became shorter"),

@@ -4,7 +4,9 @@
 //! master answers each of them, in their order, with one reply. Before it there may
 //! be any number of [`Reply::Alive`], but for that to a [`Request::Wait`]. A [`Request::Read`] is answered
 //! with several replies of [`Reply::Data`], each followed by its bytes, until
-//! there are as many as were asked for, or one announces none.
+//! there are as many as were asked for, or one announces none. A
+//! [`Reply::Transactions`] is followed by its list in a frame of data, unless that
+//! is empty.
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -22,10 +24,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::source::{Entry, FileSystem, Identity};
+use crate::source::{Entry, FileSystem, Identity, MAX_LIST_LEN, Reached};
 
 /// The version of this protocol; it grows with every change.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What each end says first: a name and a version.
 const NAME: [u8; 6] = *b"fssync";
@@ -35,6 +37,9 @@ pub const HELLO_LEN: usize = NAME.len() + 2;
 
 /// The most bytes that a frame of data carries.
 pub const MAX_DATA_LEN: usize = 256 * 1024;
+
+// A list of transactions fits into one.
+const _: () = assert!(MAX_LIST_LEN <= MAX_DATA_LEN);
 
 /// The most bytes that a frame with a message carries.
 const MAX_MESSAGE_LEN: usize = 256 * 1024;
@@ -74,6 +79,13 @@ pub enum Request {
     Digest(Range<u64>),
     /// [`Source::confirm`](crate::source::Source::confirm).
     Confirm(Range<u64>),
+    /// [`Source::transactions`](crate::source::Source::transactions).
+    Transactions {
+        /// Where to start.
+        from: u64,
+        /// The size of the file, in bytes.
+        size: u64,
+    },
     /// [`Source::wait`](crate::source::Source::wait).
     Wait {
         /// How long, in milliseconds.
@@ -108,6 +120,14 @@ pub enum Reply {
     Data(u64),
     /// To [`Request::Digest`] and [`Request::Confirm`].
     Digest(Option<Digest>),
+    /// To [`Request::Transactions`].
+    Transactions {
+        /// So many bytes follow, in a frame of data: the list, as
+        /// [`Transactions::encode`](crate::source::Transactions::encode) gives it.
+        len: u64,
+        /// How far the scan came.
+        reached: Reached,
+    },
     /// To [`Request::Wait`]: whether the file may have changed.
     Changed(bool),
     /// To any request: it was not done.

@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use fssync::source::Transactions;
 use fssync::wire::{self, Reply};
 use libfuzzer_sys::fuzz_target;
 
@@ -11,10 +12,20 @@ fuzz_target!(|answers: &[u8]| {
     if wire::read_hello(&mut from).is_err() {
         from = answers;
     }
-    let mut buffer = vec![0; 4096];
+    let mut buffer = vec![0; wire::MAX_DATA_LEN];
     while let Ok(Some(reply)) = wire::read_message::<Reply>(&mut from) {
-        if matches!(reply, Reply::Data(_)) && wire::read_data(&mut from, &mut buffer).is_err() {
+        if !matches!(reply, Reply::Data(_) | Reply::Transactions { .. }) {
+            continue;
+        }
+        let Ok(len) = wire::read_data(&mut from, &mut buffer) else {
             break;
+        };
+        if let Reply::Transactions { reached, .. } = reply {
+            // One that is taken fits into the file.
+            if let Some(list) = Transactions::decode(&buffer[..len], reached, 4, reached.offset) {
+                let lens = list.entries.iter().map(|entry| entry.len);
+                assert!(4 + lens.sum::<u64>() <= reached.offset);
+            }
         }
     }
 });

@@ -18,7 +18,7 @@ fuzz_target!(|requests: &[u8]| {
     let mut said = &output[HELLO_LEN..];
     let mut buffer = vec![0; wire::MAX_DATA_LEN];
     while let Some(reply) = wire::read_message::<Reply>(&mut said).expect("a reply") {
-        if let Reply::Data(len @ 1..) = reply {
+        if let Reply::Data(len @ 1..) | Reply::Transactions { len: len @ 1.., .. } = reply {
             let got = wire::read_data(&mut said, &mut buffer).expect("its bytes");
             assert_eq!(got as u64, len);
         }

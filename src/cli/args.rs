@@ -21,7 +21,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER]\n       fssync verify [--quick] [OPTIONS] SLAVE\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -183,6 +183,14 @@ pub(crate) struct VerifyArgs {
     /// Check the structure alone, without the objects' data
     #[arg(long)]
     pub(crate) quick: bool,
+
+    /// Compare SLAVE with this master too, by digests: which transactions differ,
+    /// and which only one of the two has
+    #[arg(long, value_name = "MASTER")]
+    pub(crate) against: Option<OsString>,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 
     #[command(flatten)]
     pub(crate) telling: Telling,

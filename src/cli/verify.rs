@@ -1,53 +1,96 @@
 //! `fssync verify SLAVE`: whether a slave is sound.
 
+mod against;
 mod lines;
 mod report;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
 use fssync::outcome::Exit;
+use fssync::slave::step::Slave;
+use fssync::source::Master;
+use fssync::source::ssh::Process;
 use fssync::stop::Stop;
 use fssync::verify::{self, Verified};
 
+use self::against::Against;
 use self::lines::Lines;
 use self::report::{Findings, Report};
 use super::args::{Common, VerifyArgs};
-use super::{pass, progress};
+use super::{job, pass, progress};
 
 pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
-    let started = Instant::now();
     let interrupted = pass::end_on_signal()?;
-    let slave = match super::slave(&args.slave, common.status_file.as_ref(), interrupted) {
-        Ok(slave) => slave,
-        Err(stop) => return Ok(super::log_stop(&stop)),
+    let process = Process::default();
+    let exit = match Ends::of(args, common, interrupted, &process) {
+        Ok(ends) => verify_and_tell(&ends, args, common),
+        Err(stop) => Ok(super::log_stop(&stop)),
     };
+    process.close();
+    exit
+}
+
+fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let Ends { slave, master } = ends;
     let monitor = progress::monitor(&args.telling, common);
     let mut findings = Findings::of(&slave.place);
-    let verified = verify::verify(&slave, args.quick, monitor.as_ref(), &mut |finding| {
+    let verified = verify::verify(slave, args.quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     });
-    drop(monitor);
     let verified = match verified {
         Ok(verified) => verified,
         Err(stop) => return Ok(stopped(&stop, &findings)),
     };
-    let exit = verified.exit();
+    let against = Against::compare(slave, &verified, master.as_ref(), monitor.as_ref());
+    drop(monitor);
+    let exit = against.exit(&verified);
     if args.telling.json {
-        let report = Report::of(&verified, &findings, started.elapsed());
+        let report = Report::of(&verified, &findings, &against, started.elapsed());
         print_json(&report).context("cannot print the report")?;
     } else if !common.quiet {
-        print_lines(&verified, &findings).context("cannot print what was found")?;
+        print_lines(&verified, &findings, &against).context("cannot print what was found")?;
     }
     if common.quiet && exit != Exit::Success {
         tracing::error!(
             "{}: {}",
             verified.slave.display(),
-            lines::verdict(&verified)
+            lines::verdict(&verified, &against)
         );
     }
     Ok(exit)
+}
+
+/// The slave, and the master that it is compared with.
+struct Ends {
+    slave: Slave,
+    master: Option<Master>,
+}
+
+impl Ends {
+    /// Fails where there is no such master: the slave would be read in vain.
+    fn of(
+        args: &VerifyArgs,
+        common: &Common,
+        interrupted: Arc<AtomicBool>,
+        process: &Process,
+    ) -> Result<Self, Stop> {
+        let halted = Arc::clone(&interrupted);
+        let slave = super::slave(&args.slave, common.status_file.as_ref(), interrupted)?;
+        let Some(given) = &args.against else {
+            let master = None;
+            return Ok(Self { slave, master });
+        };
+        let halt = move || halted.load(Ordering::Relaxed);
+        let master = job::master(given, &args.reach, process, halt)?;
+        verify::against::check(&slave, &master)?;
+        let master = Some(master);
+        Ok(Self { slave, master })
+    }
 }
 
 /// A verification that does not count; what it found by then is lost but for its
@@ -70,9 +113,9 @@ fn print_json(report: &Report<'_>) -> io::Result<()> {
     writeln!(stdout)
 }
 
-fn print_lines(verified: &Verified, findings: &Findings) -> io::Result<()> {
+fn print_lines(verified: &Verified, findings: &Findings, against: &Against) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let coloured = stdout.is_terminal() && !no_color;
-    stdout.write_all(Lines::of(verified, findings, coloured).as_bytes())
+    stdout.write_all(Lines::of(verified, findings, against, coloured).as_bytes())
 }

@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::Tid;
 use super::record::{
     BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, Status, TRAILER_LEN, TxnHeader,
@@ -88,7 +90,7 @@ impl fmt::Display for Blemish {
 }
 
 /// What lies beyond the last committed transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Tail {
     /// Nothing.
     Clean,
@@ -103,7 +105,7 @@ pub enum Tail {
 }
 
 /// A record that makes ZODB panic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, thiserror::Error)]
 #[error("{record} record at {position}: {cause}")]
 pub struct Damage {
     /// The kind of record.
@@ -115,7 +117,7 @@ pub struct Damage {
 }
 
 /// The kinds of record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Record {
     /// A transaction record.
     Transaction,
@@ -133,7 +135,7 @@ impl fmt::Display for Record {
 }
 
 /// Why a record makes ZODB panic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, thiserror::Error)]
 pub enum Cause {
     /// The status byte is not ASCII.
     #[error("status byte 0x{0:02x} is not ASCII")]

@@ -214,10 +214,16 @@ impl Slave {
 
     /// Fails once a switch says off or a signal came.
     pub fn check_may_go_on(&self) -> Result<(), Stop> {
+        self.check_interrupted()?;
+        self.switches.check()
+    }
+
+    /// Fails once a signal came.
+    pub fn check_interrupted(&self) -> Result<(), Stop> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Stop::Interrupted);
         }
-        self.switches.check()
+        Ok(())
     }
 
     fn changed(&self, what: String) -> Stop {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use super::answer::{Answer, Patience, lock};
-use super::{Error, Sight, Source};
+use super::{Error, Sight, Source, Transactions};
 use crate::digest::Digest;
 use crate::filestorage::backward::ReadAt;
 use crate::read::Piece;
@@ -33,30 +33,50 @@ const MAX_LEFT_BEHIND: usize = 4;
 /// The thread that a source lives in.
 struct Worker {
     questions: mpsc::Sender<Question>,
-    /// Since when it works on a question.
-    busy_since: Arc<Mutex<Option<Instant>>>,
+    load: Arc<Mutex<Load>>,
     /// Held by it and by those that were left behind.
     alive: Arc<()>,
+}
+
+/// What a thread has to do.
+struct Load {
+    /// How many questions were put and are not answered.
+    open: usize,
+    /// Since when the first of them could be worked on: no later than its answer is
+    /// waited for, so that it hangs once that was waited for in vain.
+    since: Instant,
 }
 
 impl Worker {
     fn start(mut source: Box<dyn Source>, alive: Arc<()>) -> Self {
         let (questions, inbox) = mpsc::channel::<Question>();
-        let busy_since = Arc::default();
-        let (busy, held) = (Arc::clone(&busy_since), Arc::clone(&alive));
+        let since = Instant::now();
+        let load = Arc::new(Mutex::new(Load { open: 0, since }));
+        let (ours, held) = (Arc::clone(&load), Arc::clone(&alive));
         thread::spawn(move || {
             for question in inbox {
-                *lock(&busy) = Some(Instant::now());
                 question(source.as_mut());
-                *lock(&busy) = None;
+                let mut load = lock(&ours);
+                load.open -= 1;
+                load.since = Instant::now();
             }
             drop(held);
         });
         Self {
             questions,
-            busy_since,
+            load,
             alive,
         }
+    }
+
+    fn put(&self, question: Question) {
+        let mut load = lock(&self.load);
+        if load.open == 0 {
+            load.since = Instant::now();
+        }
+        load.open += 1;
+        // A thread that is gone closes the channel of the answer as well.
+        let _ = self.questions.send(question);
     }
 }
 
@@ -130,6 +150,12 @@ impl Master {
         self.ask(move |source| source.confirm(range))
     }
 
+    /// See [`Source::transactions`].
+    #[must_use]
+    pub fn transactions(&self, from: u64, size: u64) -> Answer<Transactions> {
+        self.ask(move |source| source.transactions(from, size))
+    }
+
     /// Has `then` called once the master may have changed, or after some time
     /// (see [`Source::wait`]), with what came of it.
     pub fn when_changed(
@@ -164,13 +190,13 @@ impl Master {
         if self.hangs(&worker) && Arc::strong_count(&worker.alive) < 2 + MAX_LEFT_BEHIND {
             *worker = Worker::start((self.open)(), Arc::clone(&worker.alive));
         }
-        // A thread that is gone closes the channel of the answer as well.
-        let _ = worker.questions.send(question);
+        worker.put(question);
     }
 
     /// Whether the thread works on a question for longer than an answer may take.
     fn hangs(&self, worker: &Worker) -> bool {
-        lock(&worker.busy_since).is_some_and(|since| self.patience.left(since).is_zero())
+        let load = lock(&worker.load);
+        load.open > 0 && self.patience.left(load.since).is_zero()
     }
 }
 
@@ -224,6 +250,10 @@ mod tests {
 
         fn confirm(&mut self, _: Range<u64>) -> Result<Option<Digest>, Error> {
             Ok(None)
+        }
+
+        fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+            self.0.transactions(from, size)
         }
 
         fn wait(&mut self, _: Duration) -> Result<bool, Error> {

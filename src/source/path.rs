@@ -16,8 +16,11 @@ use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxFlags};
 
 use self::watch::Watch;
 use super::open::Name;
-use super::{Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Sight, Source};
+use super::{
+    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Sight, Source, Transactions,
+};
 use crate::digest::Digest;
+use crate::filestorage::scan::Scanner;
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::read::read_fully;
 
@@ -35,6 +38,8 @@ pub struct MountedPath {
 struct Opened {
     file: File,
     file_system: FileSystem,
+    /// Where the last list of transactions ended.
+    scanner: Option<Scanner>,
 }
 
 impl MountedPath {
@@ -94,7 +99,12 @@ impl MountedPath {
         }
         let found = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
         let file_system = FileSystem(found.f_type.cast_unsigned());
-        Ok((Opened { file, file_system }, stat))
+        let opened = Opened {
+            file,
+            file_system,
+            scanner: None,
+        };
+        Ok((opened, stat))
     }
 
     /// Has the kernel tell of changes from now on, if it can.
@@ -192,6 +202,21 @@ impl Source for MountedPath {
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         self.settle()?;
         self.digest(range)
+    }
+
+    fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+        let goes_on = |scanner: &Scanner| {
+            (scanner.position(), scanner.offset() + scanner.left()) == (from, size)
+        };
+        let left_off = self.opened.as_mut().and_then(|file| file.scanner.take());
+        let mut scanner = left_off
+            .filter(goes_on)
+            .unwrap_or_else(|| Scanner::resume(from, None, size));
+        let list = Transactions::scan(&mut scanner, |buffer, at| self.read(buffer, at))?;
+        if let Some(opened) = &mut self.opened {
+            opened.scanner = Some(scanner);
+        }
+        Ok(list)
     }
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use self::link::Process;
 
 use self::link::{Failure, Link};
-use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source};
+use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Transactions};
 use crate::digest::Digest;
 use crate::wire::{self, Reply, Request};
 
@@ -223,6 +223,11 @@ impl Source for Ssh {
 
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         self.digested(&Request::Confirm(range))
+    }
+
+    fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+        let request = Request::Transactions { from, size };
+        self.over_link(&request, |link| link.transactions(from, size))
     }
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {

@@ -146,17 +146,27 @@ pub(super) struct Fields<'a> {
     may_go_on: &'a dyn Fn() -> Result<(), Stop>,
 }
 
+impl Fields<'_> {
+    /// Fills the buffer; says whether all of it is what the file holds.
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Stop> {
+        (self.may_go_on)()?;
+        let mut is_whole = true;
+        let got = match read_fully(self.file, buffer, offset) {
+            Ok(got) => got,
+            Err(_) => read_pages(self.file, buffer, offset, self.may_go_on, |_| {
+                is_whole = false;
+            })?,
+        };
+        buffer[got..].fill(0);
+        Ok(is_whole && got == buffer.len())
+    }
+}
+
 impl ReadAt for Fields<'_> {
     type Error = Stop;
 
     fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
-        (self.may_go_on)()?;
-        let got = match read_fully(self.file, buffer, offset) {
-            Ok(got) => got,
-            Err(_) => read_pages(self.file, buffer, offset, self.may_go_on, |_| {})?,
-        };
-        buffer[got..].fill(0);
-        Ok(())
+        self.read(buffer, offset).map(drop)
     }
 }
 

@@ -33,5 +33,6 @@ mod steps;
 mod switch;
 mod upkeep;
 mod verify;
+mod verify_against;
 mod watch;
 mod watch_network;

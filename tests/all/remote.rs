@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fssync::agent;
+use fssync::filestorage::scan::Tail;
 use fssync::source::path::MountedPath;
 use fssync::source::ssh::{Process, Ssh, Target};
-use fssync::source::{Entry, EntryKind, MAX_ENTRIES, Pulse, Source};
+use fssync::source::{self, Entry, EntryKind, MAX_ENTRIES, Pulse, Reached, Source, Transactions};
 use fssync::wire::{self, HELLO_LEN, Reply, Request};
 use serde_json::json;
 
@@ -159,12 +160,12 @@ fn what_is_no_fssync_is_shown_and_explained() {
         ("printf 'fssync\\000\\011'", "version 9", "same version"),
         ("yes", "received \"y\\ny", "no fssync serve"),
         (
-            "printf 'fssync\\000\\002J\\377\\377\\377\\377'",
+            "printf 'fssync\\000\\003J\\377\\377\\377\\377'",
             "no valid frame",
             "next pass",
         ),
         (
-            "printf 'fssync\\000\\002J\\000\\000\\000\\002{}'",
+            "printf 'fssync\\000\\003J\\000\\000\\000\\002{}'",
             "no valid message",
             "next pass",
         ),
@@ -350,7 +351,7 @@ fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
     let mut from = &output[HELLO_LEN..];
     let mut replies = Vec::new();
     while let Some(reply) = wire::read_message(&mut from).expect("a reply") {
-        if let Reply::Data(len @ 1..) = reply {
+        if let Reply::Data(len @ 1..) | Reply::Transactions { len: len @ 1.., .. } = reply {
             let mut data = vec![0; len as usize];
             wire::read_data(&mut from, &mut data).expect("its bytes");
         }
@@ -545,4 +546,141 @@ fn beside_a_file_that_is_served_alone_nothing_is() {
         ),
         "{replies:?}"
     );
+}
+
+/// All that a source lists from a position on, and what ends it.
+fn listed(source: &mut dyn Source, from: u64, size: u64) -> (Vec<(u64, String, u64)>, Tail) {
+    let (mut at, mut found) = (from, Vec::new());
+    loop {
+        let list = source.transactions(at, size).expect("a list");
+        for entry in &list.entries {
+            found.push((at, entry.tid.to_string(), entry.len));
+            at += entry.len;
+        }
+        if let Some(end) = list.reached.end {
+            return (found, end);
+        }
+    }
+}
+
+#[test]
+fn transactions_are_listed_over_each_transport_as_zodb_lists_them() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
+    for size in [10, 70_000, 10, 0, 300] {
+        zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 2, "size": size}));
+    }
+    zodb.call(&json!({"cmd": "vote", "name": "m", "objects": 2, "size": 50_000}));
+    let size = fs::metadata(&scene.master).expect("the master").len();
+    let by_zodb = zodb.call(&json!({"cmd": "transactions", "path": scene.master}));
+    let expected: Vec<_> = by_zodb["transactions"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|found| {
+            let position = found["pos"].as_u64().expect("a position");
+            let tid = found["tid"].as_str().expect("a tid");
+            (
+                position,
+                tid.to_owned(),
+                found["tlen"].as_u64().expect("a length") + 8,
+            )
+        })
+        .collect();
+    let boundary = expected[3].0;
+    for mut source in sources(&scene) {
+        assert!(
+            source.transactions(4, size).is_err(),
+            "nothing was looked at"
+        );
+        source.look(&[]).expect("a sight");
+        let voted = Tail::Voted;
+        assert_eq!(listed(&mut *source, 4, size), (expected.clone(), voted));
+        let rest = expected[3..].to_vec();
+        assert_eq!(listed(&mut *source, boundary, size), (rest, voted));
+        let before = expected[..3].to_vec();
+        assert_eq!(listed(&mut *source, 4, boundary), (before, Tail::Clean));
+        for from in [5, 1000, size - 3, size, size + 1, u64::MAX] {
+            listed(&mut *source, from, size);
+        }
+        for beyond in [size + 1, u64::MAX >> 1] {
+            let (found, end) = listed(&mut *source, 4, beyond);
+            assert_eq!((found, end), (expected.clone(), voted));
+        }
+    }
+}
+
+#[test]
+fn a_list_that_lies_is_refused() {
+    let entry = |tid: u64, len: u64| [&tid.to_be_bytes()[..], &len.to_be_bytes(), b" "].concat();
+    let good = [entry(1, 40), entry(2, 60)].concat();
+    let whole = (
+        good.len() as u64,
+        Reached {
+            offset: 104,
+            end: Some(Tail::Clean),
+        },
+    );
+    let up_to = |offset| (good.len() as u64, Reached { offset, end: None });
+    for (what, (len, reached), bytes) in [
+        ("a list", whole, good.clone()),
+        (
+            "longer than announced",
+            whole,
+            [entry(0, 40), good.clone()].concat(),
+        ),
+        ("shorter than announced", whole, entry(1, 40)),
+        ("not a whole entry", (16, whole.1), good[..16].to_vec()),
+        (
+            "no transaction is so short",
+            whole,
+            [entry(1, 40), entry(2, 0)].concat(),
+        ),
+        (
+            "longer than there are",
+            whole,
+            [entry(1, u64::MAX), entry(2, 50)].concat(),
+        ),
+        ("not read so far", up_to(103), good.clone()),
+        ("read beyond the end", up_to(201), good.clone()),
+    ] {
+        let scene = Scene::with_master("one");
+        let mut said = wire::hello().to_vec();
+        let sight = &ask(std::slice::from_ref(&scene.master), &[look(&scene.master)])[0];
+        wire::write_message(&mut said, sight).expect("a sight");
+        wire::write_message(&mut said, &Reply::Transactions { len, reached }).expect("a reply");
+        wire::write_data(&mut said, &bytes).expect("a list");
+        let canned = scene.directory.path().join("said");
+        fs::write(&canned, said).expect("a file");
+        let text = format!("cat {}; exec sleep 60", canned.display());
+        let target = Target {
+            program: vec![script(&scene, "rsh", &text)],
+            command: String::new(),
+            path: scene.master.display().to_string(),
+        };
+        let mut source = Ssh::new("m".to_owned(), target, Pulse::default(), Process::default());
+        source.look(&[]).expect("a sight");
+        let list: Result<Transactions, source::Error> = source.transactions(4, 200);
+        assert_eq!(list.is_ok(), what == "a list", "{what}: {list:?}");
+    }
+}
+
+#[test]
+fn an_agent_lists_nothing_before_it_has_looked() {
+    let scene = Scene::with_master("one");
+    let list = |from, size| Request::Transactions { from, size };
+    let requests = [
+        list(4, 100),
+        look(&scene.master),
+        list(u64::MAX, u64::MAX),
+        list(0, u64::MAX),
+    ];
+    let replies = ask(std::slice::from_ref(&scene.master), &requests);
+    assert!(matches!(replies[0], Reply::Refused { .. }), "{replies:?}");
+    assert!(
+        matches!(replies[2], Reply::Transactions { len: 0, .. }),
+        "{replies:?}"
+    );
+    assert_eq!(replies.len(), 4, "{replies:?}");
 }

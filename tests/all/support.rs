@@ -22,7 +22,7 @@ use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Entry, Error, Master, Patience, Pulse, Sight, Source};
+use fssync::source::{Entry, Error, Master, Patience, Pulse, Sight, Source, Transactions};
 use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -382,6 +382,15 @@ impl Scene {
         run(command.arg("--against").arg(self.typed_master()))
     }
 
+    /// `fssync verify` of the slave against its master, with these options, and the
+    /// object that it prints.
+    pub fn verify_against(&self, options: &[&str]) -> Run {
+        let mut command = fssync();
+        command.args(["verify", "--json"]).args(options);
+        command.args(self.reach()).arg(&self.slave);
+        run(command.arg("--against").arg(self.typed_master()))
+    }
+
     /// The options with which the master is reached.
     fn reach(&self) -> &'static [&'static str] {
         static SSH: OnceLock<[&str; 4]> = OnceLock::new();
@@ -726,6 +735,7 @@ pub enum Call {
     Read(u64),
     Digest(Range<u64>),
     Confirm(Range<u64>),
+    Transactions(u64),
 }
 
 impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
@@ -755,6 +765,11 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         (self.hook)(Call::Confirm(range.clone()))?;
         self.path.confirm(range)
+    }
+
+    fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+        (self.hook)(Call::Transactions(from))?;
+        self.path.transactions(from, size)
     }
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {

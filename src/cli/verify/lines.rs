@@ -9,15 +9,16 @@ use fssync::verify::finding::{Finding, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
 use fssync::words::bytes;
 
+use super::against::Against;
 use super::report::Findings;
 
 /// Where the facts start.
 const WIDTH: usize = 14;
 
-const PLAIN: Style = Style::new();
+pub(super) const PLAIN: Style = Style::new();
 const GOOD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
-const MIND: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
-const BAD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
+pub(super) const MIND: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
+pub(super) const BAD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
 
 /// Lines that grow.
 pub(super) struct Lines {
@@ -27,7 +28,12 @@ pub(super) struct Lines {
 
 impl Lines {
     /// The lines of a verification.
-    pub(super) fn of(verified: &Verified, findings: &Findings, coloured: bool) -> String {
+    pub(super) fn of(
+        verified: &Verified,
+        findings: &Findings,
+        against: &Against,
+        coloured: bool,
+    ) -> String {
         let mut lines = Self {
             text: String::new(),
             coloured,
@@ -37,13 +43,14 @@ impl Lines {
             lines.facts(verified);
         }
         lines.findings(findings);
-        let style = match verified.exit() as u8 {
+        against.add_to(&mut lines);
+        let style = match against.exit(verified) as u8 {
             0 if verified.blemishes == 0 => GOOD,
             0 => MIND,
             _ => BAD,
         };
         lines.text.push('\n');
-        lines.push(style.bold(), &verdict(verified));
+        lines.push(style.bold(), &verdict(verified, against));
         lines.text.push('\n');
         lines.text
     }
@@ -138,7 +145,12 @@ impl Lines {
         self.add("", PLAIN, &format!("expected {expected}, found {found}"));
     }
 
-    fn add(&mut self, what: &str, style: Style, fact: &str) {
+    /// An empty line.
+    pub(super) fn gap(&mut self) {
+        self.text.push('\n');
+    }
+
+    pub(super) fn add(&mut self, what: &str, style: Style, fact: &str) {
         let _ = write!(self.text, "{what:WIDTH$}");
         self.push(style, fact);
         self.text.push('\n');
@@ -156,7 +168,15 @@ impl Lines {
 }
 
 /// What came of it, in a line.
-pub(super) fn verdict(verified: &Verified) -> String {
+pub(super) fn verdict(verified: &Verified, against: &Against) -> String {
+    let own = own_verdict(verified);
+    match against.verdict() {
+        None => own,
+        Some(verdict) => format!("{own}; {verdict}"),
+    }
+}
+
+fn own_verdict(verified: &Verified) -> String {
     match verified.content {
         Content::Missing => "there is no such file, or it is empty".to_owned(),
         Content::Short => "it holds no whole transaction".to_owned(),

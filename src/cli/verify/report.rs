@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::against::{Against, Comparison};
 use fssync::filestorage::Tid;
 use fssync::slave::place::Place;
 use fssync::verify::finding::{File, Finding, Kind, Severity};
@@ -92,6 +93,8 @@ pub(super) struct Report<'a> {
     blemishes: u64,
     counts: &'a BTreeMap<Kind, u64>,
     findings: Vec<Told<'a>>,
+    against: Option<Comparison<'a>>,
+    against_error: Option<String>,
     elapsed_seconds: f64,
 }
 
@@ -112,7 +115,12 @@ struct Told<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn of(verified: &'a Verified, findings: &'a Findings, elapsed: Duration) -> Self {
+    pub(super) fn of(
+        verified: &'a Verified,
+        findings: &'a Findings,
+        against: &'a Against,
+        elapsed: Duration,
+    ) -> Self {
         let (index, index_position, index_reason) = match &verified.index {
             IndexState::Missing => ("missing", None, None),
             IndexState::Sound(position) => ("sound", Some(*position), None),
@@ -126,9 +134,9 @@ impl<'a> Report<'a> {
         };
         Self {
             storage: None,
-            master: None,
+            master: against.master().map(str::to_owned),
             slave: verified.slave.display().to_string(),
-            exit_code: verified.exit() as u8,
+            exit_code: against.exit(verified) as u8,
             verdict: verdict(verified),
             size: verified.size,
             position: verified.position,
@@ -146,6 +154,8 @@ impl<'a> Report<'a> {
             blemishes: verified.blemishes,
             counts: &findings.counts,
             findings: findings.kept.iter().map(|it| told(it, findings)).collect(),
+            against: against.compared().map(Comparison::of),
+            against_error: against.error(),
             elapsed_seconds: elapsed.as_secs_f64(),
         }
     }

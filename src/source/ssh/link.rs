@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Target;
 use crate::pipe;
-use crate::source::Pulse;
+use crate::source::{MAX_LIST_LEN, Pulse, Transactions};
 use crate::wire::{self, Reply, Request};
 
 /// How many of its last lines a program that fails is quoted with.
@@ -190,6 +190,25 @@ impl Link {
             self.ahead = ahead;
         }
         self.data(buffer)
+    }
+
+    /// Asks for a list of transactions, and waits for it.
+    pub(super) fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Failure> {
+        let Reply::Transactions { len, reached } =
+            self.ask(&Request::Transactions { from, size })?
+        else {
+            return Err(wire::Error::Frame("not the reply that is due").into());
+        };
+        let mut list = vec![0; MAX_LIST_LEN];
+        let got = match len {
+            0 => 0,
+            _ => wire::read_data(&mut self.from, &mut list)?,
+        };
+        if got as u64 != len {
+            return Err(wire::Error::Frame("not as long as announced").into());
+        }
+        Transactions::decode(&list[..got], reached, from, size)
+            .ok_or(wire::Error::Frame("no list of transactions").into())
     }
 
     /// The last lines that the program said on its standard error.

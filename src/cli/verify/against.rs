@@ -1,0 +1,314 @@
+//! What the comparison with the master found: lines, and the keys of `--json`.
+
+use clap::builder::styling::Style;
+use fssync::filestorage::Tid;
+use fssync::monitor::Monitor;
+use fssync::outcome::Exit;
+use fssync::slave::step::Slave;
+use fssync::source::Master;
+use fssync::stop::Stop;
+use fssync::verify::Verified;
+use fssync::verify::against::{self, Compared, Found, Span, Told};
+use fssync::words::bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::lines::{BAD, Lines, MIND, PLAIN};
+
+/// What came of `--against`.
+pub(super) struct Against(Option<(String, Result<Option<Compared>, Stop>)>);
+
+impl Against {
+    /// Compares a slave that was verified with its master, if one is named.
+    pub(super) fn compare(
+        slave: &Slave,
+        verified: &Verified,
+        master: Option<&Master>,
+        monitor: &dyn Monitor,
+    ) -> Self {
+        Self(master.map(|master| {
+            let compared = against::compare(slave, verified, master, monitor);
+            (master.name().to_owned(), compared)
+        }))
+    }
+
+    /// The exit code of a verification: a damaged slave is told before all else.
+    pub(super) fn exit(&self, verified: &Verified) -> Exit {
+        let compared = match &self.0 {
+            Some((_, Ok(Some(compared)))) => compared.exit(),
+            Some((_, Err(stop))) => stop.exit(),
+            Some((_, Ok(None))) | None => Exit::Success,
+        };
+        match verified.exit() {
+            Exit::SlaveDamaged => Exit::SlaveDamaged,
+            own if compared == Exit::Success => own,
+            _ => compared,
+        }
+    }
+
+    /// The master's name.
+    pub(super) fn master(&self) -> Option<&str> {
+        self.0.as_ref().map(|(master, _)| master.as_str())
+    }
+
+    /// What was found.
+    pub(super) fn compared(&self) -> Option<&Compared> {
+        match &self.0 {
+            Some((_, Ok(compared))) => compared.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Why nothing was found.
+    pub(super) fn error(&self) -> Option<String> {
+        match &self.0 {
+            Some((_, Err(stop))) => Some(stop.in_one_line()),
+            _ => None,
+        }
+    }
+
+    /// What came of it, in a few words.
+    pub(super) fn verdict(&self) -> Option<String> {
+        let Some((_, compared)) = &self.0 else {
+            return None;
+        };
+        Some(match compared {
+            Err(stop) => format!("not compared with the master: {}", stop.in_one_line()),
+            Ok(None) => "not compared with the master".to_owned(),
+            Ok(Some(compared)) => verdict(compared),
+        })
+    }
+
+    /// Adds the lines that tell of it.
+    pub(super) fn add_to(&self, lines: &mut Lines) {
+        let Some((master, compared)) = &self.0 else {
+            return;
+        };
+        lines.gap();
+        lines.add("master", PLAIN, master);
+        match compared {
+            Ok(Some(compared)) => add(lines, compared),
+            Ok(None) => lines.add("compared", MIND, "no: the slave holds nothing"),
+            Err(stop) => {
+                lines.add("compared", BAD, &format!("no: {}", stop.in_one_line()));
+                if let Some(hint) = stop.hint() {
+                    lines.add("", PLAIN, &format!("to do: {hint}"));
+                }
+            }
+        }
+    }
+}
+
+fn verdict(compared: &Compared) -> String {
+    let damaged = match compared.damage {
+        Some(_) => ", which is DAMAGED",
+        None => "",
+    };
+    if !compared.is_prefix() {
+        return format!("NOT THE SAME as the master{damaged}");
+    }
+    match compared.ahead.count {
+        0 => format!("equal to the master{damaged}"),
+        n => format!(
+            "equal to the master{damaged}, up to {} that the slave lacks",
+            transactions(n)
+        ),
+    }
+}
+
+fn transactions(count: u64) -> String {
+    match count {
+        1 => "1 transaction".to_owned(),
+        n => format!("{n} transactions"),
+    }
+}
+
+fn add(lines: &mut Lines, compared: &Compared) {
+    let equal = format!(
+        "{} of {} bytes, proven by digests",
+        compared.equal_bytes, compared.slave_end
+    );
+    lines.add("equal", PLAIN, &equal);
+    if compared.magic_differs {
+        lines.add("magic", BAD, "the first bytes differ, FS21 or FS30");
+    }
+    let ahead = "committed since the slave's last";
+    add_span(lines, ("ahead", PLAIN), &compared.ahead, ahead);
+    let elsewhere = "elsewhere in the master, as after a pack; their bytes are not compared";
+    add_span(lines, ("elsewhere", MIND), &compared.elsewhere, elsewhere);
+    let kinds = [
+        ("differs", "differ", &compared.differing),
+        ("only slave", "only the slave has", &compared.slave_only),
+        ("only master", "only the master has", &compared.master_only),
+    ];
+    for (what, kind, found) in kinds {
+        add_found(lines, what, kind, found);
+    }
+    if compared.unsearched_bytes > 0 {
+        let unsearched = format!(
+            "in {} more, where it was not searched which transactions differ",
+            bytes(compared.unsearched_bytes)
+        );
+        lines.add("differs", BAD, &unsearched);
+    }
+    if let Some(halt) = compared.halt {
+        let fact = format!(
+            "nothing behind {} in the slave and {} in the master: {}",
+            halt.slave_position, halt.master_position, halt.why
+        );
+        lines.add("compared", BAD, &fact);
+    }
+    if let Some(damage) = compared.damage {
+        lines.add("DAMAGE", BAD, &format!("in the master: {damage}"));
+    }
+    if let Some(advice) = compared.advice() {
+        lines.add("", PLAIN, &format!("to do: {advice}"));
+    }
+}
+
+fn add_span(lines: &mut Lines, (what, style): (&str, Style), span: &Span, which: &str) {
+    let (Some(first), Some(last)) = (span.first, span.last) else {
+        return;
+    };
+    let fact = format!(
+        "{}, {}, {which}: first {}, last {}",
+        transactions(span.count),
+        bytes(span.bytes),
+        first.with_time(),
+        last.with_time()
+    );
+    lines.add(what, style, &fact);
+}
+
+fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &Found) {
+    for told in &found.told {
+        let by = match &told.by {
+            Some((user, description)) => format!(", by {user:?}: {description:?}"),
+            None => String::new(),
+        };
+        let tid = told.tid.with_time();
+        let fact = format!("{tid} at {}, {}{by}", told.position, bytes(told.len));
+        lines.add(what, BAD, &fact);
+    }
+    let left = found.all.count - found.told.len() as u64;
+    if left > 0 {
+        lines.add("", BAD, &format!("and {left} more that {kind}"));
+    }
+}
+
+/// The comparison, as `--json` prints it. Its keys are API.
+#[derive(Serialize)]
+pub(super) struct Comparison<'a> {
+    verdict: &'static str,
+    same_file: Option<bool>,
+    compared_bytes: u64,
+    equal_bytes: u64,
+    unsearched_bytes: u64,
+    master_size: u64,
+    magic_differs: bool,
+    ahead: Group<'a>,
+    elsewhere: Group<'a>,
+    differing: Group<'a>,
+    slave_only: Group<'a>,
+    master_only: Group<'a>,
+    halted: Option<Halted>,
+    master_damage: Option<String>,
+    advice: Option<&'static str>,
+}
+
+/// Some transactions.
+#[derive(Serialize)]
+struct Group<'a> {
+    count: u64,
+    bytes: u64,
+    first_tid: Option<Tid>,
+    last_tid: Option<Tid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transactions: Option<Vec<Transaction<'a>>>,
+}
+
+/// One of them.
+#[derive(Serialize)]
+struct Transaction<'a> {
+    position: u64,
+    length: u64,
+    tid: Tid,
+    time: Option<Timestamp>,
+    user: Option<&'a str>,
+    description: Option<&'a str>,
+}
+
+/// Up to where it was compared.
+#[derive(Serialize)]
+struct Halted {
+    slave_position: u64,
+    master_position: u64,
+    reason: String,
+}
+
+impl<'a> Comparison<'a> {
+    pub(super) fn of(compared: &'a Compared) -> Self {
+        Self {
+            verdict: match compared.exit() {
+                Exit::Diverged => "diverged",
+                Exit::MasterDamaged => "master-damaged",
+                _ if compared.ahead.count > 0 => "behind",
+                _ => "equal",
+            },
+            same_file: compared.same_file,
+            compared_bytes: compared.slave_end,
+            equal_bytes: compared.equal_bytes,
+            unsearched_bytes: compared.unsearched_bytes,
+            master_size: compared.master_size,
+            magic_differs: compared.magic_differs,
+            ahead: Group::of(&compared.ahead),
+            elsewhere: Group::of(&compared.elsewhere),
+            differing: Group::told(&compared.differing),
+            slave_only: Group::told(&compared.slave_only),
+            master_only: Group::told(&compared.master_only),
+            halted: compared.halt.map(|halt| Halted {
+                slave_position: halt.slave_position,
+                master_position: halt.master_position,
+                reason: halt.why.to_string(),
+            }),
+            master_damage: compared.damage.map(|damage| damage.to_string()),
+            advice: compared.advice(),
+        }
+    }
+}
+
+impl<'a> Group<'a> {
+    fn of(span: &Span) -> Self {
+        Self {
+            count: span.count,
+            bytes: span.bytes,
+            first_tid: span.first,
+            last_tid: span.last,
+            transactions: None,
+        }
+    }
+
+    fn told(found: &'a Found) -> Self {
+        Self {
+            transactions: Some(found.told.iter().map(Transaction::of).collect()),
+            ..Self::of(&found.all)
+        }
+    }
+}
+
+impl<'a> Transaction<'a> {
+    fn of(told: &'a Told) -> Self {
+        let (user, description) = match &told.by {
+            Some((user, description)) => (Some(user.as_str()), Some(description.as_str())),
+            None => (None, None),
+        };
+        Self {
+            position: told.position,
+            length: told.len,
+            tid: told.tid,
+            time: told.tid.time(),
+            user,
+            description,
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Comparing the slave with its master, by digests.
+//!
+//! ```text
+//! pieces of 4 MiB     equal ───▶ the next one, to the end of the shorter file
+//!   │
+//!   differ
+//!   ▼
+//! transactions        from the last boundary before the piece on, of both ends,
+//!   │                 joined by their tids; runs of those in the same place are
+//!   │                 halved until it is known which of them differ
+//!   ▼
+//! a boundary of both behind the piece ───▶ pieces again
+//! ```
+//!
+//! At the end, what is left of either file is listed in the same way. So what is
+//! equal is read once on each end, only digests and short lists of transactions are
+//! sent, and no more is held in memory than is told.
+//!
+//! Nothing is locked or written. The slave is compared up to where its committed
+//! transactions ended before the master was looked at.
+
+mod compared;
+mod ends;
+mod join;
+mod lists;
+mod search;
+
+use std::mem;
+
+pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, Told};
+pub use self::join::Why;
+
+use self::ends::{Ends, PIECE_LEN};
+use self::join::{Queue, Step, Txn, step};
+use self::lists::{Ours, Theirs, fill};
+use self::search::Search;
+use super::reading::{Fields, Reading};
+use super::{Content, Verified, check_counts};
+use crate::filestorage::MAGIC_LEN;
+use crate::filestorage::scan::{Scanner, Tail};
+use crate::monitor::Monitor;
+use crate::retry::Retry;
+use crate::slave::place::{self, Access, Place};
+use crate::slave::sidecar::Sidecar;
+use crate::slave::step::{Seen, Slave};
+use crate::source::{Identity, Master, Sight};
+use crate::stop::{MasterDamage, Stop};
+
+/// Fails unless there is a master to compare a slave with, and it is another file.
+pub fn check(slave: &Slave, master: &Master) -> Result<(), Stop> {
+    let mut retry = Retry::default();
+    let sight = loop {
+        match master.look(Vec::new()) {
+            Ok(sight) => break sight,
+            Err(error) => retry.after(error.into())?,
+        }
+    };
+    master.let_go();
+    slave.place.check_is_not(sight.local)
+}
+
+/// Compares a slave that was verified with its master; `None` if it holds nothing to
+/// compare. Starts over where the master changes under it.
+pub fn compare(
+    slave: &Slave,
+    verified: &Verified,
+    master: &Master,
+    monitor: &dyn Monitor,
+) -> Result<Option<Compared>, Stop> {
+    let (Some(seen), Content::Storage | Content::Foreign) = (verified.seen, verified.content)
+    else {
+        return Ok(None);
+    };
+    let path = slave.place.data();
+    let file = place::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let found = file.metadata().map_err(Stop::io("look at", path))?;
+    if Seen::of(&found).file != seen.file {
+        return Err(super::changed(slave, "another file lies under its name"));
+    }
+    let may_go_on = || slave.check_interrupted();
+    let subject = Subject {
+        place: &slave.place,
+        fields: Reading::new(&file, None, &may_go_on).fields(),
+        end: verified.end(),
+        left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
+    };
+    let compared = subject.compare(master, monitor)?;
+    check_counts(slave, seen, subject.end)?;
+    Ok(Some(compared))
+}
+
+/// The slave that is compared.
+struct Subject<'a> {
+    place: &'a Place,
+    fields: Fields<'a>,
+    /// Up to where it is compared, in bytes.
+    end: u64,
+    /// Which file the last pass read, if that is noted.
+    left: Option<Identity>,
+}
+
+impl Subject<'_> {
+    fn compare(&self, master: &Master, monitor: &dyn Monitor) -> Result<Compared, Stop> {
+        let mut retry = Retry::default();
+        loop {
+            match self.attempt(master, monitor, &mut retry) {
+                Ok(compared) => return Ok(compared),
+                Err(stop) => retry.after(stop)?,
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        master: &Master,
+        monitor: &dyn Monitor,
+        retry: &mut Retry,
+    ) -> Result<Compared, Stop> {
+        let sight = master.look(Vec::new())?;
+        retry.found_master();
+        self.place.check_is_not(sight.local)?;
+        let mut comparison = Comparison::new(self, master, &sight, monitor);
+        comparison.run()?;
+        Ok(comparison.compared)
+    }
+}
+
+/// A comparison under way.
+struct Comparison<'a> {
+    ends: Ends<'a>,
+    sight: &'a Sight,
+    monitor: &'a dyn Monitor,
+    /// Transactions in the same place that lie one after the other, and are still to
+    /// be compared.
+    run: Vec<Txn>,
+    compared: Compared,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(
+        slave: &Subject<'a>,
+        master: &'a Master,
+        sight: &'a Sight,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        Self {
+            ends: Ends {
+                slave: slave.fields,
+                master,
+            },
+            sight,
+            monitor,
+            run: Vec::new(),
+            compared: Compared {
+                master: master.name().to_owned(),
+                same_file: slave.left.as_ref().map(|left| *left == sight.identity),
+                slave_end: slave.end,
+                master_size: sight.size,
+                equal_bytes: 0,
+                magic_differs: false,
+                differing: Found::default(),
+                unsearched_bytes: 0,
+                slave_only: Found::default(),
+                master_only: Found::default(),
+                elsewhere: Span::default(),
+                ahead: Span::default(),
+                halt: None,
+                damage: None,
+            },
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Stop> {
+        let end = self.compared.slave_end.min(self.sight.size);
+        let magic = 0..end.min(MAGIC_LEN);
+        if self.ends.is_equal(magic.clone())? {
+            self.compared.equal_bytes = magic.end;
+        } else {
+            self.compared.magic_differs = true;
+        }
+        let mut at = MAGIC_LEN;
+        loop {
+            let (boundary, until) = self.compare_pieces(at, end)?;
+            self.compared.equal_bytes += boundary - at;
+            match self.compare_transactions(boundary, until)? {
+                Some(common) => at = common,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Compares from a boundary on by pieces, as long as they are equal. Returns the
+    /// last boundary up to where they are, and where the first piece that is not
+    /// ends.
+    fn compare_pieces(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Stop> {
+        let mut scanner = Scanner::resume(from, None, self.compared.slave_end);
+        let mut pieces = self.ends.pieces(from..end);
+        loop {
+            let boundary = scanner.position();
+            match pieces.next(&mut |bytes| scanner.feed(bytes, &mut |_| {}))? {
+                None => return Ok((boundary, None)),
+                Some((piece, true)) => {
+                    self.monitor.progress("comparing", piece.end, end);
+                }
+                Some((piece, false)) => return Ok((boundary, Some(piece.end))),
+            }
+        }
+    }
+
+    /// Compares from a boundary of both on by transactions. Returns the next boundary
+    /// of both that is at `until` or behind; `None` once there is no more to compare.
+    fn compare_transactions(&mut self, from: u64, until: Option<u64>) -> Result<Option<u64>, Stop> {
+        let end = self.compared.slave_end;
+        let mut ours = Queue::of_slave(from, end);
+        let mut theirs = Queue::of_master(from, self.sight.size);
+        let mut our_lists = Ours::new(self.ends, from, end);
+        let mut their_lists = Theirs::new(self.ends, self.sight, from);
+        loop {
+            let at = ours.position();
+            if at == theirs.position() && until.is_some_and(|until| at >= until) {
+                self.compare_run()?;
+                return Ok(Some(at));
+            }
+            fill(&mut ours, &mut our_lists)?;
+            fill(&mut theirs, &mut their_lists)?;
+            let done = at.max(theirs.position());
+            let total = end.max(self.sight.size).max(done);
+            self.monitor.progress("comparing transactions", done, total);
+            if !self.take_step(&mut ours, &mut theirs)? {
+                self.compare_run()?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes a step of the join; whether there are more.
+    fn take_step(&mut self, ours: &mut Queue, theirs: &mut Queue) -> Result<bool, Stop> {
+        let step = step(ours, theirs);
+        let has_ended = ours.next().is_none();
+        if theirs.next().is_none() {
+            self.note_damage(theirs);
+        }
+        match step {
+            Step::Same => {
+                if let (Some(ours), Some(theirs)) = (ours.take(), theirs.take()) {
+                    self.add_same(ours, ours.status == theirs.status)?;
+                }
+            }
+            Step::BySlave => {
+                if let Some(txn) = ours.take() {
+                    theirs.pass_over(&txn);
+                    self.add_same(txn, true)?;
+                }
+            }
+            Step::ByMaster => {
+                if let Some(txn) = theirs.take() {
+                    ours.pass_over(&txn);
+                    self.add_same(txn, true)?;
+                }
+            }
+            Step::Elsewhere => {
+                if let (Some(txn), Some(_)) = (ours.take(), theirs.take()) {
+                    self.compared.elsewhere.add(&txn);
+                }
+            }
+            Step::Slave => self.add_slave_only(ours)?,
+            Step::Master => self.add_master_only(theirs, has_ended)?,
+            Step::Replaced => {
+                self.add_slave_only(ours)?;
+                self.add_master_only(theirs, false)?;
+            }
+            Step::End => return Ok(false),
+            Step::Halt(why) => {
+                self.compared.halt = Some(Halt {
+                    slave_position: ours.position(),
+                    master_position: theirs.position(),
+                    why,
+                });
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes what is wrong with the master where its list ends.
+    fn note_damage(&mut self, theirs: &Queue) {
+        let damage = match theirs.end() {
+            Some(Tail::Damaged(damage)) => MasterDamage::Record(damage),
+            Some(Tail::Torn) => MasterDamage::Torn(theirs.position()),
+            _ => return,
+        };
+        self.compared.damage.get_or_insert(damage);
+    }
+
+    /// Adds a transaction that is in the same place on both ends; whether its bytes
+    /// are the same is to be found out, unless its header says already that they
+    /// are not.
+    fn add_same(&mut self, txn: Txn, may_be_equal: bool) -> Result<(), Stop> {
+        let follows = self.run.last().is_none_or(|last| last.end == txn.position);
+        if !follows || !may_be_equal {
+            self.compare_run()?;
+        }
+        if !may_be_equal {
+            return self.add_differing(&txn);
+        }
+        self.run.push(txn);
+        let len = txn.end
+            - self
+                .run
+                .first()
+                .map_or(txn.position, |first| first.position);
+        if len >= PIECE_LEN {
+            self.compare_run()?;
+        }
+        Ok(())
+    }
+
+    /// Finds which transactions of the run differ.
+    fn compare_run(&mut self) -> Result<(), Stop> {
+        let run = mem::take(&mut self.run);
+        let len_of = |run: &[Txn]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
+        let mut found = Vec::new();
+        let search = Search {
+            room: MAX_TOLD - self.compared.differing.told.len(),
+            is_equal: |range| self.ends.is_equal(range),
+            found: |txns: &[Txn]| found.push((txns[0], txns.len(), len_of(txns))),
+        };
+        search.run(&run)?;
+        self.compared.equal_bytes += len_of(&run);
+        for (txn, count, len) in found {
+            self.compared.equal_bytes -= len;
+            if count == 1 {
+                self.add_differing(&txn)?;
+            } else {
+                self.compared.unsearched_bytes += len;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_differing(&mut self, txn: &Txn) -> Result<(), Stop> {
+        let by = || self.ends.by(txn);
+        self.compared.differing.add(txn, by)
+    }
+
+    fn add_slave_only(&mut self, ours: &mut Queue) -> Result<(), Stop> {
+        let Some(txn) = ours.take() else {
+            return Ok(());
+        };
+        self.compared.slave_only.add(&txn, || self.ends.by(&txn))
+    }
+
+    /// Adds the master's next transaction, which is newer than all of the slave's if
+    /// the slave's list `has_ended`.
+    fn add_master_only(&mut self, theirs: &mut Queue, has_ended: bool) -> Result<(), Stop> {
+        let Some(txn) = theirs.take() else {
+            return Ok(());
+        };
+        if has_ended {
+            self.compared.ahead.add(&txn);
+            return Ok(());
+        }
+        self.compared.master_only.add(&txn, || Ok(None))
+    }
+}
+
+#[cfg(test)]
+mod tests;

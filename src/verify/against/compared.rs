@@ -1,0 +1,171 @@
+//! What a comparison of the slave with its master found.
+
+use super::join::{Txn, Why};
+use crate::filestorage::Tid;
+use crate::outcome::Exit;
+use crate::stop::MasterDamage;
+
+/// How many transactions of a kind are told one by one.
+pub const MAX_TOLD: usize = 1000;
+
+/// What a comparison of the slave with its master found.
+///
+/// What is *in the same place* has the same tid, position and length on both ends.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// The master's name.
+    pub master: String,
+    /// Whether the master is the file that the last pass read; `None` where no pass
+    /// has noted which one that was.
+    pub same_file: Option<bool>,
+    /// Up to where the slave was compared, in bytes.
+    pub slave_end: u64,
+    /// The master's size when it was looked at, in bytes.
+    pub master_size: u64,
+    /// How many bytes are proven equal, those of the magic included.
+    pub equal_bytes: u64,
+    /// Whether the files do not start with the same magic.
+    pub magic_differs: bool,
+    /// Transactions in the same place whose bytes differ.
+    pub differing: Found,
+    /// How many bytes there are in runs of transactions that differ, after
+    /// [`MAX_TOLD`] of them were found: in these is not searched any more.
+    pub unsearched_bytes: u64,
+    /// Transactions that only the slave has.
+    pub slave_only: Found,
+    /// Transactions that only the master has, older than the slave's last.
+    pub master_only: Found,
+    /// Transactions of both that lie elsewhere in the master, as after a pack; their
+    /// bytes are not compared.
+    pub elsewhere: Span,
+    /// What the master has committed since the slave's last transaction.
+    pub ahead: Span,
+    /// Why the rest was not compared by transactions, if so.
+    pub halt: Option<Halt>,
+    /// What is wrong with the master.
+    pub damage: Option<MasterDamage>,
+}
+
+/// Some transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// How many.
+    pub count: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The first one's tid.
+    pub first: Option<Tid>,
+    /// The last one's tid.
+    pub last: Option<Tid>,
+}
+
+/// Some transactions, the first [`MAX_TOLD`] one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// All of them.
+    pub all: Span,
+    /// The first ones.
+    pub told: Vec<Told>,
+}
+
+/// A transaction, for a person to find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Where its record starts.
+    pub position: u64,
+    /// The length of its record in bytes.
+    pub len: u64,
+    /// Its id.
+    pub tid: Tid,
+    /// Who made it and what for, where the slave has it.
+    pub by: Option<(String, String)>,
+}
+
+/// Where the comparison by transactions stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// Up to where the slave's transactions were compared.
+    pub slave_position: u64,
+    /// Up to where the master's were.
+    pub master_position: u64,
+    /// Why no further.
+    pub why: Why,
+}
+
+impl Compared {
+    /// Whether the slave has nothing but what the master has in the same place.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        let found = [&self.differing, &self.slave_only, &self.master_only];
+        !self.magic_differs
+            && self.halt.is_none()
+            && self.elsewhere.count == 0
+            && found.iter().all(|found| found.all.count == 0)
+    }
+
+    /// What probably made the two differ, and what a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        if self.is_prefix() {
+            return None;
+        }
+        Some(match self.same_file {
+            Some(false) => {
+                "the master is another file than the one that the last pass read, as after a \
+                 pack: the next pass copies it, unless the slave has something of its own"
+            }
+            _ if self.slave_only.all.count > 0 => {
+                "the slave was probably served after a failover, or the master restored from a \
+                 backup: decide which of the two goes on; `fssync --full` sets the slave aside"
+            }
+            _ if self.elsewhere.count > 0 => {
+                "the master was probably packed: the next pass copies it"
+            }
+            _ => {
+                "one of the two was damaged where it lies: find out which, with ZODB's fstest \
+                 on the master; if it is the slave, replace it with `fssync --full`, and look \
+                 for the cause: the disk, or the memory"
+            }
+        })
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self.damage {
+            _ if !self.is_prefix() => Exit::Diverged,
+            Some(_) => Exit::MasterDamaged,
+            None => Exit::Success,
+        }
+    }
+}
+
+impl Span {
+    /// Counts a transaction in.
+    pub(super) fn add(&mut self, txn: &Txn) {
+        self.count += 1;
+        self.bytes += txn.end - txn.position;
+        self.first.get_or_insert(txn.tid);
+        self.last = Some(txn.tid);
+    }
+}
+
+impl Found {
+    /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
+    pub(super) fn add<E>(
+        &mut self,
+        txn: &Txn,
+        by: impl FnOnce() -> Result<Option<(String, String)>, E>,
+    ) -> Result<(), E> {
+        self.all.add(txn);
+        if self.told.len() < MAX_TOLD {
+            self.told.push(Told {
+                position: txn.position,
+                len: txn.end - txn.position,
+                tid: txn.tid,
+                by: by()?,
+            });
+        }
+        Ok(())
+    }
+}

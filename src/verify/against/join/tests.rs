@@ -1,0 +1,287 @@
+use super::*;
+use crate::filestorage::scan::{Cause, Damage, Record};
+use crate::source::Reached;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Transactions of 100 bytes for each tid, but for those that say otherwise.
+fn queue(txns: &[(u64, u64)], end: Tail) -> Queue {
+    let start = 4;
+    let size: u64 = txns.iter().map(|(_, len)| len).sum();
+    let mut queue = Queue::of_master(start, start + size);
+    for (tid, len) in txns {
+        queue.ready.push_back(Txn {
+            position: queue.known(),
+            end: queue.known() + len,
+            tid: Tid(*tid),
+            status: Status::COMMITTED,
+        });
+    }
+    queue.end = Some(end);
+    queue
+}
+
+fn of_100(tids: &[u64]) -> Vec<(u64, u64)> {
+    tids.iter().map(|tid| (*tid, 100)).collect()
+}
+
+fn damaged() -> Tail {
+    Tail::Damaged(Damage {
+        record: Record::Transaction,
+        position: 0,
+        cause: Cause::Status(0xff),
+    })
+}
+
+/// The steps of a join, to its end.
+fn steps(mut slave: Queue, mut master: Queue) -> Vec<(Step, u64)> {
+    let mut steps = Vec::new();
+    loop {
+        let next = step(&slave, &master);
+        let tid = |txn: Option<Txn>| txn.map_or(0, |txn| txn.tid.0);
+        let of = match next {
+            Step::Same | Step::Elsewhere | Step::Replaced => {
+                tid(master.take());
+                tid(slave.take())
+            }
+            Step::Slave => tid(slave.take()),
+            Step::Master => tid(master.take()),
+            Step::BySlave => {
+                let txn = slave.take().unwrap();
+                master.pass_over(&txn);
+                txn.tid.0
+            }
+            Step::ByMaster => {
+                let txn = master.take().unwrap();
+                slave.pass_over(&txn);
+                txn.tid.0
+            }
+            Step::End | Step::Halt(_) => {
+                steps.push((next, 0));
+                return steps;
+            }
+        };
+        steps.push((next, of));
+    }
+}
+
+/// Two lists, and the steps of their join.
+type Row = (Queue, Queue, Vec<(Step, u64)>);
+
+fn assert_steps(table: Vec<Row>) {
+    for (slave, master, expected) in table {
+        let shown = format!("{slave:?} {master:?}");
+        assert_eq!(steps(slave, master), expected, "{shown}");
+    }
+}
+
+#[test]
+fn each_step_is_that_of_the_table() {
+    use Step::{Elsewhere, Halt, Master, Replaced, Same, Slave};
+    let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
+    let end = (Step::End, 0);
+    let table = vec![
+        (clean(&[]), clean(&[]), vec![end]),
+        (
+            clean(&[1, 2]),
+            clean(&[1, 2]),
+            vec![(Same, 1), (Same, 2), end],
+        ),
+        (
+            clean(&[1]),
+            clean(&[1, 2]),
+            vec![(Same, 1), (Master, 2), end],
+        ),
+        (
+            clean(&[1, 2]),
+            clean(&[1]),
+            vec![(Same, 1), (Slave, 2), end],
+        ),
+        (
+            clean(&[1, 3]),
+            clean(&[1, 2, 4]),
+            vec![(Same, 1), (Master, 2), (Slave, 3), (Master, 4), end],
+        ),
+        (
+            clean(&[1, 2, 3]),
+            clean(&[2, 3]),
+            vec![(Slave, 1), (Elsewhere, 2), (Elsewhere, 3), end],
+        ),
+        // One tid among others is wrong.
+        (
+            clean(&[1, 99, 3, 4]),
+            clean(&[1, 2, 3, 4]),
+            vec![(Same, 1), (Replaced, 99), (Same, 3), (Same, 4), end],
+        ),
+        (
+            clean(&[1, 2, 3]),
+            clean(&[1, 0, 3]),
+            vec![(Same, 1), (Replaced, 2), (Same, 3), end],
+        ),
+        (
+            clean(&[5, 1]),
+            clean(&[5, 6]),
+            vec![(Same, 5), (Replaced, 1), end],
+        ),
+        // No order.
+        (
+            clean(&[1, 9, 8]),
+            clean(&[2, 3, 4, 5]),
+            vec![(Slave, 1), (Halt(Why::SlaveGoesBack), 0)],
+        ),
+        (
+            queue(&[(1, 100), (3, 50), (4, 50)], Tail::Clean),
+            clean(&[2, 1]),
+            vec![(Halt(Why::MasterGoesBack), 0)],
+        ),
+        // Tids that go back in the same place are as good as others.
+        (
+            clean(&[7, 2, 3]),
+            clean(&[7, 2, 3]),
+            vec![(Same, 7), (Same, 2), (Same, 3), end],
+        ),
+    ];
+    assert_steps(table);
+}
+
+#[test]
+fn where_one_side_is_damaged_the_other_tells() {
+    use Step::{ByMaster, BySlave, Halt, Master, Same, Slave};
+    let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
+    let broken = |tids: &[u64]| queue(&of_100(tids), damaged());
+    let larger = |mut queue: Queue| {
+        queue.size += 1000;
+        queue
+    };
+    let end = (Step::End, 0);
+    assert_steps(vec![
+        (
+            larger(broken(&[1])),
+            clean(&[1, 2, 3]),
+            vec![(Same, 1), (ByMaster, 2), (ByMaster, 3), end],
+        ),
+        (
+            broken(&[1]),
+            clean(&[1, 2]),
+            vec![(Same, 1), (Master, 2), end],
+        ),
+        (
+            clean(&[1, 2, 3]),
+            broken(&[1]),
+            vec![(Same, 1), (Slave, 2), (Slave, 3), end],
+        ),
+        (
+            clean(&[1, 2]),
+            larger(broken(&[1])),
+            vec![(Same, 1), (BySlave, 2), end],
+        ),
+        (
+            larger(broken(&[1])),
+            clean(&[2, 3]),
+            vec![(Slave, 1), (Halt(Why::SlaveDamaged), 0)],
+        ),
+        (
+            clean(&[2, 3]),
+            larger(broken(&[1])),
+            vec![(Master, 1), (Halt(Why::MasterDamaged), 0)],
+        ),
+        (
+            Queue {
+                may_grow: false,
+                ..larger(queue(&of_100(&[1]), Tail::Voted))
+            },
+            clean(&[1, 2]),
+            vec![(Same, 1), (ByMaster, 2), end],
+        ),
+        (
+            broken(&[1]),
+            broken(&[1]),
+            vec![(Same, 1), (Halt(Why::BothDamaged), 0)],
+        ),
+        (clean(&[1]), broken(&[1]), vec![(Same, 1), end]),
+        (
+            clean(&[1, 2]),
+            queue(&of_100(&[1]), Tail::Voted),
+            vec![(Same, 1), (Slave, 2), end],
+        ),
+    ]);
+}
+
+/// Transactions with rising tids, and lengths that are often the same.
+fn history() -> impl Strategy<Value = Vec<(u64, u64)>> {
+    proptest::collection::btree_map(
+        1..40u64,
+        prop_oneof![3 => Just(100), 1 => 50..200u64],
+        0..20,
+    )
+    .prop_map(|txns| txns.into_iter().collect())
+}
+
+/// Each transaction's place.
+fn places(txns: &[(u64, u64)]) -> BTreeMap<u64, (u64, u64)> {
+    let mut at = 4;
+    txns.iter()
+        .map(|(tid, len)| {
+            at += len;
+            (*tid, (at - len, *len))
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_joined_is_what_both_have(slave in history(), master in history()) {
+        let mut found: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        let (mut ours, mut theirs) = (queue(&slave, Tail::Clean), queue(&master, Tail::Clean));
+        loop {
+            let next = step(&ours, &theirs);
+            let mut add = |what, txn: Option<Txn>| {
+                found.entry(what).or_default().insert(txn.unwrap().tid.0)
+            };
+            match next {
+                Step::Same => { add("same", ours.take()); theirs.take(); }
+                Step::Elsewhere => { add("elsewhere", ours.take()); theirs.take(); }
+                Step::Replaced => { add("slave", ours.take()); add("master", theirs.take()); }
+                Step::Slave => { add("slave", ours.take()); }
+                Step::Master => { add("master", theirs.take()); }
+                Step::End => break,
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+        let (slave, master) = (places(&slave), places(&master));
+        let mut expected: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        for (tid, place) in &slave {
+            let what = match master.get(tid) {
+                None => "slave",
+                Some(other) if other == place => "same",
+                Some(_) => "elsewhere",
+            };
+            expected.entry(what).or_default().insert(*tid);
+        }
+        for tid in master.keys().filter(|tid| !slave.contains_key(tid)) {
+            expected.entry("master").or_default().insert(*tid);
+        }
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_list_is_added_where_the_last_one_ended() {
+    let mut queue = Queue::of_slave(4, 1000);
+    for (entries, end) in [(2, None), (0, None), (1, Some(Tail::Clean))] {
+        assert_eq!(queue.end(), None);
+        queue.add(&Transactions {
+            entries: vec![
+                crate::source::TransactionEntry {
+                    tid: Tid(1),
+                    len: 100,
+                    status: Status::COMMITTED,
+                };
+                entries
+            ],
+            reached: Reached { offset: 0, end },
+        });
+    }
+    assert_eq!((queue.known(), queue.position()), (304, 4));
+    assert!(!queue.wants_more());
+}
