@@ -148,6 +148,8 @@ fn large_scene(transport: Transport) -> Scene {
     let scene = Scene::new();
     fs::write(&scene.master, large()).unwrap();
     scene.expect("full-copy");
+    // With it, most of what differs is damage without a master.
+    fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
     scene.over(transport)
 }
 
@@ -302,6 +304,25 @@ fn bytes_that_differ_are_told_by_their_transactions() {
             assert_eq!(first["description"], format!("page {}", chosen[0]));
         }
     }
+}
+
+#[test]
+fn what_the_ledger_tells_is_damage_and_the_master_tells_where() {
+    let mut zodb = Zodb::start();
+    let scene = large_scene(Transport::Path);
+    // Made anew, by the master's digests.
+    scene.expect("up-to-date");
+    let all: Vec<_> = ranges(&mut zodb, &scene.master).into_iter().collect();
+    let (tid, range) = &all[47];
+    flip(&scene.slave, range.end - 20);
+    let report = scene.verify_against(&[]).expect(31).report();
+    assert_eq!(report["counts"], json!({"digest": 1}), "{report}");
+    let found = &report["findings"][0];
+    let (start, end) = (&found["position"], &found["end"]);
+    assert!(start.as_u64() <= Some(range.start as u64), "{report}");
+    assert!(end.as_u64() >= Some(range.end as u64), "{report}");
+    let differing = tids(&report["against"], "differing");
+    assert_eq!(differing, std::slice::from_ref(tid));
 }
 
 #[test]
