@@ -98,7 +98,7 @@ pub enum Stop {
         directory: PathBuf,
     },
     /// The slave is not what was surveyed: look again.
-    #[error("{slave} changed while it was written: {what}")]
+    #[error("{slave} changed meanwhile: {what}")]
     SlaveChanged {
         /// The slave.
         slave: PathBuf,

@@ -103,6 +103,11 @@ fn stopped(stop: &Stop, findings: &Findings) -> Exit {
     if !findings.is_empty() {
         tracing::warn!("{} findings by then do not count", findings.len());
     }
+    if let Stop::SlaveChanged { .. } = stop {
+        let what = stop.in_one_line();
+        tracing::error!("{what}; it was packed, or copied anew: verify it again");
+        return stop.exit();
+    }
     super::log_stop(stop)
 }
 
