@@ -640,28 +640,84 @@ fn what_looks_damaged_is_looked_at_again_while_it_is_written() {
     }
 }
 
-#[test]
-fn behind_what_differs_pieces_are_compared_again() {
-    let piece = 4 * 1024 * 1024;
-    let scene = large_scene(Transport::Path);
-    flip(&scene.slave, piece / 2);
+/// What the master is asked in a comparison, after its first look.
+fn calls(scene: &Scene) -> (Compared, Vec<Call>) {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&calls);
-    let compared = compared_while(&scene, move |call| noted.lock().unwrap().push(call));
+    let compared = compared_while(scene, move |call| noted.lock().unwrap().push(call));
+    let calls = calls.lock().unwrap().clone();
+    (compared, calls)
+}
+
+fn digests(calls: &[Call]) -> usize {
+    let is_digest = |call: &&Call| matches!(call, Call::Digest(_));
+    calls.iter().filter(is_digest).count()
+}
+
+#[test]
+fn before_and_behind_what_differs_pieces_are_compared() {
+    let piece = 4 * 1024 * 1024;
+    let scene = large_scene(Transport::Path);
+    flip(&scene.slave, piece * 3 / 2);
+    let (compared, calls) = calls(&scene);
     assert_eq!(compared.differing.all.count, 1);
-    let calls = calls.lock().unwrap();
-    for n in [0, 2] {
+    for n in 0..3 {
         let start = if n == 0 { 4 } else { n * piece as u64 };
         let asked = Call::Digest(start..(n + 1) * piece as u64);
         assert!(calls.contains(&asked), "{asked:?}: {calls:?}");
     }
+    let first = calls.iter().find_map(|call| match call {
+        Call::Transactions(from) => Some(*from as usize),
+        _ => None,
+    });
+    assert!(
+        (piece - 400_100..=piece).contains(&first.unwrap()),
+        "{calls:?}"
+    );
     let lists = calls
         .iter()
         .filter(|call| matches!(call, Call::Transactions(_)));
     assert!(lists.count() <= 4, "{calls:?}");
-    let digests = calls.iter().filter(|call| matches!(call, Call::Digest(_)));
     // Pieces, and the halves of one.
-    assert!((8..25).contains(&digests.count()), "{calls:?}");
+    assert!((8..25).contains(&digests(&calls)), "{calls:?}");
+}
+
+#[test]
+fn where_statuses_differ_nothing_is_searched_for() {
+    let mut zodb = Zodb::start();
+    let scene = large_scene(Transport::Path);
+    for range in ranges(&mut zodb, &scene.master).into_values() {
+        let master = File::options().write(true).open(&scene.master).unwrap();
+        master.write_all_at(b"p", range.start as u64 + 16).unwrap();
+    }
+    let (compared, calls) = calls(&scene);
+    assert_eq!(compared.differing.all.count, 100);
+    // Pieces alone, some of them from the middle on.
+    assert!(digests(&calls) < 12, "{calls:?}");
+}
+
+#[test]
+fn a_master_that_shrinks_is_looked_at_again() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    let master = scene.master.clone();
+    let mut looks = 0;
+    let is_cut = Arc::new(Mutex::new(false));
+    rewrite_end(&scene.master, &history.after);
+    let cut = Arc::clone(&is_cut);
+    let compared = compared_while(&scene, move |call| match call {
+        Call::Look => {
+            looks += 1;
+            rewrite_end(&master, &history.after);
+        }
+        Call::Transactions(_) if looks == 1 => {
+            *cut.lock().unwrap() = true;
+            rewrite_end(&master, &history.after[..history.after.len() - 7]);
+        }
+        _ => {}
+    });
+    assert!(*is_cut.lock().unwrap());
+    assert_eq!((compared.damage, compared.ahead.count), (None, 5));
 }
 
 #[test]
