@@ -17,7 +17,8 @@
 //! | an odd status | blemish | warns, and takes it for committed |
 //!
 //! ZODB's `fstest` looks at the first, and refuses the last two, which a master may
-//! carry for years; at the others nothing of ZODB's looks.
+//! carry for years. At the tids of data records nothing of ZODB's looks, and at back
+//! pointers a pack alone.
 
 use super::backward::ReadAt;
 use super::index::Index;
@@ -63,8 +64,8 @@ pub enum What {
 #[derive(Debug, Default)]
 pub struct Checker {
     index: Index,
-    /// The transaction that was begun, and where.
-    txn: Option<(u64, TxnHeader)>,
+    /// The tid of the transaction that was begun.
+    txn: Option<Tid>,
     /// Its data records so far.
     begun: u64,
     last_tid: Option<Tid>,
@@ -79,8 +80,8 @@ impl Checker {
     /// what is wrong. What cannot be read in `file` counts as not there.
     pub fn take<R: ReadAt>(&mut self, event: Event, file: &mut R, tell: &mut impl FnMut(Flaw)) {
         match event {
-            Event::Begun { position, header } => {
-                self.txn = Some((position, header));
+            Event::Begun { header, .. } => {
+                self.txn = Some(header.tid);
                 self.begun = 0;
             }
             Event::Record {
@@ -148,14 +149,8 @@ impl Checker {
         self.records
     }
 
-    /// The transaction that is not seen whole yet: where it starts, and its header.
-    #[must_use]
-    pub fn begun(&self) -> Option<(u64, TxnHeader)> {
-        self.txn
-    }
-
     fn txn_tid(&self) -> Tid {
-        self.txn.map_or(Tid(0), |(_, header)| header.tid)
+        self.txn.unwrap_or(Tid(0))
     }
 
     fn record<R: ReadAt>(
