@@ -1,8 +1,9 @@
 //! The master: where the bytes come from.
 //!
 //! A [`Source`] is dumb and read-only. It opens what lies under the master's
-//! name, reads ranges and digests ranges; every decision is made by its
-//! callers, the same for every transport. Nothing in this folder writes.
+//! name, reads and digests ranges, and lists transactions; every decision is
+//! made by its callers, the same for every transport. Nothing in this folder
+//! writes.
 //!
 //! A pass does not call a source itself but through a [`Master`], which bounds
 //! the time that it waits for an answer.

@@ -134,7 +134,7 @@ fn add(lines: &mut Lines, compared: &Compared) {
     }
     let ahead = "committed since the slave's last";
     add_span(lines, ("ahead", PLAIN), &compared.ahead, ahead);
-    let elsewhere = "elsewhere in the master, as after a pack; their bytes are not compared";
+    let elsewhere = "which both have, as after a pack; their bytes are not compared";
     add_span(lines, ("elsewhere", MIND), &compared.elsewhere, elsewhere);
     let kinds = [
         ("differs", "differ", &compared.differing),
