@@ -8,6 +8,7 @@
 //! | part | duty |
 //! | --- | --- |
 //! | [`finding`] | what is wrong, and what to do |
+//! | `fields` | single fields, by their positions |
 //! | `reading` | bytes in windows, sectors that fail included |
 //! | `walk` | the structure, and how it goes on behind damage |
 //! | `wording` | what the walk finds, as findings |
@@ -20,6 +21,7 @@
 
 pub mod against;
 mod digests;
+mod fields;
 pub mod finding;
 mod index;
 mod reading;

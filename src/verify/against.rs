@@ -34,7 +34,7 @@ use self::ends::{Ends, PIECE_LEN};
 use self::join::{Queue, Step, Txn, step};
 use self::lists::{Ours, Theirs, fill};
 use self::search::Search;
-use super::reading::{Fields, Reading};
+use super::fields::Fields;
 use super::{Content, Verified, check_counts};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
@@ -80,7 +80,7 @@ pub fn compare(
     let may_go_on = || slave.check_interrupted();
     let subject = Subject {
         place: &slave.place,
-        fields: Reading::new(&file, None, &may_go_on).fields(),
+        fields: Fields::new(&file, &may_go_on),
         end: verified.end(),
         left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
     };

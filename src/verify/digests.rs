@@ -6,10 +6,11 @@
 //! only the master can tell.
 
 use std::fs::File;
+use std::mem;
 use std::ops::Range;
 
+use super::fields::Fields;
 use super::finding::{Finding, Kind};
-use super::reading::Fields;
 use crate::digest::Digest;
 use crate::filestorage::Tid;
 use crate::filestorage::backward::ReadAt;
@@ -135,7 +136,7 @@ impl DigestCheck {
         let found = Digest::from(self.hasher.finalize());
         self.hasher.reset();
         // What cannot be read is told of as such.
-        if std::mem::replace(&mut self.is_readable, true) {
+        if mem::replace(&mut self.is_readable, true) {
             self.compared += entry.range.end - entry.range.start;
             if found != entry.digest {
                 self.add_wrong(entry.range);

@@ -12,8 +12,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
 
+use super::fields::Fields;
 use super::finding::{Finding, Kind};
-use super::reading::Fields;
 use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::pickle::{self, Entry, Error};

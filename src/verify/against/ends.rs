@@ -10,7 +10,7 @@ use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::scan::Transaction;
 use crate::source::{Answer, Master};
 use crate::stop::Stop;
-use crate::verify::reading::Fields;
+use crate::verify::fields::Fields;
 
 /// How many bytes are digested at once, in pieces that start at multiples of it.
 pub(super) const PIECE_LEN: u64 = 4 * 1024 * 1024;

@@ -1,0 +1,75 @@
+//! Reading parts of a file that may have sectors which cannot be read: what they hold
+//! is taken for zeros.
+
+use std::fs::File;
+use std::ops::Range;
+
+use crate::filestorage::backward::ReadAt;
+use crate::read::read_fully;
+use crate::stop::Stop;
+
+/// The length of what is tried by itself where a longer read failed, in bytes.
+const PAGE_LEN: u64 = 4096;
+
+/// Reads fields by their positions; what cannot be read, or lies behind the end, is
+/// zeros.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a> {
+    file: &'a File,
+    may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(file: &'a File, may_go_on: &'a dyn Fn() -> Result<(), Stop>) -> Self {
+        Self { file, may_go_on }
+    }
+
+    /// Fills the buffer; says whether all of it is what the file holds.
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Stop> {
+        (self.may_go_on)()?;
+        let mut is_whole = true;
+        let got = match read_fully(self.file, buffer, offset) {
+            Ok(got) => got,
+            Err(_) => read_pages(self.file, buffer, offset, self.may_go_on, |_| {
+                is_whole = false;
+            })?,
+        };
+        buffer[got..].fill(0);
+        Ok(is_whole && got == buffer.len())
+    }
+}
+
+impl ReadAt for Fields<'_> {
+    type Error = Stop;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+        self.read(buffer, offset).map(drop)
+    }
+}
+
+/// Reads page by page; tells what cannot be read, and leaves zeros there.
+pub(super) fn read_pages(
+    file: &File,
+    buffer: &mut [u8],
+    offset: u64,
+    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    mut unreadable: impl FnMut(Range<u64>),
+) -> Result<usize, Stop> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        may_go_on()?;
+        let at = offset.saturating_add(filled as u64);
+        let len = (PAGE_LEN - at % PAGE_LEN).min((buffer.len() - filled) as u64) as usize;
+        let page = &mut buffer[filled..filled + len];
+        match read_fully(file, page, at) {
+            Ok(got) if got < len => return Ok(filled + got),
+            Ok(_) => {}
+            Err(_) => {
+                page.fill(0);
+                unreadable(at..at.saturating_add(len as u64));
+            }
+        }
+        filled += len;
+    }
+    Ok(filled)
+}
