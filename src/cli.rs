@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod job;
+mod lines;
 mod location;
 mod log;
 mod pass;

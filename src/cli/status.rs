@@ -3,7 +3,7 @@
 mod lines;
 mod report;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -41,12 +41,10 @@ fn look(args: &StatusArgs, common: &Common, process: &Process) -> Result<Status,
 }
 
 fn print(status: &Status, json: bool) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
     if json {
+        let mut stdout = io::stdout().lock();
         serde_json::to_writer(&mut stdout, &Report::of(status))?;
         return writeln!(stdout);
     }
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let coloured = stdout.is_terminal() && !no_color;
-    stdout.write_all(lines::of(status, coloured).as_bytes())
+    lines::of(status).print()
 }

@@ -4,7 +4,7 @@ mod against;
 mod lines;
 mod report;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,10 +15,9 @@ use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::source::ssh::Process;
 use fssync::stop::Stop;
-use fssync::verify::{self, Verified};
+use fssync::verify;
 
 use self::against::Against;
-use self::lines::Lines;
 use self::report::{Findings, Report};
 use super::args::{Common, VerifyArgs};
 use super::{job, pass, progress};
@@ -53,7 +52,9 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
         let report = Report::of(&verified, &findings, &against, started.elapsed());
         print_json(&report).context("cannot print the report")?;
     } else if !common.quiet {
-        print_lines(&verified, &findings, &against).context("cannot print what was found")?;
+        lines::of(&verified, &findings, &against)
+            .print()
+            .context("cannot print what was found")?;
     }
     if common.quiet && exit != Exit::Success {
         tracing::error!(
@@ -111,11 +112,4 @@ fn print_json(report: &Report<'_>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, report)?;
     writeln!(stdout)
-}
-
-fn print_lines(verified: &Verified, findings: &Findings, against: &Against) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let coloured = stdout.is_terminal() && !no_color;
-    stdout.write_all(Lines::of(verified, findings, against, coloured).as_bytes())
 }

@@ -1,8 +1,5 @@
 //! A status for eyes: a fact a line, and what matters most in the last one.
 
-use std::fmt::Write;
-
-use clap::builder::styling::{AnsiColor, Style};
 use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
@@ -11,36 +8,11 @@ use fssync::words::{ago, bytes, span};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Where the facts start.
-const WIDTH: usize = 14;
-
-/// How a fact looks.
-#[derive(Clone, Copy)]
-enum Tone {
-    Plain,
-    Good,
-    Mind,
-    Bad,
-}
-
-impl Tone {
-    fn style(self) -> Style {
-        let colour = match self {
-            Self::Plain => return Style::new(),
-            Self::Good => AnsiColor::Green,
-            Self::Mind => AnsiColor::Yellow,
-            Self::Bad => AnsiColor::Red,
-        };
-        Style::new().fg_color(Some(colour.into()))
-    }
-}
+use crate::cli::lines::{Lines, Tone};
 
 /// The lines of a status.
-pub(super) fn of(status: &Status, coloured: bool) -> String {
-    let mut lines = Lines {
-        text: String::new(),
-        coloured,
-    };
+pub(super) fn of(status: &Status) -> Lines {
+    let mut lines = Lines::for_stdout();
     lines.add("slave", Tone::Plain, &status.slave.display().to_string());
     passes(&mut lines, status);
     slave(&mut lines, status);
@@ -53,33 +25,8 @@ pub(super) fn of(status: &Status, coloured: bool) -> String {
         Verdict::Behind | Verdict::Unknown | Verdict::Serving => Tone::Mind,
         Verdict::NoSlave | Verdict::Damaged | Verdict::Diverged => Tone::Bad,
     };
-    lines.text += "\nIf you failed over now: ";
-    lines.push(tone.style().bold(), &judgement.line);
-    lines.text.push('\n');
-    lines.text
-}
-
-struct Lines {
-    text: String,
-    coloured: bool,
-}
-
-impl Lines {
-    fn add(&mut self, what: &str, tone: Tone, fact: &str) {
-        let _ = write!(self.text, "{what:WIDTH$}");
-        self.push(tone.style(), fact);
-        self.text.push('\n');
-    }
-
-    fn push(&mut self, style: Style, fact: &str) {
-        let style = if self.coloured { style } else { Style::new() };
-        // What a file says cannot steer the terminal.
-        let fact: String = fact
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect();
-        let _ = write!(self.text, "{style}{fact}{style:#}");
-    }
+    lines.conclude("If you failed over now: ", tone, &judgement.line);
+    lines
 }
 
 /// What passes do.

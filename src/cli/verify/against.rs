@@ -1,6 +1,5 @@
 //! What the comparison with the master found: lines, and the keys of `--json`.
 
-use clap::builder::styling::Style;
 use fssync::filestorage::Tid;
 use fssync::monitor::Monitor;
 use fssync::outcome::Exit;
@@ -13,7 +12,7 @@ use fssync::words::bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::lines::{BAD, Lines, MIND, PLAIN};
+use crate::cli::lines::{Lines, Tone};
 
 /// What came of `--against`.
 pub(super) struct Against(Option<(String, Result<Option<Compared>, Stop>)>);
@@ -85,14 +84,18 @@ impl Against {
             return;
         };
         lines.gap();
-        lines.add("master", PLAIN, master);
+        lines.add("master", Tone::Plain, master);
         match compared {
             Ok(Some(compared)) => add(lines, compared),
-            Ok(None) => lines.add("compared", MIND, "no: the slave holds nothing"),
+            Ok(None) => lines.add("compared", Tone::Mind, "no: the slave holds nothing"),
             Err(stop) => {
-                lines.add("compared", BAD, &format!("no: {}", stop.in_one_line()));
+                lines.add(
+                    "compared",
+                    Tone::Bad,
+                    &format!("no: {}", stop.in_one_line()),
+                );
                 if let Some(hint) = stop.hint() {
-                    lines.add("", PLAIN, &format!("to do: {hint}"));
+                    lines.add("", Tone::Plain, &format!("to do: {hint}"));
                 }
             }
         }
@@ -128,14 +131,19 @@ fn add(lines: &mut Lines, compared: &Compared) {
         "{} of {} bytes, proven by digests",
         compared.equal_bytes, compared.slave_end
     );
-    lines.add("equal", PLAIN, &equal);
+    lines.add("equal", Tone::Plain, &equal);
     if compared.magic_differs {
-        lines.add("magic", BAD, "the first bytes differ, FS21 or FS30");
+        lines.add("magic", Tone::Bad, "the first bytes differ, FS21 or FS30");
     }
     let ahead = "committed since the slave's last";
-    add_span(lines, ("ahead", PLAIN), &compared.ahead, ahead);
+    add_span(lines, ("ahead", Tone::Plain), &compared.ahead, ahead);
     let elsewhere = "which both have, as after a pack; their bytes are not compared";
-    add_span(lines, ("elsewhere", MIND), &compared.elsewhere, elsewhere);
+    add_span(
+        lines,
+        ("elsewhere", Tone::Mind),
+        &compared.elsewhere,
+        elsewhere,
+    );
     let kinds = [
         ("differs", "differ", &compared.differing),
         ("only slave", "only the slave has", &compared.slave_only),
@@ -149,24 +157,24 @@ fn add(lines: &mut Lines, compared: &Compared) {
             "in {} more, where it was not searched which transactions differ",
             bytes(compared.unsearched_bytes)
         );
-        lines.add("differs", BAD, &unsearched);
+        lines.add("differs", Tone::Bad, &unsearched);
     }
     if let Some(halt) = compared.halt {
         let fact = format!(
             "nothing behind {} in the slave and {} in the master: {}",
             halt.slave_position, halt.master_position, halt.why
         );
-        lines.add("compared", BAD, &fact);
+        lines.add("compared", Tone::Bad, &fact);
     }
     if let Some(damage) = compared.damage {
-        lines.add("DAMAGE", BAD, &format!("in the master: {damage}"));
+        lines.add("DAMAGE", Tone::Bad, &format!("in the master: {damage}"));
     }
     if let Some(advice) = compared.advice() {
-        lines.add("", PLAIN, &format!("to do: {advice}"));
+        lines.add("", Tone::Plain, &format!("to do: {advice}"));
     }
 }
 
-fn add_span(lines: &mut Lines, (what, style): (&str, Style), span: &Span, which: &str) {
+fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &Span, which: &str) {
     let (Some(first), Some(last)) = (span.first, span.last) else {
         return;
     };
@@ -177,7 +185,7 @@ fn add_span(lines: &mut Lines, (what, style): (&str, Style), span: &Span, which:
         first.with_time(),
         last.with_time()
     );
-    lines.add(what, style, &fact);
+    lines.add(what, tone, &fact);
 }
 
 fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &Found) {
@@ -188,11 +196,11 @@ fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &Found) {
         };
         let tid = told.tid.with_time();
         let fact = format!("{tid} at {}, {}{by}", told.position, bytes(told.len));
-        lines.add(what, BAD, &fact);
+        lines.add(what, Tone::Bad, &fact);
     }
     let left = found.all.count - found.told.len() as u64;
     if left > 0 {
-        lines.add("", BAD, &format!("and {left} more that {kind}"));
+        lines.add("", Tone::Bad, &format!("and {left} more that {kind}"));
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::fmt::Write;
 
-use clap::builder::styling::{AnsiColor, Color, Style};
 use fssync::filestorage::Tid;
 use fssync::verify::finding::{Finding, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
@@ -11,160 +10,126 @@ use fssync::words::bytes;
 
 use super::against::Against;
 use super::report::Findings;
+use crate::cli::lines::{Lines, Tone};
 
-/// Where the facts start.
-const WIDTH: usize = 14;
-
-pub(super) const PLAIN: Style = Style::new();
-const GOOD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
-pub(super) const MIND: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
-pub(super) const BAD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
-
-/// Lines that grow.
-pub(super) struct Lines {
-    text: String,
-    coloured: bool,
+/// The lines of a verification.
+pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) -> Lines {
+    let mut lines = Lines::for_stdout();
+    lines.add("slave", Tone::Plain, &verified.slave.display().to_string());
+    if verified.content == Content::Storage {
+        add_facts(&mut lines, verified);
+    }
+    add_findings(&mut lines, findings);
+    against.add_to(&mut lines);
+    let tone = match against.exit(verified) as u8 {
+        0 if verified.blemishes == 0 => Tone::Good,
+        0 => Tone::Mind,
+        _ => Tone::Bad,
+    };
+    lines.conclude("", tone, &verdict(verified, against));
+    lines
 }
 
-impl Lines {
-    /// The lines of a verification.
-    pub(super) fn of(
-        verified: &Verified,
-        findings: &Findings,
-        against: &Against,
-        coloured: bool,
-    ) -> String {
-        let mut lines = Self {
-            text: String::new(),
-            coloured,
-        };
-        lines.add("slave", PLAIN, &verified.slave.display().to_string());
-        if verified.content == Content::Storage {
-            lines.facts(verified);
+fn add_facts(lines: &mut Lines, verified: &Verified) {
+    let checked = format!(
+        "{} transactions, {} data records, {} objects",
+        verified.transactions, verified.records, verified.objects
+    );
+    lines.add("whole", Tone::Plain, &checked);
+    lines.add("read", Tone::Plain, &bytes(verified.bytes));
+    let position = format!("{} ({})", verified.position, bytes(verified.position));
+    lines.add("position", Tone::Plain, &position);
+    let last = verified.last_tid.map_or("none".to_owned(), Tid::with_time);
+    lines.add("last tid", Tone::Plain, &last);
+    let unfinished = match verified.unfinished {
+        None => "nothing".to_owned(),
+        Some(Unfinished {
+            bytes: len,
+            is_ours,
+        }) => {
+            let of = if is_ours { " of an append" } else { "" };
+            format!("{}{of}, which ZODB cuts", bytes(len))
         }
-        lines.findings(findings);
-        against.add_to(&mut lines);
-        let style = match against.exit(verified) as u8 {
-            0 if verified.blemishes == 0 => GOOD,
-            0 => MIND,
-            _ => BAD,
-        };
-        lines.text.push('\n');
-        lines.push(style.bold(), &verdict(verified, against));
-        lines.text.push('\n');
-        lines.text
-    }
+    };
+    lines.add("unfinished", Tone::Plain, &unfinished);
+    let (tone, digests) = match verified.digests {
+        DigestState::Unasked => (Tone::Plain, "not compared".to_owned()),
+        DigestState::NoLedger => (Tone::Mind, "there is no ledger of this file".to_owned()),
+        DigestState::Compared(len) if len >= verified.position => {
+            (Tone::Plain, "of all bytes compared".to_owned())
+        }
+        DigestState::Compared(len) => {
+            let without = bytes(verified.position - len);
+            (
+                Tone::Mind,
+                format!("of {} compared, {without} have none", bytes(len)),
+            )
+        }
+    };
+    lines.add("digests", tone, &digests);
+    let (tone, index) = match &verified.index {
+        IndexState::Missing => (Tone::Mind, "missing".to_owned()),
+        IndexState::Sound(at) => (Tone::Plain, format!("sound, of position {at}")),
+        IndexState::Wrong => (Tone::Bad, "WRONG, and ZODB would use it".to_owned()),
+        IndexState::Unused(why) => (Tone::Mind, format!("not used by ZODB: {why}")),
+        IndexState::Unknown(why) => (Tone::Mind, format!("not compared: {why}")),
+    };
+    lines.add("index", tone, &index);
+}
 
-    fn facts(&mut self, verified: &Verified) {
-        let checked = format!(
-            "{} transactions, {} data records, {} objects",
-            verified.transactions, verified.records, verified.objects
+fn add_findings(lines: &mut Lines, findings: &Findings) {
+    let mut advised = None;
+    for finding in findings.kept() {
+        add_finding(lines, finding, findings);
+        if advised != Some(finding.kind) {
+            lines.add(
+                "",
+                Tone::Plain,
+                &format!("to do: {}", finding.kind.advice()),
+            );
+        }
+        advised = Some(finding.kind);
+    }
+    for (kind, count) in findings.left_out() {
+        let name = serde_json::to_value(kind).unwrap_or_default();
+        let name = name.as_str().unwrap_or_default();
+        lines.add(
+            "",
+            Tone::Plain,
+            &format!("and {count} more of the kind {name}"),
         );
-        self.add("whole", PLAIN, &checked);
-        self.add("read", PLAIN, &bytes(verified.bytes));
-        let position = format!("{} ({})", verified.position, bytes(verified.position));
-        self.add("position", PLAIN, &position);
-        let last = verified.last_tid.map_or("none".to_owned(), Tid::with_time);
-        self.add("last tid", PLAIN, &last);
-        let unfinished = match verified.unfinished {
-            None => "nothing".to_owned(),
-            Some(Unfinished {
-                bytes: len,
-                is_ours,
-            }) => {
-                let of = if is_ours { " of an append" } else { "" };
-                format!("{}{of}, which ZODB cuts", bytes(len))
-            }
-        };
-        self.add("unfinished", PLAIN, &unfinished);
-        let (style, digests) = match verified.digests {
-            DigestState::Unasked => (PLAIN, "not compared".to_owned()),
-            DigestState::NoLedger => (MIND, "there is no ledger of this file".to_owned()),
-            DigestState::Compared(len) if len >= verified.position => {
-                (PLAIN, "of all bytes compared".to_owned())
-            }
-            DigestState::Compared(len) => {
-                let without = bytes(verified.position - len);
-                (
-                    MIND,
-                    format!("of {} compared, {without} have none", bytes(len)),
-                )
-            }
-        };
-        self.add("digests", style, &digests);
-        let (style, index) = match &verified.index {
-            IndexState::Missing => (MIND, "missing".to_owned()),
-            IndexState::Sound(at) => (PLAIN, format!("sound, of position {at}")),
-            IndexState::Wrong => (BAD, "WRONG, and ZODB would use it".to_owned()),
-            IndexState::Unused(why) => (MIND, format!("not used by ZODB: {why}")),
-            IndexState::Unknown(why) => (MIND, format!("not compared: {why}")),
-        };
-        self.add("index", style, &index);
     }
+}
 
-    fn findings(&mut self, findings: &Findings) {
-        let mut advised = None;
-        for finding in findings.kept() {
-            self.finding(finding, findings);
-            if advised != Some(finding.kind) {
-                self.add("", PLAIN, &format!("to do: {}", finding.kind.advice()));
-            }
-            advised = Some(finding.kind);
-        }
-        for (kind, count) in findings.left_out() {
-            let name = serde_json::to_value(kind).unwrap_or_default();
-            let name = name.as_str().unwrap_or_default();
-            self.add("", PLAIN, &format!("and {count} more of the kind {name}"));
-        }
+fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
+    let (what, tone) = match finding.kind.severity() {
+        Severity::Damage => ("DAMAGE", Tone::Bad),
+        Severity::Blemish => ("blemish", Tone::Mind),
+    };
+    let mut place = format!(
+        "{} at {}",
+        findings.name(finding.kind.file()),
+        finding.position
+    );
+    if let Some(end) = finding.end {
+        let _ = write!(place, " to {end}");
     }
-
-    fn finding(&mut self, finding: &Finding, findings: &Findings) {
-        let (what, style) = match finding.kind.severity() {
-            Severity::Damage => ("DAMAGE", BAD),
-            Severity::Blemish => ("blemish", MIND),
-        };
-        let mut place = format!(
-            "{} at {}",
-            findings.name(finding.kind.file()),
-            finding.position
-        );
-        if let Some(end) = finding.end {
-            let _ = write!(place, " to {end}");
-        }
-        if let Some(tid) = finding.tid {
-            let _ = write!(place, ", tid {}", tid.with_time());
-        }
-        if let Some(oid) = finding.oid {
-            let _ = write!(place, ", oid {oid:016x}");
-        }
-        let Finding {
-            expected, found, ..
-        } = finding;
-        self.text.push('\n');
-        self.add(what, style, &place);
-        self.add("", PLAIN, &format!("expected {expected}, found {found}"));
+    if let Some(tid) = finding.tid {
+        let _ = write!(place, ", tid {}", tid.with_time());
     }
-
-    /// An empty line.
-    pub(super) fn gap(&mut self) {
-        self.text.push('\n');
+    if let Some(oid) = finding.oid {
+        let _ = write!(place, ", oid {oid:016x}");
     }
-
-    pub(super) fn add(&mut self, what: &str, style: Style, fact: &str) {
-        let _ = write!(self.text, "{what:WIDTH$}");
-        self.push(style, fact);
-        self.text.push('\n');
-    }
-
-    fn push(&mut self, style: Style, fact: &str) {
-        let style = if self.coloured { style } else { PLAIN };
-        // What a file says cannot steer the terminal.
-        let fact: String = fact
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect();
-        let _ = write!(self.text, "{style}{fact}{style:#}");
-    }
+    let Finding {
+        expected, found, ..
+    } = finding;
+    lines.gap();
+    lines.add(what, tone, &place);
+    lines.add(
+        "",
+        Tone::Plain,
+        &format!("expected {expected}, found {found}"),
+    );
 }
 
 /// What came of it, in a line.

@@ -1,0 +1,82 @@
+//! What is told for eyes: a fact a line, and what matters most in the last one.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use clap::builder::styling::{AnsiColor, Style};
+
+/// Where the facts start.
+const WIDTH: usize = 14;
+
+/// How a fact looks.
+#[derive(Clone, Copy)]
+pub(super) enum Tone {
+    Plain,
+    Good,
+    Mind,
+    Bad,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        let colour = match self {
+            Self::Plain => return Style::new(),
+            Self::Good => AnsiColor::Green,
+            Self::Mind => AnsiColor::Yellow,
+            Self::Bad => AnsiColor::Red,
+        };
+        Style::new().fg_color(Some(colour.into()))
+    }
+}
+
+/// Lines that grow.
+pub(super) struct Lines {
+    text: String,
+    coloured: bool,
+}
+
+impl Lines {
+    /// None yet, for standard output: coloured on a terminal, unless `NO_COLOR` is set.
+    pub(super) fn for_stdout() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            text: String::new(),
+            coloured: io::stdout().is_terminal() && !no_color,
+        }
+    }
+
+    /// A line with a fact.
+    pub(super) fn add(&mut self, what: &str, tone: Tone, fact: &str) {
+        let _ = write!(self.text, "{what:WIDTH$}");
+        self.push(tone.style(), fact);
+        self.text.push('\n');
+    }
+
+    /// An empty line.
+    pub(super) fn gap(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// The last line, set off from the others: what it is about, and the verdict.
+    pub(super) fn conclude(&mut self, about: &str, tone: Tone, verdict: &str) {
+        self.gap();
+        self.text += about;
+        self.push(tone.style().bold(), verdict);
+        self.text.push('\n');
+    }
+
+    /// Prints them on standard output.
+    pub(super) fn print(&self) -> io::Result<()> {
+        io::stdout().lock().write_all(self.text.as_bytes())
+    }
+
+    fn push(&mut self, style: Style, fact: &str) {
+        let style = if self.coloured { style } else { Style::new() };
+        // What a file says cannot steer the terminal.
+        let fact: String = fact
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
+        let _ = write!(self.text, "{style}{fact}{style:#}");
+    }
+}
