@@ -108,15 +108,21 @@ fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Mon
     };
     let slave = &job.slave;
     let mut keep = || {
-        let is_due = upkeep::is_due(slave, &sidecar, position)?;
+        let is_due = upkeep::index::is_due(slave, &sidecar, position)?;
         if !is_due || job.index_waits {
             return Ok(is_due);
         }
-        upkeep::after_pass(slave, position, upkeep::IN_A_PASS, &mut sidecar, monitor)?;
+        upkeep::index::after_pass(
+            slave,
+            position,
+            upkeep::index::IN_A_PASS,
+            &mut sidecar,
+            monitor,
+        )?;
         Ok(false)
     };
     keep().unwrap_or_else(|stop| {
-        if let Some(why) = upkeep::complaint(&stop) {
+        if let Some(why) = upkeep::index::complaint(&stop) {
             tracing::warn!("{why}");
         }
         false

@@ -16,7 +16,7 @@ use crate::slave::replace::{Aside, Replacement};
 use crate::slave::sidecar::Sidecar;
 use crate::stop::Stop;
 use crate::survey::Survey;
-use crate::upkeep::{complaint, store_built};
+use crate::upkeep::index::{complaint, store_built};
 use crate::walk::scan_file;
 
 impl Apply<'_> {

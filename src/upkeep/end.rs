@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Task, Wanted, complaint, is_in_use, lock_as_left, make, store_sidecar, task};
+use super::index::{complaint, make, store_sidecar};
+use super::lock_as_left;
+use super::task::{Task, Wanted, is_in_use, task};
 use crate::monitor::Silent;
 use crate::slave::index::coverage::Coverage;
 use crate::slave::place::Beside;

@@ -4,10 +4,10 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use super::{
-    Task, Wanted, Work, as_left, complaint, is_failure, lock_as_left, note_failure, store_sidecar,
-    task,
-};
+use super::index::{complaint, note_failure, store_made, store_sidecar};
+use super::task::{Task, Wanted, task};
+use super::work::Work;
+use super::{as_left, is_failure, lock_as_left};
 use crate::monitor::Monitor;
 use crate::slave::index::failure::Failure;
 use crate::slave::step::Slave;
@@ -153,7 +153,7 @@ impl Rests {
         };
         if work.is_of(seen) {
             let len = work.growing.distance();
-            let stored = work.store(slave, seen, &mut sidecar);
+            let stored = store_made(work, slave, seen, &mut sidecar);
             let stored = note_failure(stored, len, &mut sidecar);
             store_sidecar(slave, stored, &sidecar)?;
         }

@@ -707,7 +707,7 @@ fn an_index_is_made_a_part_in_each_pass() {
     while covered.last() != Some(&end) {
         let mut sidecar = Sidecar::load(&job.slave.place).unwrap();
         let quiet = without_forks();
-        upkeep::after_pass(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
+        upkeep::index::after_pass(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
         drop(quiet);
         covered.push(zodb.assert_index(&scene.slave).expect("an index"));
     }

@@ -1,0 +1,130 @@
+//! An index that is being made: it can be left and gone on with.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use super::task::Task;
+use crate::filestorage::index::builder::Builder;
+use crate::monitor::Monitor;
+use crate::slave::index::coverage::exists;
+use crate::slave::index::{Growing, remove};
+use crate::slave::place::{self, Access};
+use crate::slave::sidecar::Mark;
+use crate::slave::step::{Seen, Slave};
+use crate::source::LocalFile;
+use crate::stop::Stop;
+
+/// An index that is being made.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) file: File,
+    /// Which file it is.
+    of: LocalFile,
+    /// What it has at the position that the index grows to.
+    mark: Mark,
+    pub(super) growing: Growing,
+}
+
+impl Work {
+    /// Begins with what lies there, or from the start.
+    pub(super) fn begin(
+        slave: &Slave,
+        seen: Seen,
+        task: Task,
+        position: u64,
+    ) -> Result<Self, Stop> {
+        let file = open(slave, seen)?;
+        let loaded = match task {
+            Task::Extend(known) => known.stored().and_then(|stored| {
+                let index = stored.load(&slave.place)?;
+                Some(Builder::resume(index, stored.position))
+            }),
+            Task::Nothing | Task::Build => None,
+        };
+        if loaded.is_none() {
+            remove_foreign(slave)?;
+        }
+        Ok(Self {
+            mark: mark(slave, &file, position)?,
+            file,
+            of: seen.file,
+            growing: Growing::new(loaded.unwrap_or_default(), position),
+        })
+    }
+
+    /// Reads to the end, or, once `patience` has run out, to that of the transaction
+    /// that is being read then; some is read always.
+    pub(super) fn read(
+        &mut self,
+        slave: &Slave,
+        patience: Duration,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let Self { file, growing, .. } = self;
+        let started = Instant::now();
+        let (has_begun, is_late) = (Cell::new(false), Cell::new(false));
+        let in_time = || {
+            slave.check_may_go_on()?;
+            is_late.set(has_begun.replace(true) && started.elapsed() >= patience);
+            if is_late.get() {
+                return Err(Stop::Interrupted);
+            }
+            Ok(())
+        };
+        match growing.read(file, &slave.place, &in_time, monitor) {
+            Err(Stop::Interrupted) if is_late.get() => {}
+            read => return read,
+        }
+        growing.end_with_transaction();
+        let may_go_on = || slave.check_may_go_on();
+        growing.read(file, &slave.place, &may_go_on, monitor)
+    }
+
+    /// Whether it is of the file that was seen, and nobody has written over that
+    /// since: what was read would be that of another.
+    pub(super) fn is_of(&self, seen: Seen) -> bool {
+        let found = Mark::of(&self.file, self.mark.position, None);
+        self.of == seen.file && found.is_ok_and(|found| found == self.mark)
+    }
+
+    /// Has it go on to another position behind, where it was read to the end.
+    pub(super) fn go_on_to(&mut self, slave: &Slave, position: u64) -> Result<(), Stop> {
+        self.growing.go_on_to(position);
+        self.mark = mark(slave, &self.file, self.growing.to())?;
+        Ok(())
+    }
+
+    /// Whether all was read up to this position, or in vain.
+    pub(super) fn is_at(&self, position: u64) -> bool {
+        self.growing.to() == position || !self.growing.is_whole()
+    }
+}
+
+/// Removes what lies there and is not what was left.
+pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Stop> {
+    if exists(&slave.place)? {
+        tracing::debug!("the index that lies there is not what was left: it is made anew");
+        remove(slave)?;
+    }
+    Ok(())
+}
+
+/// What the slave, which is `file`, has at a position.
+fn mark(slave: &Slave, file: &File, position: u64) -> Result<Mark, Stop> {
+    Mark::of(file, position, None).map_err(Stop::io("read", slave.place.data()))
+}
+
+/// Opens the slave, which must be the file that was seen.
+pub(super) fn open(slave: &Slave, seen: Seen) -> Result<File, Stop> {
+    let path = slave.place.data();
+    let file = place::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let found = file.metadata().map_err(Stop::io("look at", path))?;
+    if Seen::of(&found).file == seen.file {
+        return Ok(file);
+    }
+    Err(Stop::SlaveChanged {
+        slave: path.to_owned(),
+        what: "another file was put in its place".to_owned(),
+    })
+}
