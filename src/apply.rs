@@ -82,6 +82,10 @@ impl Apply<'_> {
     ) -> Result<(), Stop> {
         if !matches!(plan.deed, Deed::FullCopy { .. }) {
             clean_up(self.slave)?;
+            if !survey.is_as_left() {
+                // A pass may have put it there, and been killed before its name was durable.
+                self.slave.place.sync_directory()?;
+            }
         }
         self.note_proven(survey)?;
         match plan.deed {
@@ -142,8 +146,8 @@ impl Apply<'_> {
         if known && survey.is_as_left() {
             return Ok(());
         }
-        // What was found equal may be somebody's copy, or a batch whose last
-        // sync failed.
+        // What was found equal may be somebody's copy, or the batch of a pass that was
+        // killed before its last sync.
         file.sync_data()
             .map_err(Stop::io("sync", self.slave.place.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)?;

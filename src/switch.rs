@@ -77,10 +77,17 @@ pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
 /// lock is not touched: a ZEO that an earlier `off` made way for may be starting.
 fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64, Stop> {
     match &sidecar.batch {
-        Some(batch) if is_left_behind(slave, batch)? => match slave.closing_step(between_steps)? {
-            Some(step) => cut(slave, step, batch),
-            None => Ok(0),
-        },
+        Some(batch) if is_left_behind(slave, batch)? => {
+            let take_step = || slave.closing_step(slave.between_steps()?);
+            let cut = slave
+                .closing_step(between_steps)
+                .and_then(|step| cut(slave, step, batch, take_step));
+            match cut {
+                // It tidies up itself.
+                Err(Stop::InUse { .. }) => Ok(0),
+                cut => cut,
+            }
+        }
         _ => Ok(0),
     }
 }

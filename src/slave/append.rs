@@ -19,12 +19,23 @@
 //!   and the batch is cut, or the true status, and the batch is there.
 //!
 //! Either way ZODB sees a whole number of the master's transactions (Law 1).
+//!
+//! A tail is cut in two steps: to less than a header; sync; to nothing. A file system may
+//! zero what is cut before it makes the new size durable. Were a whole tail cut at once, or
+//! a `c` written over the start of another before, a power cut could leave a
+//! header of zeros, or one that is half of each, with plausible transactions behind it,
+//! which makes ZODB panic. As it is, the header is as it was, up to its last byte, until
+//! less than a header is left, which ZODB cuts whatever it is.
+//!
 //! Nothing committed is ever cut: trimming starts at the slave's position,
 //! found by walking forwards, and bytes that are not ours are first kept as
 //! `Data.fs.trN`, as ZODB does (Law 2). An index of a position beyond the slave's,
 //! as it may lie beside one that was cut by hand, is removed before a batch begins:
 //! ZODB would believe it once the slave has grown past it. So is one that no pass has
 //! stored.
+//!
+//! A batch whose last sync fails gets its `c` back, and is cut: what the page cache shows
+//! of it would never come to the disk.
 //!
 //! What is behind a `c` is cut back at once when a pass fails, through a fresh
 //! handle, since ZODB needs free disk to open a file with an unfinished tail.
@@ -50,6 +61,9 @@ use crate::plan::Tail;
 use crate::read::read_fully;
 use crate::stop::Stop;
 
+/// What a tail is cut to first, in bytes: less than a header.
+const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
+
 /// An append to the slave.
 #[derive(Debug)]
 pub struct Append<'a> {
@@ -69,6 +83,8 @@ pub struct Append<'a> {
 struct Open {
     begun: Batch,
     status: Status,
+    /// Whether it has its true status, which may not be durable.
+    is_visible: bool,
 }
 
 impl<'a> Append<'a> {
@@ -138,7 +154,7 @@ impl<'a> Append<'a> {
         };
         make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let begun = Batch::new(self.position, header);
-        let step = match self.announce(&begun, sidecar) {
+        let mut step = match self.announce(&begun, sidecar) {
             Ok(step) => step,
             Err(stop) => {
                 // It is still where it was: a copy at every try would fill the disk.
@@ -149,11 +165,18 @@ impl<'a> Append<'a> {
             }
         };
         if self.trim != Tail::None {
-            self.data.truncate(&step, self.position)?;
+            let position = self.position;
+            step = cut_tail(&mut self.data, step, position, |data| {
+                data.step(position, &[])
+            })?;
             self.trim = Tail::None;
         }
         let status = Status(header[STATUS_OFFSET as usize]);
-        let batch = self.batch.insert(Open { begun, status });
+        let batch = self.batch.insert(Open {
+            begun,
+            status,
+            is_visible: false,
+        });
         self.data
             .write(&step, &batch.begun.header(), self.position)?;
         drop(step);
@@ -175,11 +198,17 @@ impl<'a> Append<'a> {
         let Some(batch) = &self.batch else {
             return Ok(false);
         };
+        let (from, header) = (batch.begun.from, batch.begun.header());
         if self.data.seen().size > end {
-            let step = self.data.step(batch.begun.from, &batch.begun.header())?;
-            self.data.truncate(&step, end)?;
+            let step = self.data.step(from, &header)?;
             if end == self.position {
+                let stub = &header[..STUB_LEN as usize];
+                drop(cut_tail(&mut self.data, step, end, |data| {
+                    data.step(from, stub)
+                })?);
                 self.batch = None;
+            } else {
+                self.data.truncate(&step, end)?;
             }
         }
         Ok(self.batch.is_some())
@@ -200,16 +229,19 @@ impl<'a> Append<'a> {
 
     /// Step 3 of a batch, which must be [settled](Self::settle).
     pub fn finish(&mut self) -> Result<(), Stop> {
-        let Some(batch) = &self.batch else {
+        let Some(batch) = &mut self.batch else {
             return Ok(());
         };
-        let (from, status) = (batch.begun.from, batch.status);
+        let from = batch.begun.from;
         let step = self.data.step(from, &batch.begun.header())?;
-        self.data.write(&step, &[status.0], from + STATUS_OFFSET)?;
+        batch.is_visible = true;
+        self.data
+            .write(&step, &[batch.status.0], from + STATUS_OFFSET)?;
         drop(step);
+        self.data.sync()?;
         self.batch = None;
         self.position = self.data.seen().size;
-        self.data.sync()
+        Ok(())
     }
 
     /// The digests of the batches that were finished since the last call.
@@ -224,10 +256,15 @@ impl<'a> Append<'a> {
         let Some(batch) = self.batch else {
             return;
         };
-        let cut = self
-            .slave
-            .last_step()
-            .and_then(|step| cut(self.slave, step, &batch.begun));
+        let take_step = || self.slave.last_step();
+        let cut = take_step().and_then(|step| {
+            let step = if batch.is_visible {
+                hide(self.slave, step, self.data.seen(), batch.begun.from)?
+            } else {
+                step
+            };
+            cut(self.slave, step, &batch.begun, take_step)
+        });
         match cut {
             // Whoever switched off or opened the slave cuts it.
             Ok(_) | Err(Stop::Off(_) | Stop::InUse { .. }) => {}
@@ -242,9 +279,26 @@ impl<'a> Append<'a> {
     }
 }
 
+/// Marks a batch as unfinished again whose last sync has failed, durably. Its true status may
+/// never come to the disk, and no later sync would tell: the page counts as written. Takes
+/// another step for what follows.
+fn hide<'a>(slave: &'a Slave, step: Step<'a>, seen: Seen, from: u64) -> Result<Step<'a>, Stop> {
+    step.check_unchanged(Some(seen))?;
+    let mut data = DataFile::open(slave, seen)?;
+    data.write(&step, &[Status::VOTED.0], from + STATUS_OFFSET)?;
+    drop(step);
+    data.sync()?;
+    slave.last_step()
+}
+
 /// Cuts what an unfinished batch has left of itself in the slave, if anything,
-/// through a fresh handle. Returns how many bytes.
-pub fn cut(slave: &Slave, step: Step<'_>, batch: &Batch) -> Result<u64, Stop> {
+/// through a fresh handle, in this step and another one. Returns how many bytes.
+pub fn cut<'a>(
+    slave: &'a Slave,
+    step: Step<'a>,
+    batch: &Batch,
+    take_step: impl FnOnce() -> Result<Step<'a>, Stop>,
+) -> Result<u64, Stop> {
     let Some(seen) = slave.seen()? else {
         return Ok(0);
     };
@@ -252,10 +306,33 @@ pub fn cut(slave: &Slave, step: Step<'_>, batch: &Batch) -> Result<u64, Stop> {
     if !is_left(data.file(), seen.size, batch).map_err(Stop::io("read", data.path()))? {
         return Ok(0);
     }
-    data.truncate(&step, batch.from)?;
+    let step = cut_tail(&mut data, step, batch.from, |data| {
+        let step = take_step()?;
+        step.check_unchanged(Some(data.seen()))?;
+        Ok(step)
+    })?;
     drop(step);
     data.sync()?;
     Ok(seen.size - batch.from)
+}
+
+/// Cuts what lies behind `position`, where no transaction is finished: in a step what is
+/// behind the start of a header, durably; in the next one, which is returned, the rest.
+fn cut_tail<'a>(
+    data: &mut DataFile<'a>,
+    mut step: Step<'a>,
+    position: u64,
+    take_step: impl FnOnce(&DataFile<'a>) -> Result<Step<'a>, Stop>,
+) -> Result<Step<'a>, Stop> {
+    let stub_end = position + STUB_LEN;
+    if data.seen().size > stub_end {
+        data.truncate(&step, stub_end)?;
+        drop(step);
+        data.sync()?;
+        step = take_step(data)?;
+    }
+    data.truncate(&step, position)?;
+    Ok(step)
 }
 
 /// Whether the slave ends in what an unfinished batch has left of itself.

@@ -26,6 +26,9 @@ pub struct Owner {
     needs_group: bool,
 }
 
+/// The permission bits of a file that was not given to its owner yet.
+const MODE_AT_FIRST: u32 = 0o600;
+
 /// The permission bits of a slave while neither it nor its master was seen.
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -73,7 +76,7 @@ impl Owner {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(MODE_AT_FIRST)
             .open(path)
             .map_err(Stop::io("create", path))?;
         if let Err(stop) = self.own(&file, path) {
@@ -100,7 +103,11 @@ impl Owner {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Self::of(place)?.open_or_create(path)
             }
-            result => result.map_err(Stop::io("open", path)),
+            result => {
+                let file = result.map_err(Stop::io("open", path))?;
+                mend(&file, place, path)?;
+                Ok(file)
+            }
         }
     }
 
@@ -130,4 +137,21 @@ impl Owner {
         }
         file.set_permissions(fs::Permissions::from_mode(self.mode))
     }
+}
+
+/// Gives a file to its owner that a crash has kept from its owner: one that is as it was
+/// created. Else ZEO's user could not open the lock that root left, for good.
+fn mend(file: &File, place: &Place, path: &Path) -> Result<(), Stop> {
+    let found = file.metadata().map_err(Stop::io("look at", path))?;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    if !is_ours || found.permissions().mode() & 0o7777 != MODE_AT_FIRST {
+        return Ok(());
+    }
+    let owner = Owner::of(place)?;
+    if (owner.uid, owner.mode) != (found.uid(), MODE_AT_FIRST)
+        && let Err(stop) = owner.own(file, path)
+    {
+        tracing::debug!("{}", stop.in_one_line());
+    }
+    Ok(())
 }

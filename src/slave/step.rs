@@ -68,8 +68,8 @@
 //!   slave: where a tail was cut, or ZODB was there, it is not what the pass
 //!   left, and the survey starts again. Where it is, nothing happened.
 //! - **Off is killed.** Before the switch says off: nothing was done. Once it says
-//!   so, durable or not: as after a bare `echo`, below. In the cut, which is one
-//!   call: the tail is there or not. The locks go with the process. Every off can
+//!   so, durable or not: as after a bare `echo`, below. In the cut, which is two
+//!   calls: the tail is there, or less than a header of it, or none. The locks go with the process. Every off can
 //!   be repeated.
 //! - **Off on a full disk.** The switch is written over in place, and an empty
 //!   one is off.
@@ -198,18 +198,14 @@ impl Slave {
         lock::take_step(&self.place)
     }
 
-    /// Takes a step although syncing is off, to tidy up behind the last one;
-    /// `None` if another program has the slave, and tidies up itself.
-    pub fn closing_step(&self, between_steps: Lock) -> Result<Option<Step<'_>>, Stop> {
-        match lock::take_zodb(&self.place) {
-            Ok(zodb_lock) => Ok(Some(Step {
-                slave: self,
-                _zodb_lock: zodb_lock,
-                _step_lock: between_steps,
-            })),
-            Err(Stop::InUse { .. }) => Ok(None),
-            Err(stop) => Err(stop),
-        }
+    /// Takes a step although syncing is off, to tidy up behind the last one; fails with
+    /// [`Stop::InUse`] if another program has the slave, and tidies up itself.
+    pub fn closing_step(&self, between_steps: Lock) -> Result<Step<'_>, Stop> {
+        Ok(Step {
+            slave: self,
+            _zodb_lock: lock::take_zodb(&self.place)?,
+            _step_lock: between_steps,
+        })
     }
 
     /// Fails once a switch says off or a signal came.

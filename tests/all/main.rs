@@ -26,6 +26,7 @@ mod life;
 mod load;
 mod off;
 mod on;
+mod power;
 mod regressions;
 mod remote;
 mod status;

@@ -67,6 +67,7 @@ impl Walk<'_> {
                 return end(false);
             }
             (Tail::Damaged(damage), _) => of_damage(&damage),
+            (Tail::Voted, Some(_)) if self.was_left_at(start) => return end(true),
             (Tail::Voted, Some(_)) => of_unfinished(start),
             (Tail::Torn, Some(_)) => of_length(start),
             (Tail::Torn, None) if !status.is_ascii() => of_tail(start, status),
@@ -109,6 +110,13 @@ impl Walk<'_> {
         let len = self.limit.saturating_sub(start).min(header.len() as u64) as usize;
         let batch = self.sidecar().batch;
         batch.is_some_and(|batch| batch.left(start, &header[..len]))
+    }
+
+    /// Whether a pass left the slave ending at `start`: then a batch that is not finished
+    /// is ours, also where a power cut took back that it was announced.
+    fn was_left_at(&self, start: u64) -> bool {
+        let left = self.sidecar().left.map(|left| left.slave.position);
+        left == Some(start) || self.over.digests_end == Some(start)
     }
 
     /// The header at `start`; zeros behind the end.

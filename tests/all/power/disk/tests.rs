@@ -1,0 +1,213 @@
+//! What the model keeps and loses.
+
+use super::*;
+
+const META: Meta = Meta {
+    mode: 0o600,
+    uid: 0,
+    gid: 0,
+    modified: 0,
+};
+
+fn create(disk: &mut Disk, name: &str) -> Node {
+    let (node, inode) = disk.next_numbers(|_| false);
+    disk.apply(&Op::Create {
+        name: name.to_owned(),
+        node,
+        inode,
+        meta: META,
+    });
+    node
+}
+
+fn write(disk: &mut Disk, node: Node, offset: usize, bytes: &[u8]) {
+    disk.apply(&Op::Write {
+        node,
+        offset,
+        bytes: bytes.to_vec(),
+    });
+}
+
+fn rename(disk: &mut Disk, from: &str, to: &str) {
+    disk.apply(&Op::Rename {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    });
+}
+
+/// A disk with a durable file "a" of these bytes.
+fn with_a(bytes: &[u8]) -> (Disk, Node) {
+    let mut disk = Disk::default();
+    let node = create(&mut disk, "a");
+    write(&mut disk, node, 0, bytes);
+    disk.apply(&Op::Sync {
+        node,
+        metadata: false,
+    });
+    disk.apply(&Op::SyncDirectory);
+    (disk, node)
+}
+
+/// All that random power cuts leave of a name.
+fn outcomes(disk: &Disk, name: &str, names: Names, bytes: Bytes) -> BTreeSet<Option<Vec<u8>>> {
+    let mut dice = Dice::new(1);
+    (0..500)
+        .map(|_| {
+            disk.cut(names, bytes, &mut dice)
+                .read(name)
+                .map(<[u8]>::to_vec)
+        })
+        .collect()
+}
+
+fn set<T: Ord, const N: usize>(items: [T; N]) -> BTreeSet<T> {
+    items.into_iter().collect()
+}
+
+#[test]
+fn what_was_synced_is_there_and_nothing_else_must_be() {
+    let (mut disk, node) = with_a(b"old");
+    let any = outcomes(&disk, "a", Names::Any, Bytes::Any);
+    assert_eq!(any, set([Some(b"old".to_vec())]));
+    write(&mut disk, node, 0, b"new");
+    write(&mut disk, node, 3, b"er");
+    let any = outcomes(&disk, "a", Names::Any, Bytes::Any);
+    let may_be = ["old", "new", "newer", "old\0\0", "new\0\0"];
+    assert_eq!(any, may_be.map(|it| Some(it.as_bytes().to_vec())).into());
+}
+
+#[test]
+fn sectors_and_the_size_are_kept_or_lost_each_for_itself() {
+    let (mut disk, node) = with_a(&[1; SECTOR_LEN]);
+    write(&mut disk, node, 0, &[2; 3 * SECTOR_LEN]);
+    let torn = outcomes(&disk, "a", Names::Lost, Bytes::Torn(SECTOR_LEN));
+    let sectors = |parts: &[u8]| Some(parts.iter().flat_map(|&part| [part; SECTOR_LEN]).collect());
+    let expected: BTreeSet<Option<Vec<u8>>> = set([
+        sectors(&[1]),
+        sectors(&[2]),
+        sectors(&[1, 0, 0]),
+        sectors(&[1, 0, 2]),
+        sectors(&[1, 2, 0]),
+        sectors(&[1, 2, 2]),
+        sectors(&[2, 0, 0]),
+        sectors(&[2, 0, 2]),
+        sectors(&[2, 2, 0]),
+        sectors(&[2, 2, 2]),
+    ]);
+    assert_eq!(torn, expected);
+    let pages = outcomes(&disk, "a", Names::Lost, Bytes::Torn(PAGE_LEN));
+    let expected = set([
+        sectors(&[1]),
+        sectors(&[2]),
+        sectors(&[1, 0, 0]),
+        sectors(&[2, 2, 2]),
+    ]);
+    assert_eq!(pages, expected);
+}
+
+#[test]
+fn a_cut_of_a_file_may_be_lost() {
+    let (mut disk, node) = with_a(b"long");
+    disk.apply(&Op::SetLen { node, len: 1 });
+    let any = outcomes(&disk, "a", Names::Any, Bytes::InOrder);
+    assert_eq!(any, set([Some(b"long".to_vec()), Some(b"l".to_vec())]));
+}
+
+#[test]
+fn a_name_is_made_durable_with_the_directory_and_not_with_the_file() {
+    let (mut disk, _) = with_a(b"old");
+    let node = create(&mut disk, "b");
+    write(&mut disk, node, 0, b"new");
+    disk.apply(&Op::Sync {
+        node,
+        metadata: true,
+    });
+    rename(&mut disk, "b", "a");
+    let of_a = outcomes(&disk, "a", Names::Any, Bytes::Any);
+    assert_eq!(of_a, set([Some(b"old".to_vec()), Some(b"new".to_vec())]));
+    let of_b = outcomes(&disk, "b", Names::Any, Bytes::Any);
+    assert_eq!(of_b, set([None, Some(b"new".to_vec())]));
+    disk.apply(&Op::SyncDirectory);
+    let of_a = outcomes(&disk, "a", Names::Any, Bytes::Any);
+    assert_eq!(of_a, set([Some(b"new".to_vec())]));
+}
+
+#[test]
+fn a_journal_keeps_the_first_changes_of_names() {
+    let (mut disk, _) = with_a(b"a");
+    for name in ["b", "c"] {
+        create(&mut disk, name);
+    }
+    let count = |names| {
+        let mut dice = Dice::new(1);
+        let cuts = (0..100).map(|_| disk.cut(names, Bytes::Kept, &mut dice));
+        cuts.map(|cut| {
+            cut.names()
+                .map(|(name, _)| name.as_str())
+                .collect::<String>()
+        })
+        .collect::<BTreeSet<_>>()
+    };
+    let owned = |names: &[&str]| names.iter().map(|&it| it.to_owned()).collect();
+    assert_eq!(count(Names::Journal), owned(&["a", "ab", "abc"]));
+    assert_eq!(count(Names::Any), owned(&["a", "ab", "ac", "abc"]));
+}
+
+#[test]
+fn owner_and_mode_are_made_durable_by_fsync_alone() {
+    let (mut disk, node) = with_a(b"a");
+    disk.apply(&Op::SetMeta {
+        node,
+        meta: Meta {
+            mode: 0o644,
+            ..META
+        },
+    });
+    let modes = |disk: &Disk| {
+        let mut dice = Dice::new(1);
+        let cuts = (0..100).map(|_| disk.cut(Names::Any, Bytes::Any, &mut dice));
+        cuts.map(|cut| cut.file(node).unwrap().meta().mode)
+            .collect::<BTreeSet<_>>()
+    };
+    let sync = |metadata| Op::Sync { node, metadata };
+    disk.apply(&sync(false));
+    assert_eq!(modes(&disk), set([0o600, 0o644]));
+    disk.apply(&sync(true));
+    assert_eq!(modes(&disk), set([0o644]));
+}
+
+#[test]
+fn the_number_of_an_inode_comes_back_once_its_file_is_durably_gone() {
+    let (mut disk, node) = with_a(b"a");
+    let inode = disk.file(node).unwrap().inode;
+    disk.apply(&Op::Unlink {
+        name: "a".to_owned(),
+    });
+    assert_ne!(disk.next_numbers(|_| false).1, inode);
+    disk.apply(&Op::SyncDirectory);
+    assert_ne!(disk.next_numbers(|open| open == node).1, inode);
+    assert_eq!(disk.next_numbers(|_| false).1, inode);
+}
+
+#[test]
+fn what_a_failed_sync_was_to_write_is_not_written_by_the_next_one() {
+    let (mut disk, node) = with_a(&[1; 2 * PAGE_LEN]);
+    write(&mut disk, node, 0, b"lost");
+    disk.apply(&Op::FailedSync { node });
+    write(&mut disk, node, PAGE_LEN, b"kept");
+    disk.apply(&Op::Sync {
+        node,
+        metadata: false,
+    });
+    assert_eq!(&disk.read("a").unwrap()[..4], b"lost");
+    let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Dice::new(1));
+    assert_eq!(&cut.read("a").unwrap()[..4], [1; 4]);
+    assert_eq!(&cut.read("a").unwrap()[PAGE_LEN..][..4], b"kept");
+    write(&mut disk, node, 1, b"OST");
+    disk.apply(&Op::Sync {
+        node,
+        metadata: false,
+    });
+    let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Dice::new(1));
+    assert_eq!(&cut.read("a").unwrap()[..4], b"lOST");
+}
