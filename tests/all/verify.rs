@@ -499,8 +499,11 @@ fn an_append_of_ours_that_was_killed_is_no_damage() {
             assert_eq!(verified.position, History::get().before.len() as u64);
         }
         if nth == 2 {
-            // Without the sidecar, whole transactions that ZODB cuts are damage.
+            // The ledger ends there, too. Without both, whole transactions that ZODB cuts
+            // are damage.
             fs::remove_file(scene.beside(".fssync")).unwrap();
+            assert_eq!(both(&scene.slave).1, []);
+            fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
             let (verified, findings) = both(&scene.slave);
             assert_eq!(findings[0].kind, Kind::UnfinishedWithin, "{verified:?}");
         }
