@@ -146,9 +146,8 @@ def answer_line(agent: Agent, line: str) -> Answer:
     return {**answer, "warnings": warnings}
 
 
-def serve(commands: TextIO, answers: TextIO) -> None:
+def serve(commands: TextIO, answers: TextIO, agent: Agent) -> None:
     """Answers until `quit`; the end of the commands is one, unanswered."""
-    agent = Agent()
     for line in commands:
         print(json.dumps(answer_line(agent, line)), file=answers, flush=True)
         if agent.done:
@@ -193,7 +192,7 @@ def main() -> None:
         write(options)
     else:
         answers, sys.stdout = sys.stdout, sys.stderr
-        serve(sys.stdin, answers)
+        serve(sys.stdin, answers, Agent())
 
 
 if __name__ == "__main__":

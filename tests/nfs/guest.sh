@@ -1,0 +1,29 @@
+# Makes of the virtual machine an NFS server and its client, each with a network
+# of its own, and a cable between the two. Then it does what it is told.
+#
+# The master's directories lie in /srv/export, which the client has mounted at
+# /mnt/4.2 and at /mnt/3; slaves lie in /srv/slave.
+set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONDONTWRITEBYTECODE=1
+here=$(dirname "$0")
+
+mount -t sysfs sysfs /sys
+mount -t tmpfs tmpfs /run
+mkfs.ext4 -q -F -E lazy_itable_init=1 /dev/vda
+mount -o noatime /dev/vda /srv
+mkdir /srv/export /srv/slave
+
+ip netns add server
+ip link set lo up
+ip link add cable type veth peer name cable netns server
+ip address add 10.0.0.2/24 dev cable
+ip link set cable up
+sh "$here/server.sh" install
+sh "$here/server.sh" start
+sh "$here/server.sh" export
+mkdir /mnt/4.2 /mnt/3
+mount -t nfs -o ro,hard,vers=4.2 10.0.0.1:/ /mnt/4.2
+mount -t nfs -o ro,hard,vers=3,nolock 10.0.0.1:/srv/export /mnt/3
+
+port=$(echo /dev/vport*p1)
+exec "$python" "$here/guest.py" <>"$port" >&0
