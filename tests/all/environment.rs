@@ -1,24 +1,16 @@
-//! The virtual environment with the real ZODB and ZEO.
+//! What the tests make once and keep below the target directory: the virtual
+//! environment with the real ZODB and ZEO, and other things as dear.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The Python of a virtual environment with the pinned requirements, which is made
-/// where it is missing, and kept below the target directory. `must` runs a
+/// The Python of a virtual environment with the pinned requirements. `must` runs a
 /// command that has to succeed.
 pub fn python(must: impl Fn(&mut Command)) -> PathBuf {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zodb/requirements.txt");
     let text = fs::read(&requirements).expect("requirements.txt");
-    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(temporary).expect("the directory for temporary files");
-    // Processes that start together make it one after the other.
-    let lock = File::create(temporary.join("venv.lock")).expect("venv.lock");
-    lock.lock().expect("the lock of the virtual environment");
-    let venv = temporary.join(format!("venv-{}", &blake3::hash(&text).to_hex()[..16]));
-    let python = venv.join("bin/python");
-    let complete = venv.join("complete");
-    if !complete.exists() {
+    let venv = kept("venv", &text, |venv| {
         let venv = venv.to_str().expect("a path in UTF-8");
         must(Command::new("python3").args(["-m", "venv", "--clear", venv]));
         let pip = [
@@ -29,8 +21,28 @@ pub fn python(must: impl Fn(&mut Command)) -> PathBuf {
             "--disable-pip-version-check",
             "-r",
         ];
-        must(Command::new(&python).args(pip).arg(&requirements));
-        File::create(&complete).expect("the mark of a complete environment");
+        let python = Path::new(venv).join("bin/python");
+        must(Command::new(python).args(pip).arg(&requirements));
+    });
+    venv.join("bin/python")
+}
+
+/// A directory of this name below the target directory, which `make` makes where
+/// there is none that was made of the same recipe.
+pub fn kept(name: &str, recipe: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(temporary).expect("the directory for temporary files");
+    // Processes that start together make it one after the other.
+    let lock = File::create(temporary.join(format!("{name}.lock"))).expect("a lock file");
+    lock.lock().expect("the lock of what is made");
+    let directory = temporary.join(format!("{name}-{}", &blake3::hash(recipe).to_hex()[..16]));
+    let complete = directory.join("complete");
+    if !complete.exists() {
+        // What an interrupted try has left.
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir(&directory).expect("a directory");
+        make(&directory);
+        File::create(&complete).expect("the mark that it is complete");
     }
-    python
+    directory
 }

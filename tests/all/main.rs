@@ -1,10 +1,11 @@
 //! Tests of fssync against real parts: ZODB and ZEO from PyPI, real files, the
-//! real binary, a real sshd.
+//! real binary, a real sshd, real NFS.
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
 mod environment;
 mod fuse;
+mod guest;
 mod machine;
 mod sshd;
 mod support;
@@ -24,6 +25,7 @@ mod index;
 mod ledger;
 mod life;
 mod load;
+mod nfs;
 mod off;
 mod on;
 mod power;

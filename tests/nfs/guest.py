@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "zodb"))
 
 import agent
+from operations import Operations
+from store import Store
 
 Answer = dict[str, Any]
 TRIES = 1000
@@ -26,6 +30,17 @@ class Guest(agent.Agent):
     def __init__(self) -> None:
         super().__init__()
         self._programs: dict[str, Program] = {}
+        self._haste: Haste | None = None
+
+    def reset(self) -> Answer:
+        """Ends all that was begun."""
+        self.rest()
+        for program in self._programs.values():
+            program.process.kill()
+        self._programs.clear()
+        for name in list(self._stores):
+            self.abandon(name)
+        return {}
 
     def run(self, arguments: list[str], seconds: float = 60) -> Answer:
         """Runs a program to its end."""
@@ -49,9 +64,26 @@ class Guest(agent.Agent):
         self._programs[program].process.send_signal(signal.Signals[name])
         return {}
 
+    def hurry(self, name: str, pack_at: int) -> Answer:
+        """Has ZODB write at random, as fast as it can, until `rest`.
+
+        Once, after so many operations, it packs.
+        """
+        self._haste = Haste(self._stores[name], pack_at)
+        return {}
+
+    def rest(self) -> Answer:
+        """How often what was done in haste."""
+        if self._haste is None:
+            return {"operations": {}}
+        haste, self._haste = self._haste, None
+        return {"operations": haste.end()}
+
     def running(self, name: str) -> Answer:
         """The process ids of all that run a program of this name, the dead that
         cannot go among them."""
+        for program in self._programs.values():
+            program.process.poll()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -60,6 +92,15 @@ class Guest(agent.Agent):
             except OSError:
                 pass
         return {"running": found}
+
+    def await_path(self, path: str, seconds: float = 60) -> Answer:
+        """Waits until something is there."""
+        end = time.monotonic() + seconds
+        while not os.path.exists(path):
+            if time.monotonic() > end:
+                raise TimeoutError(f"no {path}")
+            time.sleep(0.001)
+        return {}
 
     def compare(self, master: str, slave: str) -> Answer:
         """The lengths of two files, and of the start that they share."""
@@ -88,28 +129,51 @@ class Guest(agent.Agent):
         with open(path, "rb") as file:
             at = [at for at, _ in agent.probe.headers(file)][-1] + 16
         own = os.open(path, os.O_RDWR)
-        theirs = os.open(mounted, os.O_RDONLY)
         try:
             for _ in range(TRIES):
                 os.pwrite(own, b"c", at)
                 voted = os.fstat(own).st_ctime_ns
-                show_now(theirs)
-                seen = os.pread(theirs, 1, at)
+                seen = read_one(mounted, at)
                 os.pwrite(own, b" ", at)
-                if os.fstat(own).st_ctime_ns == voted and seen == b"c":
-                    break
-            else:
-                raise TimeoutError("no flip within a tick")
+                if seen == "c" and os.fstat(own).st_ctime_ns == voted:
+                    return {"shown": read_one(mounted, at)}
         finally:
             os.close(own)
-            os.close(theirs)
-        with open(mounted, "rb", buffering=0) as file:
-            return {"shown": os.pread(file.fileno(), 1, at).decode()}
+        raise TimeoutError("no flip within a tick")
 
 
-def show_now(descriptor: int) -> None:
-    """Has the next read ask the server."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+def read_one(path: str, at: int) -> str:
+    """One byte of a file, by opening it."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(file, 1, at).decode()
+    finally:
+        os.close(file)
+
+
+class Haste:
+    """A thread that writes to a store until its end."""
+
+    def __init__(self, store: Store, pack_at: int) -> None:
+        self._store = store
+        self._pack_at = pack_at
+        self._operations = Operations(store, pack=False)
+        self._done: Counter[str] = Counter()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not self._is_over.is_set():
+            if self._done.total() == self._pack_at:
+                self._store.pack(keep=5)
+                self._done["pack"] += 1
+            self._done[self._operations.step()] += 1
+
+    def end(self) -> dict[str, int]:
+        self._is_over.set()
+        self._thread.join()
+        return dict(self._done)
 
 
 class Program:

@@ -19,8 +19,7 @@ ip link add cable type veth peer name cable netns server
 ip address add 10.0.0.2/24 dev cable
 ip link set cable up
 sh "$here/server.sh" install
-sh "$here/server.sh" start
-sh "$here/server.sh" export
+sh "$here/server.sh" repair
 mkdir /mnt/4.2 /mnt/3
 mount -t nfs -o ro,hard,vers=4.2 10.0.0.1:/ /mnt/4.2
 mount -t nfs -o ro,hard,vers=3,nolock 10.0.0.1:/srv/export /mnt/3

@@ -1,9 +1,14 @@
 # What befalls the NFS server.
 #
-# usage: server.sh install | start | stop | export | withdraw | cut | join
+# usage: server.sh install | repair | start | stop | export | export-writable |
+#                  renumber | withdraw | cut | join
 set -eu
 on_the_server() {
     nsenter --net=/run/netns/server "$@"
+}
+export_with() {
+    echo "/srv/export 10.0.0.2(no_subtree_check,$1)" >/etc/exports
+    on_the_server exportfs -r
 }
 case $1 in
 install)
@@ -19,14 +24,19 @@ install)
     on_the_server nfsdcld
     on_the_server rpc.mountd
     ;;
+repair)
+    for what in join start export; do
+        sh "$0" $what
+    done
+    ;;
 # A server that starts gives its clients of NFS 4 ten seconds to claim what they
 # had, 90 by default.
 start) on_the_server rpc.nfsd -L 10 -G 10 4 ;;
 stop) on_the_server rpc.nfsd 0 ;;
-export)
-    echo "/srv/export 10.0.0.2(ro,no_subtree_check,fsid=0)" >/etc/exports
-    on_the_server exportfs -r
-    ;;
+export) export_with ro,fsid=0 ;;
+export-writable) export_with rw,no_root_squash,fsid=0 ;;
+# What the clients have is stale: they know it by the number.
+renumber) export_with ro,fsid=7 ;;
 withdraw)
     : >/etc/exports
     on_the_server exportfs -r

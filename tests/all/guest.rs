@@ -1,0 +1,416 @@
+//! A virtual machine with a kernel of Debian's, which has what this one may lack:
+//! an NFS server and its client. See `tests/nfs/`.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::environment::kept;
+use crate::support::{Run, project, python, require_root, run, spawn, tool};
+
+/// Set on a machine that cannot have it: the tests which need it then pass without
+/// a look.
+const WITHOUT: &str = "FSSYNC_TESTS_WITHOUT_VM";
+
+/// How long the machine may take for one answer. It emulates its processor.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The machine. It ends where this process does, and its standard input with it.
+struct Guest {
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Guest {
+    fn boot() -> Self {
+        require_root();
+        let parts = parts();
+        let disk = parts.with_extension("disk");
+        let made = File::create(&disk).and_then(|file| file.set_len(1 << 30));
+        made.expect("a disk for the machine");
+        let share = |path: &Path, tag: &str| {
+            format!(
+                "local,path={},mount_tag={tag},security_model=none,readonly=on,multidevs=remap",
+                path.display()
+            )
+        };
+        let mut qemu = tool("qemu-system-x86_64", "qemu-system-x86");
+        // Nothing but emulation is the same everywhere.
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        qemu.arg("-no-reboot")
+            .arg("-kernel")
+            .arg(parts.join("vmlinuz"));
+        qemu.arg("-initrd").arg(parts.join("initramfs"));
+        qemu.arg("-append").arg(format!(
+            "console=ttyS0 quiet mitigations=off panic=-1 start={} python={}",
+            project("tests/nfs/guest.sh").display(),
+            python().display()
+        ));
+        qemu.arg("-serial");
+        qemu.arg(format!("file:{}", parts.join("console").display()));
+        qemu.arg("-drive").arg(format!(
+            "file={},format=raw,if=virtio,cache=unsafe",
+            disk.display()
+        ));
+        qemu.args(["-device", "virtio-serial", "-device"]);
+        qemu.args(["virtserialport,chardev=commands", "-chardev"]);
+        qemu.arg("stdio,id=commands,signal=off");
+        qemu.arg("-virtfs").arg(share(Path::new("/"), "host"));
+        qemu.arg("-virtfs")
+            .arg(share(&parts.join("root"), "packages"));
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = spawn(&mut qemu);
+        let mut guest = Self {
+            commands: process.stdin.take().expect("its standard input"),
+            answers: BufReader::new(process.stdout.take().expect("its standard output")),
+            process,
+        };
+        guest.call(&json!({"cmd": "reset"}));
+        // It has it open.
+        fs::remove_file(disk).expect("a disk");
+        guest
+    }
+
+    /// Gives a command of `tests/nfs/guest.py`'s; returns the answer, be it a
+    /// failure.
+    fn attempt(&mut self, command: &Value) -> Value {
+        let (answered, late) = mpsc::channel::<()>();
+        let pid = Pid::from_raw(self.process.id().cast_signed()).expect("its process id");
+        let watchdog = thread::spawn(move || {
+            if late.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        let _ = writeln!(self.commands, "{command}");
+        let mut answer = String::new();
+        let _ = self.answers.read_line(&mut answer);
+        drop(answered);
+        let _ = watchdog.join();
+        serde_json::from_str(&answer).unwrap_or_else(|_| {
+            let console = fs::read(parts().join("console")).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            panic!("the virtual machine does not answer {command}:\n{console}")
+        })
+    }
+
+    /// Gives a command that must succeed.
+    #[track_caller]
+    fn call(&mut self, command: &Value) -> Value {
+        let answer = self.attempt(command);
+        assert_eq!(answer["ok"], true, "{command}: {answer}");
+        answer
+    }
+}
+
+/// What it boots from.
+fn parts() -> PathBuf {
+    let [packages, first] = ["packages.sh", "first.sh"].map(|name| project("tests/nfs").join(name));
+    let recipe = [&packages, &first].map(|path| fs::read(path).expect("a script"));
+    kept("nfs", &recipe.concat(), |directory| {
+        let made = run(Command::new("sh").arg(&packages).arg(directory));
+        assert_eq!(
+            made.code, 0,
+            "no virtual machine: it takes apt-get and dpkg-deb, and of Debian's packages \
+             linux-image-amd64, busybox-static, nfs-kernel-server and nfs-common; \
+             {WITHOUT}=1 does without. {made:?}"
+        );
+    })
+}
+
+/// A master on the server's disk and a slave on the client's, in the machine, of
+/// which there is one for all tests.
+pub struct Site {
+    guest: MutexGuard<'static, Option<Guest>>,
+    /// The master's directory, on the server.
+    pub directory: String,
+    /// The same directory, as the client has it mounted.
+    pub mounted: String,
+    /// The slave.
+    pub slave: String,
+}
+
+impl Site {
+    /// Neither file is there yet; the client has the master's directory mounted
+    /// with this version of NFS. `None` where the machine must do without.
+    pub fn new(version: &str) -> Option<Self> {
+        static GUEST: Mutex<Option<Guest>> = Mutex::new(None);
+        static BOOTING: AtomicBool = AtomicBool::new(false);
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        if env::var_os(WITHOUT).is_some() {
+            eprintln!("{WITHOUT} is set: nothing was tested");
+            return None;
+        }
+        let mut guest = GUEST.lock().unwrap_or_else(PoisonError::into_inner);
+        if guest.is_none() {
+            let failed_before = BOOTING.swap(true, Ordering::Relaxed);
+            assert!(!failed_before, "the virtual machine did not boot");
+            *guest = Some(Guest::boot());
+        }
+        let n = SITES.fetch_add(1, Ordering::Relaxed);
+        let mut site = Self {
+            guest,
+            directory: format!("/srv/export/{n}"),
+            mounted: format!("/mnt/{version}/{n}"),
+            slave: format!("/srv/slave/{n}/Data.fs"),
+        };
+        site.call(&json!({"cmd": "reset"}));
+        site.server("repair");
+        site.must(&["mkdir", &site.directory.clone(), &format!("/srv/slave/{n}")]);
+        Some(site)
+    }
+
+    /// The same, with a master that ZODB holds open as `m`.
+    pub fn with_master(version: &str) -> Option<Self> {
+        let mut site = Self::new(version)?;
+        let master = site.master();
+        site.call(&json!({"cmd": "open", "name": "m", "path": master, "create": true, "seed": 1}));
+        site.commit(3);
+        Some(site)
+    }
+
+    /// The master's file, on the server.
+    pub fn master(&self) -> String {
+        format!("{}/Data.fs", self.directory)
+    }
+
+    /// Gives a command that must succeed.
+    #[track_caller]
+    pub fn call(&mut self, command: &Value) -> Value {
+        self.guest.as_mut().expect("it has booted").call(command)
+    }
+
+    /// Has ZODB commit a transaction to the master.
+    pub fn commit(&mut self, objects: u32) {
+        self.call(&json!({"cmd": "commit", "name": "m", "objects": objects}));
+    }
+
+    /// Runs a program to its end.
+    #[track_caller]
+    pub fn run(&mut self, arguments: &[&str]) -> Run {
+        as_run(&self.call(&json!({"cmd": "run", "arguments": arguments})))
+    }
+
+    /// Runs a program that must succeed.
+    #[track_caller]
+    pub fn must(&mut self, arguments: &[&str]) -> Run {
+        self.run(arguments).expect(0)
+    }
+
+    /// Does this to the server; see `tests/nfs/server.sh`.
+    #[track_caller]
+    pub fn server(&mut self, what: &str) {
+        let script = project("tests/nfs/server.sh");
+        self.must(&["sh", script.to_str().expect("UTF-8"), what]);
+    }
+
+    /// The program, to be run with these options, its master and its slave.
+    pub fn command(&self, options: &[&str]) -> Vec<String> {
+        let program = [env!("CARGO_BIN_EXE_fssync")];
+        let mut words: Vec<_> = program
+            .iter()
+            .chain(options)
+            .map(ToString::to_string)
+            .collect();
+        words.extend([self.mounted.clone(), self.slave.clone()]);
+        words
+    }
+
+    /// One pass, that prints its report.
+    #[track_caller]
+    pub fn pass(&mut self, options: &[&str]) -> Run {
+        let mut command = self.command(options);
+        command.push("--json".to_owned());
+        as_run(&self.call(&json!({"cmd": "run", "arguments": command})))
+    }
+
+    /// A command that takes the slave alone.
+    #[track_caller]
+    pub fn flip(&mut self, verb: &str) -> Run {
+        let slave = self.slave.clone();
+        self.run(&[env!("CARGO_BIN_EXE_fssync"), verb, &slave])
+    }
+
+    /// Starts the program under a name; it goes on in the background.
+    pub fn start(&mut self, name: &str, options: &[&str]) {
+        let command = self.command(options);
+        self.call(&json!({"cmd": "start", "program": name, "arguments": command}));
+    }
+
+    /// What a program that was started has logged.
+    pub fn log(&mut self, name: &str) -> String {
+        let found = self.call(&json!({"cmd": "look", "program": name}));
+        found["stderr"].as_str().expect("a log").to_owned()
+    }
+
+    /// How many processes run the program.
+    pub fn running(&mut self) -> usize {
+        let found = self.call(&json!({"cmd": "running", "name": "fssync"}));
+        found["running"].as_array().expect("process ids").len()
+    }
+
+    /// Switches syncing off, after which ZODB can open the slave.
+    #[track_caller]
+    pub fn off(&mut self) {
+        self.flip("off").expect(0);
+        let slave = self.slave.clone();
+        self.call(&json!({"cmd": "open", "name": "s", "path": slave}));
+        self.call(&json!({"cmd": "close", "name": "s"}));
+    }
+
+    /// Mounts the master's directory anew, not only to be read.
+    pub fn mount_writable(&mut self) {
+        let (_, n) = self.directory.rsplit_once('/').expect("a path");
+        let (version, n) = (
+            self.mounted[5..]
+                .split('/')
+                .next()
+                .expect("a version")
+                .to_owned(),
+            n.to_owned(),
+        );
+        let options = format!("hard,nolock,vers={version}");
+        let place = format!("/mnt/writable-{version}");
+        let from = if version == "3" {
+            "10.0.0.1:/srv/export"
+        } else {
+            "10.0.0.1:/"
+        };
+        self.must(&["mkdir", "-p", &place]);
+        self.must(&["mount", "-t", "nfs", "-o", &options, from, &place]);
+        self.mounted = format!("{place}/{n}");
+        let file = format!("{}/file", self.mounted);
+        self.must(&["touch", &file]);
+        self.must(&["rm", &file]);
+    }
+
+    /// Waits until a pass is at work.
+    #[track_caller]
+    pub fn await_pass(&mut self) {
+        self.await_that("pass", |site| {
+            let slave = site.slave.clone();
+            let status = site.run(&[env!("CARGO_BIN_EXE_fssync"), "status", &slave]);
+            if status.stdout.contains("pass now      none") {
+                Err(status.stdout)
+            } else {
+                Ok(())
+            }
+        });
+    }
+
+    /// Waits for the end of a program that was started.
+    #[track_caller]
+    pub fn end_of(&mut self, name: &str) -> Run {
+        as_run(&self.call(&json!({"cmd": "wait", "program": name})))
+    }
+
+    /// Waits until a program that was started has logged these lines' parts, one
+    /// behind the other.
+    #[track_caller]
+    pub fn expect_log(&mut self, name: &str, parts: &[&str]) {
+        self.await_that(&format!("{parts:?}"), |site| {
+            let found = site.call(&json!({"cmd": "look", "program": name}));
+            let log = found["stderr"].as_str().expect("a log").to_owned();
+            assert!(found["code"].is_null(), "it has ended: {log}");
+            let mut rest = &log[..];
+            let is_there = parts.iter().all(|part| match rest.find(part) {
+                Some(at) => {
+                    rest = &rest[at + part.len()..];
+                    true
+                }
+                None => false,
+            });
+            if is_there { Ok(()) } else { Err(log) }
+        });
+    }
+
+    /// Waits until the slave is in sync.
+    #[track_caller]
+    pub fn await_sync(&mut self) {
+        self.await_that("slave in sync", Self::in_sync);
+    }
+
+    #[track_caller]
+    fn await_that(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> Result<(), String>) {
+        let started = Instant::now();
+        while let Err(seen) = is_so(self) {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "no {what}: {seen}"
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Fails unless ZODB opens the slave and finds in it, byte by byte, what is
+    /// committed in the master, where nothing is written at the moment.
+    #[track_caller]
+    pub fn assert_in_sync(&mut self) {
+        let in_sync = self.in_sync();
+        assert_eq!(in_sync, Ok(()));
+    }
+
+    fn in_sync(&mut self) -> Result<(), String> {
+        let master = self.master();
+        let committed = self.call(&json!({"cmd": "check", "path": master}));
+        let found = self.compare(&master)?;
+        let wanted = [&committed["position"]; 2];
+        if [&found["slave"], &found["same"]] == wanted {
+            Ok(())
+        } else {
+            Err(format!("{committed} {found}"))
+        }
+    }
+
+    /// Fails unless ZODB opens the slave and finds the start of the master in it,
+    /// as it is or as it was before a pack.
+    #[track_caller]
+    pub fn assert_prefix(&mut self) {
+        let slave = self.slave.clone();
+        let ours = self.call(&json!({"cmd": "check", "path": slave}));
+        assert_eq!(ours["warnings"], json!([]), "{ours}");
+        assert_eq!(ours["position"], ours["size"], "{ours}");
+        let masters = [self.master(), format!("{}.old", self.master())];
+        let found = masters.map(|master| self.compare(&master));
+        let is_prefix = |found: &Result<Value, String>| {
+            found
+                .as_ref()
+                .is_ok_and(|found| found["same"] == ours["position"])
+        };
+        assert!(found.iter().any(is_prefix), "{ours} {found:?}");
+    }
+
+    /// The lengths of the master and the slave, and of the start that they share.
+    fn compare(&mut self, master: &str) -> Result<Value, String> {
+        let command = json!({"cmd": "compare", "master": master, "slave": self.slave});
+        let found = self
+            .guest
+            .as_mut()
+            .expect("it has booted")
+            .attempt(&command);
+        if found["ok"] == true {
+            Ok(found)
+        } else {
+            Err(found.to_string())
+        }
+    }
+}
+
+fn as_run(answer: &Value) -> Run {
+    let text = |key: &str| answer[key].as_str().expect("text").to_owned();
+    Run {
+        code: answer["code"].as_i64().expect("an exit code") as i32,
+        stdout: text("stdout"),
+        stderr: text("stderr"),
+    }
+}

@@ -1,0 +1,286 @@
+//! Passes and watches on a master that lies on real NFS, in a virtual machine.
+
+use std::env;
+
+use serde_json::json;
+
+use crate::guest::Site;
+
+const VERSIONS: [&str; 2] = ["4.2", "3"];
+
+/// What is logged when a slave is in sync again, and when it is not.
+const FINISHED: &str = "Finished syncing";
+const NOT_SYNCING: &str = "NOT SYNCING FROM MASTER";
+
+/// How many rounds the random histories have.
+fn rounds() -> u32 {
+    env::var("FSSYNC_NFS_ROUNDS").map_or(6, |text| text.parse().expect("a number of rounds"))
+}
+
+#[test]
+fn a_pass_follows_whatever_zodb_does() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        for round in 0..rounds() {
+            site.call(&json!({"cmd": "random", "name": "m", "count": 6, "pack": true}));
+            if round % 3 == 2 {
+                site.call(&json!({"cmd": "pack", "name": "m", "keep": 2}));
+            }
+            site.pass(&[]).expect(0);
+            site.assert_in_sync();
+            site.call(&json!({"cmd": "vote", "name": "m", "objects": 2}));
+            site.pass(&[]).expect(0);
+            site.assert_in_sync();
+            let end = ["finish", "abort"][round as usize % 2];
+            site.call(&json!({"cmd": end, "name": "m"}));
+            site.pass(&[]).expect(0);
+            site.assert_in_sync();
+        }
+    }
+}
+
+#[test]
+fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.pass(&[]).expect(0);
+        for round in 0..rounds() {
+            // Any moment of a pass, or none.
+            let pack_at = 10 + round * 17 % 60;
+            site.call(&json!({"cmd": "hurry", "name": "m", "pack_at": pack_at}));
+            let run = site.pass(&[]).expect(0);
+            let done = site.call(&json!({"cmd": "rest"}));
+            eprintln!("{} {done} {}", run.code, run.stdout);
+            site.assert_prefix();
+        }
+        site.pass(&[]).expect(0);
+        site.assert_in_sync();
+    }
+}
+
+#[test]
+fn a_flip_within_a_tick_of_the_clock_is_seen() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.pass(&[]).expect(0);
+        site.commit(2);
+        let (master, mounted) = (site.master(), format!("{}/Data.fs", site.mounted));
+        let command = json!({"cmd": "flip_within_a_tick", "path": master, "mounted": mounted});
+        let shown = site.call(&command)["shown"].clone();
+        // NFS 4 numbers the changes of an ext4 file.
+        assert_eq!(shown, if version == "3" { "c" } else { " " });
+        let report = site.pass(&[]).expect(0).report();
+        assert_eq!(report["action"], "append", "{report}");
+        site.assert_in_sync();
+    }
+}
+
+#[test]
+fn a_master_that_comes_back_is_found_at_once() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        let (there, away) = (site.master(), format!("{}.away", site.master()));
+        site.pass(&[]).expect(0);
+        for mounted in [site.mounted.clone(), format!("{}/Data.fs", site.mounted)] {
+            site.mounted = mounted;
+            site.must(&["mv", &there, &away]);
+            site.pass(&[]).expect(12);
+            site.must(&["mv", &away, &there]);
+            site.pass(&[]).expect(0);
+        }
+    }
+}
+
+#[test]
+fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.start("watch", &["--watch", "--interval", "0.5"]);
+        site.expect_log("watch", &[FINISHED]);
+        site.call(&json!({"cmd": "close", "name": "m"}));
+        for script in [
+            "cp -a $0/Data.fs $0/new && mv $0/new $0/Data.fs",
+            "cp -a $0 $0.new && mv $0 $0.old && mv $0.new $0 && rm -r $0.old",
+        ] {
+            let directory = site.directory.clone();
+            site.must(&["sh", "-c", script, &directory]);
+            let master = site.master();
+            site.call(&json!({"cmd": "open", "name": "m", "path": master}));
+            site.commit(2);
+            site.call(&json!({"cmd": "close", "name": "m"}));
+            site.await_sync();
+        }
+        eprintln!("{}", site.log("watch"));
+    }
+}
+
+#[test]
+fn a_watch_follows_by_looking() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.start("watch", &["--watch", "--interval", "0.5"]);
+        site.expect_log(
+            "watch",
+            &[FINISHED, "NFS (statfs type 0x6969)", "every 0.5 s"],
+        );
+        for command in [
+            json!({"cmd": "commit", "name": "m", "objects": 9, "size": 30_000}),
+            json!({"cmd": "undo", "name": "m"}),
+            json!({"cmd": "pack", "name": "m", "keep": 2}),
+            json!({"cmd": "commit", "name": "m"}),
+            json!({"cmd": "pack", "name": "m", "keep": 1}),
+        ] {
+            site.call(&command);
+            site.await_sync();
+        }
+        site.call(&json!({"cmd": "signal", "program": "watch", "name": "SIGTERM"}));
+        let log = site.end_of("watch").expect(0).stderr;
+        assert!(!log.contains(NOT_SYNCING), "{log}");
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_is_waited_for() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.start("watch", &["--watch", "--interval", "0.5", "--timeout", "2"]);
+        let mut log = vec![FINISHED];
+        site.expect_log("watch", &log);
+        for (begin, end) in [
+            ("stop", "start"),
+            ("withdraw", "export"),
+            ("renumber", "export"),
+            ("cut", "join"),
+        ] {
+            site.server(begin);
+            log.push(NOT_SYNCING);
+            site.expect_log("watch", &log);
+            site.commit(2);
+            site.server(end);
+            log.push(FINISHED);
+            site.expect_log("watch", &log);
+            site.await_sync();
+            eprintln!("{version} {begin}");
+        }
+        eprintln!("{}", site.log("watch"));
+    }
+}
+
+#[test]
+fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.pass(&[]).expect(0);
+        site.commit(2);
+        site.server("cut");
+        site.pass(&["--timeout", "1"]).expect(12);
+        site.start("hangs", &["--timeout", "60"]);
+        site.await_pass();
+        for _ in 0..4 {
+            site.pass(&["--timeout", "1"]).expect(11);
+            assert_eq!(site.running(), 1);
+        }
+        site.off();
+        assert_eq!(site.end_of("hangs").code, 10);
+        assert_eq!(site.running(), 0);
+        site.pass(&["--timeout", "1"]).expect(10);
+        site.server("join");
+        site.flip("on").expect(0);
+        site.pass(&[]).expect(0);
+        site.assert_in_sync();
+    }
+}
+
+/// A master that takes a while to be copied, and a full copy that has begun.
+fn copying(version: &str) -> Option<Site> {
+    let mut site = Site::with_master(version)?;
+    site.pass(&[]).expect(0);
+    for _ in 0..8 {
+        site.call(&json!({"cmd": "commit", "name": "m", "objects": 8, "size": 1_000_000}));
+    }
+    let (master, copy) = (site.master(), format!("{}.copy", site.master()));
+    site.must(&["cp", &master, &copy]);
+    site.start("copy", &["--full", "--timeout", "20"]);
+    let temporary = format!("{}.fssync-tmp", site.slave);
+    site.call(&json!({"cmd": "await_path", "path": temporary}));
+    Some(site)
+}
+
+#[test]
+fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
+    for version in VERSIONS {
+        let Some(mut site) = copying(version) else {
+            return;
+        };
+        site.server("cut");
+        site.off();
+        let copy = site.end_of("copy");
+        assert_eq!(copy.code, 10, "{copy:?}");
+        assert_eq!(site.running(), 0);
+        site.server("join");
+        site.flip("on").expect(0);
+        site.pass(&[]).expect(0);
+        site.assert_in_sync();
+    }
+}
+
+#[test]
+fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
+    for version in VERSIONS {
+        let Some(mut site) = copying(version) else {
+            return;
+        };
+        let (master, copy) = (site.master(), format!("{}.copy", site.master()));
+        site.must(&["mv", &copy, &master]);
+        site.call(&json!({"cmd": "close", "name": "m"}));
+        let copy = site.end_of("copy");
+        eprintln!("{copy:?}");
+        assert!(matches!(copy.code, 0 | 12), "{copy:?}");
+        site.assert_prefix();
+        site.pass(&[]).expect(0);
+        site.assert_in_sync();
+    }
+}
+
+#[test]
+fn the_master_is_not_written_even_where_it_could_be() {
+    for version in VERSIONS {
+        let Some(mut site) = Site::with_master(version) else {
+            return;
+        };
+        site.server("export-writable");
+        site.mount_writable();
+        let commit = json!({"cmd": "commit", "name": "m", "objects": 3});
+        let pack = json!({"cmd": "pack", "name": "m", "keep": 1});
+        for (command, options) in [
+            (&commit, &[][..]),
+            (&commit, &["--dry-run"]),
+            (&commit, &[]),
+            (&pack, &[]),
+            (&commit, &["--full"]),
+        ] {
+            site.call(command);
+            let listing = json!({"cmd": "listing", "directory": site.directory});
+            let before = site.call(&listing);
+            site.pass(options).expect(0);
+            assert_eq!(site.call(&listing), before);
+        }
+        site.assert_in_sync();
+    }
+}
