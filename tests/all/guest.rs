@@ -247,12 +247,6 @@ impl Site {
         self.call(&json!({"cmd": "start", "program": name, "arguments": command}));
     }
 
-    /// What a program that was started has logged.
-    pub fn log(&mut self, name: &str) -> String {
-        let found = self.call(&json!({"cmd": "look", "program": name}));
-        found["stderr"].as_str().expect("a log").to_owned()
-    }
-
     /// How many processes run the program.
     pub fn running(&mut self) -> usize {
         let found = self.call(&json!({"cmd": "running", "name": "fssync"}));

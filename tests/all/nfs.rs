@@ -52,9 +52,8 @@ fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
             // Any moment of a pass, or none.
             let pack_at = 10 + round * 17 % 60;
             site.call(&json!({"cmd": "hurry", "name": "m", "pack_at": pack_at}));
-            let run = site.pass(&[]).expect(0);
-            let done = site.call(&json!({"cmd": "rest"}));
-            eprintln!("{} {done} {}", run.code, run.stdout);
+            site.pass(&[]).expect(0);
+            site.call(&json!({"cmd": "rest"}));
             site.assert_prefix();
         }
         site.pass(&[]).expect(0);
@@ -120,7 +119,6 @@ fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
             site.call(&json!({"cmd": "close", "name": "m"}));
             site.await_sync();
         }
-        eprintln!("{}", site.log("watch"));
     }
 }
 
@@ -160,23 +158,22 @@ fn a_server_that_is_gone_is_waited_for() {
         site.start("watch", &["--watch", "--interval", "0.5", "--timeout", "2"]);
         let mut log = vec![FINISHED];
         site.expect_log("watch", &log);
-        for (begin, end) in [
-            ("stop", "start"),
-            ("withdraw", "export"),
-            ("renumber", "export"),
-            ("cut", "join"),
+        for (begin, told, end) in [
+            ("stop", "no answer from", "start"),
+            // Which error that is depends on what the client asks first.
+            ("withdraw", NOT_SYNCING, "export"),
+            ("renumber", "Stale file handle", "export"),
+            ("cut", "no answer from", "join"),
         ] {
             site.server(begin);
-            log.push(NOT_SYNCING);
+            log.push(told);
             site.expect_log("watch", &log);
             site.commit(2);
             site.server(end);
             log.push(FINISHED);
             site.expect_log("watch", &log);
             site.await_sync();
-            eprintln!("{version} {begin}");
         }
-        eprintln!("{}", site.log("watch"));
     }
 }
 
@@ -197,7 +194,7 @@ fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
             assert_eq!(site.running(), 1);
         }
         site.off();
-        assert_eq!(site.end_of("hangs").code, 10);
+        site.end_of("hangs").expect(10);
         assert_eq!(site.running(), 0);
         site.pass(&["--timeout", "1"]).expect(10);
         site.server("join");
@@ -211,8 +208,8 @@ fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
 fn copying(version: &str) -> Option<Site> {
     let mut site = Site::with_master(version)?;
     site.pass(&[]).expect(0);
-    for _ in 0..8 {
-        site.call(&json!({"cmd": "commit", "name": "m", "objects": 8, "size": 1_000_000}));
+    for _ in 0..5 {
+        site.call(&json!({"cmd": "commit", "name": "m", "objects": 5, "size": 1_000_000}));
     }
     let (master, copy) = (site.master(), format!("{}.copy", site.master()));
     site.must(&["cp", &master, &copy]);
@@ -230,8 +227,7 @@ fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
         };
         site.server("cut");
         site.off();
-        let copy = site.end_of("copy");
-        assert_eq!(copy.code, 10, "{copy:?}");
+        site.end_of("copy").expect(10);
         assert_eq!(site.running(), 0);
         site.server("join");
         site.flip("on").expect(0);
@@ -249,9 +245,7 @@ fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
         let (master, copy) = (site.master(), format!("{}.copy", site.master()));
         site.must(&["mv", &copy, &master]);
         site.call(&json!({"cmd": "close", "name": "m"}));
-        let copy = site.end_of("copy");
-        eprintln!("{copy:?}");
-        assert!(matches!(copy.code, 0 | 12), "{copy:?}");
+        site.end_of("copy").expect(0);
         site.assert_prefix();
         site.pass(&[]).expect(0);
         site.assert_in_sync();
