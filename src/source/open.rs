@@ -222,3 +222,40 @@ fn open_at(root: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno
     };
     openat2(root, path, flags, Mode::empty(), resolve)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_are_followed_to_a_file_or_to_the_data_fs_of_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("site/var")).unwrap();
+        fs::write(at("site/var/Data.fs"), "FS30").unwrap();
+        symlink("var/Data.fs", at("site/file")).unwrap();
+        symlink("../var/../file", at("site/var/up")).unwrap();
+        symlink(at("site/var"), at("directory")).unwrap();
+        symlink("circle", at("circle")).unwrap();
+        for name in [
+            "site/var",
+            "site/var/Data.fs",
+            "site/file",
+            "site/var/up",
+            "directory",
+        ] {
+            let mut text = String::new();
+            let mut file = open_trusted(&at(name)).unwrap();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "FS30", "{name}");
+        }
+        let circle = open_trusted(&at("circle")).unwrap_err();
+        assert_eq!(circle.raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        for name in ["site", "nothing", "site/var/nothing"] {
+            let missing = open_trusted(&at(name)).unwrap_err();
+            assert_eq!(missing.kind(), ErrorKind::NotFound, "{name}");
+        }
+    }
+}
