@@ -1,7 +1,6 @@
 //! A virtual machine with a kernel of Debian's, which has what this one may lack:
 //! an NFS server and its client. See `tests/nfs/`.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,10 +15,6 @@ use serde_json::{Value, json};
 
 use crate::environment::kept;
 use crate::support::{Run, project, python, require_root, run, spawn, tool};
-
-/// Set on a machine that cannot have it: the tests which need it then pass without
-/// a look.
-const WITHOUT: &str = "FSSYNC_TESTS_WITHOUT_VM";
 
 /// How long the machine may take for one answer. It emulates its processor.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -122,8 +117,8 @@ fn parts() -> PathBuf {
         assert_eq!(
             made.code, 0,
             "no virtual machine: it takes apt-get and dpkg-deb, and of Debian's packages \
-             linux-image-amd64, busybox-static, nfs-kernel-server and nfs-common; \
-             {WITHOUT}=1 does without. {made:?}"
+             linux-image-amd64, busybox-static, nfs-kernel-server and nfs-common. \
+             {made:?}"
         );
     })
 }
@@ -142,15 +137,11 @@ pub struct Site {
 
 impl Site {
     /// Neither file is there yet; the client has the master's directory mounted
-    /// with this version of NFS. `None` where the machine must do without.
-    pub fn new(version: &str) -> Option<Self> {
+    /// with this version of NFS.
+    pub fn new(version: &str) -> Self {
         static GUEST: Mutex<Option<Guest>> = Mutex::new(None);
         static BOOTING: AtomicBool = AtomicBool::new(false);
         static SITES: AtomicU32 = AtomicU32::new(0);
-        if env::var_os(WITHOUT).is_some() {
-            eprintln!("{WITHOUT} is set: nothing was tested");
-            return None;
-        }
         let mut guest = GUEST.lock().unwrap_or_else(PoisonError::into_inner);
         if guest.is_none() {
             let failed_before = BOOTING.swap(true, Ordering::Relaxed);
@@ -167,16 +158,16 @@ impl Site {
         site.call(&json!({"cmd": "reset"}));
         site.server("repair");
         site.must(&["mkdir", &site.directory.clone(), &format!("/srv/slave/{n}")]);
-        Some(site)
+        site
     }
 
     /// The same, with a master that ZODB holds open as `m`.
-    pub fn with_master(version: &str) -> Option<Self> {
-        let mut site = Self::new(version)?;
+    pub fn with_master(version: &str) -> Self {
+        let mut site = Self::new(version);
         let master = site.master();
         site.call(&json!({"cmd": "open", "name": "m", "path": master, "create": true, "seed": 1}));
         site.commit(3);
-        Some(site)
+        site
     }
 
     /// The master's file, on the server.

@@ -1,4 +1,6 @@
-//! Passes and watches on a master that lies on real NFS, in a virtual machine.
+//! Passes and watches on a master that lies on real NFS, in a virtual machine. It takes
+//! minutes to emulate, so these tests are run by name:
+//! `cargo test --test all -- --ignored nfs::`.
 
 use std::env;
 
@@ -18,11 +20,10 @@ fn rounds() -> u32 {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_pass_follows_whatever_zodb_does() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         for round in 0..rounds() {
             site.call(&json!({"cmd": "random", "name": "m", "count": 6, "pack": true}));
             if round % 3 == 2 {
@@ -42,11 +43,10 @@ fn a_pass_follows_whatever_zodb_does() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.pass(&[]).expect(0);
         for round in 0..rounds() {
             // Any moment of a pass, or none.
@@ -62,11 +62,10 @@ fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_flip_within_a_tick_of_the_clock_is_seen() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.pass(&[]).expect(0);
         site.commit(2);
         let (master, mounted) = (site.master(), format!("{}/Data.fs", site.mounted));
@@ -81,11 +80,10 @@ fn a_flip_within_a_tick_of_the_clock_is_seen() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_master_that_comes_back_is_found_at_once() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         let (there, away) = (site.master(), format!("{}.away", site.master()));
         site.pass(&[]).expect(0);
         for mounted in [site.mounted.clone(), format!("{}/Data.fs", site.mounted)] {
@@ -99,11 +97,10 @@ fn a_master_that_comes_back_is_found_at_once() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.start("watch", &["--watch", "--interval", "0.5"]);
         site.expect_log("watch", &[FINISHED]);
         site.call(&json!({"cmd": "close", "name": "m"}));
@@ -123,11 +120,10 @@ fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_watch_follows_by_looking() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.start("watch", &["--watch", "--interval", "0.5"]);
         site.expect_log(
             "watch",
@@ -150,11 +146,10 @@ fn a_watch_follows_by_looking() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_server_that_is_gone_is_waited_for() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.start("watch", &["--watch", "--interval", "0.5", "--timeout", "2"]);
         let mut log = vec![FINISHED];
         site.expect_log("watch", &log);
@@ -178,11 +173,10 @@ fn a_server_that_is_gone_is_waited_for() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.pass(&[]).expect(0);
         site.commit(2);
         site.server("cut");
@@ -205,8 +199,8 @@ fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
 }
 
 /// A master that takes a while to be copied, and a full copy that has begun.
-fn copying(version: &str) -> Option<Site> {
-    let mut site = Site::with_master(version)?;
+fn copying(version: &str) -> Site {
+    let mut site = Site::with_master(version);
     site.pass(&[]).expect(0);
     for _ in 0..5 {
         site.call(&json!({"cmd": "commit", "name": "m", "objects": 5, "size": 1_000_000}));
@@ -216,15 +210,14 @@ fn copying(version: &str) -> Option<Site> {
     site.start("copy", &["--full", "--timeout", "20"]);
     let temporary = format!("{}.fssync-tmp", site.slave);
     site.call(&json!({"cmd": "await_path", "path": temporary}));
-    Some(site)
+    site
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
     for version in VERSIONS {
-        let Some(mut site) = copying(version) else {
-            return;
-        };
+        let mut site = copying(version);
         site.server("cut");
         site.off();
         site.end_of("copy").expect(10);
@@ -237,11 +230,10 @@ fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
     for version in VERSIONS {
-        let Some(mut site) = copying(version) else {
-            return;
-        };
+        let mut site = copying(version);
         let (master, copy) = (site.master(), format!("{}.copy", site.master()));
         site.must(&["mv", &copy, &master]);
         site.call(&json!({"cmd": "close", "name": "m"}));
@@ -253,11 +245,10 @@ fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
 }
 
 #[test]
+#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn the_master_is_not_written_even_where_it_could_be() {
     for version in VERSIONS {
-        let Some(mut site) = Site::with_master(version) else {
-            return;
-        };
+        let mut site = Site::with_master(version);
         site.server("export-writable");
         site.mount_writable();
         let commit = json!({"cmd": "commit", "name": "m", "objects": 3});
