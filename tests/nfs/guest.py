@@ -67,7 +67,7 @@ class Guest(agent.Agent):
     def hurry(self, name: str, pack_at: int) -> Answer:
         """Has ZODB write at random, as fast as it can, until `rest`.
 
-        Once, after so many operations, it packs.
+        Once, after so many operations, it packs what was there before them.
         """
         self._haste = Haste(self._stores[name], pack_at)
         return {}
@@ -178,7 +178,7 @@ class Haste:
     def _work(self) -> None:
         while not self._is_over.is_set():
             if self._done.total() == self._pack_at:
-                self._store.pack(keep=5)
+                self._store.pack(keep=self._pack_at + 1)
                 self._done["pack"] += 1
             self._done[self._operations.step()] += 1
 
