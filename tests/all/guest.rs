@@ -29,6 +29,10 @@ struct Guest {
 impl Guest {
     fn boot() -> Self {
         require_root();
+        // What it finds on this machine, beside Python.
+        tool("ip", "iproute2");
+        tool("mkfs.ext4", "e2fsprogs");
+        tool("nsenter", "util-linux");
         let parts = parts();
         let disk = parts.with_extension("disk");
         let made = File::create(&disk).and_then(|file| file.set_len(1 << 30));
