@@ -9,22 +9,29 @@ set -eu
 first_program=$(readlink -f "$(dirname "$0")/first.sh")
 cd "$1"
 
-# Installed, they would start an NFS server on this machine.
-mkdir -p archives/partial
+# Whatever else apt is at work on meanwhile: lists, archives and no lock of its.
+mkdir -p apt/lists/partial apt/cache/archives/partial
+cat >apt/conf <<END
+Dir::State::lists "$PWD/apt/lists";
+Dir::Cache "$PWD/apt/cache";
+Debug::NoLocking "1";
+APT::Sandbox::User "root";
+END
+export APT_CONFIG="$PWD/apt/conf"
 apt-get update -qq
-apt-get install -y -qq --download-only --no-install-recommends \
-    -o "Dir::Cache::archives=$PWD/archives" nfs-kernel-server nfs-common
+# Installed, they would start an NFS server on this machine.
+apt-get install -y -qq --download-only --no-install-recommends nfs-kernel-server nfs-common
 kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p')
-(cd archives && apt-get download -qq -o APT::Sandbox::User=root "$kernel" busybox-static)
+(cd apt/cache/archives && apt-get download -qq "$kernel" busybox-static)
 
 # Packages may still name /bin, /lib and /sbin, which are links.
 mkdir -p root/usr/bin root/usr/lib root/usr/sbin
 ln -s usr/bin usr/lib usr/sbin root
-for archive in archives/*.deb; do
+for archive in apt/cache/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$archive" |
         tar -x --keep-directory-symlink -C root --exclude=./usr/share --exclude='./usr/lib/debug*'
 done
-rm -r archives
+rm -r apt
 version=${kernel#linux-image-}
 modules=root/lib/modules/$version
 mv "root/boot/vmlinuz-$version" vmlinuz
