@@ -1,5 +1,6 @@
 //! Looking again, where one of the two files changed under a look.
 
+use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,14 +32,18 @@ pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
 pub(crate) struct Retry {
     /// Since when the master does not answer.
     missing_since: Option<Instant>,
-    /// How many looks ended for another reason that was gone by the next one.
+    /// Whether it did in the look that is under way.
+    is_found: bool,
+    /// How many looks ended for another reason, or once the master had answered.
     others: u32,
 }
 
 impl Retry {
-    /// The master answered.
+    /// The master answered. Should it be lost in what follows, that counts: one that is
+    /// there whenever it is looked at, and never lets itself be read, is not waited for.
     pub(crate) fn found_master(&mut self) {
         self.missing_since = None;
+        self.is_found = true;
     }
 
     /// Waits for the moment of another look, after one that ended so; gives back
@@ -53,7 +58,8 @@ impl Retry {
 
     /// The same, after one that ended for a reason that is gone.
     pub(crate) fn again(&mut self, stop: Stop) -> Result<(), Stop> {
-        if let Stop::Unreachable(_) = stop {
+        let was_found = mem::take(&mut self.is_found);
+        if matches!(stop, Stop::Unreachable(_)) && !was_found {
             let since = *self.missing_since.get_or_insert_with(Instant::now);
             if since.elapsed() > PASSING {
                 return Err(stop);

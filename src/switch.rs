@@ -52,7 +52,10 @@ pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
         slave.switches.set(false, &slave.place)?;
     }
     let sidecar = Sidecar::load(&slave.place).unwrap_or_else(|stop| {
-        tracing::warn!("{}", stop.in_one_line());
+        tracing::warn!(
+            "an unfinished append, if there is one, is left to ZODB: {}",
+            stop.in_one_line()
+        );
         Sidecar::default()
     });
     let cut_len = tidy_up(slave, between_steps, &sidecar).unwrap_or_else(|stop| {

@@ -44,7 +44,8 @@
 //! power cut it may not say so; then our own tail is kept as a `.trN`.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::index::coverage::make_way;
@@ -63,6 +64,9 @@ use crate::stop::Stop;
 
 /// What a tail is cut to first, in bytes: less than a header.
 const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
+
+/// How much of a tail that is kept is copied at once, in bytes.
+const COPY_LEN: usize = 64 * 1024;
 
 /// An append to the slave.
 #[derive(Debug)]
@@ -366,7 +370,7 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
     let (kept, path) = create_cut(slave)?;
-    let copied = copy_tail(data, position, kept)
+    let copied = copy_tail(data, position, &kept)
         .map_err(Stop::io("save the cut tail in", &path))
         .and_then(|()| slave.place.sync_directory());
     if let Err(stop) = copied {
@@ -382,10 +386,16 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf
     Ok(path)
 }
 
-fn copy_tail(data: &DataFile<'_>, position: u64, mut to: File) -> io::Result<()> {
-    let mut tail = data.file();
-    tail.seek(SeekFrom::Start(position))?;
-    io::copy(&mut tail.take(data.seen().size - position), &mut to)?;
+/// Copies by reads and writes, each checked: where one of them is short, what the kernel
+/// copies by itself may end early, and silently.
+fn copy_tail(data: &DataFile<'_>, position: u64, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_LEN];
+    let size = data.seen().size;
+    for at in (position..size).step_by(COPY_LEN) {
+        let piece = &mut buffer[..(size - at).min(COPY_LEN as u64) as usize];
+        data.file().read_exact_at(piece, at)?;
+        to.write_all_at(piece, at - position)?;
+    }
     to.sync_all()
 }
 

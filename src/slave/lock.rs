@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxFlags, flock, statx};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::owner::Owner;
 use super::place::{Beside, Place};
@@ -81,7 +81,7 @@ pub fn take_step(place: &Place) -> Result<Lock, Stop> {
 
 fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Stop> {
     let file = Owner::open_or_create_for(place, path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => Ok(Some(Lock { file })),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(Stop::io("lock", path)(error.into())),

@@ -1,7 +1,7 @@
 //! Where the slave lies, and what the files beside it are called.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -96,7 +96,7 @@ impl Place {
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Stop> {
-        let data = if given.is_dir() {
+        let data = if is_directory(given)? {
             given.join(DATA_FS)
         } else {
             given.to_owned()
@@ -110,17 +110,14 @@ impl Place {
         if data.file_name().is_none() {
             return usage("is no name for a slave");
         }
-        if !directory.is_dir() {
+        if !is_directory(&directory)? {
             return usage("lies in a directory that does not exist; create it first");
         }
-        match fs::symlink_metadata(&data) {
-            Ok(found) if found.is_symlink() => {
+        match found(&data, fs::symlink_metadata(&data))? {
+            Some(found) if found.is_symlink() => {
                 usage("is a symbolic link; name the file that it leads to")
             }
-            Ok(found) if !found.is_file() => usage("is not a regular file"),
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Stop::io("look at", &data)(error))
-            }
+            Some(found) if !found.is_file() => usage("is not a regular file"),
             _ => Ok(Self { data, directory }),
         }
     }
@@ -194,7 +191,7 @@ impl Place {
 
     /// Refuses a master that is the slave, under whatever name.
     pub fn check_is_not(&self, master: Option<LocalFile>) -> Result<(), Stop> {
-        let Ok(found) = fs::metadata(&self.data) else {
+        let Some(found) = found(&self.data, fs::metadata(&self.data))? else {
             return Ok(());
         };
         let slave = LocalFile {
@@ -209,6 +206,22 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// What was found under a name, if there is anything.
+fn found(path: &Path, looked: io::Result<Metadata>) -> Result<Option<Metadata>, Stop> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(Stop::io("look at", path)(error)),
+    }
+}
+
+fn is_directory(path: &Path) -> Result<bool, Stop> {
+    let found = found(path, fs::metadata(path))?;
+    Ok(found.is_some_and(|found| found.is_dir()))
 }
 
 #[cfg(test)]

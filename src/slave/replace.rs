@@ -30,6 +30,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::retry_on_intr;
+
 use super::ledger::{Entry, Tally};
 use super::owner::Owner;
 use super::place::Beside;
@@ -65,7 +67,7 @@ impl<'a> Replacement<'a> {
             None => owner.with_mode(master_mode | 0o600),
         };
         let file = owner.open_or_create(&path)?;
-        owner.own(&file, &path)?;
+        let given = owner.own(&file, &path);
         let written = file.metadata().map_err(Stop::io("look at", &path))?.len();
         let copy = Self {
             slave,
@@ -75,7 +77,9 @@ impl<'a> Replacement<'a> {
             tally: Tally::new(0),
             flusher: Flusher::default(),
         };
-        if let Err(stop) = check_space(slave.place.directory(), size.saturating_sub(written)) {
+        let missing = size.saturating_sub(written);
+        let fits = given.and_then(|()| check_space(slave.place.directory(), missing));
+        if let Err(stop) = fits {
             copy.discard();
             return Err(stop);
         }
@@ -248,7 +252,7 @@ fn remove(path: &Path) -> Result<(), Stop> {
 }
 
 fn check_space(directory: &Path, needed: u64) -> Result<(), Stop> {
-    let found = rustix::fs::statvfs(directory)
+    let found = retry_on_intr(|| rustix::fs::statvfs(directory))
         .map_err(|error| Stop::io("look at", directory)(error.into()))?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     if free < needed {

@@ -9,7 +9,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -17,7 +17,7 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat,
     statat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{Entry, EntryKind, MAX_ENTRIES};
 use crate::filestorage::DATA_FS;
@@ -63,7 +63,7 @@ impl Name {
         match self {
             Self::Trusted(path) => open_trusted(path),
             Self::Beneath { root, below } => {
-                let root = openat(CWD, fs::canonicalize(root)?, DIRECTORY, Mode::empty())?;
+                let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
                 open_beneath(&root, below).map_err(|error| match error {
                     Errno::XDEV | Errno::LOOP => io::Error::new(
                         ErrorKind::PermissionDenied,
@@ -115,7 +115,7 @@ impl Name {
         let Self::Beneath { root, below } = self else {
             return Err(ErrorKind::PermissionDenied.into());
         };
-        let root = openat(CWD, fs::canonicalize(root)?, DIRECTORY, Mode::empty())?;
+        let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
         let directory = open_at(&root, below, DIRECTORY)?;
         let mut entries = Vec::new();
         for entry in Dir::read_from(&directory)? {
@@ -169,13 +169,17 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+fn open_in(directory: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Errno> {
+    retry_on_intr(|| openat(&directory, path.as_ref(), flags, Mode::empty()))
+}
+
 /// The file's links are followed one by one: whether one of them leads anywhere is
 /// known when the directory is open that it leads to.
 fn open_trusted(path: &Path) -> io::Result<File> {
     let mut path = path.to_owned();
     for _ in 0..=MAX_LINKS {
         let (directory, parent, name) = open_directory_of(&path)?;
-        match openat(&directory, name, FILE | OFlags::NOFOLLOW, Mode::empty()) {
+        match open_in(&directory, name, FILE | OFlags::NOFOLLOW) {
             Err(Errno::LOOP) => {
                 let target = readlinkat(&directory, name, Vec::new())?;
                 path = parent.join(OsStr::from_bytes(target.as_bytes()));
@@ -189,9 +193,11 @@ fn open_trusted(path: &Path) -> io::Result<File> {
 /// Opens the directory that holds the file of this path, or that is this path;
 /// also its path, and the file's name in it.
 fn open_directory_of(path: &Path) -> Result<(OwnedFd, &Path, &OsStr), Errno> {
-    let open = |path| openat(CWD, path, DIRECTORY, Mode::empty());
-    if let Ok(directory) = open(path) {
-        return Ok((directory, path, DATA_FS.as_ref()));
+    let open = |path| open_in(CWD, path, DIRECTORY);
+    match open(path) {
+        Ok(directory) => return Ok((directory, path, DATA_FS.as_ref())),
+        Err(Errno::NOTDIR | Errno::NOENT) => {}
+        Err(error) => return Err(error),
     }
     let name = path.file_name().ok_or(Errno::NOENT)?;
     let parent = match path.parent() {
@@ -220,7 +226,7 @@ fn open_at(root: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno
     } else {
         below
     };
-    openat2(root, path, flags, Mode::empty(), resolve)
+    retry_on_intr(|| openat2(root, path, flags, Mode::empty(), resolve))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxFlags};
+use rustix::io::retry_on_intr;
 
 use self::watch::Watch;
 use super::open::Name;
@@ -69,7 +70,7 @@ impl MountedPath {
             opened.drop_cached();
             return Ok(());
         }
-        rustix::fs::fdatasync(&opened.file).map_err(|e| self.error("sync", e))
+        opened.file.sync_data().map_err(|e| self.error("sync", e))
     }
 
     fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
@@ -97,7 +98,8 @@ impl MountedPath {
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(self.no_file_storage("is not a regular file"));
         }
-        let found = rustix::fs::fstatfs(&file).map_err(|e| self.error("stat", e))?;
+        let found =
+            retry_on_intr(|| rustix::fs::fstatfs(&file)).map_err(|e| self.error("stat", e))?;
         let file_system = FileSystem(found.f_type.cast_unsigned());
         let opened = Opened {
             file,

@@ -1,6 +1,6 @@
 //! A FUSE file system that serves a directory read-only, and stops answering when
 //! it is told to: a server that died, as its clients see it. Or it fails to read a
-//! range: a disk that dies.
+//! range: a disk that dies. Or it gives less than is asked for.
 //!
 //! It serves the regular files of one directory, none below. Nothing is cached in
 //! the kernel: each call of a client comes here. One thread answers, so a call that
@@ -26,6 +26,7 @@ use fuser::{
 };
 use tempfile::TempDir;
 
+use crate::dice::Dice;
 use crate::support::{must, require_root, tool};
 
 /// How long a client is waited for that is to get stuck.
@@ -86,6 +87,11 @@ impl Served {
         Silence(self)
     }
 
+    /// From now on, a read gives less than is asked for, as dice say.
+    pub fn answer_in_part(&self, dice: Dice) {
+        self.gate.lock().parts = Some(dice);
+    }
+
     /// Waits until a client is stuck.
     pub fn wait_until_stuck(&self) {
         let started = Instant::now();
@@ -134,6 +140,7 @@ struct Gate {
 struct GateState {
     closed_at: Option<u64>,
     fails_at: Option<Range<u64>>,
+    parts: Option<Dice>,
     is_stuck: bool,
 }
 
@@ -154,6 +161,14 @@ impl Gate {
         state.is_stuck = false;
         let touches = |bad: &Range<u64>| bad.start < range.end && range.start < bad.end;
         state.fails_at.as_ref().is_some_and(touches)
+    }
+
+    /// How many of so many bytes are read at once.
+    fn part(&self, len: u32) -> u32 {
+        match &mut self.lock().parts {
+            Some(dice) if len > 1 => 1 + dice.below(len as usize) as u32,
+            _ => len,
+        }
     }
 }
 
@@ -290,7 +305,7 @@ impl Filesystem for Files {
         if self.gate.pass(&(offset..offset + u64::from(size))) {
             return reply.error(Errno::EIO);
         }
-        match self.read_file(handle.0, offset, size) {
+        match self.read_file(handle.0, offset, self.gate.part(size)) {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(Errno::from(error)),
         }

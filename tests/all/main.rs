@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
+mod dice;
 mod environment;
 mod fuse;
 mod guest;
@@ -12,9 +13,10 @@ mod support;
 mod watcher;
 mod zeo;
 
+mod calls;
 mod command_line;
 mod contrib;
-mod crash;
+
 mod cuts;
 mod digests;
 mod divergence;

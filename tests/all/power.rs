@@ -15,11 +15,11 @@
 //! `FSSYNC_POWER_SEED` has others chosen.
 
 mod cuts;
-mod dice;
 mod disk;
 mod failures;
 mod mistakes;
 mod mount;
+mod parts;
 mod plays;
 mod stage;
 

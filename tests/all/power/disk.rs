@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 pub const SECTOR_LEN: usize = 512;
 pub const PAGE_LEN: usize = 4096;

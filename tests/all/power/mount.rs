@@ -2,7 +2,8 @@
 //!
 //! It has one directory with regular files. Nothing is cached in the kernel: each write,
 //! sync and rename comes here, in its order, and one thread takes them. A process can be
-//! killed in the midst of them, and a sync can fail.
+//! killed in the midst of them, a sync can fail, and the disk can be full; what is read and
+//! written can be so in part.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use fuser::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::disk::{Disk, Meta, Node, Op};
+use crate::dice::Dice;
 use crate::support::{must, require_root, tool};
 
 const TTL: Duration = Duration::ZERO;
@@ -70,6 +72,7 @@ impl Powered {
         let mut state = self.lock();
         state.disk = disk;
         state.trouble = None;
+        state.parts = None;
         state.log.clear();
         state.open.clear();
     }
@@ -92,6 +95,17 @@ impl Powered {
     /// Fails the sync after so many.
     pub fn fail_sync_after(&self, syncs: usize) {
         self.lock().trouble = Some(Trouble::FailSync(syncs));
+    }
+
+    /// Reads and writes less than is asked for, from now on, as dice say.
+    pub fn answer_in_part(&self, dice: Dice) {
+        self.lock().parts = Some(dice);
+    }
+
+    /// Lets its files have so many bytes, and no more. What there is does not show it, as
+    /// with a quota.
+    pub fn allow(&self, bytes: usize) {
+        self.lock().trouble = Some(Trouble::Full(bytes));
     }
 
     /// Lets all that follows succeed.
@@ -119,6 +133,7 @@ struct State {
     open: HashMap<u64, Node>,
     handles: u64,
     trouble: Option<Trouble>,
+    parts: Option<Dice>,
     failed: BTreeSet<u64>,
     reused_failed: bool,
 }
@@ -129,6 +144,8 @@ enum Trouble {
     Kill(usize),
     /// After so many syncs more.
     FailSync(usize),
+    /// No more than so many bytes fit.
+    Full(usize),
 }
 
 impl State {
@@ -165,6 +182,29 @@ impl State {
                 false
             }
             _ => false,
+        }
+    }
+
+    /// How many of so many bytes are read or written at once.
+    fn part(&mut self, len: usize) -> usize {
+        match &mut self.parts {
+            Some(dice) if len > 1 => 1 + dice.below(len),
+            _ => len,
+        }
+    }
+
+    /// How many of the bytes that are to be written at an offset fit.
+    fn room(&self, node: Node, offset: usize, len: usize) -> Result<usize, Errno> {
+        let Some(Trouble::Full(allowed)) = self.trouble else {
+            return Ok(len);
+        };
+        let named = self.disk.names().map(|(_, node)| node);
+        let nodes: BTreeSet<Node> = named.chain(self.open.values().copied()).collect();
+        let len_of = |node| self.disk.file(node).map_or(0, |file| file.bytes().len());
+        let free = allowed.saturating_sub(nodes.into_iter().map(len_of).sum());
+        match (len_of(node) + free).saturating_sub(offset) {
+            0 if len > 0 => Err(Errno::EDQUOT),
+            fits => Ok(fits.min(len)),
         }
     }
 
@@ -322,11 +362,12 @@ impl Files {
     }
 
     fn read_file(&self, handle: FileHandle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let state = self.lock();
+        let mut state = self.lock();
+        let part = state.part(size as usize);
         let node = state.open.get(&handle.0).ok_or(Errno::EBADF)?;
         let bytes = state.disk.file(*node).ok_or(Errno::ESTALE)?.bytes();
         let start = (offset as usize).min(bytes.len());
-        let end = (start + size as usize).min(bytes.len());
+        let end = (start + part).min(bytes.len());
         Ok(bytes[start..end].to_vec())
     }
 
@@ -339,13 +380,16 @@ impl Files {
     ) -> Result<u32, Errno> {
         let mut state = self.lock();
         let node = state.of_handle(handle)?;
+        let offset = offset as usize;
+        let part = state.part(bytes.len());
+        let len = state.room(node, offset, part)?;
         let write = Op::Write {
             node,
-            offset: offset as usize,
-            bytes: bytes.to_vec(),
+            offset,
+            bytes: bytes[..len].to_vec(),
         };
         state.apply(request, write)?;
-        Ok(bytes.len() as u32)
+        Ok(len as u32)
     }
 
     fn sync(&self, request: &Request, handle: FileHandle, metadata: bool) -> Result<(), Errno> {

@@ -1,0 +1,338 @@
+//! Every system call: what befalls a process at any of them that concerns the slave, or
+//! the master.
+//!
+//! A process is traced once, which tells its calls ([`faults`]). Then, for each of them, the
+//! same is set up again ([`cast`]), and `strace` kills it there, or has the call fail. How it
+//! ended, and what it has left, is judged by ZODB and by the next pass ([`stage`]).
+//!
+//! Each test takes a share of the calls, the same at each run. All of them, in some minutes:
+//!
+//! ```sh
+//! FSSYNC_CALLS=all cargo test --test all -- calls::
+//! ```
+//!
+//! `FSSYNC_CALLS=N` takes so many, `FSSYNC_CALLS_SEED` others. What is read and written in
+//! part is [`crate::power`]'s.
+
+mod cast;
+mod faults;
+mod stage;
+
+use std::fs;
+
+use self::cast::Situation;
+use self::faults::{Fault, Point};
+use self::stage::Stage;
+use crate::support::{History, Run, Zodb, fssync, run};
+
+/// The calls that a fault can befall.
+fn points(situation: &Situation, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
+    let stage = Stage::set(situation, zodb);
+    let log = stage.scene.directory.path().join("log");
+    let trace = format!("trace={}", fault.calls());
+    let traced = stage.run(&["-o", log.to_str().unwrap(), "-e", &trace]);
+    assert_eq!(traced.code, 0, "{traced:?}");
+    faults::points(&fs::read_to_string(log).unwrap())
+}
+
+/// Has a fault befall a share of the calls, one at a time, and judges each.
+fn disturb(situation: &Situation, fault: Fault, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+    disturb_as(situation, fault, Fault::at, judge);
+}
+
+/// The same, as `injection` says.
+fn disturb_as(
+    situation: &Situation,
+    fault: Fault,
+    injection: impl Fn(Fault, &Point) -> String,
+    judge: impl Fn(&Stage<'_>, &Run, &mut Zodb),
+) {
+    let mut zodb = Zodb::start();
+    let points = points(situation, fault, &mut zodb);
+    assert!(points.len() > 3, "{points:?}");
+    for point in faults::share(points) {
+        let injection = injection(fault, &point);
+        eprintln!("{injection}");
+        let stage = Stage::set(situation, &mut zodb);
+        let run = stage.run(&["-e", &injection]);
+        judge(&stage, &run, &mut zodb);
+    }
+}
+
+/// The process is killed.
+fn survives_being_killed(situation: &Situation) {
+    disturb(situation, Fault::Kill, |stage, run, zodb| {
+        assert_ne!(run.code, 0);
+        stage.assert_sound(zodb);
+        stage.assert_heals(zodb);
+    });
+}
+
+/// A call at the slave fails.
+fn survives_an_error(situation: &Situation, error: &'static str) {
+    disturb(situation, Fault::Error(error), judge_failed);
+}
+
+/// A call at the slave fails, and so does whatever is tried with it from then on.
+fn survives_a_dying_disk(situation: &Situation) {
+    disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_failed);
+}
+
+fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+    assert_documented(stage, run);
+    if !run.stderr.contains("cannot remove") {
+        stage.assert_tidy();
+    }
+    stage.assert_sound(zodb);
+    stage.assert_heals(zodb);
+}
+
+/// Every other call is interrupted by a signal, which is nothing to tell of.
+fn survives_interruptions(situation: &Situation) {
+    let mut zodb = Zodb::start();
+    for first in [1, 2] {
+        let stage = Stage::set(situation, &mut zodb);
+        let interrupted = Fault::Error("EINTR").at_every_other(first);
+        let run = stage.run(&["-e", &interrupted]).expect(0);
+        assert!(!run.stderr.contains("Interrupted"), "{run:?}");
+        stage.assert_sound(&mut zodb);
+        stage.assert_heals(&mut zodb);
+    }
+}
+
+/// The exit code is one that the failure of a call at the slave may have, and the file
+/// is named, with the cause.
+fn assert_documented(stage: &Stage<'_>, run: &Run) {
+    // A sidecar that cannot be read is none; that may cost a refusal.
+    let lost_witness = run.stderr.contains("Data.fs.fssync is passed over");
+    // A switch that cannot be read is off.
+    let is_off = run.stderr.contains("Data.fs.fssync-switch cannot be read");
+    match run.code {
+        0 => {}
+        20 if lost_witness => {}
+        10 if is_off => {}
+        1 => {
+            let directory = stage.scene.slave.parent().unwrap();
+            assert!(run.stderr.contains(directory.to_str().unwrap()), "{run:?}");
+            let line = run.stderr.lines().last().unwrap();
+            assert!(line.contains("NOT SYNCING FROM MASTER"), "{run:?}");
+            assert!(line.contains("os error"), "the cause: {run:?}");
+        }
+        _ => panic!("{run:?}"),
+    }
+}
+
+macro_rules! disturbed {
+    ($($name:ident: $situation:ident;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn survives_being_killed() {
+                super::survives_being_killed(&cast::$situation);
+            }
+
+            #[test]
+            fn survives_an_io_error() {
+                survives_an_error(&cast::$situation, "EIO");
+            }
+
+            #[test]
+            fn survives_a_dying_disk() {
+                super::survives_a_dying_disk(&cast::$situation);
+            }
+
+            #[test]
+            fn survives_a_full_disk() {
+                survives_an_error(&cast::$situation, "ENOSPC");
+            }
+
+            #[test]
+            fn survives_a_quota() {
+                survives_an_error(&cast::$situation, "EDQUOT");
+            }
+
+            #[test]
+            fn survives_interruptions() {
+                super::survives_interruptions(&cast::$situation);
+            }
+        }
+    )* };
+}
+
+disturbed! {
+    a_first_copy: FIRST_COPY;
+    an_append: APPEND;
+    an_append_behind_a_foreign_tail: APPEND_BEHIND_A_FOREIGN_TAIL;
+    an_append_behind_our_own_tail: APPEND_BEHIND_OUR_OWN_TAIL;
+    a_full_copy: FULL_COPY;
+    a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
+    a_forced_full_copy: FORCED_FULL_COPY;
+    an_index_made_anew: ANOTHER_INDEX;
+    an_index_that_is_extended: INDEX_THAT_IS_DUE;
+}
+
+/// A call at the master fails, once: another look finds it well.
+fn survives_an_error_of_the_master(situation: &Situation, error: &'static str) {
+    disturb(situation, Fault::Error(error), |stage, run, zodb| {
+        assert!([0, 12].contains(&run.code), "{run:?}");
+        judge_unreachable(stage, run, zodb);
+    });
+}
+
+/// A call at the master fails, and goes on failing.
+fn survives_a_master_that_is_lost(situation: &Situation, error: &'static str) {
+    let fault = Fault::Error(error);
+    disturb_as(situation, fault, Fault::from, judge_unreachable);
+}
+
+/// It is unreachable, and the slave what it was, or in sync as far as it goes. A full copy
+/// under way waits for the next pass.
+fn judge_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+    match run.code {
+        0 => {}
+        12 => {
+            let line = run.stderr.lines().last().unwrap();
+            let master = stage.scene.master.parent().unwrap().to_str().unwrap();
+            assert!(line.contains(master), "{run:?}");
+            assert!(line.contains("os error"), "the cause: {run:?}");
+        }
+        _ => panic!("{run:?}"),
+    }
+    stage.assert_sound(zodb);
+    stage.assert_heals(zodb);
+}
+
+macro_rules! disturbed_at_the_master {
+    ($($name:ident: $situation:ident;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn survives_an_io_error() {
+                survives_an_error_of_the_master(&cast::$situation, "EIO");
+            }
+
+            #[test]
+            fn survives_a_stale_handle() {
+                survives_an_error_of_the_master(&cast::$situation, "ESTALE");
+            }
+
+            #[test]
+            fn survives_a_master_that_is_lost() {
+                super::survives_a_master_that_is_lost(&cast::$situation, "ESTALE");
+            }
+
+            #[test]
+            fn survives_interruptions() {
+                super::survives_interruptions(&cast::$situation);
+            }
+        }
+    )* };
+}
+
+disturbed_at_the_master! {
+    an_append_from_a_mount: APPEND_FROM_A_MOUNT;
+    a_full_copy_from_a_mount: FULL_COPY_FROM_A_MOUNT;
+    an_append_from_an_agent: APPEND_FROM_AN_AGENT;
+    a_full_copy_from_an_agent: FULL_COPY_FROM_AN_AGENT;
+}
+
+/// `fssync off` says 0 only if it is so: nothing is written from then on, and no part of
+/// a batch is left, unless it says that ZODB is to cut it.
+fn judge_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
+    stage.assert_sound(zodb);
+    let next = stage.scene.pass(&[]);
+    match ended.code {
+        0 => {
+            next.expect(10);
+            let slave = fs::read(&stage.scene.slave).unwrap();
+            let is_left_to_zodb = ended.stderr.contains("left to ZODB");
+            assert!(
+                is_left_to_zodb || slave == History::get().before,
+                "{ended:?}"
+            );
+        }
+        1 | -1 => {
+            if ended.code == 1 {
+                assert!(ended.stderr.contains("os error"), "{ended:?}");
+                let directory = stage.scene.slave.parent().unwrap().to_str();
+                assert!(ended.stderr.contains(directory.unwrap()), "{ended:?}");
+            }
+            assert!([0, 10].contains(&next.code), "{next:?}");
+        }
+        _ => panic!("{ended:?}"),
+    }
+    stage.run_in_peace().expect(0);
+    stage.scene.pass(&[]).expect(10);
+    run(fssync().arg("on").arg(&stage.scene.slave)).expect(0);
+    stage.scene.pass(&[]).expect(0);
+    zodb.assert_in_sync(&stage.scene.master, &stage.scene.slave);
+}
+
+#[test]
+fn an_off_that_is_killed_leaves_a_slave_that_zodb_opens() {
+    disturb(&cast::OFF, Fault::Kill, judge_off);
+}
+
+#[test]
+fn an_off_keeps_its_word_whatever_call_fails() {
+    for error in ["EIO", "ENOSPC", "EDQUOT"] {
+        disturb(&cast::OFF, Fault::Error(error), judge_off);
+    }
+}
+
+/// `fssync on` says 0 only if it is so.
+fn judge_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
+    let next = stage.scene.pass(&[]);
+    match ended.code {
+        0 => drop(next.expect(0)),
+        // A switch that cannot be read is off.
+        1 | 10 | -1 => assert!([0, 10].contains(&next.code), "{next:?}"),
+        _ => panic!("{ended:?}"),
+    }
+    stage.run_in_peace().expect(0);
+    stage.assert_sound(zodb);
+    stage.scene.pass(&[]).expect(0);
+}
+
+#[test]
+fn an_on_keeps_its_word_whatever_befalls_it() {
+    disturb(&cast::ON, Fault::Kill, judge_on);
+    for error in ["EIO", "ENOSPC", "EDQUOT"] {
+        disturb(&cast::ON, Fault::Error(error), judge_on);
+    }
+}
+
+#[test]
+fn off_and_on_are_not_told_of_interruptions() {
+    let mut zodb = Zodb::start();
+    for situation in [&cast::OFF, &cast::ON] {
+        for first in [1, 2] {
+            let stage = Stage::set(situation, &mut zodb);
+            let interrupted = Fault::Error("EINTR").at_every_other(first);
+            let ended = stage.run(&["-e", &interrupted]).expect(0);
+            assert_eq!(ended.stderr, "");
+        }
+    }
+}
+
+/// What cannot be read is told, and nothing is touched.
+#[test]
+fn status_and_verify_touch_nothing_whatever_call_fails() {
+    for situation in [&cast::VERIFY, &cast::STATUS] {
+        disturb(situation, Fault::Error("EIO"), |stage, run, _| {
+            match run.code {
+                0 | 10 => {}
+                1 | 12 | 31 => {
+                    let said = format!("{}{}", run.stdout, run.stderr);
+                    assert!(said.contains("os error"), "the cause: {run:?}");
+                }
+                _ => panic!("{run:?}"),
+            }
+            stage.assert_untouched();
+            stage.run_in_peace().expect(0);
+            stage.assert_untouched();
+        });
+    }
+}

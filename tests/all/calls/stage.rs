@@ -1,0 +1,192 @@
+//! A process that is about to be disturbed, and the judgement of what it leaves.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::cast::{Side, Situation};
+use crate::ledger;
+use crate::support::{History, Run, Scene, Zodb, fssync, run, strace, tool};
+
+/// What may lie beside a slave and is looked at when it is judged.
+const SUFFIXES: [&str; 11] = [
+    "",
+    ".fssync",
+    ".fssync-new",
+    ".fssync-ledger",
+    ".fssync-switch",
+    ".fssync-tmp",
+    ".fssync-pass",
+    ".fssync-step",
+    ".lock",
+    ".index",
+    ".tr0",
+];
+
+pub struct Stage<'a> {
+    situation: &'a Situation,
+    pub scene: Scene,
+    old: Option<Vec<u8>>,
+    /// The bytes of all that lay beside the slave.
+    lay_there: Vec<(String, Vec<u8>)>,
+}
+
+impl<'a> Stage<'a> {
+    pub fn set(situation: &'a Situation, zodb: &mut Zodb) -> Self {
+        let scene = (situation.scene)(zodb);
+        let old = fs::read(&scene.slave).ok();
+        let mut stage = Self {
+            situation,
+            scene,
+            old,
+            lay_there: Vec::new(),
+        };
+        stage.lay_there = stage.lies_there();
+        stage
+    }
+
+    fn lies_there(&self) -> Vec<(String, Vec<u8>)> {
+        let names = self.scene.beside_slave().into_iter();
+        let bytes = |name: &String| fs::read(self.scene.slave.with_file_name(name)).unwrap();
+        names
+            .map(|name| (bytes(&name), name))
+            .map(|(bytes, name)| (name, bytes))
+            .collect()
+    }
+
+    /// The process, traced with these options of `strace`'s at the files of one side.
+    pub fn run(&self, options: &[&str]) -> Run {
+        let files = self.files();
+        let arguments = self.situation.arguments(&self.scene);
+        match self.situation.side {
+            Side::Slave | Side::Master => run(strace(options, &files).args(arguments)),
+            Side::Agent => {
+                let shell = self.traced_agent(options, &files);
+                let mut command = fssync();
+                command.args(["--rsh", &shell, "--remote-fssync"]);
+                command.arg(env!("CARGO_BIN_EXE_fssync"));
+                run(command.args(arguments))
+            }
+        }
+    }
+
+    /// The process, with nothing befalling it.
+    pub fn run_in_peace(&self) -> Run {
+        run(fssync().args(self.situation.in_peace(&self.scene)))
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let (file, suffixes) = match self.situation.side {
+            Side::Slave => (&self.scene.slave, &SUFFIXES[..]),
+            Side::Master | Side::Agent => (&self.scene.master, &SUFFIXES[..1]),
+        };
+        let directory = fs::canonicalize(file.parent().unwrap()).unwrap();
+        let beside = |suffix| directory.join(format!("Data.fs{suffix}"));
+        let mut files: Vec<PathBuf> = suffixes.iter().map(beside).collect();
+        files.push(directory);
+        files
+    }
+
+    /// A remote shell to this very machine, which traces what it runs.
+    fn traced_agent(&self, options: &[&str], files: &[PathBuf]) -> String {
+        drop(tool("strace", "strace"));
+        let quoted = |text: &str| format!("'{text}'");
+        let mut words = vec!["exec strace -f -qq -o /dev/null".to_owned()];
+        words.extend(options.iter().map(|option| quoted(option)));
+        let paths = files.iter().map(|file| format!("-P '{}'", file.display()));
+        words.extend(paths);
+        let script = format!(
+            "#!/bin/sh\nfor command; do :; done\neval \"{} $command\"\n",
+            words.join(" ")
+        );
+        let path = self.scene.directory.path().join("traced");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    }
+
+    /// ZODB opens what is there, and nothing that was there is lost.
+    pub fn assert_sound(&self, zodb: &mut Zodb) {
+        let scene = &self.scene;
+        scene.assert_documented_names();
+        if !scene.slave.exists() {
+            assert!(self.old.is_none(), "a slave that was there is there");
+            return;
+        }
+        let found = zodb.check(&scene.slave);
+        let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
+        assert_eq!(opened["position"], found["position"]);
+        zodb.assert_index(&scene.slave);
+        ledger::assert_right(&scene.slave);
+        let position = found["position"].as_u64().unwrap() as usize;
+        let (slave, master) = (
+            fs::read(&scene.slave).unwrap(),
+            fs::read(&scene.master).unwrap(),
+        );
+        let is_start_of = |whole: &[u8]| whole.get(..position) == Some(&slave[..position]);
+        let is_old = self.old.as_ref().is_some_and(|old| *old == slave);
+        assert!(is_old || is_start_of(&master), "a prefix of the master");
+        let least = match &self.old {
+            Some(old) if is_start_of(old) => History::get().before.len(),
+            _ => 0,
+        };
+        assert!(position >= least, "what the slave had is there");
+        if let Some(old) = &self.old {
+            self.assert_kept(old, &slave);
+        }
+    }
+
+    fn assert_kept(&self, old: &[u8], slave: &[u8]) {
+        let has = |start: &str, bytes: &[u8]| {
+            let mut beside = self.scene.beside_slave().into_iter();
+            beside.any(|name| {
+                name.starts_with(start)
+                    && fs::read(self.scene.slave.with_file_name(name)).unwrap() == bytes
+            })
+        };
+        if self.situation.keeps_old {
+            assert!(slave == old || has("Data.fs.diverged-", old), "set aside");
+        }
+        let tail = &old[old.len() - self.situation.tail_len..];
+        if !tail.is_empty() {
+            assert!(
+                slave == old || has("Data.fs.tr", tail),
+                "the cut tail is kept"
+            );
+        }
+    }
+
+    /// Nothing that was under way lies beside the slave.
+    pub fn assert_tidy(&self) {
+        for suffix in [".fssync-tmp", ".fssync-new"] {
+            assert!(
+                !self.scene.beside(suffix).exists(),
+                "{suffix} is left behind"
+            );
+        }
+    }
+
+    /// Nothing was touched beside the slave.
+    pub fn assert_untouched(&self) {
+        let lies_there = self.lies_there();
+        let names = |all: &[(String, Vec<u8>)]| -> Vec<String> {
+            all.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&lies_there), names(&self.lay_there));
+        assert!(lies_there == self.lay_there, "written to");
+    }
+
+    /// The next pass succeeds, and the one after it has nothing to do.
+    pub fn assert_heals(&self, zodb: &mut Zodb) {
+        let scene = &self.scene;
+        self.run_in_peace().expect(0);
+        self.assert_sound(zodb);
+        zodb.assert_in_sync(&scene.master, &scene.slave);
+        scene.expect("up-to-date");
+        zodb.assert_index(&scene.slave).expect("an index");
+        ledger::assert_whole(&scene.slave);
+        self.assert_tidy();
+    }
+}

@@ -1,0 +1,132 @@
+//! What is read and written in part only, and a disk that is full in the midst of it: a
+//! quota, which no look at the disk foretells.
+
+use std::fs;
+
+use super::plays;
+use super::stage::{DATA, Play, Stage};
+use super::{seed, share};
+use crate::dice::Dice;
+use crate::fuse::Served;
+use crate::ledger;
+use crate::support::{History, Scene, Transport, Zodb, replace, rewrite_end};
+
+/// Each read and write at the slave does a part of what it is asked for: that is no
+/// error, and nothing comes of it.
+fn is_done_in_parts(play: Play) {
+    let mut stage = Stage::set(play);
+    let start = stage.disk.disk();
+    for nth in 0..share().div_ceil(8) as u64 {
+        stage.disk.load(start.clone());
+        stage.disk.answer_in_part(Dice::new(seed() + nth));
+        let (ended_well, recording) = stage.act();
+        assert!(ended_well);
+        let left = stage.disk.disk();
+        stage.judge(&left, &recording.start, true);
+    }
+}
+
+/// Fails unless what a full disk has left ends with a transaction: ZODB needs room to
+/// open a file with a tail.
+fn assert_without_tail(stage: &mut Stage) {
+    let Ok(slave) = fs::read(&stage.scene.slave) else {
+        return;
+    };
+    if stage.old.as_ref() != Some(&slave) {
+        let found = stage.zodb.check(&stage.scene.slave);
+        assert_eq!(found["position"], slave.len(), "{found}");
+    }
+}
+
+/// The disk is full after any number of bytes: the slave is what it was, or what fits
+/// of it is in sync, and nothing is left that was under way.
+fn survives_a_full_disk(play: Play) {
+    let mut stage = Stage::set(play);
+    let start = stage.disk.disk();
+    let used = |stage: &Stage| -> usize {
+        let disk = stage.disk.disk();
+        let len = |(_, node)| disk.file(node).map_or(0, |file| file.bytes().len());
+        disk.names().map(len).sum()
+    };
+    let before = used(&stage);
+    stage.act();
+    // As large as all that is there once, and the old slave or a second copy beside it.
+    let needed = used(&stage).abs_diff(before) + 2 * History::get().after.len();
+    let mut dice = Dice::new(seed());
+    for _ in 0..share() {
+        let free = dice.below(needed);
+        eprintln!("{free} bytes are free");
+        stage.disk.load(start.clone());
+        stage.disk.allow(before + free);
+        let run = stage.pass();
+        match run.code {
+            0 => {}
+            1 => {
+                assert!(run.stderr.contains("Disk quota exceeded"), "{run:?}");
+                let directory = stage.scene.slave.parent().unwrap().to_str().unwrap();
+                assert!(run.stderr.contains(directory), "{run:?}");
+            }
+            _ => panic!("{run:?}"),
+        }
+        assert_without_tail(&mut stage);
+        let left = stage.disk.disk();
+        for name in ["Data.fs.fssync-tmp", "Data.fs.fssync-new"] {
+            assert!(left.named(name).is_none(), "{name} is left behind: {run:?}");
+        }
+        stage.judge(&left, &start, run.code == 0);
+    }
+}
+
+macro_rules! in_parts {
+    ($($name:ident: $play:ident;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn is_done_in_parts() {
+                super::is_done_in_parts(plays::$play);
+            }
+
+            #[test]
+            fn survives_a_full_disk() {
+                super::survives_a_full_disk(plays::$play);
+            }
+        }
+    )* };
+}
+
+in_parts! {
+    a_first_copy: FIRST_COPY;
+    an_append: APPEND;
+    an_append_behind_a_foreign_tail: APPEND_BEHIND_A_FOREIGN_TAIL;
+    an_append_behind_our_own_tail: APPEND_BEHIND_OUR_OWN_TAIL;
+    a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
+    an_index_made_anew: INDEX_ANEW;
+}
+
+/// Each read of the master gives a part of what is asked for.
+#[test]
+fn a_master_is_read_in_parts() {
+    for transport in Transport::BOTH {
+        let mut scene = Scene::new().over(transport);
+        let history = History::get();
+        let file = scene.master.clone();
+        fs::write(&file, &history.before).unwrap();
+        let served = Served::directory(file.parent().unwrap());
+        served.answer_in_part(Dice::new(seed()));
+        scene.master = served.file(DATA);
+        let mut zodb = Zodb::start();
+        let mut expect = |action| {
+            scene.expect(action);
+            zodb.assert_in_sync(&scene.master, &scene.slave);
+            zodb.assert_index(&scene.slave).expect("an index");
+            ledger::assert_whole(&scene.slave);
+            scene.verify_against(&[]).expect(0);
+        };
+        expect("full-copy");
+        rewrite_end(&file, &history.after);
+        expect("append");
+        replace(&file, &history.packed);
+        expect("full-copy");
+    }
+}
