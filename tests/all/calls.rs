@@ -24,6 +24,7 @@ use self::cast::Situation;
 use self::faults::{Fault, Point};
 use self::stage::Stage;
 use crate::support::{History, Run, Zodb, fssync, run};
+use crate::watcher::Watcher;
 
 /// The calls that a fault can befall.
 fn points(situation: &Situation, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
@@ -236,6 +237,35 @@ disturbed_at_the_master! {
     a_full_copy_from_a_mount: FULL_COPY_FROM_A_MOUNT;
     an_append_from_an_agent: APPEND_FROM_AN_AGENT;
     a_full_copy_from_an_agent: FULL_COPY_FROM_AN_AGENT;
+}
+
+/// A watch in which a call fails goes on by itself, or ends with exit code 1, and a
+/// supervisor starts it again.
+fn survives_in_a_watch(situation: &Situation, fault: Fault) {
+    let mut zodb = Zodb::start();
+    let points = points(situation, fault, &mut zodb);
+    for point in faults::share(points).into_iter().step_by(2) {
+        let injection = fault.at(&point);
+        eprintln!("{injection}");
+        let stage = Stage::set(situation, &mut zodb);
+        let mut command = stage.traced(&["-D", "-e", &injection]);
+        let mut watch = Watcher::of(&stage.scene, command.arg("--watch"));
+        let ended = watch.in_sync_or_ended(&stage.scene);
+        assert!(ended.is_none_or(|code| code == 1), "{ended:?}");
+        if ended.is_some() {
+            Watcher::start(&stage.scene, &[]).expect_in_sync(&stage.scene);
+        }
+        drop(watch);
+        stage.assert_sound(&mut zodb);
+        stage.assert_heals(&mut zodb);
+    }
+}
+
+#[test]
+fn a_watch_goes_on_whatever_call_fails() {
+    survives_in_a_watch(&cast::APPEND, Fault::Error("EIO"));
+    survives_in_a_watch(&cast::FULL_COPY, Fault::Error("EIO"));
+    survives_in_a_watch(&cast::FULL_COPY_FROM_A_MOUNT, Fault::Error("ESTALE"));
 }
 
 /// `fssync off` says 0 only if it is so: nothing is written from then on, and no part of

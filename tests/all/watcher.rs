@@ -67,15 +67,26 @@ impl Watcher {
     /// Waits until the slave has the master's bytes, all of them.
     #[track_caller]
     pub fn expect_in_sync(&mut self, scene: &Scene) {
+        let ended = self.in_sync_or_ended(scene);
+        assert_eq!(ended, None, "{}", self.log());
+    }
+
+    /// The same, or until it has ended; with which exit code.
+    #[track_caller]
+    pub fn in_sync_or_ended(&mut self, scene: &Scene) -> Option<i32> {
         let started = Instant::now();
         let in_sync = || {
             let master = fs::read(&scene.master).expect("the master");
             fs::read(&scene.slave).is_ok_and(|slave| slave == master)
         };
         while !in_sync() {
+            if let Some(status) = self.process.try_wait().expect("its status") {
+                return Some(status.code().unwrap_or(-1));
+            }
             assert!(started.elapsed() < PATIENCE, "{}", self.log());
             thread::sleep(Duration::from_millis(5));
         }
+        None
     }
 
     pub fn pid(&self) -> u32 {

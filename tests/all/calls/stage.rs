@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -56,20 +57,25 @@ impl<'a> Stage<'a> {
             .collect()
     }
 
-    /// The process, traced with these options of `strace`'s at the files of one side.
+    /// The process, run to its end; see [`Self::traced`].
     pub fn run(&self, options: &[&str]) -> Run {
+        run(&mut self.traced(options))
+    }
+
+    /// The process, traced with these options of `strace`'s at the files of one side.
+    pub fn traced(&self, options: &[&str]) -> Command {
         let files = self.files();
-        let arguments = self.situation.arguments(&self.scene);
-        match self.situation.side {
-            Side::Slave | Side::Master => run(strace(options, &files).args(arguments)),
+        let mut command = match self.situation.side {
+            Side::Slave | Side::Master => strace(options, &files),
             Side::Agent => {
-                let shell = self.traced_agent(options, &files);
                 let mut command = fssync();
-                command.args(["--rsh", &shell, "--remote-fssync"]);
-                command.arg(env!("CARGO_BIN_EXE_fssync"));
-                run(command.args(arguments))
+                command.args(["--rsh", &self.traced_agent(options, &files)]);
+                command.args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")]);
+                command
             }
-        }
+        };
+        command.args(self.situation.arguments(&self.scene));
+        command
     }
 
     /// The process, with nothing befalling it.
