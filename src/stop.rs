@@ -90,9 +90,7 @@ pub enum Stop {
         needed: u64,
     },
     /// Another file system lies where the slave's did.
-    #[error(
-        "{} lies on another file system than when the watch began", .directory.display()
-    )]
+    #[error("{} lies on another file system than at first", .directory.display())]
     Moved {
         /// The slave's directory.
         directory: PathBuf,

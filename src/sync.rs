@@ -150,6 +150,7 @@ fn note(
     if is_noted && sidecar == loaded {
         return Ok(());
     }
+    job.slave.place.check_is_mounted()?;
     sidecar.pass = Some(pass);
     if outcome.exit == Exit::Success {
         sidecar.in_sync = looked_at;
@@ -162,6 +163,7 @@ fn note(
 fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
     let place = &job.slave.place;
     job.slave.check_may_go_on()?;
+    place.check_is_mounted()?;
     let lock = if job.dry_run {
         if let pid @ Some(_) = lock::holder(&place.beside(Beside::PassLock)) {
             return Err(Stop::Busy {

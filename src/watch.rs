@@ -30,7 +30,6 @@ pub use self::bell::{Bell, Ring, Rope};
 use self::rest::Rest;
 use crate::monitor::Monitor;
 use crate::outcome::{Exit, Outcome};
-use crate::stop::Stop;
 use crate::sync::{Job, pass};
 use crate::upkeep;
 
@@ -50,19 +49,12 @@ pub trait Audience {
 /// Follows the master until a signal comes: returns what the exit code is to
 /// tell. `interval` is the time from one tick to the next.
 pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience) -> Exit {
-    let home = job.slave.place.file_system();
     let is_interrupted = || job.slave.interrupted.load(Ordering::Relaxed);
     let mut rest = Rest::new(job, interval, bell, audience);
     let mut news = News::default();
     loop {
         let started = Instant::now();
-        let outcome = if job.slave.place.file_system() == home {
-            pass(job, audience.monitor().as_ref())
-        } else {
-            Outcome::from(&Stop::Moved {
-                directory: job.slave.place.directory().to_owned(),
-            })
-        };
+        let outcome = pass(job, audience.monitor().as_ref());
         if is_interrupted() {
             break;
         }

@@ -87,6 +87,8 @@ pub enum Kept {
 pub struct Place {
     data: PathBuf,
     directory: PathBuf,
+    /// The device number of the file system that the directory lay on at first.
+    device: u64,
 }
 
 impl Place {
@@ -96,7 +98,8 @@ impl Place {
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Stop> {
-        let data = if is_directory(given)? {
+        let is_directory = found(given, fs::metadata(given))?.is_some_and(|it| it.is_dir());
+        let data = if is_directory {
             given.join(DATA_FS)
         } else {
             given.to_owned()
@@ -110,15 +113,20 @@ impl Place {
         if data.file_name().is_none() {
             return usage("is no name for a slave");
         }
-        if !is_directory(&directory)? {
-            return usage("lies in a directory that does not exist; create it first");
-        }
+        let device = match found(&directory, fs::metadata(&directory))? {
+            Some(found) if found.is_dir() => found.dev(),
+            _ => return usage("lies in a directory that does not exist; create it first"),
+        };
         match found(&data, fs::symlink_metadata(&data))? {
             Some(found) if found.is_symlink() => {
                 usage("is a symbolic link; name the file that it leads to")
             }
             Some(found) if !found.is_file() => usage("is not a regular file"),
-            _ => Ok(Self { data, directory }),
+            _ => Ok(Self {
+                data,
+                directory,
+                device,
+            }),
         }
     }
 
@@ -134,11 +142,15 @@ impl Place {
         &self.directory
     }
 
-    /// The device number of the file system that the directory lies on, if it is
-    /// there.
-    #[must_use]
-    pub fn file_system(&self) -> Option<u64> {
-        fs::metadata(&self.directory).ok().map(|found| found.dev())
+    /// Fails once the directory lies on another file system than at first: an empty mount
+    /// point is no place for a slave.
+    pub fn check_is_mounted(&self) -> Result<(), Stop> {
+        match found(&self.directory, fs::metadata(&self.directory))? {
+            Some(found) if found.dev() == self.device => Ok(()),
+            _ => Err(Stop::Moved {
+                directory: self.directory.clone(),
+            }),
+        }
     }
 
     /// A file beside it.
@@ -217,11 +229,6 @@ fn found(path: &Path, looked: io::Result<Metadata>) -> Result<Option<Metadata>, 
         }
         Err(error) => Err(Stop::io("look at", path)(error)),
     }
-}
-
-fn is_directory(path: &Path) -> Result<bool, Stop> {
-    let found = found(path, fs::metadata(path))?;
-    Ok(found.is_some_and(|found| found.is_dir()))
 }
 
 #[cfg(test)]

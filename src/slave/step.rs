@@ -1,7 +1,7 @@
 //! The door: every change of `Data.fs` is made in a step.
 //!
-//! A step is: take the step lock → read the switches → try ZODB's lock →
-//! look at the slave again → write → release. It lasts some milliseconds, since
+//! A step is: look whether the slave's file system is there → take the step lock → read
+//! the switches → try ZODB's lock → look at the slave again → write → release. It lasts some milliseconds, since
 //! a ZEO that meets our hold on ZODB's lock dies at once; so neither the master
 //! nor a sync is waited for inside.
 //!
@@ -182,6 +182,7 @@ impl Slave {
 
     /// Takes a step although a signal asks for the end, to tidy up.
     pub fn last_step(&self) -> Result<Step<'_>, Stop> {
+        self.place.check_is_mounted()?;
         let step_lock = lock::take_step(&self.place)?;
         self.switches.check()?;
         let zodb_lock = lock::take_zodb(&self.place)?;

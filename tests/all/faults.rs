@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::support::{
     History, Hooked, Run, Scene, Zodb, append_sparse, as_nobody, fssync, must, names, pass_here,
-    python, replace, require_root, rewrite_end, run, sparse_master, spawn, strace,
+    python, replace, require_root, rewrite_end, run, run_in_a_pass, sparse_master, spawn, strace,
 };
 
 /// Several pieces a batch, several batches a pass.
@@ -36,6 +36,14 @@ impl Mount {
     pub fn new(arguments: &[&str], directory: &Path) -> Self {
         require_root();
         must(Command::new("mount").args(arguments).arg(directory));
+        Self(directory.to_owned())
+    }
+
+    /// An empty one, mounted from the hook of a pass in this process.
+    pub fn empty_in_a_pass(directory: &Path) -> Self {
+        require_root();
+        let mut mount = Command::new("mount");
+        run_in_a_pass(mount.args(["-t", "tmpfs", "tmpfs"]).arg(directory)).expect(0);
         Self(directory.to_owned())
     }
 

@@ -20,7 +20,6 @@ fn rounds() -> u32 {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_pass_follows_whatever_zodb_does() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -43,7 +42,6 @@ fn a_pass_follows_whatever_zodb_does() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -61,7 +59,6 @@ fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_flip_within_a_tick_of_the_clock_is_seen() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -79,7 +76,6 @@ fn a_flip_within_a_tick_of_the_clock_is_seen() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_master_that_comes_back_is_found_at_once() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -96,7 +92,6 @@ fn a_master_that_comes_back_is_found_at_once() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -119,7 +114,6 @@ fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_watch_follows_by_looking() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -145,7 +139,6 @@ fn a_watch_follows_by_looking() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_server_that_is_gone_is_waited_for() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -172,7 +165,6 @@ fn a_server_that_is_gone_is_waited_for() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -213,7 +205,6 @@ fn copying(version: &str) -> Site {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
     for version in VERSIONS {
         let mut site = copying(version);
@@ -229,7 +220,6 @@ fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
     for version in VERSIONS {
         let mut site = copying(version);
@@ -244,7 +234,6 @@ fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
 }
 
 #[test]
-#[ignore = "boots a virtual machine, for minutes: cargo test --test all -- --ignored nfs::"]
 fn the_master_is_not_written_even_where_it_could_be() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);

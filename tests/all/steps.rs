@@ -12,9 +12,10 @@ use fssync::source::Error;
 use fssync::source::path::MountedPath;
 use serde_json::json;
 
+use crate::faults::Mount;
 use crate::support::{
-    Call, History, Holder, Hooked, Scene, Zodb, fssync, pass_here, replace, rewrite_end, run,
-    run_in_a_pass,
+    Call, History, Holder, Hooked, Scene, Zodb, fssync, pass_here, replace, require_root,
+    rewrite_end, run, run_in_a_pass,
 };
 
 /// Several pieces a batch, several batches a pass.
@@ -298,6 +299,27 @@ fn a_slave_that_is_deleted_is_copied_anew() {
         let act = |site: &Site| fs::remove_file(&site.slave).unwrap();
         at_every_call(case, between_steps(act), |scene, site, outcome, ()| {
             assert_made_in_sync(scene, site, outcome);
+        });
+    }
+}
+
+#[test]
+fn a_slave_whose_file_system_goes_is_not_copied_to_its_mount_point() {
+    require_root();
+    for case in BOTH {
+        let cover = |site: &Site| Mount::empty_in_a_pass(site.slave.parent().unwrap());
+        at_every_call(case, between_steps(cover), |scene, site, outcome, mount| {
+            let mut left = scene.beside_slave();
+            // A step may have waited for its lock just then.
+            left.retain(|name| !["Data.fs.fssync-step", "Data.fs.lock"].contains(&&**name));
+            assert_eq!(left, [""; 0], "{outcome:?}");
+            // What it noted could not be kept, or it found out before.
+            match outcome.exit {
+                Exit::Success => assert!(outcome.unnoted.is_some(), "{outcome:?}"),
+                exit => assert_eq!(exit, Exit::Failure),
+            }
+            drop(mount);
+            site.assert_heals(scene);
         });
     }
 }
