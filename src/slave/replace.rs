@@ -67,23 +67,30 @@ impl<'a> Replacement<'a> {
             None => owner.with_mode(master_mode | 0o600),
         };
         let file = owner.open_or_create(&path)?;
-        let given = owner.own(&file, &path);
-        let written = file.metadata().map_err(Stop::io("look at", &path))?.len();
-        let copy = Self {
+        let mut copy = Self {
             slave,
             path,
             file,
-            written,
+            written: 0,
             tally: Tally::new(0),
             flusher: Flusher::default(),
         };
-        let missing = size.saturating_sub(written);
-        let fits = given.and_then(|()| check_space(slave.place.directory(), missing));
-        if let Err(stop) = fits {
-            copy.discard();
-            return Err(stop);
+        match copy.prepare(owner, size) {
+            Ok(()) => Ok(copy),
+            Err(stop) => {
+                copy.discard();
+                Err(stop)
+            }
         }
-        Ok(copy)
+    }
+
+    /// Takes over what there is of it, if the rest fits beside.
+    fn prepare(&mut self, owner: Owner, size: u64) -> Result<(), Stop> {
+        owner.own(&self.file, &self.path)?;
+        let found = self.file.metadata();
+        self.written = found.map_err(Stop::io("look at", &self.path))?.len();
+        let missing = size.saturating_sub(self.written);
+        check_space(self.slave.place.directory(), missing)
     }
 
     /// How many bytes there are.

@@ -41,3 +41,10 @@ mod verify;
 mod verify_against;
 mod watch;
 mod watch_network;
+
+/// What takes long and mostly waits is begun first: tests are, in the order of their
+/// names.
+#[test]
+fn a_master_on_real_nfs() {
+    nfs::all();
+}

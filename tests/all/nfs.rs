@@ -1,12 +1,81 @@
-//! Passes and watches on a master that lies on real NFS, in a virtual machine. It takes
-//! minutes to emulate, so these tests are run by name:
-//! `cargo test --test all -- --ignored nfs::`.
+//! Passes and watches on a master that lies on real NFS, in a virtual machine. There is
+//! one, which is emulated, so these are one test, which takes minutes and mostly waits.
+//!
+//! ```sh
+//! FSSYNC_NFS=watch FSSYNC_NFS_ROUNDS=50 cargo test --test all -- real_nfs --nocapture
+//! ```
+//!
+//! makes those with `watch` in their names, and long histories.
 
 use std::env;
+use std::panic::catch_unwind;
 
 use serde_json::json;
 
 use crate::guest::Site;
+
+/// All of them, one after the other.
+const ALL: [(&str, fn()); 11] = [
+    (
+        "a_pass_follows_whatever_zodb_does",
+        a_pass_follows_whatever_zodb_does,
+    ),
+    (
+        "the_slave_is_a_prefix_while_zodb_is_in_haste",
+        the_slave_is_a_prefix_while_zodb_is_in_haste,
+    ),
+    (
+        "a_flip_within_a_tick_of_the_clock_is_seen",
+        a_flip_within_a_tick_of_the_clock_is_seen,
+    ),
+    (
+        "a_master_that_comes_back_is_found_at_once",
+        a_master_that_comes_back_is_found_at_once,
+    ),
+    (
+        "a_master_that_is_put_back_from_a_backup_is_found_at_once",
+        a_master_that_is_put_back_from_a_backup_is_found_at_once,
+    ),
+    ("a_watch_follows_by_looking", a_watch_follows_by_looking),
+    (
+        "a_server_that_is_gone_is_waited_for",
+        a_server_that_is_gone_is_waited_for,
+    ),
+    (
+        "passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works",
+        passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works,
+    ),
+    (
+        "a_full_copy_that_comes_to_hang_can_be_switched_off",
+        a_full_copy_that_comes_to_hang_can_be_switched_off,
+    ),
+    (
+        "a_master_that_is_replaced_under_a_full_copy_is_no_trap",
+        a_master_that_is_replaced_under_a_full_copy_is_no_trap,
+    ),
+    (
+        "the_master_is_not_written_even_where_it_could_be",
+        the_master_is_not_written_even_where_it_could_be,
+    ),
+];
+
+/// Has all of them made, or those that are asked for.
+pub fn all() {
+    let wanted = env::var("FSSYNC_NFS").unwrap_or_default();
+    let chosen: Vec<_> = ALL
+        .iter()
+        .filter(|(name, _)| name.contains(&wanted))
+        .collect();
+    assert!(!chosen.is_empty(), "none is called {wanted}");
+    let mut failed = Vec::new();
+    for (name, make) in chosen {
+        eprintln!("nfs::{name}");
+        if catch_unwind(make).is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
 
 const VERSIONS: [&str; 2] = ["4.2", "3"];
 
@@ -16,10 +85,9 @@ const NOT_SYNCING: &str = "NOT SYNCING FROM MASTER";
 
 /// How many rounds the random histories have.
 fn rounds() -> u32 {
-    env::var("FSSYNC_NFS_ROUNDS").map_or(4, |text| text.parse().expect("a number of rounds"))
+    env::var("FSSYNC_NFS_ROUNDS").map_or(3, |text| text.parse().expect("a number of rounds"))
 }
 
-#[test]
 fn a_pass_follows_whatever_zodb_does() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -41,7 +109,6 @@ fn a_pass_follows_whatever_zodb_does() {
     }
 }
 
-#[test]
 fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -58,7 +125,6 @@ fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
     }
 }
 
-#[test]
 fn a_flip_within_a_tick_of_the_clock_is_seen() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -75,7 +141,6 @@ fn a_flip_within_a_tick_of_the_clock_is_seen() {
     }
 }
 
-#[test]
 fn a_master_that_comes_back_is_found_at_once() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -91,7 +156,6 @@ fn a_master_that_comes_back_is_found_at_once() {
     }
 }
 
-#[test]
 fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -113,7 +177,6 @@ fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
     }
 }
 
-#[test]
 fn a_watch_follows_by_looking() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -138,7 +201,6 @@ fn a_watch_follows_by_looking() {
     }
 }
 
-#[test]
 fn a_server_that_is_gone_is_waited_for() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -164,7 +226,6 @@ fn a_server_that_is_gone_is_waited_for() {
     }
 }
 
-#[test]
 fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
@@ -204,7 +265,6 @@ fn copying(version: &str) -> Site {
     site
 }
 
-#[test]
 fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
     for version in VERSIONS {
         let mut site = copying(version);
@@ -219,7 +279,6 @@ fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
     }
 }
 
-#[test]
 fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
     for version in VERSIONS {
         let mut site = copying(version);
@@ -233,7 +292,6 @@ fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
     }
 }
 
-#[test]
 fn the_master_is_not_written_even_where_it_could_be() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
