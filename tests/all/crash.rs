@@ -18,16 +18,16 @@ const CALLS: &str = "?pwrite64,?write,?ftruncate,?rename,?renameat,?renameat2,?l
                      ?unlink,?unlinkat,?fsync,?fdatasync,?fchmod,?fchown,?openat";
 
 /// What a pass finds.
-struct Situation {
-    scene: fn(&mut Zodb) -> Scene,
-    options: &'static [&'static str],
+pub struct Situation {
+    pub scene: fn(&mut Zodb) -> Scene,
+    pub options: &'static [&'static str],
     /// Whether the old slave must be kept.
-    keeps_old: bool,
+    pub keeps_old: bool,
     /// How many bytes of the old slave are a tail that must be kept.
-    tail_len: usize,
+    pub tail_len: usize,
 }
 
-const FIRST_COPY: Situation = Situation {
+pub const FIRST_COPY: Situation = Situation {
     scene: |_| {
         let scene = Scene::new();
         fs::write(&scene.master, &History::get().after).unwrap();
@@ -38,7 +38,7 @@ const FIRST_COPY: Situation = Situation {
     tail_len: 0,
 };
 
-const APPEND: Situation = Situation {
+pub const APPEND: Situation = Situation {
     scene: |_| {
         let scene = Scene::synced(History::get());
         rewrite_end(&scene.master, &History::get().after);
@@ -61,7 +61,7 @@ const APPEND_BEHIND_A_FOREIGN_TAIL: Situation = Situation {
     ..FIRST_COPY
 };
 
-const APPEND_BEHIND_OUR_OWN_TAIL: Situation = Situation {
+pub const APPEND_BEHIND_OUR_OWN_TAIL: Situation = Situation {
     scene: |_| append_killed_at_sync(2),
     ..FIRST_COPY
 };
@@ -75,7 +75,7 @@ const FULL_COPY: Situation = Situation {
     ..FIRST_COPY
 };
 
-const FULL_COPY_AND_SET_ASIDE: Situation = Situation {
+pub const FULL_COPY_AND_SET_ASIDE: Situation = Situation {
     scene: |zodb| {
         let scene = synced_with_index(zodb);
         replace(&scene.master, &History::get().packed_away);
@@ -124,14 +124,14 @@ fn synced_with_index(zodb: &mut Zodb) -> Scene {
 }
 
 /// A pass that is about to be disturbed, and what it must not lose.
-struct Stage<'a> {
+pub struct Stage<'a> {
     situation: &'a Situation,
-    scene: Scene,
-    old: Option<Vec<u8>>,
+    pub scene: Scene,
+    pub old: Option<Vec<u8>>,
 }
 
 impl<'a> Stage<'a> {
-    fn set(situation: &'a Situation, zodb: &mut Zodb) -> Self {
+    pub fn set(situation: &'a Situation, zodb: &mut Zodb) -> Self {
         let scene = (situation.scene)(zodb);
         let old = fs::read(&scene.slave).ok();
         Self {
@@ -141,9 +141,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// One pass under `strace`, which looks at the slave's directory and the
-    /// files in it.
-    fn pass(&self, options: &[&str]) -> Run {
+    /// The slave's directory and the files in it.
+    pub fn files(&self) -> Vec<PathBuf> {
         let directory = fs::canonicalize(self.scene.slave.parent().unwrap()).unwrap();
         let suffixes = [
             "",
@@ -162,13 +161,18 @@ impl<'a> Stage<'a> {
             .map(|suffix| directory.join(format!("Data.fs{suffix}")))
             .collect();
         files.push(directory);
-        let mut command = strace(options, &files);
+        files
+    }
+
+    /// One pass under `strace`, which looks at these files.
+    fn pass(&self, options: &[&str]) -> Run {
+        let mut command = strace(options, &self.files());
         command.args(self.situation.options);
         run(command.args([&self.scene.master, &self.scene.slave]))
     }
 
     /// ZODB opens what is there, and nothing that was there is lost.
-    fn assert_sound(&self, zodb: &mut Zodb) {
+    pub fn assert_sound(&self, zodb: &mut Zodb) {
         let scene = &self.scene;
         scene.assert_documented_names();
         if !scene.slave.exists() {
@@ -219,7 +223,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The next pass succeeds, and the one after it has nothing to do.
-    fn assert_heals(&self, zodb: &mut Zodb) {
+    pub fn assert_heals(&self, zodb: &mut Zodb) {
         let scene = &self.scene;
         scene.pass(self.situation.options).expect(0);
         self.assert_sound(zodb);

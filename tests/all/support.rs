@@ -605,12 +605,18 @@ pub fn as_nobody(scene: &Scene) -> Command {
 /// A command to be run under `strace`, which does as its options say to all
 /// calls of the program's and its threads' that concern the files.
 pub fn strace(options: &[&str], files: &[PathBuf]) -> Command {
+    let mut command = tracer(&[&["-qq", "-o", "/dev/null"], options].concat(), files);
+    command.arg(env!("CARGO_BIN_EXE_fssync"));
+    command
+}
+
+/// The same, for a program that is still to be named.
+pub fn tracer(options: &[&str], files: &[PathBuf]) -> Command {
     let mut command = tool("strace", "strace");
-    command.args(["-f", "-qq", "-o", "/dev/null"]).args(options);
+    command.arg("-f").args(options);
     for file in files {
         command.arg("-P").arg(file);
     }
-    command.arg(env!("CARGO_BIN_EXE_fssync"));
     command
 }
 
