@@ -135,6 +135,11 @@ impl Judgement<'_> {
                     _ => false,
                 },
                 (Role::On, 10) => has_other(Role::is_off),
+                // A full copy came in between.
+                (Role::Verify, 1) => {
+                    let said = &self.record.endings[who].0.said;
+                    has_other(Role::is_pass) && said.contains("another file lies under its name")
+                }
                 (Role::Zodb(..), 1) => true, // Judged by itself.
                 _ => false,
             };
@@ -179,17 +184,19 @@ impl Judgement<'_> {
 
     /// Of `off` and `on`, the one that was later in the order of their steps has its way.
     fn judge_order_of_switching(&self) {
-        let last_step = |wanted: Role| {
-            let is_its = |event: &Event| match event {
+        let steps = |wanted: Role| {
+            let is_its = move |(_, event): &(usize, &Event)| match event {
                 Event::Call(who, call) => {
                     self.play.cast[*who] == wanted
                         && call.locking() == Some((Lock::Step, Locking::Taken))
                 }
                 Event::End(_) => false,
             };
-            self.record.events.iter().rposition(is_its)
+            let events = self.record.events.iter().enumerate();
+            events.filter(is_its).map(|(at, _)| at)
         };
-        if let (Some(off), Some(on)) = (last_step(Role::Off), last_step(Role::On)) {
+        // Behind its first one, `off` tidies up.
+        if let (Some(off), Some(on)) = (steps(Role::Off).next(), steps(Role::On).last()) {
             let seen = Seen::now(&self.stage.scene);
             assert_eq!(seen.is_off, on < off, "off at {off}, on at {on}");
             let (on, _) = self.cast().find(|it| it.1 == Role::On).expect("it");
