@@ -20,9 +20,12 @@ mod actor;
 mod call;
 mod cast;
 mod director;
+mod door;
 mod judgement;
+mod mistakes;
 mod schedule;
 
+use std::any::Any;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
@@ -68,12 +71,8 @@ impl House {
         files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
         let entrance = |(who, role): (usize, &Role)| {
             let output = stage.scene.directory.path().join(format!("said-{who}"));
-            let after = match role {
-                Role::Zodb(_, after) => *after,
-                _ => None,
-            };
             let part = role.part(&stage, &self.player);
-            (Actor::new(part, &files, output), after)
+            (Actor::new(part, &files, output), role.behind())
         };
         let actors = play.cast.iter().enumerate().map(entrance).collect();
         let mut director = Director::new(actors, || Seen::now(&stage.scene));
@@ -95,6 +94,13 @@ impl House {
             resume_unwind(panic)
         })
     }
+}
+
+/// What a test has failed with.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
+    said.unwrap_or_default()
 }
 
 /// Plays by a share of the schedules, or all, or one.
@@ -133,8 +139,8 @@ fn play(name: &str, play: &Play<'_>) {
     println!("{name}: {schedules} schedules, of {lens:?} calls");
 }
 
-use self::Role::{Echo, Off, On, Status, Verify, Watch};
-use self::Visit::{Grow, Look, Open, Serve};
+use self::cast::Role::{Echo, Off, On, Status, Verify, Watch};
+use self::cast::Visit::{Grow, Look, Open, Serve};
 
 const PASS: Role = Role::Pass(&[]);
 const FULL: Role = Role::Pass(&["--full"]);
@@ -173,7 +179,9 @@ plays! {
         and_a_watch: [PASS, Watch];
         and_off: [PASS, Off];
         in_batches_and_off: [BATCHES, Off];
+        of_a_watch_and_a_watch: [Watch, Watch];
         of_a_watch_and_off: [Watch, Off];
+        in_batches_and_off_and_on_behind_it: [BATCHES, Off, On(Some(1))];
         and_an_echo: [PASS, Echo];
         in_batches_and_an_echo: [BATCHES, Echo];
         and_a_zodb_that_looks: [PASS, zodb(Look)];
@@ -206,8 +214,10 @@ plays! {
     }
     APPEND_BEHIND_OUR_OWN_TAIL as an_unfinished_tail {
         and_off_and_off: [Off, Off];
-        and_off_and_on: [Off, On];
-        and_off_and_a_pass: [PASS, Off];
+        and_off_and_on: [Off, On(None)];
+        and_off_and_zodb: [Off, zodb(Serve)];
+        and_a_pass_and_off: [PASS, Off];
+        and_a_pass_and_a_zodb_that_looks: [PASS, zodb(Look)];
         and_two_offs_and_a_zodb_behind_the_first: [Off, Off, zodb_behind(0)];
         and_status_and_zodb: [Status, zodb(Serve)];
         and_verify_and_zodb: [Verify, zodb(Serve)];

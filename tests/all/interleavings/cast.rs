@@ -31,19 +31,19 @@ pub enum Role {
     Watch,
     /// `fssync off`.
     Off,
-    /// `fssync on`.
-    On,
+    /// `fssync on`, which begins when the other one of this number has ended.
+    On(Option<usize>),
     /// `echo SYNCING=0`, as heartbeat scripts have it.
     Echo,
     /// `fssync verify`.
     Verify,
     /// `fssync status`.
     Status,
-    /// ZODB, which begins when the other one of this number has ended.
+    /// ZODB, which begins so, too.
     Zodb(Visit, Option<usize>),
-    /// A program that does something wrong: Python that finds the paths of master and
-    /// slave in `sys.argv`.
-    Mistaken(&'static str),
+    /// A program that does something wrong in the place of another: Python that finds the
+    /// paths of master and slave in `sys.argv`.
+    Mistaken(&'static str, &'static Role),
 }
 
 /// What ZODB does to the slave.
@@ -84,9 +84,30 @@ impl Role {
         matches!(self, Self::Pass(_) | Self::PassInBatches | Self::Watch)
     }
 
+    /// Whether it switches on.
+    pub fn is_on(self) -> bool {
+        matches!(self, Self::On(_))
+    }
+
+    /// Who must have ended before it begins.
+    pub fn behind(self) -> Option<usize> {
+        match self {
+            Self::On(behind) | Self::Zodb(_, behind) => behind,
+            _ => None,
+        }
+    }
+
+    /// The one whose promises it must keep.
+    pub fn judged_as(self) -> Self {
+        match self {
+            Self::Mistaken(_, role) => *role,
+            role => role,
+        }
+    }
+
     /// Whether it is fssync.
     pub fn is_ours(self) -> bool {
-        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Mistaken(_))
+        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Mistaken(..))
     }
 
     /// Whether it switches off.
@@ -107,7 +128,7 @@ impl Role {
             Self::PassInBatches => Part::Program(pass_in_batches(&stage.scene)),
             Self::Watch => Part::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
             Self::Off => verb("off"),
-            Self::On => verb("on"),
+            Self::On(_) => verb("on"),
             Self::Verify => verb("verify"),
             Self::Status => verb("status"),
             Self::Echo => {
@@ -117,7 +138,7 @@ impl Role {
                 Part::Program(shell)
             }
             Self::Zodb(visit, _) => Part::Zodb(Arc::clone(zodb), visit.commands(slave)),
-            Self::Mistaken(script) => {
+            Self::Mistaken(script, _) => {
                 let mut command = Command::new(python());
                 command.args(["-c", script]).args([master, slave]);
                 Part::Program(command)

@@ -4,6 +4,9 @@ use super::actor::{Actor, Ending, Went};
 use super::call::{Call, Lock, Locking};
 use super::schedule::{Schedule, letter};
 
+/// Who makes so many calls has no end.
+const ENDLESS: usize = 5000;
+
 /// What happened, in its order.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -97,6 +100,7 @@ impl<S, L: FnMut() -> S> Director<S, L> {
     /// The same; returns whether it has tried to take the step lock in vain.
     fn call(&mut self, who: usize) -> bool {
         self.lens[who] += 1;
+        assert!(self.lens[who] < ENDLESS, "{} has no end", letter(who));
         let (calls, ending) = match self.actors[who].0.go_on() {
             Went::On(calls) => (calls, None),
             Went::ToItsEnd(calls, ending) => (calls, Some(ending)),
