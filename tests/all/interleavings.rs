@@ -25,7 +25,6 @@ mod judgement;
 mod mistakes;
 mod schedule;
 
-use std::any::Any;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
@@ -37,18 +36,11 @@ use self::judgement::{Judgement, Seen};
 use self::schedule::Schedule;
 use crate::crash::{self, Stage};
 use crate::power::dice::Dice;
+use crate::power::number;
 use crate::support::Zodb;
 
 /// How many schedules of either kind a test has, unless it is said.
 const SHARE: usize = 3;
-
-fn number(variable: &str) -> Option<usize> {
-    let said = env::var(variable).ok()?;
-    Some(
-        said.parse()
-            .unwrap_or_else(|_| panic!("{variable} is no number: {said}")),
-    )
-}
 
 /// Where plays are played and judged.
 struct House {
@@ -96,13 +88,6 @@ impl House {
     }
 }
 
-/// What a test has failed with.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<String>().cloned();
-    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
-    said.unwrap_or_default()
-}
-
 /// Plays by a share of the schedules, or all, or one.
 fn play(name: &str, play: &Play<'_>) {
     let mut house = House::open();
@@ -118,6 +103,7 @@ fn play(name: &str, play: &Play<'_>) {
         lens = lens.iter().zip(made).map(|(a, b)| b.max(*a)).collect();
         schedules += 1;
     }
+    assert!(lens.iter().all(|&len| len > 2), "they stop: {lens:?}");
     let seed = number("FSSYNC_INTERLEAVINGS_SEED").unwrap_or(1) as u64;
     let mut dice = Dice::new(seed);
     let wanted = number("FSSYNC_INTERLEAVINGS");
@@ -181,10 +167,12 @@ plays! {
         in_batches_and_off: [BATCHES, Off];
         of_a_watch_and_a_watch: [Watch, Watch];
         of_a_watch_and_off: [Watch, Off];
+        of_a_watch_and_a_zodb_that_commits_and_goes: [Watch, zodb(Grow)];
         in_batches_and_off_and_on_behind_it: [BATCHES, Off, On(Some(1))];
         and_an_echo: [PASS, Echo];
         in_batches_and_an_echo: [BATCHES, Echo];
         and_a_zodb_that_looks: [PASS, zodb(Look)];
+        in_batches_and_one_without_the_pass_lock: [BATCHES, Role::PassWithoutLock];
         in_batches_and_a_zodb_that_looks: [BATCHES, zodb(Look)];
         and_a_zodb_that_stays: [PASS, zodb(Open)];
         in_batches_and_a_zodb_that_serves: [BATCHES, zodb(Serve)];
@@ -211,6 +199,7 @@ plays! {
     FIRST_COPY as a_first_copy {
         and_a_pass: [PASS, PASS];
         and_off: [PASS, Off];
+        and_a_zodb_that_serves: [PASS, zodb(Serve)];
     }
     APPEND_BEHIND_OUR_OWN_TAIL as an_unfinished_tail {
         and_off_and_off: [Off, Off];

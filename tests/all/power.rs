@@ -30,7 +30,8 @@ use self::cuts::play_and_cut;
 /// How many power cuts each play has, unless it is said.
 const SHARE: usize = 25;
 
-fn number(variable: &str) -> Option<usize> {
+/// A number from the environment.
+pub fn number(variable: &str) -> Option<usize> {
     let said = env::var(variable).ok()?;
     Some(
         said.parse()

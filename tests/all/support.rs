@@ -1,6 +1,7 @@
 //! What the tests share: a virtual environment with ZODB, a process that drives
 //! it, and the program under test.
 
+use std::any::Any;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
@@ -706,6 +707,13 @@ pub fn rewrite_end(path: &Path, bytes: &[u8]) {
     file.set_len(same as u64).expect("a cut");
     file.write_all_at(&bytes[same..], same as u64)
         .expect("a write");
+}
+
+/// What a test has failed with.
+pub fn said_by(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
+    said.unwrap_or_default()
 }
 
 /// Waits until something is there.

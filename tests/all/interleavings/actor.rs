@@ -121,7 +121,7 @@ impl Actor {
                     }
                 }
                 Some(Heard::End) => return Went::ToItsEnd(calls, self.end()),
-                None => panic!("{:?} is stuck behind {calls:?}", self.output),
+                None => panic!("{} is stuck behind {calls:?}", self.output.display()),
             }
         }
     }

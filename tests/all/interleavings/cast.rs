@@ -27,6 +27,8 @@ pub enum Role {
     Pass(&'static [&'static str]),
     /// A pass with batches of a few kilobytes.
     PassInBatches,
+    /// The same, which first removes the file of the pass lock, as nobody should.
+    PassWithoutLock,
     /// A watch, until it rests.
     Watch,
     /// `fssync off`.
@@ -81,7 +83,10 @@ impl Visit {
 impl Role {
     /// Whether it makes passes, which may copy.
     pub fn is_pass(self) -> bool {
-        matches!(self, Self::Pass(_) | Self::PassInBatches | Self::Watch)
+        matches!(
+            self,
+            Self::Pass(_) | Self::PassInBatches | Self::PassWithoutLock | Self::Watch
+        )
     }
 
     /// Whether it switches on.
@@ -126,6 +131,20 @@ impl Role {
         match self {
             Self::Pass(options) => Part::Program(stage.scene.command(options)),
             Self::PassInBatches => Part::Program(pass_in_batches(&stage.scene)),
+            Self::PassWithoutLock => {
+                let pass = pass_in_batches(&stage.scene);
+                let mut python = Command::new(python());
+                let script = "import os, sys; os.remove(sys.argv[1]); \
+                              os.execv(sys.argv[2], sys.argv[2:])";
+                python.args(["-c", script]);
+                python.arg(stage.scene.beside(".fssync-pass"));
+                python.arg(pass.get_program()).args(pass.get_args());
+                python.envs(
+                    pass.get_envs()
+                        .filter_map(|(name, value)| Some((name, value?))),
+                );
+                Part::Program(python)
+            }
             Self::Watch => Part::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
             Self::Off => verb("off"),
             Self::On(_) => verb("on"),

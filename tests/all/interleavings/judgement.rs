@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fssync::filestorage::MAGIC_LEN;
 use fssync::slave::lock::holder;
 use serde_json::{Value, json};
 
@@ -92,6 +93,7 @@ impl Judgement<'_> {
     fn judge_codes(&self) {
         let visit = self.visit().map(|(_, visit)| visit);
         let commits = visit.is_some_and(Visit::commits);
+        let is_locked = !self.has(|role| role == Role::PassWithoutLock);
         let mut ended_well = 0;
         for (who, role) in self.cast() {
             let has_other = |is_it: fn(Role) -> bool| {
@@ -99,9 +101,12 @@ impl Judgement<'_> {
                 others.any(|(_, role)| is_it(role))
             };
             let may_be = |code| match (role, code) {
-                (_, 0) => true,
+                // Of a ZODB that was refused, more is asked below.
+                (_, 0) | (Role::Zodb(..), 1) => true,
                 (Role::Watch, 20) => commits,
-                (Role::Pass(_) | Role::PassInBatches, code) => match code {
+                (Role::Pass(_) | Role::PassInBatches | Role::PassWithoutLock, code) => match code {
+                    // They take each other's files away.
+                    1 => !is_locked,
                     10 => has_other(Role::is_off),
                     11 => has_other(Role::is_pass),
                     13 => visit.is_some(),
@@ -116,7 +121,6 @@ impl Judgement<'_> {
                     let said = &self.record.endings[who].0.said;
                     has_other(Role::is_pass) && said.contains("another file lies under its name")
                 }
-                (Role::Zodb(..), 1) => true, // Judged by itself.
                 _ => false,
             };
             let (ending, _) = &self.record.endings[who];
@@ -124,7 +128,7 @@ impl Judgement<'_> {
             ended_well += i32::from(role.is_pass() && ending.code == 0);
         }
         let is_disturbed = self.has(Role::is_off) || visit.is_some();
-        let must = self.has(Role::is_pass) && !is_disturbed;
+        let must = self.has(Role::is_pass) && is_locked && !is_disturbed;
         assert!(!must || ended_well > 0, "no pass has done it");
     }
 
@@ -175,7 +179,7 @@ impl Judgement<'_> {
             events.filter(is_its).map(|(at, _)| at)
         };
         // Behind its first one, `off` tidies up.
-        let is_on_later = steps(off).next() < steps(on).last();
+        let is_on_later = steps(off).next() < steps(on).next_back();
         let must_be_on = is_on_later && self.code(on) != 20;
         let seen = Seen::now(&self.stage.scene);
         assert_eq!(seen.is_off, !must_be_on, "on is later: {is_on_later}");
@@ -213,8 +217,13 @@ impl Judgement<'_> {
             .call(&json!({"cmd": "transactions", "path": master}));
         let listed = listed["transactions"].as_array().expect("a list").clone();
         let end = |it: &Value| it["pos"].as_u64().unwrap() + it["tlen"].as_u64().unwrap() + 8;
-        let old = self.stage.old.as_ref().map(|old| old.len() as u64);
-        let is_boundary = old == Some(position) || listed.iter().any(|it| end(it) == position);
+        // Where there is no slave, ZODB makes an empty one.
+        let old = self
+            .stage
+            .old
+            .as_ref()
+            .map_or(MAGIC_LEN, |old| old.len() as u64);
+        let is_boundary = old == position || listed.iter().any(|it| end(it) == position);
         assert!(is_boundary, "no boundary: {opened}");
         position as usize
     }

@@ -7,8 +7,9 @@ use super::cast::Role::{Off, Verify};
 use super::cast::Visit::{Grow, Look, Serve};
 use super::cast::{Play, Role};
 use super::schedule::Schedule;
-use super::{House, PASS, said, zodb, zodb_behind};
+use super::{House, PASS, zodb, zodb_behind};
 use crate::crash;
+use crate::support::said_by;
 
 /// A program that can take the slave's locks and append what the master has more.
 macro_rules! script {
@@ -40,7 +41,7 @@ fn assert_found(play: &Play<'_>, words: &str) {
         let played = catch_unwind(AssertUnwindSafe(|| house.play(play, &schedule)));
         match played {
             Ok(lens) => assert!(lens[0] > calls, "nothing is found"),
-            Err(panic) => return assert!(said(&*panic).contains(words), "{words}"),
+            Err(panic) => return assert!(said_by(&*panic).contains(words), "{words}"),
         }
     }
 }
