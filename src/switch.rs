@@ -76,22 +76,28 @@ pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
     })
 }
 
-/// Cuts what a pass has left of an unfinished batch. Where there is none, ZODB's
-/// lock is not touched: a ZEO that an earlier `off` made way for may be starting.
+/// Cuts what a pass has left of an unfinished batch, in two steps. Where there is none, or
+/// none any more, ZODB's lock is not touched: a ZEO that another `off` made way for may be
+/// starting.
 fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64, Stop> {
-    match &sidecar.batch {
-        Some(batch) if is_left_behind(slave, batch)? => {
-            let take_step = || slave.closing_step(slave.between_steps()?);
-            let cut = slave
-                .closing_step(between_steps)
-                .and_then(|step| cut(slave, step, batch, take_step));
-            match cut {
-                // It tidies up itself.
-                Err(Stop::InUse { .. }) => Ok(0),
-                cut => cut,
-            }
+    let Some(batch) = &sidecar.batch else {
+        return Ok(0);
+    };
+    let take_step = |between_steps| {
+        if is_left_behind(slave, batch)? {
+            return slave.closing_step(between_steps);
         }
-        _ => Ok(0),
+        Err(Stop::SlaveChanged {
+            slave: slave.place.data().to_owned(),
+            what: "nothing is left of the batch".to_owned(),
+        })
+    };
+    let cut = take_step(between_steps)
+        .and_then(|step| cut(slave, step, batch, || take_step(slave.between_steps()?)));
+    match cut {
+        // There is nothing to do, or whoever came in between has done it.
+        Err(Stop::InUse { .. } | Stop::SlaveChanged { .. }) => Ok(0),
+        cut => cut,
     }
 }
 

@@ -58,9 +58,10 @@
 //! - **Off and ZODB that has the slave.** `off` does not wait for it and cuts
 //!   nothing: ZODB cuts what is behind a `c` when it opens. Should it die before,
 //!   the next one does.
-//! - **Off and a second off.** S comes twice. The second finds nothing to cut,
-//!   so it does not try ZODB's lock: a ZEO that starts when the first has returned
-//!   does not meet it.
+//! - **Off and a second off.** S comes twice. Whoever comes to its step finds nothing to
+//!   cut once the other one has cut it, so it does not try ZODB's lock: a ZEO that starts
+//!   when either has returned does not meet it. So too where the other one came between
+//!   the two steps of a cut.
 //! - **Off and on.** `on` has the step lock while it writes its switch. Before S,
 //!   `off` finds the switch on and writes it again, with the lock in hand; after
 //!   that, `on` comes later than `off`, and somebody wanted it so.

@@ -14,9 +14,9 @@
 //! `FSSYNC_CALLS=N` takes so many, `FSSYNC_CALLS_SEED` others. What is read and written in
 //! part is [`crate::power`]'s.
 
-mod cast;
+pub mod cast;
 mod faults;
-mod stage;
+pub mod stage;
 
 use std::fs;
 

@@ -24,6 +24,7 @@ mod failover;
 mod faults;
 mod fixtures;
 mod index;
+mod interleavings;
 mod ledger;
 mod life;
 mod load;

@@ -23,20 +23,11 @@ mod parts;
 mod plays;
 mod stage;
 
-use std::env;
-
 use self::cuts::play_and_cut;
+use crate::support::number;
 
 /// How many power cuts each play has, unless it is said.
 const SHARE: usize = 25;
-
-fn number(variable: &str) -> Option<usize> {
-    let said = env::var(variable).ok()?;
-    Some(
-        said.parse()
-            .unwrap_or_else(|_| panic!("{variable} is no number: {said}")),
-    )
-}
 
 fn share() -> usize {
     number("FSSYNC_POWER_CUTS").unwrap_or(SHARE)

@@ -1,6 +1,8 @@
 //! What the tests share: a virtual environment with ZODB, a process that drives
 //! it, and the program under test.
 
+use std::any::Any;
+use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
@@ -83,8 +85,8 @@ fn output(command: &mut Command) -> Output {
 pub fn tool(program: &str, package: &str) -> Command {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let is_there = || {
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&paths)
+        let paths = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&paths)
             .chain([PathBuf::from("/usr/sbin")])
             .any(|path| path.join(program).exists())
     };
@@ -605,12 +607,18 @@ pub fn as_nobody(scene: &Scene) -> Command {
 /// A command to be run under `strace`, which does as its options say to all
 /// calls of the program's and its threads' that concern the files.
 pub fn strace(options: &[&str], files: &[PathBuf]) -> Command {
+    let mut command = tracer(&[&["-qq", "-o", "/dev/null"], options].concat(), files);
+    command.arg(env!("CARGO_BIN_EXE_fssync"));
+    command
+}
+
+/// The same, for a program that is still to be named.
+pub fn tracer(options: &[&str], files: &[PathBuf]) -> Command {
     let mut command = tool("strace", "strace");
-    command.args(["-f", "-qq", "-o", "/dev/null"]).args(options);
+    command.arg("-f").args(options);
     for file in files {
         command.arg("-P").arg(file);
     }
-    command.arg(env!("CARGO_BIN_EXE_fssync"));
     command
 }
 
@@ -700,6 +708,20 @@ pub fn rewrite_end(path: &Path, bytes: &[u8]) {
     file.set_len(same as u64).expect("a cut");
     file.write_all_at(&bytes[same..], same as u64)
         .expect("a write");
+}
+
+/// A number from the environment.
+pub fn number(variable: &str) -> Option<usize> {
+    let said = env::var(variable).ok()?;
+    let number = said.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {said}")))
+}
+
+/// What a test has failed with.
+pub fn said_by(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
+    said.unwrap_or_default()
 }
 
 /// Waits until something is there.

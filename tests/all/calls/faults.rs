@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 
 use crate::dice::Dice;
+use crate::support::number;
 
 /// What befalls one call of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,16 +107,11 @@ const SHARE: usize = 20;
 
 /// A share of the calls, the same each time, or that of `FSSYNC_CALLS_SEED`.
 pub fn share(mut points: Vec<Point>) -> Vec<Point> {
-    let said = |variable| env::var(variable).ok();
-    let number = |text: String| -> usize {
-        let number = text.parse();
-        number.unwrap_or_else(|_| panic!("{text} is no number of calls, nor a seed"))
+    let count = match env::var("FSSYNC_CALLS").as_deref() {
+        Ok("all") => return points,
+        _ => number("FSSYNC_CALLS").unwrap_or(SHARE),
     };
-    let count = match said("FSSYNC_CALLS") {
-        Some(text) if text == "all" => return points,
-        text => text.map_or(SHARE, number),
-    };
-    let mut dice = Dice::new(said("FSSYNC_CALLS_SEED").map_or(1, number) as u64);
+    let mut dice = Dice::new(number("FSSYNC_CALLS_SEED").unwrap_or(1) as u64);
     let mut taken = Vec::new();
     while taken.len() < count && !points.is_empty() {
         taken.push(points.swap_remove(dice.below(points.len())));

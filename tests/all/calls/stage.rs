@@ -29,7 +29,7 @@ const SUFFIXES: [&str; 11] = [
 pub struct Stage<'a> {
     situation: &'a Situation,
     pub scene: Scene,
-    old: Option<Vec<u8>>,
+    pub old: Option<Vec<u8>>,
     /// The bytes of all that lay beside the slave.
     lay_there: Vec<(String, Vec<u8>)>,
 }
@@ -83,7 +83,8 @@ impl<'a> Stage<'a> {
         run(fssync().args(self.situation.in_peace(&self.scene)))
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    /// The files of one side, and their directory.
+    pub fn files(&self) -> Vec<PathBuf> {
         let (file, suffixes) = match self.situation.side {
             Side::Slave => (&self.scene.slave, &SUFFIXES[..]),
             Side::Master | Side::Agent => (&self.scene.master, &SUFFIXES[..1]),

@@ -7,6 +7,7 @@ use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
 use super::mount::Recording;
 use super::stage::{DATA, Play, Stage};
 use crate::dice::Dice;
+use crate::support::said_by;
 
 /// A power cut, by which it can be had again.
 #[derive(Clone, Copy, Debug)]
@@ -189,11 +190,7 @@ pub fn complaint(
             stage.judge(&left, &mistaken.start, is_done);
         }));
         if let Err(panic) = judged {
-            let said = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
-            return Some(format!("{cut:?}: {}", said.unwrap_or_default()));
+            return Some(format!("{cut:?}: {}", said_by(&*panic)));
         }
     }
     None

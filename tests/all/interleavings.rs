@@ -1,0 +1,215 @@
+//! Two of everything on one slave, interleaved call by call.
+//!
+//! Real processes stop behind each of their system calls that concern the slave
+//! ([`actor`]); a schedule ([`schedule`]) says who goes on when, and what came of it is
+//! judged ([`judgement`]). In the schedules with one preemption, one of the processes makes
+//! its first calls, then the others go to their ends, then it goes on. Random ones have
+//! two to five turns.
+//!
+//! Each test makes a share of the schedules, the same at each run. All those with one
+//! preemption, and as many random ones as are named:
+//!
+//! ```sh
+//! FSSYNC_INTERLEAVINGS=200 cargo test --test all -- interleavings:: --nocapture
+//! ```
+//!
+//! `FSSYNC_INTERLEAVINGS_SEED` has others chosen. What fails says its schedule, such as
+//! `a12 b3`; `FSSYNC_INTERLEAVINGS_ONLY='a12 b3'` makes the test of that name play it alone.
+
+mod actor;
+mod call;
+mod cast;
+mod director;
+mod door;
+mod judgement;
+mod mistakes;
+mod schedule;
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+
+use self::actor::Actor;
+use self::cast::{Play, Role, Visit};
+use self::director::{Director, told};
+use self::judgement::{Judgement, Seen};
+use self::schedule::Schedule;
+use crate::calls::cast as situations;
+use crate::calls::stage::Stage;
+use crate::dice::Dice;
+use crate::support::Zodb;
+use crate::support::number;
+
+/// How many schedules of either kind a test has, unless it is said.
+const SHARE: usize = 3;
+
+/// Where plays are played and judged.
+struct House {
+    zodb: Zodb,
+    player: Arc<Mutex<Zodb>>,
+}
+
+impl House {
+    fn open() -> Self {
+        Self {
+            zodb: Zodb::start(),
+            player: Arc::new(Mutex::new(Zodb::start())),
+        }
+    }
+
+    /// Plays by a schedule and judges; returns how many calls each actor has made.
+    fn play(&mut self, play: &Play<'_>, schedule: &Schedule) -> Vec<usize> {
+        let stage = Stage::set(play.situation, &mut self.zodb);
+        let mut files = stage.files();
+        files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
+        let entrance = |(who, role): (usize, &Role)| {
+            let output = stage.scene.directory.path().join(format!("said-{who}"));
+            let part = role.part(&stage, &self.player);
+            (Actor::new(part, &files, output), role.behind())
+        };
+        let actors = play.cast.iter().enumerate().map(entrance).collect();
+        let mut director = Director::new(actors, || Seen::now(&stage.scene));
+        let played = catch_unwind(AssertUnwindSafe(|| director.perform(schedule)));
+        let events = told(&director.events);
+        let judged = played.and_then(|()| {
+            let record = director.record();
+            let mut judgement = Judgement {
+                play,
+                stage: &stage,
+                record: &record,
+                zodb: &mut self.zodb,
+                player: &self.player,
+            };
+            catch_unwind(AssertUnwindSafe(|| judgement.judge())).map(|()| record.lens)
+        });
+        judged.unwrap_or_else(|panic| {
+            eprintln!("{events}{:?} by the schedule '{schedule}'", play.cast);
+            resume_unwind(panic)
+        })
+    }
+}
+
+/// Plays by a share of the schedules, or all, or one.
+fn play(name: &str, play: &Play<'_>) {
+    let mut house = House::open();
+    if let Ok(only) = env::var("FSSYNC_INTERLEAVINGS_ONLY") {
+        house.play(play, &only.parse().expect("a schedule"));
+        return;
+    }
+    let mut lens = vec![0; play.cast.len()];
+    let mut schedules = 0;
+    // One after the other, in each order.
+    for who in 0..lens.len() {
+        let made = house.play(play, &Schedule::of_one(who, 0));
+        lens = lens.iter().zip(made).map(|(a, b)| b.max(*a)).collect();
+        schedules += 1;
+    }
+    assert!(lens.iter().all(|&len| len > 2), "they stop: {lens:?}");
+    let seed = number("FSSYNC_INTERLEAVINGS_SEED").unwrap_or(1) as u64;
+    let mut dice = Dice::new(seed);
+    let wanted = number("FSSYNC_INTERLEAVINGS");
+    let ones = lens.iter().enumerate().flat_map(|(who, &len)| {
+        let chosen: Vec<usize> = match wanted {
+            Some(_) => (1..=len).collect(),
+            None => (0..SHARE).map(|_| 1 + dice.below(len)).collect(),
+        };
+        chosen
+            .into_iter()
+            .map(move |calls| Schedule::of_one(who, calls))
+    });
+    let ones: Vec<Schedule> = ones.collect();
+    let random = (0..wanted.unwrap_or(SHARE)).map(|_| Schedule::random(&mut dice, &lens));
+    for schedule in ones.into_iter().chain(random) {
+        house.play(play, &schedule);
+        schedules += 1;
+    }
+    println!("{name}: {schedules} schedules, of {lens:?} calls");
+}
+
+use self::cast::Role::{Echo, Off, On, Status, Verify, Watch};
+use self::cast::Visit::{Grow, Look, Open, Serve};
+
+const PASS: Role = Role::Pass(&[]);
+const FULL: Role = Role::Pass(&["--full"]);
+const BATCHES: Role = Role::PassInBatches;
+
+/// ZODB beside a pass.
+const fn zodb(visit: Visit) -> Role {
+    Role::Zodb(visit, None)
+}
+
+/// ZODB that begins when one of the cast has ended.
+const fn zodb_behind(before: usize) -> Role {
+    Role::Zodb(Visit::Serve, Some(before))
+}
+
+macro_rules! plays {
+    ($($situation:ident as $module:ident { $($name:ident: [$($role:expr),+];)+ })+) => { $(
+        mod $module {
+            use super::*;
+
+            $(
+                #[test]
+                fn $name() {
+                    let play = Play { situation: &situations::$situation, cast: &[$($role),+] };
+                    super::play(concat!(stringify!($module), "::", stringify!($name)), &play);
+                }
+            )+
+        }
+    )+ };
+}
+
+plays! {
+    APPEND as an_append {
+        and_a_pass: [PASS, PASS];
+        and_a_full_copy: [PASS, FULL];
+        and_a_watch: [PASS, Watch];
+        and_off: [PASS, Off];
+        in_batches_and_off: [BATCHES, Off];
+        of_a_watch_and_a_watch: [Watch, Watch];
+        of_a_watch_and_off: [Watch, Off];
+        of_a_watch_and_a_zodb_that_commits_and_goes: [Watch, zodb(Grow)];
+        in_batches_and_off_and_on_behind_it: [BATCHES, Off, On(Some(1))];
+        and_an_echo: [PASS, Echo];
+        in_batches_and_an_echo: [BATCHES, Echo];
+        and_a_zodb_that_looks: [PASS, zodb(Look)];
+        in_batches_and_one_without_the_pass_lock: [BATCHES, Role::PassWithoutLock];
+        in_batches_and_a_zodb_that_looks: [BATCHES, zodb(Look)];
+        and_a_zodb_that_stays: [PASS, zodb(Open)];
+        in_batches_and_a_zodb_that_serves: [BATCHES, zodb(Serve)];
+        in_batches_and_a_zodb_that_commits_and_goes: [BATCHES, zodb(Grow)];
+        and_verify: [BATCHES, Verify];
+        and_status: [BATCHES, Status];
+        and_off_and_a_zodb_behind_it: [BATCHES, Off, zodb_behind(1)];
+        and_an_echo_and_a_zodb_behind_it: [BATCHES, Echo, zodb_behind(1)];
+    }
+    FULL_COPY_AND_SET_ASIDE as a_full_copy {
+        and_a_pass: [PASS, PASS];
+        and_a_full_copy: [PASS, FULL];
+        and_a_watch: [PASS, Watch];
+        and_off: [PASS, Off];
+        and_an_echo: [PASS, Echo];
+        and_a_zodb_that_looks: [PASS, zodb(Look)];
+        and_a_zodb_that_stays: [PASS, zodb(Open)];
+        and_a_zodb_that_serves: [PASS, zodb(Serve)];
+        and_a_zodb_that_commits_and_goes: [PASS, zodb(Grow)];
+        and_verify: [PASS, Verify];
+        and_status: [PASS, Status];
+        and_off_and_a_zodb_behind_it: [PASS, Off, zodb_behind(1)];
+    }
+    FIRST_COPY as a_first_copy {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, Off];
+        and_a_zodb_that_serves: [PASS, zodb(Serve)];
+    }
+    APPEND_BEHIND_OUR_OWN_TAIL as an_unfinished_tail {
+        and_off_and_off: [Off, Off];
+        and_off_and_on: [Off, On(None)];
+        and_off_and_zodb: [Off, zodb(Serve)];
+        and_a_pass_and_off: [PASS, Off];
+        and_a_pass_and_a_zodb_that_looks: [PASS, zodb(Look)];
+        and_two_offs_and_a_zodb_behind_the_first: [Off, Off, zodb_behind(0)];
+        and_status_and_zodb: [Status, zodb(Serve)];
+        and_verify_and_zodb: [Verify, zodb(Serve)];
+    }
+}

@@ -1,0 +1,210 @@
+//! A system call that concerns the slave, as `strace` tells of it.
+
+use std::collections::HashMap;
+use std::fmt;
+
+/// The calls at which a process stops: those by which it sees or changes what the others
+/// see. Those that this machine's architecture lacks are passed over.
+pub const CALLS: &str = "?openat,?flock,?pread64,?read,?pwrite64,?write,?ftruncate,?rename,\
+                         ?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?fsync,\
+                         ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown";
+
+/// A call that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The thread that made it.
+    pub thread: String,
+    /// The call, its arguments with the names of what they mean, and its result.
+    pub text: String,
+}
+
+/// One of the locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    Step,
+    Zodb,
+}
+
+/// What a call does to a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locking {
+    Taken,
+    /// Another has it.
+    InVain,
+    LetGo,
+}
+
+impl Call {
+    /// What it does to which lock, if anything.
+    pub fn locking(&self) -> Option<(Lock, Locking)> {
+        let text = self.text.strip_prefix("flock(")?;
+        let lock = match text.split_once("/Data.fs")?.1.split_once('>')?.0 {
+            ".fssync-step" => Lock::Step,
+            ".lock" => Lock::Zodb,
+            _ => return None,
+        };
+        let locking = match text.rsplit_once(" = ")?.1 {
+            "0" if text.contains("LOCK_UN") => Locking::LetGo,
+            "0" => Locking::Taken,
+            _ => Locking::InVain,
+        };
+        Some((lock, locking))
+    }
+
+    /// Whether it changes the slave: what lies in the file, or under its name.
+    pub fn changes_slave(&self) -> bool {
+        let is_write = ["write(", "pwrite64(", "ftruncate("]
+            .iter()
+            .any(|it| self.text.starts_with(it));
+        self.succeeds() && (is_write && self.text.contains("/Data.fs>") || self.renames("/Data.fs"))
+    }
+
+    /// Whether it removes the index, or puts another one in its place.
+    pub fn changes_index(&self) -> bool {
+        self.succeeds() && (self.renames("/Data.fs.index") || self.unlinks("/Data.fs.index"))
+    }
+
+    pub fn is_sync(&self) -> bool {
+        self.text.starts_with("fsync(") || self.text.starts_with("fdatasync(")
+    }
+
+    fn renames(&self, to: &str) -> bool {
+        let target = self.text.rsplit('"').nth(1).unwrap_or_default();
+        self.text.starts_with("rename") && target.ends_with(to)
+    }
+
+    fn unlinks(&self, name: &str) -> bool {
+        self.text.starts_with("unlink") && self.text.contains(&format!("{name}\""))
+    }
+
+    fn succeeds(&self) -> bool {
+        !self.text.contains(" = -1 E")
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.thread, self.text)
+    }
+}
+
+/// What a line of `strace`'s says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A call has come to its end.
+    Call(Call),
+    /// A thread has stopped.
+    Stopped(String),
+    Other,
+}
+
+/// Reads the lines: of a call that others come in between of, there are two.
+#[derive(Debug, Default)]
+pub struct Lines {
+    begun: HashMap<String, String>,
+}
+
+impl Lines {
+    pub fn read(&mut self, line: &str) -> Line {
+        let (thread, rest) = line.split_once(' ').expect("a thread and what it does");
+        let (thread, rest) = (thread.to_owned(), rest.trim_start());
+        if rest.starts_with("--- stopped by SIGSTOP") {
+            return Line::Stopped(thread);
+        }
+        if rest.starts_with("---") || rest.starts_with("+++") {
+            return Line::Other;
+        }
+        if let Some(begun) = rest.strip_suffix("<unfinished ...>") {
+            self.begun.insert(thread, begun.trim_end().to_owned());
+            return Line::Other;
+        }
+        let text = match rest.split_once(" resumed>") {
+            Some((_, end)) if rest.starts_with("<... ") => {
+                let begun = self.begun.remove(&thread).unwrap_or_default();
+                format!("{begun}{end}")
+            }
+            _ => rest.to_owned(),
+        };
+        Line::Call(Call { thread, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(text: &str) -> Call {
+        Call {
+            thread: "1".to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_call_tells_what_it_does() {
+        use Locking::{InVain, LetGo, Taken};
+        let locking = |text: &str| call(text).locking();
+        let step = |rest| format!("flock(4</t/Data.fs.fssync-step>, {rest}");
+        assert_eq!(
+            locking(&step("LOCK_EX|LOCK_NB) = 0")),
+            Some((Lock::Step, Taken))
+        );
+        assert_eq!(
+            locking(&step("LOCK_EX|LOCK_NB) = -1 EAGAIN (Try again)")),
+            Some((Lock::Step, InVain))
+        );
+        assert_eq!(
+            locking("flock(6</t/Data.fs.lock>, LOCK_UN) = 0"),
+            Some((Lock::Zodb, LetGo))
+        );
+        assert_eq!(
+            locking("flock(6</t/Data.fs.fssync-pass>, LOCK_UN) = 0"),
+            None
+        );
+        for (text, is_slave, is_index) in [
+            ("pwrite64(4</t/Data.fs>, \"\"..., 4, 0) = 4", true, false),
+            ("ftruncate(4</t/Data.fs>, 7) = -1 EIO (Error)", false, false),
+            (
+                "pwrite64(4</t/Data.fs.fssync-tmp>, \"\"..., 4, 0) = 4",
+                false,
+                false,
+            ),
+            (
+                "rename(\"/t/Data.fs.fssync-tmp\", \"/t/Data.fs\") = 0",
+                true,
+                false,
+            ),
+            (
+                "rename(\"/t/Data.fs.fssync-tmp\", \"/t/Data.fs.index\") = 0",
+                false,
+                true,
+            ),
+            ("unlink(\"/t/Data.fs.index\") = 0", false, true),
+            (
+                "unlink(\"/t/Data.fs.index\") = -1 ENOENT (No such file)",
+                false,
+                false,
+            ),
+        ] {
+            let call = call(text);
+            let found = (call.changes_slave(), call.changes_index());
+            assert_eq!(found, (is_slave, is_index), "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_that_belong_together_are_put_together() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.read("7 fsync(4</t> <unfinished ...>"), Line::Other);
+        assert_eq!(
+            lines.read("8   --- stopped by SIGSTOP ---"),
+            Line::Stopped("8".to_owned())
+        );
+        let Line::Call(call) = lines.read("7 <... fsync resumed>) = 0") else {
+            panic!("a call")
+        };
+        assert_eq!(call.to_string(), "7 fsync(4</t>) = 0");
+        assert!(call.is_sync());
+        assert_eq!(lines.read("7 +++ exited with 0 +++"), Line::Other);
+    }
+}

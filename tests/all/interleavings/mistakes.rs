@@ -1,0 +1,126 @@
+//! Does the harness find what is wrong? One of the cast does something wrong: of the
+//! schedules in which the first is preempted once, one must be told of, and for what it is.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::cast::Role::{Off, Verify};
+use super::cast::Visit::{Grow, Look, Serve};
+use super::cast::{Play, Role};
+use super::schedule::Schedule;
+use super::{House, PASS, zodb, zodb_behind};
+use crate::calls::cast;
+use crate::support::said_by;
+
+/// A program that can take the slave's locks and append what the master has more.
+macro_rules! script {
+    ($($line:literal)*) => { concat!(
+        "import fcntl, os, sys, time\n",
+        "master, slave = sys.argv[1:]\n",
+        "new = open(master, 'rb').read()\n",
+        "def take(suffix, how=fcntl.LOCK_EX):\n",
+        "    held = open(slave + suffix, 'a')\n",
+        "    while True:\n",
+        "        try: fcntl.flock(held, how | fcntl.LOCK_NB)\n",
+        "        except BlockingIOError: time.sleep(0.001)\n",
+        "        else: return held\n",
+        "def append():\n",
+        "    with open(slave, 'r+b', buffering=0) as to:\n",
+        "        at = to.seek(0, 2)\n",
+        "        to.write(new[at:at + 300])\n",
+        "        to.write(new[at + 300:])\n",
+        $($line, "\n",)*
+    ) };
+}
+
+/// Fails unless something is told, with these words, where the first of the cast is
+/// preempted once.
+fn assert_found(play: &Play<'_>, words: &str) {
+    let mut house = House::open();
+    for calls in 1.. {
+        let schedule = Schedule::of_one(0, calls);
+        let played = catch_unwind(AssertUnwindSafe(|| house.play(play, &schedule)));
+        match played {
+            Ok(lens) => assert!(lens[0] > calls, "nothing is found"),
+            Err(panic) => return assert!(said_by(&*panic).contains(words), "{words}"),
+        }
+    }
+}
+
+#[test]
+fn a_pass_without_a_lock_is_found() {
+    let mistaken = Role::Mistaken(script!("append()"), &PASS);
+    let play = Play {
+        situation: &cast::APPEND,
+        cast: &[mistaken, zodb(Serve)],
+    };
+    assert_found(&play, "written to, which ZODB had");
+}
+
+#[test]
+fn a_pass_without_zodbs_lock_is_found() {
+    let script = script!("step = take('.fssync-step')" "append()");
+    let play = Play {
+        situation: &cast::APPEND,
+        cast: &[Role::Mistaken(script, &PASS), zodb(Grow)],
+    };
+    assert_found(&play, "written to, which ZODB had");
+}
+
+#[test]
+fn a_pass_that_reads_the_switch_before_its_step_is_found() {
+    let script = script!(
+        "is_off = os.path.exists(slave + '.fssync-switch')"
+        "step = take('.fssync-step')"
+        "zodb = take('.lock')"
+        "if is_off: sys.exit(10)"
+        "append()"
+    );
+    let play = Play {
+        situation: &cast::APPEND,
+        cast: &[Role::Mistaken(script, &PASS), Off],
+    };
+    assert_found(&play, "written behind Off");
+}
+
+#[test]
+fn an_off_that_does_not_wait_for_a_step_is_found() {
+    let script = script!("open(slave + '.fssync-switch', 'w').write('SYNCING=0\\n')");
+    let off = Role::Mistaken(script, &Off);
+    for (cast, words) in [
+        (&[PASS, off][..], "behind Off"),
+        (&[PASS, off, zodb_behind(1)], "its lock is held"),
+    ] {
+        let situation = &cast::APPEND;
+        assert_found(&Play { situation, cast }, words);
+    }
+}
+
+#[test]
+fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
+    let script = script!(
+        "step = take('.fssync-step')"
+        "open(slave + '.fssync-tmp', 'wb').write(new)"
+        "os.rename(slave, slave + '.diverged-0')"
+        "os.rename(slave + '.fssync-tmp', slave)"
+        "os.remove(slave + '.index')"
+    );
+    let play = Play {
+        situation: &cast::FULL_COPY_AND_SET_ASIDE,
+        cast: &[Role::Mistaken(script, &PASS), zodb(Look)],
+    };
+    assert_found(&play, "no boundary");
+}
+
+#[test]
+fn a_verify_that_glances_at_zodbs_lock_is_found() {
+    let script = script!(
+        "lock = open(slave + '.lock', 'a')"
+        "try: fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)"
+        "except BlockingIOError: pass"
+    );
+    let play = Play {
+        situation: &cast::APPEND,
+        cast: &[Role::Mistaken(script, &Verify), zodb(Serve)],
+    };
+    assert_found(&play, "it cannot be opened");
+}

@@ -1,0 +1,128 @@
+//! Who goes on when: a pure value, that can be written down and read again.
+
+use std::fmt;
+use std::iter;
+use std::str::FromStr;
+
+use crate::dice::Dice;
+
+/// So many calls of one of the actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which of them: the first is 0, and written `a`.
+    pub who: usize,
+    pub calls: usize,
+}
+
+/// The turns; then each actor goes on to its end: first the one behind the actor of the
+/// last turn, and that one last. So `a12` is one preemption, behind the twelfth call of
+/// the first actor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule(Vec<Turn>);
+
+impl Schedule {
+    /// One actor is preempted once.
+    pub fn of_one(who: usize, calls: usize) -> Self {
+        Self(vec![Turn { who, calls }])
+    }
+
+    /// Two to five turns of actors which make so many calls when they are not disturbed.
+    /// Half of them are short: what matters often lies close together.
+    pub fn random(dice: &mut Dice, lens: &[usize]) -> Self {
+        let mut turns: Vec<Turn> = Vec::new();
+        for _ in 0..2 + dice.below(4) {
+            let who = match turns.last() {
+                Some(last) => (last.who + 1 + dice.below(lens.len() - 1)) % lens.len(),
+                None => dice.below(lens.len()),
+            };
+            let is_short = !turns.is_empty() && dice.flip();
+            let longest = if is_short { 6 } else { lens[who].max(1) };
+            let calls = 1 + dice.below(longest);
+            turns.push(Turn { who, calls });
+        }
+        Self(turns)
+    }
+
+    pub fn turns(&self) -> &[Turn] {
+        &self.0
+    }
+
+    /// In which order `count` actors go to their ends.
+    pub fn rest(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let last = self.0.last().map_or(count - 1, |turn| turn.who);
+        (1..=count).map(move |nth| (last + nth) % count)
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (gap, Turn { who, calls }) in iter::once("").chain(iter::repeat(" ")).zip(&self.0) {
+            write!(f, "{gap}{}{calls}", letter(*who))?;
+        }
+        Ok(())
+    }
+}
+
+/// How an actor is written.
+pub fn letter(who: usize) -> char {
+    char::from(b'a' + who as u8)
+}
+
+impl FromStr for Schedule {
+    type Err = String;
+
+    fn from_str(said: &str) -> Result<Self, String> {
+        let turn = |said: &str| {
+            let mut letters = said.chars();
+            let who = letters.next().filter(char::is_ascii_lowercase)?;
+            let calls = letters.as_str().parse().ok()?;
+            let who = who as usize - 'a' as usize;
+            Some(Turn { who, calls })
+        };
+        said.split_whitespace()
+            .map(|it| turn(it).ok_or_else(|| format!("{it:?} is no turn, such as a12")))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+#[test]
+fn a_schedule_can_be_written_down_and_read_again() {
+    for said in ["a12", "a1 b30 a4", "c0 a7", ""] {
+        let schedule: Schedule = said.parse().unwrap();
+        assert_eq!(schedule.to_string(), said);
+    }
+    assert_eq!("b7".parse(), Ok(Schedule::of_one(1, 7)));
+    for wrong in ["a", "12", "A1", "a1b2", "a-1", "é1"] {
+        assert!(wrong.parse::<Schedule>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_one_that_was_preempted_goes_to_its_end_last() {
+    let order = |said: &str, count| -> Vec<usize> {
+        let schedule: Schedule = said.parse().unwrap();
+        schedule.rest(count).collect()
+    };
+    assert_eq!(order("a12", 2), [1, 0]);
+    assert_eq!(order("a12 b3", 2), [0, 1]);
+    assert_eq!(order("b12", 3), [2, 0, 1]);
+    assert_eq!(order("", 2), [0, 1]);
+}
+
+#[test]
+fn random_schedules_take_turns_and_follow_from_their_seed() {
+    let lens = [100, 1, 30];
+    let made = |seed| {
+        let mut dice = Dice::new(seed);
+        (0..200).map(move |_| Schedule::random(&mut dice, &lens))
+    };
+    assert!(made(1).eq(made(1)) && !made(1).eq(made(2)));
+    for schedule in made(1) {
+        let turns = schedule.turns();
+        assert!((2..=5).contains(&turns.len()), "{schedule}");
+        assert!(turns.windows(2).all(|two| two[0].who != two[1].who));
+        let is_within = |turn: &Turn| (1..=lens[turn.who].max(6)).contains(&turn.calls);
+        assert!(turns.iter().all(is_within), "{schedule}");
+    }
+}
