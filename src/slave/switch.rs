@@ -101,7 +101,7 @@ impl Switches {
             Owner::open_or_create_for(place, path)?
         };
         match write(&file, if on { ON } else { OFF }) {
-            Err(error) if error.kind() == ErrorKind::StorageFull && !on => file.set_len(0),
+            Err(error) if is_full(&error) && !on => file.set_len(0),
             written => written,
         }
         .map_err(fail("write"))?;
@@ -119,6 +119,14 @@ fn write(file: &File, says: &str) -> io::Result<()> {
     let line = format!("{says}\n");
     file.write_all_at(line.as_bytes(), 0)?;
     file.set_len(line.len() as u64)
+}
+
+/// Whether the disk is full, or the owner's share of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -348,6 +348,20 @@ fn off_needs_no_room_on_the_disk() {
 }
 
 #[test]
+fn off_needs_no_room_in_its_owners_quota() {
+    for error in ["ENOSPC", "EDQUOT"] {
+        let scene = Scene::synced(History::get());
+        let switch = fs::canonicalize(scene.slave.parent().unwrap())
+            .unwrap()
+            .join("Data.fs.fssync-switch");
+        let full = format!("inject=pwrite64:error={error}");
+        let mut off = strace(&["-e", &full], &[switch]);
+        run(off.arg("off").arg(&scene.slave)).expect(0);
+        scene.pass(&[]).expect(10);
+    }
+}
+
+#[test]
 fn off_does_without_what_it_cannot_read() {
     let scene = append_killed_at_sync(2);
     let sidecar = scene.beside(".fssync");
