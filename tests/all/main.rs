@@ -31,6 +31,7 @@ mod on;
 mod power;
 mod regressions;
 mod remote;
+mod soak;
 mod status;
 mod steps;
 mod switch;

@@ -15,7 +15,7 @@
 //! `FSSYNC_POWER_SEED` has others chosen.
 
 mod cuts;
-mod dice;
+pub mod dice;
 mod disk;
 mod failures;
 mod mistakes;
