@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ const AUTHORS: usize = 3;
 const RATE: &str = "6";
 
 /// How long an author must say nothing to be taken for one who hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(6);
+const HANGS_AFTER: Duration = Duration::from_secs(4);
 
 /// The whole site.
 pub struct Site {
@@ -45,6 +45,8 @@ pub struct Site {
     pub(super) handles: Option<u64>,
     /// How many authors were restarted since they hung.
     pub(super) hung: u64,
+    /// The slave when `fssync off` had returned.
+    at_rest: Option<(u64, SystemTime)>,
     dice: Dice,
     seed: u64,
     pub(super) week: u64,
@@ -80,6 +82,7 @@ impl Site {
             way,
             handles: None,
             hung: 0,
+            at_rest: None,
             dice: Dice::new(seed),
             seed,
             week: 0,
@@ -148,7 +151,7 @@ impl Site {
     }
 
     fn start_watch(&mut self) {
-        let options = ["--watch", "--interval", "0.5", "--timeout", "4"];
+        let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
         let mut command = self.views().pass(&options);
         self.watch = Some(Watcher::of(&self.machines.scene, &mut command));
     }
@@ -180,10 +183,18 @@ impl Site {
                 self.wait_for_an_append();
                 drop(self.take_watch());
             }
-            Trouble::Cut(how) => self.cut(how),
+            Trouble::Cut(how) => {
+                self.cut(how);
+                let watch = self.watch.as_ref().expect("it runs");
+                eventually("the watch misses its master", || {
+                    let told = watch.reports();
+                    told.last().is_some_and(|last| last["exit_code"] == 12)
+                });
+            }
             Trouble::SwitchedOff => {
                 self.excuses.begin(Excuse::Off);
                 self.views().about("off", &[]).expect(0);
+                self.at_rest = Some(self.touched());
             }
             Trouble::EchoedOff => {
                 self.excuses.begin(Excuse::Off);
@@ -200,6 +211,7 @@ impl Site {
             Trouble::WatchEnded | Trouble::WatchKilled => self.start_watch(),
             Trouble::Cut(_) => self.heal(),
             Trouble::SwitchedOff => {
+                assert_eq!(self.at_rest.take(), Some(self.touched()), "it is off");
                 self.views().about("on", &[]).expect(0);
                 self.excuses.end(Excuse::Off);
             }
@@ -208,6 +220,12 @@ impl Site {
                 self.excuses.end(Excuse::Off);
             }
         }
+    }
+
+    /// How long the slave is, and when it was written.
+    fn touched(&self) -> (u64, SystemTime) {
+        let found = fs::metadata(&self.machines.scene.slave).expect("the slave");
+        (found.len(), found.modified().expect("a time"))
     }
 
     /// Waits until a pass is at work, then some milliseconds more.
@@ -374,6 +392,17 @@ impl Site {
         serials
             .map(|serial| serial.as_str().expect("a serial number").to_owned())
             .collect()
+    }
+}
+
+impl Drop for Site {
+    /// Shows what the watch did last in a run that fails.
+    fn drop(&mut self) {
+        if let (true, Some(watch)) = (thread::panicking(), &self.watch) {
+            let log = watch.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the watch: {:#?}", &lines[lines.len().saturating_sub(20)..]);
+        }
     }
 }
 
