@@ -15,14 +15,14 @@ use crate::watcher::Watcher;
 use crate::zeo::{self, Acknowledged, Client, Server, eventually};
 
 /// Seconds since 1970, as the client prints them.
-fn now() -> f64 {
+pub fn now() -> f64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock");
     since.as_secs_f64()
 }
 
 /// How ZEO is started on the second machine.
 #[derive(Clone, Copy)]
-enum Manager {
+pub enum Manager {
     /// By zdaemon, as Plone does.
     Zdaemon,
     /// By a shell, in the background.
@@ -30,15 +30,15 @@ enum Manager {
 }
 
 /// Two machines: ZEO on the first, the script on the second.
-struct Site {
-    scene: Scene,
-    first: zeo::Place,
-    second: zeo::Place,
+pub struct Site {
+    pub scene: Scene,
+    pub first: zeo::Place,
+    pub second: zeo::Place,
     script: PathBuf,
 }
 
 impl Site {
-    fn new(transport: Transport, manager: Manager) -> Self {
+    pub fn new(transport: Transport, manager: Manager) -> Self {
         let scene = Scene::new().over(transport);
         let directory = scene.directory.path();
         let first = zeo::Place::new(&scene.master, &directory.join("zeo1"));
@@ -55,7 +55,7 @@ impl Site {
     }
 
     /// Runs the script as heartbeat does.
-    fn script(&self, verb: &str) -> Run {
+    pub fn script(&self, verb: &str) -> Run {
         let mut command = Command::new(project("contrib/failover/fssync-zeo"));
         run(command.arg(&self.script).arg(verb))
     }
@@ -223,7 +223,7 @@ fn tids_of(acknowledged: &[Acknowledged]) -> Vec<&str> {
 
 /// Copies the slave's data back onto the first machine, as the README says;
 /// returns the name that the first machine's own data have now.
-fn copy_back(scene: &Scene) -> PathBuf {
+pub fn copy_back(scene: &Scene) -> PathBuf {
     let master = scene.master.parent().expect("a directory");
     must(
         Command::new("rm")

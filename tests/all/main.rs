@@ -34,6 +34,7 @@ mod on;
 mod power;
 mod regressions;
 mod remote;
+mod soak;
 mod status;
 mod steps;
 mod switch;
@@ -48,4 +49,10 @@ mod watch_network;
 #[test]
 fn a_master_on_real_nfs() {
     nfs::all();
+}
+
+/// The same.
+#[test]
+fn a_busy_site_for_weeks() {
+    soak::weeks_of_a_busy_site();
 }

@@ -98,8 +98,18 @@ impl Sshd {
 
     /// The master at `path`, as a URL.
     pub fn url(&self, path: &Path) -> String {
-        format!("ssh://root@127.0.0.1:{}{}", self.port, path.display())
+        url_at(self.port, path)
     }
+
+    /// Where it listens, on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// The same, by a port that leads to sshd.
+pub fn url_at(port: u16, path: &Path) -> String {
+    format!("ssh://root@127.0.0.1:{port}{}", path.display())
 }
 
 /// Logs in with this key, and with nothing of this machine's settings.

@@ -1,13 +1,14 @@
 //! A running `fssync --watch`, whose log is read while it runs.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::support::{Scene, spawn};
 
@@ -33,10 +34,11 @@ impl Watcher {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let n = STARTED.fetch_add(1, Ordering::Relaxed);
         let log = scene.directory.path().join(format!("watch-{n}.log"));
-        let file = File::create(&log).expect("a log");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let create = |path: &Path| File::create(path).expect("a log");
+        command.stdin(Stdio::null()).stderr(create(&log));
+        command.stdout(create(&log.with_extension("out")));
         Self {
-            process: spawn(command.stderr(file)),
+            process: spawn(command),
             log,
             read: 0,
         }
@@ -45,6 +47,17 @@ impl Watcher {
     /// All that it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log")
+    }
+
+    /// The objects that it has printed, where it was given `--json`.
+    pub fn reports(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log.with_extension("out")).expect("what it printed");
+        let whole = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        whole
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 
     /// Waits until it has logged this, behind what was waited for before.

@@ -113,28 +113,12 @@ pub struct Acknowledged {
     pub time: f64,
 }
 
-/// What a client says.
-#[derive(Debug)]
-enum Said {
-    Acknowledged(Acknowledged),
-    /// A server was refused that lacks what the client has seen.
-    Refused,
-    Failed,
-}
-
-impl Said {
-    fn parse(line: &str) -> Self {
-        let said: Value = serde_json::from_str(line).expect("JSON");
-        if let Some(tid) = said["acknowledged"].as_str() {
-            let time = said["time"].as_f64().expect("a time");
-            let tid = tid.to_owned();
-            return Self::Acknowledged(Acknowledged { tid, time });
-        }
-        if said["refused"].is_string() {
-            Self::Refused
-        } else {
-            Self::Failed
-        }
+impl Acknowledged {
+    /// What a client says of it, if that is what it says.
+    pub fn said(line: &Value) -> Option<Self> {
+        let tid = line["acknowledged"].as_str()?.to_owned();
+        let time = line["time"].as_f64().expect("a time");
+        Some(Self { tid, time })
     }
 }
 
@@ -142,9 +126,12 @@ impl Said {
 /// `tests/zodb/client.py`. It is killed when it is dropped.
 pub struct Client {
     process: Child,
-    ports: Vec<u16>,
-    said: Receiver<Said>,
-    /// All that were acknowledged, to those that were restarted too.
+    script: String,
+    arguments: Vec<String>,
+    says: Receiver<Value>,
+    /// All that was said and taken in, by those that were restarted too.
+    pub said: Vec<Value>,
+    /// All that were acknowledged, of it.
     pub acknowledged: Vec<Acknowledged>,
     /// How often the client had to be restarted, for a server that lacked what it
     /// had seen.
@@ -153,46 +140,76 @@ pub struct Client {
 
 impl Client {
     pub fn start(ports: &[u16]) -> Self {
-        let (process, said) = Self::run(ports);
+        Self::running("client.py", ports, &[])
+    }
+
+    /// Runs another script of `tests/zodb`, with more arguments.
+    pub fn running(script: &str, ports: &[u16], options: &[&str]) -> Self {
+        let options = options.iter().map(|&option| option.to_owned());
+        let arguments: Vec<_> = ports.iter().map(u16::to_string).chain(options).collect();
+        let (process, says) = Self::run(script, &arguments);
         Self {
             process,
-            ports: ports.to_vec(),
-            said,
+            script: script.to_owned(),
+            arguments,
+            says,
+            said: Vec::new(),
             acknowledged: Vec::new(),
             restarts: 0,
         }
     }
 
-    fn run(ports: &[u16]) -> (Child, Receiver<Said>) {
+    fn run(script: &str, arguments: &[String]) -> (Child, Receiver<Value>) {
         let mut command = Command::new(python());
-        command.arg(project("tests/zodb/client.py"));
-        command.args(ports.iter().map(u16::to_string));
+        command.arg(project("tests/zodb").join(script));
+        command.args(arguments);
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         let mut process = spawn(command.stdout(Stdio::piped()));
         let lines = BufReader::new(process.stdout.take().expect("its standard output")).lines();
-        let (sender, said) = mpsc::channel();
+        let (sender, says) = mpsc::channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let _ = sender.send(Said::parse(&line));
+                let _ = sender.send(serde_json::from_str(&line).expect("JSON"));
             }
         });
-        (process, said)
+        (process, says)
     }
 
-    /// Takes in what was said until `enough`; a client that refuses a server is
-    /// restarted, with an empty cache.
+    fn take_in(&mut self, line: Value) {
+        self.acknowledged.extend(Acknowledged::said(&line));
+        self.said.push(line);
+    }
+
+    /// Takes in what was said up to now.
+    pub fn catch_up(&mut self) {
+        while let Ok(line) = self.says.try_recv() {
+            self.take_in(line);
+        }
+    }
+
+    /// Takes in what was said until `enough`, or until the time is up: whether it was
+    /// enough. A client that refuses a server is restarted, with an empty cache.
     #[track_caller]
-    pub fn listen_until(&mut self, what: &str, enough: impl Fn(&[Acknowledged]) -> bool) {
+    pub fn listen_for(&mut self, time: Duration, enough: impl Fn(&[Acknowledged]) -> bool) -> bool {
         let started = Instant::now();
         while !enough(&self.acknowledged) {
-            assert!(started.elapsed() < PATIENCE, "never: {what}");
-            match self.said.recv_timeout(Duration::from_millis(100)) {
-                Ok(Said::Acknowledged(one)) => self.acknowledged.push(one),
-                Ok(Said::Refused) => self.restart(),
-                Ok(Said::Failed) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => panic!("the client has ended: {what}"),
+            if started.elapsed() >= time {
+                return false;
+            }
+            match self.says.recv_timeout(Duration::from_millis(100)) {
+                Ok(line) if line["refused"].is_string() => self.restart(),
+                Ok(line) => self.take_in(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("the client has ended"),
             }
         }
+        true
+    }
+
+    /// The same, and it has to be enough.
+    #[track_caller]
+    pub fn listen_until(&mut self, what: &str, enough: impl Fn(&[Acknowledged]) -> bool) {
+        assert!(self.listen_for(PATIENCE, enough), "never: {what}");
     }
 
     /// Waits until so many more were acknowledged.
@@ -210,9 +227,9 @@ impl Client {
         });
     }
 
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.stop();
-        (self.process, self.said) = Self::run(&self.ports);
+        (self.process, self.says) = Self::run(&self.script, &self.arguments);
         self.restarts += 1;
     }
 
@@ -220,10 +237,8 @@ impl Client {
     pub fn stop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        for said in &self.said {
-            if let Said::Acknowledged(one) = said {
-                self.acknowledged.push(one);
-            }
+        while let Ok(line) = self.says.recv() {
+            self.take_in(line);
         }
     }
 }

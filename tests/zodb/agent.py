@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from typing import Any, Mapping, TextIO
 
+import diary
 import probe
 from operations import Operations
 from store import Store
@@ -111,6 +112,9 @@ class Agent:
 
     def compare_index(self, path: str) -> Answer:
         return probe.compare_index(path)
+
+    def serials(self, path: str) -> Answer:
+        return {"serials": diary.serials(path)}
 
     def sleep(self, seconds: float) -> Answer:
         time.sleep(seconds)

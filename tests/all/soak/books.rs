@@ -1,0 +1,259 @@
+//! What the authors said that they did, and what must therefore be in a file.
+//!
+//! An entry is acknowledged with a tid, and perhaps undone with another. Up to the last
+//! transaction of a history, the last word that was acknowledged decides whether the entry is
+//! there. What was tried and never answered may have been done, or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::zeo::Acknowledged;
+
+/// What was said of an entry.
+#[derive(Debug, Default)]
+struct Entry {
+    entered: Fate,
+    undone: Fate,
+    /// That an entry was voted and aborted is never done.
+    vetoed: Fate,
+}
+
+/// What became of a try.
+#[derive(Debug, Default)]
+enum Fate {
+    #[default]
+    Untried,
+    Unknown,
+    Done(Acknowledged),
+}
+
+/// A failover: of the first machine's transactions, those behind `end` were lost.
+#[derive(Clone, Debug)]
+pub struct Failover {
+    /// The last transaction that the second machine had, as `fssync off` said.
+    pub end: String,
+    /// The last one that the first machine had.
+    pub dead: String,
+    /// When it died, in seconds since 1970.
+    pub killed: f64,
+}
+
+impl Failover {
+    fn has_lost(&self, tid: &str) -> bool {
+        *self.end < *tid && *tid <= *self.dead
+    }
+}
+
+/// All that was said.
+#[derive(Debug, Default)]
+pub struct Books {
+    entries: BTreeMap<String, Entry>,
+    /// What each author tried last, and with which entry.
+    tried: BTreeMap<usize, (String, String)>,
+    failovers: Vec<Failover>,
+    pub failures: u64,
+    pub aborts: u64,
+}
+
+impl Books {
+    /// Takes in what one author said next.
+    pub fn take(&mut self, author: usize, said: impl IntoIterator<Item = Value>) {
+        for line in said {
+            if let Some(what) = line["tries"].as_str() {
+                let serial = line["serial"].as_str().expect("a serial number");
+                let entry = self.entries.entry(serial.to_owned()).or_default();
+                *entry.fate(what) = Fate::Unknown;
+                let tried = (what.to_owned(), serial.to_owned());
+                self.tried.insert(author, tried);
+            } else if let Some(done) = Acknowledged::said(&line) {
+                let (what, serial) = &self.tried[&author];
+                let entry = self.entries.get_mut(serial).expect("it was tried");
+                *entry.fate(what) = Fate::Done(done);
+            }
+            self.aborts += u64::from(line["aborted"] == true);
+            self.failures += u64::from(line["failed"].is_string());
+        }
+    }
+
+    pub fn fail_over(&mut self, failover: Failover) {
+        self.failovers.push(failover);
+    }
+
+    /// All transactions that were acknowledged.
+    pub fn acknowledged(&self) -> impl Iterator<Item = &Acknowledged> {
+        self.entries
+            .values()
+            .flat_map(|entry| [&entry.entered, &entry.undone])
+            .filter_map(|fate| match fate {
+                Fate::Done(done) => Some(done),
+                _ => None,
+            })
+    }
+
+    /// What was acknowledged and lost: how old it was when the first machine died.
+    pub fn ages_of_lost(&self) -> Vec<f64> {
+        let lost_in = |one: &&Failover, done: &Acknowledged| one.has_lost(&done.tid);
+        self.acknowledged()
+            .filter_map(|done| {
+                let failover = self.failovers.iter().find(|one| lost_in(one, done))?;
+                Some(failover.killed - done.time)
+            })
+            .collect()
+    }
+
+    /// What is wrong with the entries of the file that is served now.
+    pub fn faults_of_served(&self, serials: &[String]) -> Vec<String> {
+        self.faults(serials, |tid| {
+            !self.failovers.iter().any(|one| one.has_lost(tid))
+        })
+    }
+
+    /// What is wrong with the entries of the file with which the first machine died last.
+    pub fn faults_of_dead(&self, serials: &[String]) -> Vec<String> {
+        let (last, before) = self.failovers.split_last().expect("a failover");
+        self.faults(serials, |tid| {
+            *tid <= *last.dead && !before.iter().any(|one| one.has_lost(tid))
+        })
+    }
+
+    /// What is wrong with the entries of a file of which is known what transactions it has.
+    fn faults(&self, serials: &[String], has: impl Fn(&str) -> bool) -> Vec<String> {
+        let found: BTreeSet<_> = serials.iter().map(String::as_str).collect();
+        let mut faults = Vec::new();
+        for serial in &found {
+            if !self.entries.contains_key(*serial) {
+                faults.push(format!("{serial} was never tried, and is there"));
+            }
+        }
+        for (serial, entry) in &self.entries {
+            let is_there = found.contains(serial.as_str());
+            if entry.is_expected(&has).is_some_and(|it| it != is_there) {
+                let is = if is_there { "there" } else { "missing" };
+                faults.push(format!("{serial} is {is}: {entry:?}"));
+            }
+        }
+        faults
+    }
+}
+
+impl Entry {
+    fn fate(&mut self, what: &str) -> &mut Fate {
+        match what {
+            "enter" => &mut self.entered,
+            "undo" => &mut self.undone,
+            "abort" => &mut self.vetoed,
+            _ => panic!("an author tries to {what}"),
+        }
+    }
+
+    /// Whether it is in a file, if that is known.
+    fn is_expected(&self, has: impl Fn(&str) -> bool) -> Option<bool> {
+        if !matches!(self.vetoed, Fate::Untried) {
+            return Some(false);
+        }
+        let entered = self.entered.happened(&has)?;
+        if !entered {
+            return Some(false);
+        }
+        Some(!self.undone.happened(&has)?)
+    }
+}
+
+impl Fate {
+    /// Whether it is part of a history, if that is known.
+    fn happened(&self, has: impl Fn(&str) -> bool) -> Option<bool> {
+        match self {
+            Self::Untried => Some(false),
+            Self::Unknown => None,
+            Self::Done(done) => Some(has(&done.tid)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Books of entries `a` to `g`, with a failover behind tid 3; 5 was the last.
+    fn books() -> Books {
+        let tries = |what: &str, serial: &str| json!({"tries": what, "serial": serial});
+        let done = |tid: u32| json!({"acknowledged": format!("{tid}"), "time": f64::from(tid)});
+        let mut books = Books::default();
+        books.take(
+            0,
+            [
+                tries("enter", "a"),
+                done(1),
+                tries("enter", "b"),
+                done(2),
+                tries("undo", "b"),
+                done(3),
+                tries("enter", "c"),
+                done(4),
+                tries("undo", "a"),
+                done(5),
+                tries("enter", "d"),
+                json!({"failed": "Disconnected"}),
+                tries("abort", "e"),
+                json!({"aborted": true}),
+                tries("enter", "f"),
+                done(6),
+                tries("undo", "f"),
+                json!({"failed": "Disconnected"}),
+                tries("enter", "g"),
+                done(7),
+            ],
+        );
+        books.fail_over(Failover {
+            end: "3".to_owned(),
+            dead: "5".to_owned(),
+            killed: 5.5,
+        });
+        books
+    }
+
+    fn served(serials: &[&str]) -> Vec<String> {
+        let serials: Vec<_> = serials.iter().map(|&serial| serial.to_owned()).collect();
+        books().faults_of_served(&serials)
+    }
+
+    #[test]
+    fn what_is_told_is_as_it_must_be() {
+        assert!(served(&["a", "g"]).is_empty());
+        assert!(served(&["a", "d", "f", "g"]).is_empty(), "not known");
+        assert!(books().faults_of_dead(&["c".to_owned()]).is_empty());
+        assert_eq!(books().ages_of_lost(), [0.5, 1.5], "in any order");
+        assert_eq!((books().failures, books().aborts), (2, 1));
+    }
+
+    #[test]
+    fn what_is_missing_or_should_be_is_told() {
+        for (serials, told) in [
+            (&["a"][..], "g is missing"),
+            (&["g"], "a is missing"),
+            (&["a", "b", "g"], "b is there"),
+            (&["a", "c", "g"], "c is there"),
+            (&["a", "e", "g"], "e is there"),
+            (&["a", "g", "x"], "x was never tried"),
+        ] {
+            let faults = served(serials);
+            assert!(
+                matches!(&faults[..], [one] if one.contains(told)),
+                "{faults:?}"
+            );
+        }
+        let faults = books().faults_of_dead(&["a".to_owned(), "c".to_owned()]);
+        assert!(
+            matches!(&faults[..], [one] if one.contains("a is there")),
+            "{faults:?}"
+        );
+        let faults = books().faults_of_dead(&[]);
+        assert!(
+            matches!(&faults[..], [one] if one.contains("c is missing")),
+            "{faults:?}"
+        );
+    }
+}

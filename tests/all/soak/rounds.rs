@@ -1,0 +1,261 @@
+//! What goes on beside it all, round after round: a pass from cron, `fssync status`,
+//! `fssync verify`, and a look at the slave.
+//!
+//! Whatever the others do, a look finds that ZODB opens the slave, that it holds a prefix of
+//! what the master has committed, and that its last transaction is never an older one than
+//! before. A pass ends in sync, or finds another one at work; how else it ends must be
+//! explained by something that was done to it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::counts::Counts;
+use crate::support::{Run, Scene, Zodb, fssync, run};
+
+/// How long is rested between two of them.
+const REST: Duration = Duration::from_millis(700);
+
+/// What is done to those who look, and explains what they find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excuse {
+    /// Syncing is off.
+    Off,
+    /// The network is cut.
+    Cut,
+    /// The slave is served.
+    Served,
+}
+
+/// When there was which of them.
+#[derive(Clone, Default)]
+pub struct Excuses(Arc<Mutex<Vec<Period>>>);
+
+struct Period {
+    of: Excuse,
+    /// Nothing, as long as it lasts.
+    until: Option<Instant>,
+}
+
+impl Excuses {
+    pub fn begin(&self, of: Excuse) {
+        self.0.lock().unwrap().push(Period { of, until: None });
+    }
+
+    pub fn end(&self, of: Excuse) {
+        for period in self.0.lock().unwrap().iter_mut() {
+            if period.of == of && period.until.is_none() {
+                period.until = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Whether there was this one since then.
+    fn was(&self, of: Excuse, since: Instant) -> bool {
+        let is_it =
+            |period: &Period| period.of == of && period.until.is_none_or(|until| until >= since);
+        self.0.lock().unwrap().iter().any(is_it)
+    }
+}
+
+/// Where both files are, and how the second machine reaches the first one.
+#[derive(Clone)]
+pub struct Views {
+    pub master: PathBuf,
+    pub slave: PathBuf,
+    /// Options, and the name of the master.
+    pub reach: Vec<String>,
+}
+
+impl Views {
+    pub fn of(scene: &Scene, reach: Vec<String>) -> Self {
+        Self {
+            master: scene.master.clone(),
+            slave: scene.slave.clone(),
+            reach,
+        }
+    }
+
+    /// A pass, or what becomes a watch.
+    pub fn pass(&self, options: &[&str]) -> Command {
+        let mut command = fssync();
+        command.arg("--json").args(options).args(&self.reach);
+        command.arg(&self.slave);
+        command
+    }
+
+    /// Another verb with the slave.
+    pub fn about(&self, verb: &str, options: &[&str]) -> Run {
+        let mut command = fssync();
+        command.arg(verb).args(options);
+        run(command.arg(&self.slave))
+    }
+
+    /// `fssync verify --against` the master.
+    pub fn verify_against(&self) -> Run {
+        let (master, options) = self.reach.split_last().expect("a master");
+        let mut command = fssync();
+        command.args(["verify", "--json"]).args(options);
+        run(command.arg(&self.slave).arg("--against").arg(master))
+    }
+}
+
+/// The rounds of a week, in a thread of their own.
+pub struct Rounds {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Counts>>,
+    seen: Arc<Mutex<String>>,
+}
+
+impl Rounds {
+    pub fn start(views: Views, excuses: Excuses) -> Self {
+        let (is_over, seen) = (
+            Arc::<AtomicBool>::default(),
+            Arc::<Mutex<String>>::default(),
+        );
+        let mut round = Round {
+            views,
+            excuses,
+            zodb: Zodb::start(),
+            seen: Arc::clone(&seen),
+            counts: Counts::default(),
+        };
+        let is_last = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            while !is_last.load(Ordering::Relaxed) {
+                round.make();
+            }
+            round.counts
+        });
+        Self {
+            is_over,
+            thread: Some(thread),
+            seen,
+        }
+    }
+
+    /// The last transaction that was seen in the slave.
+    pub fn seen(&self) -> String {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Fails if a round has.
+    pub fn check(&mut self) {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.join();
+        }
+    }
+
+    /// Ends them.
+    pub fn end(mut self) -> Counts {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.join()
+    }
+
+    fn join(&mut self) -> Counts {
+        let thread = self.thread.take().expect("it was not joined before");
+        let ended = thread.join();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Round {
+    views: Views,
+    excuses: Excuses,
+    zodb: Zodb,
+    /// The last transaction that was seen in the slave.
+    seen: Arc<Mutex<String>>,
+    counts: Counts,
+}
+
+impl Round {
+    fn make(&mut self) {
+        for one in [
+            Self::pass,
+            Self::look,
+            Self::status,
+            Self::look,
+            Self::verify,
+        ] {
+            one(self);
+            thread::sleep(REST);
+        }
+    }
+
+    /// A pass as cron makes it.
+    fn pass(&mut self) {
+        let since = Instant::now();
+        let made = run(&mut self.views.pass(&["--timeout", "20"]));
+        let is_explained = match made.code {
+            0 | 11 => true,
+            10 => self.excuses.was(Excuse::Off, since),
+            12 => self.excuses.was(Excuse::Cut, since),
+            _ => false,
+        };
+        assert!(is_explained, "nothing explains this pass: {made:?}");
+        self.counts.one(&named("passes from cron", &made.report()));
+    }
+
+    fn status(&mut self) {
+        let told = self.views.about("status", &["--json"]).expect(0).report();
+        assert_eq!(told["exit_code"], 0, "{told}");
+        self.counts.one("beside it: status");
+    }
+
+    fn verify(&mut self) {
+        self.views.about("verify", &["--json"]).expect(0);
+        self.counts.one("beside it: verify");
+    }
+
+    /// Looks at a copy of the slave.
+    fn look(&mut self) {
+        let since = Instant::now();
+        let slave = fs::read(&self.views.slave).expect("the slave is always there");
+        let directory = tempfile::tempdir().expect("a directory");
+        let copy = directory.path().join("Data.fs");
+        fs::write(&copy, &slave).expect("a copy");
+        let found = self.zodb.check(&copy);
+        let position = found["position"].as_u64().expect("a position") as usize;
+        let is_prefix = self.is_prefix(&slave[..position]);
+        let is_served = self.excuses.was(Excuse::Served, since);
+        assert!(is_prefix || is_served, "no prefix: {found}");
+        let last = found["last_tid"].as_str().expect("it holds a transaction");
+        let mut seen = self.seen.lock().unwrap();
+        assert!(*seen.as_str() <= *last, "{seen} was there: {found}");
+        last.clone_into(&mut seen);
+        self.counts.one("beside it: looks at the slave");
+    }
+
+    /// Whether these bytes, which were read before, are how the master starts, or how it
+    /// started before the last pack.
+    fn is_prefix(&self, bytes: &[u8]) -> bool {
+        let master = &self.views.master;
+        // In this order: a pack that comes between makes the first the second.
+        let starts_so = |path: &Path| match fs::read(path) {
+            Ok(of) => of.starts_with(bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        let is_current = || starts_so(master);
+        is_current() || starts_so(&master.with_extension("fs.old")) || is_current()
+    }
+}
+
+/// What a pass did, as it is counted.
+pub fn named(by: &str, report: &Value) -> String {
+    let (code, action) = (&report["exit_code"], &report["action"]);
+    format!("{by}: {code} {}", action.as_str().expect("an action"))
+}

@@ -1,0 +1,417 @@
+//! The site, and how it lives through its weeks: every act is waited for until the slave
+//! follows again, and at the end of a week [everything is counted](super::sunday).
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::books::{Books, Failover};
+use super::counts::Counts;
+use super::network::{Cut, Network, Way};
+use super::rounds::{Excuse, Excuses, Rounds, Views, named};
+use super::script::{self, Act, Deed, SIDECAR, Trouble};
+use crate::dice::Dice;
+use crate::failover::{self, Manager, copy_back, now};
+use crate::support::{Transport, Zodb, must};
+use crate::watcher::Watcher;
+use crate::zeo::{self, Client, Server, eventually};
+
+const AUTHORS: usize = 3;
+
+/// How many things an author tries in a second.
+const RATE: &str = "6";
+
+/// How long an author must say nothing to be taken for one who hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(4);
+
+/// The whole site.
+pub struct Site {
+    /// Dropped first: it lets go of whoever is stuck on a mount.
+    pub(super) network: Network,
+    pub(super) rounds: Option<Rounds>,
+    pub(super) watch: Option<Watcher>,
+    pub(super) authors: Vec<Client>,
+    /// On the first machine.
+    pub(super) zeo: Option<Server>,
+    pub(super) machines: failover::Site,
+    pub(super) excuses: Excuses,
+    pub(super) books: Books,
+    pub(super) counts: Counts,
+    pub(super) zodb: Zodb,
+    pub(super) way: Way,
+    /// Of the watch, at the end of the first week on this way.
+    pub(super) handles: Option<u64>,
+    /// How many authors were restarted since they hung.
+    pub(super) hung: u64,
+    /// The slave when `fssync off` had returned.
+    at_rest: Option<(u64, SystemTime)>,
+    dice: Dice,
+    seed: u64,
+    pub(super) week: u64,
+    started: Instant,
+}
+
+impl Site {
+    pub fn new(seed: u64) -> Self {
+        let machines = failover::Site::new(Transport::Path, Manager::Shell);
+        let way = way(0);
+        let ports = [machines.first.port, machines.second.port];
+        let zeo = machines.first.start();
+        let seed_of_authors = seed.to_string();
+        let author = |n: usize| {
+            let name = format!("author{n}");
+            let options = ["--name", &name, "--seed", &seed_of_authors, "--rate", RATE];
+            let mut author = Client::running("author.py", &ports, &options);
+            // The first one makes the database.
+            author.listen_to(1);
+            author
+        };
+        Self {
+            network: Network::new(way, &machines.scene.master),
+            rounds: None,
+            watch: None,
+            authors: (0..AUTHORS).map(author).collect(),
+            zeo: Some(zeo),
+            machines,
+            excuses: Excuses::default(),
+            books: Books::default(),
+            counts: Counts::default(),
+            zodb: Zodb::start(),
+            way,
+            handles: None,
+            hung: 0,
+            at_rest: None,
+            dice: Dice::new(seed),
+            seed,
+            week: 0,
+            started: Instant::now(),
+        }
+    }
+
+    /// Lives a week, and counts at its end.
+    pub fn live_a_week(&mut self) {
+        self.tell(&format!("a week over {:?}", self.way));
+        self.start_week();
+        for act in script::week(&mut self.dice, spares_the_watch(self.week)) {
+            self.tell(&format!("{act:?}"));
+            match act {
+                Act::Trouble(trouble, deeds) => {
+                    self.begin(trouble);
+                    for deed in deeds {
+                        self.pause();
+                        self.deed(deed);
+                    }
+                    self.pause();
+                    self.end_of(trouble);
+                }
+                Act::Deed(deed) => self.deed(deed),
+                Act::Failover(cut) => self.fail_over_and_back(cut),
+            }
+            self.follow_again();
+        }
+        self.tell("the end of the week");
+        let next = way(self.week + 1);
+        self.end_week(next != self.way);
+        if next != self.way {
+            self.way = next;
+            self.network = Network::new(next, &self.machines.scene.master);
+            self.handles = None;
+        }
+        self.week += 1;
+    }
+
+    fn start_week(&mut self) {
+        if self.zeo.is_none() {
+            self.zeo = Some(self.machines.first.start());
+            self.authors.iter_mut().for_each(Client::restart);
+        }
+        self.authors_write();
+        if self.watch.is_none() {
+            self.start_watch();
+        }
+        let slave = &self.machines.scene.slave;
+        eventually("the slave", || slave.exists());
+        let rounds = Rounds::start(self.views(), self.excuses.clone());
+        self.rounds = Some(rounds);
+    }
+
+    /// Says where we are: the last that is seen of a run that fails.
+    fn tell(&self, what: &str) {
+        let (seed, week) = (self.seed, self.week);
+        eprintln!(
+            "soak {seed}, week {week}, {:.1?}: {what}",
+            self.started.elapsed()
+        );
+    }
+
+    pub(super) fn views(&self) -> Views {
+        Views::of(&self.machines.scene, self.network.reach())
+    }
+
+    fn start_watch(&mut self) {
+        let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
+        let mut command = self.views().pass(&options);
+        self.watch = Some(Watcher::of(&self.machines.scene, &mut command));
+    }
+
+    /// The watch, whose end is near; what it has told is counted.
+    pub(super) fn take_watch(&mut self) -> Watcher {
+        let watch = self.watch.take().expect("it runs");
+        for report in watch.reports() {
+            let is_sound = [0, 10, 11, 12].contains(&report["exit_code"].as_i64().unwrap());
+            assert!(is_sound, "{report}: {}", watch.log());
+            self.counts
+                .one(&named("passes of the watch that were news", &report));
+        }
+        watch
+    }
+
+    /// A moment, any.
+    fn pause(&mut self) {
+        thread::sleep(Duration::from_millis(self.dice.below(700) as u64));
+    }
+
+    fn begin(&mut self, trouble: Trouble) {
+        self.counts.one(&format!("troubles: {trouble:?}"));
+        match trouble {
+            Trouble::ZeoStopped => self.zeo.take().expect("it runs").stop(),
+            Trouble::ZeoKilled => drop(self.zeo.take()),
+            Trouble::WatchEnded => assert_eq!(self.take_watch().end().0, 0),
+            Trouble::WatchKilled => {
+                self.wait_for_an_append();
+                drop(self.take_watch());
+            }
+            Trouble::Cut(how) => {
+                self.cut(how);
+                let watch = self.watch.as_ref().expect("it runs");
+                eventually("the watch misses its master", || {
+                    let told = watch.reports();
+                    told.last().is_some_and(|last| last["exit_code"] == 12)
+                });
+            }
+            Trouble::SwitchedOff => {
+                self.excuses.begin(Excuse::Off);
+                self.views().about("off", &[]).expect(0);
+                self.at_rest = Some(self.touched());
+            }
+            Trouble::EchoedOff => {
+                self.excuses.begin(Excuse::Off);
+                self.echo("SYNCING=0\n");
+            }
+        }
+    }
+
+    fn end_of(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::ZeoStopped | Trouble::ZeoKilled => {
+                self.zeo = Some(self.machines.first.start());
+            }
+            Trouble::WatchEnded | Trouble::WatchKilled => self.start_watch(),
+            Trouble::Cut(_) => self.heal(),
+            Trouble::SwitchedOff => {
+                assert_eq!(self.at_rest.take(), Some(self.touched()), "it is off");
+                self.views().about("on", &[]).expect(0);
+                self.excuses.end(Excuse::Off);
+            }
+            Trouble::EchoedOff => {
+                self.echo("SYNCING=1\n");
+                self.excuses.end(Excuse::Off);
+            }
+        }
+    }
+
+    /// How long the slave is, and when it was written.
+    fn touched(&self) -> (u64, SystemTime) {
+        let found = fs::metadata(&self.machines.scene.slave).expect("the slave");
+        (found.len(), found.modified().expect("a time"))
+    }
+
+    /// Waits until a pass is at work, then some milliseconds more.
+    fn wait_for_an_append(&mut self) {
+        let slave = &self.machines.scene.slave;
+        let len = || fs::metadata(slave).map_or(0, |found| found.len());
+        let before = len();
+        eventually("the slave grows", || len() != before);
+        thread::sleep(Duration::from_millis(self.dice.below(20) as u64));
+    }
+
+    fn cut(&self, how: Cut) {
+        self.excuses.begin(Excuse::Cut);
+        self.network.cut(how);
+    }
+
+    fn heal(&self) {
+        self.network.heal();
+        self.excuses.end(Excuse::Cut);
+    }
+
+    fn echo(&self, line: &str) {
+        fs::write(self.machines.scene.beside(".fssync-switch"), line).expect("the switch");
+    }
+
+    fn deed(&mut self, deed: Deed) {
+        self.counts.one(&format!("deeds: {deed:?}"));
+        match deed {
+            Deed::Pack => {
+                let mut zeopack = std::process::Command::new(zeo::program("zeopack"));
+                let address = format!("127.0.0.1:{}", self.machines.first.port);
+                must(zeopack.args(["-d", "0", &address]));
+            }
+            Deed::Remove(suffix) => {
+                let path = self.machines.scene.beside(suffix);
+                // Where there is none just now, as after a pack, there is none to remove.
+                let _ = fs::remove_file(&path);
+                if suffix == SIDECAR {
+                    eventually("the next pass notes what it left", || path.exists());
+                }
+            }
+        }
+    }
+
+    /// Everybody writes something. Who hangs is restarted: where ZEO's client (6.2) connects
+    /// to one of several servers in the instant in which that dies, it never tries this one
+    /// again before another has answered.
+    fn authors_write(&mut self) {
+        let started = Instant::now();
+        for author in &mut self.authors {
+            author.catch_up();
+            let goal = author.acknowledged.len() + 1 + self.dice.below(3);
+            let patience = HANGS_AFTER.saturating_sub(started.elapsed());
+            if !author.listen_for(patience, |all| all.len() >= goal) {
+                author.restart();
+                self.hung += 1;
+                author.listen_to(1);
+            }
+        }
+        self.take_in();
+    }
+
+    /// Takes into the books what the authors have said.
+    pub(super) fn take_in(&mut self) {
+        for (n, author) in self.authors.iter_mut().enumerate() {
+            author.catch_up();
+            self.books.take(n, author.said.drain(..));
+        }
+    }
+
+    /// Waits until everybody writes, and what they have written is in the slave.
+    fn follow_again(&mut self) {
+        self.authors_write();
+        let last = |author: &Client| Some(author.acknowledged.last()?.tid.clone());
+        let written = self.authors.iter().filter_map(last).max();
+        let views = self.views();
+        eventually("the slave follows", || {
+            let told = views.about("status", &["--json"]).expect(0).report();
+            told["last_tid"].as_str().map(str::to_owned) >= written
+        });
+        self.rounds.as_mut().expect("they are made").check();
+    }
+
+    fn fail_over_and_back(&mut self, cut: Option<Cut>) {
+        if let Some(how) = cut {
+            self.cut(how);
+            self.pause();
+        }
+        self.fail_over();
+        self.authors_write();
+        self.pause();
+        self.fail_back();
+        if cut.is_some() {
+            self.heal();
+        }
+        let on = self.views().about("on", &["--force"]).expect(0);
+        assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
+        self.excuses.end(Excuse::Off);
+        self.follow_again();
+        self.excuses.end(Excuse::Served);
+    }
+
+    /// The first machine dies, and the second takes over.
+    fn fail_over(&mut self) {
+        let killed = now();
+        drop(self.zeo.take());
+        let seen = self.rounds.as_ref().expect("they are made").seen();
+        self.excuses.begin(Excuse::Off);
+        self.excuses.begin(Excuse::Served);
+        let started = self.machines.script("start").expect(0);
+        let said = started.stdout.split_once("ends with transaction ");
+        let end = said.unwrap_or_else(|| panic!("{started:?}")).1[..16].to_owned();
+        let dead = self.assert_taken_over_at(&end);
+        assert!(
+            seen <= end,
+            "{seen} was replicated, the slave ends with {end}"
+        );
+        eventually("ZEO listens on the second machine", || {
+            self.machines.second.listens()
+        });
+        self.authors.iter_mut().for_each(Client::restart);
+        self.books.fail_over(Failover { end, dead, killed });
+        self.counts.one("failovers");
+    }
+
+    /// Fails unless the slave is the dead master up to its last transaction; returns the
+    /// master's.
+    fn assert_taken_over_at(&mut self, end: &str) -> String {
+        let scene = &self.machines.scene;
+        let path = &scene.master;
+        let answer = self
+            .zodb
+            .call(&json!({"cmd": "transactions", "path": path}));
+        let all = answer["transactions"].as_array().expect("transactions");
+        let last = all.iter().find(|one| one["tid"] == end);
+        let last = last.unwrap_or_else(|| panic!("the dead master has no {end}"));
+        let number = |key: &str| last[key].as_u64().expect("a number") as usize;
+        let position = number("pos") + number("tlen") + 8;
+        let (master, slave) = (fs::read(path).unwrap(), fs::read(&scene.slave).unwrap());
+        assert!(slave.len() >= position && slave[..position] == master[..position]);
+        let tid = |one: &Value| one["tid"].as_str().expect("a tid").to_owned();
+        tid(all.last().expect("transactions"))
+    }
+
+    /// The first machine is back: the README's steps, up to where clients go on there.
+    fn fail_back(&mut self) {
+        self.machines.script("stop").expect(0);
+        let status = self.machines.script("status").expect(3);
+        assert_eq!(status.stdout, "stopped\n");
+        let kept = copy_back(&self.machines.scene);
+        self.zeo = Some(self.machines.first.start());
+        self.authors_write();
+        let serials = self.serials(&kept);
+        let faults = self.books.faults_of_dead(&serials);
+        assert!(faults.is_empty(), "in {}: {faults:#?}", kept.display());
+        fs::remove_file(kept).expect("it was kept");
+        self.counts.one("failbacks");
+    }
+
+    /// The serial numbers of all entries in a file.
+    pub(super) fn serials(&mut self, path: &std::path::Path) -> Vec<String> {
+        let answer = self.zodb.call(&json!({"cmd": "serials", "path": path}));
+        let serials = answer["serials"].as_array().expect("a list").iter();
+        serials
+            .map(|serial| serial.as_str().expect("a serial number").to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Site {
+    /// Shows what the watch did last in a run that fails.
+    fn drop(&mut self) {
+        if let (true, Some(watch)) = (thread::panicking(), &self.watch) {
+            let log = watch.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the watch: {:#?}", &lines[lines.len().saturating_sub(20)..]);
+        }
+    }
+}
+
+/// Two weeks each way, in turn.
+fn way(week: u64) -> Way {
+    if week % 4 < 2 { Way::Ssh } else { Way::Mount }
+}
+
+/// In the second week of a way one watch lives for longer than a week.
+fn spares_the_watch(week: u64) -> bool {
+    week % 2 == 1
+}
