@@ -22,6 +22,7 @@
 
 mod books;
 mod counts;
+mod handover;
 mod network;
 mod rounds;
 mod script;

@@ -1,19 +1,20 @@
-//! The site, and how it lives through its weeks: every act is waited for until the slave
-//! follows again, and at the end of a week [everything is counted](super::sunday).
+//! The site, and how it lives through its weeks: after every act, the slave must follow again.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::books::{Books, Failover};
+use super::books::Books;
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
 use super::rounds::{Excuse, Excuses, Rounds, Views, named};
 use super::script::{self, Act, Deed, SIDECAR, Trouble};
 use crate::dice::Dice;
-use crate::failover::{self, Manager, copy_back, now};
+use crate::failover::{self, Manager};
 use crate::support::{Transport, Zodb, must};
 use crate::watcher::Watcher;
 use crate::zeo::{self, Client, Server, eventually};
@@ -169,7 +170,7 @@ impl Site {
     }
 
     /// A moment, any.
-    fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         thread::sleep(Duration::from_millis(self.dice.below(700) as u64));
     }
 
@@ -237,12 +238,12 @@ impl Site {
         thread::sleep(Duration::from_millis(self.dice.below(20) as u64));
     }
 
-    fn cut(&self, how: Cut) {
+    pub(super) fn cut(&self, how: Cut) {
         self.excuses.begin(Excuse::Cut);
         self.network.cut(how);
     }
 
-    fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.network.heal();
         self.excuses.end(Excuse::Cut);
     }
@@ -255,7 +256,7 @@ impl Site {
         self.counts.one(&format!("deeds: {deed:?}"));
         match deed {
             Deed::Pack => {
-                let mut zeopack = std::process::Command::new(zeo::program("zeopack"));
+                let mut zeopack = Command::new(zeo::program("zeopack"));
                 let address = format!("127.0.0.1:{}", self.machines.first.port);
                 must(zeopack.args(["-d", "0", &address]));
             }
@@ -273,7 +274,7 @@ impl Site {
     /// Everybody writes something. Who hangs is restarted: where ZEO's client (6.2) connects
     /// to one of several servers in the instant in which that dies, it never tries this one
     /// again before another has answered.
-    fn authors_write(&mut self) {
+    pub(super) fn authors_write(&mut self) {
         let started = Instant::now();
         for author in &mut self.authors {
             author.catch_up();
@@ -297,7 +298,7 @@ impl Site {
     }
 
     /// Waits until everybody writes, and what they have written is in the slave.
-    fn follow_again(&mut self) {
+    pub(super) fn follow_again(&mut self) {
         self.authors_write();
         let last = |author: &Client| Some(author.acknowledged.last()?.tid.clone());
         let written = self.authors.iter().filter_map(last).max();
@@ -309,84 +310,8 @@ impl Site {
         self.rounds.as_mut().expect("they are made").check();
     }
 
-    fn fail_over_and_back(&mut self, cut: Option<Cut>) {
-        if let Some(how) = cut {
-            self.cut(how);
-            self.pause();
-        }
-        self.fail_over();
-        self.authors_write();
-        self.pause();
-        self.fail_back();
-        if cut.is_some() {
-            self.heal();
-        }
-        let on = self.views().about("on", &["--force"]).expect(0);
-        assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
-        self.excuses.end(Excuse::Off);
-        self.follow_again();
-        self.excuses.end(Excuse::Served);
-    }
-
-    /// The first machine dies, and the second takes over.
-    fn fail_over(&mut self) {
-        let killed = now();
-        drop(self.zeo.take());
-        let seen = self.rounds.as_ref().expect("they are made").seen();
-        self.excuses.begin(Excuse::Off);
-        self.excuses.begin(Excuse::Served);
-        let started = self.machines.script("start").expect(0);
-        let said = started.stdout.split_once("ends with transaction ");
-        let end = said.unwrap_or_else(|| panic!("{started:?}")).1[..16].to_owned();
-        let dead = self.assert_taken_over_at(&end);
-        assert!(
-            seen <= end,
-            "{seen} was replicated, the slave ends with {end}"
-        );
-        eventually("ZEO listens on the second machine", || {
-            self.machines.second.listens()
-        });
-        self.authors.iter_mut().for_each(Client::restart);
-        self.books.fail_over(Failover { end, dead, killed });
-        self.counts.one("failovers");
-    }
-
-    /// Fails unless the slave is the dead master up to its last transaction; returns the
-    /// master's.
-    fn assert_taken_over_at(&mut self, end: &str) -> String {
-        let scene = &self.machines.scene;
-        let path = &scene.master;
-        let answer = self
-            .zodb
-            .call(&json!({"cmd": "transactions", "path": path}));
-        let all = answer["transactions"].as_array().expect("transactions");
-        let last = all.iter().find(|one| one["tid"] == end);
-        let last = last.unwrap_or_else(|| panic!("the dead master has no {end}"));
-        let number = |key: &str| last[key].as_u64().expect("a number") as usize;
-        let position = number("pos") + number("tlen") + 8;
-        let (master, slave) = (fs::read(path).unwrap(), fs::read(&scene.slave).unwrap());
-        assert!(slave.len() >= position && slave[..position] == master[..position]);
-        let tid = |one: &Value| one["tid"].as_str().expect("a tid").to_owned();
-        tid(all.last().expect("transactions"))
-    }
-
-    /// The first machine is back: the README's steps, up to where clients go on there.
-    fn fail_back(&mut self) {
-        self.machines.script("stop").expect(0);
-        let status = self.machines.script("status").expect(3);
-        assert_eq!(status.stdout, "stopped\n");
-        let kept = copy_back(&self.machines.scene);
-        self.zeo = Some(self.machines.first.start());
-        self.authors_write();
-        let serials = self.serials(&kept);
-        let faults = self.books.faults_of_dead(&serials);
-        assert!(faults.is_empty(), "in {}: {faults:#?}", kept.display());
-        fs::remove_file(kept).expect("it was kept");
-        self.counts.one("failbacks");
-    }
-
     /// The serial numbers of all entries in a file.
-    pub(super) fn serials(&mut self, path: &std::path::Path) -> Vec<String> {
+    pub(super) fn serials(&mut self, path: &Path) -> Vec<String> {
         let answer = self.zodb.call(&json!({"cmd": "serials", "path": path}));
         let serials = answer["serials"].as_array().expect("a list").iter();
         serials

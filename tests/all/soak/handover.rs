@@ -1,0 +1,92 @@
+//! The first machine dies and comes back: the script that is shipped, and the README's steps.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::books::Failover;
+use super::network::Cut;
+use super::rounds::Excuse;
+use super::site::Site;
+use crate::failover::{copy_back, now};
+use crate::zeo::{Client, eventually};
+
+impl Site {
+    /// The first machine dies, its network before it perhaps; the second takes over, and hands
+    /// back.
+    pub(super) fn fail_over_and_back(&mut self, cut: Option<Cut>) {
+        if let Some(how) = cut {
+            self.cut(how);
+            self.pause();
+        }
+        self.fail_over();
+        self.authors_write();
+        self.pause();
+        self.fail_back();
+        if cut.is_some() {
+            self.heal();
+        }
+        let on = self.views().about("on", &["--force"]).expect(0);
+        assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
+        self.excuses.end(Excuse::Off);
+        self.follow_again();
+        self.excuses.end(Excuse::Served);
+    }
+
+    /// The first machine dies, and the second takes over.
+    fn fail_over(&mut self) {
+        let killed = now();
+        drop(self.zeo.take());
+        let seen = self.rounds.as_ref().expect("they are made").seen();
+        self.excuses.begin(Excuse::Off);
+        self.excuses.begin(Excuse::Served);
+        let started = self.machines.script("start").expect(0);
+        let said = started.stdout.split_once("ends with transaction ");
+        let end = said.unwrap_or_else(|| panic!("{started:?}")).1[..16].to_owned();
+        let dead = self.assert_taken_over_at(&end);
+        assert!(
+            seen <= end,
+            "{seen} was replicated, the slave ends with {end}"
+        );
+        eventually("ZEO listens on the second machine", || {
+            self.machines.second.listens()
+        });
+        self.authors.iter_mut().for_each(Client::restart);
+        self.books.fail_over(Failover { end, dead, killed });
+        self.counts.one("failovers");
+    }
+
+    /// Fails unless the slave is the dead master up to its last transaction; returns the
+    /// master's.
+    fn assert_taken_over_at(&mut self, end: &str) -> String {
+        let scene = &self.machines.scene;
+        let path = &scene.master;
+        let answer = self
+            .zodb
+            .call(&json!({"cmd": "transactions", "path": path}));
+        let all = answer["transactions"].as_array().expect("transactions");
+        let last = all.iter().find(|one| one["tid"] == end);
+        let last = last.unwrap_or_else(|| panic!("the dead master has no {end}"));
+        let number = |key: &str| last[key].as_u64().expect("a number") as usize;
+        let position = number("pos") + number("tlen") + 8;
+        let (master, slave) = (fs::read(path).unwrap(), fs::read(&scene.slave).unwrap());
+        assert!(slave.len() >= position && slave[..position] == master[..position]);
+        let tid = |one: &Value| one["tid"].as_str().expect("a tid").to_owned();
+        tid(all.last().expect("transactions"))
+    }
+
+    /// The first machine is back: the README's steps, up to where clients go on there.
+    fn fail_back(&mut self) {
+        self.machines.script("stop").expect(0);
+        let status = self.machines.script("status").expect(3);
+        assert_eq!(status.stdout, "stopped\n");
+        let kept = copy_back(&self.machines.scene);
+        self.zeo = Some(self.machines.first.start());
+        self.authors_write();
+        let serials = self.serials(&kept);
+        let faults = self.books.faults_of_dead(&serials);
+        assert!(faults.is_empty(), "in {}: {faults:#?}", kept.display());
+        fs::remove_file(kept).expect("it was kept");
+        self.counts.one("failbacks");
+    }
+}
