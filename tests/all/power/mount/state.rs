@@ -1,0 +1,164 @@
+//! What is on a disk, what was done to it, and what is about to go wrong.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::super::disk::{Disk, Meta, Node, Op};
+use crate::dice::Dice;
+
+#[derive(Default)]
+pub struct State {
+    pub disk: Disk,
+    pub log: Vec<Op>,
+    pub open: HashMap<u64, Node>,
+    pub handles: u64,
+    pub trouble: Option<Trouble>,
+    pub parts: Option<Dice>,
+    pub failed: BTreeSet<u64>,
+    pub reused_failed: bool,
+}
+
+/// What is about to happen.
+pub enum Trouble {
+    /// After so many operations more.
+    Kill(usize),
+    /// After so many syncs more.
+    FailSync(usize),
+    /// No more than so many bytes fit.
+    Full(usize),
+}
+
+impl State {
+    /// Carries out an operation of a process's, and notes it.
+    pub fn apply(&mut self, request: &Request, op: Op) -> Result<(), Errno> {
+        match &mut self.trouble {
+            Some(Trouble::Kill(0)) => {
+                if let Some(pid) = Pid::from_raw(request.pid().cast_signed()) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+                return Err(Errno::EIO);
+            }
+            Some(Trouble::Kill(after)) => *after -= 1,
+            _ => {}
+        }
+        self.note(op);
+        Ok(())
+    }
+
+    pub fn note(&mut self, op: Op) {
+        self.disk.apply(&op);
+        self.log.push(op);
+    }
+
+    /// Whether this sync fails.
+    pub fn fails(&mut self) -> bool {
+        match &mut self.trouble {
+            Some(Trouble::FailSync(0)) => {
+                self.trouble = None;
+                true
+            }
+            Some(Trouble::FailSync(after)) => {
+                *after -= 1;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// How many of so many bytes are read or written at once.
+    pub fn part(&mut self, len: usize) -> usize {
+        match &mut self.parts {
+            Some(dice) if len > 1 => 1 + dice.below(len),
+            _ => len,
+        }
+    }
+
+    /// How many of the bytes that are to be written at an offset fit.
+    pub fn room(&self, node: Node, offset: usize, len: usize) -> Result<usize, Errno> {
+        let Some(Trouble::Full(allowed)) = self.trouble else {
+            return Ok(len);
+        };
+        let named = self.disk.names().map(|(_, node)| node);
+        let nodes: BTreeSet<Node> = named.chain(self.open.values().copied()).collect();
+        let len_of = |node| self.disk.file(node).map_or(0, |file| file.bytes().len());
+        let free = allowed.saturating_sub(nodes.into_iter().map(len_of).sum());
+        match (len_of(node) + free).saturating_sub(offset) {
+            0 if len > 0 => Err(Errno::EDQUOT),
+            fits => Ok(fits.min(len)),
+        }
+    }
+
+    pub fn open(&mut self, node: Node) -> FileHandle {
+        self.handles += 1;
+        self.open.insert(self.handles, node);
+        FileHandle(self.handles)
+    }
+
+    pub fn is_open(&self, node: Node) -> bool {
+        self.open.values().any(|&it| it == node)
+    }
+
+    /// The file that has an inode's number: of several that had it, the last one.
+    pub fn node(&self, inode: INodeNo) -> Result<Node, Errno> {
+        let named = self.disk.names().map(|(_, node)| node);
+        named
+            .chain(self.open.values().copied())
+            .filter(|&node| self.disk.file(node).is_some_and(|it| it.inode == inode.0))
+            .max()
+            .ok_or(Errno::ESTALE)
+    }
+
+    pub fn of_handle(&mut self, handle: FileHandle) -> Result<Node, Errno> {
+        self.reused_failed |= self.failed.contains(&handle.0);
+        self.open.get(&handle.0).copied().ok_or(Errno::EBADF)
+    }
+
+    pub fn of_name(&self, name: &OsStr) -> Result<Node, Errno> {
+        let name = name.to_str().ok_or(Errno::EINVAL)?;
+        self.disk.named(name).ok_or(Errno::ENOENT)
+    }
+
+    pub fn attributes(&self, node: Node) -> Result<FileAttr, Errno> {
+        let file = self.disk.file(node).ok_or(Errno::ESTALE)?;
+        let size = file.bytes().len() as u64;
+        let links = self.disk.links(node);
+        Ok(attributes(
+            file.inode,
+            file.meta(),
+            (size, links),
+            FileType::RegularFile,
+        ))
+    }
+
+    pub fn entry(&self, node: Node) -> Result<(FileAttr, Generation), Errno> {
+        Ok((self.attributes(node)?, Generation(node as u64)))
+    }
+}
+
+fn time(modified: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(modified)
+}
+
+pub fn attributes(inode: u64, meta: Meta, (size, links): (u64, usize), kind: FileType) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(inode),
+        size,
+        blocks: size.div_ceil(512),
+        atime: UNIX_EPOCH,
+        mtime: time(meta.modified),
+        ctime: time(meta.modified),
+        crtime: UNIX_EPOCH,
+        kind,
+        perm: meta.mode as u16,
+        nlink: links as u32,
+        uid: meta.uid,
+        gid: meta.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
