@@ -18,6 +18,7 @@ pub mod cast;
 mod faults;
 pub mod stage;
 
+use std::cell::Cell;
 use std::fs;
 
 use self::cast::Situation;
@@ -60,13 +61,18 @@ fn disturb_as(
     }
 }
 
-/// The process is killed.
+/// The process is killed. A call that is not made each time may be the last of its name.
 fn survives_being_killed(situation: &Situation) {
+    let (killed, all) = (Cell::new(0), Cell::new(0));
     disturb(situation, Fault::Kill, |stage, run, zodb| {
-        assert_ne!(run.code, 0);
+        all.update(|all| all + 1);
+        killed.update(|killed| killed + u32::from(run.code == -1));
+        assert!([-1, 0].contains(&run.code), "{run:?}");
         stage.assert_sound(zodb);
         stage.assert_heals(zodb);
     });
+    let (killed, all) = (killed.get(), all.get());
+    assert!(killed * 10 >= all * 9, "{killed} of {all} were killed");
 }
 
 /// A call at the slave fails.

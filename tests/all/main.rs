@@ -20,6 +20,7 @@ mod contrib;
 mod cuts;
 mod digests;
 mod divergence;
+mod documents;
 mod failover;
 mod faults;
 mod fixtures;

@@ -1,0 +1,82 @@
+//! What the documents in `docs` say proves something is there: tests by their names, which
+//! may be given in part, and the modules that argue.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{must, names, project};
+
+/// The names of all tests in this program.
+fn tests() -> Vec<String> {
+    let listed = must(
+        Command::new(std::env::current_exe().expect("this program"))
+            .args(["--list", "--format=terse"]),
+    );
+    let text = String::from_utf8(listed.stdout).expect("UTF-8");
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    names.map(str::to_owned).collect()
+}
+
+/// The scenarios of those tests that are several.
+fn scenarios() -> Vec<String> {
+    let text = fs::read_to_string(project("tests/all/nfs.rs")).expect("the tests of NFS");
+    let functions = text.lines().filter_map(|line| line.strip_prefix("fn "));
+    let name = |line: &str| line.split('(').next().map(str::to_owned);
+    functions.filter_map(name).collect()
+}
+
+/// Names in a document, in their quotes: with `::`, or of several words.
+fn quoted(document: &str) -> BTreeSet<&str> {
+    let is_name = |text: &&str| {
+        let is_allowed = |c: char| c.is_ascii_lowercase() || "_:*…".contains(c);
+        text.chars().all(is_allowed) && (text.contains("::") || text.contains('_'))
+    };
+    let prose = document.split("```").step_by(2);
+    let quotes = prose.flat_map(|part| part.split('`').skip(1).step_by(2));
+    quotes.filter(is_name).collect()
+}
+
+/// Whether the parts between the stars of a pattern come in this order in a name.
+fn fits(pattern: &str, name: &str) -> bool {
+    let mut rest = name;
+    pattern.split(['*', '…']).all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+/// Whether a module of the program is called so.
+fn is_module(name: &str) -> bool {
+    let path = name.trim_end_matches("::").replace("::", "/");
+    project(&format!("src/{path}.rs")).exists() || project(&format!("src/{path}")).is_dir()
+}
+
+#[test]
+fn what_is_said_to_prove_something_is_there() {
+    let known = [tests(), scenarios()].concat();
+    let directory = project("docs");
+    for document in names(&directory) {
+        let text = fs::read_to_string(directory.join(Path::new(&document))).expect("a document");
+        let quoted = quoted(&text);
+        assert!(quoted.len() > 5, "{document}: {quoted:?}");
+        for name in quoted {
+            let is_test = known.iter().any(|test| fits(name, test));
+            assert!(is_test || is_module(name), "{document} names `{name}`");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_not_there_is_found_out() {
+    let text = "`calls::an_append` `a_b…c` `Data.fs` `c`\n```sh\n`x::y`\n```\n";
+    assert_eq!(quoted(text), BTreeSet::from(["a_b…c", "calls::an_append"]));
+    assert!(fits("calls::*kill*", "calls::an_append::is_killed"));
+    assert!(!fits("calls::*kill*", "calls::an_append::fails"));
+    assert!(!fits("…and_off", "and_on"));
+    assert!(is_module("slave::step") && !is_module("slave::stap"));
+}
