@@ -187,9 +187,10 @@ impl Site {
             Trouble::Cut(how) => {
                 self.cut(how);
                 let watch = self.watch.as_ref().expect("it runs");
+                // Or it finds that a pass from cron does, which has the lock.
                 eventually("the watch misses its master", || {
                     let told = watch.reports();
-                    told.last().is_some_and(|last| last["exit_code"] == 12)
+                    told.last().is_some_and(|last| last["exit_code"] != 0)
                 });
             }
             Trouble::SwitchedOff => {
