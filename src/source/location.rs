@@ -4,14 +4,12 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use fssync::source::ssh::Target;
-use fssync::stop::Stop;
-
-use super::args::Reach;
+use super::ssh::Target;
+use crate::stop::Stop;
 
 /// Where a master is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Location {
+pub enum Location {
     /// On a mounted path.
     Path(PathBuf),
     /// On another machine.
@@ -20,7 +18,7 @@ pub(crate) enum Location {
 
 /// A path on another machine.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Remote {
+pub struct Remote {
     /// `[user@]host`.
     host: String,
     port: Option<u16>,
@@ -29,7 +27,7 @@ pub(crate) struct Remote {
 
 /// Tells where a master is. A name with a colon before its first slash is on
 /// another machine; a local file with such a name is written `./a:b`.
-pub(crate) fn parse(master: &OsStr) -> Result<Location, Stop> {
+pub fn parse(master: &OsStr) -> Result<Location, Stop> {
     let Some(text) = master.to_str() else {
         return Ok(Location::Path(master.into()));
     };
@@ -61,12 +59,13 @@ pub(crate) fn parse(master: &OsStr) -> Result<Location, Stop> {
 }
 
 impl Remote {
-    /// How to reach it, with the programs that were named. Nothing of it is
-    /// read by a shell here; over there, the path is quoted.
-    pub(crate) fn target(&self, reach: &Reach) -> Result<Target, Stop> {
-        let mut program = shlex::split(&reach.rsh)
+    /// How to reach it: by `rsh`, a program with its arguments, which runs
+    /// `remote_fssync` over there. Nothing of it is read by a shell here; over there,
+    /// the path is quoted.
+    pub fn target(&self, rsh: &str, remote_fssync: &str) -> Result<Target, Stop> {
+        let mut program = shlex::split(rsh)
             .filter(|words| !words.is_empty())
-            .ok_or_else(|| usage(&reach.rsh, "is no command that can be split into words"))?;
+            .ok_or_else(|| usage(rsh, "is no command that can be split into words"))?;
         if let Some(port) = self.port {
             program.extend(["-p".to_owned(), port.to_string()]);
         }
@@ -75,7 +74,7 @@ impl Remote {
             .map_err(|_| usage(&self.path, "holds a character that no path has"))?;
         Ok(Target {
             program,
-            command: format!("{} serve -- {path}", reach.remote_fssync),
+            command: format!("{remote_fssync} serve -- {path}"),
             path: self.path.clone(),
         })
     }
