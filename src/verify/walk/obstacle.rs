@@ -7,8 +7,6 @@
 //! transaction follows the one that is being written, but in an append of ours,
 //! which the sidecar tells.
 
-use std::thread;
-
 use super::super::Unfinished;
 use super::super::finding::Finding;
 use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
@@ -17,7 +15,7 @@ use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::retry::LOOK_AGAIN_AFTER;
+use crate::retry::{self, LOOK_AGAIN_AFTER};
 use crate::stop::Stop;
 
 /// How often anything is looked at again: each time costs some milliseconds.
@@ -142,7 +140,7 @@ impl Walk<'_> {
             return Ok(false);
         }
         self.looked_again = (at, times + 1);
-        thread::sleep(wait);
+        retry::wait(wait);
         self.limit = self.size()?.max(at);
         self.told_to = self.flaws_to;
         self.checker.begin_again();
