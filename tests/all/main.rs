@@ -21,6 +21,7 @@ mod divergence;
 mod failover;
 mod faults;
 mod fixtures;
+mod hostile;
 mod index;
 mod ledger;
 mod life;
