@@ -100,8 +100,8 @@ impl Scene {
             slave: self.slave(),
             policy: Policy { full: how.full },
             tuning: Tuning {
-                chunk_len: 100,
-                batch_len: 300,
+                chunk_len: 500,
+                batch_len: 1500,
             },
             dry_run: how.dry_run,
             note_every: Duration::ZERO,
