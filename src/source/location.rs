@@ -47,12 +47,13 @@ pub fn parse(master: &OsStr) -> Result<Location, Stop> {
     if !path.starts_with('/') {
         return Err(usage(text, "names no absolute path; write host:/path"));
     }
-    if !is_host(host) {
+    // An address in brackets is called without them by ssh.
+    let host = host.replace(['[', ']'], "");
+    if !is_host(&host) {
         return Err(usage(text, "names no valid host"));
     }
     Ok(Location::Remote(Remote {
-        // An address in brackets is called without them by ssh.
-        host: host.replace(['[', ']'], ""),
+        host,
         port,
         path: path.to_owned(),
     }))
@@ -93,7 +94,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// option.
 fn is_host(host: &str) -> bool {
     let name = host.rsplit_once('@').map_or(host, |(_, name)| name);
-    let is_plain = |c: char| c.is_alphanumeric() || "-._@[]:%".contains(c);
+    let is_plain = |c: char| c.is_alphanumeric() || "-._@:%".contains(c);
     !name.is_empty()
         && !host.starts_with('-')
         && !name.starts_with('-')
@@ -141,6 +142,10 @@ mod tests {
         for text in [
             "-oProxyCommand=x:/d",
             "zope@-oProxyCommand=x:/d",
+            "ssh://[-F]x/d",
+            "ssh://[-::1]:22/d",
+            "zope@[-G]m:/d",
+            "[]:/d",
             "ssh://-oProxyCommand=x/d",
             ":/d",
             "a b:/d",
