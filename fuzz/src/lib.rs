@@ -27,6 +27,12 @@ pub mod serve;
 pub mod storage;
 pub mod verify;
 
+/// An input of some kilobytes costs no more memory than this, in bytes; more ends the
+/// fuzzer, also where it is never touched.
+#[cfg(fuzzing)]
+#[global_allocator]
+static MEMORY: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 64 << 20);
+
 /// A target.
 pub struct Target {
     /// Its name.
