@@ -10,7 +10,7 @@
 use super::super::Unfinished;
 use super::super::finding::Finding;
 use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
-use super::Walk;
+use super::{MIN_WINDOW_LEN, Walk};
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
@@ -82,6 +82,8 @@ impl Walk<'_> {
     fn go_on_at(&mut self, behind: u64) -> Result<(), Stop> {
         self.read_up_to(behind)?;
         self.checker.pass_over();
+        // More that is damaged may follow at once: each time, all of a window is read.
+        self.window_len = MIN_WINDOW_LEN;
         self.scanner = Scanner::resume(behind, self.scanner.last_tid(), self.limit);
         self.compare_index()
     }
