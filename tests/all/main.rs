@@ -12,6 +12,7 @@ mod support;
 mod watcher;
 mod zeo;
 
+mod bounds;
 mod command_line;
 mod contrib;
 mod crash;
