@@ -64,10 +64,10 @@ fn locate(master: &OsStr, reach: &Reach) {
     };
     assert!(target.path.starts_with('/') && typed.ends_with(target.path.as_bytes()));
     let (host, options) = target.program.split_last().expect("a host");
-    assert!(
-        !host.starts_with('-') && !host.contains("@-"),
-        "{host} is no option"
-    );
+    // Up to the last @ it is a user's name for ssh.
+    let name = host.rsplit_once('@').map_or(&**host, |(_, name)| name);
+    let is_option = host.starts_with('-') || name.starts_with('-');
+    assert!(!is_option && !name.is_empty(), "{host}");
     assert!(!host.contains(|c: char| c.is_whitespace() || "$`;&|<>'\"\\".contains(c)));
     let rsh = shlex::split(&reach.rsh).expect("words");
     assert!(!rsh.is_empty() && options.starts_with(&rsh));
