@@ -9,7 +9,7 @@ use std::process::Command;
 use fssync::wire::{self, Reply};
 
 use crate::support::{
-    History, Run, Scene, Taken, fssync, measured, must, require_root, run, strace,
+    History, Run, Scene, Taken, fssync, measured, must, require_root, run, strace, tool,
 };
 
 /// More than any of these runs takes, in seconds: the program is not optimised here, and
@@ -123,4 +123,26 @@ fn damage_at_every_turn_costs_no_more_than_the_file_weighs() {
         assert!(report["bytes"].as_u64() < Some(most), "{}", report["bytes"]);
         println!("{is_searched}: {taken:?} {}", report["bytes"]);
     }
+}
+
+#[test]
+fn a_small_file_that_nobody_writes_is_not_waited_for_at_every_turn() {
+    let scene = Scene::new();
+    fs::write(&scene.slave, damaged_at_every_turn(4000, true)).unwrap();
+    let told = scene.directory.path().join("sleeps");
+    let mut command = tool("strace", "strace");
+    command
+        .args(["-f", "-e", "trace=clock_nanosleep", "-o"])
+        .arg(&told);
+    command.arg(env!("CARGO_BIN_EXE_fssync")).arg("verify");
+    run(command.arg(&scene.slave)).expect(31);
+    let sleeps = fs::read_to_string(told).unwrap();
+    let numbers_behind = |name: &str| -> Vec<u64> {
+        let behind = sleeps.split(name).skip(1);
+        let digits = behind.map(|it| it.split(|c: char| !c.is_ascii_digit()).next().unwrap());
+        digits.map(|it| it.parse().unwrap()).collect()
+    };
+    let slept_ms = numbers_behind("tv_sec=").iter().sum::<u64>() * 1000
+        + numbers_behind("tv_nsec=").iter().sum::<u64>() / 1_000_000;
+    assert!((100..200).contains(&slept_ms), "{sleeps}");
 }

@@ -127,23 +127,25 @@ impl Walk<'_> {
     }
 
     /// Whether there may be more after all: what looks wrong is read again, up to
-    /// where the file ends now.
+    /// where the file ends now. Where nothing was written all the while, nobody
+    /// writes it, and nothing else in it is waited for.
     pub(super) fn look_again(&mut self) -> Result<bool, Stop> {
-        let at = self.scanner.position();
-        let times = match self.looked_again {
-            (same, times) if same == at => times,
-            _ => 0,
+        let (at, seen) = (self.scanner.position(), self.seen()?);
+        let (times, before) = match self.looked_again {
+            Some((same, times, before)) if same == at => (times, before),
+            _ => (0, seen),
         };
         let Some(&wait) = LOOK_AGAIN_AFTER.get(times) else {
+            self.at_rest = Some(seen).filter(|seen| *seen == before);
             return Ok(false);
         };
         self.looks += 1;
-        if self.looks > MAX_LOOKS {
+        if self.looks > MAX_LOOKS || self.at_rest == Some(seen) {
             return Ok(false);
         }
-        self.looked_again = (at, times + 1);
+        self.looked_again = Some((at, times + 1, before));
         retry::wait(wait);
-        self.limit = self.size()?.max(at);
+        self.limit = self.seen()?.size.max(at);
         self.told_to = self.flaws_to;
         self.checker.begin_again();
         self.scanner = Scanner::resume(at, self.scanner.last_tid(), self.limit);
