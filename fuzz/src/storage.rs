@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fssync::filestorage::scan::{Event, Scanner, Tail, Transaction};
+use fssync::filestorage::scan::{Cause, Damage, Event, Scanner, Tail, Transaction};
 use fssync::filestorage::{MAGIC_LEN, Status, Tid};
 
 /// A transaction to be written.
@@ -102,6 +102,13 @@ impl Scanned {
     pub fn tids(&self) -> BTreeSet<Tid> {
         let transactions = self.transactions().into_iter();
         transactions.map(|it| it.header.tid).collect()
+    }
+
+    /// Whether ZODB opens the file, if it may cut what a crash has left at its end.
+    #[must_use]
+    pub fn can_be_cut(&self) -> bool {
+        let is_short = |damage: &Damage| matches!(damage.cause, Cause::ShorterThanHeader { .. });
+        !matches!(&self.tail, Tail::Damaged(damage) if !is_short(damage))
     }
 
     /// Whether ZODB opens the file, and scans it to its end.
