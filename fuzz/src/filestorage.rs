@@ -67,8 +67,8 @@ fn check_index(scanned: &Scanned, bytes: &mut Bytes<'_>) {
     let Some(built) = builder.finish() else {
         return;
     };
-    let checked = checker.index().expect("an index");
-    assert!(built.iter().eq(checked.iter()), "both have the same");
+    let theirs = checker.index().expect("an index");
+    assert!(built.iter().eq(theirs.iter()), "both have the same");
     let mut written = Vec::new();
     built
         .write(scanned.position, &mut written)

@@ -1,15 +1,16 @@
 //! Bounded time and memory on any input: what is made to cost much costs no more than it
 //! weighs. Asserted of the processor's time and of memory, not of the clock.
 
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use fssync::wire::{self, Reply};
+use fssync::wire::{self, Reply, Request};
 
 use crate::support::{
-    History, Run, Scene, Taken, fssync, measured, must, require_root, run, strace, tool,
+    History, Run, Scene, Taken, fssync, measured, must, run, sparse_master, strace, tool,
 };
 
 /// More than any of these runs takes, in seconds: the program is not optimised here, and
@@ -145,4 +146,172 @@ fn a_small_file_that_nobody_writes_is_not_waited_for_at_every_turn() {
     let slept_ms = numbers_behind("tv_sec=").iter().sum::<u64>() * 1000
         + numbers_behind("tv_nsec=").iter().sum::<u64>() / 1_000_000;
     assert!((100..200).contains(&slept_ms), "{sleeps}");
+}
+
+/// Puts something in the place of a file, that is none or has no end.
+fn put_instead(path: &Path, what: &str) {
+    // It may not be there.
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_dir(path);
+    match what {
+        "a directory" => fs::create_dir(path).unwrap(),
+        "a FIFO" => drop(must(Command::new("mkfifo").arg(path))),
+        "/dev/zero" => symlink("/dev/zero", path).unwrap(),
+        "a terabyte" => File::create(path).unwrap().set_len(1 << 40).unwrap(),
+        _ => panic!("{what}"),
+    }
+}
+
+#[test]
+fn whatever_lies_under_a_name_beside_the_slave_costs_nothing() {
+    let names = [".fssync", ".fssync-switch", ".fssync-ledger", ".index"];
+    for what in ["a directory", "a FIFO", "/dev/zero", "a terabyte"] {
+        for name in names {
+            let scene = Scene::synced(History::get());
+            for command in verbs(&scene) {
+                put_instead(&scene.beside(name), what);
+                println!("{what} as {name}: {command:?}");
+                cheap(&command);
+                assert!(fs::read(&scene.slave).unwrap() == History::get().before);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_master_or_a_slave_that_is_no_file_or_ends_in_a_terabyte_of_zeros_costs_nothing() {
+    for what in ["a directory", "a FIFO", "/dev/zero", "a terabyte"] {
+        let scene = Scene::synced(History::get());
+        put_instead(&scene.master, what);
+        let against = &mut scene.status(&["--against"]);
+        cheap(against.arg(&scene.master));
+        cheap(&scene.command(&[]));
+        let slave = Scene::synced(History::get());
+        put_instead(&slave.slave, what);
+        cheap(&slave.status(&[]));
+        cheap(&slave.command(&[]));
+    }
+    let scene = Scene::synced(History::get());
+    let lengthen = |path: &Path| {
+        let file = File::options().write(true).open(path);
+        file.and_then(|file| file.set_len(1 << 40)).unwrap();
+    };
+    lengthen(&scene.master);
+    cheap(&scene.command(&[])).0.expect(30);
+    // ZODB would cut that.
+    lengthen(&scene.slave);
+    cheap(&scene.command(&[])).0.expect(30);
+    cheap(&scene.status(&[]));
+}
+
+/// A transaction's header or a data record's in a small file, with lengths that no file
+/// has.
+#[test]
+fn lengths_that_no_file_has_are_not_believed() {
+    for len in [1 << 40, i64::MAX as u64, u64::MAX - 7, u64::MAX] {
+        for (at, is_record) in [(4 + 8, false), (4 + 23 + 34, true)] {
+            let scene = Scene::synced(History::get());
+            let file = &mut txn(0x03f0_0000_0000_0000, 4, 66, 0);
+            file.splice(0..0, *b"FS30");
+            file[at..at + 8].copy_from_slice(&len.to_be_bytes());
+            if is_record {
+                file.resize(4096, 0);
+            }
+            fs::write(&scene.slave, &file).unwrap();
+            for command in verbs(&scene) {
+                cheap(&command);
+            }
+            let scene = Scene::new();
+            fs::write(&scene.master, &file).unwrap();
+            cheap(&scene.command(&[]));
+        }
+    }
+}
+
+/// A pass whose master is the output of a shell's command.
+fn from_peer(scene: &Scene, command: &str) -> (Run, Taken) {
+    let path = scene.directory.path().join("peer");
+    fs::write(&path, format!("#!/bin/sh\n{command}\n")).unwrap();
+    must(Command::new("chmod").arg("+x").arg(&path));
+    let mut pass = fssync();
+    pass.arg("-e").arg(&path).args(["--timeout", "1"]);
+    pass.arg("m:/data").arg(&scene.slave);
+    cheap(&pass)
+}
+
+/// Bytes that a shell's `printf` prints.
+fn octal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "\\{byte:03o}");
+        text
+    })
+}
+
+#[test]
+fn a_peer_that_sends_what_has_no_end_is_unreachable() {
+    let hello = octal(&wire::hello());
+    let mut reply = Vec::new();
+    wire::write_message(&mut reply, &Reply::Entries(Vec::new())).unwrap();
+    let reply = octal(&reply);
+    for command in [
+        "cat /dev/zero",
+        "yes fssync",
+        "cat /dev/zero >&2",
+        &format!("printf '{hello}'; cat /dev/zero"),
+        &format!("printf '{hello}'; printf 'J\\377\\377\\377\\377'; cat /dev/zero"),
+        &format!("printf '{hello}'; printf 'J\\000\\004\\000\\000'; cat /dev/zero"),
+        &format!("printf '{hello}'; while printf '{reply}'; do :; done"),
+    ] {
+        let scene = Scene::synced(History::get());
+        println!("{command}");
+        from_peer(&scene, command).0.expect(12);
+        assert!(fs::read(&scene.slave).unwrap() == History::get().before);
+    }
+}
+
+#[test]
+fn a_slave_that_asks_without_an_end_costs_the_master_no_memory() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 1000);
+    let served = scene.master.parent().unwrap();
+    let mut asked = wire::hello().to_vec();
+    let path = scene.master.display().to_string();
+    let ranges = vec![0..u64::MAX; 16];
+    for request in [
+        Request::Look { path, ranges },
+        Request::Read {
+            offset: 0,
+            len: u64::MAX,
+        },
+        Request::Digest(0..u64::MAX),
+        Request::Confirm(u64::MAX - 1..u64::MAX),
+        Request::Transactions {
+            from: 0,
+            size: u64::MAX,
+        },
+    ] {
+        wire::write_message(&mut asked, &request).unwrap();
+    }
+    let input = scene.directory.path().join("input");
+    fs::write(&input, asked).unwrap();
+    let program = env!("CARGO_BIN_EXE_fssync");
+    let serve = |input: &str| {
+        let mut command = Command::new("sh");
+        let script = format!("{input} | {program} serve {}", served.display());
+        command.args(["-c", &script]);
+        cheap_bytes(&command);
+    };
+    serve(&format!("cat {}", input.display()));
+    for endless in ["cat /dev/zero", "yes", "yes fssync"] {
+        serve(endless);
+    }
+    serve("{ printf 'fssync\\000\\003J\\377\\377\\377\\377'; cat /dev/zero; }");
+}
+
+/// The same of a command whose output is no text.
+fn cheap_bytes(command: &Command) {
+    let mut silent = Command::new("sh");
+    silent.args(["-c", "exec \"$@\" >/dev/null", "sh"]);
+    silent.arg(command.get_program()).args(command.get_args());
+    cheap(&silent);
 }
