@@ -3,7 +3,6 @@
 pub(crate) mod args;
 mod job;
 mod lines;
-mod location;
 mod log;
 mod pass;
 mod progress;

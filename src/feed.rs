@@ -4,14 +4,14 @@
 //! was seen to be committed: a transaction whose header says `c` is not begun,
 //! and its bytes are not kept to be used once it is finished.
 
-use std::{mem, thread};
+use std::mem;
 
 use crate::filestorage::Tid;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::read::Piece;
-use crate::retry::LOOK_AGAIN_AFTER;
+use crate::retry::{self, LOOK_AGAIN_AFTER};
 use crate::slave::index::coverage::Records;
 use crate::source::{Answer, Identity, Master, Sight};
 use crate::stop::{MasterDamage, Stop};
@@ -337,7 +337,7 @@ impl<'a> Feed<'a> {
             return Ok(false);
         };
         self.looked_again = (self.position(), times + 1);
-        thread::sleep(*wait);
+        retry::wait(*wait);
         let sight = self.master.look(Vec::new())?;
         if sight.identity != self.identity {
             return Err(self.changed("there is another file under its name"));

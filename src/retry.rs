@@ -9,7 +9,11 @@ use crate::stop::Stop;
 /// How long the master may be missing or half there before it counts as
 /// unreachable: ZODB's pack renames twice, and in between there is no
 /// `Data.fs`.
-const PASSING: Duration = Duration::from_millis(1200);
+const PASSING: Duration = if cfg!(fuzzing) {
+    Duration::ZERO
+} else {
+    Duration::from_millis(1200)
+};
 
 /// How often it is looked for in that time.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -26,6 +30,14 @@ pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
 ];
+
+/// Waits for the moment of another look. Under a fuzzer nothing changes meanwhile, and
+/// time is dear.
+pub(crate) fn wait(time: Duration) {
+    if !cfg!(fuzzing) {
+        thread::sleep(time);
+    }
+}
 
 /// What came of the looks so far.
 #[derive(Debug, Default)]
@@ -71,7 +83,7 @@ impl Retry {
             }
         }
         tracing::debug!("looking again: {}", stop.in_one_line());
-        thread::sleep(LOOK_EVERY);
+        wait(LOOK_EVERY);
         Ok(())
     }
 }

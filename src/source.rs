@@ -10,6 +10,7 @@
 
 mod answer;
 mod file_system;
+pub mod location;
 mod master;
 pub mod open;
 pub mod path;

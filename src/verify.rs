@@ -30,7 +30,6 @@ mod wording;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::thread;
 
 pub use self::digests::DigestState;
 pub use self::index::IndexState;
@@ -43,7 +42,7 @@ use self::walk::{Over, Walk};
 use crate::filestorage::Tid;
 use crate::monitor::Monitor;
 use crate::outcome::Exit;
-use crate::retry::{LOOK_EVERY, MAX_LOOKS};
+use crate::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::slave::place::{self, Access, Place};
 use crate::slave::step::{Seen, Slave};
 use crate::stop::Stop;
@@ -198,7 +197,7 @@ fn open(place: &Place) -> Result<Option<Opened>, Stop> {
                 if looks == MAX_LOOKS {
                     return Ok(None);
                 }
-                thread::sleep(LOOK_EVERY);
+                retry::wait(LOOK_EVERY);
                 continue;
             }
             Err(error) => return Err(Stop::io("open", path)(error)),

@@ -1,18 +1,8 @@
-//! Any bytes as a `Data.fs.index`: they are foreign, or an index that is written
-//! again to the byte.
+//! See `fssync_fuzz::index`.
 
 #![no_main]
 
-use fssync::filestorage::index::Index;
-use fssync::filestorage::index::pickle::read_position;
+use fssync_fuzz::index;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|file: &[u8]| {
-    let Ok((index, position)) = Index::read(file, u64::MAX) else {
-        return;
-    };
-    assert_eq!(read_position(file).expect("the position"), position);
-    let mut written = Vec::new();
-    index.write(position, &mut written).expect("it fits");
-    assert_eq!(written, file);
-});
+fuzz_target!(init: fssync_fuzz::write_seeds(index::seeds), |input: &[u8]| index::run(input));

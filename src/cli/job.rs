@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fssync::apply::Tuning;
 use fssync::plan::Policy;
+use fssync::source::location::{self, Location};
 use fssync::source::path::MountedPath;
 use fssync::source::ssh::{Process, Ssh};
 use fssync::source::{Master, Patience, Pulse, Source};
@@ -15,7 +16,6 @@ use fssync::stop::Stop;
 use fssync::sync::Job;
 
 use super::args::{Args, Reach};
-use super::location::{self, Location};
 
 /// For how long a watch that has nothing to do need not note that again.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ pub(crate) fn master(
                 patience,
             ),
             Location::Remote(remote) => {
-                let target = remote.target(reach)?;
+                let target = remote.target(&reach.rsh, &reach.remote_fssync)?;
                 let (name, ours) = (name.clone(), process.clone());
                 let open = move || -> Box<dyn Source> {
                     let (target, process) = (target.clone(), ours.clone());

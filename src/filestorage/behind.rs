@@ -8,6 +8,8 @@
 //! one: a number of 64 bits must agree with its place, and what lies around it must
 //! fit.
 
+use std::ops::RangeInclusive;
+
 use super::Tid;
 use super::backward::ReadAt;
 use super::record::{
@@ -16,8 +18,9 @@ use super::record::{
 };
 use super::scan::{Cause, Damage};
 
-/// How much is searched at once, in bytes.
-const WINDOW_LEN: usize = 256 * 1024;
+/// How much is searched at once, in bytes: at first, as what is searched for may be near,
+/// and then ever more.
+const WINDOW_LENS: RangeInclusive<usize> = 1024..=256 * 1024;
 
 /// The end of the transaction at `start` where its length says so twice, or where
 /// another one follows, with a higher tid than `last_tid`.
@@ -84,13 +87,14 @@ pub fn search<R: ReadAt>(
     last_tid: Option<Tid>,
 ) -> Result<Option<u64>, R::Error> {
     let mut window = Vec::new();
+    let mut window_len = *WINDOW_LENS.start();
     let mut at = from;
     while at + TRAILER_LEN <= limit {
-        let len = (limit - at).min((WINDOW_LEN + TXN_HEADER_LEN) as u64) as usize;
+        let len = (limit - at).min((window_len + TXN_HEADER_LEN) as u64) as usize;
         window.resize(len, 0);
         file.read_exact_at(&mut window, at)?;
         let last = at + len as u64 == limit;
-        let searched = if last { len } else { WINDOW_LEN };
+        let searched = if last { len } else { window_len };
         for offset in 0..searched {
             let here = at + offset as u64;
             let Some(number) = window.get(offset..offset + TRAILER_LEN as usize) else {
@@ -110,6 +114,7 @@ pub fn search<R: ReadAt>(
             }
         }
         at += searched as u64;
+        window_len = (2 * window_len).min(*WINDOW_LENS.end());
     }
     Ok(None)
 }

@@ -199,12 +199,13 @@ impl Ledger {
     }
 
     /// The entries, in their order; `None` in the place of one that is not as it was
-    /// written.
+    /// written. No more of them than a slave of `size` bytes can have.
     #[must_use]
-    pub fn entries(self) -> Entries {
+    pub fn entries(self, size: u64) -> Entries {
+        let segments = size / SEGMENT_LEN + 1;
         Entries {
             ledger: self,
-            number: 1,
+            numbers: 1..1 + segments * TAIL_RECORDS,
             read: Vec::new().into_iter(),
         }
     }
@@ -301,12 +302,12 @@ impl Tail {
     }
 }
 
-/// The entries of a ledger.
+/// The entries of a ledger. There are none behind an error.
 #[derive(Debug)]
 pub struct Entries {
     ledger: Ledger,
-    /// That of the next record to read.
-    number: u64,
+    /// Those of the records that are still to be read.
+    numbers: Range<u64>,
     read: std::vec::IntoIter<Option<Entry>>,
 }
 
@@ -317,13 +318,18 @@ impl Iterator for Entries {
         if let Some(entry) = self.read.next() {
             return Some(Ok(entry));
         }
-        match self.ledger.read_entries(self.number, TAIL_RECORDS) {
+        let Range { start, end } = self.numbers;
+        let count = (end - start).min(TAIL_RECORDS);
+        match self.ledger.read_entries(start, count) {
             Ok(read) => {
-                self.number += read.len() as u64;
+                self.numbers.start += read.len() as u64;
                 self.read = read.into_iter();
                 self.read.next().map(Ok)
             }
-            Err(stop) => Some(Err(stop)),
+            Err(stop) => {
+                self.numbers.start = end;
+                Some(Err(stop))
+            }
         }
     }
 }

@@ -6,13 +6,15 @@
 //! through a [`Process`], also while an answer is waited for.
 
 mod link;
+pub mod talk;
 
 use std::ops::Range;
 use std::time::Duration;
 
 pub use self::link::Process;
 
-use self::link::{Failure, Link};
+use self::link::Link;
+use self::talk::Failure;
 use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Transactions};
 use crate::digest::Digest;
 use crate::wire::{self, Reply, Request};
@@ -89,7 +91,7 @@ impl Ssh {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
-        self.over_link(request, |link| link.ask(request))
+        self.over_link(request, |link| link.talk.ask(request))
     }
 
     fn connect(&self) -> Result<Link, Error> {
@@ -214,7 +216,7 @@ impl Source for Ssh {
         let left = self.size.saturating_sub(next);
         let ahead = (left > 0 && len >= WORTH_AHEAD_LEN).then_some((next, left.min(len)));
         let request = Request::Read { offset, len };
-        self.over_link(&request, |link| link.read(buffer, offset, ahead))
+        self.over_link(&request, |link| link.talk.read(buffer, offset, ahead))
     }
 
     fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
@@ -227,7 +229,7 @@ impl Source for Ssh {
 
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
         let request = Request::Transactions { from, size };
-        self.over_link(&request, |link| link.transactions(from, size))
+        self.over_link(&request, |link| link.talk.transactions(from, size))
     }
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {

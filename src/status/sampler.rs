@@ -1,11 +1,10 @@
 //! Sampling a slave that others may be changing.
 
 use std::sync::atomic::Ordering;
-use std::thread;
 
 use crate::monitor::Monitor;
 use crate::plan::{Left, Slave as State, Storage, Tail};
-use crate::retry::{LOOK_EVERY, MAX_LOOKS};
+use crate::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::slave::lock;
 use crate::slave::place::Beside;
 use crate::slave::sidecar::{Mark, Sidecar};
@@ -47,7 +46,7 @@ impl<'a> Sampler<'a> {
                 Err(stop) if looks == MAX_LOOKS || !stop.is_passing() => return Err(stop),
                 Ok(None) | Err(_) => {}
             }
-            thread::sleep(LOOK_EVERY);
+            retry::wait(LOOK_EVERY);
         }
     }
 

@@ -60,9 +60,10 @@ impl DigestCheck {
         let Some(ledger) = Ledger::open(place, data, Access::Read)? else {
             return Ok(None);
         };
+        let found = data.metadata().map_err(Stop::io("look at", place.data()))?;
         Ok(Some(Self {
             end: ledger.end(u64::MAX)?,
-            entries: ledger.entries(),
+            entries: ledger.entries(found.len()),
             entry: None,
             at: 0,
             hasher: blake3::Hasher::new(),

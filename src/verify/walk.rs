@@ -19,6 +19,7 @@ use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::monitor::Monitor;
 use crate::slave::place::Place;
 use crate::slave::sidecar::Sidecar;
+use crate::slave::step::Seen;
 use crate::stop::Stop;
 
 /// How little is read at once, in bytes, where long pickles are passed over.
@@ -62,8 +63,10 @@ pub(super) struct Walk<'a> {
     flaws_to: u64,
     /// Flaws before it were told, when their transaction was read before.
     told_to: u64,
-    /// Where something wrong was looked at again, and how often.
-    looked_again: (u64, usize),
+    /// Where something wrong was looked at again, how often, and what the file was before.
+    looked_again: Option<(u64, usize, Seen)>,
+    /// The file as it stayed while something wrong was looked at again as often as may be.
+    at_rest: Option<Seen>,
     /// How often anything was.
     looks: usize,
 }
@@ -89,7 +92,8 @@ impl<'a> Walk<'a> {
             window_len: MIN_WINDOW_LEN,
             flaws_to: 0,
             told_to: 0,
-            looked_again: (0, 0),
+            looked_again: None,
+            at_rest: None,
             looks: 0,
         }
     }
@@ -180,7 +184,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         // What was appended meanwhile is in the file by now.
-        let size = self.size()?;
+        let size = self.seen()?.size;
         if left.slave.position > size {
             (self.tell)(Finding::new(
                 Kind::Shortened,
@@ -278,10 +282,10 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// The file's size now, in bytes.
-    fn size(&self) -> Result<u64, Stop> {
+    /// The file as it is now.
+    fn seen(&self) -> Result<Seen, Stop> {
         let found = self.over.file.metadata();
         let found = found.map_err(Stop::io("look at", self.over.place.data()))?;
-        Ok(found.len())
+        Ok(Seen::of(&found))
     }
 }

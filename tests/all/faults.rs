@@ -19,8 +19,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::{
-    History, Hooked, Run, Scene, Zodb, append_sparse, as_nobody, fssync, must, names, pass_here,
-    python, replace, require_root, rewrite_end, run, run_in_a_pass, sparse_master, spawn, strace,
+    History, Hooked, Run, Scene, Zodb, append_sparse, as_nobody, fssync, measured, must, names,
+    pass_here, replace, require_root, rewrite_end, run, run_in_a_pass, sparse_master, spawn,
+    strace,
 };
 
 /// Several pieces a batch, several batches a pass.
@@ -468,14 +469,9 @@ const GIB: u64 = 1 << 30;
 
 /// Passes; returns the most memory that it ever had, in bytes.
 fn peak_memory(scene: &Scene) -> u64 {
-    let measure = "import resource, subprocess, sys\n\
-                   code = subprocess.call(sys.argv[1:])\n\
-                   print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n\
-                   sys.exit(code)";
-    let mut command = Command::new(python());
-    command.args(["-c", measure, env!("CARGO_BIN_EXE_fssync")]);
-    let run = run(command.args([&scene.master, &scene.slave])).expect(0);
-    run.stdout.trim().parse::<u64>().expect("a number") * 1024
+    let (run, taken) = measured(&scene.command(&[]));
+    run.expect(0);
+    taken.memory
 }
 
 #[test]

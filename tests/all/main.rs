@@ -13,10 +13,10 @@ mod support;
 mod watcher;
 mod zeo;
 
+mod bounds;
 mod calls;
 mod command_line;
 mod contrib;
-
 mod cuts;
 mod digests;
 mod divergence;
@@ -24,6 +24,7 @@ mod documents;
 mod failover;
 mod faults;
 mod fixtures;
+mod hostile;
 mod index;
 mod interleavings;
 mod ledger;

@@ -296,6 +296,39 @@ pub fn run(command: &mut Command) -> Run {
     Run::of(output(command))
 }
 
+/// What a run of the program took.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The time of processors, in seconds, its own and the kernel's for it.
+    pub cpu_secs: f64,
+    /// The most memory that it ever had, in bytes.
+    pub memory: u64,
+}
+
+/// Runs a command to its end, and says what that took. One that takes a minute of
+/// processor time is killed.
+pub fn measured(command: &Command) -> (Run, Taken) {
+    let measure = "import json, resource, subprocess, sys\n\
+                   resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n\
+                   code = subprocess.call(sys.argv[2:])\n\
+                   used = resource.getrusage(resource.RUSAGE_CHILDREN)\n\
+                   taken = [used.ru_utime + used.ru_stime, used.ru_maxrss]\n\
+                   json.dump(taken, open(sys.argv[1], 'w'))\n\
+                   sys.exit(code % 256)";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let to = directory.path().join("taken");
+    let mut measuring = Command::new(python());
+    measuring.args(["-c", measure]).arg(&to);
+    measuring
+        .arg(command.get_program())
+        .args(command.get_args());
+    let run = run(&mut measuring);
+    let taken = fs::read(to).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    let (cpu_secs, kilobytes): (f64, u64) = serde_json::from_slice(&taken).expect("JSON");
+    let memory = kilobytes * 1024;
+    (run, Taken { cpu_secs, memory })
+}
+
 /// The same from the hook of a pass in this process.
 pub fn run_in_a_pass(command: &mut Command) -> Run {
     Run::of(command.stdin(Stdio::null()).output().expect("it runs"))

@@ -84,7 +84,10 @@ fn a_file_in_a_pickle_is_not_taken_for_transactions() {
 
 #[test]
 fn a_transaction_is_found_across_the_edge_of_a_window() {
-    for len in WINDOW_LEN - 200..WINDOW_LEN + 20 {
+    let (least, most) = WINDOW_LENS.into_inner();
+    let edges = [(least, 1), (3 * least, 1), (2 * most - least, 30)];
+    let around = |(edge, step): (usize, usize)| (edge - 200..edge + 20).step_by(step);
+    for len in edges.into_iter().flat_map(around) {
         let mut bytes = b"FS30".to_vec();
         bytes.resize(len, 0);
         let start = bytes.len() as u64;

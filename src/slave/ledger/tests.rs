@@ -39,7 +39,8 @@ fn all(slave: &Slave, data: &File) -> Vec<Option<Entry>> {
     let ledger = Ledger::open(&slave.place, data, Access::Read)
         .unwrap()
         .unwrap();
-    ledger.entries().map(Result::unwrap).collect()
+    let size = data.metadata().unwrap().len();
+    ledger.entries(size).map(Result::unwrap).collect()
 }
 
 /// Fails unless all bytes up to `end` have right digests, without a gap.

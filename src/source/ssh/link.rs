@@ -1,7 +1,7 @@
-//! A connection: the program that makes it, and what is said through it.
+//! A connection: the program that makes it, and what that complains of.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Target;
+use super::talk::Talk;
 use crate::pipe;
-use crate::source::{MAX_LIST_LEN, Pulse, Transactions};
-use crate::wire::{self, Reply, Request};
+use crate::source::Pulse;
 
 /// How many of its last lines a program that fails is quoted with.
 const QUOTED_LINES: usize = 3;
@@ -95,37 +95,13 @@ fn end(mut child: Child) {
     let _ = child.wait();
 }
 
-/// Why something could not be had through a connection.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The connection is of no use any more.
-    Broken(wire::Error),
-    /// The other end refused.
-    Refused {
-        /// Why.
-        why: String,
-        /// Whether it may not do so a moment later.
-        passing: bool,
-    },
-}
-
-impl From<wire::Error> for Failure {
-    fn from(error: wire::Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
     /// The program's process id.
     pub(super) pid: u32,
-    to: ChildStdin,
-    from: BufReader<Alive<ChildStdout>>,
-    /// Whether this end has said hello.
-    has_greeted: bool,
-    /// A read that was asked for ahead: its offset and length.
-    ahead: Option<(u64, u64)>,
+    /// What is said through it.
+    pub(super) talk: Talk<BufReader<Alive<ChildStdout>>, ChildStdin>,
     complaints: Complaints,
 }
 
@@ -148,140 +124,19 @@ impl Link {
             return Err(format!("{program} has no input or output"));
         };
         pipe::widen(&from);
+        // Headers come through the buffer; data, for the most part, past it.
+        let from = BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse });
+        let talk = Talk::new(from, to);
         Ok(Self {
             pid,
-            to,
-            // Headers come through the buffer; data, for the most part, past it.
-            from: BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse }),
-            has_greeted: false,
-            ahead: None,
-            complaints: Complaints::listen(complaints),
+            complaints: Complaints::listen(complaints, talk.is_greeted()),
+            talk,
         })
-    }
-
-    /// Asks, and waits for the reply.
-    pub(super) fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
-        self.drain()?;
-        self.send(request)?;
-        match request {
-            // It has a time of its own.
-            Request::Wait { .. } => self.next_reply(),
-            _ => self.reply(),
-        }
-    }
-
-    /// Reads `buffer.len()` bytes from `offset` on, fewer at the end of the file,
-    /// and asks for those at `ahead`, which are likely to be wanted next: so the
-    /// other end need not wait to be asked.
-    pub(super) fn read(
-        &mut self,
-        buffer: &mut [u8],
-        offset: u64,
-        ahead: Option<(u64, u64)>,
-    ) -> Result<usize, Failure> {
-        let len = buffer.len() as u64;
-        if self.ahead != Some((offset, len)) {
-            self.drain()?;
-            self.send(&Request::Read { offset, len })?;
-        }
-        self.ahead = None;
-        if let Some((offset, len)) = ahead {
-            self.send(&Request::Read { offset, len })?;
-            self.ahead = ahead;
-        }
-        self.data(buffer)
-    }
-
-    /// Asks for a list of transactions, and waits for it.
-    pub(super) fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Failure> {
-        let Reply::Transactions { len, reached } =
-            self.ask(&Request::Transactions { from, size })?
-        else {
-            return Err(wire::Error::Frame("not the reply that is due").into());
-        };
-        let mut list = vec![0; MAX_LIST_LEN];
-        let got = match len {
-            0 => 0,
-            _ => wire::read_data(&mut self.from, &mut list)?,
-        };
-        if got as u64 != len {
-            return Err(wire::Error::Frame("not as long as announced").into());
-        }
-        Transactions::decode(&list[..got], reached, from, size)
-            .ok_or(wire::Error::Frame("no list of transactions").into())
     }
 
     /// The last lines that the program said on its standard error.
     pub(super) fn complaints(&self) -> Vec<String> {
         self.complaints.last_lines()
-    }
-
-    /// Passes over the answer to a read that nobody wants any more.
-    fn drain(&mut self) -> Result<(), Failure> {
-        let Some((_, len)) = self.ahead.take() else {
-            return Ok(());
-        };
-        match self.data(&mut vec![0; len as usize]) {
-            Err(Failure::Broken(error)) => Err(error.into()),
-            Ok(_) | Err(Failure::Refused { .. }) => Ok(()),
-        }
-    }
-
-    fn send(&mut self, request: &Request) -> Result<(), Failure> {
-        let mut bytes = Vec::new();
-        if !self.has_greeted {
-            bytes.extend(wire::hello());
-            self.has_greeted = true;
-        }
-        let sent =
-            wire::write_message(&mut bytes, request).and_then(|()| self.to.write_all(&bytes));
-        match sent {
-            Ok(()) => Ok(()),
-            // Why nobody listens is better told by what was received.
-            Err(error) => self.reply().and(Err(wire::Error::Io(error).into())),
-        }
-    }
-
-    /// The next reply that is more than a sign of life.
-    fn reply(&mut self) -> Result<Reply, Failure> {
-        loop {
-            match self.next_reply()? {
-                Reply::Alive => {}
-                reply => return Ok(reply),
-            }
-        }
-    }
-
-    /// The next reply.
-    fn next_reply(&mut self) -> Result<Reply, Failure> {
-        if !self.complaints.is_greeted.load(Ordering::Relaxed) {
-            wire::read_hello(&mut self.from)?;
-            self.complaints.is_greeted.store(true, Ordering::Relaxed);
-        }
-        match wire::read_message(&mut self.from)? {
-            None => Err(wire::Error::Ended.into()),
-            Some(Reply::Refused { why, passing }) => Err(Failure::Refused { why, passing }),
-            Some(reply) => Ok(reply),
-        }
-    }
-
-    /// The answer to a read.
-    fn data(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.reply()? {
-                Reply::Data(0) => break,
-                Reply::Data(announced) => {
-                    let got = wire::read_data(&mut self.from, &mut buffer[filled..])?;
-                    if got as u64 != announced {
-                        return Err(wire::Error::Frame("not as long as announced").into());
-                    }
-                    filled += got;
-                }
-                _ => return Err(wire::Error::Frame("not the reply that is due").into()),
-            }
-        }
-        Ok(filled)
     }
 }
 
@@ -289,31 +144,23 @@ impl Link {
 #[derive(Debug)]
 struct Complaints {
     last_lines: Arc<Mutex<VecDeque<String>>>,
-    /// Whether the other end has said hello. What is said before is told along
-    /// with the failure to connect, if it comes to that; a watch that tries again
-    /// and again need not say it each time.
-    is_greeted: Arc<AtomicBool>,
     /// Disconnected once it has said all.
     ended: mpsc::Receiver<()>,
 }
 
 impl Complaints {
-    /// Logs what comes, in a thread of its own.
-    fn listen(from: ChildStderr) -> Self {
+    /// Logs what comes, in a thread of its own. What is said before the other end
+    /// `is_greeted` is told along with the failure to connect, if it comes to that; a
+    /// watch that tries again and again need not say it each time.
+    fn listen(from: ChildStderr, is_greeted: Arc<AtomicBool>) -> Self {
         let last_lines = Arc::default();
         let heard = Arc::clone(&last_lines);
-        let is_greeted = Arc::<AtomicBool>::default();
-        let greeted = Arc::clone(&is_greeted);
         let (at_end, ended) = mpsc::channel();
         thread::spawn(move || {
-            log_complaints(from, &heard, &greeted);
+            log_complaints(from, &heard, &is_greeted);
             drop(at_end);
         });
-        Self {
-            last_lines,
-            is_greeted,
-            ended,
-        }
+        Self { last_lines, ended }
     }
 
     /// The last lines. The end of them is waited for, but not for long: a child
@@ -328,7 +175,7 @@ impl Complaints {
 
 /// Tells that something came.
 #[derive(Debug)]
-struct Alive<R> {
+pub(super) struct Alive<R> {
     from: R,
     pulse: Pulse,
 }

@@ -1,11 +1,9 @@
 //! The transactions of either end, a list at a time.
 
-use std::thread;
-
 use super::ends::Ends;
 use super::join::Queue;
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::retry::LOOK_AGAIN_AFTER;
+use crate::retry::{self, LOOK_AGAIN_AFTER};
 use crate::source::{Answer, Identity, Sight, Transactions};
 use crate::stop::Stop;
 
@@ -109,7 +107,7 @@ impl Lists for Theirs<'_> {
                 // As of a feed: it may be a write under way.
                 if let Some(wait) = LOOK_AGAIN_AFTER.get(self.looked_again) {
                     self.looked_again += 1;
-                    thread::sleep(*wait);
+                    retry::wait(*wait);
                     self.look_again()?;
                     self.reached = known;
                     list.reached.end = None;

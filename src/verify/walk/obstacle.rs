@@ -7,17 +7,15 @@
 //! transaction follows the one that is being written, but in an append of ours,
 //! which the sidecar tells.
 
-use std::thread;
-
 use super::super::Unfinished;
 use super::super::finding::Finding;
 use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
-use super::Walk;
+use super::{MIN_WINDOW_LEN, Walk};
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::retry::LOOK_AGAIN_AFTER;
+use crate::retry::{self, LOOK_AGAIN_AFTER};
 use crate::stop::Stop;
 
 /// How often anything is looked at again: each time costs some milliseconds.
@@ -84,6 +82,8 @@ impl Walk<'_> {
     fn go_on_at(&mut self, behind: u64) -> Result<(), Stop> {
         self.read_up_to(behind)?;
         self.checker.pass_over();
+        // More that is damaged may follow at once: each time, all of a window is read.
+        self.window_len = MIN_WINDOW_LEN;
         self.scanner = Scanner::resume(behind, self.scanner.last_tid(), self.limit);
         self.compare_index()
     }
@@ -127,23 +127,25 @@ impl Walk<'_> {
     }
 
     /// Whether there may be more after all: what looks wrong is read again, up to
-    /// where the file ends now.
+    /// where the file ends now. Where nothing was written all the while, nobody
+    /// writes it, and nothing else in it is waited for.
     pub(super) fn look_again(&mut self) -> Result<bool, Stop> {
-        let at = self.scanner.position();
-        let times = match self.looked_again {
-            (same, times) if same == at => times,
-            _ => 0,
+        let (at, seen) = (self.scanner.position(), self.seen()?);
+        let (times, before) = match self.looked_again {
+            Some((same, times, before)) if same == at => (times, before),
+            _ => (0, seen),
         };
         let Some(&wait) = LOOK_AGAIN_AFTER.get(times) else {
+            self.at_rest = Some(seen).filter(|seen| *seen == before);
             return Ok(false);
         };
         self.looks += 1;
-        if self.looks > MAX_LOOKS {
+        if self.looks > MAX_LOOKS || self.at_rest == Some(seen) {
             return Ok(false);
         }
-        self.looked_again = (at, times + 1);
-        thread::sleep(wait);
-        self.limit = self.size()?.max(at);
+        self.looked_again = Some((at, times + 1, before));
+        retry::wait(wait);
+        self.limit = self.seen()?.size.max(at);
         self.told_to = self.flaws_to;
         self.checker.begin_again();
         self.scanner = Scanner::resume(at, self.scanner.last_tid(), self.limit);

@@ -4,14 +4,12 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use fssync::source::ssh::Target;
-use fssync::stop::Stop;
-
-use super::args::Reach;
+use super::ssh::Target;
+use crate::stop::Stop;
 
 /// Where a master is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Location {
+pub enum Location {
     /// On a mounted path.
     Path(PathBuf),
     /// On another machine.
@@ -20,7 +18,7 @@ pub(crate) enum Location {
 
 /// A path on another machine.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Remote {
+pub struct Remote {
     /// `[user@]host`.
     host: String,
     port: Option<u16>,
@@ -29,7 +27,7 @@ pub(crate) struct Remote {
 
 /// Tells where a master is. A name with a colon before its first slash is on
 /// another machine; a local file with such a name is written `./a:b`.
-pub(crate) fn parse(master: &OsStr) -> Result<Location, Stop> {
+pub fn parse(master: &OsStr) -> Result<Location, Stop> {
     let Some(text) = master.to_str() else {
         return Ok(Location::Path(master.into()));
     };
@@ -49,24 +47,26 @@ pub(crate) fn parse(master: &OsStr) -> Result<Location, Stop> {
     if !path.starts_with('/') {
         return Err(usage(text, "names no absolute path; write host:/path"));
     }
-    if !is_host(host) {
+    // An address in brackets is called without them by ssh.
+    let host = host.replace(['[', ']'], "");
+    if !is_host(&host) {
         return Err(usage(text, "names no valid host"));
     }
     Ok(Location::Remote(Remote {
-        // An address in brackets is called without them by ssh.
-        host: host.replace(['[', ']'], ""),
+        host,
         port,
         path: path.to_owned(),
     }))
 }
 
 impl Remote {
-    /// How to reach it, with the programs that were named. Nothing of it is
-    /// read by a shell here; over there, the path is quoted.
-    pub(crate) fn target(&self, reach: &Reach) -> Result<Target, Stop> {
-        let mut program = shlex::split(&reach.rsh)
+    /// How to reach it: by `rsh`, a program with its arguments, which runs
+    /// `remote_fssync` over there. Nothing of it is read by a shell here; over there,
+    /// the path is quoted.
+    pub fn target(&self, rsh: &str, remote_fssync: &str) -> Result<Target, Stop> {
+        let mut program = shlex::split(rsh)
             .filter(|words| !words.is_empty())
-            .ok_or_else(|| usage(&reach.rsh, "is no command that can be split into words"))?;
+            .ok_or_else(|| usage(rsh, "is no command that can be split into words"))?;
         if let Some(port) = self.port {
             program.extend(["-p".to_owned(), port.to_string()]);
         }
@@ -75,7 +75,7 @@ impl Remote {
             .map_err(|_| usage(&self.path, "holds a character that no path has"))?;
         Ok(Target {
             program,
-            command: format!("{} serve -- {path}", reach.remote_fssync),
+            command: format!("{remote_fssync} serve -- {path}"),
             path: self.path.clone(),
         })
     }
@@ -94,7 +94,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// option.
 fn is_host(host: &str) -> bool {
     let name = host.rsplit_once('@').map_or(host, |(_, name)| name);
-    let is_plain = |c: char| c.is_alphanumeric() || "-._@[]:%".contains(c);
+    let is_plain = |c: char| c.is_alphanumeric() || "-._@:%".contains(c);
     !name.is_empty()
         && !host.starts_with('-')
         && !name.starts_with('-')
@@ -142,6 +142,10 @@ mod tests {
         for text in [
             "-oProxyCommand=x:/d",
             "zope@-oProxyCommand=x:/d",
+            "ssh://[-F]x/d",
+            "ssh://[-::1]:22/d",
+            "zope@[-G]m:/d",
+            "[]:/d",
             "ssh://-oProxyCommand=x/d",
             ":/d",
             "a b:/d",

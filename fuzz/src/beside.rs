@@ -1,0 +1,190 @@
+//! Any bytes as what lies beside a slave: its sidecar, its ledger, its index and its
+//! switch. Each is told or passed over, none makes damage of the slave but a wrong
+//! index and a ledger that says so, and a pass leaves the slave as it is or as the
+//! master is.
+//!
+//! A ledger counts only if it is of the file, and an entry only with its check: so the
+//! first record is put in front of the entries of the input, and the checks behind
+//! them. A sidecar's index counts only if it is the one that lies there: so, if the
+//! first byte has the bit 1, its stamp and its digest are put in. With the bit 2, the
+//! ledger is written to before the pass.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt;
+
+use fssync::digest::Digest;
+use fssync::monitor::Silent;
+use fssync::slave::ledger::{Tally, note};
+use fssync::slave::place::{Beside, Place};
+use fssync::slave::step::Slave;
+use fssync::status;
+use fssync::verify::finding::Kind;
+use fssync::verify::{Verified, verify};
+use serde_json::{Value, json};
+
+use super::input::{Input, section};
+use super::scene::{How, Scene};
+use super::storage::Scanned;
+
+const MASTER: &[u8] = include_bytes!("../../fixtures/undo.fs");
+
+/// What of it the slave has.
+const SLAVE_LEN: usize = 2318;
+
+/// The length of a record of a ledger, and of what of it is not its check.
+const RECORD_LEN: usize = 64;
+const BODY_LEN: usize = 48;
+
+/// Looks at a slave with such files beside it, writes to its ledger, and makes a pass.
+///
+/// # Panics
+///
+/// Where they make more of the slave than they may.
+pub fn run(input: &[u8]) {
+    let scene = Scene::new();
+    let bytes = &MASTER[..SLAVE_LEN];
+    fs::write(&scene.master, MASTER).expect("the master");
+    fs::write(&scene.slave, bytes).expect("the slave");
+    let slave = scene.slave();
+    let mut input = Input(input);
+    let flags = input.byte().unwrap_or(0);
+    put(&slave, input, flags & 1 == 1);
+    let verified = look(&slave);
+    assert_eq!(verified.position, SLAVE_LEN as u64);
+    status::look(&slave, None, &Silent).expect("a status");
+    if flags & 2 == 2 {
+        let data = File::open(&scene.slave).expect("the slave");
+        // Where a switch says off, nothing is noted.
+        let _ = note(&slave, &data, entries(&data));
+    }
+    assert!(fs::read(&scene.slave).expect("the slave") == bytes);
+    let outcome = scene.pass(How::default());
+    assert!(matches!(outcome.exit as u8, 0 | 10), "{outcome:?}");
+    assert!(fs::read(&scene.master).expect("the master") == MASTER);
+    let after = fs::read(&scene.slave).expect("the slave");
+    if outcome.exit as u8 == 0 {
+        assert!(after == MASTER, "it is in sync");
+        assert!(Scanned::of(&after, usize::MAX).is_opened());
+    } else {
+        assert!(after == bytes, "it is as it was");
+    }
+    look(&slave);
+}
+
+/// Verifies the slave, which is sound.
+fn look(slave: &Slave) -> Verified {
+    let told = &mut |finding: &fssync::verify::finding::Finding| {
+        use Kind::{Digest, IndexForm, IndexObject, IndexPosition, Ledger, Lost, Shortened};
+        let may_be = [
+            Digest,
+            Ledger,
+            Lost,
+            Shortened,
+            IndexForm,
+            IndexObject,
+            IndexPosition,
+        ];
+        assert!(may_be.contains(&finding.kind), "{finding:?}");
+    };
+    verify(slave, false, &Silent, told).expect("it can be read")
+}
+
+/// What a pass notes of the whole slave.
+fn entries(data: &File) -> Vec<fssync::slave::ledger::Entry> {
+    let mut tally = Tally::new(0);
+    tally.take(&MASTER[..SLAVE_LEN]);
+    tally.end_at(data, SLAVE_LEN as u64).expect("entries")
+}
+
+/// Puts the files of an input beside the slave, in a section each: the sidecar, which
+/// may vouch for the index, the ledger, the index and the switch.
+fn put(slave: &Slave, mut input: Input<'_>, vouches: bool) {
+    let place = &slave.place;
+    let sidecar = input.section();
+    if let Some(bodies) = input.section().filter(|it| !it.is_empty()) {
+        put_ledger(slave, bodies);
+    }
+    for file in [Beside::ZodbIndex, Beside::Switch] {
+        if let Some(bytes) = input.section().filter(|it| !it.is_empty()) {
+            fs::write(place.beside(file), bytes).expect("a file");
+        }
+    }
+    if let Some(bytes) = sidecar.filter(|it| !it.is_empty()) {
+        let known = serde_json::from_slice(bytes).ok().filter(|_| vouches);
+        let bytes = known.map_or(bytes.to_vec(), |said| vouch(said, place));
+        fs::write(place.beside(Beside::Sidecar), bytes).expect("a file");
+    }
+}
+
+fn put_ledger(slave: &Slave, bodies: &[u8]) {
+    let data = File::open(slave.place.data()).expect("the slave");
+    note(slave, &data, entries(&data)).expect("a ledger");
+    let path = slave.place.beside(Beside::Ledger);
+    let mut ledger = fs::read(&path).expect("a ledger");
+    ledger.truncate(RECORD_LEN);
+    for (body, number) in bodies.chunks(BODY_LEN).zip(1u64..) {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(body).update(&number.to_be_bytes());
+        ledger.extend(body);
+        ledger.extend(&hasher.finalize().as_bytes()[..RECORD_LEN - BODY_LEN]);
+    }
+    fs::write(&path, ledger).expect("a ledger");
+}
+
+/// Has a sidecar vouch for the index that lies there.
+fn vouch(mut said: Value, place: &Place) -> Vec<u8> {
+    let path = place.beside(Beside::ZodbIndex);
+    if let (Ok(bytes), Ok(found)) = (fs::read(&path), fs::metadata(&path))
+        && let Some(stored) = said
+            .pointer_mut("/index/stored")
+            .filter(|it| it.is_object())
+    {
+        stored["stamp"] = stamp(&found);
+        stored["digest"] = json!(Digest::of(&bytes).to_string());
+    }
+    said.to_string().into_bytes()
+}
+
+fn stamp(found: &Metadata) -> Value {
+    let modified = [found.mtime(), found.mtime_nsec()];
+    json!({"inode": found.ino(), "size": found.len(), "modified": modified})
+}
+
+/// What passes leave beside the slave, and damaged switches.
+///
+/// # Panics
+///
+/// Where a pass leaves something else.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let scene = Scene::new();
+    fs::write(&scene.master, &MASTER[..SLAVE_LEN]).expect("the master");
+    assert_eq!(scene.pass(How::default()).exit as u8, 0);
+    let read = |suffix: &str| {
+        let beside = scene.beside_slave();
+        let found = beside.into_iter().find(|(name, _)| name == suffix);
+        found.unwrap_or_else(|| panic!("no {suffix}")).1
+    };
+    let (sidecar, index) = (read(".fssync"), read(".index"));
+    let records = read(".fssync-ledger");
+    let bodies: Vec<u8> = records[RECORD_LEN..]
+        .chunks(RECORD_LEN)
+        .flat_map(|record| record[..BODY_LEN].to_vec())
+        .collect();
+    let mut begun: Value = serde_json::from_slice(&sidecar).expect("a sidecar");
+    begun["batch"] = json!({"from": SLAVE_LEN, "header": MASTER[SLAVE_LEN..SLAVE_LEN + 23]});
+    begun["index_failure"] = json!({"time": "2026-01-01T00:00:00Z", "len": 5_000_000_000u64});
+    begun["scanned"] = begun["left"]["slave"].clone();
+    let begun = begun.to_string().into_bytes();
+    let on = b"SYNCING=1\n";
+    let seed = |vouches, files: [&[u8]; 4]| [vec![vouches], files.map(section).concat()].concat();
+    vec![
+        seed(1, [&sidecar, &bodies, &index, on]),
+        seed(1, [&sidecar, &[], &index, &[]]),
+        seed(2, [&sidecar, &bodies.repeat(3), &index, &[]]),
+        seed(1, [&begun, &bodies, &index[..20], &[]]),
+        seed(0, [&begun, &[], &[], &[]]),
+        seed(0, [&[], &bodies, &index, b"SYNCING=0\n"]),
+        seed(0, [&[], &[], &[], &[]]),
+    ]
+}

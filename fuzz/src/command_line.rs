@@ -1,0 +1,111 @@
+//! Any words as what was typed: they are refused, or mean what they say.
+//!
+//! Words are separated by NUL, which no word holds.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use clap::Parser;
+use fssync::source::location::{self, Location};
+
+#[allow(dead_code, reason = "what is done with them is the program's")]
+#[path = "../../src/cli/args.rs"]
+mod args;
+
+use args::{Args, Reach, Verb};
+
+/// Takes a command line for what it means.
+///
+/// # Panics
+///
+/// Where it means something that was not typed.
+pub fn run(input: &[u8]) {
+    let words = input.split(|&byte| byte == 0).map(OsStr::from_bytes);
+    let Ok(args) = Args::try_parse_from([OsStr::new("fssync")].into_iter().chain(words)) else {
+        return;
+    };
+    let (master, reach) = match &args.verb {
+        None => {
+            assert!(args.slave.is_some() && args.master.is_some());
+            assert!(!(args.watch && (args.full || args.dry_run)));
+            assert!(args.interval >= Duration::from_millis(10));
+            (args.master.as_deref(), &args.reach)
+        }
+        Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.reach),
+        Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.reach),
+        Some(Verb::Serve { paths }) => return assert!(!paths.is_empty()),
+        Some(Verb::Off(_) | Verb::On { .. }) => return,
+    };
+    assert!(!reach.timeout.is_zero());
+    if let Some(master) = master {
+        locate(master, reach);
+    }
+}
+
+/// Where a master is: on a path as it was typed, or on another machine, which gets the
+/// path as it was typed, and runs nothing else than it should.
+fn locate(master: &OsStr, reach: &Reach) {
+    let typed = master.as_bytes();
+    let remote = match location::parse(master) {
+        Err(_) => return,
+        Ok(Location::Path(path)) => {
+            assert_eq!(path.as_os_str(), master);
+            let colon = typed.iter().position(|&byte| byte == b':');
+            let slash = typed.iter().position(|&byte| byte == b'/');
+            let is_local = colon.is_none() || slash.is_some() && slash < colon;
+            assert!(is_local || str::from_utf8(typed).is_err());
+            return;
+        }
+        Ok(Location::Remote(remote)) => remote,
+    };
+    let Ok(target) = remote.target(&reach.rsh, &reach.remote_fssync) else {
+        return;
+    };
+    assert!(target.path.starts_with('/') && typed.ends_with(target.path.as_bytes()));
+    let (host, options) = target.program.split_last().expect("a host");
+    // Up to the last @ it is a user's name for ssh.
+    let name = host.rsplit_once('@').map_or(&**host, |(_, name)| name);
+    let is_option = host.starts_with('-') || name.starts_with('-');
+    assert!(!is_option && !name.is_empty(), "{host}");
+    assert!(!host.contains(|c: char| c.is_whitespace() || "$`;&|<>'\"\\".contains(c)));
+    let rsh = shlex::split(&reach.rsh).expect("words");
+    assert!(!rsh.is_empty() && options.starts_with(&rsh));
+    // What the shell over there makes of it.
+    let behind = target.command.strip_prefix(&reach.remote_fssync);
+    let words = shlex::split(behind.expect("its name first")).expect("words");
+    assert_eq!(words, ["serve", "--", &target.path]);
+}
+
+/// Command lines that mean something, and some that mean mischief.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let lines: [&[&str]; 16] = [
+        &["/master", "/slave"],
+        &["--full", "-q", "/master/Data.fs", "slave"],
+        &["--watch", "--interval", "0.5", "m:/d", "s"],
+        &["-n", "--json", "zope@m.example:/d x/Data.fs", "s"],
+        &["ssh://zope@m:2222/d", "s", "--progress", "always"],
+        &["ssh://[::1]:22/d", "s", "-vv"],
+        &[
+            "-e",
+            "ssh -o 'A B' -p 22",
+            "--remote-fssync",
+            "/opt/f",
+            "m:/d",
+            "s",
+        ],
+        &["--timeout", "1e3", "--log-format=json", "m:/a'b", "s"],
+        &["-oProxyCommand=x:/d", "s"],
+        &["--", "-m:/d", "s"],
+        &["zope@-oProxyCommand=x:/d", "s"],
+        &["off", "--status-file", "f", "s"],
+        &["on", "--force", "s"],
+        &["status", "--against", "m:/d;x", "--json", "s"],
+        &["verify", "--quick", "s", "--against", "ssh://m/$(x)"],
+        &["serve", "/data0", "/data1"],
+    ];
+    let joined = lines.iter().map(|words| words.join("\0").into_bytes());
+    let latin: OsString = OsStr::from_bytes(b"m\xe9:/d\0s").to_owned();
+    joined.chain([latin.as_bytes().to_vec()]).collect()
+}

@@ -1,0 +1,156 @@
+//! Any lines as what a master answers: the slave's end asks on, takes them for replies
+//! or says what is wrong, and never gets more than it has asked for.
+//!
+//! The first line says what is asked, a byte a question. The others are what comes: see
+//! [`framed`](super::serve::framed). A line that is `D` and a number is a frame of data
+//! of that length.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use fssync::digest::Digest;
+use fssync::filestorage::Tid;
+use fssync::filestorage::scan::Tail;
+use fssync::source::ssh::talk::Talk;
+use fssync::source::{Entry, EntryKind};
+use fssync::source::{FileSystem, Identity, MAX_LIST_LEN, Reached};
+use fssync::wire::{self, Reply, Request};
+
+use super::serve::framed;
+
+/// The most questions.
+const MAX_ASKED: usize = 40;
+
+/// Asks what the first line says, of who answers with the others.
+///
+/// # Panics
+///
+/// Where an answer is more than was asked for.
+pub fn run(input: &[u8]) {
+    let mut lines = input.split(|&byte| byte == b'\n');
+    let asked = lines.next().unwrap_or_default();
+    let answers: Vec<u8> = lines.flat_map(received).collect();
+    let mut from = &answers[..];
+    let mut talk = Talk::new(&mut from, io::sink());
+    let is_greeted = talk.is_greeted();
+    for &question in asked.iter().take(MAX_ASKED) {
+        let is_answered = ask(&mut talk, question);
+        assert!(!is_answered || is_greeted.load(Ordering::Relaxed));
+    }
+}
+
+/// The bytes of a line.
+fn received(line: &[u8]) -> Vec<u8> {
+    let is_number = |text: &str| text.parse::<u32>().ok();
+    let len = line.strip_prefix(b"D").map(str::from_utf8);
+    match len.and_then(Result::ok).and_then(is_number) {
+        Some(len) => {
+            let data = vec![0; (len as usize).min(MAX_LIST_LEN + 1)];
+            [b"D", &len.to_be_bytes()[..], &data].concat()
+        }
+        None if line == b"hello" => wire::hello().to_vec(),
+        None => framed(line),
+    }
+}
+
+/// Asks; says whether there was an answer.
+fn ask<R: io::Read, W: io::Write>(talk: &mut Talk<R, W>, question: u8) -> bool {
+    let scale = u64::from(question >> 4);
+    let len = scale * scale * 2500;
+    match question & 0xf {
+        0..4 => {
+            let mut buffer = vec![0; len as usize];
+            let ahead = (question & 1 == 1).then_some((len, len));
+            let read = talk.read(&mut buffer, 0, ahead);
+            read.is_ok_and(|got| got <= buffer.len() && got > 0)
+        }
+        4..8 => {
+            let (from, size) = (4 + scale, 1 << (4 * scale));
+            let Ok(list) = talk.transactions(from, size) else {
+                return false;
+            };
+            let lens = list.entries.iter().map(|entry| entry.len);
+            let end = from + lens.sum::<u64>();
+            assert!(end <= list.reached.offset && list.reached.offset <= size.max(from));
+            true
+        }
+        8 => talk.ask(&Request::Wait { patience_ms: 1 }).is_ok(),
+        9 => talk.ask(&Request::Digest(0..len)).is_ok(),
+        _ => {
+            let path = "/data/Data.fs".to_owned();
+            let ranges = vec![0..4, 4..len];
+            talk.ask(&Request::Look { path, ranges }).is_ok()
+        }
+    }
+}
+
+/// Replies as `fssync serve` gives them, and some as it does not.
+///
+/// # Panics
+///
+/// Never: they are messages.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let sight = Reply::Sight {
+        identity: Identity {
+            inode: 7,
+            birth: "2026-01-02T03:04:05.678Z".parse().ok(),
+        },
+        size: 3279,
+        modified: (1_700_000_000, 5),
+        mode: 0o644,
+        file_system: FileSystem(0xef53),
+        digests: vec![Some(Digest::of(b"x")), None],
+    };
+    let end = Some(Tail::Clean);
+    let list = Reply::Transactions {
+        len: 34,
+        reached: Reached { offset: 1000, end },
+    };
+    let refused = Reply::Refused {
+        why: "not served".to_owned(),
+        passing: true,
+    };
+    let entries = Reply::Entries(vec![Entry {
+        name: "Data.fs".to_owned(),
+        kind: EntryKind::File,
+        size: 9,
+    }]);
+    let line = |reply: &Reply| serde_json::to_vec(reply).expect("a message");
+    let entry = |tid: Tid, len: u64| [&tid.0.to_be_bytes()[..], &len.to_be_bytes(), b" "].concat();
+    let raw_list = [entry(Tid(2), 100), entry(Tid(3), 50)].concat();
+    let raw = [b"D\0\0\0\x22", &raw_list[..]].concat();
+    let hello = b"hello".to_vec();
+    let all: [&[Vec<u8>]; 6] = [
+        &[b"\xaa".to_vec(), hello.clone(), line(&sight)],
+        &[
+            b"\x30\x30".to_vec(),
+            hello.clone(),
+            line(&Reply::Alive),
+            line(&Reply::Data(9)),
+            b"D9".to_vec(),
+            line(&Reply::Data(0)),
+        ],
+        &[b"\xa4\x45".to_vec(), hello.clone(), line(&list), raw],
+        &[
+            b"\x18\x19\x1a".to_vec(),
+            hello.clone(),
+            line(&Reply::Changed(true)),
+            line(&Reply::Digest(None)),
+            line(&refused),
+        ],
+        &[
+            b"\x41\x40\x1a".to_vec(),
+            hello.clone(),
+            line(&Reply::Data(40_000)),
+            b"D40000".to_vec(),
+            line(&entries),
+        ],
+        &[
+            b"\x1a".to_vec(),
+            b"Welcome to plone1!".to_vec(),
+            line(&Reply::Opened(3)),
+        ],
+    ];
+    all.into_iter().map(|lines| lines.join(&b'\n')).collect()
+}

@@ -1,0 +1,178 @@
+//! A master and a slave in a directory of their own, in memory where there is a place
+//! for that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use fssync::apply::Tuning;
+use fssync::monitor::Silent;
+use fssync::outcome::Outcome;
+use fssync::plan::Policy;
+use fssync::slave::place::Place;
+use fssync::slave::step::Slave;
+use fssync::slave::switch::Switches;
+use fssync::source::path::MountedPath;
+use fssync::source::{Master, Patience, Pulse};
+use fssync::sync::{self, Job};
+use tempfile::TempDir;
+
+/// The two files.
+pub struct Scene {
+    directory: TempDir,
+    /// The master.
+    pub master: PathBuf,
+    /// The slave.
+    pub slave: PathBuf,
+}
+
+/// How a pass is made.
+#[derive(Clone, Copy, Default)]
+pub struct How {
+    /// With `--full`.
+    pub full: bool,
+    /// With `--dry-run`.
+    pub dry_run: bool,
+}
+
+impl Scene {
+    /// Neither file is there yet.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no room for them.
+    #[must_use]
+    pub fn new() -> Self {
+        let memory = Some(Path::new("/dev/shm")).filter(|it| it.is_dir());
+        let directory = match memory {
+            Some(memory) => tempfile::tempdir_in(memory),
+            None => tempfile::tempdir(),
+        };
+        let directory = directory.expect("a directory");
+        for side in ["master", "slave"] {
+            fs::create_dir(directory.path().join(side)).expect("a directory");
+        }
+        Self {
+            master: directory.path().join("master/Data.fs"),
+            slave: directory.path().join("slave/Data.fs"),
+            directory,
+        }
+    }
+
+    /// The directory that has a directory of each.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The slave, which need not be there.
+    ///
+    /// # Panics
+    ///
+    /// Where it is no regular file.
+    #[must_use]
+    pub fn slave(&self) -> Slave {
+        let place = Place::new(&self.slave).expect("a place");
+        Slave {
+            switches: Switches::new(&place, None),
+            place,
+            interrupted: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// The master, on its path.
+    #[must_use]
+    pub fn master(&self) -> Master {
+        let patience = Patience::new(Duration::from_secs(60), Pulse::default(), || false);
+        let path = self.master.clone();
+        let open =
+            move || -> Box<dyn fssync::source::Source> { Box::new(MountedPath::new(path.clone())) };
+        Master::new("the master".to_owned(), patience, Box::new(open))
+    }
+
+    /// Makes a pass, in small pieces and batches.
+    #[must_use]
+    pub fn pass(&self, how: How) -> Outcome {
+        let job = Job {
+            master: self.master(),
+            slave: self.slave(),
+            policy: Policy { full: how.full },
+            tuning: Tuning {
+                chunk_len: 500,
+                batch_len: 1500,
+            },
+            dry_run: how.dry_run,
+            note_every: Duration::ZERO,
+            index_waits: false,
+        };
+        sync::pass(&job, &Silent)
+    }
+
+    /// What lies in the slave's directory: names behind `Data.fs`, and bytes.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn beside_slave(&self) -> Vec<(String, Vec<u8>)> {
+        let directory = self.slave.parent().expect("a directory");
+        let entries = fs::read_dir(directory).expect("a directory");
+        let files = entries.map(|entry| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().into_string().expect("UTF-8");
+            let suffix = name.strip_prefix("Data.fs").expect("a name of ours");
+            (suffix.to_owned(), fs::read(entry.path()).expect("a file"))
+        });
+        files.collect()
+    }
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A file's bytes; none where there is none.
+#[must_use]
+pub fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_default()
+}
+
+/// The files that ZODB has made, and those made of them, as far as they are short.
+///
+/// # Panics
+///
+/// Where they cannot be read.
+#[must_use]
+pub fn fixtures() -> Vec<(String, Vec<u8>)> {
+    const LONGEST: u64 = 4000;
+    let entries = fs::read_dir(fixtures_directory()).expect("the fixtures");
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("a fixture"))
+        .filter(|entry| entry.metadata().is_ok_and(|found| found.len() <= LONGEST))
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "fs"))
+        .collect();
+    paths.sort();
+    let named = |path: PathBuf| {
+        let name = path.file_stem().and_then(|name| name.to_str());
+        let name = name.expect("a name").to_owned();
+        (name, fs::read(path).expect("a fixture"))
+    };
+    paths.into_iter().map(named).collect()
+}
+
+/// Where they lie, seen from the project or from the fuzz crate, whichever is built.
+#[must_use]
+pub fn fixtures_directory() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let project = if built.ends_with("fuzz") {
+        built.parent().unwrap_or(built)
+    } else {
+        built
+    };
+    project.join("fixtures")
+}

@@ -1,0 +1,199 @@
+//! Any lines as the input of `fssync serve`: it ends, answers each request once, in
+//! the kind that is due, and opens nothing but what it serves.
+//!
+//! Each line is a frame: a message, where it starts as one in JSON, with its length in
+//! front; else it is sent as it is. So a changed message is still one.
+
+use std::path::Path;
+
+use fssync::agent::serve;
+use fssync::wire::{self, HELLO_LEN, Reply, Request};
+
+use super::scene::{bytes, fixtures_directory};
+
+/// What is served, as inputs call it.
+const SERVED: &str = "/data";
+
+/// The most that is asked to be read, in bytes: a file has no more.
+const MAX_READ: u64 = 1 << 20;
+
+/// Has a `fssync serve` answer.
+///
+/// # Panics
+///
+/// Where an answer is not the one that is due.
+pub fn run(input: &[u8]) {
+    let mut requests = Vec::new();
+    let mut frames = wire::hello().to_vec();
+    let mut is_sound = true;
+    for line in input.split(|&byte| byte == b'\n') {
+        match serde_json::from_slice::<Request>(line) {
+            Ok(request) => {
+                let request = localized(request);
+                is_sound &= wire::write_message(&mut frames, &request).is_ok();
+                if is_sound {
+                    requests.push(request);
+                }
+            }
+            Err(_) if line.is_empty() => {}
+            Err(_) => {
+                is_sound = false;
+                frames.extend(framed(line));
+            }
+        }
+    }
+    let mut output = Vec::new();
+    let served = serve(&[fixtures_directory()], &frames[..], &mut output);
+    assert_eq!(served.is_ok(), is_sound, "{served:?}");
+    let mut said = &output[HELLO_LEN..];
+    for request in &requests {
+        check_answer(request, &mut said);
+    }
+    assert!(!is_sound || said.is_empty(), "nothing else is said");
+}
+
+/// A line as it is sent.
+#[must_use]
+pub fn framed(line: &[u8]) -> Vec<u8> {
+    let is_message = matches!(line.first(), Some(b'{' | b'"'));
+    let len = (line.len() as u32).to_be_bytes();
+    if is_message {
+        [b"J", &len[..], line].concat()
+    } else {
+        line.to_vec()
+    }
+}
+
+/// A request for what is served, wherever that lies, and which takes no time.
+fn localized(request: Request) -> Request {
+    match request {
+        Request::Look { path, ranges } => Request::Look {
+            path: match path.strip_prefix(SERVED) {
+                Some(below) => format!("{}{below}", fixtures_directory().display()),
+                None => path,
+            },
+            ranges,
+        },
+        Request::Read { offset, len } => Request::Read {
+            offset,
+            len: len.min(MAX_READ),
+        },
+        Request::Wait { .. } => Request::Wait { patience_ms: 0 },
+        other => other,
+    }
+}
+
+/// Takes the answer to a request from what was said.
+fn check_answer(request: &Request, said: &mut &[u8]) {
+    if matches!(request, Request::Read { len: 0, .. }) {
+        // All that was asked for was said.
+        return;
+    }
+    let reply = loop {
+        match wire::read_message::<Reply>(said).expect("a reply") {
+            Some(Reply::Alive) => {}
+            reply => break reply.expect("an answer to each request"),
+        }
+    };
+    match (request, reply) {
+        (_, Reply::Refused { why, .. }) => assert!(!why.is_empty()),
+        (Request::Look { path, ranges }, Reply::Sight { digests, .. }) => {
+            assert_eq!(digests.len(), ranges.len());
+            let is_below = Path::new(path).starts_with(fixtures_directory());
+            assert!(is_below && !path.contains(".."), "{path} is not served");
+        }
+        (Request::List { .. }, Reply::Entries(_))
+        | (Request::Open { .. }, Reply::Opened(_))
+        | (Request::Digest(_) | Request::Confirm(_), Reply::Digest(_))
+        | (Request::Wait { .. }, Reply::Changed(_)) => {}
+        (Request::Read { len, .. }, Reply::Data(first)) => check_data(*len, first, said),
+        (Request::Transactions { .. }, Reply::Transactions { len, .. }) => {
+            if len > 0 {
+                assert_eq!(take_data(said), len);
+            }
+        }
+        (request, reply) => panic!("{reply:?} to {request:?}"),
+    }
+}
+
+/// Takes the pieces of a read, of which the first was announced.
+fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
+    let (mut got, mut announced) = (0, first);
+    while announced > 0 {
+        assert_eq!(take_data(said), announced);
+        got += announced;
+        assert!(got <= wanted);
+        if got == wanted {
+            return;
+        }
+        announced = match wire::read_message::<Reply>(said) {
+            Ok(Some(Reply::Data(next))) => next,
+            // A directory, or an offset that no file has.
+            Ok(Some(Reply::Refused { .. })) => return,
+            other => panic!("{other:?}"),
+        };
+    }
+}
+
+fn take_data(said: &mut &[u8]) -> u64 {
+    let mut buffer = vec![0; wire::MAX_DATA_LEN];
+    wire::read_data(said, &mut buffer).expect("bytes") as u64
+}
+
+/// Requests as passes make them, and some as nobody does.
+///
+/// # Panics
+///
+/// Never: they are messages.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let path = |name: &str| format!("{SERVED}/{name}");
+    let size = bytes(&fixtures_directory().join("undo.fs")).len() as u64;
+    let look = |name: &str| Request::Look {
+        path: path(name),
+        ranges: vec![0..size.min(4096), size.saturating_sub(100)..size],
+    };
+    let list = |below: &str, after: Option<&str>| Request::List {
+        below: below.to_owned(),
+        after: after.map(str::to_owned),
+    };
+    let open = |below: &str| Request::Open {
+        below: below.to_owned(),
+    };
+    let read = |offset, len| Request::Read { offset, len };
+    let from = |from| Request::Transactions { from, size };
+    let conversations = [
+        vec![look("undo.fs"), read(4, 100), read(size, 10)],
+        vec![look("undo.fs"), Request::Confirm(0..size), read(0, 1 << 19)],
+        vec![look("undo.fs"), from(4), from(697), from(5)],
+        vec![look("undo.fs"), list("", None), list("", Some("site.fs"))],
+        vec![look("undo.fs"), open("README.md"), read(0, 1000)],
+        vec![
+            look("../src/lib.rs"),
+            open("../Cargo.toml"),
+            list("..", None),
+        ],
+        vec![
+            look("undo.fs"),
+            Request::Wait { patience_ms: 1000 },
+            look("undo.fs"),
+        ],
+        vec![Request::Digest(0..u64::MAX), look("")],
+        vec![
+            look("empty.fs"),
+            look("nothing"),
+            look("undo.fs/x"),
+            open(""),
+        ],
+    ];
+    let line = |request| serde_json::to_vec(&request).expect("a message");
+    conversations
+        .into_iter()
+        .map(|requests| {
+            let lines: Vec<_> = requests.into_iter().map(line).collect();
+            lines.join(&b'\n')
+        })
+        .chain([b"D\0\0\0\x04FS30".to_vec(), b"{\"Look\":".to_vec()])
+        .chain([b"{\"Digest\":{\"start\":7,\"end\":3}}".to_vec()])
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! Any bytes as a slave: what a verification finds, with pickles and without, and what
+//! a status and `fssync on` make of it.
+
+use std::fs;
+
+use fssync::filestorage::check::{Checker, What};
+use fssync::filestorage::{MAGIC_LEN, Magic};
+use fssync::monitor::Silent;
+use fssync::outcome::Exit;
+use fssync::slave::sidecar::Sidecar;
+use fssync::survey;
+use fssync::verify::finding::Finding;
+use fssync::verify::{Content, Verified, verify};
+use fssync::{plan, status};
+
+use super::scene::{Scene, fixtures};
+use super::storage::Scanned;
+
+/// Verifies a slave.
+///
+/// # Panics
+///
+/// Where a verification does not see what a scan does, or reads too much.
+pub fn run(file: &[u8]) {
+    let scene = Scene::new();
+    fs::write(&scene.slave, file).expect("the slave");
+    let slave = scene.slave();
+    let look = |quick| {
+        let mut findings = Vec::new();
+        let told = &mut |finding: &Finding| findings.push(finding.clone());
+        let verified = verify(&slave, quick, &Silent, told).expect("it can be read");
+        (verified, findings)
+    };
+    let (verified, findings) = look(false);
+    assert_eq!(findings, look(true).1, "pickles change nothing");
+    let damages = findings.iter().filter(|it| is_damage(it)).count();
+    assert_eq!(verified.damages, damages as u64);
+    for finding in &findings {
+        assert!(finding.position < file.len() as u64, "{finding:?}");
+        let end = finding.end.unwrap_or(finding.position);
+        assert!(end <= file.len() as u64, "{finding:?}");
+    }
+    let most = 200 * file.len() as u64;
+    assert!(verified.bytes <= most, "{} bytes", verified.bytes);
+    let status = status::look(&slave, None, &Silent).expect("a status");
+    if verified.content == Content::Storage {
+        compare_with_scan(file, &verified, &findings);
+        compare_with_status(&verified, &status.state);
+    }
+    survey::own(&slave.place, &Sidecar::default()).expect("it can be read");
+    assert_eq!(scene.beside_slave().len(), 1, "nothing is made beside it");
+    assert!(fs::read(&scene.slave).expect("the slave") == file);
+}
+
+fn is_damage(finding: &Finding) -> bool {
+    finding.kind.severity() == fssync::verify::finding::Severity::Damage
+}
+
+/// Where the whole file can be scanned, the checker's flaws are all there is.
+fn compare_with_scan(file: &[u8], verified: &Verified, findings: &[Finding]) {
+    let scanned = Scanned::of(file, usize::MAX);
+    if Magic::decode(file).is_none() || !scanned.is_opened() {
+        return;
+    }
+    let mut checker = Checker::default();
+    let mut flaws = Vec::new();
+    for &event in &scanned.events {
+        checker.take(event, &mut InMemory(file), &mut |flaw| flaws.push(flaw));
+    }
+    if scanned.position == file.len() as u64 {
+        assert_eq!(verified.position, scanned.position);
+        assert_eq!(findings.len(), flaws.len(), "{findings:?}, {flaws:?}");
+        let is_damaged = flaws
+            .iter()
+            .any(|flaw| matches!(flaw.what, What::DataTid(_) | What::BackPointer(_)));
+        assert_eq!(verified.exit() == Exit::SlaveDamaged, is_damaged);
+    }
+    assert!(verified.position >= scanned.position);
+    assert!(verified.transactions >= checker.transactions());
+}
+
+/// What makes a pass refuse the slave is damage; and its position is the same.
+fn compare_with_status(verified: &Verified, state: &plan::Slave) {
+    match state {
+        plan::Slave::Damaged(_) => assert_eq!(verified.exit(), Exit::SlaveDamaged),
+        plan::Slave::Storage(storage) => {
+            let is_same = verified.position == storage.position;
+            assert!(is_same || verified.damages > 0, "{verified:?} {storage:?}");
+            assert!(storage.position >= MAGIC_LEN);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+struct InMemory<'a>(&'a [u8]);
+
+impl fssync::filestorage::backward::ReadAt for InMemory<'_> {
+    type Error = ();
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), ()> {
+        let start = offset as usize;
+        let bytes = self.0.get(start..).and_then(|it| it.get(..buffer.len()));
+        buffer.copy_from_slice(bytes.ok_or(())?);
+        Ok(())
+    }
+}
+
+/// The fixtures.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    fixtures().into_iter().map(|(_, bytes)| bytes).collect()
+}
