@@ -39,11 +39,13 @@ fn each_target_takes_its_seeds() {
 #[test]
 fn what_was_found_is_found_no_more() {
     let kept = project("fixtures/hostile");
+    let listed = fs::read_to_string(project("fixtures/README.md")).expect("the list");
     for name in names(&kept) {
         let target = targets::TARGETS.iter().find(|it| it.name == name);
         let target = target.unwrap_or_else(|| panic!("{name} is no target"));
         for input in names(&kept.join(&name)) {
-            let path = kept.join(&name).join(input);
+            let path = kept.join(&name).join(&input);
+            assert!(listed.contains(&format!("| `{name}/{input}` |")), "{input}");
             let bytes = fs::read(&path).expect("an input");
             replay(target, &path.display().to_string(), &bytes);
         }
