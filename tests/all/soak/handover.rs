@@ -80,6 +80,7 @@ impl Site {
         self.machines.script("stop").expect(0);
         let status = self.machines.script("status").expect(3);
         assert_eq!(status.stdout, "stopped\n");
+        self.note_tail();
         let kept = copy_back(&self.machines.scene);
         self.zeo = Some(self.machines.first.start());
         self.authors_write();
@@ -88,5 +89,17 @@ impl Site {
         assert!(faults.is_empty(), "in {}: {faults:#?}", kept.display());
         fs::remove_file(kept).expect("it was kept");
         self.counts.one("failbacks");
+    }
+
+    /// Takes note of what ZEO has left behind the slave's last transaction, stopped as it was
+    /// between a vote and its end: a pass cuts it, and keeps it.
+    fn note_tail(&mut self) {
+        let slave = &self.machines.scene.slave;
+        let position = self.zodb.check(slave)["position"].as_u64();
+        let bytes = fs::read(slave).expect("the slave");
+        let tail = &bytes[position.expect("a position") as usize..];
+        if !tail.is_empty() {
+            self.tails.push(tail.to_owned());
+        }
     }
 }

@@ -46,6 +46,8 @@ pub struct Site {
     pub(super) handles: Option<u64>,
     /// How many authors were restarted since they hung.
     pub(super) hung: u64,
+    /// What ZEO has left in the slave this week that was not finished.
+    pub(super) tails: Vec<Vec<u8>>,
     /// The slave when `fssync off` had returned.
     at_rest: Option<(u64, SystemTime)>,
     dice: Dice,
@@ -83,6 +85,7 @@ impl Site {
             way,
             handles: None,
             hung: 0,
+            tails: Vec::new(),
             at_rest: None,
             dice: Dice::new(seed),
             seed,
