@@ -47,6 +47,8 @@
 //! 5. No guess: [`plan::decide`] refuses what it cannot decide.
 //! 6. The cost of a pass grows with what is new: [`plan::Question`].
 //!
+//! Which test proves which of it is told in `docs/proof.md`.
+//!
 //! # What is assumed
 //!
 //! - *The slave's file system* is local, keeps `flock`, hard links and atomic
