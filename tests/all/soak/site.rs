@@ -157,7 +157,10 @@ impl Site {
     fn start_watch(&mut self) {
         let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
         let mut command = self.views().pass(&options);
-        self.watch = Some(Watcher::of(&self.machines.scene, &mut command));
+        let watch = Watcher::of(&self.machines.scene, &mut command);
+        // A signal that comes before is taken as any program takes it.
+        eventually("the watch is there", || !watch.log().is_empty());
+        self.watch = Some(watch);
     }
 
     /// The watch, whose end is near; what it has told is counted.
