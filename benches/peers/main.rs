@@ -167,9 +167,8 @@ fn nothing_new_in_holes(options: &Options, place: &Place) -> io::Result<Row> {
 }
 
 fn append(options: &Options, place: &Place, generator: &mut Generator) -> io::Result<Row> {
-    let position = generator.position();
-    let sidecar = place.directory.join("slave/Data.fs.fssync");
-    let vouches = fs::read(&sidecar)?;
+    let left = Left::take(place, generator.position())?;
+    let position = left.position;
     generator.append(options.megabytes * MB / 10)?;
     let (bytes, new) = (place.directory.join("bytes"), place.directory.join("new"));
     cut_out(&place.master, position, &bytes)?;
@@ -185,11 +184,7 @@ fn append(options: &Options, place: &Place, generator: &mut Generator) -> io::Re
         fssync: Contender {
             name: "fssync",
             prepare: Box::new(|| {
-                OpenOptions::new()
-                    .write(true)
-                    .open(&place.slave)?
-                    .set_len(position)?;
-                fs::write(&sidecar, &vouches)?;
+                left.put_back(place)?;
                 calm(&place.directory)
             }),
             commands: vec![fssync(place, &[])],
@@ -263,6 +258,41 @@ fn full_copy_through(options: &Options, place: &Place, remote: &Remote) -> io::R
     let row = contest.run(&place.directory)?;
     place.assert_equal()?;
     Ok(row)
+}
+
+/// What a pass has left of the slave, and beside it.
+struct Left {
+    position: u64,
+    /// Files that are written over, and their bytes.
+    files: [(PathBuf, Vec<u8>); 2],
+    /// The index is replaced, and known by its inode: a second name keeps it.
+    index: PathBuf,
+    kept_index: PathBuf,
+}
+
+impl Left {
+    fn take(place: &Place, position: u64) -> io::Result<Self> {
+        let beside = |suffix| place.directory.join(format!("slave/Data.fs{suffix}"));
+        let read = |path: PathBuf| fs::read(&path).map(|bytes| (path, bytes));
+        let (index, kept_index) = (beside(".index"), place.directory.join("index"));
+        fs::hard_link(&index, &kept_index)?;
+        Ok(Self {
+            position,
+            files: [read(beside(".fssync"))?, read(beside(".fssync-ledger"))?],
+            index,
+            kept_index,
+        })
+    }
+
+    fn put_back(&self, place: &Place) -> io::Result<()> {
+        let slave = OpenOptions::new().write(true).open(&place.slave)?;
+        slave.set_len(self.position)?;
+        for (path, bytes) in &self.files {
+            fs::write(path, bytes)?;
+        }
+        fs::remove_file(&self.index)?;
+        fs::hard_link(&self.kept_index, &self.index)
+    }
 }
 
 /// Empties the slave's directory.
