@@ -157,9 +157,9 @@ impl Site {
     fn start_watch(&mut self) {
         let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
         let mut command = self.views().pass(&options);
-        let watch = Watcher::of(&self.machines.scene, &mut command);
-        // A signal that comes before is taken as any program takes it.
-        eventually("the watch is there", || !watch.log().is_empty());
+        let mut watch = Watcher::of(&self.machines.scene, &mut command);
+        // Signals are handled by now.
+        watch.expect("Start syncing");
         self.watch = Some(watch);
     }
 
