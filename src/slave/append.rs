@@ -46,7 +46,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::index::coverage::make_way;
 use super::ledger::{Entry, Tally};
@@ -370,9 +370,8 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
     let (kept, path) = create_cut(slave)?;
-    let copied = copy_tail(data, position, &kept)
-        .map_err(Stop::io("save the cut tail in", &path))
-        .and_then(|()| slave.place.sync_directory());
+    let copied =
+        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
     if let Err(stop) = copied {
         fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
         return Err(stop);
@@ -388,15 +387,16 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf
 
 /// Copies by reads and writes, each checked: where one of them is short, what the kernel
 /// copies by itself may end early, and silently.
-fn copy_tail(data: &DataFile<'_>, position: u64, to: &File) -> io::Result<()> {
+fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> Result<(), Stop> {
     let mut buffer = vec![0; COPY_LEN];
     let size = data.seen().size;
     for at in (position..size).step_by(COPY_LEN) {
         let piece = &mut buffer[..(size - at).min(COPY_LEN as u64) as usize];
-        data.file().read_exact_at(piece, at)?;
-        to.write_all_at(piece, at - position)?;
+        data.read(piece, at)?;
+        to.write_all_at(piece, at - position)
+            .map_err(Stop::io("save the cut tail in", path))?;
     }
-    to.sync_all()
+    to.sync_all().map_err(Stop::io("sync", path))
 }
 
 fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Stop> {

@@ -329,6 +329,16 @@ impl<'a> DataFile<'a> {
         Ok(step)
     }
 
+    /// Fills a buffer with what was there when we last looked; no step is needed.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+        match self.file.read_exact_at(buffer, offset) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(self
+                .slave
+                .changed("it was cut while it was read".to_owned())),
+            read => read.map_err(self.fail("read", offset)),
+        }
+    }
+
     /// Writes in a step.
     pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Stop> {
         let written = self.file.write_all_at(bytes, offset);
