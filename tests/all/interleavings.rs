@@ -183,6 +183,9 @@ plays! {
         and_off_and_a_zodb_behind_it: [BATCHES, Off, zodb_behind(1)];
         and_an_echo_and_a_zodb_behind_it: [BATCHES, Echo, zodb_behind(1)];
     }
+    APPEND_BEHIND_A_FOREIGN_TAIL as a_foreign_tail {
+        and_a_zodb_that_looks: [PASS, zodb(Look)];
+    }
     FULL_COPY_AND_SET_ASIDE as a_full_copy {
         and_a_pass: [PASS, PASS];
         and_a_full_copy: [PASS, FULL];
