@@ -343,7 +343,7 @@ fn a_watch_follows_up_to_the_failover_and_after_the_failback() {
         let master = site.first.start();
         let mut client = site.client();
         client.listen_past(0.0);
-        let _watch = Watcher::start(&site.scene, &[]);
+        let mut watch = Watcher::start(&site.scene, &[]);
         eventually("the slave", || site.scene.slave.exists());
         client.listen_to(200);
 
@@ -361,14 +361,8 @@ fn a_watch_follows_up_to_the_failover_and_after_the_failback() {
         client.listen_to(10);
         client.stop();
         master.stop();
+        watch.expect_in_sync(&site.scene);
         let mut zodb = Zodb::start();
-        let position = zodb.check(&site.scene.master)["position"].as_u64();
-        eventually("the watch goes on", || {
-            fs::metadata(&site.scene.slave)
-                .ok()
-                .map(|slave| slave.len())
-                == position
-        });
         zodb.assert_in_sync(&site.scene.master, &site.scene.slave);
         let slave = Site::tids(&mut zodb, &site.scene.slave);
         for one in &client.acknowledged {
