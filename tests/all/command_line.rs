@@ -61,12 +61,14 @@ fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
     let directory = scene.directory.path();
     symlink("Data.fs", scene.slave.with_file_name("link.fs")).unwrap();
     symlink("nowhere", scene.slave.with_file_name("dangling.fs")).unwrap();
+    symlink("circle.fs", scene.slave.with_file_name("circle.fs")).unwrap();
     let fifo = scene.slave.with_file_name("fifo.fs");
     must(Command::new("mkfifo").arg(&fifo));
     fs::create_dir_all(directory.join("deep/Data.fs")).unwrap();
     for (slave, said) in [
         ("slave/link.fs", "is a symbolic link"),
         ("slave/dangling.fs", "is a symbolic link"),
+        ("slave/circle.fs", "is a symbolic link"),
         ("slave/fifo.fs", "is not a regular file"),
         ("deep", "is not a regular file"),
         ("missing/Data.fs", "directory that does not exist"),
@@ -76,7 +78,8 @@ fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
         assert_usage(&typed(&scene.master, &directory.join(slave)), said);
     }
     assert!(!directory.join("missing").exists(), "it is never created");
-    assert_eq!(scene.beside_slave(), ["dangling.fs", "fifo.fs", "link.fs"]);
+    let names = ["circle.fs", "dangling.fs", "fifo.fs", "link.fs"];
+    assert_eq!(scene.beside_slave(), names);
 }
 
 #[test]
