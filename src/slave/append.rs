@@ -152,11 +152,11 @@ impl<'a> Append<'a> {
 
     /// Step 1 of a batch; cuts first what lies behind the position.
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Stop> {
+        make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let kept = match self.trim {
             Tail::Foreign(_) => Some(keep_cut(self.slave, &self.data, self.position)?),
             Tail::Ours(_) | Tail::None => None,
         };
-        make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let begun = Batch::new(self.position, header);
         let mut step = match self.announce(&begun, sidecar) {
             Ok(step) => step,

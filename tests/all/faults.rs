@@ -421,6 +421,30 @@ fn what_is_made_beside_the_slave_has_the_owner_and_mode_of_the_slave() {
     }
 }
 
+/// A copy of a tail that is cut at last, not of one that every pass tries to cut.
+#[test]
+fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    let tail = &history.voted[history.after.len()..][..300];
+    let old = [&history.before, tail].concat();
+    fs::write(&scene.slave, &old).unwrap();
+    fs::write(scene.beside(".index"), "of who knows what").unwrap();
+    let index = fs::canonicalize(scene.beside(".index")).unwrap();
+    for _ in 0..2 {
+        let stays = ["-e", "inject=?unlink,?unlinkat:error=EPERM"];
+        let mut pass = strace(&stays, std::slice::from_ref(&index));
+        let failed = run(pass.args([&scene.master, &scene.slave])).expect(1);
+        assert!(failed.stderr.contains("Data.fs.index"), "{failed:?}");
+        let is_kept = |name: &String| name.contains(".tr");
+        assert!(!scene.beside_slave().iter().any(is_kept));
+        assert!(fs::read(&scene.slave).unwrap() == old, "it is where it was");
+    }
+    scene.expect("trim-append");
+    assert!(fs::read(scene.beside(".tr0")).unwrap() == tail);
+}
+
 #[test]
 fn who_cannot_give_files_to_the_slaves_owner_writes_nothing() {
     let scene = Scene::with_master("commits");
