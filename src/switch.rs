@@ -95,8 +95,9 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
     let cut = take_step(between_steps)
         .and_then(|step| cut(slave, step, batch, || take_step(slave.between_steps()?)));
     match cut {
-        // There is nothing to do, or whoever came in between has done it.
-        Err(Stop::InUse { .. } | Stop::SlaveChanged { .. }) => Ok(0),
+        Err(Stop::InUse { .. }) => Ok(0),
+        // There was nothing to do, or whoever came in between has done it.
+        Err(Stop::SlaveChanged { .. }) if !is_left_behind(slave, batch)? => Ok(0),
         cut => cut,
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -292,6 +292,29 @@ fn off_leaves_zodbs_lock_alone_where_there_is_nothing_to_cut() {
         !lock.exists(),
         "a ZEO that is just starting would have met it"
     );
+}
+
+/// What is left of a tail between the two cuts is still there, however it is touched.
+#[test]
+fn off_says_so_where_somebody_writes_between_its_cuts() {
+    let scene = append_killed_at_sync(2);
+    let slave = fs::canonicalize(&scene.slave).unwrap();
+    let slowly = "inject=fdatasync:delay_enter=500000:when=1";
+    let mut off = strace(&["-e", slowly], std::slice::from_ref(&slave));
+    off.arg("off").arg(&scene.slave);
+    let off = thread::scope(|scope| {
+        let off = scope.spawn(|| run(&mut off));
+        while !off.is_finished() {
+            let file = fs::File::options().write(true).open(&slave).unwrap();
+            file.set_modified(SystemTime::now()).unwrap();
+            thread::sleep(Duration::from_millis(10));
+        }
+        off.join().unwrap()
+    });
+    let off = off.expect(0);
+    let left = fs::metadata(&slave).unwrap().len() - History::get().before.len() as u64;
+    assert_eq!(left, 22, "less than a header");
+    assert!(off.stderr.contains("left to ZODB"), "{off:?}");
 }
 
 #[test]
