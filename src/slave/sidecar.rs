@@ -191,8 +191,10 @@ impl Sidecar {
         }))
     }
 
-    /// Puts it in its place, with the slave's owner and mode.
+    /// Puts it in its place, with the slave's owner and mode, if the slave's file system
+    /// is there.
     pub fn store(&self, place: &Place) -> Result<(), Stop> {
+        place.check_is_mounted()?;
         let new = place.beside(Beside::SidecarNew);
         let fail = |action| Stop::io(action, &new);
         match fs::remove_file(&new) {

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 use fssync::apply::Tuning;
 use fssync::outcome::{Exit, Outcome};
 use fssync::source::Error;
+use fssync::slave::place::Place;
+use fssync::slave::sidecar::Sidecar;
 use fssync::source::path::MountedPath;
+use fssync::stop::Stop;
 use serde_json::json;
 
 use crate::faults::Mount;
@@ -322,6 +325,20 @@ fn a_slave_whose_file_system_goes_is_not_copied_to_its_mount_point() {
             site.assert_heals(scene);
         });
     }
+}
+
+#[test]
+fn what_a_pass_left_is_not_noted_on_a_mount_point() {
+    require_root();
+    let scene = Scene::synced(History::get());
+    let place = Place::new(&scene.slave).unwrap();
+    let sidecar = Sidecar::load(&place).unwrap();
+    let mount = Mount::empty_in_a_pass(place.directory());
+    let stored = sidecar.store(&place);
+    assert!(matches!(stored, Err(Stop::Moved { .. })), "{stored:?}");
+    assert_eq!(scene.beside_slave(), [""; 0]);
+    drop(mount);
+    sidecar.store(&place).unwrap();
 }
 
 #[test]
