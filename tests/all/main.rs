@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
+mod before;
 mod dice;
 mod environment;
 mod fuse;

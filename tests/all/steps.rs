@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use fssync::apply::Tuning;
 use fssync::outcome::{Exit, Outcome};
-use fssync::source::Error;
 use fssync::slave::place::Place;
 use fssync::slave::sidecar::Sidecar;
+use fssync::source::Error;
 use fssync::source::path::MountedPath;
 use fssync::stop::Stop;
 use serde_json::json;

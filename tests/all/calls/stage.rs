@@ -8,8 +8,9 @@ use std::process::Command;
 use serde_json::json;
 
 use super::cast::{Side, Situation};
+use crate::before::Before;
 use crate::ledger;
-use crate::support::{History, Run, Scene, Zodb, fssync, run, strace, tool};
+use crate::support::{Run, Scene, Zodb, fssync, run, strace, tool};
 
 /// What may lie beside a slave and is looked at when it is judged.
 const SUFFIXES: [&str; 11] = [
@@ -29,7 +30,7 @@ const SUFFIXES: [&str; 11] = [
 pub struct Stage<'a> {
     situation: &'a Situation,
     pub scene: Scene,
-    pub old: Option<Vec<u8>>,
+    pub before: Before,
     /// The bytes of all that lay beside the slave.
     lay_there: Vec<(String, Vec<u8>)>,
 }
@@ -37,11 +38,15 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     pub fn set(situation: &'a Situation, zodb: &mut Zodb) -> Self {
         let scene = (situation.scene)(zodb);
-        let old = fs::read(&scene.slave).ok();
+        let before = Before {
+            keeps_slave: situation.keeps_old,
+            tail_len: situation.tail_len,
+            ..Before::of(&scene.slave, &scene.master, zodb)
+        };
         let mut stage = Self {
             situation,
             scene,
-            old,
+            before,
             lay_there: Vec::new(),
         };
         stage.lay_there = stage.lies_there();
@@ -119,7 +124,8 @@ impl<'a> Stage<'a> {
         let scene = &self.scene;
         scene.assert_documented_names();
         if !scene.slave.exists() {
-            assert!(self.old.is_none(), "a slave that was there is there");
+            let was_there = self.before.slave.is_some();
+            assert!(!was_there, "a slave that was there is there");
             return;
         }
         let found = zodb.check(&scene.slave);
@@ -128,41 +134,9 @@ impl<'a> Stage<'a> {
         zodb.assert_index(&scene.slave);
         ledger::assert_right(&scene.slave);
         let position = found["position"].as_u64().unwrap() as usize;
-        let (slave, master) = (
-            fs::read(&scene.slave).unwrap(),
-            fs::read(&scene.master).unwrap(),
-        );
-        let is_start_of = |whole: &[u8]| whole.get(..position) == Some(&slave[..position]);
-        let is_old = self.old.as_ref().is_some_and(|old| *old == slave);
-        assert!(is_old || is_start_of(&master), "a prefix of the master");
-        let least = match &self.old {
-            Some(old) if is_start_of(old) => History::get().before.len(),
-            _ => 0,
-        };
-        assert!(position >= least, "what the slave had is there");
-        if let Some(old) = &self.old {
-            self.assert_kept(old, &slave);
-        }
-    }
-
-    fn assert_kept(&self, old: &[u8], slave: &[u8]) {
-        let has = |start: &str, bytes: &[u8]| {
-            let mut beside = self.scene.beside_slave().into_iter();
-            beside.any(|name| {
-                name.starts_with(start)
-                    && fs::read(self.scene.slave.with_file_name(name)).unwrap() == bytes
-            })
-        };
-        if self.situation.keeps_old {
-            assert!(slave == old || has("Data.fs.diverged-", old), "set aside");
-        }
-        let tail = &old[old.len() - self.situation.tail_len..];
-        if !tail.is_empty() {
-            assert!(
-                slave == old || has("Data.fs.tr", tail),
-                "the cut tail is kept"
-            );
-        }
+        let slave = fs::read(&scene.slave).unwrap();
+        self.before
+            .assert_sound(&slave, position, &self.lies_there());
     }
 
     /// Nothing that was under way lies beside the slave.

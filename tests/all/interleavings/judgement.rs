@@ -228,7 +228,8 @@ impl Judgement<'_> {
         // Where there is no slave, ZODB makes an empty one.
         let old = self
             .stage
-            .old
+            .before
+            .slave
             .as_ref()
             .map_or(MAGIC_LEN, |old| old.len() as u64);
         let is_boundary = old == position || listed.iter().any(|it| end(it) == position);
@@ -261,7 +262,8 @@ impl Judgement<'_> {
             return self.judge_slave(last);
         }
         let start = &slave[..position];
-        let is_start = master.starts_with(start) || self.stage.old.as_deref() == Some(start);
+        let is_start =
+            master.starts_with(start) || self.stage.before.slave.as_deref() == Some(start);
         assert!(is_start, "what ZODB found there");
         assert!(slave.len() > position, "what it has committed is there");
         scene.assert_documented_names();

@@ -32,7 +32,7 @@ fn assert_without_tail(stage: &mut Stage) {
     let Ok(slave) = fs::read(&stage.scene.slave) else {
         return;
     };
-    if stage.old.as_ref() != Some(&slave) {
+    if stage.before.slave.as_ref() != Some(&slave) {
         let found = stage.zodb.check(&stage.scene.slave);
         assert_eq!(found["position"], slave.len(), "{found}");
     }

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::disk::{Disk, File, Op};
 use super::mount::{OWNER, Powered, Recording};
+use crate::before::Before;
 use crate::ledger;
 use crate::support::{Run, Scene, Zodb, fssync, run};
 
@@ -65,12 +66,8 @@ pub struct Stage {
     pub disk: Powered,
     pub scene: Scene,
     pub zodb: Zodb,
-    /// What the slave was before.
-    pub old: Option<Vec<u8>>,
-    /// Where ZODB found its end.
-    had: usize,
-    /// The master, as it was then.
-    master: Vec<u8>,
+    /// What there was before.
+    pub before: Before,
     plain: TempDir,
 }
 
@@ -83,9 +80,7 @@ impl Stage {
             disk: Powered::mount(scene.slave.parent().expect("a directory")),
             scene,
             zodb: Zodb::start(),
-            old: None,
-            had: 0,
-            master: Vec::new(),
+            before: Before::default(),
             plain: tempfile::tempdir().expect("a directory"),
         };
         (play.set)(&mut stage);
@@ -99,12 +94,12 @@ impl Stage {
 
     /// Takes what is there for what was there before.
     pub fn begin(&mut self) {
-        self.old = fs::read(&self.scene.slave).ok();
-        if self.old.is_some() {
-            let found = self.zodb.check(&self.scene.slave);
-            self.had = found["position"].as_u64().expect("a position") as usize;
-        }
-        self.master = fs::read(&self.scene.master).expect("the master");
+        let Scene { slave, master, .. } = &self.scene;
+        self.before = Before {
+            keeps_slave: self.play.keeps_old,
+            tail_len: self.play.tail_len,
+            ..Before::of(slave, master, &mut self.zodb)
+        };
     }
 
     /// Plays it.
@@ -175,7 +170,8 @@ impl Stage {
     /// ZODB finds in it what it should.
     fn judge_slave(&mut self, left: &Disk, start: &Disk, is_done: bool) {
         let Some(slave) = left.read(DATA) else {
-            assert!(self.old.is_none(), "a slave that was there is there");
+            let was_there = self.before.slave.is_some();
+            assert!(!was_there, "a slave that was there is there");
             assert!(!is_done, "a slave that was copied is there");
             return;
         };
@@ -185,41 +181,21 @@ impl Stage {
         let opened = self.zodb.call(&open);
         assert_eq!(opened["position"], found["position"], "as its index says");
         let index = "Data.fs.index";
-        let is_old = self.old.as_deref() == Some(slave);
+        let is_old = self.before.slave.as_deref() == Some(slave);
         if !(is_old && left.named(index) == start.named(index)) {
             self.zodb.assert_index(&path);
         }
         let position = found["position"].as_u64().expect("a position") as usize;
-        let is_start_of = |whole: &[u8]| whole.get(..position) == Some(&slave[..position]);
-        assert!(
-            is_old || is_start_of(&self.master),
-            "a prefix of the master"
-        );
-        if let Some(old) = &self.old {
-            let least = if is_start_of(old) { self.had } else { 0 };
-            assert!(position >= least, "what the slave had is there");
-            self.judge_kept(left, slave);
-        }
+        let bytes = |name: &str| left.read(name).unwrap_or_default().to_vec();
+        let beside: Vec<(String, Vec<u8>)> = left
+            .names()
+            .map(|(name, _)| (name.clone(), bytes(name)))
+            .collect();
+        self.before.assert_sound(slave, position, &beside);
         if is_done && !self.play.ends_off {
-            assert!(slave == self.master, "what was told to be in sync is so");
-        }
-    }
-
-    fn judge_kept(&self, left: &Disk, slave: &[u8]) {
-        let old = self.old.as_deref().unwrap_or_default();
-        let has = |start: &str, bytes: &[u8]| {
-            left.names()
-                .any(|(name, _)| name.starts_with(start) && left.read(name) == Some(bytes))
-        };
-        if self.play.keeps_old {
-            assert!(slave == old || has("Data.fs.diverged-", old), "set aside");
-        }
-        let tail = &old[old.len() - self.play.tail_len..];
-        if !tail.is_empty() {
-            // What ZODB cuts anyway may be partly overwritten once it is kept.
             assert!(
-                slave == old || has("Data.fs.tr", tail),
-                "the cut tail is kept"
+                slave == self.before.master,
+                "what was told to be in sync is so"
             );
         }
     }
@@ -302,7 +278,7 @@ impl Stage {
             );
         }
         if self.play.then.is_some() {
-            fs::write(&self.scene.master, &self.master).expect("the master");
+            fs::write(&self.scene.master, &self.before.master).expect("the master");
         }
         Recording {
             start: left.clone(),
