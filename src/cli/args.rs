@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 /// The shortest and the longest time from one tick of a watch to the next.
@@ -32,7 +33,7 @@ pub(crate) struct Args {
 
     /// What to read: the database that is served, as PATH, [user@]host:/path or
     /// ssh://[user@]host[:port]/path
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = OsStringValueParser::new().try_map(master))]
     pub(crate) master: Option<OsString>,
 
     /// The file to write: its copy on this machine
@@ -212,6 +213,16 @@ pub(crate) enum When {
     Always,
     /// Never
     Never,
+}
+
+/// Refuses a verb that was typed behind its options.
+fn master(given: OsString) -> Result<OsString, String> {
+    match given.to_str() {
+        Some(verb) if Verb::has_subcommand(verb) => Err(format!(
+            "write `fssync {verb} [OPTIONS] ...`, or `./{verb}` for a file of that name"
+        )),
+        _ => Ok(given),
+    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

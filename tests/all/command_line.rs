@@ -114,6 +114,20 @@ fn what_makes_no_sense_is_a_usage_error() {
     assert_eq!(scene.beside_slave(), [""; 0]);
 }
 
+/// It would be taken for a master.
+#[test]
+fn a_verb_behind_options_is_a_usage_error() {
+    let scene = Scene::synced(History::get());
+    for verb in ["off", "on", "status", "verify", "serve"] {
+        let run = run(fssync().args(["-v", verb]).arg(&scene.slave)).expect(2);
+        let first = format!("fssync {verb} [OPTIONS]");
+        assert!(run.stderr.contains(&first), "{run:?}");
+    }
+    scene.expect("up-to-date");
+    let options_behind = ["off", "-v", scene.slave.to_str().unwrap()];
+    run(fssync().args(options_behind)).expect(0);
+}
+
 #[test]
 fn nothing_typed_is_a_usage_error_and_help_is_none() {
     assert_eq!(run(&mut fssync()).code, 2);
