@@ -98,9 +98,10 @@ impl Place {
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Stop> {
+        let is_link = found(given, fs::symlink_metadata(given))?.is_some_and(|it| it.is_symlink());
         let is_directory = match fs::metadata(given) {
             // It leads nowhere, and is refused below.
-            Err(_) if given.is_symlink() => false,
+            Err(_) if is_link => false,
             looked => found(given, looked)?.is_some_and(|it| it.is_dir()),
         };
         let data = if is_directory {
