@@ -49,6 +49,7 @@ use crate::filestorage::index::builder::Builder;
 use crate::filestorage::index::sanity::{is_sane, witnesses};
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::monitor::Monitor;
+use crate::source::in_one_line;
 use crate::stop::Stop;
 use crate::walk::scan_file;
 
@@ -110,7 +111,8 @@ impl Stored {
         match self.read(&path) {
             Ok(index) => Some(index),
             Err(error) => {
-                tracing::warn!("{} is passed over: {error}", path.display());
+                let why = in_one_line(&error);
+                tracing::warn!("{} is passed over: {why}", path.display());
                 None
             }
         }
