@@ -78,9 +78,13 @@ pub fn compare(
         return Err(super::changed(slave, "another file lies under its name"));
     }
     let may_go_on = || slave.check_interrupted();
+    let mut fields = Fields::new(&file, &may_go_on);
+    if verified.damages == 0 {
+        fields = fields.of_readable(path);
+    }
     let subject = Subject {
         place: &slave.place,
-        fields: Fields::new(&file, &may_go_on),
+        fields,
         end: verified.end(),
         left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
     };

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 
 use crate::filestorage::backward::ReadAt;
 use crate::read::read_fully;
@@ -17,11 +18,25 @@ const PAGE_LEN: u64 = 4096;
 pub(super) struct Fields<'a> {
     file: &'a File,
     may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    /// What the file is called, if all of it can be read.
+    readable: Option<&'a Path>,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn new(file: &'a File, may_go_on: &'a dyn Fn() -> Result<(), Stop>) -> Self {
-        Self { file, may_go_on }
+        Self {
+            file,
+            may_go_on,
+            readable: None,
+        }
+    }
+
+    /// The same of a file in which all can be read: what cannot is an error.
+    pub(super) fn of_readable(self, path: &'a Path) -> Self {
+        Self {
+            readable: Some(path),
+            ..self
+        }
     }
 
     /// Fills the buffer; says whether all of it is what the file holds.
@@ -30,9 +45,14 @@ impl<'a> Fields<'a> {
         let mut is_whole = true;
         let got = match read_fully(self.file, buffer, offset) {
             Ok(got) => got,
-            Err(_) => read_pages(self.file, buffer, offset, self.may_go_on, |_| {
-                is_whole = false;
-            })?,
+            Err(error) => {
+                let hole = |_| is_whole = false;
+                let got = read_pages(self.file, buffer, offset, self.may_go_on, hole)?;
+                if !is_whole && let Some(path) = self.readable {
+                    return Err(Stop::io(format!("read at {offset} in"), path)(error));
+                }
+                got
+            }
         };
         buffer[got..].fill(0);
         Ok(is_whole && got == buffer.len())

@@ -2,8 +2,8 @@
 //! and no more.
 //!
 //! The index is compared when the walk is where it is of, byte by byte with what
-//! ZODB would save there; so nothing is held beside the walk's own. Only where the two differ is it
-//! read object by object.
+//! ZODB would save there; so nothing is held beside the walk's own. Only where the two differ
+//! is it read object by object.
 //!
 //! An index that is not the file's is damage where ZODB would use it, and none where
 //! it passes it over and reads the whole file.
@@ -20,6 +20,7 @@ use crate::filestorage::index::pickle::{self, Entry, Error};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::slave::place::{self, Access, Beside, Place};
 use crate::slave::step::Seen;
+use crate::source::in_one_line;
 use crate::stop::Stop;
 
 const BUFFER_LEN: usize = 256 * 1024;
@@ -61,7 +62,7 @@ impl IndexCheck {
         let seen = Seen::of(&file.metadata().map_err(Stop::io("look at", &path))?);
         let (position, why) = match pickle::Reader::open(&file) {
             Ok(reader) => (Some(reader.position()), String::new()),
-            Err(error) => (None, error.to_string()),
+            Err(error) => (None, in_one_line(&error)),
         };
         Ok(Some(Self {
             path,
@@ -98,11 +99,10 @@ impl IndexCheck {
             self.state = IndexState::Unknown(why.to_owned());
             return Ok(());
         };
-        let is_same = !index.is_empty() && self.is_same(index, position);
-        self.state = if is_same {
-            IndexState::Sound(position)
-        } else {
-            self.judge((Some(index), position, size), fields, tell)?
+        self.state = match self.is_same(index, position) {
+            Ok(true) => IndexState::Sound(position),
+            Ok(false) => self.judge((Some(index), position, size), fields, tell)?,
+            Err(error) => unused_for(&Error::Io(error)),
         };
         Ok(())
     }
@@ -120,17 +120,22 @@ impl IndexCheck {
         Ok(self.state)
     }
 
-    /// Whether its bytes are those that ZODB would save.
-    fn is_same(&self, index: &Index, position: u64) -> bool {
-        let Ok(from) = self.rewound() else {
-            return false;
-        };
+    /// Whether its bytes are those that ZODB would save, which are none for an empty
+    /// index.
+    fn is_same(&self, index: &Index, position: u64) -> io::Result<bool> {
+        if index.is_empty() {
+            return Ok(false);
+        }
         let mut comparing = Comparing {
-            from: BufReader::with_capacity(BUFFER_LEN, from),
+            from: BufReader::with_capacity(BUFFER_LEN, self.rewound()?),
             buffer: Vec::new(),
+            differs: false,
         };
-        let written = index.write(position, &mut comparing);
-        written.is_ok() && matches!(comparing.from.fill_buf(), Ok([]))
+        match index.write(position, &mut comparing) {
+            Ok(()) => Ok(comparing.from.fill_buf()?.is_empty()),
+            Err(_) if comparing.differs => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What an index is good for that is not the file's. `index` is the file's, at
@@ -160,7 +165,7 @@ impl IndexCheck {
                 ));
                 return unused("it is in a form that fssync does not know; ZODB may know it");
             }
-            Err(error) => return unused(&error.to_string()),
+            Err(error) => return Ok(unused_for(&error)),
         };
         let is_fatal = index.is_some_and(Index::is_empty);
         if !is_used && !is_fatal {
@@ -177,7 +182,11 @@ impl IndexCheck {
                 "no index, as there is no data record before its position",
                 format!("position {position}: ZODB fails on it, and does not open the file"),
             )),
-            Some(index) => self.tell_objects(index, tell),
+            Some(index) => {
+                if let Err(error) = self.tell_objects(index, tell) {
+                    return Ok(unused_for(&error));
+                }
+            }
             None => tell(Finding::new(
                 Kind::IndexPosition,
                 0,
@@ -205,7 +214,7 @@ impl IndexCheck {
     }
 
     /// Tells of each object at which the two differ.
-    fn tell_objects(&self, index: &Index, tell: &mut dyn FnMut(Finding)) {
+    fn tell_objects(&self, index: &Index, tell: &mut dyn FnMut(Finding)) -> Result<(), Error> {
         let mut tell = |oid, expected: Option<u64>, found: Option<u64>, offset| {
             let said = |position: Option<u64>| match position {
                 Some(position) => format!("its data record at {position}"),
@@ -216,13 +225,10 @@ impl IndexCheck {
                 ..Finding::new(Kind::IndexObject, offset, said(expected), said(found))
             });
         };
-        let reader = self.rewound().map_err(Error::Io);
-        let Ok(mut reader) = reader.and_then(pickle::Reader::open) else {
-            return;
-        };
+        let mut reader = pickle::Reader::open(self.rewound().map_err(Error::Io)?)?;
         let mut ours = index.iter().peekable();
         let mut least = 0;
-        while let Ok(Some(bucket)) = reader.next() {
+        while let Some(bucket) = reader.next()? {
             for Entry {
                 oid,
                 position,
@@ -247,6 +253,7 @@ impl IndexCheck {
         for (missing, at) in ours {
             tell(missing, Some(at), None, reader.offset());
         }
+        Ok(())
     }
 
     fn rewound(&self) -> io::Result<&File> {
@@ -256,17 +263,27 @@ impl IndexCheck {
     }
 }
 
+/// What ZODB makes of an index that cannot be read, or makes no sense.
+fn unused_for(why: &Error) -> IndexState {
+    IndexState::Unused(in_one_line(why))
+}
+
 /// Compares what is written with a file; a difference is an error.
 struct Comparing<R> {
     from: R,
     buffer: Vec<u8>,
+    differs: bool,
 }
 
 impl<R: Read> Write for Comparing<R> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.resize(bytes.len(), 0);
-        self.from.read_exact(&mut self.buffer)?;
-        if self.buffer != bytes {
+        match self.from.read_exact(&mut self.buffer) {
+            Ok(()) => self.differs = self.buffer != bytes,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => self.differs = true,
+            Err(error) => return Err(error),
+        }
+        if self.differs {
             return Err(io::Error::other("it differs"));
         }
         Ok(bytes.len())
