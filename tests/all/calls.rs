@@ -18,7 +18,6 @@ pub mod cast;
 mod faults;
 pub mod stage;
 
-use std::cell::Cell;
 use std::fs;
 
 use self::cast::Situation;
@@ -30,11 +29,9 @@ use crate::watcher::Watcher;
 /// The calls that a fault can befall.
 fn points(situation: &Situation, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
     let stage = Stage::set(situation, zodb);
-    let log = stage.scene.directory.path().join("log");
     let trace = format!("trace={}", fault.calls());
-    let traced = stage.run(&["-o", log.to_str().unwrap(), "-e", &trace]);
-    assert_eq!(traced.code, 0, "{traced:?}");
-    faults::points(&fs::read_to_string(log).unwrap())
+    stage.run(&["-e", &trace]).expect(0);
+    faults::points(&stage.log())
 }
 
 /// Has a fault befall a share of the calls, one at a time, and judges each.
@@ -52,27 +49,27 @@ fn disturb_as(
     let mut zodb = Zodb::start();
     let points = points(situation, fault, &mut zodb);
     assert!(points.len() > 3, "{points:?}");
+    let (mut befallen, mut all) = (0, 0);
     for point in faults::share(points) {
         let injection = injection(fault, &point);
         eprintln!("{injection}");
         let stage = Stage::set(situation, &mut zodb);
         let run = stage.run(&["-e", &injection]);
+        all += 1;
+        befallen += u32::from(fault.has_befallen(&run, &stage.log()));
         judge(&stage, &run, &mut zodb);
     }
+    // A call that is not made each time may be the last of its name.
+    assert!(befallen * 10 >= all * 9, "it befell {befallen} of {all}");
 }
 
-/// The process is killed. A call that is not made each time may be the last of its name.
+/// The process is killed.
 fn survives_being_killed(situation: &Situation) {
-    let (killed, all) = (Cell::new(0), Cell::new(0));
     disturb(situation, Fault::Kill, |stage, run, zodb| {
-        all.update(|all| all + 1);
-        killed.update(|killed| killed + u32::from(run.code == -1));
         assert!([-1, 0].contains(&run.code), "{run:?}");
         stage.assert_sound(zodb);
         stage.assert_heals(zodb);
     });
-    let (killed, all) = (killed.get(), all.get());
-    assert!(killed * 10 >= all * 9, "{killed} of {all} were killed");
 }
 
 /// A call at the slave fails.
@@ -89,6 +86,10 @@ fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     assert_documented(stage, run);
     if !run.stderr.contains("cannot remove") {
         stage.assert_tidy();
+        // Who cannot cut a tail keeps it, and does not know what is left.
+        if !run.stderr.contains("cannot cut at") {
+            stage.assert_no_spare_copy();
+        }
     }
     stage.assert_sound(zodb);
     stage.assert_heals(zodb);
@@ -101,22 +102,36 @@ fn survives_interruptions(situation: &Situation) {
         let stage = Stage::set(situation, &mut zodb);
         let interrupted = Fault::Error("EINTR").at_every_other(first);
         let run = stage.run(&["-e", &interrupted]).expect(0);
+        assert!(stage.log().contains("(INJECTED)"));
         assert!(!run.stderr.contains("Interrupted"), "{run:?}");
         stage.assert_sound(&mut zodb);
         stage.assert_heals(&mut zodb);
     }
 }
 
+/// What fails without a word: to let a lock go, which the kernel does at the end of the
+/// process; to ask who has ZODB's; to look at the switch for work that the next pass can do.
+const SILENT: [&str; 3] = [
+    "LOCK_UN",
+    "Data.fs.lock\", AT_STATX_SYNC_AS_STAT, ",
+    "Data.fs.fssync-switch\", O_RDONLY",
+];
+
 /// The exit code is one that the failure of a call at the slave may have, and the file
-/// is named, with the cause.
+/// is named, with the cause. What is well all the same is told of, too.
 fn assert_documented(stage: &Stage<'_>, run: &Run) {
-    // A sidecar that cannot be read is none; that may cost a refusal.
-    let lost_witness = run.stderr.contains("Data.fs.fssync is passed over");
     // A switch that cannot be read is off.
     let is_off = run.stderr.contains("Data.fs.fssync-switch cannot be read");
     match run.code {
-        0 => {}
-        20 if lost_witness => {}
+        0 => {
+            let log = stage.log();
+            let mut befallen = log.lines().filter(|line| line.contains("(INJECTED)"));
+            let is_silent = befallen.all(|line| SILENT.iter().any(|part| line.contains(part)));
+            assert!(
+                is_silent || run.stderr.contains("os error"),
+                "{run:?} {log}"
+            );
+        }
         10 if is_off => {}
         1 => {
             let directory = stage.scene.slave.parent().unwrap();
@@ -182,7 +197,7 @@ disturbed! {
 /// A call at the master fails, once: another look finds it well.
 fn survives_an_error_of_the_master(situation: &Situation, error: &'static str) {
     disturb(situation, Fault::Error(error), |stage, run, zodb| {
-        assert!([0, 12].contains(&run.code), "{run:?}");
+        assert_eq!(run.code, 0, "{run:?}");
         judge_unreachable(stage, run, zodb);
     });
 }
@@ -250,6 +265,7 @@ disturbed_at_the_master! {
 fn survives_in_a_watch(situation: &Situation, fault: Fault) {
     let mut zodb = Zodb::start();
     let points = points(situation, fault, &mut zodb);
+    let (mut befallen, mut all) = (0, 0);
     for point in faults::share(points).into_iter().step_by(2) {
         let injection = fault.at(&point);
         eprintln!("{injection}");
@@ -257,6 +273,8 @@ fn survives_in_a_watch(situation: &Situation, fault: Fault) {
         let mut command = stage.traced(&["-D", "-e", &injection]);
         let mut watch = Watcher::of(&stage.scene, command.arg("--watch"));
         let ended = watch.in_sync_or_ended(&stage.scene);
+        all += 1;
+        befallen += u32::from(stage.log().contains("(INJECTED)"));
         assert!(ended.is_none_or(|code| code == 1), "{ended:?}");
         if ended.is_some() {
             Watcher::start(&stage.scene, &[]).expect_in_sync(&stage.scene);
@@ -265,6 +283,8 @@ fn survives_in_a_watch(situation: &Situation, fault: Fault) {
         stage.assert_sound(&mut zodb);
         stage.assert_heals(&mut zodb);
     }
+    // It has threads, which make their calls in other numbers than a pass.
+    assert!(befallen * 2 > all, "it befell {befallen} of {all}");
 }
 
 #[test]
@@ -348,27 +368,35 @@ fn off_and_on_are_not_told_of_interruptions() {
             let stage = Stage::set(situation, &mut zodb);
             let interrupted = Fault::Error("EINTR").at_every_other(first);
             let ended = stage.run(&["-e", &interrupted]).expect(0);
+            assert!(stage.log().contains("(INJECTED)"));
             assert_eq!(ended.stderr, "");
         }
     }
 }
 
-/// What cannot be read is told, and nothing is touched.
+/// What cannot be read is told, unless it can be when it is read again, and nothing is
+/// touched.
+fn judge_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
+    let said = format!("{}{}", run.stdout, run.stderr);
+    // A finding says where, rather than why.
+    let is_told = said.contains("os error") || said.contains("bytes that can be read");
+    match run.code {
+        0 | 10 => {
+            let is_blamed = said.contains("WRONG") || said.contains("not used by ZODB");
+            assert!(is_told || !is_blamed, "the cause: {run:?}");
+        }
+        1 | 31 => assert!(is_told, "the cause: {run:?}"),
+        _ => panic!("{run:?}"),
+    }
+    stage.assert_untouched();
+    stage.run_in_peace().expect(0);
+    stage.assert_untouched();
+}
+
 #[test]
 fn status_and_verify_touch_nothing_whatever_call_fails() {
     for situation in [&cast::VERIFY, &cast::STATUS] {
-        disturb(situation, Fault::Error("EIO"), |stage, run, _| {
-            match run.code {
-                0 | 10 => {}
-                1 | 12 | 31 => {
-                    let said = format!("{}{}", run.stdout, run.stderr);
-                    assert!(said.contains("os error"), "the cause: {run:?}");
-                }
-                _ => panic!("{run:?}"),
-            }
-            stage.assert_untouched();
-            stage.run_in_peace().expect(0);
-            stage.assert_untouched();
-        });
+        disturb(situation, Fault::Error("EIO"), judge_look);
+        disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_look);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 
 use crate::dice::Dice;
-use crate::support::number;
+use crate::support::{Run, number};
 
 /// What befalls one call of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,14 @@ impl Fault {
             Self::Error("ENOSPC" | "EDQUOT") => TAKE_ROOM.to_owned(),
             Self::Error("EINTR") => WAIT.to_owned(),
             Self::Error(_) => format!("{CHANGES},{LOOKS}"),
+        }
+    }
+
+    /// Whether it befell a process, of which `strace` has said this.
+    pub fn has_befallen(self, run: &Run, log: &str) -> bool {
+        match self {
+            Self::Kill => run.code == -1,
+            Self::Error(_) => log.contains("(INJECTED)"),
         }
     }
 

@@ -27,6 +27,9 @@ const SUFFIXES: [&str; 11] = [
     ".tr0",
 ];
 
+/// What `strace` writes to.
+const LOG: &str = "strace.log";
+
 pub struct Stage<'a> {
     situation: &'a Situation,
     pub scene: Scene,
@@ -67,9 +70,13 @@ impl<'a> Stage<'a> {
         run(&mut self.traced(options))
     }
 
-    /// The process, traced with these options of `strace`'s at the files of one side.
+    /// The process, traced with these options of `strace`'s at the files of one side; see
+    /// [`Self::log`].
     pub fn traced(&self, options: &[&str]) -> Command {
         let files = self.files();
+        let log = self.scene.directory.path().join(LOG);
+        let options = [&["-o", log.to_str().unwrap()], options].concat();
+        let options = options.as_slice();
         let mut command = match self.situation.side {
             Side::Slave | Side::Master => strace(options, &files),
             Side::Agent => {
@@ -80,12 +87,18 @@ impl<'a> Stage<'a> {
             }
         };
         command.args(self.situation.arguments(&self.scene));
+        command.arg("-v");
         command
     }
 
     /// The process, with nothing befalling it.
     pub fn run_in_peace(&self) -> Run {
         run(fssync().args(self.situation.in_peace(&self.scene)))
+    }
+
+    /// What `strace` has said of the process.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.scene.directory.path().join(LOG)).expect("its log")
     }
 
     /// The files of one side, and their directory.
@@ -105,7 +118,7 @@ impl<'a> Stage<'a> {
     fn traced_agent(&self, options: &[&str], files: &[PathBuf]) -> String {
         drop(tool("strace", "strace"));
         let quoted = |text: &str| format!("'{text}'");
-        let mut words = vec!["exec strace -f -qq -o /dev/null".to_owned()];
+        let mut words = vec!["exec strace -f -qq -A".to_owned()];
         words.extend(options.iter().map(|option| quoted(option)));
         let paths = files.iter().map(|file| format!("-P '{}'", file.display()));
         words.extend(paths);
@@ -137,6 +150,15 @@ impl<'a> Stage<'a> {
         let slave = fs::read(&scene.slave).unwrap();
         self.before
             .assert_sound(&slave, position, &self.lies_there());
+    }
+
+    /// A tail is kept once, and only if it was cut.
+    pub fn assert_no_spare_copy(&self) {
+        let slave = fs::read(&self.scene.slave).ok();
+        let was_cut = slave != self.before.slave && self.situation.tail_len > 0;
+        let names = self.scene.beside_slave();
+        let copies = names.iter().filter(|name| name.contains(".tr"));
+        assert_eq!(copies.count(), usize::from(was_cut), "{names:?}");
     }
 
     /// Nothing that was under way lies beside the slave.
