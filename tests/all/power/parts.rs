@@ -1,8 +1,10 @@
 //! What is read and written in part only, and a disk that is full in the midst of it: a
 //! quota, which no look at the disk foretells.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use super::disk::{Disk, Node};
 use super::plays;
 use super::stage::{DATA, Play, Stage};
 use super::{seed, share};
@@ -43,22 +45,27 @@ fn assert_without_tail(stage: &mut Stage) {
 fn survives_a_full_disk(play: Play) {
     let mut stage = Stage::set(play);
     let start = stage.disk.disk();
-    let used = |stage: &Stage| -> usize {
-        let disk = stage.disk.disk();
-        let len = |(_, node)| disk.file(node).map_or(0, |file| file.bytes().len());
-        disk.names().map(len).sum()
+    let used = |disk: &Disk| -> usize {
+        let files: BTreeSet<Node> = disk.names().map(|(_, node)| node).collect();
+        let len = |node| disk.file(node).map_or(0, |file| file.bytes().len());
+        files.into_iter().map(len).sum()
     };
-    let before = used(&stage);
-    stage.act();
-    // As large as all that is there once, and the old slave or a second copy beside it.
-    let needed = used(&stage).abs_diff(before) + 2 * History::get().after.len();
+    let before = used(&start);
+    let mut disk = start.clone();
+    let at_each = stage.act().1.ops.into_iter().map(|op| {
+        disk.apply(&op);
+        used(&disk)
+    });
+    let needed = at_each.max().expect("something is written") - before;
     let mut dice = Dice::new(seed());
+    let mut full = 0;
     for _ in 0..share() {
         let free = dice.below(needed);
-        eprintln!("{free} bytes are free");
+        eprintln!("{free} of {needed} bytes are free");
         stage.disk.load(start.clone());
         stage.disk.allow(before + free);
         let run = stage.pass();
+        full += usize::from(run.stderr.contains("Disk quota exceeded"));
         match run.code {
             0 => {}
             1 => {
@@ -75,6 +82,7 @@ fn survives_a_full_disk(play: Play) {
         }
         stage.judge(&left, &start, run.code == 0);
     }
+    assert!(full * 2 > share(), "the disk was full in {full} runs");
 }
 
 macro_rules! in_parts {
