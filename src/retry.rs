@@ -18,7 +18,8 @@ const PASSING: Duration = if cfg!(fuzzing) {
 /// How often it is looked for in that time.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often a look starts over because one of the files changed under it.
+/// How often a look starts over because one of the files changed under it, or because
+/// the master, once found, could not be read.
 pub(crate) const MAX_LOOKS: u32 = 5;
 
 /// How long to wait before something wrong is looked at again: ZODB writes a large

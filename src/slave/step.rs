@@ -1,9 +1,9 @@
 //! The door: every change of `Data.fs` is made in a step.
 //!
 //! A step is: look whether the slave's file system is there → take the step lock → read
-//! the switches → try ZODB's lock → look at the slave again → write → release. It lasts some milliseconds, since
-//! a ZEO that meets our hold on ZODB's lock dies at once; so neither the master
-//! nor a sync is waited for inside.
+//! the switches → try ZODB's lock → look at the slave again → write → release. It lasts
+//! some milliseconds, since a ZEO that meets our hold on ZODB's lock dies at once; so
+//! neither the master nor a sync is waited for inside.
 //!
 //! # What the argument rests on
 //!
@@ -70,8 +70,8 @@
 //!   left, and the survey starts again. Where it is, nothing happened.
 //! - **Off is killed.** Before the switch says off: nothing was done. Once it says
 //!   so, durable or not: as after a bare `echo`, below. In the cut, which is two
-//!   calls: the tail is there, or less than a header of it, or none. The locks go with the process. Every off can
-//!   be repeated.
+//!   calls: the tail is there, or less than a header of it, or none. The locks go with
+//!   the process. Every off can be repeated.
 //! - **Off on a full disk.** The switch is written over in place, and an empty
 //!   one is off.
 //! - **A pass is stopped in a step** (SIGSTOP, or a disk that hangs): `off` gives

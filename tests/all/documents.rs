@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::nfs;
 use crate::support::{must, names, project};
 
 /// The names of all tests in this program.
@@ -19,14 +20,6 @@ fn tests() -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The scenarios of those tests that are several.
-fn scenarios() -> Vec<String> {
-    let text = fs::read_to_string(project("tests/all/nfs.rs")).expect("the tests of NFS");
-    let functions = text.lines().filter_map(|line| line.strip_prefix("fn "));
-    let name = |line: &str| line.split('(').next().map(str::to_owned);
-    functions.filter_map(name).collect()
-}
-
 /// Names in a document, in their quotes: with `::`, or of several words.
 fn quoted(document: &str) -> BTreeSet<&str> {
     let is_name = |text: &&str| {
@@ -36,6 +29,13 @@ fn quoted(document: &str) -> BTreeSet<&str> {
     let prose = document.split("```").step_by(2);
     let quotes = prose.flat_map(|part| part.split('`').skip(1).step_by(2));
     quotes.filter(is_name).collect()
+}
+
+/// The names in the last column of a document's tables, where what proves something is.
+fn proofs(document: &str) -> BTreeSet<&str> {
+    let rows = document.lines().filter_map(|line| line.strip_suffix('|'));
+    let cells = rows.filter_map(|row| row.rsplit('|').next());
+    cells.flat_map(quoted).collect()
 }
 
 /// Whether the parts between the stars of a pattern come in this order in a name.
@@ -58,15 +58,23 @@ fn is_module(name: &str) -> bool {
 
 #[test]
 fn what_is_said_to_prove_something_is_there() {
-    let known = [tests(), scenarios()].concat();
+    let mut known = tests();
+    known.extend(nfs::ALL.map(|(name, _)| name.to_owned()));
+    let is_test = |name: &str| known.iter().any(|test| fits(name, test));
     let directory = project("docs");
     for document in names(&directory) {
         let text = fs::read_to_string(directory.join(Path::new(&document))).expect("a document");
         let quoted = quoted(&text);
         assert!(quoted.len() > 5, "{document}: {quoted:?}");
         for name in quoted {
-            let is_test = known.iter().any(|test| fits(name, test));
-            assert!(is_test || is_module(name), "{document} names `{name}`");
+            assert!(
+                is_test(name) || is_module(name),
+                "{document} names `{name}`"
+            );
+        }
+        for name in proofs(&text) {
+            let is_of_the_library = name.ends_with("::tests") && is_module(name);
+            assert!(is_test(name) || is_of_the_library, "{document}: `{name}`");
         }
     }
 }
@@ -75,6 +83,8 @@ fn what_is_said_to_prove_something_is_there() {
 fn a_name_that_is_not_there_is_found_out() {
     let text = "`calls::an_append` `a_b…c` `Data.fs` `c`\n```sh\n`x::y`\n```\n";
     assert_eq!(quoted(text), BTreeSet::from(["a_b…c", "calls::an_append"]));
+    let table = "| `c_d` | `a_b` and `x::y` |\nsee `e_f`\n";
+    assert_eq!(proofs(table), BTreeSet::from(["a_b", "x::y"]));
     assert!(fits("calls::*kill*", "calls::an_append::is_killed"));
     assert!(!fits("calls::*kill*", "calls::an_append::fails"));
     assert!(!fits("…and_off", "and_on"));

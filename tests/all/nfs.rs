@@ -14,49 +14,23 @@ use serde_json::json;
 
 use crate::guest::Site;
 
-/// All of them, one after the other.
-const ALL: [(&str, fn()); 11] = [
-    (
-        "a_pass_follows_whatever_zodb_does",
-        a_pass_follows_whatever_zodb_does,
-    ),
-    (
-        "the_slave_is_a_prefix_while_zodb_is_in_haste",
-        the_slave_is_a_prefix_while_zodb_is_in_haste,
-    ),
-    (
-        "a_flip_within_a_tick_of_the_clock_is_seen",
-        a_flip_within_a_tick_of_the_clock_is_seen,
-    ),
-    (
-        "a_master_that_comes_back_is_found_at_once",
-        a_master_that_comes_back_is_found_at_once,
-    ),
-    (
-        "a_master_that_is_put_back_from_a_backup_is_found_at_once",
-        a_master_that_is_put_back_from_a_backup_is_found_at_once,
-    ),
-    ("a_watch_follows_by_looking", a_watch_follows_by_looking),
-    (
-        "a_server_that_is_gone_is_waited_for",
-        a_server_that_is_gone_is_waited_for,
-    ),
-    (
-        "passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works",
-        passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works,
-    ),
-    (
-        "a_full_copy_that_comes_to_hang_can_be_switched_off",
-        a_full_copy_that_comes_to_hang_can_be_switched_off,
-    ),
-    (
-        "a_master_that_is_replaced_under_a_full_copy_is_no_trap",
-        a_master_that_is_replaced_under_a_full_copy_is_no_trap,
-    ),
-    (
-        "the_master_is_not_written_even_where_it_could_be",
-        the_master_is_not_written_even_where_it_could_be,
-    ),
+macro_rules! named {
+    ($($scenario:ident,)*) => { [$((stringify!($scenario), $scenario as fn()),)*] };
+}
+
+/// All of them, one after the other, with their names.
+pub const ALL: [(&str, fn()); 11] = named![
+    a_pass_follows_whatever_zodb_does,
+    the_slave_is_a_prefix_while_zodb_is_in_haste,
+    a_flip_within_a_tick_of_the_clock_is_seen,
+    a_master_that_comes_back_is_found_at_once,
+    a_master_that_is_put_back_from_a_backup_is_found_at_once,
+    a_watch_follows_by_looking,
+    a_server_that_is_gone_is_waited_for,
+    passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works,
+    a_full_copy_that_comes_to_hang_can_be_switched_off,
+    a_master_that_is_replaced_under_a_full_copy_is_no_trap,
+    the_master_is_not_written_even_where_it_could_be,
 ];
 
 /// Has all of them made, or those that are asked for.
