@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::filestorage::{DATA_FS, Tid};
 use crate::source::LocalFile;
@@ -98,10 +99,9 @@ impl Place {
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Stop> {
-        let is_link = found(given, fs::symlink_metadata(given))?.is_some_and(|it| it.is_symlink());
         let is_directory = match fs::metadata(given) {
-            // It leads nowhere, and is refused below.
-            Err(_) if is_link => false,
+            // Links in a circle, which are refused below.
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => false,
             looked => found(given, looked)?.is_some_and(|it| it.is_dir()),
         };
         let data = if is_directory {

@@ -2,8 +2,8 @@
 //! `--dry-run`, progress, and the man page.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    History, Holder, Run, Scene, Zodb, fssync, must, names, project, python, replace, rewrite_end,
-    run, sparse_master, spawn, tool,
+    History, Holder, Run, Scene, Zodb, as_nobody, fssync, must, names, project, python, replace,
+    rewrite_end, run, sparse_master, spawn, tool,
 };
 
 /// A pass with a master and a slave that are typed as they are.
@@ -80,6 +80,21 @@ fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
     assert!(!directory.join("missing").exists(), "it is never created");
     let names = ["circle.fs", "dangling.fs", "fifo.fs", "link.fs"];
     assert_eq!(scene.beside_slave(), names);
+}
+
+/// It may be one that can be looked at the next time.
+#[test]
+fn a_slave_that_cannot_be_looked_at_is_a_failure() {
+    let scene = Scene::with_master("commits");
+    let hidden = scene.directory.path().join("hidden");
+    fs::create_dir(&hidden).unwrap();
+    let mut nobody = as_nobody(&scene);
+    chown(&hidden, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&hidden, Permissions::from_mode(0o700)).unwrap();
+    let link = scene.directory.path().join("link");
+    symlink(hidden.join("var"), &link).unwrap();
+    let failed = run(nobody.arg(&scene.master).arg(&link)).expect(1);
+    assert!(failed.stderr.contains("Permission denied"), "{failed:?}");
 }
 
 #[test]
