@@ -154,7 +154,7 @@ impl<'a> Append<'a> {
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Stop> {
         make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let kept = match self.trim {
-            Tail::Foreign(_) => Some(keep_cut(self.slave, &self.data, self.position)?),
+            Tail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
             Tail::Ours(_) | Tail::None => None,
         };
         let begun = Batch::new(self.position, header);
@@ -364,16 +364,27 @@ fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
         })
 }
 
-/// Copies what lies behind `position` to the first free `Data.fs.trN`, durably;
-/// returns its name.
-fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Stop> {
+/// Keeps what lies behind `position` as a `Data.fs.trN`, durably; returns its name if it is
+/// a new one. What a try that could not cut it has kept is not kept again: each would fill
+/// the disk a bit more.
+fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Stop> {
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
-    let (kept, path) = create_cut(slave)?;
-    let copied =
-        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
-    if let Err(stop) = copied {
-        fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
+    let kept_before = kept_before(slave, data, position)?;
+    let is_new = kept_before.is_none();
+    let (kept, path) = kept_before.map_or_else(|| create_cut(slave), Ok)?;
+    let copied = if is_new {
+        copy_tail(data, position, (&kept, &path))
+    } else {
+        Ok(())
+    };
+    let durable = copied
+        .and_then(|()| kept.sync_all().map_err(Stop::io("sync", &path)))
+        .and_then(|()| slave.place.sync_directory());
+    if let Err(stop) = durable {
+        if is_new {
+            fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
+        }
         return Err(stop);
     }
     tracing::warn!(
@@ -382,21 +393,59 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf
         data.seen().size - position,
         path.display()
     );
-    Ok(path)
+    Ok(is_new.then_some(path))
+}
+
+/// The last `Data.fs.trN`, if it holds just what lies behind `position`.
+fn kept_before(
+    slave: &Slave,
+    data: &DataFile<'_>,
+    position: u64,
+) -> Result<Option<(File, PathBuf)>, Stop> {
+    let names = (0..).map(|n| slave.place.cut(n));
+    let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
+        return Ok(None);
+    };
+    let opened =
+        place::open(&path, Access::Read).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let Ok((len, file)) = opened else {
+        return Ok(None);
+    };
+    let mut is_same = len == data.seen().size - position;
+    if is_same {
+        let mut found = vec![0; COPY_LEN];
+        read_tail(data, position, |piece, offset| {
+            let found = &mut found[..piece.len()];
+            is_same = is_same && file.read_exact_at(found, offset).is_ok() && found == piece;
+            Ok(())
+        })?;
+    }
+    Ok(is_same.then_some((file, path)))
 }
 
 /// Copies by reads and writes, each checked: where one of them is short, what the kernel
 /// copies by itself may end early, and silently.
 fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> Result<(), Stop> {
+    read_tail(data, position, |piece, offset| {
+        to.write_all_at(piece, offset)
+            .map_err(Stop::io("save the cut tail in", path))
+    })
+}
+
+/// Hands out what lies behind `position`, piece by piece, each with its offset from there.
+fn read_tail(
+    data: &DataFile<'_>,
+    position: u64,
+    mut take: impl FnMut(&[u8], u64) -> Result<(), Stop>,
+) -> Result<(), Stop> {
     let mut buffer = vec![0; COPY_LEN];
     let size = data.seen().size;
     for at in (position..size).step_by(COPY_LEN) {
         let piece = &mut buffer[..(size - at).min(COPY_LEN as u64) as usize];
         data.read(piece, at)?;
-        to.write_all_at(piece, at - position)
-            .map_err(Stop::io("save the cut tail in", path))?;
+        take(piece, at - position)?;
     }
-    to.sync_all().map_err(Stop::io("sync", path))
+    Ok(())
 }
 
 fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Stop> {

@@ -432,16 +432,24 @@ fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
     fs::write(&scene.slave, &old).unwrap();
     fs::write(scene.beside(".index"), "of who knows what").unwrap();
     let index = fs::canonicalize(scene.beside(".index")).unwrap();
-    for _ in 0..2 {
-        let stays = ["-e", "inject=?unlink,?unlinkat:error=EPERM"];
-        let mut pass = strace(&stays, std::slice::from_ref(&index));
-        let failed = run(pass.args([&scene.master, &scene.slave])).expect(1);
-        assert!(failed.stderr.contains("Data.fs.index"), "{failed:?}");
-        let is_kept = |name: &String| name.contains(".tr");
-        assert!(!scene.beside_slave().iter().any(is_kept));
-        assert!(fs::read(&scene.slave).unwrap() == old, "it is where it was");
+    let slave = fs::canonicalize(&scene.slave).unwrap();
+    for (file, fails, said, copies) in [
+        (&index, "?unlink,?unlinkat", "cannot remove", 0),
+        (&slave, "ftruncate", "cannot cut", 1),
+    ] {
+        for _ in 0..2 {
+            let fails = format!("inject={fails}:error=EPERM");
+            let mut pass = strace(&["-e", &fails], std::slice::from_ref(file));
+            let failed = run(pass.args([&scene.master, &scene.slave])).expect(1);
+            assert!(failed.stderr.contains(said), "{failed:?}");
+            let names = scene.beside_slave();
+            let kept = names.iter().filter(|name| name.contains(".tr"));
+            assert_eq!(kept.count(), copies, "{names:?}");
+            assert!(fs::read(&slave).unwrap() == old, "it is where it was");
+        }
     }
     scene.expect("trim-append");
+    assert!(!scene.beside(".tr1").exists());
     assert!(fs::read(scene.beside(".tr0")).unwrap() == tail);
 }
 
