@@ -97,7 +97,13 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
     match cut {
         Err(Stop::InUse { .. }) => Ok(0),
         // There was nothing to do, or whoever came in between has done it.
-        Err(Stop::SlaveChanged { .. }) if !is_left_behind(slave, batch)? => Ok(0),
+        Err(stop @ Stop::SlaveChanged { .. }) => {
+            if is_left_behind(slave, batch)? {
+                Err(stop)
+            } else {
+                Ok(0)
+            }
+        }
         cut => cut,
     }
 }

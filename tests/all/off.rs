@@ -299,11 +299,13 @@ fn off_leaves_zodbs_lock_alone_where_there_is_nothing_to_cut() {
 fn off_says_so_where_somebody_writes_between_its_cuts() {
     let scene = append_killed_at_sync(2);
     let slave = fs::canonicalize(&scene.slave).unwrap();
+    let left = || fs::metadata(&slave).unwrap().len() - History::get().before.len() as u64;
     let slowly = "inject=fdatasync:delay_enter=500000:when=1";
     let mut off = strace(&["-e", slowly], std::slice::from_ref(&slave));
     off.arg("off").arg(&scene.slave);
     let off = thread::scope(|scope| {
         let off = scope.spawn(|| run(&mut off));
+        wait_for("first cut", || left() == 22);
         while !off.is_finished() {
             let file = fs::File::options().write(true).open(&slave).unwrap();
             file.set_modified(SystemTime::now()).unwrap();
@@ -312,8 +314,7 @@ fn off_says_so_where_somebody_writes_between_its_cuts() {
         off.join().unwrap()
     });
     let off = off.expect(0);
-    let left = fs::metadata(&slave).unwrap().len() - History::get().before.len() as u64;
-    assert_eq!(left, 22, "less than a header");
+    assert_eq!(left(), 22, "less than a header");
     assert!(off.stderr.contains("left to ZODB"), "{off:?}");
 }
 
