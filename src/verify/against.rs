@@ -34,7 +34,7 @@ use self::ends::{Ends, PIECE_LEN};
 use self::join::{Queue, Step, Txn, step};
 use self::lists::{Ours, Theirs, fill};
 use self::search::Search;
-use super::fields::Fields;
+use super::fields::{Fields, Unreadable};
 use super::{Content, Verified, check_counts};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
@@ -78,13 +78,14 @@ pub fn compare(
         return Err(super::changed(slave, "another file lies under its name"));
     }
     let may_go_on = || slave.check_interrupted();
-    let mut fields = Fields::new(&file, &may_go_on);
-    if verified.damages == 0 {
-        fields = fields.of_readable(path);
-    }
+    // Where nothing was found, all could be read.
+    let unreadable = match verified.damages {
+        0 => Unreadable::Error(path),
+        _ => Unreadable::Zeros,
+    };
     let subject = Subject {
         place: &slave.place,
-        fields,
+        fields: Fields::new(&file, unreadable, &may_go_on),
         end: verified.end(),
         left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
     };

@@ -1,5 +1,4 @@
-//! Reading parts of a file that may have sectors which cannot be read: what they hold
-//! is taken for zeros.
+//! Reading parts of a file that may have sectors which cannot be read.
 
 use std::fs::File;
 use std::ops::Range;
@@ -12,30 +11,33 @@ use crate::stop::Stop;
 /// The length of what is tried by itself where a longer read failed, in bytes.
 const PAGE_LEN: u64 = 4096;
 
-/// Reads fields by their positions; what cannot be read, or lies behind the end, is
-/// zeros.
+/// What becomes of what cannot be read.
+#[derive(Clone, Copy)]
+pub(super) enum Unreadable<'a> {
+    /// It is taken for zeros.
+    Zeros,
+    /// It is an error, of the file that is called so.
+    Error(&'a Path),
+}
+
+/// Reads fields by their positions; what lies behind the end is zeros.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
     file: &'a File,
     may_go_on: &'a dyn Fn() -> Result<(), Stop>,
-    /// What the file is called, if all of it can be read.
-    readable: Option<&'a Path>,
+    unreadable: Unreadable<'a>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(file: &'a File, may_go_on: &'a dyn Fn() -> Result<(), Stop>) -> Self {
+    pub(super) fn new(
+        file: &'a File,
+        unreadable: Unreadable<'a>,
+        may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    ) -> Self {
         Self {
             file,
             may_go_on,
-            readable: None,
-        }
-    }
-
-    /// The same of a file in which all can be read: what cannot is an error.
-    pub(super) fn of_readable(self, path: &'a Path) -> Self {
-        Self {
-            readable: Some(path),
-            ..self
+            unreadable,
         }
     }
 
@@ -48,7 +50,7 @@ impl<'a> Fields<'a> {
             Err(error) => {
                 let hole = |_| is_whole = false;
                 let got = read_pages(self.file, buffer, offset, self.may_go_on, hole)?;
-                if !is_whole && let Some(path) = self.readable {
+                if !is_whole && let Unreadable::Error(path) = self.unreadable {
                     return Err(Stop::io(format!("read at {offset} in"), path)(error));
                 }
                 got

@@ -9,7 +9,7 @@
 //! it passes it over and reads the whole file.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
 
 use super::fields::Fields;
@@ -99,10 +99,14 @@ impl IndexCheck {
             self.state = IndexState::Unknown(why.to_owned());
             return Ok(());
         };
-        self.state = match self.is_same(index, position) {
+        let mut is_same = self.is_same(index, position);
+        if is_same.is_err() {
+            is_same = self.is_same(index, position);
+        }
+        self.state = match is_same {
             Ok(true) => IndexState::Sound(position),
             Ok(false) => self.judge((Some(index), position, size), fields, tell)?,
-            Err(error) => unused_for(&Error::Io(error)),
+            Err(error) => unused(in_one_line(&Error::Io(error))),
         };
         Ok(())
     }
@@ -132,7 +136,10 @@ impl IndexCheck {
             differs: false,
         };
         match index.write(position, &mut comparing) {
-            Ok(()) => Ok(comparing.from.fill_buf()?.is_empty()),
+            Ok(()) => match comparing.from.read_exact(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(true),
+                read => read.map(|()| false),
+            },
             Err(_) if comparing.differs => Ok(false),
             Err(error) => Err(error),
         }
@@ -146,12 +153,11 @@ impl IndexCheck {
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Stop> {
-        let unused = |why: &str| Ok(IndexState::Unused(why.to_owned()));
         if position < MIN_POSITION {
-            return unused("it is of too small a position");
+            return Ok(unused("it is of too small a position"));
         }
         if position > size {
-            return unused("it is of a position behind the end of the file");
+            return Ok(unused("it is of a position behind the end of the file"));
         }
         let witnesses = witnesses(fields, size, position)?;
         let is_used = match self.has(&witnesses) {
@@ -163,13 +169,15 @@ impl IndexCheck {
                     "an index in the form of ZODB 5 and 6",
                     what,
                 ));
-                return unused("it is in a form that fssync does not know; ZODB may know it");
+                let why = "it is in a form that fssync does not know; ZODB may know it";
+                return Ok(unused(why));
             }
-            Err(error) => return Ok(unused_for(&error)),
+            Err(error) => return Ok(unused(in_one_line(&error))),
         };
         let is_fatal = index.is_some_and(Index::is_empty);
         if !is_used && !is_fatal {
-            return unused("its first objects are not where the file has them");
+            let why = "its first objects are not where the file has them";
+            return Ok(unused(why));
         }
         if !self.lies_there() {
             let why = "another one was put in its place meanwhile";
@@ -183,8 +191,15 @@ impl IndexCheck {
                 format!("position {position}: ZODB fails on it, and does not open the file"),
             )),
             Some(index) => {
-                if let Err(error) = self.tell_objects(index, tell) {
-                    return Ok(unused_for(&error));
+                let mut told = false;
+                let all = self.tell_objects(index, &mut |finding| {
+                    told = true;
+                    tell(finding);
+                });
+                if let Err(error) = all
+                    && !told
+                {
+                    return Ok(unused(in_one_line(&error)));
                 }
             }
             None => tell(Finding::new(
@@ -263,9 +278,9 @@ impl IndexCheck {
     }
 }
 
-/// What ZODB makes of an index that cannot be read, or makes no sense.
-fn unused_for(why: &Error) -> IndexState {
-    IndexState::Unused(in_one_line(why))
+/// What an index is that ZODB passes over, or may pass over.
+fn unused(why: impl Into<String>) -> IndexState {
+    IndexState::Unused(why.into())
 }
 
 /// Compares what is written with a file; a difference is an error.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::ops::Range;
 
 use super::digests::DigestCheck;
-use super::fields::{Fields, read_pages};
+use super::fields::{Fields, Unreadable, read_pages};
 use super::finding::{Finding, Kind};
 use crate::read::{Piece, read_fully};
 use crate::stop::Stop;
@@ -128,7 +128,7 @@ impl<'a> Reading<'a> {
 
     /// A reader of single fields.
     pub(super) fn fields(&self) -> Fields<'a> {
-        Fields::new(self.file, self.may_go_on)
+        Fields::new(self.file, Unreadable::Zeros, self.may_go_on)
     }
 }
 

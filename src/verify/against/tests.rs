@@ -49,7 +49,7 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
     let file = File::open(&ours).unwrap();
     let subject = Subject {
         place: &Place::new(&ours).unwrap(),
-        fields: Fields::new(&file, &|| Ok(())),
+        fields: Fields::new(&file, Unreadable::Zeros, &|| Ok(())),
         end,
         left: None,
     };
