@@ -16,6 +16,7 @@ mod index;
 mod judgement;
 mod sampler;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -166,7 +167,13 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
 fn piles(place: &Place) -> Result<(Pile, Pile), Stop> {
     let fail = || Stop::io("list", place.directory());
     let (mut set_aside, mut cut) = (Pile::default(), Pile::default());
-    for entry in place.directory().read_dir().map_err(fail())? {
+    let entries = loop {
+        match place.directory().read_dir() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            listed => break listed.map_err(fail())?,
+        }
+    };
+    for entry in entries {
         let entry = entry.map_err(fail())?;
         let pile = match place.kept(&entry.file_name()) {
             Some(Kept::SetAside) => &mut set_aside,

@@ -80,6 +80,16 @@ pub const APPEND: Situation = Situation {
     ..FIRST_COPY
 };
 
+/// That it is a start of the master's must be proven, since nobody has noted anything.
+pub const APPEND_TO_A_SEED: Situation = Situation {
+    scene: |zodb| {
+        let scene = (FIRST_COPY.scene)(zodb);
+        fs::write(&scene.slave, &History::get().before).unwrap();
+        scene
+    },
+    ..FIRST_COPY
+};
+
 const TAIL_LEN: usize = 500;
 
 pub const APPEND_BEHIND_A_FOREIGN_TAIL: Situation = Situation {
@@ -194,6 +204,28 @@ pub const STATUS: Situation = Situation {
     ..VERIFY
 };
 
+/// All of them.
+pub const ALL: [&Situation; 18] = [
+    &FIRST_COPY,
+    &APPEND,
+    &APPEND_TO_A_SEED,
+    &APPEND_BEHIND_A_FOREIGN_TAIL,
+    &APPEND_BEHIND_OUR_OWN_TAIL,
+    &FULL_COPY,
+    &FULL_COPY_AND_SET_ASIDE,
+    &FORCED_FULL_COPY,
+    &ANOTHER_INDEX,
+    &INDEX_THAT_IS_DUE,
+    &APPEND_FROM_A_MOUNT,
+    &FULL_COPY_FROM_A_MOUNT,
+    &APPEND_FROM_AN_AGENT,
+    &FULL_COPY_FROM_AN_AGENT,
+    &OFF,
+    &ON,
+    &VERIFY,
+    &STATUS,
+];
+
 /// ZODB had the slave open, and saved its index.
 fn synced_with_index(zodb: &mut Zodb) -> Scene {
     let scene = Scene::synced(History::get());
@@ -209,6 +241,7 @@ fn the_passes_do_what_they_are_called() {
     for (situation, action, kept) in [
         (&FIRST_COPY, "full-copy", None),
         (&APPEND, "append", None),
+        (&APPEND_TO_A_SEED, "append", None),
         (&APPEND_BEHIND_A_FOREIGN_TAIL, "trim-append", Some(".tr0")),
         (&APPEND_BEHIND_OUR_OWN_TAIL, "trim-append", None),
         (&FULL_COPY, "full-copy", None),

@@ -51,6 +51,14 @@ impl Fault {
         }
     }
 
+    /// Whether it can befall a call of this name.
+    pub fn befalls(self, call: &str) -> bool {
+        let calls = self.calls();
+        calls
+            .split(',')
+            .any(|it| it.trim_start_matches('?') == call)
+    }
+
     /// Whether it befell a process, of which `strace` has said this.
     pub fn has_befallen(self, run: &Run, log: &str) -> bool {
         match self {
