@@ -19,6 +19,8 @@ pub struct Before {
     pub master: Vec<u8>,
     /// Where ZODB found the end of those.
     pub committed: usize,
+    /// Whether another program may make one that is empty.
+    pub may_be_empty: bool,
     /// Whether it must be kept.
     pub keeps_slave: bool,
     /// How many of its bytes are a tail that must be kept.
@@ -38,6 +40,7 @@ impl Before {
             slave: bytes,
             master: fs::read(master).expect("the master"),
             committed: position(master),
+            may_be_empty: false,
             keeps_slave: false,
             tail_len: 0,
         }
@@ -49,8 +52,7 @@ impl Before {
     pub fn assert_sound(&self, slave: &[u8], position: usize, beside: &[(String, Vec<u8>)]) {
         let is_old = match &self.slave {
             Some(old) => old == slave,
-            // It may be ZODB that has made one.
-            None => slave == WITHOUT_TRANSACTION,
+            None => self.may_be_empty && slave == WITHOUT_TRANSACTION,
         };
         if is_old {
             return;
@@ -96,6 +98,7 @@ fn what_is_lost_is_told_of() {
         had: 7,
         master: b"FS30 ab d e f".to_vec(),
         committed: 11,
+        may_be_empty: false,
         keeps_slave: false,
         tail_len: 2,
     };

@@ -59,7 +59,9 @@ impl House {
 
     /// Plays by a schedule and judges; returns how many calls each actor has made.
     fn play(&mut self, play: &Play<'_>, schedule: &Schedule) -> Vec<usize> {
-        let stage = Stage::set(play.situation, &mut self.zodb);
+        let mut stage = Stage::set(play.situation, &mut self.zodb);
+        let is_zodb = |role: &Role| matches!(role.judged_as(), Role::Zodb(..));
+        stage.before.may_be_empty = play.cast.iter().any(is_zodb);
         let mut files = stage.files();
         files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
         let entrance = |(who, role): (usize, &Role)| {
