@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use fssync::source::location::{self, Location};
 
 #[allow(dead_code, reason = "what is done with them is the program's")]
@@ -27,7 +27,8 @@ pub fn run(input: &[u8]) {
     };
     let (master, reach) = match &args.verb {
         None => {
-            assert!(args.slave.is_some() && args.master.is_some());
+            let master = args.master.as_deref().expect("a master");
+            assert!(args.slave.is_some() && !master.to_str().is_some_and(Verb::has_subcommand));
             assert!(!(args.watch && (args.full || args.dry_run)));
             assert!(args.interval >= Duration::from_millis(10));
             (args.master.as_deref(), &args.reach)
@@ -80,7 +81,7 @@ fn locate(master: &OsStr, reach: &Reach) {
 /// Command lines that mean something, and some that mean mischief.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let lines: [&[&str]; 16] = [
+    let lines: [&[&str]; 17] = [
         &["/master", "/slave"],
         &["--full", "-q", "/master/Data.fs", "slave"],
         &["--watch", "--interval", "0.5", "m:/d", "s"],
@@ -100,6 +101,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         &["--", "-m:/d", "s"],
         &["zope@-oProxyCommand=x:/d", "s"],
         &["off", "--status-file", "f", "s"],
+        &["-v", "off", "s"],
         &["on", "--force", "s"],
         &["status", "--against", "m:/d;x", "--json", "s"],
         &["verify", "--quick", "s", "--against", "ssh://m/$(x)"],
