@@ -31,17 +31,41 @@ fn quoted(document: &str) -> BTreeSet<&str> {
     quotes.filter(is_name).collect()
 }
 
-/// The names in the last column of a document's tables, where what proves something is.
-fn proofs(document: &str) -> BTreeSet<&str> {
-    let rows = document.lines().filter_map(|line| line.strip_suffix('|'));
-    let cells = rows.filter_map(|row| row.rsplit('|').next());
-    cells.flat_map(quoted).collect()
+/// The names in the last column of a document's tables, where what proves something is, each
+/// with the module that the column's head has in quotes.
+fn proofs(document: &str) -> BTreeSet<(&str, &str)> {
+    let mut found = BTreeSet::new();
+    let mut module = None;
+    for line in document.lines() {
+        let Some(row) = line.strip_suffix('|') else {
+            module = None;
+            continue;
+        };
+        let names = quoted(row.rsplit('|').next().unwrap_or_default());
+        match module {
+            None => module = Some(names.first().copied().unwrap_or_default()),
+            Some(module) => found.extend(names.into_iter().map(|name| (module, name))),
+        }
+    }
+    found
 }
 
-/// Whether the parts between the stars of a pattern come in this order in a name.
+/// Whether a name, or what lies in one of its modules, starts with the first part of a
+/// pattern, and the others follow in their order, whatever is between.
 fn fits(pattern: &str, name: &str) -> bool {
-    let mut rest = name;
-    pattern.split(['*', '…']).all(|part| match rest.find(part) {
+    let modules = name.match_indices("::").map(|(at, sign)| at + sign.len());
+    let mut starts = std::iter::once(0).chain(modules);
+    starts.any(|at| fits_at_start(pattern, &name[at..]))
+}
+
+/// The same of the name as a whole.
+fn fits_at_start(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split(['*', '…']);
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    parts.all(|part| match rest.find(part) {
         Some(at) => {
             rest = &rest[at + part.len()..];
             true
@@ -72,9 +96,18 @@ fn what_is_said_to_prove_something_is_there() {
                 "{document} names `{name}`"
             );
         }
-        for name in proofs(&text) {
+        for (module, name) in proofs(&text) {
             let is_of_the_library = name.ends_with("::tests") && is_module(name);
-            assert!(is_test(name) || is_of_the_library, "{document}: `{name}`");
+            // It may be in another one, whose name it has then.
+            let is_there = |test: &String| {
+                let is_whole = !name.starts_with(['*', '…']) && fits_at_start(name, test);
+                is_whole
+                    || test
+                        .strip_prefix(module)
+                        .is_some_and(|rest| fits(name, rest))
+            };
+            let is_test = known.iter().any(is_there);
+            assert!(is_test || is_of_the_library, "{document}: `{module}{name}`");
         }
     }
 }
@@ -83,10 +116,14 @@ fn what_is_said_to_prove_something_is_there() {
 fn a_name_that_is_not_there_is_found_out() {
     let text = "`calls::an_append` `a_b…c` `Data.fs` `c`\n```sh\n`x::y`\n```\n";
     assert_eq!(quoted(text), BTreeSet::from(["a_b…c", "calls::an_append"]));
-    let table = "| `c_d` | `a_b` and `x::y` |\nsee `e_f`\n";
-    assert_eq!(proofs(table), BTreeSet::from(["a_b", "x::y"]));
+    let table = "| a | by (`m::`) |\n| --- | --- |\n| `c_d` | `a_b` and `x::y` |\nsee `e_f`\n";
+    assert_eq!(
+        proofs(table),
+        BTreeSet::from([("m::", "a_b"), ("m::", "x::y")])
+    );
     assert!(fits("calls::*kill*", "calls::an_append::is_killed"));
     assert!(!fits("calls::*kill*", "calls::an_append::fails"));
     assert!(!fits("…and_off", "and_on"));
+    assert!(fits("a_copy", "x::a_copy_of_it") && !fits("a_copy", "x::not_a_copy"));
     assert!(is_module("slave::step") && !is_module("slave::stap"));
 }
