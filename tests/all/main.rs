@@ -8,6 +8,7 @@ mod dice;
 mod environment;
 mod fuse;
 mod guest;
+mod hanging;
 mod machine;
 mod sshd;
 mod support;

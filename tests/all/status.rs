@@ -6,8 +6,6 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use fssync::apply::Tuning;
@@ -16,19 +14,18 @@ use fssync::monitor::{Monitor, Silent};
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Slave, Tail};
 use fssync::source::path::MountedPath;
-use fssync::{status, sync, words};
+use fssync::{status, words};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::command_line::{for_every_row, forget, grow, man_page, snapshot};
 use crate::faults::Mount;
+use crate::hanging::HangingPass;
 use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
     must, project, python, replace, require_root, rewrite_end, run, sparse_master, spawn, tool,
-    without_forks,
 };
-use crate::switch::wait_until_written;
 use crate::watcher::Watcher;
 
 /// The slave alone.
@@ -359,29 +356,7 @@ fn a_lag_behind_a_master_that_is_written_is_told() {
 fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
-    let (hangs, hung) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let hook = move |call| {
-        if let Call::Read(offset) = call
-            && offset > 18_000
-        {
-            hangs.send(()).unwrap();
-            let _ = released.recv();
-        }
-        Ok(())
-    };
-    let path = MountedPath::new(scene.master.clone());
-    let tuning = Tuning {
-        chunk_len: 4096,
-        batch_len: 1 << 30,
-    };
-    let job = scene.job(Hooked { path, hook }, tuning);
-    let quiet = without_forks();
-    let pass = thread::spawn(move || sync::pass(&job, &Silent));
-    hung.recv_timeout(Duration::from_secs(10))
-        .expect("it hangs");
-    wait_until_written(&scene, 17_000);
-    drop(quiet);
+    let pass = HangingPass::start(&scene);
     let told = told_against(&scene, 0);
     assert_eq!(told["pass_pid"], std::process::id());
     assert_eq!(told["zodb_pid"], Value::Null);
@@ -391,9 +366,7 @@ fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
     assert!(told["unfinished_bytes"].as_u64().unwrap() > 7_000);
     let line = told["failover"].as_str().unwrap();
     assert!(line.contains("; an unfinished append of "), "{line}");
-    let _quiet = without_forks();
-    drop(release);
-    assert_eq!(pass.join().unwrap().exit, Exit::Success);
+    assert_eq!(pass.go_on().exit, Exit::Success);
 }
 
 #[test]

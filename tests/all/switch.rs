@@ -5,20 +5,15 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use fssync::apply::Tuning;
-use fssync::monitor::Silent;
 use fssync::outcome::Exit;
-use fssync::source::path::MountedPath;
-use fssync::sync;
 use serde_json::{Value, json};
 
+use crate::hanging::HangingPass;
 use crate::support::{
-    Call, History, Holder, Hooked, Run, Scene, Zodb, append_killed_at_sync, as_nobody, fssync,
-    must, require_root, rewrite_end, run, tool, without_forks,
+    History, Holder, Run, Scene, Zodb, append_killed_at_sync, as_nobody, fssync, must,
+    require_root, rewrite_end, run, tool,
 };
 
 const ON: &str = "SYNCING=1\n";
@@ -329,29 +324,7 @@ fn off_gives_up_where_a_step_lasts_for_ten_seconds_and_names_who_takes_it() {
 fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
-    let (hangs, hung) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let hook = move |call| {
-        if let Call::Read(offset) = call
-            && offset > 18_000
-        {
-            hangs.send(()).unwrap();
-            let _ = released.recv();
-        }
-        Ok(())
-    };
-    let path = MountedPath::new(scene.master.clone());
-    let tuning = Tuning {
-        chunk_len: 4096,
-        batch_len: 1 << 30,
-    };
-    let job = scene.job(Hooked { path, hook }, tuning);
-    let quiet = without_forks();
-    let pass = thread::spawn(move || sync::pass(&job, &Silent));
-    hung.recv_timeout(Duration::from_secs(10))
-        .expect("it hangs");
-    wait_until_written(&scene, 17_000);
-    drop(quiet);
+    let pass = HangingPass::start(&scene);
 
     let started = Instant::now();
     let said = flip("off", &scene.slave).expect(0);
@@ -363,8 +336,7 @@ fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
     zodb.call(&json!({"cmd": "commit", "name": "s"}));
     let serving = fs::read(&scene.slave).unwrap();
 
-    drop(release);
-    let outcome = pass.join().unwrap();
+    let outcome = pass.go_on();
     assert_eq!(outcome.exit, Exit::Off, "{outcome:?}");
     assert!(
         fs::read(&scene.slave).unwrap() == serving,
@@ -374,13 +346,4 @@ fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
         zodb.call(&json!({"cmd": "close", "name": "s"}))["warnings"],
         Value::from([0; 0])
     );
-}
-
-/// Waits until the pass has written what it had read.
-pub fn wait_until_written(scene: &Scene, size: u64) {
-    let started = Instant::now();
-    while fs::metadata(&scene.slave).unwrap().len() < size {
-        assert!(started.elapsed() < Duration::from_secs(10), "not written");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
