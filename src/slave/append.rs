@@ -365,23 +365,18 @@ fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
 }
 
 /// Keeps what lies behind `position` as a `Data.fs.trN`, durably; returns its name if it is
-/// a new one. What a try that could not cut it has kept is not kept again: each would fill
-/// the disk a bit more.
+/// a new one. What a try that could not cut it has kept is not kept again, since each would
+/// fill the disk a bit more; it is written over with the same bytes, since a sync of it may
+/// have failed.
 fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Stop> {
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
     let kept_before = kept_before(slave, data, position)?;
     let is_new = kept_before.is_none();
     let (kept, path) = kept_before.map_or_else(|| create_cut(slave), Ok)?;
-    let copied = if is_new {
-        copy_tail(data, position, (&kept, &path))
-    } else {
-        Ok(())
-    };
-    let durable = copied
-        .and_then(|()| kept.sync_all().map_err(Stop::io("sync", &path)))
-        .and_then(|()| slave.place.sync_directory());
-    if let Err(stop) = durable {
+    let copied =
+        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
+    if let Err(stop) = copied {
         if is_new {
             fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
         }
@@ -407,7 +402,7 @@ fn kept_before(
         return Ok(None);
     };
     let opened =
-        place::open(&path, Access::Read).and_then(|file| Ok((file.metadata()?.len(), file)));
+        place::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?.len(), file)));
     let Ok((len, file)) = opened else {
         return Ok(None);
     };
@@ -429,7 +424,8 @@ fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> 
     read_tail(data, position, |piece, offset| {
         to.write_all_at(piece, offset)
             .map_err(Stop::io("save the cut tail in", path))
-    })
+    })?;
+    to.sync_all().map_err(Stop::io("sync", path))
 }
 
 /// Hands out what lies behind `position`, piece by piece, each with its offset from there.
