@@ -75,14 +75,11 @@ impl Rests {
             return;
         }
         let failed = result.err();
-        let in_vain = self
-            .work
-            .as_ref()
-            .filter(|_| failed.as_ref().is_some_and(is_failure));
-        let pause = Failure::pause(in_vain.map_or(0, |work| work.growing.distance()));
-        self.retry_at = failed
-            .as_ref()
-            .map(|_| Instant::now() + pause.max(RETRY_AFTER));
+        // What was only hindered goes on with the next pass that finds it due.
+        self.retry_at = failed.as_ref().filter(|stop| is_failure(stop)).map(|_| {
+            let in_vain = self.work.as_ref().map_or(0, |work| work.growing.distance());
+            Instant::now() + Failure::pause(in_vain).max(RETRY_AFTER)
+        });
         self.note(false);
         let complaint = failed.as_ref().and_then(complaint);
         if let Some(why) = complaint.as_ref().filter(|_| self.told != complaint) {

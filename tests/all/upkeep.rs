@@ -20,8 +20,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Call, History, Holder, Hooked, Scene, Transport, Zodb, append_sparse, pass_here, replace,
-    rewrite_end, run, sparse_master, strace, tool, wait_for, without_forks,
+    Call, History, Holder, Hooked, Scene, Transport, Zodb, append_sparse, fssync, pass_here,
+    replace, rewrite_end, run, sparse_master, strace, tool, wait_for, without_forks,
 };
 use crate::watcher::Watcher;
 
@@ -454,6 +454,22 @@ fn a_watch_that_never_rests_gets_on_with_an_index_all_the_same() {
     // 16 MB at a time.
     assert_eq!(times, Some(3));
     drop(quiet);
+    assert_newest(&mut Zodb::start(), &scene);
+}
+
+#[test]
+fn an_index_that_a_switch_was_in_the_way_of_is_made_once_it_is_on() {
+    let scene = Scene::synced(History::get());
+    fs::remove_file(index_of(&scene)).unwrap();
+    let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
+    let mut rests = Rests::default();
+    for (switch, is_made) in [("off", false), ("on", true)] {
+        run(fssync().arg(switch).arg(&scene.slave)).expect(0);
+        let _quiet = without_forks();
+        rests.note(true);
+        rests.work(&job.slave, false, &mut || false, &Silent);
+        assert_eq!(index_of(&scene).exists(), is_made, "{switch}");
+    }
     assert_newest(&mut Zodb::start(), &scene);
 }
 
