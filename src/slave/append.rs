@@ -45,7 +45,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::index::coverage::make_way;
@@ -365,18 +365,23 @@ fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
 }
 
 /// Keeps what lies behind `position` as a `Data.fs.trN`, durably; returns its name if it is
-/// a new one. What a try that could not cut it has kept is not kept again, since each would
-/// fill the disk a bit more; it is written over with the same bytes, since a sync of it may
-/// have failed.
+/// a new one. What a try that could not cut it has kept is not kept again: each would fill
+/// the disk a bit more.
 fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Stop> {
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
     let kept_before = kept_before(slave, data, position)?;
     let is_new = kept_before.is_none();
     let (kept, path) = kept_before.map_or_else(|| create_cut(slave), Ok)?;
-    let copied =
-        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
-    if let Err(stop) = copied {
+    let copied = if is_new {
+        copy_tail(data, position, (&kept, &path))
+    } else {
+        Ok(())
+    };
+    let durable = copied
+        .and_then(|()| kept.sync_all().map_err(Stop::io("sync", &path)))
+        .and_then(|()| slave.place.sync_directory());
+    if let Err(stop) = durable {
         if is_new {
             fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
         }
@@ -391,7 +396,8 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<
     Ok(is_new.then_some(path))
 }
 
-/// The last `Data.fs.trN`, if it holds just what lies behind `position`.
+/// The last `Data.fs.trN`, if it holds just what lies behind `position`. Its bytes were
+/// written again, to be synced: a sync of them may have failed before.
 fn kept_before(
     slave: &Slave,
     data: &DataFile<'_>,
@@ -401,17 +407,21 @@ fn kept_before(
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
     };
-    let opened =
-        place::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let Ok((len, file)) = opened else {
+    let opened = place::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?, file)));
+    let Ok((found, file)) = opened else {
         return Ok(None);
     };
-    let mut is_same = len == data.seen().size - position;
+    // Under another name, too, it may be anything.
+    let is_ours_alone = found.is_file() && found.nlink() == 1;
+    let mut is_same = is_ours_alone && found.len() == data.seen().size - position;
     if is_same {
         let mut found = vec![0; COPY_LEN];
         read_tail(data, position, |piece, offset| {
             let found = &mut found[..piece.len()];
-            is_same = is_same && file.read_exact_at(found, offset).is_ok() && found == piece;
+            is_same = is_same
+                && file.read_exact_at(found, offset).is_ok()
+                && found == piece
+                && file.write_all_at(found, offset).is_ok();
             Ok(())
         })?;
     }
@@ -424,8 +434,7 @@ fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> 
     read_tail(data, position, |piece, offset| {
         to.write_all_at(piece, offset)
             .map_err(Stop::io("save the cut tail in", path))
-    })?;
-    to.sync_all().map_err(Stop::io("sync", path))
+    })
 }
 
 /// Hands out what lies behind `position`, piece by piece, each with its offset from there.

@@ -83,7 +83,8 @@
 //! - It writes up to one piece more, of a copy or of an index, to
 //!   `Data.fs.fssync-tmp`, or creates it, and removes it when it finds itself
 //!   switched off; so too a `.trN` of a tail that
-//!   was not cut after all, and the second name of a slave that was not replaced.
+//!   was not cut after all, and the second name of a slave that was not replaced. A `.trN`
+//!   that an earlier pass has left of this tail stays, as it is.
 //!   No name that ZODB opens is among them.
 //! - It may store the sidecar. What that says of the slave was so when it was
 //!   seen, and is about bytes in front of a position, which ZODB never changes;

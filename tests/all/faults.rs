@@ -437,11 +437,20 @@ fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
         (&index, "?unlink,?unlinkat", "cannot remove", 0),
         (&slave, "ftruncate", "cannot cut", 1),
     ] {
-        for _ in 0..2 {
+        for is_kept_before in [false, true] {
+            let log = scene.directory.path().join("log");
+            let log = log.to_str().unwrap();
             let fails = format!("inject={fails}:error=EPERM");
-            let mut pass = strace(&["-e", &fails], std::slice::from_ref(file));
+            let files = [file.clone(), slave.with_extension("fs.tr0")];
+            let mut pass = strace(&["-y", "-o", log, "-e", &fails], &files);
             let failed = run(pass.args([&scene.master, &scene.slave])).expect(1);
             assert!(failed.stderr.contains(said), "{failed:?}");
+            let log = fs::read_to_string(log).unwrap();
+            let mut calls = log.lines().filter(|line| line.contains("Data.fs.tr0>"));
+            let is_written = calls.any(|line| line.contains("pwrite64("));
+            let is_synced = calls.any(|line| line.contains("fsync("));
+            let is_durable = is_written && is_synced;
+            assert_eq!(is_durable, copies == 1, "{is_kept_before}: {log}");
             let names = scene.beside_slave();
             let kept = names.iter().filter(|name| name.contains(".tr"));
             assert_eq!(kept.count(), copies, "{names:?}");
