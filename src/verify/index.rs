@@ -99,11 +99,7 @@ impl IndexCheck {
             self.state = IndexState::Unknown(why.to_owned());
             return Ok(());
         };
-        let mut is_same = self.is_same(index, position);
-        if is_same.is_err() {
-            is_same = self.is_same(index, position);
-        }
-        self.state = match is_same {
+        self.state = match twice(|| self.is_same(index, position)) {
             Ok(true) => IndexState::Sound(position),
             Ok(false) => self.judge((Some(index), position, size), fields, tell)?,
             Err(error) => unused(in_one_line(&Error::Io(error))),
@@ -160,7 +156,7 @@ impl IndexCheck {
             return Ok(unused("it is of a position behind the end of the file"));
         }
         let witnesses = witnesses(fields, size, position)?;
-        let is_used = match self.has(&witnesses) {
+        let is_used = match twice(|| self.has(&witnesses)) {
             Ok(has) => has && !witnesses.is_empty(),
             Err(Error::Foreign { offset, what }) => {
                 tell(Finding::new(
@@ -276,6 +272,11 @@ impl IndexCheck {
         file.rewind()?;
         Ok(file)
     }
+}
+
+/// Reads once more where a read has failed.
+fn twice<T, E>(read: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    read().or_else(|_| read())
 }
 
 /// What an index is that ZODB passes over, or may pass over.

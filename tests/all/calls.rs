@@ -442,6 +442,7 @@ fn judge_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
 
 /// The same, unless it can be read when it is read again, which is well.
 fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+    stage.assert_untouched();
     let lasting = |run: &Run| -> Vec<String> {
         let lines = run.stdout.lines().filter(|line| !line.contains(" ago"));
         lines.map(str::to_owned).collect()

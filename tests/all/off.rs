@@ -300,7 +300,7 @@ fn off_says_so_where_somebody_writes_between_its_cuts() {
     let scene = append_killed_at_sync(2);
     let slave = fs::canonicalize(&scene.slave).unwrap();
     let left = || fs::metadata(&slave).unwrap().len() - History::get().before.len() as u64;
-    let slowly = "inject=fdatasync:delay_enter=500000:when=1";
+    let slowly = "inject=fdatasync:delay_enter=2000000:when=1";
     let mut off = strace(&["-e", slowly], std::slice::from_ref(&slave));
     off.arg("off").arg(&scene.slave);
     let off = thread::scope(|scope| {
