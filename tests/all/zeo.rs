@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{project, python, spawn};
+use crate::support::{Scene, Zodb, project, python, spawn};
 
 /// How long anything may take before a test gives it up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,19 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until the slave has all that is committed in the master, which is written no more;
+/// it may end in what was not finished. The slave's length is there before its last batch
+/// is visible.
+pub fn eventually_in_sync(scene: &Scene, zodb: &mut Zodb) {
+    let position = zodb.check(&scene.master)["position"].as_u64();
+    let master = fs::read(&scene.master).expect("the master");
+    let committed = &master[..position.expect("a position") as usize];
+    eventually("the slave is in sync", || {
+        fs::read(&scene.slave).is_ok_and(|slave| slave == committed)
+    });
+    zodb.assert_in_sync(&scene.master, &scene.slave);
 }
 
 /// A program of the virtual environment's.

@@ -9,7 +9,7 @@ use super::counts::Counts;
 use super::site::Site;
 use crate::ledger;
 use crate::support::names;
-use crate::zeo::eventually;
+use crate::zeo::{eventually, eventually_in_sync};
 
 /// What a watch may take: some times what it takes.
 const MAX_MEMORY_KB: u64 = 64_000;
@@ -65,14 +65,7 @@ impl Site {
     /// The slave is the master, to the byte, and as sound as can be proven.
     fn assert_equal(&mut self) {
         let scene = &self.machines.scene;
-        let position = self.zodb.check(&scene.master)["position"].as_u64();
-        let master = fs::read(&scene.master).expect("the master");
-        let committed = &master[..position.expect("a position") as usize];
-        // Its length would be there before its last batch is visible.
-        eventually("the slave is in sync", || {
-            fs::read(&scene.slave).is_ok_and(|slave| slave == committed)
-        });
-        self.zodb.assert_in_sync(&scene.master, &scene.slave);
+        eventually_in_sync(scene, &mut self.zodb);
         let proven = self.views().verify_against().expect(0).report();
         assert_eq!(proven["against"]["verdict"], "equal", "{proven}");
         // Somebody may have removed it, a moment ago.
