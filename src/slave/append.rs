@@ -372,21 +372,7 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<
     drop(data.step(position, &[])?);
     let kept_before = kept_before(slave, data, position)?;
     let is_new = kept_before.is_none();
-    let (kept, path) = kept_before.map_or_else(|| create_cut(slave), Ok)?;
-    let copied = if is_new {
-        copy_tail(data, position, (&kept, &path))
-    } else {
-        Ok(())
-    };
-    let durable = copied
-        .and_then(|()| kept.sync_all().map_err(Stop::io("sync", &path)))
-        .and_then(|()| slave.place.sync_directory());
-    if let Err(stop) = durable {
-        if is_new {
-            fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
-        }
-        return Err(stop);
-    }
+    let path = kept_before.map_or_else(|| copy_cut(slave, data, position), Ok)?;
     tracing::warn!(
         "{} ends in {} bytes that are no finished transaction: they are cut, and kept in {}",
         data.path().display(),
@@ -396,13 +382,9 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<
     Ok(is_new.then_some(path))
 }
 
-/// The last `Data.fs.trN`, if it holds just what lies behind `position`. Its bytes were
-/// written again, to be synced: a sync of them may have failed before.
-fn kept_before(
-    slave: &Slave,
-    data: &DataFile<'_>,
-    position: u64,
-) -> Result<Option<(File, PathBuf)>, Stop> {
+/// The last `Data.fs.trN`, made durable, if it holds just what lies behind `position`. Its
+/// bytes are written again for that: a sync of them may have failed before.
+fn kept_before(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Stop> {
     let names = (0..).map(|n| slave.place.cut(n));
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
@@ -414,18 +396,37 @@ fn kept_before(
     // Under another name, too, it may be anything.
     let is_ours_alone = found.is_file() && found.nlink() == 1;
     let mut is_same = is_ours_alone && found.len() == data.seen().size - position;
-    if is_same {
-        let mut found = vec![0; COPY_LEN];
-        read_tail(data, position, |piece, offset| {
-            let found = &mut found[..piece.len()];
-            is_same = is_same
-                && file.read_exact_at(found, offset).is_ok()
-                && found == piece
-                && file.write_all_at(found, offset).is_ok();
-            Ok(())
-        })?;
+    if !is_same {
+        return Ok(None);
     }
-    Ok(is_same.then_some((file, path)))
+    let mut found = vec![0; COPY_LEN];
+    read_tail(data, position, |piece, offset| {
+        let found = &mut found[..piece.len()];
+        is_same = is_same
+            && file.read_exact_at(found, offset).is_ok()
+            && found == piece
+            && file.write_all_at(found, offset).is_ok();
+        Ok(())
+    })?;
+    if !is_same {
+        return Ok(None);
+    }
+    file.sync_all().map_err(Stop::io("sync", &path))?;
+    slave.place.sync_directory()?;
+    Ok(Some(path))
+}
+
+/// Copies what lies behind `position` to the first free `Data.fs.trN`, durably; returns its
+/// name.
+fn copy_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Stop> {
+    let (kept, path) = create_cut(slave)?;
+    let copied =
+        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
+    if let Err(stop) = copied {
+        fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
+        return Err(stop);
+    }
+    Ok(path)
 }
 
 /// Copies by reads and writes, each checked: where one of them is short, what the kernel
@@ -434,7 +435,8 @@ fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> 
     read_tail(data, position, |piece, offset| {
         to.write_all_at(piece, offset)
             .map_err(Stop::io("save the cut tail in", path))
-    })
+    })?;
+    to.sync_all().map_err(Stop::io("sync", path))
 }
 
 /// Hands out what lies behind `position`, piece by piece, each with its offset from there.

@@ -462,6 +462,23 @@ fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
     assert!(fs::read(scene.beside(".tr0")).unwrap() == tail);
 }
 
+/// A file that has another name, too, may be anybody's: it is not written to.
+#[test]
+fn a_kept_tail_with_a_second_name_is_left_alone() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    let tail = &history.voted[history.after.len()..][..300];
+    fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
+    let other = scene.directory.path().join("other");
+    fs::write(&other, tail).unwrap();
+    let written = fs::metadata(&other).unwrap().modified().unwrap();
+    fs::hard_link(&other, scene.beside(".tr0")).unwrap();
+    scene.expect("trim-append");
+    assert_eq!(fs::metadata(&other).unwrap().modified().unwrap(), written);
+    assert!(fs::read(scene.beside(".tr1")).unwrap() == tail);
+}
+
 #[test]
 fn who_cannot_give_files_to_the_slaves_owner_writes_nothing() {
     let scene = Scene::with_master("commits");
