@@ -103,17 +103,23 @@ fn judge_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_heals(zodb);
 }
 
-/// Every other call is interrupted by a signal, which is nothing to tell of.
-fn survives_interruptions(situation: &Situation) {
+/// Has a signal interrupt every other call, which makes no difference, and judges.
+fn interrupt(situation: &Situation, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
     let mut zodb = Zodb::start();
     for first in [1, 2] {
         let stage = Stage::set(situation, &mut zodb);
         let interrupted = Fault::Error("EINTR").at_every_other(first);
         let run = stage.run(&["-e", &interrupted]).expect(0);
         assert!(stage.log().contains("(INJECTED)"));
-        assert!(!run.stderr.contains("Interrupted"), "{run:?}");
-        judge_slave(&stage, &run, &mut zodb);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        assert!(!said.contains("Interrupted"), "{said}");
+        judge(&stage, &run, &mut zodb);
     }
+}
+
+/// A signal interrupts it, which is nothing to tell of.
+fn survives_interruptions(situation: &Situation) {
+    interrupt(situation, judge_slave);
 }
 
 /// What fails without a word: to let a lock go, which the kernel does at the end of the
@@ -380,17 +386,8 @@ fn an_on_keeps_its_word_whatever_befalls_it() {
 
 #[test]
 fn status_and_verify_are_not_told_of_interruptions() {
-    let mut zodb = Zodb::start();
     for situation in [&cast::VERIFY, &cast::STATUS] {
-        for first in [1, 2] {
-            let stage = Stage::set(situation, &mut zodb);
-            let interrupted = Fault::Error("EINTR").at_every_other(first);
-            let run = stage.run(&["-e", &interrupted]).expect(0);
-            assert!(stage.log().contains("(INJECTED)"));
-            let said = format!("{}{}", run.stdout, run.stderr);
-            assert!(!said.contains("Interrupted"), "{said}");
-            stage.assert_untouched();
-        }
+        interrupt(situation, |stage, _, _| stage.assert_untouched());
     }
 }
 
@@ -413,15 +410,8 @@ fn no_call_is_forgotten() {
 
 #[test]
 fn off_and_on_are_not_told_of_interruptions() {
-    let mut zodb = Zodb::start();
     for situation in [&cast::OFF, &cast::ON] {
-        for first in [1, 2] {
-            let stage = Stage::set(situation, &mut zodb);
-            let interrupted = Fault::Error("EINTR").at_every_other(first);
-            let ended = stage.run(&["-e", &interrupted]).expect(0);
-            assert!(stage.log().contains("(INJECTED)"));
-            assert_eq!(ended.stderr, "");
-        }
+        interrupt(situation, |_, run, _| assert_eq!(run.stderr, ""));
     }
 }
 
