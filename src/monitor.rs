@@ -1,9 +1,18 @@
-//! Progress, for whoever wants to show it.
+//! Progress and warnings, for whoever wants to show them.
 
-/// Is told how far a pass is.
+/// Receives what is worth showing while a pass or another long operation runs.
 pub trait Monitor {
     /// `done` of `total` bytes are dealt with, at what `activity` says.
     fn progress(&self, activity: &'static str, done: u64, total: u64);
+
+    /// A person should know this, although the operation goes on: what happened, to
+    /// which file, why, and what to do.
+    ///
+    /// A pass collects its warnings into its
+    /// [`Outcome`](crate::outcome::Outcome); any other operation logs them.
+    fn warn(&self, warning: String) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Shows nothing.

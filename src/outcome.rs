@@ -98,6 +98,9 @@ pub struct Outcome {
     pub copied: Copied,
     /// What the master lies on, if it was seen.
     pub file_system: Option<FileSystem>,
+    /// Warnings, in the order in which they came up: each is worth a person's attention,
+    /// whatever the exit code.
+    pub warnings: Vec<String>,
     /// Why the outcome could not be noted beside the slave, if so.
     pub unnoted: Option<String>,
     /// Whether the slave's index is left to be worked on when there is time.

@@ -243,6 +243,7 @@ impl From<&Stop> for Outcome {
             hint: stop.hint(),
             copied: Copied::default(),
             file_system: None,
+            warnings: Vec::new(),
             unnoted: None,
             index_is_due: false,
         }

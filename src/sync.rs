@@ -1,5 +1,6 @@
 //! One pass: survey → plan → apply, under the pass lock.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,6 +47,8 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         Ok(entered) => entered,
         Err(stop) => return Outcome::from(&stop),
     };
+    let collector = Collector::new(monitor);
+    let monitor: &dyn Monitor = &collector;
     let mut attempt = Attempt {
         job,
         monitor,
@@ -81,7 +84,41 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
             outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
         }
     }
+    outcome.warnings = collector.into_warnings();
     outcome
+}
+
+/// Collects the warnings of a pass, each once: a pass that starts over meets the same
+/// ones again.
+struct Collector<'a> {
+    monitor: &'a dyn Monitor,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl<'a> Collector<'a> {
+    fn new(monitor: &'a dyn Monitor) -> Self {
+        Self {
+            monitor,
+            warnings: RefCell::default(),
+        }
+    }
+
+    fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner()
+    }
+}
+
+impl Monitor for Collector<'_> {
+    fn progress(&self, activity: &'static str, done: u64, total: u64) {
+        self.monitor.progress(activity, done, total);
+    }
+
+    fn warn(&self, warning: String) {
+        let mut warnings = self.warnings.borrow_mut();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
 }
 
 /// Has the ledger catch up with the slave, if it is behind.
@@ -275,6 +312,7 @@ pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
         hint: None,
         copied,
         file_system: None,
+        warnings: Vec::new(),
         unnoted: None,
         index_is_due: false,
     }

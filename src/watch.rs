@@ -81,6 +81,8 @@ struct News {
     last: Option<Exit>,
     /// What was last told: also why, where a person must act on it.
     told: Option<(Exit, Option<String>)>,
+    /// The warnings that were last reported.
+    warned: Vec<String>,
     /// How the last one ended that stood still, unless one after it was in sync
     /// or found syncing off.
     stood: Option<Exit>,
@@ -103,7 +105,11 @@ impl News {
         }
         let reason = (mood == Mood::Standing).then(|| outcome.reason.clone());
         let told = Some((exit, reason));
-        let is_news = self.told != told;
+        let warns_anew = !outcome.warnings.is_empty() && self.warned != outcome.warnings;
+        if warns_anew {
+            self.warned.clone_from(&outcome.warnings);
+        }
+        let is_news = self.told != told || warns_anew;
         self.told = told;
         Some(is_news)
     }

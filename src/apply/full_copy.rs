@@ -38,7 +38,7 @@ impl Apply<'_> {
                 monitor.progress("copying", feed.position(), feed.size());
             }
             copy.truncate(feed.position())?;
-            self.replace(survey, (old, must_hold), &mut copy, &feed)?;
+            self.replace(survey, (old, must_hold), &mut copy, &feed, monitor)?;
             note(copied, &feed, from);
             sidecar.batch = None;
             sidecar.index = None;
@@ -145,6 +145,7 @@ impl Apply<'_> {
         (old, must_hold): (Old, Option<Tid>),
         copy: &mut Replacement<'_>,
         feed: &Feed<'_>,
+        monitor: &dyn Monitor,
     ) -> Result<(), Stop> {
         let keep = match feed.damage() {
             Some(damage) if !self.may_replace(old) => return Err(self.damaged(damage)),
@@ -162,7 +163,7 @@ impl Apply<'_> {
             last_tid: survey.last_tid,
         });
         if let Some(name) = copy.install(survey.seen, aside)? {
-            tracing::warn!("the old slave is kept as {}", name.display());
+            monitor.warn(format!("the old slave is kept as {}", name.display()));
         }
         Ok(())
     }

@@ -3,9 +3,15 @@
 use std::io::{self, IsTerminal};
 
 use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 use super::args::{Common, LogFormat};
+
+/// The target of lines that are logged in every case: a person should see them, also
+/// with `--quiet`.
+pub(crate) const NEWS: &str = "news";
 
 /// Sends log lines to standard error, as they are asked for.
 pub(crate) fn set_up(common: &Common) {
@@ -15,15 +21,19 @@ pub(crate) fn set_up(common: &Common) {
         (false, 1) => Level::DEBUG,
         (false, _) => Level::TRACE,
     };
-    let lines = fmt()
-        .with_max_level(level)
+    let lines = fmt::layer()
         .with_writer(io::stderr)
         // A log that cannot be written ends nothing.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
-    match common.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
+    let lines = match common.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let is_wanted = filter_fn(move |line| *line.level() <= level || line.target() == NEWS)
+        .with_max_level_hint(level.max(Level::WARN));
+    tracing_subscriber::registry()
+        .with(lines.with_filter(is_wanted))
+        .init();
 }

@@ -10,6 +10,7 @@ use fssync::outcome::{Action, Copied, Exit, Outcome};
 use serde::Serialize;
 
 use super::args::Args;
+use super::log::NEWS;
 
 /// The object that `--json` prints.
 #[derive(Serialize)]
@@ -26,6 +27,7 @@ struct Report {
     transactions: u64,
     bytes: u64,
     elapsed_seconds: f64,
+    warnings: Vec<String>,
 }
 
 /// Says how passes end.
@@ -47,7 +49,8 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// One line that says how a pass ended.
+    /// One line that says how a pass ended, and one for each warning before it; with
+    /// `--quiet`, where a warning is news, all of it in one line.
     pub(crate) fn log(&self, outcome: &Outcome, elapsed: Duration) {
         let Outcome { reason, copied, .. } = outcome;
         let Self { master, slave, .. } = self;
@@ -58,19 +61,47 @@ impl<'a> Reporter<'a> {
             Some(hint) => format!(" ({hint})"),
             None => String::new(),
         };
+        let warnings = self.warnings(outcome);
         match outcome.exit {
             Exit::Success => {
                 let what = describe(outcome.action, *copied, self.args.dry_run);
                 let seconds = elapsed.as_secs_f64();
-                tracing::info!(
-                    "Finished syncing {master} to {slave}: {what} in {seconds:.3} s ({reason})"
+                let line = format!(
+                    "Finished syncing {master} to {slave}: {what} in {seconds:.3} s \
+                     ({reason}){warnings}"
                 );
+                if warnings.is_empty() {
+                    tracing::info!("{line}");
+                } else {
+                    tracing::warn!(target: NEWS, "{line}");
+                }
             }
-            exit if exit.is_quiet() => {
-                tracing::warn!("NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}");
+            exit => {
+                let line = format!(
+                    "NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}{warnings}"
+                );
+                if !exit.is_quiet() {
+                    tracing::error!("{line}");
+                } else if warnings.is_empty() {
+                    tracing::warn!("{line}");
+                } else {
+                    tracing::warn!(target: NEWS, "{line}");
+                }
             }
-            _ => tracing::error!("NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}"),
         }
+    }
+
+    /// The warnings that go into the line that ends a pass; the others have lines of
+    /// their own.
+    fn warnings(&self, outcome: &Outcome) -> String {
+        if self.args.common.quiet {
+            let joined = outcome.warnings.iter().map(|it| format!("; {it}"));
+            return joined.collect();
+        }
+        for warning in &outcome.warnings {
+            tracing::warn!("{warning}");
+        }
+        String::new()
     }
 
     /// One object on standard output, if it is asked for.
@@ -90,6 +121,7 @@ impl<'a> Reporter<'a> {
             transactions: outcome.copied.transactions,
             bytes: outcome.copied.bytes,
             elapsed_seconds: elapsed.as_secs_f64(),
+            warnings: outcome.warnings.clone(),
         };
         let mut stdout = io::stdout().lock();
         serde_json::to_writer(&mut stdout, &report)

@@ -607,11 +607,19 @@ fn the_report_has_its_keys_and_no_others() {
             "transactions",
             "bytes",
             "elapsed_seconds",
+            "warnings",
         ];
         assert_eq!(keys, BTreeSet::from(expected), "{}", row.name);
         assert_eq!(report["master"], scene.master.to_str().unwrap());
         assert_eq!(report["slave"], scene.slave.to_str().unwrap());
         assert!(report["elapsed_seconds"].as_f64().unwrap() > 0.0);
+        let warnings = report["warnings"].as_array().unwrap();
+        for warning in warnings {
+            assert!(run.stderr.contains(warning.as_str().unwrap()), "{run:?}");
+        }
+        let is_kept = |name: &String| name.starts_with("Data.fs.diverged-");
+        let is_set_aside = scene.beside_slave().iter().any(is_kept);
+        assert_eq!(!warnings.is_empty(), is_set_aside, "{}: {report}", row.name);
         assert!(
             report["reason"]
                 .as_str()
@@ -635,8 +643,12 @@ fn quiet_prints_one_line_for_what_a_person_must_know_and_nothing_else() {
         let run = run(&mut command);
         assert_eq!(run.code, row.code, "{}: {run:?}", row.name);
         assert_eq!(run.stdout, "", "{}", row.name);
-        let lines = usize::from(![0, 10, 11].contains(&row.code));
+        let is_kept = |name: &String| name.starts_with("Data.fs.diverged-");
+        let is_set_aside = scene.beside_slave().iter().any(is_kept);
+        let lines = usize::from(is_set_aside || ![0, 10, 11].contains(&row.code));
         assert_eq!(run.stderr.lines().count(), lines, "{}: {run:?}", row.name);
+        let warns = run.stderr.contains("the old slave is kept as");
+        assert_eq!(warns, is_set_aside, "{}: {run:?}", row.name);
     });
 }
 
