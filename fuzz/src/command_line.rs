@@ -69,7 +69,9 @@ fn locate(master: &OsStr, reach: &Reach) {
     let name = host.rsplit_once('@').map_or(&**host, |(_, name)| name);
     let is_option = host.starts_with('-') || name.starts_with('-');
     assert!(!is_option && !name.is_empty(), "{host}");
-    assert!(!host.contains(|c: char| c.is_whitespace() || "$`;&|<>'\"\\".contains(c)));
+    assert!(!host.contains(|c: char| c.is_whitespace() || "$`;&|<>'\"".contains(c)));
+    // One after a domain is part of a user's name.
+    assert!(!name.contains('\\') && !host.contains("\\@"));
     let rsh = shlex::split(&reach.rsh).expect("words");
     assert!(!rsh.is_empty() && options.starts_with(&rsh));
     // What the shell over there makes of it.
@@ -81,13 +83,15 @@ fn locate(master: &OsStr, reach: &Reach) {
 /// Command lines that mean something, and some that mean mischief.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let lines: [&[&str]; 17] = [
+    let lines: [&[&str]; 19] = [
         &["/master", "/slave"],
         &["--full", "-q", "/master/Data.fs", "slave"],
         &["--watch", "--interval", "0.5", "m:/d", "s"],
         &["-n", "--json", "zope@m.example:/d x/Data.fs", "s"],
         &["ssh://zope@m:2222/d", "s", "--progress", "always"],
         &["ssh://[::1]:22/d", "s", "-vv"],
+        &["zope@[fe80::1%eth0]:/d", "s"],
+        &["DOM\\user+tag@m:/d", "s"],
         &[
             "-e",
             "ssh -o 'A B' -p 22",

@@ -1,7 +1,12 @@
 //! Where a master is: what `PATH`, `[user@]host:/path` and
 //! `ssh://[user@]host[:port]/path` mean.
+//!
+//! A host is what OpenSSH takes for one: a name, an alias from its configuration, or an
+//! address; an IPv6 address is in brackets. Nothing is decoded, but for the `%25` before
+//! the zone of an IPv6 address in an URL, as RFC 6874 has it.
 
 use std::ffi::OsStr;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use super::ssh::Target;
@@ -31,32 +36,71 @@ pub fn parse(master: &OsStr) -> Result<Location, Stop> {
     let Some(text) = master.to_str() else {
         return Ok(Location::Path(master.into()));
     };
-    let (host, port, path) = if let Some(url) = text.strip_prefix("ssh://") {
-        let (authority, path) = match url.find('/') {
-            Some(slash) => url.split_at(slash),
-            None => return Err(usage(text, "names no path")),
-        };
-        let (host, port) = split_port(authority).ok_or_else(|| usage(text, "has no valid port"))?;
-        (host, port, path)
-    } else {
-        match text.split_once(':') {
-            Some((host, path)) if !host.contains('/') => (host, None, path),
-            _ => return Ok(Location::Path(master.into())),
+    let is_remote = text
+        .find([':', '/'])
+        .is_some_and(|at| text[at..].starts_with(':'));
+    if !is_remote {
+        return Ok(Location::Path(master.into()));
+    }
+    let remote = match strip_scheme(text) {
+        Some(rest) => parse_url(rest),
+        None => parse_host_and_path(text),
+    };
+    remote.map(Location::Remote).map_err(|why| usage(text, why))
+}
+
+/// What follows `ssh://`, if the text starts so.
+fn strip_scheme(text: &str) -> Option<&str> {
+    const SCHEME: &str = "ssh://";
+    let start = text.get(..SCHEME.len())?;
+    start
+        .eq_ignore_ascii_case(SCHEME)
+        .then(|| &text[SCHEME.len()..])
+}
+
+/// Parses `[user@]host[:port]/path`.
+fn parse_url(text: &str) -> Result<Remote, &'static str> {
+    let (authority, path) = text.split_at(text.find('/').ok_or("names no path")?);
+    let (user, address) = split_user(authority);
+    if is_bare_ipv6(address) {
+        return Err(BARE_IPV6);
+    }
+    if user.is_some_and(|user| user.contains(':')) {
+        return Err("contains a password; ssh takes a key, or asks for it");
+    }
+    let (host, port) = match split_at_colon(address) {
+        None => (address, None),
+        Some((host, "")) => (host, None),
+        Some((host, port)) => {
+            let port = port.parse().ok().filter(|&port| port != 0);
+            (host, Some(port.ok_or("has no valid port")?))
         }
     };
-    if !path.starts_with('/') {
-        return Err(usage(text, "names no absolute path; write host:/path"));
-    }
-    // An address in brackets is called without them by ssh.
-    let host = host.replace(['[', ']'], "");
-    if !is_host(&host) {
-        return Err(usage(text, "names no valid host"));
-    }
-    Ok(Location::Remote(Remote {
-        host,
+    Ok(Remote {
+        host: host_for_ssh(user, &host.replace("%25", "%"))?,
         port,
         path: path.to_owned(),
-    }))
+    })
+}
+
+/// Parses `[user@]host:/path`.
+fn parse_host_and_path(text: &str) -> Result<Remote, &'static str> {
+    let (user_and_host, path) = split_at_colon(text).ok_or(NO_HOST)?;
+    if !path.starts_with('/') {
+        let address = text
+            .split_once(":/")
+            .map(|(before, _)| split_user(before).1);
+        return Err(match address {
+            Some(address) if is_bare_ipv6(address) => BARE_IPV6,
+            _ => "names no absolute path; write host:/path",
+        });
+    }
+    let (user, host) = split_user(user_and_host);
+    Ok(Remote {
+        host: host_for_ssh(user, host)?,
+        port: None,
+        path: path.to_owned(),
+    })
 }
 
 impl Remote {
@@ -81,24 +125,59 @@ impl Remote {
     }
 }
 
-/// Splits `host:port`; the port is optional, and the host may be an IPv6
-/// address in brackets.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => Some((host, Some(port.parse().ok()?))),
-        _ => Some((authority, None)),
+const NO_HOST: &str = "names no valid host";
+
+const BARE_IPV6: &str = "names an IPv6 address without brackets; write [address]";
+
+/// Splits `user@host`; a user's name may contain an `@`.
+fn split_user(text: &str) -> (Option<&str>, &str) {
+    match text.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, text),
     }
 }
 
-/// Whether the program that connects takes this for a host, and not for an
-/// option.
-fn is_host(host: &str) -> bool {
-    let name = host.rsplit_once('@').map_or(host, |(_, name)| name);
-    let is_plain = |c: char| c.is_alphanumeric() || "-._@:%".contains(c);
-    !name.is_empty()
-        && !host.starts_with('-')
-        && !name.starts_with('-')
-        && host.chars().all(is_plain)
+/// Splits a text at its first colon that is not in brackets.
+fn split_at_colon(text: &str) -> Option<(&str, &str)> {
+    let first = text.find([':', '['])?;
+    let in_brackets = match text[first..].strip_prefix('[') {
+        Some(_) => text[first..].find(']')?,
+        None => 0,
+    };
+    let colon = first + in_brackets + text[first + in_brackets..].find(':')?;
+    Some((&text[..colon], &text[colon + 1..]))
+}
+
+/// Whether this is an IPv6 address, perhaps with a zone.
+fn is_bare_ipv6(host: &str) -> bool {
+    let address = host.split_once('%').map_or(host, |(address, _)| address);
+    address.parse::<Ipv6Addr>().is_ok()
+}
+
+/// The argument by which ssh is to call the host. The rules are those of OpenSSH's
+/// `valid_hostname` and `valid_ruser`, and a little stricter: nothing that a wrapper
+/// could take for an option, or a shell for a command.
+fn host_for_ssh(user: Option<&str>, host: &str) -> Result<String, &'static str> {
+    let in_brackets = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let name = in_brackets.unwrap_or(host);
+    let is_plain = |text: &str, excluded: &str| {
+        let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !excluded.contains(c);
+        !text.is_empty() && !text.starts_with('-') && text.chars().all(is_allowed)
+    };
+    let is_host =
+        is_plain(name, "'`\"$\\;&<>|(){}[],/@") && (in_brackets.is_some() || !name.contains(':'));
+    if !is_host {
+        return Err(NO_HOST);
+    }
+    let Some(user) = user else {
+        return Ok(name.to_owned());
+    };
+    if !is_plain(user, "'`\"$;&<>|(){}/:") || user.ends_with('\\') {
+        return Err("names no valid user");
+    }
+    Ok(format!("{user}@{name}"))
 }
 
 fn usage(what: &str, why: &str) -> Stop {
@@ -119,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_colon_before_the_first_slash_is_another_machine() {
-        for path in ["/a:b", "./a:b", "Data.fs", "../x"] {
+        for path in ["/a:b", "./a:b", "Data.fs", "../x", "a[1]/b:c", "ssh/x"] {
             assert_eq!(parse(path.as_ref()).unwrap(), Location::Path(path.into()));
         }
         for (text, expected) in [
@@ -128,12 +207,66 @@ mod tests {
                 "zope@m.example:/d x",
                 remote("zope@m.example", None, "/d x"),
             ),
+            ("m:/d/[x]:y", remote("m", None, "/d/[x]:y")),
+            ("m://d", remote("m", None, "//d")),
             ("ssh://zope@m:2222/d", remote("zope@m", Some(2222), "/d")),
             ("ssh://m/d", remote("m", None, "/d")),
-            ("ssh://[::1]/d", remote("::1", None, "/d")),
-            ("ssh://[::1]:22/d", remote("::1", Some(22), "/d")),
+            ("SSH://m/d%20e", remote("m", None, "/d%20e")),
+            ("ssh://m:/d", remote("m", None, "/d")),
         ] {
             assert_eq!(parse(text.as_ref()).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_written_in_brackets() {
+        for (text, expected) in [
+            ("[::1]:/d", remote("::1", None, "/d")),
+            (
+                "zope@[2001:db8::1]:/d",
+                remote("zope@2001:db8::1", None, "/d"),
+            ),
+            ("[fe80::1%eth0]:/d", remote("fe80::1%eth0", None, "/d")),
+            ("[::1]:/d/[a]:b", remote("::1", None, "/d/[a]:b")),
+            ("[m]:/d", remote("m", None, "/d")),
+            ("ssh://[::1]/d", remote("::1", None, "/d")),
+            ("ssh://[::1]:22/d", remote("::1", Some(22), "/d")),
+            ("ssh://[::1]:/d", remote("::1", None, "/d")),
+            (
+                "ssh://zope@[fe80::1%25eth0]:22/d",
+                remote("zope@fe80::1%eth0", Some(22), "/d"),
+            ),
+        ] {
+            assert_eq!(parse(text.as_ref()).unwrap(), expected, "{text}");
+        }
+        for text in [
+            "::1:/d",
+            "2001:db8::1:/d",
+            "zope@fe80::1%eth0:/d",
+            "ssh://::1/d",
+            "ssh://zope@2001:db8::1/d",
+        ] {
+            let refused = parse(text.as_ref()).unwrap_err().to_string();
+            assert!(refused.contains("[address]"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn names_that_ssh_takes_are_hosts_and_users() {
+        for host in [
+            "my_alias",
+            "plone+db1",
+            "m\u{fc}ller",
+            "a=b#c~d",
+            "user+tag@h",
+            "DOM\\user@h",
+            "joe@corp.example@h",
+            "zope%blue@h",
+        ] {
+            let expected = remote(host, None, "/d");
+            for text in [format!("{host}:/d"), format!("ssh://{host}/d")] {
+                assert_eq!(parse(text.as_ref()).unwrap(), expected, "{text}");
+            }
         }
     }
 
@@ -142,19 +275,43 @@ mod tests {
         for text in [
             "-oProxyCommand=x:/d",
             "zope@-oProxyCommand=x:/d",
+            "-zope@m:/d",
             "ssh://[-F]x/d",
             "ssh://[-::1]:22/d",
             "zope@[-G]m:/d",
+            "zope@[-G]:/d",
             "[]:/d",
+            "[::1:/d",
+            "[::1]/d",
+            "[::1]x:/d",
+            "x[::1]:/d",
+            "ssh://[::1/d",
+            "ssh://[::1]22/d",
             "ssh://-oProxyCommand=x/d",
             ":/d",
+            "@m:/d",
+            "zope@:/d",
             "a b:/d",
             "a;b:/d",
+            "a$b:/d",
+            "a\\b:/d",
+            "zope\\@m:/d",
+            "zo pe@m:/d",
+            "`id`@m:/d",
+            "$(id)@m:/d",
+            "m\n:/d",
             "m:relative",
+            "m:~/d",
+            "m:",
             "ssh://m",
+            "ssh://m:22",
             "ssh://m:x/d",
+            "ssh://m:0/d",
             "ssh://m:99999/d",
+            "ssh://m::22/d",
+            "ssh://zope:secret@m/d",
             "ssh:///d",
+            "ssh://:22/d",
         ] {
             assert!(parse(text.as_ref()).is_err(), "{text}");
         }

@@ -138,6 +138,45 @@ fn a_host_that_looks_like_an_option_is_refused() {
     assert!(!witness.exists());
 }
 
+/// The script asks the real ssh whom it would call, and as which user.
+#[test]
+fn ssh_is_given_every_host_that_it_takes() {
+    let scene = Scene::with_master("one");
+    let text = format!(
+        "ssh -F none -G \"$@\" > {}/config; exec sh -c \"$(eval echo \\$$#)\"",
+        scene.directory.path().display()
+    );
+    crate::support::tool("ssh", "openssh-client");
+    let rsh = script(&scene, "rsh", &text);
+    let path = scene.master.display();
+    for (given, hostname, user, port) in [
+        ("[::1]:", "::1", "root", "22"),
+        ("zope@[fe80::1%lo]:", "fe80::1%lo", "zope", "22"),
+        ("ssh://zope@[::1]:2222", "::1", "zope", "2222"),
+        ("ssh://host:", "host", "root", "22"),
+        ("user+tag@host:", "host", "user+tag", "22"),
+        ("DOM\\user@host:", "host", "DOM\\user", "22"),
+        (
+            "joe@corp.example@my_alias:",
+            "my_alias",
+            "joe@corp.example",
+            "22",
+        ),
+    ] {
+        pass(&scene, &format!("{given}{path}"), &rsh, &[]).expect(0);
+        let config = fs::read_to_string(scene.directory.path().join("config")).expect("a file");
+        let value = |key: &str| {
+            let line = config.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_else(|| panic!("{given}: {config}")).trim()
+        };
+        assert_eq!(
+            (value("hostname "), value("user "), value("port ")),
+            (hostname, user, port),
+            "{given}"
+        );
+    }
+}
+
 #[test]
 fn what_is_no_fssync_is_shown_and_explained() {
     let scene = Scene::with_master("commits");
