@@ -49,6 +49,8 @@ pub enum Exit {
     Unreachable = 12,
     /// The slave is opened by another program.
     InUse = 13,
+    /// `fssync status --max-age`: the slave was last in sync too long ago.
+    Stale = 14,
     /// The slave diverged: a person must decide.
     Diverged = 20,
     /// The master is damaged; all before the damage is replicated.

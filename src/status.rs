@@ -18,6 +18,7 @@ mod sampler;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -68,6 +69,9 @@ pub struct Status {
     pub cut_tails: Pile,
     /// How it stands against the master, if that was asked.
     pub against: Option<Against>,
+    /// The age of the last time in sync above which the slave is out of date, if one is
+    /// given.
+    pub max_age: Option<Duration>,
 }
 
 /// Files that pile up beside the slave.
@@ -112,10 +116,37 @@ impl Status {
         }
     }
 
+    /// Whether the slave is out of date: the last time in sync is older than `max_age`, or
+    /// nobody noted one. A time further ahead of this machine's clock than that is as bad as
+    /// none. A slave that was just compared and lacks nothing is up to date.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        let Some(max_age) = self.max_age else {
+            return false;
+        };
+        let lacks_nothing = self.against.as_ref().is_some_and(|against| {
+            let lag = against.lag.map(|lag| lag.transactions);
+            against.next_pass.exit == Exit::Success && lag == Some(0)
+        });
+        let is_recent = self
+            .last_in_sync
+            .is_some_and(|last| self.time.duration_since(last).unsigned_abs() <= max_age);
+        !lacks_nothing && !is_recent
+    }
+
     /// The exit code: not 0 where a failover is not possible, or a person must
-    /// see to something; what of it needs the master, only if that was asked.
+    /// see to something; what of it needs the master, only if that was asked. A slave that
+    /// is out of date comes after all but a master that is unreachable, which may be why.
     #[must_use]
     pub fn exit(&self) -> Exit {
+        match self.own_exit() {
+            Exit::Success | Exit::Unreachable if self.is_stale() => Exit::Stale,
+            exit => exit,
+        }
+    }
+
+    /// The exit code without regard to the age.
+    fn own_exit(&self) -> Exit {
         match &self.state {
             plan::Slave::Missing | plan::Slave::Short { .. } => Exit::Failure,
             plan::Slave::Foreign | plan::Slave::Damaged(_) => Exit::SlaveDamaged,
@@ -155,6 +186,7 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
         set_aside,
         cut_tails,
         against: None,
+        max_age: None,
     };
     if let Some(master) = master {
         status.against = Some(ask::against(sampler, (sidecar, sample), master)?);

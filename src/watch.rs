@@ -134,9 +134,12 @@ impl Mood {
             Exit::Success => Self::Following,
             Exit::Off => Self::Off,
             Exit::Diverged | Exit::MasterDamaged | Exit::SlaveDamaged => Self::Standing,
-            Exit::Failure | Exit::Usage | Exit::Busy | Exit::Unreachable | Exit::InUse => {
-                Self::Retrying
-            }
+            Exit::Failure
+            | Exit::Usage
+            | Exit::Busy
+            | Exit::Unreachable
+            | Exit::InUse
+            | Exit::Stale => Self::Retrying,
         }
     }
 }

@@ -22,9 +22,9 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
-                  is running; 12 master unreachable; 13 slave in use; 20 slave diverged; 30 master \
+                  is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
 )]
 pub(crate) struct Args {
@@ -168,6 +168,10 @@ pub(crate) struct StatusArgs {
     /// Look at this master too: what SLAVE lacks, and what a pass would do
     #[arg(long, value_name = "MASTER")]
     pub(crate) against: Option<OsString>,
+
+    /// Exit with 14 if SLAVE was last in sync longer ago than this
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) max_age: Option<Duration>,
 
     #[command(flatten)]
     pub(crate) reach: Reach,

@@ -21,12 +21,19 @@ pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
     let process = Process::default();
     let looked = look(args, common, &process);
     process.close();
-    let status = match looked {
+    let mut status = match looked {
         Ok(status) => status,
         Err(stop) => return Ok(super::log_stop(&stop)),
     };
-    print(&status, args.telling.json).context("cannot print the status")?;
-    Ok(status.exit())
+    status.max_age = args.max_age;
+    let exit = status.exit();
+    if args.telling.json || !common.quiet {
+        print(&status, args.telling.json).context("cannot print the status")?;
+    }
+    if common.quiet && exit != Exit::Success {
+        tracing::error!("{}: {}", status.slave.display(), lines::trouble(&status));
+    }
+    Ok(exit)
 }
 
 fn look(args: &StatusArgs, common: &Common, process: &Process) -> Result<Status, Stop> {

@@ -746,3 +746,81 @@ fn what_makes_no_sense_is_a_usage_error() {
         assert_ne!(run.stderr, "", "{arguments:?}");
     }
 }
+
+/// Moves the time at which the slave was last noted to be in sync.
+fn was_in_sync(scene: &Scene, time: Timestamp) {
+    scene.edit_sidecar(|said| said["in_sync"] = json!(time));
+}
+
+/// The exit code with `--max-age`, and the line under `-q`.
+fn with_max_age(scene: &Scene, seconds: &str) -> (i32, String) {
+    let quiet = run(&mut scene.status(&["-q", "--max-age", seconds]));
+    assert_eq!(quiet.stdout, "", "{quiet:?}");
+    let lines = quiet.stderr.lines().count();
+    assert_eq!(lines, usize::from(quiet.code != 0), "{quiet:?}");
+    let printed = run(&mut scene.status(&["--max-age", seconds])).expect(quiet.code);
+    let is_marked = printed.stdout.contains("OUT OF DATE");
+    assert_eq!(is_marked, quiet.code != 0, "{printed:?}");
+    (quiet.code, quiet.stderr)
+}
+
+#[test]
+fn a_slave_older_than_max_age_exits_with_14() {
+    let scene = Scene::synced(History::get());
+    assert_eq!(with_max_age(&scene, "600").0, 0);
+    let old = Timestamp::now() - Duration::from_secs(3_000);
+    was_in_sync(&scene, old);
+    told(&scene, 0);
+    assert_eq!(with_max_age(&scene, "3600").0, 0);
+    let (code, line) = with_max_age(&scene, "600");
+    assert_eq!(code, 14);
+    assert!(line.contains("last in sync 50 min"), "{line}");
+    // Syncing that is off is the case that no pass ever reports.
+    run(fssync().arg("off").arg(&scene.slave)).expect(0);
+    let (code, line) = with_max_age(&scene, "600");
+    assert_eq!(code, 14);
+    assert!(line.contains("syncing is off"), "{line}");
+    let report = run(&mut scene.status(&["--json", "--max-age", "600"])).expect(14);
+    let report = report.report();
+    assert_eq!(report["stale"], true);
+    assert_eq!(report["exit_code"], 14);
+    assert_eq!(report["max_age_seconds"].as_f64(), Some(600.0));
+}
+
+#[test]
+fn a_slave_without_a_plausible_time_in_sync_is_out_of_date() {
+    let scene = Scene::synced(History::get());
+    // The clock was put back since.
+    was_in_sync(&scene, Timestamp::now() + Duration::from_secs(3_000));
+    assert_eq!(with_max_age(&scene, "600").0, 14);
+    forget(&scene);
+    let (code, line) = with_max_age(&scene, "600");
+    assert_eq!(code, 14);
+    assert!(line.contains("no pass has noted"), "{line}");
+    // A missing slave is worse than an old one.
+    fs::remove_file(&scene.slave).unwrap();
+    assert_eq!(with_max_age(&scene, "600").0, 1);
+}
+
+#[test]
+fn max_age_with_a_master_counts_a_slave_that_lacks_nothing_as_in_sync() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    was_in_sync(&scene, Timestamp::now() - Duration::from_secs(3_000));
+    let against = || {
+        let mut status = scene.status(&["--json", "--max-age", "600"]);
+        run(status.arg("--against").arg(&scene.master))
+    };
+    assert_eq!(against().code, 0);
+    rewrite_end(&scene.master, &history.after);
+    assert_eq!(against().code, 14);
+    // An unreachable master may be the reason; a damaged slave is worse than an old one.
+    fs::remove_file(&scene.master).unwrap();
+    assert_eq!(against().code, 14);
+    fs::write(
+        &scene.slave,
+        "neither FS21 nor FS30, but long enough to be looked at",
+    )
+    .unwrap();
+    assert_eq!(against().code, 31);
+}

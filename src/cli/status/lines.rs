@@ -1,5 +1,7 @@
 //! A status for eyes: a fact a line, and what matters most in the last one.
 
+use std::time::Duration;
+
 use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
@@ -29,6 +31,32 @@ pub(super) fn of(status: &Status) -> Lines {
     lines
 }
 
+/// Why the exit code is not 0, in one line.
+pub(super) fn trouble(status: &Status) -> String {
+    if status.exit() != Exit::Stale {
+        return judge(status).line;
+    }
+    let last = match status.last_in_sync {
+        None => "no pass has noted when the slave was in sync".to_owned(),
+        Some(time) => format!("the slave was last in sync {}", ago(time, status.time)),
+    };
+    let allowed = status.max_age.map_or_else(String::new, seconds);
+    let why = match (&status.off, &status.last_pass) {
+        (Some(off), _) => format!("syncing is off: {off}"),
+        (None, Some(pass)) => format!(
+            "the last pass ended with {}: {}",
+            pass.exit_code, pass.reason
+        ),
+        (None, None) => "no pass is noted".to_owned(),
+    };
+    format!("{last}, {allowed} are allowed; {why}")
+}
+
+/// A time that was given on the command line.
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
+
 /// What passes do.
 fn passes(lines: &mut Lines, status: &Status) {
     match &status.off {
@@ -48,9 +76,16 @@ fn passes(lines: &mut Lines, status: &Status) {
             lines.add("last pass", tone, &fact);
         }
     }
-    match status.last_in_sync {
-        None => lines.add("last in sync", Tone::Mind, "not noted"),
-        Some(time) => lines.add("last in sync", Tone::Plain, &when(time, status)),
+    let last = status
+        .last_in_sync
+        .map_or_else(|| "not noted".to_owned(), |time| when(time, status));
+    match status.max_age {
+        Some(max_age) if status.is_stale() => {
+            let fact = format!("{last}: OUT OF DATE, {} are allowed", seconds(max_age));
+            lines.add("last in sync", Tone::Bad, &fact);
+        }
+        _ if status.last_in_sync.is_none() => lines.add("last in sync", Tone::Mind, &last),
+        _ => lines.add("last in sync", Tone::Plain, &last),
     }
     let fact = match status.pass_pid {
         None => "none".to_owned(),

@@ -35,6 +35,7 @@ fn status() -> Status {
         set_aside: Pile::default(),
         cut_tails: Pile::default(),
         against: None,
+        max_age: None,
     }
 }
 
