@@ -11,6 +11,7 @@ mod serve;
 mod status;
 mod switch;
 mod systemd;
+mod terminal;
 mod verify;
 mod watch;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::filestorage::Tid;
 use crate::outcome::Exit;
+use crate::words::count;
 
 /// What a slave holds beyond what the last pass left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,9 +166,8 @@ impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} transaction{}, first {}, last {}",
-            self.count,
-            if self.count == 1 { "" } else { "s" },
+            "{}, first {}, last {}",
+            count(self.count, "transaction"),
             self.first.with_time(),
             self.last.with_time(),
         )

@@ -9,6 +9,7 @@ use crate::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::Refusal;
 use crate::reluctance::Reluctance;
 use crate::source;
+use crate::words::bytes;
 
 /// Why a pass stopped.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +81,7 @@ pub enum Stop {
         source: io::Error,
     },
     /// There is too little room for a full copy.
-    #[error("{} has {free} bytes free, a full copy needs {needed}", .directory.display())]
+    #[error("{} has {} free, a full copy needs {}", .directory.display(), bytes(*.free), bytes(*.needed))]
     NoSpace {
         /// The slave's directory.
         directory: PathBuf,

@@ -1,4 +1,4 @@
-//! Times and sizes, for a person to read.
+//! Times, sizes and numbers, for a person to read.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -37,7 +37,7 @@ pub fn bytes(len: u64) -> String {
     const SMALL: u64 = 10_000;
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if len < SMALL {
-        return format!("{len} bytes");
+        return count(len, "byte");
     }
     let mut tenths = u128::from(len) * 10 / 1024;
     let mut unit = 0;
@@ -46,6 +46,15 @@ pub fn bytes(len: u64) -> String {
         unit += 1;
     }
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// A number of things, such as `1 transaction` or `2 transactions`; `thing` is one of them.
+#[must_use]
+pub fn count(n: u64, thing: &str) -> String {
+    match n {
+        1 => format!("1 {thing}"),
+        n => format!("{n} {thing}s"),
+    }
 }
 
 #[cfg(test)]
@@ -75,9 +84,17 @@ mod tests {
     }
 
     #[test]
+    fn one_thing_has_no_plural() {
+        for (n, expected) in [(0, "0 files"), (1, "1 file"), (2, "2 files")] {
+            assert_eq!(count(n, "file"), expected);
+        }
+    }
+
+    #[test]
     fn a_size_is_exact_while_it_is_small() {
         for (len, said) in [
             (0, "0 bytes"),
+            (1, "1 byte"),
             (9_999, "9999 bytes"),
             (10_240, "10.0 KiB"),
             (1024 * 1024 - 1, "1023.9 KiB"),

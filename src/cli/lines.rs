@@ -1,9 +1,11 @@
 //! What is told for eyes: a fact a line, and what matters most in the last one.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::builder::styling::{AnsiColor, Style};
+
+use super::terminal;
 
 /// Where the facts start.
 const WIDTH: usize = 14;
@@ -36,12 +38,11 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// None yet, for standard output: coloured on a terminal, unless `NO_COLOR` is set.
+    /// None yet, for standard output.
     pub(super) fn for_stdout() -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             text: String::new(),
-            coloured: io::stdout().is_terminal() && !no_color,
+            coloured: terminal::shows_colours(&io::stdout()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Log lines, on standard error.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
@@ -8,6 +8,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 use super::args::{Common, LogFormat};
+use super::terminal;
 
 /// The target of lines that are logged in every case: a person should see them, also
 /// with `--quiet`.
@@ -25,7 +26,7 @@ pub(crate) fn set_up(common: &Common) {
         .with_writer(io::stderr)
         // A log that cannot be written ends nothing.
         .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(terminal::shows_colours(&io::stderr()))
         .with_target(false);
     let lines = match common.log_format {
         LogFormat::Text => lines.boxed(),

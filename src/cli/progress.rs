@@ -1,7 +1,7 @@
 //! Progress, for what takes long: a bar on a terminal, lines elsewhere if they
 //! are asked for.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use fssync::monitor::{Monitor, Silent};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::{Common, Telling, When};
+use super::terminal;
 
 /// How long a pass may take before it is worth showing.
 const SHOW_AFTER: Duration = Duration::from_millis(300);
@@ -16,13 +17,20 @@ const SHOW_AFTER: Duration = Duration::from_millis(300);
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-const TEMPLATE: &str =
-    "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
+/// What a terminal shows, and from which width on, in columns; the widest fitting one is
+/// taken.
+const TEMPLATES: [(u16, &str); 2] = [
+    (
+        100,
+        "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
+    ),
+    (0, "{wide_msg} {percent:>3}%, {eta} left"),
+];
 
 /// What shows the progress of what takes long.
 pub(crate) fn monitor(telling: &Telling, common: &Common) -> Box<dyn Monitor> {
     let started = Instant::now();
-    match (telling.progress, io::stderr().is_terminal()) {
+    match (telling.progress, terminal::moves_cursor(&io::stderr())) {
         (When::Auto, true) if !common.quiet => Box::new(Bar {
             started,
             shown: Mutex::new(None),
@@ -52,7 +60,10 @@ impl Monitor for Bar {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(&*shown, Some((doing, _)) if *doing == activity) {
             let bar = ProgressBar::new(total).with_message(activity);
-            if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            let width = terminal::width(io::stderr());
+            let fitting = TEMPLATES.iter().find(|(least, _)| width >= *least);
+            let template = fitting.map_or("{msg}", |(_, template)| template);
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             *shown = Some((activity, bar));

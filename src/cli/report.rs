@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Copied, Exit, Outcome};
+use fssync::words::{bytes, count};
 use serde::Serialize;
 
 use super::args::Args;
@@ -140,7 +141,8 @@ fn describe(action: Action, copied: Copied, dry_run: bool) -> String {
     };
     let would = if dry_run { "would have " } else { "" };
     format!(
-        "{would}{verb} {} transactions, {} bytes",
-        copied.transactions, copied.bytes
+        "{would}{verb} {}, {}",
+        count(copied.transactions, "transaction"),
+        bytes(copied.bytes)
     )
 }

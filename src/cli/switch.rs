@@ -9,7 +9,7 @@ use fssync::reluctance::Known;
 use fssync::stop::Stop;
 use fssync::survey::Ending;
 use fssync::switch::{self, SwitchedOff, SwitchedOn};
-use fssync::words::ago;
+use fssync::words::{ago, bytes};
 use jiff::Timestamp;
 
 use super::args::{Common, Target};
@@ -56,9 +56,9 @@ fn describe(done: &SwitchedOff, target: &Target) -> String {
     let slave = target.slave.display();
     let mut lines = vec![format!("syncing is off ({})", done.switch.display())];
     if done.cut_len > 0 {
-        let len = done.cut_len;
+        let len = bytes(done.cut_len);
         lines.push(format!(
-            "an unfinished append of {len} bytes was cut from {slave}"
+            "an unfinished append of {len} was cut from {slave}"
         ));
     }
     lines.push(match done.ending {

@@ -16,6 +16,7 @@ use fssync::source::Master;
 use fssync::source::ssh::Process;
 use fssync::stop::Stop;
 use fssync::verify;
+use fssync::words::count;
 
 use self::against::Against;
 use self::report::{Findings, Report};
@@ -98,7 +99,8 @@ impl Ends {
 /// number.
 fn stopped(stop: &Stop, findings: &Findings) -> Exit {
     if !findings.is_empty() {
-        tracing::warn!("{} findings by then do not count", findings.len());
+        let found = count(findings.len() as u64, "finding");
+        tracing::warn!("{found} until then, which no longer counts");
     }
     if let Stop::SlaveChanged { .. } = stop {
         let what = stop.in_one_line();

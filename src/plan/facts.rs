@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::filestorage::Tid;
 use crate::filestorage::scan::Damage;
+use crate::words::count;
 
 /// What is seen on both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,9 +141,8 @@ impl fmt::Display for Lacking {
         };
         write!(
             f,
-            "the slave has {} transaction{} that the master lacks, first {}, last {}",
-            self.count,
-            if self.count == 1 { "" } else { "s" },
+            "the slave has {} that the master lacks, first {}, last {}",
+            count(self.count, "transaction"),
             first.with_time(),
             last.tid.with_time(),
         )?;

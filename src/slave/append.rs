@@ -61,6 +61,7 @@ use crate::flush::Flusher;
 use crate::plan::Tail;
 use crate::read::read_fully;
 use crate::stop::Stop;
+use crate::words::bytes;
 
 /// What a tail is cut to first, in bytes: less than a header.
 const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
@@ -374,9 +375,9 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<
     let is_new = kept_before.is_none();
     let path = kept_before.map_or_else(|| copy_cut(slave, data, position), Ok)?;
     tracing::warn!(
-        "{} ends in {} bytes that are no finished transaction: they are cut, and kept in {}",
+        "{}: the unfinished tail of {} at {position} is cut, and kept in {}",
         data.path().display(),
-        data.seen().size - position,
+        bytes(data.seen().size - position),
         path.display()
     );
     Ok(is_new.then_some(path))

@@ -73,7 +73,8 @@ impl Ssh {
         work: impl FnOnce(&mut Link) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         self.round_trips += 1;
-        tracing::debug!("round trip {}: {request:?}", self.round_trips);
+        // There is one for each MiB of a copy: too many for `-v`.
+        tracing::trace!("round trip {}: {request:?}", self.round_trips);
         let mut link = match self.link.take() {
             Some(link) => link,
             None => self.connect()?,

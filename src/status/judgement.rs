@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Lag, Status};
 use crate::outcome::Exit;
 use crate::plan::{Slave, Storage, Tail};
-use crate::words::{ago, bytes, span};
+use crate::words::{ago, bytes, count, span};
 
 /// How a failover would end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -107,8 +107,8 @@ fn behind(lag: Lag) -> Verdict {
 }
 
 fn lost(lag: Lag, status: &Status) -> String {
-    let (n, size) = (lag.transactions, bytes(lag.bytes));
-    if n == 0 {
+    let (transactions, size) = (count(lag.transactions, "transaction"), bytes(lag.bytes));
+    if lag.transactions == 0 {
         return "nothing would be lost".to_owned();
     }
     let since = lag.since.map_or_else(String::new, |since| {
@@ -118,8 +118,7 @@ fn lost(lag: Lag, status: &Status) -> String {
             _ => format!(", of the last {}", span(elapsed)),
         }
     });
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} transaction{s}, {size}{since}, would be lost")
+    format!("{transactions}, {size}{since}, would be lost")
 }
 
 fn unknown(why: &str, status: &Status) -> String {

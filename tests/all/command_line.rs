@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    History, Holder, Run, Scene, Zodb, as_nobody, fssync, must, names, project, python, replace,
-    rewrite_end, run, sparse_master, spawn, tool,
+    History, Holder, Run, Scene, Transport, Zodb, as_nobody, fssync, must, names, project, python,
+    replace, rewrite_end, run, sparse_master, spawn, tool,
 };
 
 /// A pass with a master and a slave that are typed as they are.
@@ -709,6 +709,18 @@ fn log_lines_are_json_where_that_is_asked_for() {
 }
 
 #[test]
+fn verbose_does_not_log_each_request_of_a_copy() {
+    let scene = Scene::new().over(Transport::Ssh);
+    sparse_master(&scene.master, 64 << 20);
+    let lines = |option: &str| {
+        let copy = scene.pass(&[option, "--full"]).expect(0);
+        copy.stderr.lines().count()
+    };
+    assert!(lines("-v") < 30);
+    assert!(lines("-vv") > 60);
+}
+
+#[test]
 fn verbose_says_more() {
     let lines = |option: &str| {
         let scene = Scene::with_master("commits");
@@ -741,15 +753,22 @@ fn a_master_that_comes_back_within_a_second_is_found() {
 
 /// What a pass prints on standard error while it copies something big.
 fn printed(on_terminal: bool, options: &[&str]) -> String {
+    printed_on(on_terminal.then_some(("xterm", 100)), options)
+}
+
+/// The same on a terminal of this type and width in columns, if there is one.
+fn printed_on(terminal: Option<(&str, u16)>, options: &[&str]) -> String {
     let scene = Scene::new();
     sparse_master(&scene.master, 1 << 30);
     let mut command = fssync();
-    if on_terminal {
+    if let Some((kind, columns)) = terminal {
         let pty =
             "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+        let sized = format!("stty rows 24 columns {columns} && exec \"$@\"");
         command = Command::new(python());
-        command.args(["-c", pty]).arg(env!("CARGO_BIN_EXE_fssync"));
-        command.env("TERM", "xterm").env("COLUMNS", "100");
+        command.args(["-c", pty, "sh", "-c", &sized, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_fssync"));
+        command.env("TERM", kind).env_remove("NO_COLOR");
     }
     let run = run(command.args(options).args([&scene.master, &scene.slave]));
     assert_eq!(run.code, 0, "{run:?}");
@@ -761,6 +780,60 @@ fn a_bar_is_drawn_on_a_terminal() {
     let printed = printed(true, &[]);
     assert!(printed.contains("copying ["), "{printed:?}");
     assert!(printed.contains("1.00 GiB"), "{printed:?}");
+}
+
+/// What a terminal shows at once of what was printed: without escape sequences, and up to
+/// where the next text begins at the start of the line.
+fn shown_lines(printed: &str) -> Vec<String> {
+    let is_text = |part: &str| !part.trim().is_empty();
+    let mut lines = Vec::new();
+    for line in printed.split(['\r', '\n']) {
+        let mut text = String::new();
+        let mut chars = line.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\x1b' => while chars.next().is_some_and(|c| !c.is_ascii_alphabetic()) {},
+                c => text.push(c),
+            }
+        }
+        lines.extend(is_text(&text).then_some(text));
+    }
+    lines
+}
+
+#[test]
+fn progress_fits_a_terminal_of_40_columns() {
+    let printed = printed_on(Some(("xterm", 40)), &[]);
+    let lines = shown_lines(&printed);
+    let bars: Vec<_> = lines
+        .iter()
+        .filter(|it| it.contains("% ") || it.contains("%,"))
+        .collect();
+    assert!(
+        bars.iter().any(|line| line.starts_with("copying")),
+        "{printed:?}"
+    );
+    for line in bars {
+        assert!(line.chars().count() <= 40, "{line:?}");
+    }
+}
+
+#[test]
+fn a_dumb_terminal_gets_neither_colours_nor_a_bar() {
+    for options in [&[][..], &["--progress", "always"]] {
+        let printed = printed_on(Some(("dumb", 80)), options);
+        assert!(!printed.contains('\x1b'), "{printed:?}");
+        let has_lines = printed.contains("copying: 1.00 GiB of 1.00 GiB");
+        assert_eq!(has_lines, !options.is_empty(), "{printed:?}");
+    }
+}
+
+#[test]
+fn a_single_transaction_is_counted_in_the_singular() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 1 << 20);
+    let log = scene.pass(&[]).expect(0).stderr;
+    assert!(log.contains("copied 1 transaction, 1.0 MiB in"), "{log}");
 }
 
 #[test]

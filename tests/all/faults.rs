@@ -87,7 +87,7 @@ fn a_full_copy_that_does_not_fit_is_not_begun() {
     sparse_master(&scene.master, 2 << 20);
     let run = scene.pass(&["--full"]).expect(1);
     assert!(
-        run.stderr.contains("bytes free, a full copy needs"),
+        run.stderr.contains("KiB free, a full copy needs"),
         "{run:?}"
     );
     assert!(run.stderr.contains("make room"), "{run:?}");

@@ -24,7 +24,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
 /// One pass from `master` through the program `rsh`.
 fn pass(scene: &Scene, master: &str, rsh: &str, options: &[&str]) -> Run {
     run(fssync()
-        .args(["--json", "-v", "--remote-fssync", BINARY, "-e", rsh])
+        .args(["--json", "-vv", "--remote-fssync", BINARY, "-e", rsh])
         .args(options)
         .arg(master)
         .arg(&scene.slave))

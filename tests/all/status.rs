@@ -655,6 +655,7 @@ fn lines(scene: &Scene, on_terminal: bool, environment: &[(&str, &str)]) -> Stri
     command.args(status.get_args());
     command
         .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
         .envs(environment.iter().copied());
     run(&mut command).expect(0).stdout
 }
@@ -697,6 +698,7 @@ fn colours_only_on_a_terminal_that_wants_them() {
     let scene = Scene::synced(History::get());
     assert!(lines(&scene, true, &[]).contains("\x1b[32m"));
     assert!(!lines(&scene, true, &[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!lines(&scene, true, &[("TERM", "dumb")]).contains('\x1b'));
     assert!(!lines(&scene, false, &[]).contains('\x1b'));
 }
 

@@ -6,7 +6,7 @@ use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
 use fssync::status::{Against, Index, Lag, Pile, Status, Verdict, judge};
-use fssync::words::{ago, bytes, span};
+use fssync::words::{ago, bytes, count, span};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -160,8 +160,7 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
 fn pile(lines: &mut Lines, what: &str, pile: Pile) {
     let fact = match pile.files {
         0 => "none".to_owned(),
-        1 => format!("1 file, {}", bytes(pile.bytes)),
-        n => format!("{n} files, {}", bytes(pile.bytes)),
+        n => format!("{}, {}", count(n, "file"), bytes(pile.bytes)),
     };
     lines.add(what, Tone::Plain, &fact);
 }
@@ -175,12 +174,11 @@ fn master(lines: &mut Lines, against: &Against, status: &Status) {
             transactions: 0, ..
         }) => (Tone::Good, "none".to_owned()),
         Some(lag) => {
-            let n = lag.transactions;
-            let s = if n == 1 { "" } else { "s" };
+            let transactions = count(lag.transactions, "transaction");
             let since = lag.since.map_or_else(String::new, |since| {
                 format!(", {}", span(status.time.duration_since(since)))
             });
-            let fact = format!("{n} transaction{s}, {}{since}", bytes(lag.bytes));
+            let fact = format!("{transactions}, {}{since}", bytes(lag.bytes));
             (Tone::Mind, fact)
         }
     };

@@ -8,7 +8,7 @@ use fssync::source::Master;
 use fssync::stop::Stop;
 use fssync::verify::Verified;
 use fssync::verify::against::{self, Compared, Found, Span, Told};
-use fssync::words::bytes;
+use fssync::words::{bytes, count};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -119,11 +119,8 @@ fn verdict(compared: &Compared) -> String {
     }
 }
 
-fn transactions(count: u64) -> String {
-    match count {
-        1 => "1 transaction".to_owned(),
-        n => format!("{n} transactions"),
-    }
+fn transactions(n: u64) -> String {
+    count(n, "transaction")
 }
 
 fn add(lines: &mut Lines, compared: &Compared) {

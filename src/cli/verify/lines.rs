@@ -6,7 +6,7 @@ use std::fmt::Write;
 use fssync::filestorage::Tid;
 use fssync::verify::finding::{Finding, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
-use fssync::words::bytes;
+use fssync::words::{bytes, count};
 
 use super::against::Against;
 use super::report::Findings;
@@ -32,8 +32,10 @@ pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) ->
 
 fn add_facts(lines: &mut Lines, verified: &Verified) {
     let checked = format!(
-        "{} transactions, {} data records, {} objects",
-        verified.transactions, verified.records, verified.objects
+        "{}, {}, {}",
+        count(verified.transactions, "transaction"),
+        count(verified.records, "data record"),
+        count(verified.objects, "object")
     );
     lines.add("whole", Tone::Plain, &checked);
     lines.add("read", Tone::Plain, &bytes(verified.bytes));
@@ -150,8 +152,7 @@ fn own_verdict(verified: &Verified) -> String {
             (0, 0) => "sound".to_owned(),
             (0, 1) => "sound, but for 1 blemish".to_owned(),
             (0, n) => format!("sound, but for {n} blemishes"),
-            (1, _) => "DAMAGED: 1 finding".to_owned(),
-            (n, _) => format!("DAMAGED: {n} findings"),
+            (n, _) => format!("DAMAGED: {}", count(n, "finding")),
         },
     }
 }
