@@ -8,6 +8,7 @@ mod pass;
 mod progress;
 mod report;
 mod serve;
+mod signals;
 mod status;
 mod switch;
 mod systemd;
@@ -31,6 +32,7 @@ use self::args::{Args, Verb};
 /// Runs what was asked for.
 pub(crate) fn run(args: &Args) -> ExitCode {
     log::set_up(&args.common);
+    signals::survive_file_size_limit();
     let exit = match &args.verb {
         None => {
             let run = if args.watch { watch::run } else { pass::run };

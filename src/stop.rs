@@ -1,7 +1,7 @@
 //! Why a pass stops before its end: one type, mapped to exit codes in one
 //! place.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::filestorage::scan::Damage;
@@ -196,6 +196,10 @@ impl Stop {
             Self::MasterDamaged { .. } => {
                 "look at the master with ZODB's fstest; what precedes the damage is \
                  in the slave, or in the slave's older copy"
+            }
+            Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
+                "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file \
+                 system that holds larger ones"
             }
             Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
             Self::NoSpace { .. } => "make room, or put the slave on a larger file system",

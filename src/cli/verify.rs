@@ -21,11 +21,11 @@ use fssync::words::count;
 use self::against::Against;
 use self::report::{Findings, Report};
 use super::args::{Common, VerifyArgs};
-use super::{job, pass, progress};
+use super::{job, progress, signals};
 
 pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
-    let interrupted = pass::end_on_signal()?;
     let process = Process::default();
+    let interrupted = signals::listen(&process, &[], || {})?;
     let exit = match Ends::of(args, common, interrupted, &process) {
         Ok(ends) => verify_and_tell(&ends, args, common),
         Err(stop) => Ok(super::log_stop(&stop)),

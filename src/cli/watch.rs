@@ -3,10 +3,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
 use fssync::filestorage::Tid;
 use fssync::monitor::Monitor;
 use fssync::outcome::{Action, Exit, Outcome};
@@ -14,21 +12,20 @@ use fssync::source::ssh::Process;
 use fssync::watch::{self, Audience, Bell, Ring};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGHUP;
 
 use super::args::Args;
 use super::job::job;
 use super::report::Reporter;
 use super::systemd::Service;
-use super::{pass, progress, systemd};
+use super::{progress, signals, systemd};
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let interrupted = pass::end_on_signal()?;
-    let bell = Bell::default();
-    ring_on_signal(&bell)?;
-    let reporter = Reporter::start(args);
     let process = Process::default();
+    let bell = Bell::default();
+    let rope = bell.rope();
+    let interrupted = signals::listen(&process, &[SIGHUP], move || rope.ring(Ring::Signal))?;
+    let reporter = Reporter::start(args);
     let service = Arc::new(Service::default());
     let heart = Arc::clone(&service);
     let job = match job(args, Arc::clone(&interrupted), &process, move || {
@@ -55,18 +52,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         tracing::info!("Stopped syncing on a signal");
     }
     Ok(exit)
-}
-
-/// Rings where a signal comes; [`pass::end_on_signal`] has set its mark by then.
-fn ring_on_signal(bell: &Bell) -> anyhow::Result<()> {
-    let rope = bell.rope();
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
-    thread::spawn(move || {
-        for _ in signals.forever() {
-            rope.ring(Ring::Signal);
-        }
-    });
-    Ok(())
 }
 
 /// Tells the log, standard output and systemd.

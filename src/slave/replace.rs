@@ -30,7 +30,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Resource, getrlimit};
 
 use super::ledger::{Entry, Tally};
 use super::owner::Owner;
@@ -90,6 +91,7 @@ impl<'a> Replacement<'a> {
         let found = self.file.metadata();
         self.written = found.map_err(Stop::io("look at", &self.path))?.len();
         let missing = size.saturating_sub(self.written);
+        check_file_size_limit(&self.path, size)?;
         check_space(self.slave.place.directory(), missing)
     }
 
@@ -256,6 +258,17 @@ fn remove(path: &Path) -> Result<(), Stop> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Stop::io("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// Fails if this process may not make a file of `size` bytes: better now than at the
+/// limit.
+fn check_file_size_limit(path: &Path, size: u64) -> Result<(), Stop> {
+    let limit = getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < size) {
+        let action = format!("write {size} bytes to");
+        return Err(Stop::io(action, path)(Errno::FBIG.into()));
+    }
+    Ok(())
 }
 
 fn check_space(directory: &Path, needed: u64) -> Result<(), Stop> {

@@ -111,6 +111,12 @@ impl Watcher {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// Waits until it has ended; its exit code.
+    pub fn wait(mut self) -> i32 {
+        let status = self.process.wait().expect("its status");
+        status.code().unwrap_or(-1)
+    }
+
     /// Asks it to end, and waits until it has; its exit code and how long it
     /// took.
     pub fn end(mut self) -> (i32, Duration) {

@@ -1,0 +1,59 @@
+//! Signals that end a pass or a watch.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{History, Scene, Transport, spawn, wait_for};
+use crate::watcher::Watcher;
+
+fn signal(process: &Child, signal: Signal) {
+    kill_process(Pid::from_child(process), signal).expect("it runs");
+}
+
+/// Whether a process has the thread that handles signals.
+fn handles_signals(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+    let names = tasks
+        .flatten()
+        .flatten()
+        .map(|task| task.path().join("comm"));
+    names
+        .flat_map(fs::read_to_string)
+        .any(|name| name == "signals\n")
+}
+
+/// While the watch is stopped, both signals are kept for it: they reach it at the same
+/// time.
+#[test]
+fn two_signals_at_once_are_one() {
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(History::get()).over(transport);
+        let mut watcher = Watcher::start(&scene, &[]);
+        watcher.expect("Finished syncing");
+        for signal in [Signal::STOP, Signal::TERM, Signal::INT, Signal::CONT] {
+            watcher.signal(signal);
+        }
+        assert_eq!(watcher.wait(), 0, "{transport:?}");
+    }
+}
+
+/// The pass has nobody who reads what it prints.
+#[test]
+fn a_second_signal_ends_a_pass_that_hangs() {
+    let scene = Scene::synced(History::get());
+    let pass = scene.command(&["--json"]);
+    let mut command = Command::new("sh");
+    let fill = "head -c 65536 /dev/zero; exec \"$@\"";
+    command.args(["-c", fill, "sh"]).arg(pass.get_program());
+    let mut pass = spawn(command.args(pass.get_args()).stdout(Stdio::piped()));
+    wait_for("pass that handles signals", || handles_signals(pass.id()));
+    signal(&pass, Signal::TERM);
+    thread::sleep(Duration::from_millis(1500));
+    assert!(pass.try_wait().expect("its status").is_none(), "it hangs");
+    signal(&pass, Signal::TERM);
+    assert_eq!(pass.wait().expect("its status").code(), Some(1));
+}
