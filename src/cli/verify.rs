@@ -99,7 +99,7 @@ impl Ends {
 /// number.
 fn stopped(stop: &Stop, findings: &Findings) -> Exit {
     if !findings.is_empty() {
-        let found = count(findings.len() as u64, "finding");
+        let found = count(findings.len(), "finding");
         tracing::warn!("{found} until then, which no longer counts");
     }
     if let Stop::SlaveChanged { .. } = stop {
