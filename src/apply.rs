@@ -130,6 +130,10 @@ impl Apply<'_> {
         }
         let start = if old.is_some() { 0 } else { from };
         note(copied, &feed, start);
+        if old == Some(Old::SetAside) || old == Some(Old::Superseded) && feed.damage().is_some() {
+            let name = self.slave.place.free_aside(survey.last_tid);
+            monitor.warn(format!("the old slave would be kept as {}", name.display()));
+        }
         feed.damage()
             .map_or(Ok(()), |damage| Err(self.damaged(damage)))
     }

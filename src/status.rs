@@ -88,7 +88,7 @@ pub struct Pile {
 pub struct Against {
     /// The master's name.
     pub master: String,
-    /// What a pass would come to, were syncing on and no lock in its way. Of a
+    /// What a pass would come to if syncing were on and no other pass were running. Of a
     /// full copy it is not read ahead whether the master is sound.
     pub next_pass: Outcome,
     /// What the slave lacks; `None` where the two cannot be compared.
@@ -151,6 +151,8 @@ impl Status {
             plan::Slave::Missing | plan::Slave::Short { .. } => Exit::Failure,
             plan::Slave::Foreign | plan::Slave::Damaged(_) => Exit::SlaveDamaged,
             plan::Slave::Storage(_) => match &self.against {
+                // The slave is served already: nothing is in the way of a failover.
+                Some(against) if against.next_pass.exit == Exit::InUse => Exit::Success,
                 Some(against) => against.next_pass.exit,
                 None => Exit::Success,
             },
@@ -189,7 +191,12 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
         max_age: None,
     };
     if let Some(master) = master {
-        status.against = Some(ask::against(sampler, (sidecar, sample), master)?);
+        status.against = Some(ask::against(
+            sampler,
+            (sidecar, sample),
+            master,
+            status.zodb_pid,
+        )?);
         status.time = Timestamp::now();
     }
     Ok(status)

@@ -40,17 +40,20 @@ impl Refusal {
         }
     }
 
-    /// What a person can do about it.
+    /// What a person can do about it. If the slave has something that the master lacks, it
+    /// may be the live database, named in the wrong place: `--full` would then replace it.
     #[must_use]
     pub fn hint(&self) -> String {
-        match self {
+        let advice = match self {
             Self::SlaveForeign | Self::SlaveDamaged(_) => {
-                "look at the slave; `fssync --full` sets it aside and copies the master anew"
+                return "look at the slave; `fssync --full` sets it aside and copies the master \
+                        again"
+                    .to_owned();
             }
             Self::Grown(_) | Self::Changed(_) => {
                 "the slave was probably served after a failover: to keep what it has, fail back \
                  (copy it to the master) first; to give it up, run `fssync --full`, which sets \
-                 it aside and copies the master anew"
+                 it aside and copies the master again"
             }
             Self::FallenBehind { .. } => {
                 "the master was probably restored from a backup, or its file system is not \
@@ -61,8 +64,8 @@ impl Refusal {
                 "find out which of the two is right; if it is the master, run `fssync --full`, \
                  which sets the slave aside"
             }
-        }
-        .to_owned()
+        };
+        format!("are MASTER and SLAVE swapped on the command line? If not: {advice}")
     }
 }
 

@@ -175,6 +175,18 @@ impl Place {
         }
     }
 
+    /// The first name under which a slave that ends with `last_tid` can be set aside now.
+    #[must_use]
+    pub fn free_aside(&self, last_tid: Option<Tid>) -> PathBuf {
+        let mut n = 0;
+        let mut name = self.diverged(last_tid, n);
+        while fs::symlink_metadata(&name).is_ok() {
+            n += 1;
+            name = self.diverged(last_tid, n);
+        }
+        name
+    }
+
     /// The `n`th name under which ZODB keeps what it cuts from the end.
     #[must_use]
     pub fn cut(&self, n: u32) -> PathBuf {

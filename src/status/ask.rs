@@ -21,6 +21,7 @@ pub(super) fn against(
     mut sampler: Sampler<'_>,
     first: (Sidecar, Sample),
     master: &Master,
+    zodb_pid: Option<u32>,
 ) -> Result<Against, Stop> {
     let mut retry = Retry::default();
     let mut first = Some(first);
@@ -29,7 +30,7 @@ pub(super) fn against(
             Some(found) => found,
             None => sampler.sample()?,
         };
-        match compare(&sampler, &sidecar, sample, master, &mut retry) {
+        match compare(&sampler, (&sidecar, sample), master, zodb_pid, &mut retry) {
             Ok(compared) => break compared,
             Err(stop) => match retry.after(stop) {
                 Ok(()) => {}
@@ -49,9 +50,9 @@ pub(super) fn against(
 
 fn compare(
     sampler: &Sampler<'_>,
-    sidecar: &Sidecar,
-    sample: Sample,
+    (sidecar, sample): (&Sidecar, Sample),
     master: &Master,
+    zodb_pid: Option<u32>,
     retry: &mut Retry,
 ) -> Result<(Outcome, Option<Lag>), Stop> {
     let Sampler { slave, monitor, .. } = sampler;
@@ -80,7 +81,17 @@ fn compare(
         transactions: ahead.map_or(0, |ahead| ahead.transactions),
         bytes: ahead.map_or(0, |ahead| ahead.bytes),
     };
+    // A pass takes ZODB's lock for its first write.
+    let is_written = match plan.deed {
+        Deed::Nothing => false,
+        Deed::Append { .. } => copied.transactions > 0,
+        Deed::FullCopy { .. } => true,
+    };
     let next_pass = match damage {
+        _ if is_written && zodb_pid.is_some() => Outcome::from(&Stop::InUse {
+            slave: slave.place.data().to_owned(),
+            pid: zodb_pid,
+        }),
         None => sync::done(&plan, copied),
         Some(stop) => sync::stopped(&stop, Some(plan), copied),
     };

@@ -93,7 +93,7 @@ fn loss(status: &Status) -> (Verdict, String) {
             (Verdict::Unknown, line)
         }
         (None, _) => {
-            let line = format!("the slave is no copy of the master: {}", next.reason);
+            let line = "the slave is not a copy of the master: a person must decide".to_owned();
             (Verdict::Diverged, line)
         }
     }

@@ -971,3 +971,41 @@ fn the_man_page_is_formatted_without_a_warning() {
         .arg(page));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
 }
+
+/// The names under which a pass reports that it sets the slave aside.
+fn aside(report: &Value, verb: &str) -> Vec<String> {
+    let marker = format!("the old slave {verb} kept as ");
+    let warnings = report["warnings"].as_array().expect("warnings").iter();
+    warnings
+        .filter_map(|warning| warning.as_str()?.strip_prefix(&marker))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_dry_run_names_the_file_that_the_slave_would_be_kept_as() {
+    let mut kept = 0;
+    for_every_row(|row, scene| {
+        let dry = scene.pass(&[row.options, &["-n"]].concat()).report();
+        let planned = aside(&dry, "would be");
+        let pass = scene.pass(row.options).report();
+        assert_eq!(planned, aside(&pass, "is"), "{}: {dry} {pass}", row.name);
+        kept += planned.len();
+    });
+    assert!(kept >= 3, "{kept} slaves are set aside");
+}
+
+#[test]
+fn a_refusal_asks_first_whether_the_arguments_are_swapped() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    // The live master is named as the slave, and its copy as the master.
+    let swapped = run(fssync().arg(&scene.slave).arg(&scene.master)).expect(20);
+    let hint = swapped.stderr.find("swapped").expect("a question");
+    let full = swapped.stderr.find("--full").expect("advice");
+    assert!(hint < full, "{swapped:?}");
+    assert_eq!(fs::read(&scene.master).unwrap(), history.after);
+    zodb.check(&scene.master);
+}

@@ -164,6 +164,8 @@ fn status_says_what_the_next_pass_comes_to_and_touches_nothing() {
         let verdict = told["verdict"].as_str().unwrap();
         if row.name.ends_with("in use") {
             assert_eq!((run.code, verdict), (0, "serving"), "{}", row.name);
+            assert_eq!(told["next_exit_code"], pass.code, "{}: {told}", row.name);
+            assert_eq!(told["next_action"], done["action"], "{}: {told}", row.name);
             return;
         }
         // Whether the master of a full copy is sound, is not read ahead.
@@ -825,4 +827,28 @@ fn max_age_with_a_master_counts_a_slave_that_lacks_nothing_as_in_sync() {
     )
     .unwrap();
     assert_eq!(against().code, 31);
+}
+
+#[test]
+fn a_refusal_is_printed_once() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    grow(&scene, &mut zodb);
+    let status = || {
+        let mut status = scene.status(&["--against", scene.master.to_str().unwrap()]);
+        run(&mut status).expect(20).stdout
+    };
+    let sentence = "the slave has grown since last syncing";
+    assert_eq!(status().matches(sentence).count(), 1, "{}", status());
+    scene.pass(&[]).expect(20);
+    let printed = status();
+    assert_eq!(printed.matches(sentence).count(), 1, "{printed}");
+    assert!(
+        printed.contains("for the same reason as the last pass"),
+        "{printed}"
+    );
+    let mut quiet = scene.status(&["-q", "--against", scene.master.to_str().unwrap()]);
+    let quiet = run(&mut quiet).expect(20);
+    assert_eq!(quiet.stderr.lines().count(), 1, "{quiet:?}");
+    assert!(quiet.stderr.contains(sentence), "{quiet:?}");
 }

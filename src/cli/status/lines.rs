@@ -34,7 +34,11 @@ pub(super) fn of(status: &Status) -> Lines {
 /// Why the exit code is not 0, in one line.
 pub(super) fn trouble(status: &Status) -> String {
     if status.exit() != Exit::Stale {
-        return judge(status).line;
+        let next = status.against.as_ref().map(|against| &against.next_pass);
+        return match next {
+            Some(next) if next.exit == status.exit() => next.reason.clone(),
+            _ => judge(status).line,
+        };
     }
     let last = match status.last_in_sync {
         None => "no pass has noted when the slave was in sync".to_owned(),
@@ -193,7 +197,13 @@ fn master(lines: &mut Lines, against: &Against, status: &Status) {
         None => "",
     };
     let (action, code) = (name(next.action), next.exit as u8);
-    let fact = format!("{action}, exit code {code}{off}: {}", next.reason);
+    let is_known = (status.last_pass.as_ref()).is_some_and(|last| last.reason == next.reason);
+    let reason = if is_known {
+        "for the same reason as the last pass"
+    } else {
+        &next.reason
+    };
+    let fact = format!("{action}, exit code {code}{off}: {reason}");
     lines.add("next pass", tone, &fact);
     if let Some(hint) = &next.hint {
         lines.add("hint", Tone::Plain, hint);

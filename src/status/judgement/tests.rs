@@ -150,7 +150,7 @@ fn what_would_be_lost_is_told_as_far_as_it_is_known() {
         (
             asked(Exit::Diverged, "the slave has grown", None),
             Verdict::Diverged,
-            "the slave is no copy of the master: the slave has grown",
+            "the slave is not a copy of the master: a person must decide",
         ),
         (
             asked(Exit::Success, "", Some((0, 0, 0))),
