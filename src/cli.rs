@@ -69,11 +69,21 @@ fn slave(
     })
 }
 
-/// Logs what stopped a verb.
+/// Logs what stopped a verb, with what to do about it, in one line. `--quiet` suppresses
+/// it for the exit codes that are no news.
 fn log_stop(stop: &Stop) -> Exit {
-    tracing::error!("{}", stop.in_one_line());
-    if let Some(hint) = stop.hint() {
-        tracing::error!("hint: {hint}");
+    let exit = stop.exit();
+    let hint = stop.hint().map(|hint| format!(" ({hint})"));
+    let warnings = stop.warnings();
+    let mut line = stop.in_one_line() + &hint.unwrap_or_default();
+    for warning in &warnings {
+        line += "; ";
+        line += warning;
     }
-    stop.exit()
+    if exit.is_quiet() && warnings.is_empty() {
+        tracing::warn!("{line}");
+    } else {
+        tracing::error!("{line}");
+    }
+    exit
 }

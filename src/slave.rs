@@ -5,6 +5,7 @@
 //! | [`place`] | what the files are called, and where a slave may lie |
 //! | [`owner`] | whom they belong to |
 //! | [`lock`] | the three locks, and who holds them |
+//! | [`running`] | the pass at work, and since when |
 //! | [`switch`] | whether syncing is on |
 //! | [`step`] | the door: every change of `Data.fs` passes through it |
 //! | [`sidecar`] | what the last pass left |
@@ -20,6 +21,7 @@ pub mod lock;
 pub mod owner;
 pub mod place;
 pub mod replace;
+pub mod running;
 pub mod sidecar;
 pub mod step;
 pub mod switch;

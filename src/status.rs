@@ -32,8 +32,10 @@ use crate::outcome::{Exit, Outcome};
 use crate::plan;
 use crate::slave::lock;
 use crate::slave::place::{Beside, Kept, Place};
+use crate::slave::running::Running;
 use crate::slave::sidecar::Pass;
 use crate::slave::step::Slave;
+use crate::slave::switch::Off;
 use crate::source::Master;
 use crate::stop::Stop;
 
@@ -45,14 +47,14 @@ pub struct Status {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
     /// Why syncing is off; `None` if it is on.
-    pub off: Option<String>,
+    pub off: Option<Off>,
     /// How the last pass ended, unless syncing was off, another one at work, or a
     /// signal ended it.
     pub last_pass: Option<Pass>,
     /// When the slave is last known to have had all that the master had.
     pub last_in_sync: Option<Timestamp>,
-    /// The process of a pass that is under way.
-    pub pass_pid: Option<u32>,
+    /// The pass that is at work, if its process is listed.
+    pub pass: Option<Running>,
     /// The process that has ZODB's lock: ZEO, or whatever opened the slave.
     pub zodb_pid: Option<u32>,
     /// What the slave is.
@@ -172,13 +174,14 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
         [Beside::PassLock, Beside::StepLock, Beside::ZodbLock].map(|lock| place.beside(lock));
     let [pass_pid, step_pid, zodb_pid] = lock::holders([&pass, &step, &zodb]);
     let (set_aside, cut_tails) = piles(place)?;
+    let time = Timestamp::now();
     let mut status = Status {
-        time: Timestamp::now(),
+        time,
         slave: place.data().to_owned(),
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,
-        pass_pid,
+        pass: pass_pid.map(|pid| Running::look(slave, &sidecar, Some(pid), time)),
         // Who takes a step has ZODB's lock too, for some milliseconds.
         zodb_pid: zodb_pid.filter(|_| zodb_pid != step_pid),
         state: sample.slave.clone(),

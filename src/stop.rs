@@ -8,6 +8,8 @@ use crate::filestorage::scan::Damage;
 use crate::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::Refusal;
 use crate::reluctance::Reluctance;
+use crate::slave::running::Running;
+use crate::slave::switch::Off;
 use crate::source;
 use crate::words::bytes;
 
@@ -17,16 +19,16 @@ pub enum Stop {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// A switch says off.
-    #[error("{0}")]
-    Off(String),
+    /// A switch is off.
+    #[error("syncing is off: {0}")]
+    Off(Off),
     /// Another pass holds the slave.
-    #[error("another pass is at work on {slave}{}", by(*.pid))]
+    #[error("another pass is at work on {}{}", .slave.display(), .pass.in_words())]
     Busy {
         /// The slave.
         slave: PathBuf,
-        /// Its process, if the kernel tells.
-        pid: Option<u32>,
+        /// The other pass.
+        pass: Running,
     },
     /// The master does not answer.
     #[error("the master is unreachable")]
@@ -214,6 +216,16 @@ impl Stop {
         Some(hint.to_owned())
     }
 
+    /// What is worth a person's attention although the exit code is not.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Off(off) => off.warning().into_iter().collect(),
+            Self::Busy { pass, .. } => pass.warning().into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether another look may find another case.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -248,7 +260,7 @@ impl From<&Stop> for Outcome {
             hint: stop.hint(),
             copied: Copied::default(),
             file_system: None,
-            warnings: Vec::new(),
+            warnings: stop.warnings(),
             unnoted: None,
             index_is_due: false,
         }

@@ -13,6 +13,7 @@ use crate::plan::{Deed, Plan, Policy, Tail};
 use crate::retry::Retry;
 use crate::slave::lock;
 use crate::slave::place::Beside;
+use crate::slave::running::busy;
 use crate::slave::sidecar::{Pass, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{FileSystem, Master};
@@ -84,7 +85,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
             outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
         }
     }
-    outcome.warnings = collector.into_warnings();
+    outcome.warnings.extend(collector.into_warnings());
     outcome
 }
 
@@ -201,15 +202,12 @@ fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
     job.slave.check_may_go_on()?;
     place.check_is_mounted()?;
     let lock = if job.dry_run {
-        if let pid @ Some(_) = lock::holder(&place.beside(Beside::PassLock)) {
-            return Err(Stop::Busy {
-                slave: place.data().to_owned(),
-                pid,
-            });
+        if lock::holder(&place.beside(Beside::PassLock)).is_some() {
+            return Err(busy(&job.slave));
         }
         None
     } else {
-        Some(lock::take_pass(place)?)
+        Some(lock::take_pass(place)?.ok_or_else(|| busy(&job.slave))?)
     };
     Ok((lock, Sidecar::load(place)?))
 }

@@ -33,6 +33,7 @@ pub use self::rests::Rests;
 
 use crate::reluctance::Own;
 use crate::slave::lock::{self, Lock};
+use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{Seen, Slave};
 use crate::stop::Stop;
@@ -83,6 +84,6 @@ fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, Seen, u64, Sidecar)>, Sto
     if as_left(slave)?.is_none() {
         return Ok(None);
     }
-    let lock = lock::take_pass(&slave.place)?;
+    let lock = lock::take_pass(&slave.place)?.ok_or_else(|| busy(slave))?;
     Ok(as_left(slave)?.map(|(seen, position, sidecar)| (lock, seen, position, sidecar)))
 }

@@ -79,7 +79,7 @@ pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience
 struct News {
     /// How the last one ended.
     last: Option<Exit>,
-    /// What was last told: also why, where a person must act on it.
+    /// What was last reported: also why, if a person must act on it, or has acted.
     told: Option<(Exit, Option<String>)>,
     /// The warnings that were last reported.
     warned: Vec<String>,
@@ -103,7 +103,8 @@ impl News {
             Mood::Standing => self.stood = Some(exit),
             Mood::Retrying => {}
         }
-        let reason = (mood == Mood::Standing).then(|| outcome.reason.clone());
+        let counts = matches!(mood, Mood::Standing | Mood::Off);
+        let reason = counts.then(|| outcome.reason.clone());
         let told = Some((exit, reason));
         let warns_anew = !outcome.warnings.is_empty() && self.warned != outcome.warnings;
         if warns_anew {

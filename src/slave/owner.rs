@@ -96,6 +96,21 @@ impl Owner {
         })
     }
 
+    /// Whether this owner has a permission (a bit of `rwx`) on what was found, as far as
+    /// its permission bits tell. Other groups of the owner's do not count.
+    #[must_use]
+    pub fn can(&self, permission: u32, found: &fs::Metadata) -> bool {
+        let mode = found.permissions().mode();
+        let bits = if found.uid() == self.uid {
+            mode >> 6
+        } else if found.gid() == self.gid {
+            mode >> 3
+        } else {
+            mode
+        };
+        self.uid == 0 || bits & permission != 0
+    }
+
     /// Opens a file beside the slave for reading and writing; where it is missing,
     /// it is created with the slave's owner and mode.
     pub fn open_or_create_for(place: &Place, path: &Path) -> Result<File, Stop> {

@@ -10,27 +10,37 @@
 //! | `/var/run/fssync.status` | not asked |
 //! | `/var/run/syncPozo.status` | not asked |
 //!
-//! A switch that cannot be read, or says anything but on, is off.
+//! A switch that cannot be read, or has any other content than `SYNCING=1`, is off.
+//! Blanks and line ends behind it do not count. Only `SYNCING=0` and a missing
+//! `--status-file` are off on purpose; everything else is worth a warning.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+mod content;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+pub use self::content::Off;
 
+use self::content::{Cause, OFF, ON};
 use super::owner::Owner;
 use super::place::{Beside, Place};
 use crate::stop::Stop;
 
-const ON: &str = "SYNCING=1";
-const OFF: &str = "SYNCING=0";
-
 /// Switches of the whole machine.
 const MACHINE_WIDE: [&str; 2] = ["/var/run/fssync.status", "/var/run/syncPozo.status"];
 
-/// More than a switch has to say, in bytes.
-const MAX_LEN: u64 = 64;
+/// The permission bits that the switch of `--status-file` has at least, whatever the
+/// umask: several users may share it.
+const NAMED_MODE: u32 = 0o644;
+
+/// The permission bits that a switch beside the slave has at least.
+const OWNERS_MODE: u32 = 0o600;
+
+/// The permission bits for reading a file, and for passing through a directory.
+const READ: u32 = 0o4;
+const SEARCH: u32 = 0o1;
 
 /// The switches that a slave obeys.
 #[derive(Clone, Debug)]
@@ -61,45 +71,61 @@ impl Switches {
     /// Fails with [`Stop::Off`] unless all switches say on.
     pub fn check(&self) -> Result<(), Stop> {
         match self.why_off() {
-            Some(why) => Err(Stop::Off(format!("syncing is off: {why}"))),
+            Some(why) => Err(Stop::Off(why)),
             None => Ok(()),
         }
     }
 
-    /// Which switch says off, and how; `None` if all say on.
+    /// Which switch is off, and why; `None` if all are on. A plain `SYNCING=0` explains
+    /// everything, so it is named first; then a switch that is not as it should be.
     #[must_use]
-    pub fn why_off(&self) -> Option<String> {
+    pub fn why_off(&self) -> Option<Off> {
         let named = self.named.iter().map(|path| (path, true));
         let found = self.found.iter().map(|path| (path, false));
-        named.chain(found).find_map(|(path, must_be_there)| {
-            let why = match read(path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    must_be_there.then(|| "is missing".to_owned())
-                }
-                said => judge(said),
+        let mut why: Option<Off> = None;
+        for (path, must_exist) in named.chain(found) {
+            let Some(cause) = content::why_off(path, must_exist) else {
+                continue;
             };
-            why.map(|why| format!("{} {why}", path.display()))
-        })
+            let is_plain = cause == Cause::SwitchedOff;
+            if is_plain || why.as_ref().is_none_or(|why| why.cause == Cause::Missing) {
+                let switch = path.clone();
+                why = Some(Off { switch, cause });
+            }
+            if is_plain {
+                break;
+            }
+        }
+        why
     }
 
     /// Whether the slave's own switch is there and says off.
     #[must_use]
     pub fn own_says_off(&self) -> bool {
-        read(&self.own).is_ok_and(|said| judge(Ok(said)).is_some())
+        let why = content::why_off(&self.own, false);
+        why.is_some_and(|why| !matches!(why, Cause::Unreadable(_)))
     }
 
     /// Writes the slave's own switch, durably; it never says on before it is to.
     /// Off needs no room on the disk: a switch that is empty is off, too.
+    ///
+    /// The slave's owner can read what is written. If that cannot be had, on is not
+    /// written; off is, with a warning, since an unreadable switch is off.
     pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {
         let path = self.own.as_path();
         let fail = |action| Stop::io(action, path);
         let file = if self.named.is_some() {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false);
-            options.open(path).map_err(fail("open"))?
+            options.mode(NAMED_MODE).open(path).map_err(fail("open"))?
         } else {
             Owner::open_or_create_for(place, path)?
         };
+        match self.make_readable(&file, place) {
+            Err(stop) if on => return Err(stop),
+            Err(stop) => tracing::warn!("{}", stop.in_one_line()),
+            Ok(()) => {}
+        }
         match write(&file, if on { ON } else { OFF }) {
             Err(error) if is_full(&error) && !on => file.set_len(0),
             written => written,
@@ -108,8 +134,45 @@ impl Switches {
         file.sync_all().map_err(fail("sync"))?;
         if self.named.is_none() {
             place.sync_directory()?;
+        } else if let Some(directory) = self.closed_directory(place) {
+            tracing::warn!(
+                "{}: the slave's owner has no access to {}; passes of that user find \
+                 syncing off",
+                path.display(),
+                directory.display()
+            );
         }
         Ok(path)
+    }
+
+    /// Lets the slave's owner read the slave's own switch, if it is closed to that user.
+    fn make_readable(&self, file: &File, place: &Place) -> Result<(), Stop> {
+        let owner = Owner::of(place)?;
+        let fail = |action| Stop::io(action, &self.own);
+        let found = file.metadata().map_err(fail("look at"))?;
+        if owner.can(READ, &found) {
+            return Ok(());
+        }
+        let mode = found.permissions().mode() & 0o7777;
+        let is_given = self.named.is_none()
+            && (owner.with_mode(mode | OWNERS_MODE))
+                .own(file, &self.own)
+                .is_ok();
+        if is_given {
+            return Ok(());
+        }
+        file.set_permissions(Permissions::from_mode(mode | NAMED_MODE))
+            .map_err(fail("let the slave's owner read"))
+    }
+
+    /// The directory that keeps the slave's owner from the switch of `--status-file`.
+    fn closed_directory(&self, place: &Place) -> Option<PathBuf> {
+        let owner = Owner::of(place).ok()?;
+        let file = fs::canonicalize(self.named.as_ref()?).ok()?;
+        let is_closed = |directory: &&Path| {
+            fs::metadata(directory).is_ok_and(|found| !owner.can(SEARCH, &found))
+        };
+        file.ancestors().skip(1).find(is_closed).map(Path::to_owned)
     }
 }
 
@@ -127,28 +190,4 @@ fn is_full(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
     )
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut said = String::new();
-    // A FIFO is not waited for.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
-    file.take(MAX_LEN).read_to_string(&mut said)?;
-    Ok(said)
-}
-
-/// Why what a switch says is not on.
-fn judge(said: io::Result<String>) -> Option<String> {
-    match said {
-        // More was not read, and may say something else.
-        Ok(said) if said.len() as u64 == MAX_LEN => Some("says too much".to_owned()),
-        Ok(said) if said.trim_end() == ON => None,
-        Ok(said) if said.trim_end() == OFF => Some("says so".to_owned()),
-        Ok(said) => Some(format!("says neither {ON} nor {OFF} but {said:?}")),
-        Err(error) => Some(format!("cannot be read: {error}")),
-    }
 }

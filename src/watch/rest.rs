@@ -117,7 +117,7 @@ impl<'a> Rest<'a> {
                 self.was_told = false;
                 self.follow(outcome);
             }
-            Mood::Off => self.wait_for_on(),
+            Mood::Off => self.wait_for_on(&outcome.reason),
             Mood::Standing => self.stand(outcome.exit, elapsed),
             Mood::Retrying => self.wait_to_retry(outcome.exit),
         }
@@ -203,15 +203,23 @@ impl<'a> Rest<'a> {
         ring
     }
 
-    fn wait_for_on(&mut self) {
+    /// Waits until syncing is on, or off for another reason than the last pass had, which
+    /// the next pass reports.
+    fn wait_for_on(&mut self, reason: &str) {
         self.backoff.reset();
         self.job.master.let_go();
+        let mut has_waited = false;
         loop {
-            // Anew at every tick: a directory may have come since.
+            // At every tick: the directory of a switch may exist by now.
             self.listen_to_switches();
-            if !self.is_off() || self.wait(Instant::now() + self.interval) == Some(Ring::Signal) {
+            let is_over = match self.job.slave.switches.check() {
+                Ok(()) => true,
+                Err(stop) => has_waited && stop.in_one_line() != reason,
+            };
+            if is_over || self.wait(Instant::now() + self.interval) == Some(Ring::Signal) {
                 return;
             }
+            has_waited = true;
         }
     }
 

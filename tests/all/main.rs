@@ -37,6 +37,7 @@ mod nfs;
 mod off;
 mod on;
 mod power;
+mod quiet;
 mod regressions;
 mod remote;
 mod signals;

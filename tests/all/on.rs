@@ -49,7 +49,11 @@ fn assert_reluctant(scene: &Scene, code: i32) -> Run {
     let refused = on(scene, &[]).expect(code);
     assert_eq!(switch(scene), before, "{refused:?}");
     assert_eq!(refused.stdout, "");
-    assert!(refused.stderr.contains("hint: "), "{refused:?}");
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+    assert!(
+        refused.stderr.trim_end().ends_with(')'),
+        "with a hint: {refused:?}"
+    );
     on(scene, &["--force"]).expect(0);
     assert_eq!(switch(scene).as_deref(), Some(ON));
     refused

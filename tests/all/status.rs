@@ -361,6 +361,13 @@ fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
     let pass = HangingPass::start(&scene);
     let told = told_against(&scene, 0);
     assert_eq!(told["pass_pid"], std::process::id());
+    let secs = told["pass_running_seconds"].as_f64().unwrap();
+    // The sidecar was noted before the pass began, and after this test did.
+    let noted = told["pass_age_seconds"].as_f64().unwrap();
+    assert!(secs > 0.0 && secs <= noted + 0.1, "{told}");
+    let lines = run(&mut scene.status(&[])).expect(0).stdout;
+    let said = format!("pass now      process {}, for ", std::process::id());
+    assert!(lines.contains(&said), "{lines}");
     assert_eq!(told["zodb_pid"], Value::Null);
     assert_eq!(told["position"], len(&History::get().before));
     assert_eq!(told["lag_transactions"], 5);
@@ -440,7 +447,8 @@ fn a_switch_that_is_off_is_named() {
     let told = told_against(&scene, 0);
     assert_eq!(told["syncing"], "off");
     let switch = scene.beside(".fssync-switch");
-    assert_eq!(told["off_reason"], format!("{} says so", switch.display()));
+    let reason = format!("{} contains SYNCING=0", switch.display());
+    assert_eq!(told["off_reason"], reason);
     assert_eq!(told["next_action"], "append", "once it is on");
     run(fssync().arg("on").arg(&scene.slave)).expect(0);
     let named = scene.directory.path().join("status");

@@ -2,12 +2,13 @@
 //! `off` promises while a pass is under way.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fssync::outcome::Exit;
+use fssync::words::bytes;
 use serde_json::{Value, json};
 
 use crate::hanging::HangingPass;
@@ -46,6 +47,8 @@ fn contents() -> Vec<(Vec<u8>, bool)> {
     long.extend(OFF.as_bytes());
     vec![
         (b"SYNCING=1".to_vec(), true),
+        (b"SYNCING=1\r\n".to_vec(), true),
+        (b"SYNCING=1 \t\n\n".to_vec(), true),
         (ON.into(), true),
         (OFF.into(), false),
         (b"".to_vec(), false),
@@ -56,6 +59,8 @@ fn contents() -> Vec<(Vec<u8>, bool)> {
         (b"SYNCING=1 but not today\n".to_vec(), false),
         (b"SYNCING=1\nSYNCING=0\n".to_vec(), false),
         (b"syncing=1\n".to_vec(), false),
+        (b"SYNCING = 1\n".to_vec(), false),
+        (b" SYNCING=1\n".to_vec(), false),
         (b"# SYNCING=1\n".to_vec(), false),
         (b"1\n".to_vec(), false),
         (b"SYNCING=1\n\xff\xfe\n".to_vec(), false),
@@ -123,7 +128,7 @@ fn a_switch_that_its_reader_may_not_read_is_off() {
     let mut command = as_nobody(&scene);
     command.arg("--json").arg("--status-file").arg(&switch);
     command.args([&scene.master, &scene.slave]);
-    std::os::unix::fs::chown(&switch, Some(0), Some(0)).unwrap();
+    chown(&switch, Some(0), Some(0)).unwrap();
     let may = |mode| fs::set_permissions(&switch, Permissions::from_mode(mode)).unwrap();
     may(0o600);
     assert_off(&scene, run(&mut command), &switch);
@@ -239,6 +244,108 @@ fn off_and_on_write_the_named_switch_and_only_that() {
     pass_named(&scene, &switch).expect(0);
 }
 
+/// A verb with its options for the slave, run by root under this umask.
+fn flip_under_umask(umask: &str, verb: &[&str], scene: &Scene) -> Run {
+    let script = format!("umask {umask}; exec \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_fssync")).args(verb);
+    run(command.arg(&scene.slave))
+}
+
+#[test]
+fn the_slaves_owner_can_read_each_switch_that_root_writes() {
+    for (has_slave, before) in [
+        (true, None),
+        (false, None),
+        (true, Some(0o600)),
+        (true, Some(0o640)),
+        (false, Some(0o640)),
+        (true, Some(0o644)),
+    ] {
+        for verbs in [["off", "on"], ["on", "off"]] {
+            for is_named in [false, true] {
+                let scene = scene();
+                if has_slave {
+                    scene.expect("full-copy");
+                }
+                let mut nobody = as_nobody(&scene);
+                let named = scene.directory.path().join("status");
+                let option = format!("--status-file={}", named.display());
+                let switch = if is_named {
+                    named
+                } else {
+                    scene.beside(".fssync-switch")
+                };
+                if let Some(mode) = before {
+                    fs::write(&switch, "SYNCING=0\n").unwrap();
+                    fs::set_permissions(&switch, Permissions::from_mode(mode)).unwrap();
+                }
+                for verb in verbs {
+                    let verb = if is_named {
+                        vec![verb, &option]
+                    } else {
+                        vec![verb]
+                    };
+                    let done = flip_under_umask("077", &verb, &scene).expect(0);
+                    let read = tool("setpriv", "util-linux")
+                        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+                        .arg(&switch)
+                        .output();
+                    let read = read.unwrap();
+                    assert!(
+                        read.status.success(),
+                        "{before:?} {verb:?}: {done:?} {read:?}"
+                    );
+                }
+                if is_named {
+                    nobody.arg(&option);
+                }
+                let code = if verbs[1] == "off" { 10 } else { 0 };
+                run(nobody.args([&scene.master, &scene.slave])).expect(code);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_switch_in_a_directory_that_is_closed_to_the_slaves_owner_is_warned_of() {
+    let scene = scene();
+    drop(as_nobody(&scene));
+    let closed = scene.directory.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let option = format!("--status-file={}", closed.join("status").display());
+    for verb in ["off", "on"] {
+        let done = flip_under_umask("022", &[verb, &option], &scene).expect(0);
+        let warning = format!("no access to {}", closed.display());
+        assert!(done.stderr.contains(&warning), "{done:?}");
+    }
+    fs::set_permissions(&closed, Permissions::from_mode(0o711)).unwrap();
+    let done = flip_under_umask("022", &["on", &option], &scene).expect(0);
+    assert_eq!(done.stderr, "");
+}
+
+/// The slave belongs to root, and so does the switch, whose group may write it.
+#[test]
+fn on_is_not_written_where_the_slaves_owner_could_not_read_it() {
+    let scene = scene();
+    scene.expect("full-copy");
+    let mut nobody = as_nobody(&scene);
+    let switch = scene.directory.path().join("status");
+    fs::write(&switch, OFF).unwrap();
+    chown(&switch, Some(0), Some(65534)).unwrap();
+    fs::set_permissions(&switch, Permissions::from_mode(0o660)).unwrap();
+    chown(&scene.slave, Some(4242), Some(4242)).unwrap();
+    fs::set_permissions(&scene.slave, Permissions::from_mode(0o666)).unwrap();
+    nobody.args(["on", "--force", "--status-file"]).arg(&switch);
+    let failed = run(nobody.arg(&scene.slave)).expect(1);
+    let said = format!("cannot let the slave's owner read {}", switch.display());
+    assert!(failed.stderr.contains(&said), "{failed:?}");
+    assert_eq!(fs::read_to_string(&switch).unwrap(), OFF);
+    assert_eq!(fs::metadata(&switch).unwrap().uid(), 0);
+}
+
 #[test]
 fn on_says_which_other_switch_is_still_off() {
     let scene = scene();
@@ -246,7 +353,8 @@ fn on_says_which_other_switch_is_still_off() {
     command.arg("on").arg(&scene.slave);
     let run = with_var_run(&[(MACHINE_WIDE[1], OFF)], &command).expect(10);
     assert!(
-        run.stderr.contains("/var/run/syncPozo.status says so"),
+        run.stderr
+            .contains("/var/run/syncPozo.status contains SYNCING=0"),
         "{run:?}"
     );
     assert_eq!(run.stdout, "");
@@ -271,7 +379,7 @@ fn off_cuts_the_unfinished_tail_of_a_pass_that_was_killed() {
         let size = fs::metadata(&scene.slave).unwrap().len();
         assert_eq!(size, history.before.len() as u64 + len);
         let run = flip("off", &scene.slave).expect(0);
-        let said = format!("an unfinished append of {len} bytes was cut");
+        let said = format!("an unfinished append of {} was cut", bytes(len));
         assert!(run.stdout.contains(&said), "{run:?}");
         assert!(fs::read(&scene.slave).unwrap() == history.before);
         assert!(!scene.beside(".tr0").exists(), "nothing of value was cut");

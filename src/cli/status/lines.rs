@@ -5,6 +5,7 @@ use std::time::Duration;
 use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
+use fssync::slave::running::Running;
 use fssync::status::{Against, Index, Lag, Pile, Status, Verdict, judge};
 use fssync::words::{ago, bytes, count, span};
 use jiff::Timestamp;
@@ -91,11 +92,28 @@ fn passes(lines: &mut Lines, status: &Status) {
         _ if status.last_in_sync.is_none() => lines.add("last in sync", Tone::Mind, &last),
         _ => lines.add("last in sync", Tone::Plain, &last),
     }
-    let fact = match status.pass_pid {
-        None => "none".to_owned(),
-        Some(pid) => format!("process {pid}"),
-    };
-    lines.add("pass now", Tone::Plain, &fact);
+    match &status.pass {
+        None => lines.add("pass now", Tone::Plain, "none"),
+        Some(running) => {
+            let tone = match running.warning() {
+                None => Tone::Plain,
+                Some(_) => Tone::Mind,
+            };
+            lines.add("pass now", tone, &at_work(running));
+        }
+    }
+}
+
+/// Which process makes a pass, and for how long.
+fn at_work(running: &Running) -> String {
+    let pid = running.pid.unwrap_or_default();
+    let age = running.age.map(|age| format!(", for {}", span(age)));
+    let warning = running.warning().map(|warning| format!("; {warning}"));
+    format!(
+        "process {pid}{}{}",
+        age.unwrap_or_default(),
+        warning.unwrap_or_default()
+    )
 }
 
 /// What the slave is.

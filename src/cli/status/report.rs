@@ -29,6 +29,7 @@ pub(super) struct Report {
     max_age_seconds: Option<f64>,
     stale: Option<bool>,
     pass_pid: Option<u32>,
+    pass_running_seconds: Option<f64>,
     zodb_pid: Option<u32>,
     state: &'static str,
     left: &'static str,
@@ -56,6 +57,7 @@ impl Report {
     pub(super) fn of(status: &Status) -> Self {
         let age = |time: Timestamp| status.time.duration_since(time).as_secs_f64();
         let pass = status.last_pass.as_ref();
+        let running = status.pass.as_ref();
         let next = status.against.as_ref().map(|against| &against.next_pass);
         let lag = status.against.as_ref().and_then(|against| against.lag);
         let judgement = judge(status);
@@ -69,7 +71,7 @@ impl Report {
             verdict: judgement.verdict,
             failover: judgement.line,
             syncing: if status.off.is_some() { "off" } else { "on" },
-            off_reason: status.off.clone(),
+            off_reason: status.off.as_ref().map(ToString::to_string),
             pass_time: pass.map(|pass| pass.time),
             pass_age_seconds: pass.map(|pass| age(pass.time)),
             pass_action: pass.map(|pass| pass.action),
@@ -79,7 +81,10 @@ impl Report {
             in_sync_age_seconds: status.last_in_sync.map(age),
             max_age_seconds: status.max_age.map(|max_age| max_age.as_secs_f64()),
             stale: status.max_age.map(|_| status.is_stale()),
-            pass_pid: status.pass_pid,
+            pass_pid: running.and_then(|running| running.pid),
+            pass_running_seconds: running
+                .and_then(|running| running.age)
+                .map(|age| age.as_secs_f64()),
             zodb_pid: status.zodb_pid,
             state: state(&status.state),
             left: left(&status.state),

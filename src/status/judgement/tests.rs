@@ -26,7 +26,7 @@ fn status() -> Status {
         off: None,
         last_pass: None,
         last_in_sync: None,
-        pass_pid: None,
+        pass: None,
         zodb_pid: None,
         state: with_tail(Tail::None),
         size: POSITION,

@@ -1,0 +1,164 @@
+//! The pass that is at work on a slave: which process makes it, and since when.
+//!
+//! A pass writes nothing when it begins, so that it costs nothing. Several facts are
+//! earlier than its begin, and the latest of them is taken for it:
+//!
+//! 1. the start of the process that has the pass lock, if the kernel lists it
+//! 2. the end of the last pass that is noted; a watch notes one that found nothing new
+//!    once a minute
+//! 3. the last change of a switch: no pass began while syncing was off
+//! 4. the last change of the pass lock's file: its creation, by the first pass of all
+//!
+//! So a pass may be younger than it is said to be, by a minute in a watch, but not older.
+
+use std::fs;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::lock::holder;
+use super::place::Beside;
+use super::sidecar::Sidecar;
+use super::step::Slave;
+use crate::stop::Stop;
+use crate::words::span;
+
+/// How long a pass may run, and a slave may be out of sync, before that is reported.
+const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
+
+/// A pass at work, as seen by another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Its process, if the kernel lists it.
+    pub pid: Option<u32>,
+    /// For how long it has run.
+    pub age: Option<SignedDuration>,
+    /// How long ago the slave was last in sync, if a pass has noted that.
+    pub in_sync_age: Option<SignedDuration>,
+    /// For how long the slave could have been brought in sync and was not: since it was in
+    /// sync, or since syncing is on.
+    lagging: Option<SignedDuration>,
+}
+
+impl Running {
+    /// What is known of the pass that has the pass lock at this moment.
+    #[must_use]
+    pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> Self {
+        let changed = |path: &Path| -> Option<Timestamp> {
+            let modified = fs::metadata(path).ok()?.modified().ok()?;
+            Timestamp::try_from(modified).ok()
+        };
+        let switched = slave.switches.files().filter_map(changed).max();
+        let began = [
+            pid.and_then(|pid| started(pid, now)),
+            sidecar.pass.as_ref().map(|pass| pass.time),
+            switched,
+            changed(&slave.place.beside(Beside::PassLock)),
+        ];
+        let age = |time: Timestamp| now.duration_since(time).max(SignedDuration::ZERO);
+        Self {
+            pid,
+            age: began.into_iter().flatten().max().map(age),
+            in_sync_age: sidecar.in_sync.map(age),
+            lagging: sidecar
+                .in_sync
+                .map(|time| age(Some(time).max(switched).unwrap_or(time))),
+        }
+    }
+
+    /// What to warn of, if it has taken too long. The words stay the same as time passes.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let is_overdue = |age: Option<SignedDuration>| age.is_some_and(|age| age > OVERDUE);
+        if is_overdue(self.age) {
+            let which = match self.pid {
+                Some(pid) => format!("process {pid}"),
+                None => "its process, which is in another container".to_owned(),
+            };
+            return Some(format!(
+                "the pass at work has run for more than an hour: if the slave does not grow, \
+                 look what {which} waits for, and end it"
+            ));
+        }
+        is_overdue(self.lagging)
+            .then(|| "the slave has not been in sync for more than an hour".to_owned())
+    }
+
+    /// How long it has run, in words that go on from its process.
+    pub(crate) fn in_words(&self) -> String {
+        let by = self.pid.map(|pid| format!(" by process {pid}"));
+        let age = self.age.map(|age| format!(", for {}", span(age)));
+        let in_sync =
+            (self.in_sync_age).map(|age| format!("; the slave was in sync {} ago", span(age)));
+        [by, age, in_sync].into_iter().flatten().collect()
+    }
+}
+
+/// Why a pass cannot have the pass lock: another one has it.
+#[must_use]
+pub fn busy(slave: &Slave) -> Stop {
+    let pid = holder(&slave.place.beside(Beside::PassLock));
+    let sidecar = Sidecar::load(&slave.place).unwrap_or_default();
+    Stop::Busy {
+        slave: slave.place.data().to_owned(),
+        pass: Running::look(slave, &sidecar, pid, Timestamp::now()),
+    }
+}
+
+/// When a process was started, from the 22nd field of its `stat`: clock ticks since boot.
+fn started(pid: u32, now: Timestamp) -> Option<Timestamp> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name, in parentheses, and may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: i64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    let millis = i128::from(ticks) * 1000 / i128::from(clock_ticks_per_second().max(1));
+    let since_boot = clock_gettime(ClockId::Boottime);
+    let since_boot = SignedDuration::new(since_boot.tv_sec, since_boot.tv_nsec as i32);
+    let age = since_boot - SignedDuration::from_millis(i64::try_from(millis).ok()?);
+    now.checked_sub(age).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(age_secs: i64, lagging_secs: Option<i64>) -> Running {
+        Running {
+            age: Some(SignedDuration::from_secs(age_secs)),
+            lagging: lagging_secs.map(SignedDuration::from_secs),
+            ..Running::default()
+        }
+    }
+
+    #[test]
+    fn a_pass_is_overdue_after_an_hour() {
+        for (running, warned) in [
+            (running(3600, None), false),
+            (running(3601, None), true),
+            (running(60, Some(3600)), false),
+            (running(60, Some(3601)), true),
+            (Running::default(), false),
+        ] {
+            assert_eq!(running.warning().is_some(), warned, "{running:?}");
+        }
+    }
+
+    #[test]
+    fn the_start_of_a_process_is_known() {
+        let before = Timestamp::now();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let started = started(child.id(), Timestamp::now()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The clock ticks a hundred times a second.
+        let tick = SignedDuration::from_millis(20);
+        assert!(started >= before - tick, "{before} {started}");
+        assert!(started <= Timestamp::now() + tick, "{started}");
+        assert_eq!(super::started(u32::MAX, before), None);
+    }
+}

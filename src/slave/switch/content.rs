@@ -1,0 +1,129 @@
+//! What a switch contains, and what that means.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+/// The line of a switch that is on.
+pub(super) const ON: &str = "SYNCING=1";
+
+/// The line of a switch that is off.
+pub(super) const OFF: &str = "SYNCING=0";
+
+/// A switch of this many bytes is too long.
+const MAX_LEN: u64 = 64;
+
+/// How long it takes at most, on an idle machine, to write a switch that was emptied.
+const WRITING: Duration = Duration::from_millis(10);
+
+/// Why syncing is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Off {
+    /// The switch that is off.
+    pub(super) switch: PathBuf,
+    /// Why it is.
+    pub(super) cause: Cause,
+}
+
+/// Why a switch is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its line is `SYNCING=0`.
+    SwitchedOff,
+    /// It is the one of `--status-file`, and it does not exist.
+    Missing,
+    /// It has no content, as on a full disk.
+    Empty,
+    /// Its content is another one, escaped.
+    Unexpected(String),
+    /// Its content is longer than a switch's.
+    TooLong,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+}
+
+impl Off {
+    /// What to warn of, if nobody switched syncing off on purpose.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        if matches!(self.cause, Cause::SwitchedOff | Cause::Missing) {
+            return None;
+        }
+        let uid = geteuid().as_raw();
+        Some(format!(
+            "a switch must be a file that uid {uid} can read, with one line, {ON} or {OFF}; \
+             anything else counts as off"
+        ))
+    }
+}
+
+impl fmt::Display for Off {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.switch.display())?;
+        match &self.cause {
+            Cause::SwitchedOff => write!(f, "contains {OFF}"),
+            Cause::Missing => f.write_str("is missing"),
+            Cause::Empty => f.write_str("is empty"),
+            Cause::Unexpected(content) => {
+                write!(f, "contains neither {ON} nor {OFF} but \"{content}\"")
+            }
+            Cause::TooLong => write!(f, "is longer than {} bytes", MAX_LEN - 1),
+            Cause::Unreadable(error) => write!(f, "cannot be read: {error}"),
+        }
+    }
+}
+
+/// Why a switch is off; `None` if it is on, or if it is missing and need not exist.
+pub(super) fn why_off(switch: &Path, must_exist: bool) -> Option<Cause> {
+    let mut content = read(switch);
+    if content.as_ref().is_ok_and(Vec::is_empty) {
+        // A shell empties it before `echo` writes it.
+        thread::sleep(WRITING);
+        content = read(switch);
+    }
+    match content {
+        Err(error) if error.kind() == ErrorKind::NotFound => must_exist.then_some(Cause::Missing),
+        content => judge(content),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    // A FIFO is not waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    (&file).take(MAX_LEN).read_to_end(&mut content)?;
+    if content.is_empty() && !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok(content)
+}
+
+/// Why a switch with this content is not on.
+fn judge(content: io::Result<Vec<u8>>) -> Option<Cause> {
+    let content = match content {
+        Ok(content) => content,
+        Err(error) => return Some(Cause::Unreadable(error.to_string())),
+    };
+    // More was not read, and may say something else.
+    if content.len() as u64 == MAX_LEN {
+        return Some(Cause::TooLong);
+    }
+    // An editor may end the line as on Windows, and `echo` may leave blanks.
+    match content.trim_ascii_end() {
+        line if line == ON.as_bytes() => None,
+        line if line == OFF.as_bytes() => Some(Cause::SwitchedOff),
+        [] => Some(Cause::Empty),
+        line => Some(Cause::Unexpected(line.escape_ascii().to_string())),
+    }
+}

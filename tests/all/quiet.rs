@@ -1,0 +1,256 @@
+//! What `--quiet` prints: nothing while all is well, and one line for what a person should
+//! know.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::support::{
+    History, Holder, Run, Scene, as_nobody, fssync, replace, require_root, run, strace, tool,
+    wait_for,
+};
+use crate::watcher::Watcher;
+
+/// Fails unless a quiet run printed nothing but one line that contains all of this.
+#[track_caller]
+fn assert_one_line(run: &Run, parts: &[&str]) {
+    assert_eq!(run.stdout, "", "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    for part in parts {
+        assert!(run.stderr.contains(part), "{part:?}: {run:?}");
+    }
+}
+
+/// Fails unless a quiet run printed nothing.
+#[track_caller]
+fn assert_silent(run: &Run) {
+    assert_eq!(
+        (run.stdout.as_str(), run.stderr.as_str()),
+        ("", ""),
+        "{run:?}"
+    );
+}
+
+/// A quiet pass that obeys a named switch.
+fn quiet_pass(scene: &Scene, switch: &Path) -> Run {
+    let switch = switch.to_str().expect("UTF-8");
+    run(&mut scene.command(&["-q", "--status-file", switch]))
+}
+
+#[test]
+fn a_switch_is_reported_unless_it_is_plainly_off_or_on() {
+    let scene = Scene::synced(History::get());
+    let switch = scene.directory.path().join("status");
+    for (content, reported) in [
+        ("SYNCING=1\n", None),
+        ("SYNCING=1\r\n", None),
+        ("SYNCING=0\n", None),
+        ("SYNCING=0", None),
+        ("SYNCING=0\r\n", None),
+        ("", Some("is empty")),
+        ("\n", Some("is empty")),
+        ("SYNCING = 1\n", Some("but \"SYNCING = 1\"")),
+        ("SYNCING=on\n", Some("but \"SYNCING=on\"")),
+        (
+            "SYNCING=1 # since Monday\n",
+            Some("but \"SYNCING=1 # since Monday\""),
+        ),
+        (
+            "SYNCING=0\nSYNCING=1\n",
+            Some(r#"but "SYNCING=0\nSYNCING=1""#),
+        ),
+        ("\u{feff}SYNCING=1\n", Some("\"")),
+        (&"SYNCING=1\n".repeat(20), Some("is longer than 63 bytes")),
+    ] {
+        fs::write(&switch, content).unwrap();
+        let run = quiet_pass(&scene, &switch);
+        let is_on = content.trim_end() == "SYNCING=1";
+        assert_eq!(run.code, if is_on { 0 } else { 10 }, "{content:?}: {run:?}");
+        let Some(found) = reported else {
+            assert_silent(&run);
+            continue;
+        };
+        let name = switch.to_str().unwrap();
+        assert_one_line(&run, &[name, found, "SYNCING=1 or SYNCING=0"]);
+    }
+}
+
+#[test]
+fn a_switch_that_cannot_be_read_is_reported() {
+    let scene = Scene::synced(History::get());
+    let name = |switch: &Path| switch.display().to_string();
+    let directory = scene.directory.path().join("directory");
+    fs::create_dir(&directory).unwrap();
+    let of_directory = quiet_pass(&scene, &directory).expect(10);
+    assert_one_line(&of_directory, &[&name(&directory), "Is a directory"]);
+    let device = quiet_pass(&scene, Path::new("/dev/null")).expect(10);
+    assert_one_line(&device, &["/dev/null cannot be read: not a regular file"]);
+    let within_a_file = scene.master.join("status");
+    let below_file = quiet_pass(&scene, &within_a_file).expect(10);
+    assert_one_line(&below_file, &[&name(&within_a_file), "Not a directory"]);
+
+    for switch in [
+        scene.directory.path().join("status"),
+        scene.beside(".fssync-switch"),
+    ] {
+        fs::write(&switch, "SYNCING=1\n").unwrap();
+        let mut command = as_nobody(&scene);
+        command
+            .arg("-q")
+            .arg("--status-file")
+            .arg(scene.directory.path().join("status"));
+        command.args([&scene.master, &scene.slave]);
+        run(&mut command).expect(0);
+        chown(&switch, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&switch, Permissions::from_mode(0o600)).unwrap();
+        let closed = run(&mut command).expect(10);
+        assert_one_line(&closed, &[&name(&switch), "Permission denied", "uid 65534"]);
+        fs::set_permissions(&switch, Permissions::from_mode(0o644)).unwrap();
+    }
+
+    let beside = fs::canonicalize(scene.beside(".fssync-switch")).unwrap();
+    let fail = "inject=openat:error=EMFILE:when=1";
+    let mut starved = strace(&["-e", fail], &[beside]);
+    let starved = run(starved.arg("-q").args([&scene.master, &scene.slave])).expect(10);
+    assert_one_line(&starved, &["Data.fs.fssync-switch", "Too many open files"]);
+}
+
+/// On a tmpfs it is gone after a reboot, with its directory perhaps.
+#[test]
+fn a_named_switch_that_is_missing_is_not_reported() {
+    let scene = Scene::synced(History::get());
+    for missing in ["status", "no/such/directory/status"] {
+        let missing = scene.directory.path().join(missing);
+        assert_silent(&quiet_pass(&scene, &missing).expect(10));
+    }
+}
+
+#[test]
+fn a_switch_that_is_plainly_off_explains_why_others_do_not_matter() {
+    let scene = Scene::synced(History::get());
+    let named = scene.directory.path().join("status");
+    fs::write(&named, "SYNCING=yes\n").unwrap();
+    run(fssync().args(["off", "-q"]).arg(&scene.slave)).expect(0);
+    assert_silent(&quiet_pass(&scene, &named).expect(10));
+    let loud = scene
+        .pass(&["--status-file", named.to_str().unwrap()])
+        .expect(10);
+    let said = "Data.fs.fssync-switch contains SYNCING=0";
+    assert!(loud.stderr.contains(said), "{loud:?}");
+    assert_eq!(loud.report()["warnings"], json!([]));
+    // A missing one explains nothing about one that is there.
+    fs::write(scene.beside(".fssync-switch"), "SYNCING=yes\n").unwrap();
+    fs::remove_file(&named).unwrap();
+    assert_one_line(&quiet_pass(&scene, &named).expect(10), &["SYNCING=yes"]);
+}
+
+#[test]
+fn a_quiet_watch_reports_a_switch_that_loses_its_meaning() {
+    let scene = Scene::synced(History::get());
+    let switch = scene.beside(".fssync-switch");
+    fs::write(&switch, "SYNCING=0\n").unwrap();
+    let mut watcher = Watcher::start(&scene, &["-q", "--interval", "0.1"]);
+    replace(&switch, b"SYNCING=maybe\n");
+    watcher.expect("but \"SYNCING=maybe\"");
+    replace(&switch, b"SYNCING=later\n");
+    watcher.expect("but \"SYNCING=later\"");
+    assert_eq!(watcher.log().lines().count(), 2, "{}", watcher.log());
+    assert_eq!(watcher.end().0, 0);
+}
+
+/// Has the sidecar say that the slave was in sync, and a pass ended, so long ago.
+fn age_sidecar(scene: &Scene, in_sync_secs: i64, pass_secs: i64) {
+    let ago = |secs| (Timestamp::now() - SignedDuration::from_secs(secs)).to_string();
+    scene.edit_sidecar(|sidecar| {
+        sidecar["in_sync"] = json!(ago(in_sync_secs));
+        sidecar["pass"]["time"] = json!(ago(pass_secs));
+    });
+}
+
+/// Has a file be changed so long ago.
+fn age_file(path: &Path, secs: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(secs))
+        .unwrap();
+}
+
+fn quiet_passes(scene: &Scene) -> [Run; 2] {
+    [&["-q"][..], &["-q", "-n"]].map(|options| run(&mut scene.command(options)).expect(11))
+}
+
+#[test]
+fn another_pass_is_reported_once_the_slave_is_out_of_sync_for_an_hour() {
+    let scene = Scene::synced(History::get());
+    let pass = Holder::of(&scene.beside(".fssync-pass"));
+    for run in quiet_passes(&scene) {
+        assert_silent(&run);
+    }
+    age_sidecar(&scene, 3500, 60);
+    for run in quiet_passes(&scene) {
+        assert_silent(&run);
+    }
+    age_sidecar(&scene, 2 * 3600 + 300, 60);
+    let by = format!("by process {}", pass.pid());
+    let said = ["another pass is at work", &by, "was in sync 2 h 5 min ago"];
+    for run in quiet_passes(&scene) {
+        assert_one_line(&run, &said);
+    }
+    // What was switched off was meant to be out of sync.
+    run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
+    for run in quiet_passes(&scene) {
+        assert_silent(&run);
+    }
+    age_file(&scene.beside(".fssync-switch"), 3700);
+    for run in quiet_passes(&scene) {
+        assert_one_line(&run, &said);
+    }
+}
+
+/// A first copy may take hours, and nothing is noted before its end.
+#[test]
+fn another_pass_is_reported_once_it_runs_for_an_hour() {
+    let scene = Scene::with_master("commits");
+    let lock = scene.beside(".fssync-pass");
+    let pass = Holder::of(&lock);
+    age_file(&lock, 2 * 3600 + 300);
+    for run in quiet_passes(&scene) {
+        assert_silent(&run);
+    }
+    // In another container the kernel does not list its process, and so not its start.
+    require_root();
+    let program = scene.command(&["-q"]);
+    let mut contained = tool("unshare", "util-linux");
+    contained.args(["--pid", "--fork", "--mount-proc"]);
+    contained
+        .arg(program.get_program())
+        .args(program.get_args());
+    let said = [
+        "at work on",
+        ", for 2 h 5 min",
+        "has run for more than an hour",
+    ];
+    assert_one_line(&run(&mut contained).expect(11), &said);
+    age_file(&lock, 1800);
+    assert_silent(&run(&mut contained).expect(11));
+    drop(pass);
+}
+
+#[test]
+fn a_quiet_watch_reports_another_pass_that_lasts_too_long_once() {
+    let scene = Scene::synced(History::get());
+    age_sidecar(&scene, 7200, 60);
+    let pass = Holder::of(&scene.beside(".fssync-pass"));
+    let mut watcher = Watcher::start(&scene, &["-q", "--interval", "0.1"]);
+    watcher.expect("not been in sync for more than an hour");
+    let before = fs::read(scene.beside(".fssync")).unwrap();
+    drop(pass);
+    wait_for("pass", || {
+        fs::read(scene.beside(".fssync")).unwrap() != before
+    });
+    assert_eq!(watcher.log().lines().count(), 1, "{}", watcher.log());
+    assert_eq!(watcher.end().0, 0);
+}
