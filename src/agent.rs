@@ -120,6 +120,7 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                 modified: sight.modified,
                 mode: sight.mode,
                 file_system: sight.file_system,
+                named: sight.named,
                 digests: sight.digests,
             },
         }

@@ -16,7 +16,7 @@ mod terminal;
 mod verify;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             let run = if args.watch { watch::run } else { pass::run };
             ended(run(args))
         }
-        Some(Verb::Off(target)) => switch::off(target, &args.common),
+        Some(Verb::Off { target, force }) => switch::off(target, *force, &args.common),
         Some(Verb::On { target, force }) => switch::on(target, *force, &args.common),
         Some(Verb::Status(asked)) => ended(status::run(asked, &args.common)),
         Some(Verb::Verify(asked)) => ended(verify::run(asked, &args.common)),
@@ -55,18 +55,13 @@ fn ended(result: anyhow::Result<Exit>) -> Exit {
     })
 }
 
-/// The slave at a path.
-fn slave(
-    path: &Path,
-    status_file: Option<&PathBuf>,
-    interrupted: Arc<AtomicBool>,
-) -> Result<Slave, Stop> {
-    let place = Place::new(path)?;
-    Ok(Slave {
+/// The slave at a place.
+fn slave(place: Place, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBool>) -> Slave {
+    Slave {
         switches: Switches::new(&place, status_file.cloned()),
         place,
         interrupted,
-    })
+    }
 }
 
 /// Logs what stopped a verb, with what to do about it, in one line. `--quiet` suppresses

@@ -25,3 +25,4 @@ pub mod running;
 pub mod sidecar;
 pub mod step;
 pub mod switch;
+pub mod traces;

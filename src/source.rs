@@ -95,8 +95,20 @@ pub struct Sight {
     pub mode: u32,
     /// What it lies on, at its end.
     pub file_system: FileSystem,
+    /// How the master's name leads to it.
+    pub named: Named,
     /// The digests of the ranges asked for.
     pub digests: Vec<Option<Digest>>,
+}
+
+/// How a name leads to a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Named {
+    /// The name is that of the directory that the file is in.
+    pub is_directory: bool,
+    /// The file itself is mounted under its name, so that the name leads to this
+    /// file for ever, also once another one has replaced it where it comes from.
+    pub is_mount: bool,
 }
 
 /// The most entries that [`Source::list`] gives at once.
@@ -164,6 +176,15 @@ pub enum Error {
         /// What it is.
         what: &'static str,
     },
+    /// The file is mounted by itself.
+    #[error(
+        "{name} is mounted as a single file, so that the file that a pack puts in its \
+         place would never be seen: mount the directory that it is in"
+    )]
+    Mounted {
+        /// The master's name.
+        name: String,
+    },
     /// The file shrank or changed below us.
     #[error("{name} changed while it was read at {position}")]
     Changed {
@@ -213,7 +234,10 @@ impl Error {
         match self {
             Self::Io { .. } | Self::NoFileStorage { .. } | Self::Changed { .. } => true,
             Self::Remote { passing, .. } => *passing,
-            Self::TimedOut { .. } | Self::Link { .. } | Self::Interrupted => false,
+            Self::Mounted { .. }
+            | Self::TimedOut { .. }
+            | Self::Link { .. }
+            | Self::Interrupted => false,
         }
     }
 

@@ -36,6 +36,7 @@ use crate::slave::running::Running;
 use crate::slave::sidecar::Pass;
 use crate::slave::step::Slave;
 use crate::slave::switch::Off;
+use crate::slave::traces::{Traces, traces};
 use crate::source::Master;
 use crate::stop::Stop;
 
@@ -46,6 +47,8 @@ pub struct Status {
     pub time: Timestamp,
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
+    /// Whether a pass was ever made for it.
+    pub traces: Traces,
     /// Why syncing is off; `None` if it is on.
     pub off: Option<Off>,
     /// How the last pass ended, unless syncing was off, another one at work, or a
@@ -178,6 +181,7 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
     let mut status = Status {
         time,
         slave: place.data().to_owned(),
+        traces: traces(place),
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,

@@ -271,6 +271,7 @@ impl From<source::Error> for Stop {
     fn from(error: source::Error) -> Self {
         match error {
             source::Error::Interrupted => Self::Interrupted,
+            error @ source::Error::Mounted { .. } => Self::Usage(error.to_string()),
             error => Self::Unreachable(error),
         }
     }

@@ -98,6 +98,9 @@ impl Survey {
         };
         let sight = master.look(ranges.clone())?;
         place.check_is_not(sight.local)?;
+        if seen.is_none() && sidecar.left.is_none() {
+            place.check_kind(sight.named.is_directory)?;
+        }
         let master_reaches = ranges.iter().all(|range| range.end <= sight.size);
         let matches = match &file {
             Some(file) if master_reaches && !ranges.is_empty() => {

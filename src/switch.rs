@@ -15,6 +15,7 @@ use crate::slave::lock::{Lock, holder};
 use crate::slave::place::Beside;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
+use crate::slave::traces::{Traces, traces};
 use crate::stop::Stop;
 use crate::survey::{Ending, ending, own};
 
@@ -37,6 +38,8 @@ pub struct SwitchedOff {
     pub cut_len: u64,
     /// What the slave ends with.
     pub ending: Ending,
+    /// Whether a pass was ever made for it.
+    pub traces: Traces,
 }
 
 /// Switches syncing off: when this returns, nothing is written to the slave any
@@ -44,7 +47,14 @@ pub struct SwitchedOff {
 ///
 /// It fails only where the first cannot be promised. What cannot be tidied up is
 /// left to ZODB, which cuts it when it opens the slave.
-pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
+///
+/// Without `force` it fails if there is no slave, nor any trace of a pass: whoever
+/// mistypes the path would switch off nothing, and serve what passes go on writing.
+pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Stop> {
+    let traces = traces(&slave.place);
+    if traces == Traces::Nothing && !force {
+        return Err(no_slave(slave));
+    }
     let switch = slave.switches.set(false, &slave.place)?.to_owned();
     let between_steps = slave.between_steps()?;
     if !slave.switches.own_says_off() {
@@ -73,7 +83,24 @@ pub fn off(slave: &Slave) -> Result<SwitchedOff, Stop> {
         switch,
         cut_len,
         ending,
+        traces,
     })
+}
+
+/// Refuses a path at which there is nothing to switch off.
+fn no_slave(slave: &Slave) -> Stop {
+    let data = slave.place.data();
+    let is_there = data.symlink_metadata().is_ok();
+    let what = if is_there {
+        "is not a FileStorage"
+    } else {
+        "does not exist"
+    };
+    Stop::Usage(format!(
+        "{} {what}, and no pass was ever made for it, so nothing is switched off: check \
+         the path, or add --force",
+        data.display()
+    ))
 }
 
 /// Cuts what a pass has left of an unfinished batch, in two steps. Where there is none, or
@@ -115,6 +142,8 @@ pub struct SwitchedOn {
     pub switch: PathBuf,
     /// What is known of the slave; `None` where nobody looked.
     pub known: Option<Known>,
+    /// Whether a pass was ever made for it.
+    pub traces: Traces,
 }
 
 /// Switches syncing on, unless the slave is in use or holds something of its own:
@@ -132,7 +161,11 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Stop> {
     };
     let switch = slave.switches.set(true, &slave.place)?.to_owned();
     slave.switches.check()?;
-    Ok(SwitchedOn { switch, known })
+    Ok(SwitchedOn {
+        switch,
+        known,
+        traces: traces(&slave.place),
+    })
 }
 
 /// Looks at the slave between two steps. A pass that has finished a batch notes so

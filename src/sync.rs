@@ -201,6 +201,7 @@ fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
     let place = &job.slave.place;
     job.slave.check_may_go_on()?;
     place.check_is_mounted()?;
+    check_kind(job)?;
     let lock = if job.dry_run {
         if lock::holder(&place.beside(Beside::PassLock)).is_some() {
             return Err(busy(&job.slave));
@@ -210,6 +211,21 @@ fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
         Some(lock::take_pass(place)?.ok_or_else(|| busy(&job.slave))?)
     };
     Ok((lock, Sidecar::load(place)?))
+}
+
+/// Refuses a slave whose name may be a mistake before anything is left beside it, even a
+/// lock: what a pass leaves makes the name one that `fssync off` believes.
+fn check_kind(job: &Job) -> Result<(), Stop> {
+    let place = &job.slave.place;
+    if !place.may_be_mistaken() {
+        return Ok(());
+    }
+    match job.master.look(Vec::new()) {
+        Ok(sight) => place.check_kind(sight.named.is_directory),
+        Err(error) if place.is_named_like_the_master() => Err(error.into()),
+        // The survey looks again, and with more patience.
+        Err(_) => Ok(()),
+    }
 }
 
 /// A pass, which starts over where a file changed under it.

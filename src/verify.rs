@@ -45,6 +45,7 @@ use crate::outcome::Exit;
 use crate::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::slave::place::{self, Access, Place};
 use crate::slave::step::{Seen, Slave};
+use crate::slave::traces::{Traces, traces};
 use crate::stop::Stop;
 
 /// What came of a verification.
@@ -52,6 +53,8 @@ use crate::stop::Stop;
 pub struct Verified {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
+    /// Whether a pass was ever made for it.
+    pub traces: Traces,
     /// What lies there.
     pub content: Content,
     /// Which file it was; `None` if there is none.
@@ -126,6 +129,7 @@ impl Verified {
     fn nothing(place: &Place, content: Content) -> Self {
         Self {
             slave: place.data().to_owned(),
+            traces: traces(place),
             content,
             seen: None,
             size: 0,

@@ -24,10 +24,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::source::{Entry, FileSystem, Identity, MAX_LIST_LEN, Reached};
+use crate::source::{Entry, FileSystem, Identity, MAX_LIST_LEN, Named, Reached};
 
 /// The version of this protocol; it grows with every change.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// What each end says first: a name and a version.
 const NAME: [u8; 6] = *b"fssync";
@@ -108,6 +108,8 @@ pub enum Reply {
         mode: u32,
         /// What it lies on.
         file_system: FileSystem,
+        /// How the path leads to it.
+        named: Named,
         /// The digests of the ranges.
         digests: Vec<Option<Digest>>,
     },

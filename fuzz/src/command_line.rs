@@ -36,7 +36,7 @@ pub fn run(input: &[u8]) {
         Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.reach),
         Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.reach),
         Some(Verb::Serve { paths }) => return assert!(!paths.is_empty()),
-        Some(Verb::Off(_) | Verb::On { .. }) => return,
+        Some(Verb::Off { .. } | Verb::On { .. }) => return,
     };
     assert!(!reach.timeout.is_zero());
     if let Some(master) = master {

@@ -13,7 +13,7 @@ use fssync::filestorage::Tid;
 use fssync::filestorage::scan::Tail;
 use fssync::source::ssh::talk::Talk;
 use fssync::source::{Entry, EntryKind};
-use fssync::source::{FileSystem, Identity, MAX_LIST_LEN, Reached};
+use fssync::source::{FileSystem, Identity, MAX_LIST_LEN, Named, Reached};
 use fssync::wire::{self, Reply, Request};
 
 use super::serve::framed;
@@ -100,6 +100,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         modified: (1_700_000_000, 5),
         mode: 0o644,
         file_system: FileSystem(0xef53),
+        named: Named::default(),
         digests: vec![Some(Digest::of(b"x")), None],
     };
     let end = Some(Tail::Clean);

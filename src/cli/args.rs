@@ -22,7 +22,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -131,7 +131,15 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Switch syncing off: when this returns, nothing is written to SLAVE any more
-    Off(Target),
+    Off {
+        #[command(flatten)]
+        target: Target,
+
+        /// Switch off although there is no slave of this name, and no pass was ever made
+        /// for it
+        #[arg(long)]
+        force: bool,
+    },
     /// Switch syncing on, unless SLAVE is in use or holds something of its own
     On {
         #[command(flatten)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fssync::apply::Tuning;
 use fssync::plan::Policy;
+use fssync::slave::place::Place;
 use fssync::source::location::{self, Location};
 use fssync::source::path::MountedPath;
 use fssync::source::ssh::{Process, Ssh};
@@ -28,18 +29,20 @@ pub(crate) fn job(
     process: &Process,
     alive: impl Fn() + Send + Sync + 'static,
 ) -> Result<Job, Stop> {
-    let (given, slave) = (args.master.as_deref(), args.slave.as_deref());
+    let given = args.master.as_deref().unwrap_or_default();
+    let slave = args.slave.as_deref().unwrap_or(Path::new(""));
+    let location = location::parse(given)?;
     let slave = super::slave(
-        slave.unwrap_or(Path::new("")),
+        Place::of_pass(slave, location.file_name())?,
         args.common.status_file.as_ref(),
         Arc::clone(&interrupted),
-    )?;
+    );
     let switches = slave.switches.clone();
     let halt = move || {
         alive();
         interrupted.load(Ordering::Relaxed) || switches.check().is_err()
     };
-    let master = master(given.unwrap_or_default(), &args.reach, process, halt)?;
+    let master = master(given, &args.reach, process, halt)?;
     Ok(Job {
         master,
         slave,

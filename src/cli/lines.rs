@@ -10,6 +10,10 @@ use super::terminal;
 /// Where the facts start.
 const WIDTH: usize = 14;
 
+/// Said of a path that may be mistyped.
+pub(super) const NEVER_SYNCED: &str =
+    "no pass was ever made for this path: check that it is the slave's";
+
 /// How a fact looks.
 #[derive(Clone, Copy)]
 pub(super) enum Tone {

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use fssync::outcome::Exit;
+use fssync::slave::place::Place;
 use fssync::source::ssh::Process;
 use fssync::status::{self, Status};
 use fssync::stop::Stop;
@@ -38,7 +39,8 @@ pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
 
 fn look(args: &StatusArgs, common: &Common, process: &Process) -> Result<Status, Stop> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    let slave = super::slave(&args.slave, common.status_file.as_ref(), interrupted)?;
+    let place = Place::new(&args.slave)?;
+    let slave = super::slave(place, common.status_file.as_ref(), interrupted);
     let master = match &args.against {
         Some(given) => Some(job::master(given, &args.reach, process, || false)?),
         None => None,

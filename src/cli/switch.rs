@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use fssync::outcome::Exit;
 use fssync::reluctance::Known;
+use fssync::slave::place::Place;
+use fssync::slave::traces::Traces;
 use fssync::stop::Stop;
 use fssync::survey::Ending;
 use fssync::switch::{self, SwitchedOff, SwitchedOn};
@@ -14,8 +16,8 @@ use jiff::Timestamp;
 
 use super::args::{Common, Target};
 
-pub(crate) fn off(target: &Target, common: &Common) -> Exit {
-    match slave(target, common).and_then(|slave| switch::off(&slave)) {
+pub(crate) fn off(target: &Target, force: bool, common: &Common) -> Exit {
+    match slave(target, common).and_then(|slave| switch::off(&slave, force)) {
         Err(stop) => super::log_stop(&stop),
         Ok(done) => {
             say(&describe(&done, target));
@@ -27,8 +29,15 @@ pub(crate) fn off(target: &Target, common: &Common) -> Exit {
 pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
     match slave(target, common).and_then(|slave| switch::on(&slave, force)) {
         Err(stop) => super::log_stop(&stop),
-        Ok(SwitchedOn { switch, known }) => {
+        Ok(SwitchedOn {
+            switch,
+            known,
+            traces,
+        }) => {
             say(&format!("syncing is on ({})", switch.display()));
+            if traces == Traces::Nothing {
+                say(&never_synced(target));
+            }
             if known == Some(Known::Nothing) {
                 say(&format!(
                     "no pass has noted what {} holds: the next one compares it with the master \
@@ -43,12 +52,23 @@ pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
 
 fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Stop> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    super::slave(&target.slave, common.status_file.as_ref(), interrupted)
+    let place = Place::new(&target.slave)?;
+    Ok(super::slave(
+        place,
+        common.status_file.as_ref(),
+        interrupted,
+    ))
 }
 
 /// Prints a line; nothing depends on whether anybody reads it.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Says that a path may be mistyped.
+fn never_synced(target: &Target) -> String {
+    let slave = target.slave.display();
+    format!("no pass was ever made for {slave}: check that this is the slave's path")
 }
 
 /// What the slave holds, for the person who is about to serve it.
@@ -60,6 +80,9 @@ fn describe(done: &SwitchedOff, target: &Target) -> String {
         lines.push(format!(
             "an unfinished append of {len} was cut from {slave}"
         ));
+    }
+    if done.traces != Traces::OfPasses {
+        lines.push(never_synced(target));
     }
     lines.push(match done.ending {
         Ending::NoSlave => format!("there is no {slave} yet"),

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use fssync::outcome::Exit;
+use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::source::ssh::Process;
@@ -82,7 +83,8 @@ impl Ends {
         process: &Process,
     ) -> Result<Self, Stop> {
         let halted = Arc::clone(&interrupted);
-        let slave = super::slave(&args.slave, common.status_file.as_ref(), interrupted)?;
+        let place = Place::new(&args.slave)?;
+        let slave = super::slave(place, common.status_file.as_ref(), interrupted);
         let Some(given) = &args.against else {
             let master = None;
             return Ok(Self { slave, master });

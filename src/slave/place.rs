@@ -1,5 +1,7 @@
 //! Where the slave lies, and what the files beside it are called.
 
+mod given;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -8,8 +10,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
+use self::given::{Named, missing, named};
 use crate::filestorage::{DATA_FS, Tid};
 use crate::source::LocalFile;
 use crate::stop::Stop;
@@ -90,24 +92,42 @@ pub struct Place {
     directory: PathBuf,
     /// The device number of the file system that the directory lay on at first.
     device: u64,
+    /// Whether the path was a directory's, or else why it may be a file's.
+    named: Named,
 }
 
 impl Place {
-    /// The place that `given` names: a file that is or may come to be, or a
-    /// directory that holds `Data.fs`.
+    /// The place that `given` names: a directory, for the `Data.fs` in it, or a file. If
+    /// there is nothing of this name, it is a file's only if it ends in `.fs`, or if a
+    /// pass has left its sidecar beside it: a directory may be missing because its file
+    /// system is not mounted, and no file must take its place then.
     ///
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Stop> {
-        let is_directory = match fs::metadata(given) {
-            // Links in a circle, which are refused below.
-            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => false,
-            looked => found(given, looked)?.is_some_and(|it| it.is_dir()),
-        };
-        let data = if is_directory {
-            given.join(DATA_FS)
-        } else {
-            given.to_owned()
+        let has_sidecar = || with_suffix(given, Beside::Sidecar.suffix()).exists();
+        let or_else = || has_sidecar().then_some(Named::File);
+        Self::at(given, or_else)
+    }
+
+    /// The same, of the slave of a pass whose master has this file name: that may be the
+    /// slave's, too, if [`check_kind`](Self::check_kind) finds that it is a file's. Here a
+    /// sidecar does not count.
+    pub fn of_pass(given: &Path, masters: Option<&OsStr>) -> Result<Self, Stop> {
+        let is_masters = || masters.is_some() && given.file_name() == masters;
+        let or_else = || is_masters().then_some(Named::LikeTheMaster);
+        Self::at(given, or_else)
+    }
+
+    /// The place that `given` names; of a name that leads to nothing and does not end in
+    /// `.fs`, `or_else` may know that it is a file's.
+    fn at(given: &Path, or_else: impl FnOnce() -> Option<Named>) -> Result<Self, Stop> {
+        let named = named(given)?
+            .or_else(or_else)
+            .ok_or_else(|| missing(given))?;
+        let data = match named {
+            Named::Directory => given.join(DATA_FS),
+            Named::File | Named::LikeTheMaster => given.to_owned(),
         };
         let usage = |what: &str| Err(Stop::Usage(format!("{} {what}", data.display())));
         let directory = match data.parent() {
@@ -131,6 +151,7 @@ impl Place {
                 data,
                 directory,
                 device,
+                named,
             }),
         }
     }
@@ -206,9 +227,38 @@ impl Place {
     }
 
     fn with_suffix(&self, suffix: &str) -> PathBuf {
-        let mut name: OsString = self.data.clone().into();
-        name.push(suffix);
-        name.into()
+        with_suffix(&self.data, suffix)
+    }
+
+    /// Whether nothing but its name makes the slave a file, and that is the master's.
+    #[must_use]
+    pub fn is_named_like_the_master(&self) -> bool {
+        self.named == Named::LikeTheMaster
+    }
+
+    /// Whether the path was a file's, and there is no such file, nor a sidecar.
+    #[must_use]
+    pub fn may_be_mistaken(&self) -> bool {
+        let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+        self.named != Named::Directory
+            && !is_there(&self.data)
+            && !is_there(&self.beside(Beside::Sidecar))
+    }
+
+    /// Refuses a slave that does not exist, and would be a file, of a master that is a
+    /// directory.
+    pub fn check_kind(&self, master_is_directory: bool) -> Result<(), Stop> {
+        if !master_is_directory || self.named == Named::Directory {
+            return Ok(());
+        }
+        let (name, directory) = (self.data.display(), self.directory.display());
+        Err(Stop::Usage(match self.named {
+            Named::LikeTheMaster => missing(&self.data).in_one_line(),
+            _ => format!(
+                "{name} does not exist, and the master is a directory: name a directory for \
+                 both, such as {directory}, or a file for both"
+            ),
+        }))
     }
 
     /// Makes the directory's entries durable.
@@ -235,6 +285,12 @@ impl Place {
         }
         Ok(())
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.to_owned().into();
+    name.push(suffix);
+    name.into()
 }
 
 /// What was found under a name, if there is anything.

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ssh::Target;
 use crate::stop::Stop;
@@ -101,6 +101,17 @@ fn parse_host_and_path(text: &str) -> Result<Remote, &'static str> {
         port: None,
         path: path.to_owned(),
     })
+}
+
+impl Location {
+    /// The last component of its path, if that is a name.
+    #[must_use]
+    pub fn file_name(&self) -> Option<&OsStr> {
+        match self {
+            Self::Path(path) => path.file_name(),
+            Self::Remote(remote) => Path::new(&remote.path).file_name(),
+        }
+    }
 }
 
 impl Remote {

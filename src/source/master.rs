@@ -116,9 +116,15 @@ impl Master {
         &self.name
     }
 
-    /// See [`Source::look`].
+    /// See [`Source::look`]. Fails with [`Error::Mounted`] if the name cannot come to
+    /// lead to another file.
     pub fn look(&self, ranges: Vec<Range<u64>>) -> Result<Sight, Error> {
-        self.ask(move |source| source.look(&ranges)).wait()
+        let sight = self.ask(move |source| source.look(&ranges)).wait()?;
+        if sight.named.is_mount {
+            let name = self.name.clone();
+            return Err(Error::Mounted { name });
+        }
+        Ok(sight)
     }
 
     /// Asks for `len` bytes from `offset` on; the answer has fewer at the end

@@ -56,10 +56,18 @@ impl From<PathBuf> for Name {
     }
 }
 
+/// A file that was opened by its name.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file, open for reading.
+    pub file: File,
+    /// Whether the name is that of a directory: the file is the `Data.fs` in it.
+    pub is_in_directory: bool,
+}
+
 impl Name {
-    /// Opens the file for reading, or the `Data.fs` in it where it is a
-    /// directory.
-    pub fn open(&self) -> io::Result<File> {
+    /// Opens the file for reading, or the `Data.fs` in it if it is a directory.
+    pub fn open(&self) -> io::Result<Opened> {
         match self {
             Self::Trusted(path) => open_trusted(path),
             Self::Beneath { root, below } => {
@@ -175,16 +183,23 @@ fn open_in(directory: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Resul
 
 /// The file's links are followed one by one: whether one of them leads anywhere is
 /// known when the directory is open that it leads to.
-fn open_trusted(path: &Path) -> io::Result<File> {
+fn open_trusted(path: &Path) -> io::Result<Opened> {
     let mut path = path.to_owned();
     for _ in 0..=MAX_LINKS {
         let (directory, parent, name) = open_directory_of(&path)?;
+        let is_in_directory = parent == path;
         match open_in(&directory, name, FILE | OFlags::NOFOLLOW) {
             Err(Errno::LOOP) => {
                 let target = readlinkat(&directory, name, Vec::new())?;
                 path = parent.join(OsStr::from_bytes(target.as_bytes()));
             }
-            opened => return Ok(opened?.into()),
+            opened => {
+                let file = opened?.into();
+                return Ok(Opened {
+                    file,
+                    is_in_directory,
+                });
+            }
         }
     }
     Err(Errno::LOOP.into())
@@ -207,15 +222,21 @@ fn open_directory_of(path: &Path) -> Result<(OwnedFd, &Path, &OsStr), Errno> {
     Ok((open(parent)?, parent, name))
 }
 
-fn open_beneath(root: &OwnedFd, below: &Path) -> Result<File, Errno> {
+fn open_beneath(root: &OwnedFd, below: &Path) -> Result<Opened, Errno> {
     if let Some(parent) = below.parent() {
         open_at(root, parent, DIRECTORY)?;
     }
     let found = open_at(root, below, FILE)?;
-    if !FileType::from_raw_mode(fstat(&found)?.st_mode).is_dir() {
-        return Ok(found.into());
-    }
-    Ok(open_at(root, &below.join(DATA_FS), FILE)?.into())
+    let is_in_directory = FileType::from_raw_mode(fstat(&found)?.st_mode).is_dir();
+    let file = if is_in_directory {
+        open_at(root, &below.join(DATA_FS), FILE)?
+    } else {
+        found
+    };
+    Ok(Opened {
+        file: file.into(),
+        is_in_directory,
+    })
 }
 
 /// Opens what lies below `root`, and nothing else.
@@ -245,17 +266,21 @@ mod tests {
         symlink("../var/../file", at("site/var/up")).unwrap();
         symlink(at("site/var"), at("directory")).unwrap();
         symlink("circle", at("circle")).unwrap();
-        for name in [
-            "site/var",
-            "site/var/Data.fs",
-            "site/file",
-            "site/var/up",
-            "directory",
+        for (name, is_directory) in [
+            ("site/var", true),
+            ("site/var/Data.fs", false),
+            ("site/file", false),
+            ("site/var/up", false),
+            ("directory", true),
         ] {
             let mut text = String::new();
-            let mut file = open_trusted(&at(name)).unwrap();
-            file.read_to_string(&mut text).unwrap();
-            assert_eq!(text, "FS30", "{name}");
+            let mut opened = open_trusted(&at(name)).unwrap();
+            opened.file.read_to_string(&mut text).unwrap();
+            assert_eq!(
+                (&*text, opened.is_in_directory),
+                ("FS30", is_directory),
+                "{name}"
+            );
         }
         let circle = open_trusted(&at("circle")).unwrap_err();
         assert_eq!(circle.raw_os_error(), Some(Errno::LOOP.raw_os_error()));

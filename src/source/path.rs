@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxFlags};
+use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
 use rustix::io::retry_on_intr;
 
 use self::watch::Watch;
-use super::open::Name;
+use super::open::{self, Name};
 use super::{
-    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Sight, Source, Transactions,
+    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Named, Sight, Source, Transactions,
 };
 use crate::digest::Digest;
 use crate::filestorage::scan::Scanner;
@@ -39,6 +39,7 @@ pub struct MountedPath {
 struct Opened {
     file: File,
     file_system: FileSystem,
+    is_in_directory: bool,
     /// Where the last list of transactions ended.
     scanner: Option<Scanner>,
 }
@@ -91,7 +92,10 @@ impl MountedPath {
     }
 
     fn open(&self, name: &Name) -> Result<(Opened, Statx), Error> {
-        let file = name.open().map_err(|e| self.error("open", e))?;
+        let open::Opened {
+            file,
+            is_in_directory,
+        } = name.open().map_err(|e| self.error("open", e))?;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, wanted)
             .map_err(|e| self.error("stat", e))?;
@@ -104,6 +108,7 @@ impl MountedPath {
         let opened = Opened {
             file,
             file_system,
+            is_in_directory,
             scanner: None,
         };
         Ok((opened, stat))
@@ -150,6 +155,12 @@ impl Source for MountedPath {
         self.opened = None;
         self.watch.forget();
         let (opened, stat) = self.open(&self.name)?;
+        if stat.stx_nlink == 0 {
+            return Err(self.no_file_storage(
+                "was deleted or replaced while it was opened; if it is mounted as a single \
+                 file, mount the directory that it is in",
+            ));
+        }
         let identity = identity(&stat);
         if self.identity.as_ref() != Some(&identity) {
             // It may lie in another directory than the one before.
@@ -159,6 +170,10 @@ impl Source for MountedPath {
         opened.drop_cached();
         self.check_magic(&opened.file)?;
         let file_system = opened.file_system;
+        let named = Named {
+            is_directory: opened.is_in_directory,
+            is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        };
         self.opened = Some(opened);
         let digests = ranges
             .iter()
@@ -174,6 +189,7 @@ impl Source for MountedPath {
             modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
             mode: u32::from(stat.stx_mode) & 0o7777,
             file_system,
+            named,
             digests,
         })
     }

@@ -159,6 +159,7 @@ impl Ssh {
                 modified,
                 mode,
                 file_system,
+                named,
                 digests,
             } if digests.len() == ranges.len() => {
                 self.size = size;
@@ -169,6 +170,7 @@ impl Ssh {
                     modified,
                     mode: mode & 0o777,
                     file_system,
+                    named,
                     digests,
                 })
             }

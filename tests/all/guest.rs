@@ -217,7 +217,8 @@ impl Site {
             .chain(options)
             .map(ToString::to_string)
             .collect();
-        words.extend([self.mounted.clone(), self.slave.clone()]);
+        let directory = self.slave.trim_end_matches("/Data.fs").to_owned();
+        words.extend([self.mounted.clone(), directory]);
         words
     }
 

@@ -36,6 +36,7 @@ mod load;
 mod nfs;
 mod off;
 mod on;
+mod paths;
 mod power;
 mod quiet;
 mod regressions;

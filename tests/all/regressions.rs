@@ -40,7 +40,7 @@ fn a_master_that_is_always_being_written_is_not_damaged() {
     }
     zodb.call(&json!({"cmd": "close", "name": "m"}));
     let whole = fs::read(&scene.master).unwrap();
-    // Each call of the source's finds half a transaction more.
+    // Each read finds half a transaction more.
     let halves: Vec<_> = ends
         .windows(2)
         .map(|ends| ends[0].midpoint(ends[1]))
@@ -54,7 +54,9 @@ fn a_master_that_is_always_being_written_is_not_damaged() {
     grow.reverse();
     let (source, master) = (MountedPath::new(scene.master.clone()), scene.master.clone());
     let hook = move |call: Call| {
-        if let (Call::Read(_), Some(to)) = (call, grow.pop()) {
+        if matches!(call, Call::Read(_))
+            && let Some(to) = grow.pop()
+        {
             let from = fs::metadata(&master).unwrap().len() as usize;
             append(&master, &whole[from..to]);
         }

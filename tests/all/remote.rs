@@ -108,19 +108,14 @@ fn paths_with_quotes_and_semicolons_inject_nothing() {
     );
     let directory = scene.directory.path().join(&name);
     fs::create_dir(&directory).expect("a directory with an odd name");
-    fs::copy(project("fixtures/one.fs"), directory.join("Data.fs")).expect("a master");
-    let url = Sshd::get().url(&directory);
+    let master = directory.join("Data.fs");
+    fs::copy(project("fixtures/one.fs"), &master).expect("a master");
+    let url = Sshd::get().url(&master);
     pass(&scene, &url, &Sshd::get().rsh(""), &[]).expect(0);
     assert!(!witness.exists());
     let through = script(&scene, "sh-rsh", "shift; exec sh -c \"$*\"");
     fs::remove_file(&scene.slave).expect("the slave");
-    pass(
-        &scene,
-        &format!("host:{}", directory.display()),
-        &through,
-        &[],
-    )
-    .expect(0);
+    pass(&scene, &format!("host:{}", master.display()), &through, &[]).expect(0);
 }
 
 #[test]
@@ -199,12 +194,12 @@ fn what_is_no_fssync_is_shown_and_explained() {
         ("printf 'fssync\\000\\011'", "version 9", "same version"),
         ("yes", "received \"y\\ny", "no fssync serve"),
         (
-            "printf 'fssync\\000\\003J\\377\\377\\377\\377'",
+            "printf 'fssync\\000\\004J\\377\\377\\377\\377'",
             "no valid frame",
             "next pass",
         ),
         (
-            "printf 'fssync\\000\\003J\\000\\000\\000\\002{}'",
+            "printf 'fssync\\000\\004J\\000\\000\\000\\002{}'",
             "no valid message",
             "next pass",
         ),

@@ -440,9 +440,14 @@ impl Scene {
 
     /// What is typed for the master.
     fn typed_master(&self) -> PathBuf {
+        self.typed(&self.master)
+    }
+
+    /// What is typed for a master with this path.
+    pub fn typed(&self, master: &Path) -> PathBuf {
         match self.transport {
-            Transport::Path => self.master.clone(),
-            Transport::Ssh => Sshd::get().url(&self.master).into(),
+            Transport::Path => master.to_owned(),
+            Transport::Ssh => Sshd::get().url(master).into(),
         }
     }
 

@@ -6,12 +6,13 @@ use fssync::filestorage::Tid;
 use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
 use fssync::slave::running::Running;
+use fssync::slave::traces::Traces;
 use fssync::status::{Against, Index, Lag, Pile, Status, Verdict, judge};
 use fssync::words::{ago, bytes, count, span};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cli::lines::{Lines, Tone};
+use crate::cli::lines::{Lines, NEVER_SYNCED, Tone};
 
 /// The lines of a status.
 pub(super) fn of(status: &Status) -> Lines {
@@ -69,6 +70,9 @@ fn passes(lines: &mut Lines, status: &Status) {
         Some(why) => lines.add("syncing", Tone::Mind, &format!("off: {why}")),
     }
     match &status.last_pass {
+        None if status.traces != Traces::OfPasses => {
+            lines.add("last pass", Tone::Mind, NEVER_SYNCED);
+        }
         None => lines.add("last pass", Tone::Mind, "none is noted"),
         Some(pass) => {
             let tone = match pass.exit_code {

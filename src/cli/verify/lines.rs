@@ -4,18 +4,22 @@
 use std::fmt::Write;
 
 use fssync::filestorage::Tid;
+use fssync::slave::traces::Traces;
 use fssync::verify::finding::{Finding, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
 use fssync::words::{bytes, count};
 
 use super::against::Against;
 use super::report::Findings;
-use crate::cli::lines::{Lines, Tone};
+use crate::cli::lines::{Lines, NEVER_SYNCED, Tone};
 
 /// The lines of a verification.
 pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) -> Lines {
     let mut lines = Lines::for_stdout();
     lines.add("slave", Tone::Plain, &verified.slave.display().to_string());
+    if verified.traces != Traces::OfPasses {
+        lines.add("passes", Tone::Mind, NEVER_SYNCED);
+    }
     if verified.content == Content::Storage {
         add_facts(&mut lines, verified);
     }
@@ -145,6 +149,9 @@ pub(super) fn verdict(verified: &Verified, against: &Against) -> String {
 
 fn own_verdict(verified: &Verified) -> String {
     match verified.content {
+        Content::Missing if verified.traces == Traces::Nothing => {
+            format!("there is no such file; {NEVER_SYNCED}")
+        }
         Content::Missing => "there is no such file, or it is empty".to_owned(),
         Content::Short => "it holds no whole transaction".to_owned(),
         Content::Foreign => "it is no FileStorage".to_owned(),

@@ -6,6 +6,7 @@ use super::*;
 use crate::filestorage::scan::{Cause, Damage, Record};
 use crate::outcome::{Action, Copied, Outcome};
 use crate::plan::Left;
+use crate::slave::traces::Traces;
 use crate::status::{Against, Index, Pile};
 
 const POSITION: u64 = 5_000;
@@ -23,6 +24,7 @@ fn status() -> Status {
     Status {
         time: now(),
         slave: "/s/Data.fs".into(),
+        traces: Traces::OfPasses,
         off: None,
         last_pass: None,
         last_in_sync: None,
