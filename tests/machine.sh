@@ -14,7 +14,12 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir "/sys/fs/cgroup/$cgroup"
 echo $$ >"/sys/fs/cgroup/$cgroup/cgroup.procs"
 
-mkdir -p "$files/mnt/master/var" "$files/srv/plone/var"
+mkdir -p "$files/mnt/master/var" "$files/srv/plone/var" "$files/srv/plone/etc"
+cat >"$files/srv/plone/etc/zeo.conf" <<EOF
+<filestorage 1>
+  path /srv/plone/var/Data.fs
+</filestorage>
+EOF
 mount --bind "$master" "$files/mnt/master/var"
 mount --bind "$slave" "$files/srv/plone/var"
 for directory in etc srv mnt usr/local/bin usr/local/sbin usr/lib/systemd/system; do

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
@@ -280,6 +281,7 @@ files=/etc/supervisor/conf.d/*.conf
 #[test]
 fn zeo_is_started_when_syncing_is_off() {
     let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
     let machine = Machine::boot(&scene);
     machine.run(&["systemctl", "start", "zeo"]).expect(0);
     let switch = fs::read_to_string(scene.beside(".fssync-switch")).unwrap();
@@ -294,6 +296,7 @@ fn zeo_is_started_when_syncing_is_off() {
 #[test]
 fn the_script_takes_what_each_cluster_manager_gives() {
     let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
     let machine = Machine::boot(&scene);
     let settings = shipped("failover/fssync-zeo.conf")
         .replace("systemctl start zeo", "touch /run/zeo")
@@ -353,6 +356,7 @@ fn the_script_takes_what_each_cluster_manager_gives() {
 #[test]
 fn zeo_is_not_started_where_syncing_cannot_be_switched_off() {
     let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
     let machine = Machine::boot(&scene);
     fs::create_dir(scene.beside(".fssync-switch")).unwrap();
     let started = machine.run(&["fssync-zeo", "start"]).expect(1);
@@ -364,4 +368,114 @@ fn zeo_is_not_started_where_syncing_cannot_be_switched_off() {
     let off = machine.property("zeo", "ExecStartPre");
     let failed = off.contains("fssync off") && off.contains("status=1 ");
     assert!(failed, "{off}");
+}
+
+/// The script, run with a configuration in the directory of the scene, by its bare name.
+fn script(scene: &Scene, verb: &str) -> Run {
+    let path = std::env::var("PATH").unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_fssync")).parent().unwrap();
+    let mut command = Command::new(project("contrib/failover/fssync-zeo"));
+    command.current_dir(scene.directory.path());
+    command.env("PATH", format!("{}:{path}", program.display()));
+    run(command.args(["my.conf", verb]))
+}
+
+/// Configures the script: ZEO "runs" once it has a file in the scene's directory.
+fn configure(scene: &Scene, more: &str) {
+    let slave = scene.slave.parent().unwrap().display();
+    let settings = format!(
+        "FSSYNC_OFF='fssync off {slave}'\nZEO_START='touch zeo-runs'\n\
+         ZEO_STOP='rm zeo-runs'\nZEO_STATUS='test -e zeo-runs'\n{more}\n"
+    );
+    fs::write(scene.directory.path().join("my.conf"), settings).unwrap();
+}
+
+#[test]
+fn the_script_finds_its_configuration_in_the_current_directory() {
+    let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
+    configure(&scene, "");
+    assert_eq!(script(&scene, "status").expect(3).stdout, "stopped\n");
+    script(&scene, "start").expect(0);
+    assert_eq!(script(&scene, "status").expect(0).stdout, "running\n");
+}
+
+#[test]
+fn zeo_is_not_started_on_a_file_that_is_missing() {
+    let scene = Scene::with_master("commits");
+    let says = "missing or empty; ZEO is not started";
+    configure(&scene, "");
+    let refused = script(&scene, "start").expect(1);
+    assert!(refused.stderr.contains(says), "{refused:?}");
+
+    // A pass has failed, or its first copy is under way: `fssync off` alone would do.
+    scene.expect("full-copy");
+    fs::remove_file(&scene.slave).unwrap();
+    let refused = script(&scene, "start").expect(1);
+    assert!(refused.stderr.contains(says), "{refused:?}");
+    assert!(!scene.beside(".fssync-switch").exists(), "passes go on");
+    script(&scene, "status").expect(3);
+    scene.expect("full-copy");
+    script(&scene, "start").expect(0);
+}
+
+#[test]
+fn zeo_is_started_only_on_the_slave() {
+    let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
+    let directory = scene.slave.parent().unwrap().to_str().unwrap();
+    let zeo_conf = scene.directory.path().join("zeo.conf");
+    let settings = [
+        format!("ZEO_CONF={}", zeo_conf.display()),
+        format!("ZEO_START='touch zeo-runs # {}'", zeo_conf.display()),
+        format!(
+            "ZEO_CONF={} SLAVE={}",
+            zeo_conf.display(),
+            scene.slave.display()
+        ),
+    ];
+    let storage = |path: &str| format!("<filestorage 1>\n  path {path}\n</filestorage>\n");
+    let slave = storage(&format!("{directory}/Data.fs"));
+    let other = scene.directory.path().join("other.fs");
+    fs::copy(&scene.master, &other).unwrap();
+    let other = storage(other.to_str().unwrap());
+    let refused = [
+        (other, "does not name the slave"),
+        (storage(&format!("{directory}/Date.fs")), "missing or empty"),
+        (slave.clone() + &storage("/no/Data.fs"), "missing or empty"),
+        (
+            "<zeo>\n path /x\n</zeo>\n".to_owned(),
+            "does not name the slave",
+        ),
+    ];
+    let defines = format!("%define VAR {directory}\n%define fs $var/Data.fs\n");
+    let nested = format!(
+        "<ZlibStorage>\n\t<FileStorage>\n\tPath\t{directory}/Data.fs  \n</FileStorage>\n\
+         </ZlibStorage>"
+    );
+    let started = [
+        slave,
+        storage(&format!("{directory}/../slave/Data.fs")),
+        defines + &storage("${FS}"),
+        nested,
+    ];
+    for more in &settings {
+        configure(&scene, more);
+        for (conf, why) in &refused {
+            fs::write(&zeo_conf, conf).unwrap();
+            let refused = script(&scene, "start").expect(1);
+            assert!(refused.stderr.contains(why), "{refused:?}");
+            assert!(refused.stderr.contains("ZEO is not started"), "{refused:?}");
+            script(&scene, "status").expect(3);
+        }
+        for conf in &started {
+            fs::write(&zeo_conf, conf).unwrap();
+            let started = script(&scene, "start");
+            assert_eq!(started.code, 0, "{conf}: {started:?}");
+            script(&scene, "stop").expect(0);
+        }
+    }
+    fs::remove_file(&zeo_conf).unwrap();
+    configure(&scene, &settings[0]);
+    script(&scene, "start").expect(6);
 }
