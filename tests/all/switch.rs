@@ -284,11 +284,10 @@ fn the_slaves_owner_can_read_each_switch_that_root_writes() {
                     fs::set_permissions(&switch, Permissions::from_mode(mode)).unwrap();
                 }
                 for verb in verbs {
-                    let verb = if is_named {
-                        vec![verb, &option]
-                    } else {
-                        vec![verb]
-                    };
+                    let mut verb = vec![verb, "--force"];
+                    if is_named {
+                        verb.push(&option);
+                    }
                     let done = flip_under_umask("077", &verb, &scene).expect(0);
                     let read = tool("setpriv", "util-linux")
                         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
@@ -313,6 +312,7 @@ fn the_slaves_owner_can_read_each_switch_that_root_writes() {
 #[test]
 fn a_switch_in_a_directory_that_is_closed_to_the_slaves_owner_is_warned_of() {
     let scene = scene();
+    scene.expect("full-copy");
     drop(as_nobody(&scene));
     let closed = scene.directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
