@@ -92,8 +92,12 @@ pub enum Stop {
         /// What is needed, in bytes.
         needed: u64,
     },
-    /// Another file system lies where the slave's did.
-    #[error("{} lies on another file system than at first", .directory.display())]
+    /// The slave's directory is on another file system than it was.
+    #[error(
+        "{} is on another file system than when fssync started, or missing, and does not \
+         contain the slave as the last pass left it",
+        .directory.display()
+    )]
     Moved {
         /// The slave's directory.
         directory: PathBuf,
@@ -206,7 +210,7 @@ impl Stop {
             Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
             Self::NoSpace { .. } => "make room, or put the slave on a larger file system",
             Self::Moved { .. } => {
-                "mount the slave's file system again; if it is right as it is, start fssync anew"
+                "mount the slave's file system again; if it is right as it is, restart fssync"
             }
             Self::SlaveChanged { .. } => {
                 "something else writes to the slave without ZODB's lock: find it and stop it"

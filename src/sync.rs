@@ -74,6 +74,8 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         Err(stop) => stopped(stop, plan, copied),
     };
     outcome.file_system = file_system;
+    let left = sidecar.left.as_ref().map(|left| left.slave);
+    job.slave.place.note_left(left);
     let is_noted = !matches!(result, Err(Stop::Off(_) | Stop::Interrupted));
     if lock.is_some() && is_noted {
         let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
@@ -200,7 +202,7 @@ fn note(
 fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
     let place = &job.slave.place;
     job.slave.check_may_go_on()?;
-    place.check_is_mounted()?;
+    place.find_mounted()?;
     check_kind(job)?;
     let lock = if job.dry_run {
         if lock::holder(&place.beside(Beside::PassLock)).is_some() {

@@ -33,10 +33,13 @@ use crate::outcome::{Exit, Outcome};
 use crate::sync::{Job, pass};
 use crate::upkeep;
 
+/// How often a watch repeats why it does not sync.
+const REPEAT_EVERY: Duration = Duration::from_secs(30 * 60);
+
 /// Whom a watch tells how it stands.
 pub trait Audience {
     /// A pass has ended: `is_news` if it ended in another way than the one
-    /// before.
+    /// before, or if it is time to repeat why there is no syncing.
     fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool);
 
     /// What shows the progress of the next pass.
@@ -59,7 +62,7 @@ pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience
             break;
         }
         let elapsed = started.elapsed();
-        if let Some(is_news) = news.take(&outcome) {
+        if let Some(is_news) = news.take(&outcome, Instant::now()) {
             audience.passed(&outcome, elapsed, is_news);
         }
         if outcome.exit == Exit::Usage {
@@ -81,6 +84,8 @@ struct News {
     last: Option<Exit>,
     /// What was last reported: also why, if a person must act on it, or has acted.
     told: Option<(Exit, Option<String>)>,
+    /// When that was.
+    told_at: Option<Instant>,
     /// The warnings that were last reported.
     warned: Vec<String>,
     /// How the last one ended that stood still, unless one after it was in sync
@@ -89,9 +94,9 @@ struct News {
 }
 
 impl News {
-    /// Takes note of how a pass ended: whether that is news, or `None` if it is
-    /// not even worth a look: another pass beside the watch is over soon.
-    fn take(&mut self, outcome: &Outcome) -> Option<bool> {
+    /// Takes note of how a pass ended at this moment: whether that is news, or `None` if it
+    /// is not even worth a look: another pass beside the watch is over soon.
+    fn take(&mut self, outcome: &Outcome, now: Instant) -> Option<bool> {
         let exit = outcome.exit;
         let before = self.last.replace(exit);
         if exit == Exit::Busy && before != Some(Exit::Busy) {
@@ -110,8 +115,13 @@ impl News {
         if warns_anew {
             self.warned.clone_from(&outcome.warnings);
         }
-        let is_news = self.told != told || warns_anew;
+        let is_due = matches!(mood, Mood::Standing | Mood::Retrying)
+            && (self.told_at).is_some_and(|at| now.duration_since(at) >= REPEAT_EVERY);
+        let is_news = self.told != told || warns_anew || is_due;
         self.told = told;
+        if is_news {
+            self.told_at = Some(now);
+        }
         Some(is_news)
     }
 }
@@ -144,3 +154,6 @@ impl Mood {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

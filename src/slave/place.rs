@@ -1,6 +1,7 @@
 //! Where the slave lies, and what the files beside it are called.
 
 mod given;
+mod mount;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -8,10 +9,13 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
 use self::given::{Named, missing, named};
+use self::mount::Mount;
+use super::sidecar::Mark;
 use crate::filestorage::{DATA_FS, Tid};
 use crate::source::LocalFile;
 use crate::stop::Stop;
@@ -90,10 +94,10 @@ pub enum Kept {
 pub struct Place {
     data: PathBuf,
     directory: PathBuf,
-    /// The device number of the file system that the directory lay on at first.
-    device: u64,
     /// Whether the path was a directory's, or else why it may be a file's.
     named: Named,
+    /// The file system that the directory is on.
+    mount: Arc<Mount>,
 }
 
 impl Place {
@@ -150,8 +154,8 @@ impl Place {
             _ => Ok(Self {
                 data,
                 directory,
-                device,
                 named,
+                mount: Arc::new(Mount::new(device)),
             }),
         }
     }
@@ -168,15 +172,38 @@ impl Place {
         &self.directory
     }
 
-    /// Fails once the directory lies on another file system than at first: an empty mount
-    /// point is no place for a slave.
+    /// Fails while the directory is on another file system than it was: an empty mount
+    /// point is not a place for a slave.
     pub fn check_is_mounted(&self) -> Result<(), Stop> {
         match found(&self.directory, fs::metadata(&self.directory))? {
-            Some(found) if found.dev() == self.device => Ok(()),
+            Some(found) if found.dev() == self.mount.device() => Ok(()),
             _ => Err(Stop::Moved {
                 directory: self.directory.clone(),
             }),
         }
+    }
+
+    /// The same, before a pass; but a file system that has the slave as the last pass left
+    /// it is the one that was there, whatever its device number is now.
+    pub fn find_mounted(&self) -> Result<(), Stop> {
+        let moved = match self.check_is_mounted() {
+            Err(stop @ Stop::Moved { .. }) => stop,
+            checked => return checked,
+        };
+        if !self.mount.recognise(self) {
+            return Err(moved);
+        }
+        tracing::info!(
+            "{} is mounted again, under another device number",
+            self.directory.display()
+        );
+        Ok(())
+    }
+
+    /// Notes what a pass left, so that the slave is recognised when its file system was
+    /// unmounted and is mounted again.
+    pub fn note_left(&self, left: Option<Mark>) {
+        self.mount.note_left(left);
     }
 
     /// A file beside it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::bell::{Bell, Ring};
-use super::{Audience, Mood};
+use super::{Audience, Mood, REPEAT_EVERY};
 use crate::changes::Changes;
 use crate::outcome::{Exit, Outcome};
 use crate::slave::step::Seen;
@@ -225,7 +225,10 @@ impl<'a> Rest<'a> {
 
     fn stand(&mut self, exit: Exit, elapsed: Duration) {
         let wait = self.backoff.next(chance());
-        let due = Instant::now() + wait.max(elapsed.saturating_mul(STANDING_RATIO));
+        let wait = wait.max(elapsed.saturating_mul(STANDING_RATIO));
+        let due = Instant::now() + wait;
+        // That pass finds the same, and has it repeated.
+        let repeated = Instant::now() + wait.max(REPEAT_EVERY);
         loop {
             let worked = self.work_on_index(Instant::now() + self.interval, false);
             self.listen_to_switches();
@@ -241,7 +244,7 @@ impl<'a> Rest<'a> {
                 None => is_due,
                 Some(before) => now.is_of_others(before) || is_due && now.is_cause(before, exit),
             };
-            if is_cause {
+            if is_cause || Instant::now() >= repeated {
                 self.stood_at = Some(now);
                 return;
             }

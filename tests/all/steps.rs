@@ -481,7 +481,7 @@ fn the_lock_of_a_pass_that_was_killed_is_free() {
     let holder = Holder::of(&scene.beside(".fssync-pass"));
     let busy = scene.pass(&[]).expect(11).report();
     let by = format!("by process {}", holder.pid());
-    assert!(busy["reason"].as_str().unwrap().ends_with(&by), "{busy}");
+    assert!(busy["reason"].as_str().unwrap().contains(&by), "{busy}");
     drop(holder);
     scene.expect("append");
 }

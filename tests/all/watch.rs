@@ -426,6 +426,121 @@ fn a_slave_whose_file_system_is_gone_is_waited_for() {
     unmount(&elsewhere);
 }
 
+/// Mounts a file system of its own on a directory, which is made; `from`, if there is one,
+/// is what is mounted there.
+fn mount(from: Option<&Path>, on: &Path) {
+    fs::create_dir_all(on).unwrap();
+    let mut command = tool("mount", "mount");
+    match from {
+        None => command.args(["-t", "tmpfs", "tmpfs"]),
+        Some(from) => command.arg("--bind").arg(from),
+    };
+    must(command.arg(on));
+}
+
+/// Unmounts a directory when it is dropped, if it is mounted.
+struct Unmounted<'a>(&'a Path);
+
+impl Drop for Unmounted<'_> {
+    fn drop(&mut self) {
+        let _ = tool("umount", "mount")
+            .args(["-q", "-l"])
+            .arg(self.0)
+            .status();
+    }
+}
+
+/// The slave's file system is unmounted; one with these contents, and another device
+/// number, is mounted in its place.
+fn remounted(scene: &Scene, change: impl FnOnce(&Path)) -> Watcher {
+    let directory = scene.slave.parent().unwrap();
+    let (first, second) = (
+        scene.directory.path().join("first"),
+        scene.directory.path().join("second"),
+    );
+    mount(Some(&first), directory);
+    let mut watcher = Watcher::start(scene, &["--interval", "0.2"]);
+    watcher.expect(FINISHED);
+    drop(Unmounted(directory));
+    watcher.expect("is on another file system");
+    for name in names(&first) {
+        fs::copy(first.join(&name), second.join(&name)).unwrap();
+    }
+    change(&second);
+    mount(Some(&second), directory);
+    watcher
+}
+
+#[test]
+fn a_slave_that_is_mounted_again_under_another_device_number_is_followed() {
+    require_root();
+    let scene = Scene::new();
+    let [first, second] = ["first", "second"].map(|name| scene.directory.path().join(name));
+    mount(None, &first);
+    let _first = Unmounted(&first);
+    mount(None, &second);
+    let _second = Unmounted(&second);
+    let _slave = Unmounted(scene.slave.parent().unwrap());
+    fs::write(&scene.master, &History::get().before).unwrap();
+    let mut watcher = remounted(&scene, |_| {});
+    rewrite_end(&scene.master, &History::get().after);
+    watcher.expect("is mounted again");
+    watcher.expect(FINISHED);
+    watcher.expect_in_sync(&scene);
+    assert_eq!(watcher.end().0, 0);
+}
+
+/// What is done to a directory.
+type Change = fn(&Path);
+
+#[test]
+fn another_slave_than_the_one_that_was_unmounted_is_not_written() {
+    require_root();
+    let changes: [(&str, Change); 4] = [
+        ("nothing there", |directory| {
+            for name in names(directory) {
+                fs::remove_file(directory.join(name)).unwrap();
+            }
+        }),
+        ("an older state", |directory| {
+            let bytes = &History::get().before;
+            fs::write(directory.join("Data.fs"), &bytes[..bytes.len() - 200]).unwrap();
+        }),
+        ("another database", |directory| {
+            fs::write(directory.join("Data.fs"), &History::get().packed).unwrap();
+        }),
+        ("other bytes at the end", |directory| {
+            let mut bytes = History::get().before.clone();
+            let at = bytes.len() - 20;
+            bytes[at] ^= 1;
+            fs::write(directory.join("Data.fs"), bytes).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let scene = Scene::new();
+        let [first, second] = ["first", "second"].map(|name| scene.directory.path().join(name));
+        mount(None, &first);
+        let _first = Unmounted(&first);
+        mount(None, &second);
+        let _second = Unmounted(&second);
+        let _slave = Unmounted(scene.slave.parent().unwrap());
+        fs::write(&scene.master, &History::get().before).unwrap();
+        let watcher = remounted(&scene, change);
+        let state = || -> Vec<_> {
+            let read = |name: String| (fs::read(second.join(&name)).unwrap(), name);
+            names(&second).into_iter().map(read).collect()
+        };
+        let before = state();
+        rewrite_end(&scene.master, &History::get().after);
+        // A pass is made within a second or two, and again.
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(state() == before, "{what}: {}", watcher.log());
+        assert_eq!(count(&watcher.log(), FINISHED), 1, "{what}");
+        watcher.end();
+        assert!(state() == before, "{what}");
+    }
+}
+
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
     let scene = Scene::new();

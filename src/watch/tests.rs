@@ -1,0 +1,31 @@
+//! What a watch reports, and when.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::stop::Stop;
+
+#[test]
+fn a_complaint_is_repeated_every_half_hour() {
+    let moved = Outcome::from(&Stop::Moved {
+        directory: PathBuf::from("/srv/plone"),
+    });
+    let start = Instant::now();
+    let minutes = |n: u64| start + Duration::from_secs(60 * n);
+    let mut news = News::default();
+    let said = [0, 1, 29, 30, 31, 59, 60].map(|n| news.take(&moved, minutes(n)));
+    let expected = [true, false, false, true, false, false, true];
+    assert_eq!(said, expected.map(Some));
+}
+
+#[test]
+fn a_watch_that_is_in_sync_or_off_has_no_complaint_to_repeat() {
+    let mut outcome = Outcome::from(&Stop::Interrupted);
+    let start = Instant::now();
+    for exit in [Exit::Success, Exit::Off] {
+        outcome.exit = exit;
+        let mut news = News::default();
+        assert_eq!(news.take(&outcome, start), Some(true));
+        assert_eq!(news.take(&outcome, start + REPEAT_EVERY * 9), Some(false));
+    }
+}
