@@ -28,7 +28,7 @@ use crate::slave::ledger::Entry;
 use crate::slave::place::Place;
 use crate::slave::sidecar::{self, Mark, Sidecar};
 use crate::slave::step::{self, Seen};
-use crate::source::{self, Sight};
+use crate::source::{self, Identity, Sight};
 use crate::stop::Stop;
 
 /// How much is read of what the master has at the slave's position, in bytes.
@@ -51,6 +51,8 @@ pub struct Survey {
     pub scanned: Option<Mark>,
     /// The digests of what was proven to be equal, if anything had to be.
     pub proven: Vec<Entry>,
+    /// The file that the last pass read, if it noted one.
+    read_last: Option<Identity>,
     /// What the master has at the slave's position.
     ahead: RefCell<Option<Piece>>,
     file: Option<SlaveFile>,
@@ -109,10 +111,8 @@ impl Survey {
             }
             _ => None,
         };
-        let same_file = sidecar
-            .left
-            .as_ref()
-            .is_some_and(|left| left.master == sight.identity);
+        let read_last = sidecar.left.as_ref().map(|left| left.master.clone());
+        let same_file = read_last.as_ref() == Some(&sight.identity);
         let (next, ahead) = match position {
             Some(position) if matches == Some(true) => look_ahead(master, sight.size, position)?,
             _ => (Next::End, None),
@@ -135,6 +135,7 @@ impl Survey {
             position,
             scanned,
             proven: Vec::new(),
+            read_last,
             ahead: RefCell::new(ahead),
             file,
         })
@@ -181,6 +182,45 @@ impl Survey {
         newer(master, self.sight.size, self.last_tid)
     }
 
+    /// Why the slave has to be compared with the master, in words.
+    fn why_unproven(&self) -> String {
+        let noted = match &self.facts.slave {
+            Slave::Storage(slave) => slave.left,
+            _ => Left::Unknown,
+        };
+        let Sight {
+            identity: now,
+            file_system,
+            ..
+        } = &self.sight;
+        match (noted, &self.read_last) {
+            (Left::Unknown, _) | (_, None) => "no pass has noted what it left".to_owned(),
+            (Left::Changed, _) => "the slave is not what the last pass left".to_owned(),
+            (Left::UpTo(_), Some(last)) if last == now => {
+                "they were not there when the last pass ended".to_owned()
+            }
+            (Left::UpTo(_), Some(last)) => {
+                let how = if last.inode == now.inode {
+                    "it was created anew with the same inode number".to_owned()
+                } else {
+                    format!(
+                        "its inode number changed from {} to {}",
+                        last.inode, now.inode
+                    )
+                };
+                let why = if file_system.renumbers_inodes() {
+                    format!(
+                        "; on {file_system}, such as sshfs, each mount may change it: name the \
+                         master as host:/path to spare this"
+                    )
+                } else {
+                    String::new()
+                };
+                format!("the master is another file than at the last pass, as {how}{why}")
+            }
+        }
+    }
+
     /// Answers a question of the plan's.
     fn answer(
         &mut self,
@@ -194,8 +234,8 @@ impl Survey {
         match question {
             Question::Prefix { from } => {
                 tracing::info!(
-                    "comparing the slave with the master, bytes {from} to {position}: \
-                     no earlier pass vouches for them"
+                    "comparing the slave with the master, bytes {from} to {position}: {}",
+                    self.why_unproven()
                 );
                 let proven = prove_equal(
                     &file.file,

@@ -11,13 +11,16 @@ const NETWORK: [(u64, &str); 10] = [
     (0x517b, "SMB"),
     (0xff53_4d42, "CIFS"),
     (0xfe53_4d42, "SMB2"),
-    (0x6573_5546, "FUSE"),
+    (FUSE, "FUSE"),
     (0x0102_1997, "9p"),
     (0x00c3_6400, "Ceph"),
     (0x5346_414f, "AFS"),
     (0x0116_1970, "GFS2"),
     (0x7461_636f, "OCFS2"),
 ];
+
+/// File systems in a program, which may number inodes as they like.
+const FUSE: u64 = 0x6573_5546;
 
 /// A kind of file system, known by the type that `statfs` gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -29,6 +32,12 @@ impl FileSystem {
     #[must_use]
     pub fn is_network(self) -> bool {
         self.name().is_some()
+    }
+
+    /// Whether a file may have another inode number at each mount.
+    #[must_use]
+    pub fn renumbers_inodes(self) -> bool {
+        self.0 == FUSE
     }
 
     fn name(self) -> Option<&'static str> {

@@ -28,6 +28,7 @@ mod faults;
 mod fixtures;
 mod hostile;
 mod index;
+mod inodes;
 mod interleavings;
 mod ledger;
 mod life;
