@@ -34,10 +34,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     log::set_up(&args.common);
     signals::survive_file_size_limit();
     let exit = match &args.verb {
-        None => {
-            let run = if args.watch { watch::run } else { pass::run };
-            ended(run(args))
-        }
+        None if args.watch => watch::run(args),
+        None => ended(pass::run(args)),
         Some(Verb::Off { target, force }) => switch::off(target, *force, &args.common),
         Some(Verb::On { target, force }) => switch::on(target, *force, &args.common),
         Some(Verb::Status(asked)) => ended(status::run(asked, &args.common)),

@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 /// How much is written before it is worth waking the disk, in bytes.
 const WORTH_LEN: u64 = 4 * 1024 * 1024;
 
-/// Syncs a file in a thread of its own while it grows.
+/// Syncs a file in a thread of its own while it grows; in the caller's, if none can be
+/// started.
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
     unsynced: u64,
@@ -35,7 +36,11 @@ impl Flusher {
         self.unsynced = 0;
         let thread = match &mut self.thread {
             Some(thread) => thread,
-            none => none.insert(Thread::start(file.try_clone()?)),
+            none => match Thread::start(file.try_clone()?) {
+                Ok(thread) => none.insert(thread),
+                // There can be no more threads: this one waits for the disk.
+                Err(_) => return file.sync_data(),
+            },
         };
         match thread.sender.as_ref().map(|sender| sender.try_send(())) {
             None | Some(Err(mpsc::TrySendError::Disconnected(()))) => self.finish(file),
@@ -65,17 +70,20 @@ impl Flusher {
 }
 
 impl Thread {
-    fn start(file: File) -> Self {
+    fn start(file: File) -> io::Result<Self> {
         let (sender, inbox) = mpsc::sync_channel(1);
-        let handle = thread::spawn(move || {
+        let sync = move || {
             for () in inbox {
                 file.sync_data()?;
             }
             file.sync_data()
-        });
-        Self {
+        };
+        let handle = thread::Builder::new()
+            .name("flusher".to_owned())
+            .spawn(sync)?;
+        Ok(Self {
             sender: Some(sender),
             handle,
-        }
+        })
     }
 }

@@ -221,6 +221,14 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// This machine lets the process start no more.
+    #[error("cannot start {what}")]
+    Start {
+        /// What was to be started.
+        what: String,
+        /// Why it could not be.
+        source: io::Error,
+    },
     /// The answer was no longer wanted while it was waited for.
     #[error("interrupted")]
     Interrupted,
@@ -237,6 +245,7 @@ impl Error {
             Self::Mounted { .. }
             | Self::TimedOut { .. }
             | Self::Link { .. }
+            | Self::Start { .. }
             | Self::Interrupted => false,
         }
     }

@@ -118,6 +118,14 @@ pub enum Stop {
         /// What was found.
         what: &'static str,
     },
+    /// This machine lets the process start no more threads or programs.
+    #[error("cannot start {what}")]
+    Start {
+        /// What was to be started.
+        what: String,
+        /// Why it could not be.
+        source: io::Error,
+    },
     /// A signal asked for the end.
     #[error("interrupted by a signal")]
     Interrupted,
@@ -172,6 +180,7 @@ impl Stop {
             | Self::NoSpace { .. }
             | Self::Moved { .. }
             | Self::SlaveChanged { .. }
+            | Self::Start { .. }
             | Self::Interrupted => Exit::Failure,
         }
     }
@@ -206,6 +215,10 @@ impl Stop {
             Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
                 "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file \
                  system that holds larger ones"
+            }
+            Self::Start { .. } => {
+                "raise the limit on threads and processes (ulimit -u, TasksMax=, a container's \
+                 pids limit)"
             }
             Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
             Self::NoSpace { .. } => "make room, or put the slave on a larger file system",
@@ -276,6 +289,7 @@ impl From<source::Error> for Stop {
         match error {
             source::Error::Interrupted => Self::Interrupted,
             error @ source::Error::Mounted { .. } => Self::Usage(error.to_string()),
+            source::Error::Start { what, source } => Self::Start { what, source },
             error => Self::Unreachable(error),
         }
     }

@@ -15,6 +15,7 @@
 //! `target/tmp`. What a disk takes depends on the machine and the hour: only what
 //! is measured in the same run can be compared.
 
+#![allow(clippy::disallowed_methods, reason = "a measurement may panic")]
 #![allow(
     clippy::cast_precision_loss,
     reason = "what is measured is small enough"

@@ -55,10 +55,14 @@ impl Apply<'_> {
                 .map_or(Ok(()), |damage| Err(self.damaged(damage)))
         };
         let result = run();
-        if let Err(stop) = &result
-            && !stop.is_masters_absence()
-        {
-            copy.discard();
+        if let Err(stop) = &result {
+            // A signal is no reason to begin again, as a kill is not.
+            if self.slave.check_interrupted().is_err() {
+                let (path, len) = (copy.path().display(), copy.written());
+                tracing::info!("{path} keeps the {len} bytes that were copied, for the next pass");
+            } else if !stop.is_masters_absence() {
+                copy.discard();
+            }
         }
         result
     }

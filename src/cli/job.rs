@@ -69,6 +69,11 @@ pub(crate) fn master(
 ) -> Result<Master, Stop> {
     let name = given.display().to_string();
     let pulse = Pulse::default();
+    let tended = process.clone();
+    let halt = move || {
+        tended.tend();
+        halt()
+    };
     let patience = Patience::new(reach.timeout, pulse.clone(), halt);
     let (open, patience): (Box<dyn Fn() -> Box<dyn Source> + Send>, _) =
         match location::parse(given)? {

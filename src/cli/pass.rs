@@ -8,15 +8,17 @@ use fssync::sync;
 
 use super::args::Args;
 use super::job::job;
+use super::progress;
 use super::report::Reporter;
-use super::{progress, signals};
+use super::signals::{self, Ending};
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let process = Process::default();
-    let interrupted = signals::listen(&process, &[], || {})?;
+    let ending = Ending::over(args.master.as_deref());
+    let interrupted = signals::listen(&process, ending, &[], None);
     let reporter = Reporter::start(args);
-    let outcome = match job(args, interrupted, &process, || {}) {
+    let outcome = match interrupted.and_then(|it| job(args, it, &process, || {})) {
         Ok(job) => sync::pass(
             &job,
             progress::monitor(&args.telling, &args.common).as_ref(),

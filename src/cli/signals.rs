@@ -1,15 +1,18 @@
 //! Signals: those that end the program, and one that must not.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use fssync::outcome::Exit;
+use fssync::source::location::{self, Location};
 use fssync::source::ssh::Process;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use fssync::stop::Stop;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -27,44 +30,96 @@ pub(crate) fn survive_file_size_limit() {
     }
 }
 
-/// Returns what the first SIGINT or SIGTERM sets. One that comes more than a second
-/// later ends this process at once, and `connection` with it.
+/// The signals that end a program in an orderly way.
+#[derive(Debug)]
+pub(crate) struct Ending(Vec<i32>);
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self(vec![SIGINT, SIGTERM, SIGQUIT])
+    }
+}
+
+impl Ending {
+    /// Those of a program that reads this master. If it connects to another machine, a
+    /// terminal that is closed must not leave the connection behind; under `nohup` it
+    /// ends nothing.
+    pub(crate) fn over(master: Option<&OsStr>) -> Self {
+        let mut ending = Self::default();
+        let is_remote =
+            master.is_some_and(|master| matches!(location::parse(master), Ok(Location::Remote(_))));
+        if is_remote && !is_ignored(SIGHUP) {
+            ending.0.push(SIGHUP);
+        }
+        ending
+    }
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// Returns what the first of the `ending` signals sets. One that comes more than a
+/// second later ends this process at once, and `connection` with it.
 ///
 /// `then` is called, in a thread of its own, after each of these signals and of the
-/// `others`.
+/// `others`. Without it that thread can be done without: who looks at what the first
+/// signal sets needs no call.
 pub(crate) fn listen(
     connection: &Process,
+    Ending(ending): Ending,
     others: &[i32],
-    then: impl Fn() + Send + 'static,
-) -> anyhow::Result<Arc<AtomicBool>> {
-    const FAILED: &str = "cannot handle signals";
+    then: Option<Box<dyn Fn() + Send>>,
+) -> Result<Arc<AtomicBool>, Stop> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |source| Stop::Start { what, source }
+    };
     let interrupted = Arc::new(AtomicBool::new(false));
-    let ending = [SIGINT, SIGTERM];
-    for signal in ending {
-        flag::register(signal, Arc::clone(&interrupted)).context(FAILED)?;
+    for &signal in &ending {
+        flag::register(signal, Arc::clone(&interrupted)).map_err(failed("to handle signals"))?;
     }
-    let mut signals = Signals::new(ending.iter().chain(others)).context(FAILED)?;
-    let connection = connection.clone();
+    let signals = Signals::new(ending.iter().chain(others));
+    let signals = signals.map_err(failed("to handle signals"))?;
+    let is_needed = then.is_some();
+    let started = thread::Builder::new().name("signals".to_owned()).spawn({
+        let connection = connection.clone();
+        move || follow(signals, &ending, &connection, then.as_deref())
+    });
+    match started {
+        Err(error) if is_needed => Err(failed("a thread for signals")(error)),
+        _ => Ok(interrupted),
+    }
+}
+
+/// Waits for signals, for ever.
+fn follow(
+    mut signals: Signals,
+    ending: &[i32],
+    connection: &Process,
+    then: Option<&(dyn Fn() + Send)>,
+) {
     let mut first: Option<Instant> = None;
-    let follow = move || {
-        for signal in signals.forever() {
+    for signal in signals.forever() {
+        if let Some(then) = then {
             then();
-            if !ending.contains(&signal) {
-                continue;
-            }
-            match first {
-                None => first = Some(Instant::now()),
-                Some(first) if first.elapsed() < ONE_SIGNAL => {}
-                Some(_) => {
-                    connection.close();
-                    process::exit(Exit::Failure as i32);
-                }
+        }
+        if !ending.contains(&signal) {
+            continue;
+        }
+        match first {
+            None => first = Some(Instant::now()),
+            Some(first) if first.elapsed() < ONE_SIGNAL => {}
+            Some(_) => {
+                connection.close();
+                process::exit(Exit::Failure as i32);
             }
         }
-    };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(follow)
-        .context("cannot start a thread for signals")?;
-    Ok(interrupted)
+    }
 }

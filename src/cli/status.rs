@@ -5,7 +5,7 @@ mod report;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use fssync::outcome::Exit;
@@ -16,11 +16,16 @@ use fssync::stop::Stop;
 
 use self::report::Report;
 use super::args::{Common, StatusArgs};
+use super::signals::{self, Ending};
 use super::{job, progress};
 
 pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
     let process = Process::default();
-    let looked = look(args, common, &process);
+    let interrupted = match &args.against {
+        Some(master) => signals::listen(&process, Ending::over(Some(master)), &[], None),
+        None => Ok(Arc::default()),
+    };
+    let looked = interrupted.and_then(|it| look(args, common, it, &process));
     process.close();
     let mut status = match looked {
         Ok(status) => status,
@@ -37,12 +42,18 @@ pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn look(args: &StatusArgs, common: &Common, process: &Process) -> Result<Status, Stop> {
-    let interrupted = Arc::new(AtomicBool::new(false));
+fn look(
+    args: &StatusArgs,
+    common: &Common,
+    interrupted: Arc<AtomicBool>,
+    process: &Process,
+) -> Result<Status, Stop> {
+    let halted = Arc::clone(&interrupted);
+    let halt = move || halted.load(Ordering::Relaxed);
     let place = Place::new(&args.slave)?;
     let slave = super::slave(place, common.status_file.as_ref(), interrupted);
     let master = match &args.against {
-        Some(given) => Some(job::master(given, &args.reach, process, || false)?),
+        Some(given) => Some(job::master(given, &args.reach, process, halt)?),
         None => None,
     };
     let monitor = progress::monitor(&args.telling, common);

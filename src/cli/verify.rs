@@ -22,12 +22,15 @@ use fssync::words::count;
 use self::against::Against;
 use self::report::{Findings, Report};
 use super::args::{Common, VerifyArgs};
-use super::{job, progress, signals};
+use super::signals::{self, Ending};
+use super::{job, progress};
 
 pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
     let process = Process::default();
-    let interrupted = signals::listen(&process, &[], || {})?;
-    let exit = match Ends::of(args, common, interrupted, &process) {
+    let ending = Ending::over(args.against.as_deref());
+    let ends = signals::listen(&process, ending, &[], None)
+        .and_then(|interrupted| Ends::of(args, common, interrupted, &process));
+    let exit = match ends {
         Ok(ends) => verify_and_tell(&ends, args, common),
         Err(stop) => Ok(super::log_stop(&stop)),
     };

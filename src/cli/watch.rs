@@ -9,6 +9,7 @@ use fssync::filestorage::Tid;
 use fssync::monitor::Monitor;
 use fssync::outcome::{Action, Exit, Outcome};
 use fssync::source::ssh::Process;
+use fssync::stop::Stop;
 use fssync::watch::{self, Audience, Bell, Ring};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
@@ -17,24 +18,31 @@ use signal_hook::consts::SIGHUP;
 use super::args::Args;
 use super::job::job;
 use super::report::Reporter;
+use super::signals::{self, Ending};
 use super::systemd::Service;
-use super::{progress, signals, systemd};
+use super::{progress, systemd};
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args) -> Exit {
     let process = Process::default();
     let bell = Bell::default();
     let rope = bell.rope();
-    let interrupted = signals::listen(&process, &[SIGHUP], move || rope.ring(Ring::Signal))?;
+    let ring = Box::new(move || rope.ring(Ring::Signal));
     let reporter = Reporter::start(args);
     let service = Arc::new(Service::default());
     let heart = Arc::clone(&service);
-    let job = match job(args, Arc::clone(&interrupted), &process, move || {
-        heart.alive();
-    }) {
-        Ok(job) => job,
+    let prepare = || -> Result<_, Stop> {
+        let ending = Ending::default();
+        let interrupted = signals::listen(&process, ending, &[SIGHUP], Some(ring))?;
+        let job = job(args, Arc::clone(&interrupted), &process, move || {
+            heart.alive();
+        })?;
+        Ok((job, interrupted))
+    };
+    let (job, interrupted) = match prepare() {
+        Ok(prepared) => prepared,
         Err(stop) => {
             reporter.log(&Outcome::from(&stop), Duration::ZERO);
-            return Ok(stop.exit());
+            return stop.exit();
         }
     };
     systemd::ready();
@@ -42,6 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         args,
         reporter,
         service: &service,
+        process: &process,
         in_sync: Cell::new(None),
         is_read: Cell::new(true),
     };
@@ -51,7 +60,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if interrupted.load(Ordering::Relaxed) {
         tracing::info!("Stopped syncing on a signal");
     }
-    Ok(exit)
+    exit
 }
 
 /// Tells the log, standard output and systemd.
@@ -59,6 +68,8 @@ struct Follower<'a> {
     args: &'a Args,
     reporter: Reporter<'a>,
     service: &'a Service,
+    /// The program that connects.
+    process: &'a Process,
     /// When and where master and slave were last in sync.
     in_sync: Cell<Option<(Timestamp, Option<u64>)>>,
     /// Whether standard output is read, as far as is known.
@@ -95,6 +106,7 @@ impl Audience for Follower<'_> {
     }
 
     fn alive(&self) {
+        self.process.tend();
         self.service.alive();
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The order, and what a crash leaves:
 //!
-//! 1. The copy is written to `Data.fs.fssync-tmp` and synced. A crash, and a
-//!    master that gets out of reach, leave the old slave and a part of a copy,
+//! 1. The copy is written to `Data.fs.fssync-tmp` and synced. A crash, a signal, and a
+//!    master that gets out of reach leave the old slave and a part of a copy,
 //!    which the next full copy takes up if it proves to be the master's, and any
 //!    other pass removes.
 //! 2. In a step: where the old slave must be kept, it is linked to its second

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Error;
 
 /// How long it may go unnoticed that an answer is no longer wanted.
 const HALT_CHECK: Duration = Duration::from_millis(50);
+
+/// How long a signal may come after a broken connection that it has broken too.
+const SIGNAL_GRACE: Duration = Duration::from_millis(100);
 
 /// When something last came from the master: an answer that takes its time is
 /// waited for as long as there are signs of life.
@@ -77,6 +81,25 @@ impl Patience {
         self.timeout.saturating_sub(quiet)
     }
 
+    /// What ended the wait for an answer that failed. Whoever stops this process, as
+    /// systemd does with all processes of a unit, may have stopped the one that connects
+    /// a moment before.
+    fn cause(&self, error: Error) -> Error {
+        if !matches!(error, Error::Link { .. }) {
+            return error;
+        }
+        let until = Instant::now() + SIGNAL_GRACE;
+        loop {
+            if (self.halt)() {
+                return Error::Interrupted;
+            }
+            if Instant::now() >= until {
+                return error;
+            }
+            thread::sleep(SIGNAL_GRACE / 10);
+        }
+    }
+
     fn is_halted(&self) -> bool {
         let mut asked = lock(&self.asked);
         if asked.elapsed() < HALT_CHECK {
@@ -127,7 +150,7 @@ impl<T> Answer<T> {
                 return Err(Error::Interrupted);
             }
             match answer {
-                Ok(answer) => return answer,
+                Ok(answer) => return answer.map_err(|error| self.patience.cause(error)),
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(_) => {
                     (self.patience.give_up)();

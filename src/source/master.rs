@@ -6,6 +6,7 @@
 //! Questions are answered in their order, so asking for the next bytes before
 //! the last ones are dealt with keeps both ends busy.
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ pub struct Master {
     name: String,
     patience: Patience,
     open: Box<dyn Fn() -> Box<dyn Source> + Send>,
-    worker: Mutex<Worker>,
+    /// Its thread, once a question was asked.
+    worker: Mutex<Option<Worker>>,
 }
 
 /// The most threads that are left behind, hanging.
@@ -48,12 +50,12 @@ struct Load {
 }
 
 impl Worker {
-    fn start(mut source: Box<dyn Source>, alive: Arc<()>) -> Self {
+    fn start(mut source: Box<dyn Source>, alive: Arc<()>) -> io::Result<Self> {
         let (questions, inbox) = mpsc::channel::<Question>();
         let since = Instant::now();
         let load = Arc::new(Mutex::new(Load { open: 0, since }));
         let (ours, held) = (Arc::clone(&load), Arc::clone(&alive));
-        thread::spawn(move || {
+        let work = move || {
             for question in inbox {
                 question(source.as_mut());
                 let mut load = lock(&ours);
@@ -61,12 +63,15 @@ impl Worker {
                 load.since = Instant::now();
             }
             drop(held);
-        });
-        Self {
+        };
+        thread::Builder::new()
+            .name("master".to_owned())
+            .spawn(work)?;
+        Ok(Self {
             questions,
             load,
             alive,
-        }
+        })
     }
 
     fn put(&self, question: Question) {
@@ -89,8 +94,8 @@ impl fmt::Debug for Master {
 }
 
 impl Master {
-    /// Puts the source that `open` makes behind a thread of its own. `name` is
-    /// what messages call the master.
+    /// Puts the source that `open` makes behind a thread of its own, which starts with
+    /// the first question. `name` is what messages call the master.
     ///
     /// Where an answer did not come in time, and its thread still hangs when the
     /// next question is asked, that goes to a new thread with a new source: a
@@ -101,12 +106,11 @@ impl Master {
         patience: Patience,
         open: Box<dyn Fn() -> Box<dyn Source> + Send>,
     ) -> Self {
-        let worker = Mutex::new(Worker::start(open(), Arc::default()));
         Self {
             name,
             patience,
             open,
-            worker,
+            worker: Mutex::default(),
         }
     }
 
@@ -169,13 +173,16 @@ impl Master {
         patience: Duration,
         then: impl FnOnce(Result<bool, Error>) + Send + 'static,
     ) {
-        self.put(Box::new(move |source| then(source.wait(patience))));
+        // One that is not put rings no bell: the tick looks as well.
+        let _ = self.put(Box::new(move |source| then(source.wait(patience))));
     }
 
     /// Has the source let go of what it holds, until it is needed again.
     pub fn let_go(&self) {
-        if !self.hangs(&lock(&self.worker)) {
-            self.put(Box::new(|source| source.let_go()));
+        if let Some(worker) = &*lock(&self.worker)
+            && !self.hangs(worker)
+        {
+            worker.put(Box::new(|source| source.let_go()));
         }
     }
 
@@ -184,19 +191,35 @@ impl Master {
         question: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
     ) -> Answer<T> {
         let (sender, receiver) = mpsc::channel();
-        self.put(Box::new(move |source| {
+        let unasked = sender.clone();
+        let put = self.put(Box::new(move |source| {
             // Nobody waits any more where an earlier answer ended the pass.
             let _ = sender.send(question(source));
         }));
+        if let Err(source) = put {
+            let what = format!("a thread that reads {}", self.name);
+            let _ = unasked.send(Err(Error::Start { what, source }));
+        }
         Answer::new(&self.name, &self.patience, receiver)
     }
 
-    fn put(&self, question: Question) {
+    /// Puts a question to the thread, or to another one if that hangs.
+    fn put(&self, question: Question) -> io::Result<()> {
         let mut worker = lock(&self.worker);
-        if self.hangs(&worker) && Arc::strong_count(&worker.alive) < 2 + MAX_LEFT_BEHIND {
-            *worker = Worker::start((self.open)(), Arc::clone(&worker.alive));
+        let alive = match &*worker {
+            None => Some(Arc::default()),
+            Some(worker) => {
+                let is_one_more = Arc::strong_count(&worker.alive) < 2 + MAX_LEFT_BEHIND;
+                (self.hangs(worker) && is_one_more).then(|| Arc::clone(&worker.alive))
+            }
+        };
+        if let Some(alive) = alive {
+            *worker = Some(Worker::start((self.open)(), alive)?);
         }
-        worker.put(question);
+        if let Some(worker) = &*worker {
+            worker.put(question);
+        }
+        Ok(())
     }
 
     /// Whether the thread works on a question for longer than an answer may take.

@@ -6,14 +6,17 @@
 //! through a [`Process`], also while an answer is waited for.
 
 mod link;
+mod process;
 pub mod talk;
+mod terminal;
 
 use std::ops::Range;
 use std::time::Duration;
 
-pub use self::link::Process;
+pub use self::process::Process;
 
 use self::link::Link;
+use self::process::Ending;
 use self::talk::Failure;
 use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Transactions};
 use crate::digest::Digest;
@@ -75,12 +78,15 @@ impl Ssh {
         self.round_trips += 1;
         // There is one for each MiB of a copy: too many for `-v`.
         tracing::trace!("round trip {}: {request:?}", self.round_trips);
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => self.connect()?,
+        let (mut link, is_new) = match self.link.take() {
+            Some(link) => (link, false),
+            None => (self.connect()?, true),
         };
         let result = work(&mut link);
         self.link = Some(link);
+        if is_new && result.is_ok() {
+            self.process.take_terminal_back();
+        }
         result.map_err(|failure| match failure {
             Failure::Broken(error) => self.broken(&error),
             Failure::Refused { why, passing } => Error::Remote {
@@ -96,27 +102,35 @@ impl Ssh {
     }
 
     fn connect(&self) -> Result<Link, Error> {
-        Link::start(&self.target, self.pulse.clone(), &self.process).map_err(|what| Error::Link {
-            name: self.name.clone(),
-            what,
-            hint: "name a program that connects with --rsh",
+        let started = Link::start(&self.target, self.pulse.clone(), &self.process);
+        started.map_err(|failure| match failure {
+            link::Failure::Program(what) => Error::Link {
+                name: self.name.clone(),
+                what,
+                hint: "name a program that connects with --rsh",
+            },
+            link::Failure::Limit(what, source) => Error::Start { what, source },
         })
     }
 
     /// What to say of a connection that broke; it is given up.
     fn broken(&mut self, error: &wire::Error) -> Error {
         let mut said = vec![super::in_one_line(error)];
-        let mut code = None;
+        let mut ending = Ending::default();
         if let Some(link) = self.link.take() {
-            code = self.process.finish(link.pid);
-            if let Some(code) = code {
+            ending = self.process.finish(link.pid);
+            if let Some(code) = ending.code {
                 said.push(format!(
                     "the program that connects ended with exit code {code}"
                 ));
             }
             said.extend(link.complaints());
         }
-        let hint = match (error, code) {
+        let hint = match (error, ending.code) {
+            _ if ending.lacked_terminal => {
+                "the program that connects wants to ask for something: run fssync once in the \
+                 foreground of a terminal, or give it a key that needs no password"
+            }
             (wire::Error::Version(_), _) => "install the same version of fssync on both machines",
             (_, Some(127)) => {
                 "fssync: command not found on the master: install it there, or name it with \

@@ -30,10 +30,14 @@ pub fn at_end(slave: &Slave) {
         switches: slave.switches.clone(),
         interrupted: Arc::clone(&interrupted),
     };
-    thread::spawn(move || {
+    let timer = thread::Builder::new().spawn(move || {
         thread::sleep(AT_END);
         interrupted.store(true, Ordering::Relaxed);
     });
+    if timer.is_err() {
+        // Nothing would end the work in time.
+        return;
+    }
     if let Some(why) = try_at_end(&slave).err().as_ref().and_then(complaint) {
         tracing::warn!("{why}");
     }

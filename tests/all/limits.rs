@@ -1,10 +1,16 @@
 //! Limits on what a process may use: the size of files, and the number of threads.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::support::{History, Scene, Zodb, fssync, rewrite_end, run, tool};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{
+    History, Run, Scene, Zodb, append_sparse, fssync, own, rewrite_end, run, sparse_master, tool,
+};
 use crate::watcher::Watcher;
 
 /// A command under a limit on the size of files, in bytes, that can be raised.
@@ -71,4 +77,144 @@ fn a_switch_beyond_the_file_size_limit_is_an_error() {
     off.arg("off").arg(&scene.slave);
     let off = run(&mut under_file_size_limit(&off, 0)).expect(1);
     assert!(off.stderr.contains("File too large"), "{off:?}");
+}
+
+/// A command each of whose threads starts fewer than `nth` others.
+fn without_threads(scene: &Scene, nth: usize, command: &Command) -> Command {
+    let inject = format!("inject=clone3:error=EAGAIN:when={nth}+");
+    let mut tracer = tool("strace", "strace");
+    tracer.args(["-f", "-qq", "-o", "/dev/null", "-e", &inject]);
+    // The process to which signals are sent.
+    let pid = scene.directory.path().join("pid");
+    tracer.args(["sh", "-c", "echo $$ > \"$0\"; exec \"$@\""]);
+    tracer.arg(pid).arg(command.get_program());
+    tracer.args(command.get_args());
+    tracer
+}
+
+/// The program with at most so many processes and threads, as a user who has no others.
+fn under_process_limit(scene: &Scene, limit: usize) -> Command {
+    static USERS: AtomicU32 = AtomicU32::new(0);
+    let user = std::process::id() * 16 + USERS.fetch_add(1, Ordering::Relaxed);
+    let uid = 20_000 + user % 40_000;
+    let mut command = tool("setpriv", "util-linux");
+    let identity = [format!("--reuid={uid}"), format!("--regid={uid}")];
+    command.args(identity).arg("--clear-groups");
+    command.args(["prlimit", &format!("--nproc={limit}"), "--"]);
+    command.arg(own(scene, uid));
+    command
+}
+
+/// A pass over a connection under such a limit.
+fn pass_under_process_limit(scene: &Scene, limit: usize) -> Command {
+    let rsh = scene.directory.path().join("rsh");
+    fs::write(&rsh, "#!/bin/sh\neval \"exec $2\"\n").expect("a script");
+    fs::set_permissions(&rsh, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let mut command = under_process_limit(scene, limit);
+    command.args(["-q", "-e"]).arg(rsh).arg("--remote-fssync");
+    command.arg(scene.directory.path().join("fssync"));
+    command.arg(format!("host:{}", scene.master.display()));
+    command.arg(&scene.slave);
+    command
+}
+
+/// The most threads and processes that are at work in a pass.
+const THREADS: usize = 8;
+
+#[test]
+fn a_pass_without_threads_is_an_ordinary_error() {
+    const LEN: u64 = 24 << 20;
+    let history = History::get();
+    for nth in 1..=3 {
+        let scene = Scene::synced(history);
+        append_sparse(&scene.master, LEN, u64::MAX >> 1);
+        let append = run(&mut without_threads(&scene, nth, &scene.command(&["-q"])));
+        expect_in_sync_or_error(&scene, &append, &history.before);
+
+        let scene = Scene::new();
+        sparse_master(&scene.master, LEN);
+        let copy = run(&mut without_threads(&scene, nth, &scene.command(&["-q"])));
+        expect_in_sync_or_error(&scene, &copy, b"");
+    }
+}
+
+#[test]
+fn a_connection_without_threads_or_processes_is_an_ordinary_error() {
+    let mut codes = Vec::new();
+    for limit in 1..=THREADS {
+        let scene = Scene::synced(History::get());
+        rewrite_end(&scene.master, &History::get().after);
+        let pass = run(&mut pass_under_process_limit(&scene, limit));
+        expect_in_sync_or_error(&scene, &pass, &History::get().before);
+        codes.push(pass.code);
+    }
+    assert!(codes.is_sorted_by_key(|code| 1 - code), "{codes:?}");
+    assert_eq!((codes[0], codes[THREADS - 1]), (1, 0), "{codes:?}");
+}
+
+/// Either there is the whole master, or the old slave and one line.
+fn expect_in_sync_or_error(scene: &Scene, run: &Run, before: &[u8]) {
+    let slave = fs::read(&scene.slave).unwrap_or_default();
+    match run.code {
+        0 => assert!(slave == bytes(&scene.master), "{run:?}"),
+        1 => {
+            assert!(slave == before, "{run:?}");
+            assert!(run.stderr.contains("cannot start "), "{run:?}");
+            assert!(run.stderr.contains("pids limit"), "{run:?}");
+            assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        }
+        _ => panic!("{run:?}"),
+    }
+    assert!(!scene.beside(".fssync-tmp").exists());
+}
+
+#[test]
+fn a_flusher_without_a_thread_syncs_itself() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 24 << 20);
+    // One for signals, one for the master, and no third one.
+    let copy = run(&mut without_threads(&scene, 3, &scene.command(&[])));
+    copy.expect(0);
+    assert!(bytes(&scene.slave) == bytes(&scene.master));
+}
+
+#[test]
+fn a_watch_without_threads_ends_or_follows() {
+    for (nth, says) in [
+        (1, "cannot start a thread for signals"),
+        (2, "cannot start a thread that reads"),
+        (3, "which tells of changes"),
+    ] {
+        let scene = Scene::synced(History::get());
+        let command = scene.command(&["--watch", "--interval", "0.1"]);
+        let mut watcher = Watcher::of(&scene, &mut without_threads(&scene, nth, &command));
+        watcher.expect(says);
+        if nth == 1 {
+            assert_eq!(watcher.wait(), 1);
+            continue;
+        }
+        rewrite_end(&scene.master, &History::get().after);
+        if nth > 2 {
+            watcher.expect_in_sync(&scene);
+        }
+        let pid = fs::read_to_string(scene.directory.path().join("pid")).expect("a file");
+        let pid = Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("it runs");
+        assert!(!watcher.log().contains("panicked"), "{}", watcher.log());
+        assert_eq!(watcher.wait(), 0);
+    }
+}
+
+#[test]
+fn a_watch_whose_kernel_cannot_tell_of_changes_follows_by_looking() {
+    let scene = Scene::synced(History::get());
+    // The program, signals and the master.
+    let mut command = under_process_limit(&scene, 3);
+    command.args(["--watch", "--interval", "0.1"]);
+    command.args([&scene.master, &scene.slave]);
+    let mut watcher = Watcher::of(&scene, &mut command);
+    watcher.expect("WARN the kernel does not tell of changes");
+    rewrite_end(&scene.master, &History::get().after);
+    watcher.expect_in_sync(&scene);
+    assert_eq!(watcher.end().0, 0);
 }

@@ -2,6 +2,7 @@
 //! real binary, a real sshd, real NFS.
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 mod before;
 mod dice;
@@ -18,6 +19,7 @@ mod zeo;
 mod bounds;
 mod calls;
 mod command_line;
+mod connection;
 mod contrib;
 mod cuts;
 mod digests;

@@ -1,6 +1,7 @@
 //! Being told of a mounted master's changes, where the kernel can tell.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -42,7 +43,7 @@ impl Watch {
         let (ring, told) = mpsc::sync_channel(1);
         let directory = file.parent().unwrap_or(file).to_owned();
         let looked_up = look_up(&directory);
-        let started = || -> notify::Result<Changes> {
+        let started = || -> io::Result<Changes> {
             let mut changes = Changes::new(move || {
                 // One that is not taken yet tells enough.
                 let _ = ring.try_send(());

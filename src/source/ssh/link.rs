@@ -1,15 +1,16 @@
 //! A connection: the program that makes it, and what that complains of.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::Target;
+use super::process::{Process, Watched};
 use super::talk::Talk;
 use crate::pipe;
 use crate::source::Pulse;
@@ -19,81 +20,6 @@ const QUOTED_LINES: usize = 3;
 
 /// How much of what comes is read at once, in bytes.
 const BUFFER_LEN: usize = 4 * 1024;
-
-/// How long a program that has closed its output may take to end.
-const END_PATIENCE: Duration = Duration::from_millis(500);
-
-/// The program that connects, to be ended from outside.
-#[derive(Clone, Debug, Default)]
-pub struct Process(Arc<Mutex<Slot>>);
-
-#[derive(Debug, Default)]
-struct Slot {
-    child: Option<Child>,
-    /// Whether no other is to be started.
-    is_closed: bool,
-}
-
-impl Process {
-    /// Ends it, if it runs, and waits for it.
-    pub fn end(&self) {
-        if let Some(child) = self.lock().child.take() {
-            end(child);
-        }
-    }
-
-    /// Ends it, for good.
-    pub fn close(&self) {
-        self.lock().is_closed = true;
-        self.end();
-    }
-
-    /// Ends the one with this process id, if it is not followed by another yet;
-    /// its exit code, if it ended by itself or did so in a moment.
-    pub(super) fn finish(&self, pid: u32) -> Option<i32> {
-        let mut child = self.lock().child.take_if(|child| child.id() == pid)?;
-        let started = Instant::now();
-        while started.elapsed() < END_PATIENCE {
-            if let Some(status) = child.try_wait().ok()? {
-                return status.code();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        end(child);
-        None
-    }
-
-    /// Ends the one with this process id at once, if it still runs.
-    pub(super) fn abandon(&self, pid: u32) {
-        let child = self.lock().child.take_if(|child| child.id() == pid);
-        if let Some(child) = child {
-            end(child);
-        }
-    }
-
-    /// The program runs now; one before it is ended.
-    fn begin(&self, child: Child) {
-        let mut slot = self.lock();
-        let before = if slot.is_closed {
-            Some(child)
-        } else {
-            slot.child.replace(child)
-        };
-        if let Some(before) = before {
-            end(before);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn end(mut child: Child) {
-    // It may have ended by itself.
-    let _ = child.kill();
-    let _ = child.wait();
-}
 
 /// A connection.
 #[derive(Debug)]
@@ -105,38 +31,65 @@ pub(super) struct Link {
     complaints: Complaints,
 }
 
+/// Why no connection could be begun.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The program that connects cannot be run, and why.
+    Program(String),
+    /// This machine lets nothing more be started: what was to be.
+    Limit(String, io::Error),
+}
+
 impl Link {
     /// Starts the program, and keeps it in `process`.
-    pub(super) fn start(target: &Target, pulse: Pulse, process: &Process) -> Result<Self, String> {
-        let (program, arguments) = target.program.split_first().ok_or("no program is named")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .arg(&target.command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{program} cannot be started: {error}"))?;
+    pub(super) fn start(target: &Target, pulse: Pulse, process: &Process) -> Result<Self, Failure> {
+        let Some((program, arguments)) = target.program.split_first() else {
+            return Err(Failure::Program("no program is named".to_owned()));
+        };
+        let watched = Watched::default();
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&target.command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped());
+        let mut child = process
+            .start(&mut command, watched.clone())
+            .map_err(|error| Failure::of_program(program, error))?;
         let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let pid = child.id();
-        process.begin(child);
         let (Some(to), Some(from), Some(complaints)) = ends else {
-            return Err(format!("{program} has no input or output"));
+            let why = format!("{program} has no input or output");
+            return Err(Failure::Program(why));
         };
         pipe::widen(&from);
         // Headers come through the buffer; data, for the most part, past it.
         let from = BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse });
         let talk = Talk::new(from, to);
+        let listening = Complaints::listen(complaints, talk.is_greeted(), watched);
         Ok(Self {
             pid,
-            complaints: Complaints::listen(complaints, talk.is_greeted()),
             talk,
+            complaints: listening.map_err(|error| {
+                process.abandon(pid);
+                Failure::Limit(format!("a thread that listens to {program}"), error)
+            })?,
         })
     }
 
-    /// The last lines that the program said on its standard error.
+    /// The last lines that the program said on its standard error. It is ended by now:
+    /// only what left its process group could say more.
     pub(super) fn complaints(&self) -> Vec<String> {
-        self.complaints.last_lines()
+        let lines = self.complaints.last_lines.lock();
+        Vec::from_iter(lines.unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Failure {
+    fn of_program(program: &str, error: io::Error) -> Self {
+        let limits = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+        if Errno::from_io_error(&error).is_some_and(|it| limits.contains(&it)) {
+            return Self::Limit(program.to_owned(), error);
+        }
+        Self::Program(format!("{program} cannot be started: {error}"))
     }
 }
 
@@ -144,32 +97,30 @@ impl Link {
 #[derive(Debug)]
 struct Complaints {
     last_lines: Arc<Mutex<VecDeque<String>>>,
-    /// Disconnected once it has said all.
-    ended: mpsc::Receiver<()>,
 }
 
 impl Complaints {
     /// Logs what comes, in a thread of its own. What is said before the other end
     /// `is_greeted` is told along with the failure to connect, if it comes to that; a
     /// watch that tries again and again need not say it each time.
-    fn listen(from: ChildStderr, is_greeted: Arc<AtomicBool>) -> Self {
+    fn listen(
+        from: ChildStderr,
+        is_greeted: Arc<AtomicBool>,
+        watched: Watched,
+    ) -> io::Result<Self> {
         let last_lines = Arc::default();
         let heard = Arc::clone(&last_lines);
-        let (at_end, ended) = mpsc::channel();
-        thread::spawn(move || {
-            log_complaints(from, &heard, &is_greeted);
-            drop(at_end);
-        });
-        Self { last_lines, ended }
-    }
-
-    /// The last lines. The end of them is waited for, but not for long: a child
-    /// of the program's may hold the pipe.
-    fn last_lines(&self) -> Vec<String> {
-        // Disconnected or not: what there is by then is taken.
-        let _ = self.ended.recv_timeout(END_PATIENCE);
-        let lines = self.last_lines.lock();
-        Vec::from_iter(lines.unwrap_or_else(PoisonError::into_inner).clone())
+        thread::Builder::new()
+            .name("complaints".to_owned())
+            .spawn(move || {
+                let is_news = || {
+                    is_greeted.load(Ordering::Relaxed)
+                        && !watched.is_unwanted.load(Ordering::Relaxed)
+                };
+                log_complaints(from, &heard, &is_news);
+                watched.has_said_all.store(true, Ordering::Relaxed);
+            })?;
+        Ok(Self { last_lines })
     }
 }
 
@@ -190,7 +141,7 @@ impl<R: Read> Read for Alive<R> {
 
 /// Logs what a program says on its standard error, until it ends, and keeps the
 /// last lines. Long lines are cut.
-fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>, is_greeted: &AtomicBool) {
+fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>, is_news: &impl Fn() -> bool) {
     /// How much of a line is kept, in bytes.
     const LINE_LEN: u64 = 500;
     let mut from = BufReader::new(from);
@@ -206,7 +157,7 @@ fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>, is_greeted:
         if line.is_empty() {
             continue;
         }
-        if is_greeted.load(Ordering::Relaxed) {
+        if is_news() {
             tracing::warn!("from the connection: {line}");
         } else {
             tracing::debug!("from the connection: {line}");

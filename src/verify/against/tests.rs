@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
+
 use super::*;
 use crate::filestorage::{Status, Tid};
 use crate::monitor::Silent;

@@ -1,0 +1,257 @@
+//! The program that connects: started in a process group of its own, and ended with all
+//! that it has started there, be it a wrapper's ssh, a jump host's or a ProxyCommand.
+//!
+//! In that group the signals of a terminal (Ctrl-C) do not reach it; see
+//! [`terminal`](super::terminal) for a program that asks for a password.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid,
+    kill_current_process_group, kill_process_group, wait, waitid, waitpid,
+};
+
+use super::terminal::{self, Lent};
+
+/// How long a program may take to end by itself, once it has closed its output; to tidy
+/// up after SIGTERM; and to be gone after SIGKILL.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The program that connects, to be ended from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Process(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    running: Option<Running>,
+    /// Those that were killed, and that the kernel has not let go of in time.
+    lingering: Vec<Pid>,
+    /// Whether no other is to be started.
+    is_closed: bool,
+}
+
+/// How the ends of a connection see each other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched {
+    /// Set once it is ended from here: what it complains of then is no news.
+    pub(super) is_unwanted: Arc<AtomicBool>,
+    /// Set once its standard error is closed by all that had it.
+    pub(super) has_said_all: Arc<AtomicBool>,
+}
+
+/// How a program ended that had broken the connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ending {
+    /// Its exit code, if it ended by itself.
+    pub(super) code: Option<i32>,
+    /// Whether it was ended because it wanted to ask for something, and nobody was there.
+    pub(super) lacked_terminal: bool,
+}
+
+impl Process {
+    /// Ends it, if it runs, with all that it has started in its process group.
+    pub fn end(&self) {
+        self.lock().end();
+    }
+
+    /// Ends it, for good.
+    pub fn close(&self) {
+        let mut slot = self.lock();
+        slot.is_closed = true;
+        slot.end();
+    }
+
+    /// Does what is due while it runs: lends it the terminal if it wants to ask for a
+    /// password. In a process that is the first one of its PID namespace, as in a
+    /// container, also waits for the orphans that have become its children.
+    pub fn tend(&self) {
+        let mut slot = self.lock();
+        if let Some(running) = &mut slot.running {
+            running.lend_terminal();
+        }
+        if getpid().is_init() {
+            slot.reap_orphans();
+        }
+    }
+
+    /// Starts a program in a process group of its own; one before it is ended.
+    pub(super) fn start(
+        &self,
+        command: &mut Command,
+        watched: Watched,
+    ) -> io::Result<std::process::Child> {
+        let child = command.process_group(0).spawn()?;
+        let mut slot = self.lock();
+        slot.end();
+        slot.running = Some(Running {
+            pid: Pid::from_child(&child),
+            status: None,
+            watched,
+            lent: None,
+            lacked_terminal: false,
+        });
+        if slot.is_closed {
+            slot.end();
+        }
+        Ok(child)
+    }
+
+    /// Takes the terminal back, if the program has it: it has nothing to ask any more.
+    pub(super) fn take_terminal_back(&self) {
+        if let Some(running) = &mut self.lock().running {
+            running.lent = None;
+        }
+    }
+
+    /// Ends the one with this process id, unless it is followed by another; it may end
+    /// by itself in a moment.
+    pub(super) fn finish(&self, pid: u32) -> Ending {
+        let mut slot = self.lock();
+        let Some(running) = slot.with_pid(pid) else {
+            return Ending::default();
+        };
+        let is_by_itself = wait_until(|| running.has_ended());
+        let (was_lent, lacked_terminal) = (running.lent.is_some(), running.lacked_terminal);
+        let status = slot.end().filter(|_| is_by_itself);
+        let signal = status.and_then(WaitStatus::terminating_signal);
+        if was_lent && signal == Some(Signal::INT.as_raw()) {
+            // Ctrl-C was typed at a prompt, and is meant for all that runs there.
+            let _ = kill_current_process_group(Signal::INT);
+        }
+        Ending {
+            code: status.and_then(WaitStatus::exit_status),
+            lacked_terminal,
+        }
+    }
+
+    /// Ends the one with this process id, if it still runs.
+    pub(super) fn abandon(&self, pid: u32) {
+        let mut slot = self.lock();
+        if slot.with_pid(pid).is_some() {
+            slot.end();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn with_pid(&mut self, pid: u32) -> Option<&mut Running> {
+        let is_it = |running: &&mut Running| running.pid.as_raw_pid().cast_unsigned() == pid;
+        self.running.as_mut().filter(is_it)
+    }
+
+    /// Ends what runs; how the program ended, if the kernel says so in time.
+    fn end(&mut self) -> Option<WaitStatus> {
+        self.lingering.retain(|&pid| reap(pid).is_none());
+        let mut running = self.running.take()?;
+        running.end();
+        if running.status.is_none() {
+            self.lingering.push(running.pid);
+        }
+        running.status
+    }
+
+    /// Waits for all children that have ended. The program that connects may be one of
+    /// them.
+    fn reap_orphans(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            self.lingering.retain(|&lingering| lingering != pid);
+            if let Some(running) = self.running.as_mut().filter(|it| it.pid == pid) {
+                running.status = Some(status);
+            }
+        }
+    }
+}
+
+/// A program that was started, and is not known to be gone.
+#[derive(Debug)]
+struct Running {
+    /// Also the id of its process group.
+    pid: Pid,
+    /// How it ended, once it was waited for.
+    status: Option<WaitStatus>,
+    watched: Watched,
+    /// The terminal, while it has it.
+    lent: Option<Lent>,
+    lacked_terminal: bool,
+}
+
+impl Running {
+    /// Ends the group: with SIGTERM, so that ssh ends its own helpers, and then with
+    /// SIGKILL.
+    ///
+    /// The program is waited for last: as long as it is not, no other process and no
+    /// other group can get its id.
+    fn end(&mut self) {
+        self.watched.is_unwanted.store(true, Ordering::Relaxed);
+        self.lent = None;
+        self.signal(Signal::TERM);
+        wait_until(|| self.has_ended() && self.watched.has_said_all.load(Ordering::Relaxed));
+        self.signal(Signal::KILL);
+        wait_until(|| {
+            self.status = self.status.or_else(|| reap(self.pid));
+            self.status.is_some()
+        });
+    }
+
+    /// Sends a signal to the group, which may be gone.
+    fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.pid, signal);
+    }
+
+    /// Whether the program has ended; it is not waited for.
+    fn has_ended(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.status.is_some() || !matches!(waitid(WaitId::Pid(self.pid), look), Ok(None))
+    }
+
+    /// Lends the terminal if the program was stopped because it does not have it; ends
+    /// the program if there is none to lend.
+    fn lend_terminal(&mut self) {
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let stopped = match waitid(WaitId::Pid(self.pid), look) {
+            Ok(Some(status)) => status.stopping_signal(),
+            _ => None,
+        };
+        if !stopped.is_some_and(terminal::is_asked_for_by) {
+            return;
+        }
+        self.lent = self.lent.take().or_else(|| Lent::to(self.pid));
+        self.lacked_terminal = self.lent.is_none();
+        self.signal(if self.lacked_terminal {
+            Signal::KILL
+        } else {
+            Signal::CONT
+        });
+    }
+}
+
+/// Waits for a child that has ended; how it ended.
+fn reap(pid: Pid) -> Option<WaitStatus> {
+    let (_, status) = waitpid(Some(pid), WaitOptions::NOHANG).ok()??;
+    Some(status)
+}
+
+/// Waits until something is so, but not for long; whether it is.
+fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
+    const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+    let until = Instant::now() + END_PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    while !is_so() {
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(pause);
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+    true
+}

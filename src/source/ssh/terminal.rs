@@ -1,0 +1,66 @@
+//! Lending the terminal to the program that connects.
+//!
+//! The program runs in a process group of its own, in the background. If it asks for a
+//! password, or whether a host key is right, the kernel stops it (SIGTTIN, SIGTTOU). As
+//! a shell does for a job, it is then put in the foreground and continued, provided that
+//! fssync is in the foreground itself. Once it has connected, fssync is put there again,
+//! and gets what is typed: Ctrl-C.
+
+use std::fs::File;
+
+use nix::sys::signal::{SigSet, Signal as Blocked};
+use rustix::process::{Pid, Signal, getpgrp};
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
+
+/// The terminal, while another process group has it.
+#[derive(Debug)]
+pub(super) struct Lent {
+    terminal: File,
+    to: Pid,
+}
+
+/// Whether a program that was stopped by this signal wants the terminal.
+pub(super) fn is_asked_for_by(signal: i32) -> bool {
+    // The last one comes of Ctrl-Z at a prompt, where nobody could continue it.
+    [Signal::TTIN, Signal::TTOU, Signal::TSTP]
+        .iter()
+        .any(|known| known.as_raw() == signal)
+}
+
+impl Lent {
+    /// Puts a process group in the foreground; `None` if there is no terminal, or this
+    /// process is not in the foreground.
+    pub(super) fn to(group: Pid) -> Option<Self> {
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()?;
+        let is_ours = tcgetpgrp(&terminal).ok()? == getpgrp();
+        if !is_ours {
+            return None;
+        }
+        tcsetpgrp(&terminal, group).ok()?;
+        Some(Self {
+            terminal,
+            to: group,
+        })
+    }
+}
+
+impl Drop for Lent {
+    /// Puts this process in the foreground again, unless a shell has put there what it
+    /// likes.
+    fn drop(&mut self) {
+        if tcgetpgrp(&self.terminal) != Ok(self.to) {
+            return;
+        }
+        // A background process that changes the foreground would be stopped.
+        let mut stop = SigSet::empty();
+        stop.add(Blocked::SIGTTOU);
+        if stop.thread_block().is_ok() {
+            let _ = tcsetpgrp(&self.terminal, getpgrp());
+            let _ = stop.thread_unblock();
+        }
+    }
+}

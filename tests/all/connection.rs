@@ -1,0 +1,338 @@
+//! The program that connects to the master: its process group, signals, the terminal,
+//! and what is left of it afterwards.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::sshd::{Sshd, url_at};
+use crate::support::{
+    History, Run, Scene, fssync, project, python, run, sparse_master, spawn, tool, wait_for,
+};
+use crate::watcher::Watcher;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
+
+/// Serves as the other end does.
+const SERVE: &str = "exec sh -c \"$2\"";
+
+/// The program with these options and a connection through a script, which gets the host
+/// as `$1` and the command as `$2`, and finds the scene's directory in `$D`.
+fn through(scene: &Scene, script: &str, options: &[&str]) -> Command {
+    let rsh = scene.directory.path().join("rsh");
+    let directory = scene.directory.path().display();
+    fs::write(&rsh, format!("#!/bin/sh\nD='{directory}'\n{script}\n")).expect("a script");
+    fs::set_permissions(&rsh, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let mut command = fssync();
+    command.args(options).arg("-e").arg(rsh);
+    command.args(["--remote-fssync", BINARY]);
+    command.arg(format!("host:{}", scene.master.display()));
+    command.arg(&scene.slave);
+    command
+}
+
+/// Whether there is a process of this id that has not ended.
+fn lives(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !"ZX".contains(state))
+}
+
+/// Fails if a process goes on living of those whose ids a script has noted in this file.
+#[track_caller]
+fn expect_none_left(scene: &Scene, count: usize) {
+    let noted = fs::read_to_string(scene.directory.path().join("pids")).expect("process ids");
+    assert_eq!(noted.split_whitespace().count(), count, "{noted}");
+    // One that was just killed may be seen for a moment more.
+    wait_for("end of all", || !noted.split_whitespace().any(lives));
+}
+
+/// Notes a helper that would live long, and one that has its standard error closed.
+const HELPERS: &str = "sleep 600 & echo $! >> $D/pids; sleep 600 2>&- & echo $! >> $D/pids";
+
+/// Notes a helper that does not heed SIGTERM.
+const STUBBORN: &str = "(trap '' TERM; exec sleep 600) & echo $! >> $D/pids";
+
+#[test]
+fn a_connection_ends_with_all_that_its_program_has_started() {
+    for (what, script, code) in [
+        ("in sync", format!("{HELPERS}; {SERVE}"), 0),
+        ("hangs", format!("{HELPERS}; exec sleep 600"), 12),
+        ("fails", format!("{HELPERS}; exit 255"), 12),
+        ("in sync, stubborn", format!("{STUBBORN}; {SERVE}"), 0),
+        ("hangs, stubborn", format!("{STUBBORN}; exec sleep 600"), 12),
+        ("fails, stubborn", format!("{STUBBORN}; exit 255"), 12),
+    ] {
+        let scene = Scene::synced(History::get());
+        let pass = run(&mut through(&scene, &script, &["--timeout", "1"]));
+        assert_eq!(pass.code, code, "{what}: {pass:?}");
+        expect_none_left(&scene, if script.contains(STUBBORN) { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn a_connection_ends_with_a_pass_that_a_signal_ends() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        let scene = Scene::synced(History::get());
+        let script = format!("{STUBBORN}; exec sleep 600");
+        let pass = spawn(through(&scene, &script, &[]).stderr(Stdio::piped()));
+        wait_for("connection", || {
+            scene.directory.path().join("pids").exists()
+        });
+        kill_process(Pid::from_child(&pass), signal).expect("it runs");
+        expect_interrupted(pass);
+        expect_none_left(&scene, 1);
+    }
+}
+
+/// A jump host that accepts, and says nothing.
+#[test]
+fn a_jump_host_that_hangs_leaves_no_ssh_behind() {
+    let scene = Scene::synced(History::get());
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let jump = format!("root@127.0.0.1:{}", silent.local_addr().unwrap().port());
+    tool("ssh", "openssh-client");
+    let rsh = format!("ssh -F none -o BatchMode=yes -J {jump}");
+    let mut command = fssync();
+    command.args(["--timeout", "1", "-e", &rsh, "host:/srv"]);
+    run(command.arg(&scene.slave)).expect(12);
+    wait_for("end of all", || !is_there_an_ssh(&jump[5..]));
+}
+
+/// Whether an ssh lives that has this in its arguments.
+fn is_there_an_ssh(argument: &str) -> bool {
+    let mut processes = fs::read_dir("/proc").expect("processes").flatten();
+    processes.any(|process| {
+        let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        let is_it = arguments.starts_with("ssh ") && arguments.contains(argument);
+        is_it && lives(&process.file_name().to_string_lossy())
+    })
+}
+
+/// Its master connection is meant to live on, and has left the process group.
+#[test]
+fn a_persistent_ssh_connection_lives_on() {
+    let scene = Scene::synced(History::get());
+    let socket = scene.directory.path().join("socket");
+    let rsh = Sshd::get().rsh("");
+    let control = format!(
+        "{rsh} -o ControlMaster=auto -o ControlPersist=60 -S {}",
+        socket.display()
+    );
+    let url = url_at(Sshd::get().port(), &scene.master);
+    for _ in 0..2 {
+        let mut command = fssync();
+        command.args(["-e", &control, "--remote-fssync", BINARY, &url]);
+        run(command.arg(&scene.slave)).expect(0);
+        let mut check = tool("ssh", "openssh-client");
+        check.args(["-F", "none", "-O", "check", "-S"]).arg(&socket);
+        run(check.arg("host")).expect(0);
+    }
+    let mut exit = tool("ssh", "openssh-client");
+    exit.args(["-F", "none", "-O", "exit", "-S"]).arg(&socket);
+    run(exit.arg("host")).expect(0);
+}
+
+/// Fails unless a pass ends as one that was interrupted.
+#[track_caller]
+fn expect_interrupted(pass: Child) {
+    let output = pass.wait_with_output().expect("its end");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("interrupted by a signal"), "{log}");
+}
+
+/// A long first copy through a script that notes its process id.
+fn long_copy(scene: &Scene) -> Child {
+    sparse_master(&scene.master, 8 << 30);
+    let script = format!("echo $$ > $D/pids; {SERVE}");
+    let mut command = through(scene, &script, &[]);
+    let pass = spawn(command.stderr(Stdio::piped()).process_group(0));
+    let copy = scene.beside(".fssync-tmp");
+    wait_for("copy", || {
+        fs::metadata(&copy).is_ok_and(|it| it.len() > 10 << 20)
+    });
+    pass
+}
+
+/// Who stops a unit of systemd's, or a container, signals the program that connects as
+/// well, and perhaps first. While the pass is stopped, all of it is kept for it.
+#[test]
+fn a_copy_that_is_interrupted_ends_the_same_way_whoever_is_signalled() {
+    for (is_group, is_program) in [(false, false), (true, false), (false, true), (true, true)] {
+        let scene = Scene::new();
+        let pass = long_copy(&scene);
+        let pid = Pid::from_child(&pass);
+        kill_process(pid, Signal::STOP).expect("it runs");
+        if is_program {
+            let noted = fs::read_to_string(scene.directory.path().join("pids")).expect("a pid");
+            let program = noted.trim().parse().ok().and_then(Pid::from_raw);
+            kill_process(program.expect("a pid"), Signal::TERM).expect("it runs");
+            wait_for("end of the program", || !lives(noted.trim()));
+        }
+        if is_group {
+            kill_process_group(pid, Signal::INT).expect("it runs");
+        } else {
+            kill_process(pid, Signal::TERM).expect("it runs");
+        }
+        kill_process(pid, Signal::CONT).expect("it runs");
+        expect_interrupted(pass);
+        assert!(!scene.slave.exists());
+        let kept = fs::metadata(scene.beside(".fssync-tmp")).expect("the copy so far");
+        assert!(kept.len() > 10 << 20, "{kept:?}");
+    }
+}
+
+#[test]
+fn a_pass_under_nohup_outlives_its_terminal() {
+    let scene = Scene::synced(History::get());
+    let script = format!("touch $D/begun; while [ ! -e $D/go ]; do sleep 0.1; done; {SERVE}");
+    let pass = through(&scene, &script, &[]);
+    let mut command = tool("nohup", "coreutils");
+    command.arg(pass.get_program()).args(pass.get_args());
+    let mut pass = spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    wait_for("connection", || {
+        scene.directory.path().join("begun").exists()
+    });
+    kill_process(Pid::from_child(&pass), Signal::HUP).expect("it runs");
+    fs::write(scene.directory.path().join("go"), "").expect("a file");
+    assert_eq!(pass.wait().expect("its end").code(), Some(0));
+}
+
+/// Runs a command at a terminal, where this is typed; see `tests/terminal.py`.
+fn at_terminal(steps: &[(&str, &str)], command: &Command) -> Run {
+    let mut terminal = Command::new(python());
+    terminal.arg(project("tests/terminal.py"));
+    for (expected, typed) in steps {
+        terminal.args([expected, typed]);
+    }
+    terminal.arg("--").arg(command.get_program());
+    run(terminal.args(command.get_args()))
+}
+
+/// Asks for a password as ssh does.
+const ASK: &str = "stty -echo < /dev/tty; printf 'password: ' > /dev/tty; \
+                   read -r word < /dev/tty; stty echo < /dev/tty; \
+                   [ \"$word\" = secret ] || exit 255";
+
+#[test]
+fn a_password_is_typed_at_the_terminal() {
+    let scene = Scene::synced(History::get());
+    let command = through(&scene, &format!("{ASK}; {SERVE}"), &[]);
+    at_terminal(&[("password: ", "secret\\n")], &command).expect(0);
+    at_terminal(&[("password: ", "wrong\\n")], &command).expect(12);
+}
+
+#[test]
+fn ssh_asks_at_the_terminal_whether_a_host_key_is_right() {
+    let scene = Scene::synced(History::get());
+    let known = scene.directory.path().join("known_hosts");
+    let rsh = Sshd::get()
+        .rsh("")
+        .replace("StrictHostKeyChecking=no", "StrictHostKeyChecking=ask");
+    let rsh = rsh.replace("BatchMode=yes", "BatchMode=no");
+    let rsh = rsh.replace("/dev/null", known.to_str().expect("UTF-8"));
+    let mut command = fssync();
+    command.args(["-e", &rsh, "--remote-fssync", BINARY]);
+    command
+        .arg(Sshd::get().url(&scene.master))
+        .arg(&scene.slave);
+    let asked = at_terminal(&[("(yes/no", "yes\\n")], &command).expect(0);
+    assert!(known.exists(), "{asked:?}");
+    at_terminal(&[], &command).expect(0);
+}
+
+#[test]
+fn ctrl_c_ends_a_pass_at_a_prompt_and_in_a_copy() {
+    let scene = Scene::synced(History::get());
+    let command = through(&scene, &format!("{ASK}; {SERVE}"), &[]);
+    let at_prompt = at_terminal(&[("password: ", "\\x03")], &command).expect(1);
+    assert!(
+        at_prompt.stdout.contains("interrupted by a signal"),
+        "{at_prompt:?}"
+    );
+    assert_eq!(
+        at_prompt.stdout.matches("password: ").count(),
+        1,
+        "{at_prompt:?}"
+    );
+
+    let scene = Scene::new();
+    sparse_master(&scene.master, 8 << 30);
+    let command = through(
+        &scene,
+        &format!("{ASK}; {SERVE}"),
+        &["--progress", "always"],
+    );
+    let steps = [("password: ", "secret\\n"), ("copying", "\\x03")];
+    let in_copy = at_terminal(&steps, &command).expect(1);
+    assert!(
+        in_copy.stdout.contains("interrupted by a signal"),
+        "{in_copy:?}"
+    );
+    assert!(scene.beside(".fssync-tmp").exists());
+}
+
+#[test]
+fn in_the_background_of_a_terminal_nothing_can_be_asked() {
+    let scene = Scene::synced(History::get());
+    let pass = through(&scene, &format!("{ASK}; {SERVE}"), &[]);
+    let mut command = Command::new("bash");
+    command.args(["-c", "set -m; \"$@\" & wait $!", "bash"]);
+    command.arg(pass.get_program()).args(pass.get_args());
+    let asked = at_terminal(&[], &command).expect(12);
+    assert!(asked.stdout.contains("wants to ask"), "{asked:?}");
+}
+
+/// A watch in a PID namespace of its own, and what waits to be reaped there.
+#[test]
+fn the_first_process_of_a_container_reaps_orphans() {
+    let scene = Scene::synced(History::get());
+    let orphan = "(setsid sh -c 'sleep 0.2; touch \"$0\"' $D/orphan-ended &)";
+    let watch = through(&scene, &format!("{orphan}; {SERVE}"), &["--watch"]);
+    let mut command = tool("unshare", "util-linux");
+    command.args(["-p", "-f", "--kill-child"]);
+    command.arg(watch.get_program()).args(watch.get_args());
+    let mut watcher = Watcher::of(&scene, &mut command);
+    watcher.expect("Finished syncing");
+    wait_for("end of the orphan", || {
+        scene.directory.path().join("orphan-ended").exists()
+    });
+    let task = format!("/proc/{0}/task/{0}/children", watcher.pid());
+    let first = fs::read_to_string(task).expect("the kernel lists children");
+    wait_for("reaper", || zombies_of(first.trim()) == 0);
+}
+
+/// How many children of a process have ended, and are not waited for.
+fn zombies_of(parent: &str) -> usize {
+    let processes = fs::read_dir("/proc").expect("processes").flatten();
+    let stats = processes.map(|it| fs::read_to_string(it.path().join("stat")).unwrap_or_default());
+    stats
+        .filter(|stat| {
+            let behind_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            behind_name.split(' ').take(2).eq(["Z", parent])
+        })
+        .count()
+}
+
+#[test]
+fn the_first_process_of_a_container_knows_how_its_program_ended() {
+    let scene = Scene::synced(History::get());
+    // Orphans end all the time, and the program after a while in which they are reaped.
+    let orphans = "for n in 1 2 3 4 5 6; do (true &); sleep 0.1; done";
+    let pass = through(&scene, &format!("{orphans}; exit 127"), &[]);
+    let mut command = tool("unshare", "util-linux");
+    command.args(["-p", "-f", "--kill-child"]);
+    command.arg(pass.get_program()).args(pass.get_args());
+    for _ in 0..3 {
+        let failed = run(&mut command).expect(12);
+        assert!(failed.stderr.contains("exit code 127"), "{failed:?}");
+    }
+}
