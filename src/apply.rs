@@ -7,13 +7,17 @@
 
 mod append;
 mod full_copy;
+mod replaced;
 
 use std::fs::File;
 use std::ops::Range;
 use std::{iter, mem};
 
+use self::replaced::Tense::Planned;
+use self::replaced::{Replaced, succession};
 use crate::digest::Digest;
 use crate::feed::Feed;
+use crate::filestorage::index::builder::Builder;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::monitor::Monitor;
 use crate::outcome::Copied;
@@ -120,6 +124,10 @@ impl Apply<'_> {
             Deed::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
         };
         let mut feed = self.feed(survey, from, last_tid);
+        if old.is_some() {
+            feed.build(Builder::default());
+            feed.join(succession(survey));
+        }
         while feed.next(false)?.is_some() {
             monitor.progress("reading", feed.position(), feed.size());
         }
@@ -128,12 +136,13 @@ impl Apply<'_> {
         {
             return Err(self.damaged(damage));
         }
+        if let Some(old) = old {
+            let replaced = Replaced::judge(survey, (old, plan.reason), &mut feed)?;
+            let name = self.slave.place.free_aside(survey.last_tid);
+            replaced.warn(Planned, self.slave.place.data(), Some(&name), monitor);
+        }
         let start = if old.is_some() { 0 } else { from };
         note(copied, &feed, start);
-        if old == Some(Old::SetAside) || old == Some(Old::Superseded) && feed.damage().is_some() {
-            let name = self.slave.place.free_aside(survey.last_tid);
-            monitor.warn(format!("the old slave would be kept as {}", name.display()));
-        }
         feed.damage()
             .map_or(Ok(()), |damage| Err(self.damaged(damage)))
     }
@@ -185,7 +194,7 @@ impl Apply<'_> {
         old == Old::None || self.policy.full
     }
 
-    fn feed(&self, survey: &Survey, from: u64, last_tid: Option<Tid>) -> Feed<'_> {
+    fn feed<'a>(&'a self, survey: &Survey, from: u64, last_tid: Option<Tid>) -> Feed<'a> {
         let chunk_len = self.tuning.chunk_len;
         Feed::new(self.master, &survey.sight, from, last_tid, chunk_len)
     }
@@ -237,6 +246,7 @@ impl Apply<'_> {
         let slave = Mark::of(file, position, last_tid)
             .map_err(Stop::io("read back", self.slave.place.data()))?;
         sidecar.scanned = None;
+        sidecar.stranger = None;
         sidecar.left = Some(Left {
             master: survey.sight.identity.clone(),
             slave,

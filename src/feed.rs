@@ -6,10 +6,12 @@
 
 use std::mem;
 
+use crate::compare::succession::Succession;
 use crate::filestorage::Tid;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
+use crate::plan::Evidence;
 use crate::read::Piece;
 use crate::retry::{self, LOOK_AGAIN_AFTER};
 use crate::slave::index::coverage::Records;
@@ -49,6 +51,8 @@ pub struct Feed<'a> {
     begun: u64,
     /// The index of what comes by, if there is to be one.
     builder: Option<Builder>,
+    /// The join with the slave that is to be replaced, if there is one.
+    succession: Option<Succession<'a>>,
     last_start: u64,
     blemishes: u64,
 }
@@ -84,6 +88,7 @@ impl<'a> Feed<'a> {
             records: Records::default(),
             begun: 0,
             builder: None,
+            succession: None,
             last_start: position,
             blemishes: 0,
         }
@@ -157,6 +162,18 @@ impl<'a> Feed<'a> {
     /// make one.
     pub fn build(&mut self, builder: Builder) {
         self.builder = Some(builder);
+    }
+
+    /// Has all that comes by joined with the slave that is to be replaced, by a join that stands
+    /// where the feed does. It needs the index that [`build`](Self::build) has made.
+    pub fn join(&mut self, succession: Option<Succession<'a>>) {
+        self.succession = succession;
+    }
+
+    /// What the join found, once there is no next piece; `None` if there was none.
+    pub fn take_evidence(&mut self) -> Option<Evidence> {
+        let index = self.builder.as_ref().and_then(Builder::index);
+        Some(self.succession.take()?.finish(index))
     }
 
     /// The index of [`position`](Self::position), if one was made, and nothing
@@ -271,6 +288,7 @@ impl<'a> Feed<'a> {
             records,
             begun,
             builder,
+            succession,
             last_start,
             blemishes,
             master,
@@ -301,6 +319,9 @@ impl<'a> Feed<'a> {
         scanner.feed(piece, &mut |event| {
             if let Some(builder) = builder {
                 builder.take(event);
+            }
+            if let Some(succession) = succession {
+                succession.take(event, builder.as_ref().and_then(Builder::index));
             }
             visit(event);
         });

@@ -69,6 +69,7 @@
 pub mod agent;
 pub mod apply;
 mod changes;
+pub mod compare;
 pub mod digest;
 pub mod feed;
 pub mod filestorage;

@@ -6,11 +6,13 @@
 //! answers it, and the decision is asked for again. So the whole decision
 //! table stands here, and so does what each row may cost.
 
+mod evidence;
 mod facts;
 mod refusal;
 
 use std::fmt;
 
+pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::facts::{
     Comparison, Described, Facts, Lacking, Left, Master, Next, Slave, Storage, Tail,
 };
@@ -90,11 +92,39 @@ pub enum Deed {
 pub enum Old {
     /// There is none.
     None,
-    /// The master has all that it holds: it goes.
+    /// The master has its last transactions: it goes, unless something is lost with it.
     Superseded,
     /// It has, or may have, something of its own: it is kept under another
     /// name.
     SetAside,
+    /// A pack of the master seems to have dropped its last transactions: it is kept under
+    /// another name, unless something else explains what the master lacks.
+    PackedAway,
+}
+
+/// What becomes of an old slave, once it is known what would be lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing is lost with it, so it goes.
+    Gone,
+    /// It is kept under another name.
+    Kept,
+    /// It stays the slave: the master is not its successor.
+    Stays,
+}
+
+impl Old {
+    /// What becomes of the old slave if this would be lost with it.
+    #[must_use]
+    pub fn fate(self, loss: Option<Loss>) -> Fate {
+        match (self, loss) {
+            (Self::None, _) | (Self::Superseded, None) => Fate::Gone,
+            (Self::Superseded, Some(_))
+            | (Self::SetAside, _)
+            | (Self::PackedAway, None | Some(Loss::Doubtful(_))) => Fate::Kept,
+            (Self::PackedAway, Some(_)) => Fate::Stays,
+        }
+    }
 }
 
 /// Why a plan is what it is.
@@ -110,8 +140,8 @@ pub enum Reason {
     NoSlave,
     /// The master was packed or its head rewritten; it has all the slave has.
     Rewritten,
-    /// The master was packed while the slave lagged behind.
-    PackedAhead,
+    /// The master was packed, and the slave's last transactions were dropped.
+    PackedAway,
     /// `--full` was given.
     Forced,
 }
@@ -126,9 +156,8 @@ impl fmt::Display for Reason {
             Self::Rewritten => {
                 "the master was packed or rewritten, and has the slave's last transaction"
             }
-            Self::PackedAhead => {
-                "the master was packed beyond the slave's last transaction, \
-                 which it no longer has"
+            Self::PackedAway => {
+                "the master was packed, and no longer has the slave's last transaction"
             }
             Self::Forced => "--full was given",
         })
@@ -188,17 +217,20 @@ fn storage(facts: &Facts, slave: &Storage) -> Decision {
         }
         _ => {}
     }
+    let is_as_left = matches!(slave.left, Left::UpTo(_));
+    if is_as_left && in_master {
+        return copy_holding(facts, slave.last_tid, Reason::Rewritten);
+    }
+    if is_as_left && comparison.is_kin && comparison.is_packed && !facts.master.is_stranger {
+        return copy(Old::PackedAway, Reason::PackedAway);
+    }
     if comparison.master_last < slave.last_tid {
         return Decision::Refuse(Refusal::FallenBehind {
             master_last: comparison.master_last,
             lacking: lacking(),
         });
     }
-    match slave.left {
-        Left::UpTo(_) if in_master => copy_holding(slave.last_tid, Reason::Rewritten),
-        Left::UpTo(_) if comparison.packed_above => copy(Old::SetAside, Reason::PackedAhead),
-        _ => Decision::Refuse(Refusal::Diverged(lacking())),
-    }
+    Decision::Refuse(Refusal::Diverged(lacking()))
 }
 
 fn full(facts: &Facts) -> Decision {
@@ -216,7 +248,7 @@ fn full(facts: &Facts) -> Decision {
     if facts.master.matches == Some(true) {
         match prefix(facts, slave) {
             Err(question) => return Decision::Ask(question),
-            Ok(true) => return copy_holding(slave.last_tid, Reason::Forced),
+            Ok(true) => return copy_of_a_prefix(slave.last_tid),
             Ok(false) => {}
         }
     }
@@ -226,7 +258,7 @@ fn full(facts: &Facts) -> Decision {
     match compare(facts, slave) {
         Err(question) => Decision::Ask(question),
         Ok(comparison) if comparison.lacking.count == 0 => {
-            copy_holding(slave.last_tid, Reason::Forced)
+            copy_holding(facts, slave.last_tid, Reason::Forced)
         }
         Ok(_) => copy(Old::SetAside, Reason::Forced),
     }
@@ -288,13 +320,28 @@ fn copy(old: Old, reason: Reason) -> Decision {
     })
 }
 
-fn copy_holding(must_hold: Option<Tid>, reason: Reason) -> Decision {
+/// A copy of a master that has the slave's last transaction. One that was damaged may have been
+/// repaired since, and a repair can hide in a pack.
+fn copy_holding(facts: &Facts, must_hold: Option<Tid>, reason: Reason) -> Decision {
+    let old = if facts.master.was_damaged {
+        Old::SetAside
+    } else {
+        Old::Superseded
+    };
+    Decision::Do(Plan {
+        deed: Deed::FullCopy { old, must_hold },
+        reason,
+    })
+}
+
+/// A copy of a master that has all the slave's bytes.
+fn copy_of_a_prefix(must_hold: Option<Tid>) -> Decision {
     Decision::Do(Plan {
         deed: Deed::FullCopy {
             old: Old::Superseded,
             must_hold,
         },
-        reason,
+        reason: Reason::Forced,
     })
 }
 

@@ -209,8 +209,9 @@ impl Stop {
             Self::Reluctant { why, .. } => why.hint(),
             Self::Unreachable(error) => error.hint()?,
             Self::MasterDamaged { .. } => {
-                "look at the master with ZODB's fstest; what precedes the damage is \
-                 in the slave, or in the slave's older copy"
+                "the slave may hold what is damaged in the master: compare the two with \
+                 `fssync verify SLAVE --against MASTER` before anybody repairs the master with \
+                 fsrecover, which drops what is damaged"
             }
             Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
                 "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file \

@@ -123,6 +123,8 @@ impl Survey {
                 same_file,
                 matches,
                 next,
+                was_damaged: sidecar.master_was_damaged,
+                is_stranger: sidecar.stranger.as_ref() == Some(&sight.identity),
             },
             prefix_equal: None,
             comparison: None,

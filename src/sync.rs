@@ -183,6 +183,11 @@ fn note(
         exit_code: outcome.exit as u8,
         reason: outcome.reason.clone(),
     };
+    match outcome.exit {
+        Exit::Success => sidecar.master_was_damaged = false,
+        Exit::MasterDamaged => sidecar.master_was_damaged = true,
+        _ => {}
+    }
     let is_noted = loaded.pass.as_ref().is_some_and(|noted| {
         let age = pass.time.duration_since(noted.time).unsigned_abs();
         noted.says_the_same(&pass) && age < job.note_every

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use super::replaced::{Replaced, Tense, succession};
 use super::{Apply, note};
 use crate::feed::Feed;
 use crate::filestorage::index::builder::Builder;
@@ -38,7 +39,11 @@ impl Apply<'_> {
                 monitor.progress("copying", feed.position(), feed.size());
             }
             copy.truncate(feed.position())?;
-            self.replace(survey, (old, must_hold), &mut copy, &feed, monitor)?;
+            let replaced = self.judge(survey, (old, must_hold, reason), &mut feed);
+            if let Err(Stop::Refused(_)) = replaced {
+                sidecar.stranger = Some(survey.sight.identity.clone());
+            }
+            self.replace(survey, replaced?, &mut copy, &feed, monitor)?;
             note(copied, &feed, from);
             sidecar.batch = None;
             sidecar.index = None;
@@ -90,16 +95,17 @@ impl Apply<'_> {
     /// Where to go on in a copy, and the feed from there: behind what an earlier
     /// pass has left of it, as far as that proves to be the master's, or at the
     /// start.
-    fn take_up(
-        &self,
-        survey: &Survey,
+    fn take_up<'a>(
+        &'a self,
+        survey: &'a Survey,
         copy: &mut Replacement<'_>,
         must_hold: Option<Tid>,
         monitor: &dyn Monitor,
-    ) -> Result<(Feed<'_>, u64), Stop> {
+    ) -> Result<(Feed<'a>, u64), Stop> {
         let mut scanner = Scanner::new(copy.written());
         let mut holds = false;
         let mut builder = Builder::default();
+        let mut join = succession(survey).filter(|_| copy.written() > 0);
         let written = copy.written();
         let go_on = |offset| {
             monitor.progress("reading what there is", offset, written);
@@ -112,6 +118,9 @@ impl Apply<'_> {
             &go_on,
             &mut |event| {
                 builder.take(event);
+                if let Some(join) = &mut join {
+                    join.take(event, builder.index());
+                }
                 holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
             },
         )?;
@@ -126,6 +135,7 @@ impl Apply<'_> {
             let mut feed = self.feed(survey, position, scanner.last_tid());
             feed.watch_for(must_hold, holds);
             feed.build(builder);
+            feed.join(join);
             return Ok((feed, position));
         }
         drop(builder);
@@ -138,7 +148,25 @@ impl Apply<'_> {
         let mut feed = self.feed(survey, MAGIC_LEN, None);
         feed.watch_for(must_hold, false);
         feed.build(Builder::default());
+        feed.join(succession(survey));
         Ok((feed, 0))
+    }
+
+    /// Judges the old slave by a copy that has come by whole. Fails if the copy may not take its
+    /// place.
+    fn judge(
+        &self,
+        survey: &Survey,
+        (old, must_hold, reason): (Old, Option<Tid>, Reason),
+        feed: &mut Feed<'_>,
+    ) -> Result<Replaced, Stop> {
+        match feed.damage() {
+            Some(damage) if !self.may_replace(old) => Err(self.damaged(damage)),
+            None if must_hold.is_some() && !feed.has_seen() => {
+                Err(self.changed("the slave's last transaction is no longer in it"))
+            }
+            _ => Replaced::judge(survey, (old, reason), feed),
+        }
     }
 
     /// Puts a copy, which ends where the feed has ended, in the slave's place,
@@ -146,29 +174,25 @@ impl Apply<'_> {
     fn replace(
         &self,
         survey: &Survey,
-        (old, must_hold): (Old, Option<Tid>),
+        replaced: Replaced,
         copy: &mut Replacement<'_>,
         feed: &Feed<'_>,
         monitor: &dyn Monitor,
     ) -> Result<(), Stop> {
-        let keep = match feed.damage() {
-            Some(damage) if !self.may_replace(old) => return Err(self.damaged(damage)),
-            Some(_) => old != Old::None,
-            None if must_hold.is_some() && !feed.has_seen() => {
-                return Err(self.changed("the slave's last transaction is no longer in it"));
-            }
-            None => old == Old::SetAside,
-        };
         copy.start_to_settle();
         let asked = self.ask_to_confirm(copy.file(), 0..feed.position(), feed)?;
         copy.settle()?;
         self.confirmed(asked)?;
-        let aside = keep.then_some(Aside {
+        let aside = replaced.is_kept.then_some(Aside {
             last_tid: survey.last_tid,
         });
-        if let Some(name) = copy.install(survey.seen, aside)? {
-            monitor.warn(format!("the old slave is kept as {}", name.display()));
-        }
+        let kept_as = copy.install(survey.seen, aside)?;
+        replaced.warn(
+            Tense::Done,
+            self.slave.place.data(),
+            kept_as.as_deref(),
+            monitor,
+        );
         Ok(())
     }
 }

@@ -84,6 +84,10 @@ pub struct Master {
     pub matches: Option<bool>,
     /// What lies at the slave's position.
     pub next: Next,
+    /// Whether a pass found it damaged, and none was in sync since.
+    pub was_damaged: bool,
+    /// Whether this very file was copied before, only to find that no pack explains what it lacks.
+    pub is_stranger: bool,
 }
 
 /// What lies in the master at the slave's position.
@@ -105,9 +109,12 @@ pub struct Comparison {
     /// The slave's transactions that the master lacks, above the highest one
     /// that both have.
     pub lacking: Lacking,
-    /// Whether the master has a packed transaction with a tid above the
-    /// slave's last.
-    pub packed_above: bool,
+    /// Whether the two have a transaction in common, and above it the master has nothing but
+    /// what is newer than the slave's last.
+    pub is_kin: bool,
+    /// Whether the master was packed since the slave was copied: it has a packed transaction
+    /// above the slave's last, or the newest common one is packed in the master alone.
+    pub is_packed: bool,
 }
 
 /// Transactions that the slave has and the master lacks.

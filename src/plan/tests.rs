@@ -24,6 +24,8 @@ const MASTER: Master = Master {
     same_file: true,
     matches: Some(true),
     next: Next::Finished,
+    was_damaged: false,
+    is_stranger: false,
 };
 
 fn facts(slave: Slave, master: Master) -> Facts {
@@ -62,7 +64,16 @@ fn lacks(count: u64) -> Comparison {
                 Vec::new()
             },
         },
-        packed_above: false,
+        is_kin: true,
+        is_packed: false,
+    }
+}
+
+/// The master was packed, and lacks so many of the slave's last transactions.
+fn packed_away(count: u64) -> Comparison {
+    Comparison {
+        is_packed: true,
+        ..lacks(count)
     }
 }
 
@@ -288,7 +299,6 @@ fn a_master_that_is_behind_or_shorter_is_refused() {
         for master_last in [None, Some(T1)] {
             let comparison = Comparison {
                 master_last,
-                packed_above: true,
                 ..lacks(1)
             };
             let refusal = refusal(&compared(storage(SLAVE, master), comparison));
@@ -314,13 +324,89 @@ fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
 }
 
 #[test]
-fn a_slave_that_lags_behind_a_pack_is_set_aside() {
-    let comparison = Comparison {
-        packed_above: true,
-        ..lacks(1)
+fn a_slave_whose_last_transactions_were_packed_away_is_set_aside() {
+    for master_last in [None, Some(T1), Some(T3)] {
+        let comparison = Comparison {
+            master_last,
+            ..packed_away(1)
+        };
+        let facts = compared(storage(SLAVE, differs()), comparison);
+        assert_copy(&facts, PLAIN, Old::PackedAway, None);
+    }
+}
+
+#[test]
+fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
+    let others = Comparison {
+        is_kin: false,
+        ..packed_away(1)
     };
-    let facts = compared(storage(SLAVE, differs()), comparison);
-    assert_copy(&facts, PLAIN, Old::SetAside, None);
+    let stranger = Master {
+        is_stranger: true,
+        ..differs()
+    };
+    for facts in [
+        compared(storage(SLAVE, differs()), others.clone()),
+        compared(storage(SLAVE, stranger), packed_away(1)),
+    ] {
+        assert!(matches!(refusal(&facts), Refusal::Diverged(_)));
+    }
+    let older = Comparison {
+        master_last: Some(T1),
+        ..others
+    };
+    let facts = compared(storage(SLAVE, differs()), older);
+    assert!(matches!(refusal(&facts), Refusal::FallenBehind { .. }));
+}
+
+#[test]
+fn a_slave_that_grew_or_changed_is_refused_although_the_master_was_packed() {
+    for left in [Left::UpTo(300), Left::Changed, Left::Unknown] {
+        let slave = Storage { left, ..SLAVE };
+        let facts = compared(storage(slave, differs()), packed_away(1));
+        assert_eq!(refusal(&facts).exit(), Exit::Diverged, "{left:?}");
+    }
+}
+
+#[test]
+fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
+    let repaired = Master {
+        was_damaged: true,
+        ..differs()
+    };
+    let facts = compared(storage(SLAVE, repaired), lacks(0));
+    assert_copy(&facts, PLAIN, Old::SetAside, Some(T2));
+    assert_copy(&facts, FULL, Old::SetAside, Some(T2));
+    // Byte by byte, nothing can be lacking.
+    let prefix = Master {
+        was_damaged: true,
+        ..MASTER
+    };
+    assert_copy(&storage(SLAVE, prefix), FULL, Old::Superseded, Some(T2));
+}
+
+#[test]
+fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
+    let run = crate::reluctance::Run {
+        count: 1,
+        first: T2,
+        last: T2,
+    };
+    let loss = Some(Loss::Transactions(run));
+    let doubt = Some(Loss::Doubtful(run));
+    for (old, loss, fate) in [
+        (Old::None, None, Fate::Gone),
+        (Old::Superseded, None, Fate::Gone),
+        (Old::Superseded, loss, Fate::Kept),
+        (Old::Superseded, doubt, Fate::Kept),
+        (Old::SetAside, None, Fate::Kept),
+        (Old::SetAside, loss, Fate::Kept),
+        (Old::PackedAway, None, Fate::Kept),
+        (Old::PackedAway, doubt, Fate::Kept),
+        (Old::PackedAway, loss, Fate::Stays),
+    ] {
+        assert_eq!(old.fate(loss), fate, "{old:?} {loss:?}");
+    }
 }
 
 #[test]

@@ -49,6 +49,13 @@ pub struct Sidecar {
     /// The last try to store it, if that failed.
     #[serde(default)]
     pub index_failure: Option<Failure>,
+    /// Whether a pass found the master damaged, and none was in sync since.
+    #[serde(default)]
+    pub master_was_damaged: bool,
+    /// A file under the master's name that was copied in vain: it lacks transactions of the
+    /// slave that no pack explains.
+    #[serde(default)]
+    pub stranger: Option<Identity>,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// A time at which the slave had all that the master had committed: when the

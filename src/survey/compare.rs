@@ -59,16 +59,25 @@ pub(super) fn compare(
         master_last: theirs.map(|last| last.header.tid),
         ..Comparison::default()
     };
+    let mut has_others = false;
+    let mut has_common = false;
     while let Some(transaction) = ours {
         let tid = transaction.header.tid;
         match theirs {
             Some(other) if other.header.tid > tid => {
-                comparison.packed_above |=
-                    other.header.status == Status::PACKED && Some(other.header.tid) > slave_last;
+                let is_newer = Some(other.header.tid) > slave_last;
+                comparison.is_packed |= is_newer && other.header.status == Status::PACKED;
+                has_others |= !is_newer;
                 theirs = step_back(&mut master)?;
                 continue;
             }
             Some(other) if other.header.tid == tid => {
+                if !has_common {
+                    has_common = true;
+                    comparison.is_kin = !has_others;
+                    comparison.is_packed |= other.header.status == Status::PACKED
+                        && transaction.header.status != Status::PACKED;
+                }
                 if transaction.end <= from {
                     break;
                 }

@@ -142,6 +142,16 @@ impl Stage {
         self.pack(&path);
     }
 
+    /// Another database is put in the master's place: ZEO found none there and made one.
+    fn put_another_database(&mut self, count: u32) {
+        fs::remove_file(&self.scene.master).expect("the master goes");
+        let path = self.scene.master.clone();
+        let open = json!({"cmd": "open", "name": "one", "path": path, "create": true});
+        self.zodb.call(&open);
+        self.zodb.call(&json!({"cmd": "close", "name": "one"}));
+        self.commit(&path, count, &json!({"objects": 2}));
+    }
+
     /// Packs a file with ZODB, which must change it.
     fn pack(&mut self, path: &Path) {
         self.zodb
@@ -324,7 +334,7 @@ fn copied(name: &str, old: Old, set_up: impl Fn(&mut Stage) + 'static) -> Case {
         exit: 0,
         action: "full-copy",
         says: match old {
-            Old::Aside(_) => &["full backup", "the old slave is kept as"],
+            Old::Aside(_) | Old::AsideAsLast => &["full backup", "the old slave is kept as"],
             _ => &["full backup"],
         },
         old,
@@ -377,14 +387,20 @@ fn packed() -> Vec<Case> {
             stage.master(&fixture("packed-regrown"));
         }),
         copied(
-            "restored, grown and packed",
-            Old::Aside(TID_UNPACKED),
+            "packed, its last gone, nothing packed behind",
+            Old::AsideAsLast,
             |stage| {
                 stage.synced(&fixture("unpacked"));
-                stage.master(&fixture("unpacked")[..UNPACKED_LAST_KEPT]);
-                stage.grow_master(3);
-                let path = stage.scene.master.clone();
-                stage.pack(&path);
+                stage.pack_away_the_last();
+            },
+        ),
+        copied(
+            "packed, its last gone, others behind",
+            Old::AsideAsLast,
+            |stage| {
+                stage.synced(&fixture("unpacked"));
+                stage.pack_away_the_last();
+                stage.grow_master(1);
             },
         ),
     ]
@@ -515,18 +531,22 @@ fn master_changed() -> Vec<Case> {
             stage.synced(&fixture("commits"));
             stage.master(&fixture("empty"));
         }),
-        case(
-            "packed, its last gone, nothing packed behind",
-            BEHIND,
-            |stage| {
-                stage.synced(&fixture("unpacked"));
-                stage.pack_away_the_last();
-            },
-        ),
-        case("packed, its last gone, others behind", DIVERGED, |stage| {
+        case("master restored, grown and packed", DIVERGED, |stage| {
             stage.synced(&fixture("unpacked"));
-            stage.pack_away_the_last();
-            stage.grow_master(1);
+            stage.master(&fixture("unpacked")[..UNPACKED_LAST_KEPT]);
+            stage.grow_master(3);
+            let path = stage.scene.master.clone();
+            stage.pack(&path);
+        }),
+        case("another database", DIVERGED, |stage| {
+            stage.synced(&fixture("unpacked"));
+            stage.put_another_database(3);
+        }),
+        case("another database, packed", DIVERGED, |stage| {
+            stage.synced(&fixture("unpacked"));
+            stage.put_another_database(3);
+            let path = stage.scene.master.clone();
+            stage.pack(&path);
         }),
         case("packed, slave lagging, no sidecar", DIVERGED, |stage| {
             stage.slave(&fixture("unpacked")[..UNPACKED_LAST_GONE]);

@@ -44,6 +44,7 @@ mod power;
 mod quiet;
 mod regressions;
 mod remote;
+mod rewrites;
 mod signals;
 mod soak;
 mod status;

@@ -14,8 +14,11 @@ import time
 from collections import Counter
 from typing import Any, Mapping, TextIO
 
+from ZODB import fsrecover
+
 import diary
 import probe
+import store
 from operations import Operations
 from store import Store
 
@@ -44,11 +47,11 @@ class Agent:
     ) -> Answer:
         if name in self._stores:
             raise ValueError(f"{name!r} is open already")
-        store = Store(
+        opened = Store(
             path, read_only=read_only, create=create, pack_gc=pack_gc, seed=seed
         )
-        self._stores[name] = store
-        return probe.describe(store.storage)
+        self._stores[name] = opened
+        return probe.describe(opened.storage)
 
     def close(self, name: str) -> Answer:
         self._stores.pop(name).close()
@@ -86,6 +89,20 @@ class Agent:
         operations = Operations(self._stores[name], pack)
         counts = Counter(operations.step() for _ in range(count))
         return {**self._where(name), "operations": dict(counts)}
+
+    def recover(
+        self, path: str, to: str, partial: bool = False, packed: bool = False
+    ) -> Answer:
+        """Repairs a damaged file as `fsrecover [-p] [-P 0]` does."""
+        fsrecover.recover(
+            path, to, partial=partial, pack=time.time() if packed else None
+        )
+        return {}
+
+    def copy_without(self, path: str, to: str, tids: list[str]) -> Answer:
+        """Copies all transactions but some into a new file, as conversions do."""
+        store.copy_without(path, to, {bytes.fromhex(tid) for tid in tids})
+        return {}
 
     def transactions(self, path: str) -> Answer:
         return {"transactions": probe.transactions(path)}
@@ -127,8 +144,8 @@ class Agent:
         return {}
 
     def _where(self, name: str) -> Answer:
-        store = self._stores[name]
-        return {"tid": store.tid, "position": store.position}
+        opened = self._stores[name]
+        return {"tid": opened.tid, "position": opened.position}
 
 
 def run_command(agent: Agent, command: Mapping[str, Any]) -> Answer:
@@ -163,19 +180,19 @@ def write(options: argparse.Namespace) -> None:
     """Prints `tid position` for each acknowledged transaction at once."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    store = Store(options.path, seed=options.seed)
-    operations = Operations(store, options.pack)
+    written = Store(options.path, seed=options.seed)
+    operations = Operations(written, options.pack)
     end = time.monotonic() + options.seconds
     while not stop.is_set() and time.monotonic() < end:
-        before = store.tid
+        before = written.tid
         operation = operations.step()
-        if store.tid != before:
-            print(store.tid, store.position, flush=True)
+        if written.tid != before:
+            print(written.tid, written.position, flush=True)
         elif operation == "pack":
-            print("packed", store.position, flush=True)
+            print("packed", written.position, flush=True)
         if options.rate:
             stop.wait(1 / options.rate)
-    store.close()
+    written.close()
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ import os
 import random
 import sys
 from base64 import decodebytes, encodebytes
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from persistent.TimeStamp import TimeStamp
 from ZODB.Connection import TransactionMetaData
@@ -209,6 +209,30 @@ class Store:
             old = self.random.sample(old, ROOT_REFERENCES_MAX // 2)
         new = [oid for oid in self._created if oid != z64]
         return records.root(old + new[::2])
+
+
+def copy_without(path: str, to: str, tids: set[bytes]) -> None:
+    """Copies a FileStorage's transactions, but those with `tids`, into a new one."""
+    source = FileStorage(path, read_only=True)
+    copy = FileStorage(to, create=True)
+    try:
+        copy.copyTransactionsFrom(_Without(source, tids))
+    finally:
+        copy.close()
+        source.close()
+
+
+class _Without:
+    """What `copyTransactionsFrom` asks of a storage: one that lacks transactions."""
+
+    def __init__(self, storage: FileStorage, tids: set[bytes]) -> None:
+        self._storage = storage
+        self._tids = tids
+
+    def iterator(self) -> Iterator[Any]:
+        for transaction in self._storage.iterator():
+            if transaction.tid not in self._tids:
+                yield transaction
 
 
 def _tid_of(undo_entry: Mapping[str, Any]) -> bytes:

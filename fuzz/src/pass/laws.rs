@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::Tail;
-use fssync::filestorage::{Magic, Tid};
+use fssync::filestorage::{Magic, Status, Tid};
 use fssync::monitor::Silent;
 use fssync::outcome::{Exit, Outcome};
 use fssync::verify::finding::{Finding, Kind};
@@ -31,7 +31,14 @@ impl World {
         let newest = Scanned::of(&slave, usize::MAX).transactions().pop();
         let is_older = newest.is_some_and(|it| theirs.tids().contains(&it.header.tid));
         let may_go = if is_older { &self.seen } else { &theirs.tids() };
-        let own: BTreeSet<_> = kept.difference(may_go).copied().collect();
+        let mut own: BTreeSet<_> = kept.difference(may_go).copied().collect();
+        // No pack drops what is newer than a transaction that it left unpacked.
+        let unpacked = theirs.transactions().into_iter();
+        let unpacked = unpacked.filter(|it| it.header.status != Status::PACKED);
+        if let Some(oldest) = unpacked.map(|it| it.header.tid).min() {
+            let gone = kept.difference(&theirs.tids()).copied().collect::<Vec<_>>();
+            own.extend(gone.into_iter().filter(|tid| *tid > oldest));
+        }
         let lost: Vec<_> = own.difference(&self.all_tids()).copied().collect();
         assert!(lost.is_empty(), "{outcome:?} has lost {lost:?}");
         self.check_names(&outcome);

@@ -56,6 +56,13 @@ impl Builder {
         self.position
     }
 
+    /// The index of all that came by, also of a transaction that is not whole yet; `None` if it
+    /// was spoiled.
+    #[must_use]
+    pub fn index(&self) -> Option<&Index> {
+        (self.state != State::Spoiled).then_some(&self.index)
+    }
+
     /// Takes an event of a scan that goes on at [`position`](Self::position).
     /// Every one counts, as for ZODB's `read_index`: the last data record of an
     /// object is the current one, be it a back pointer of 0 that undoes the

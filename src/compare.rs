@@ -1,0 +1,5 @@
+//! Comparing the transactions of slave and master.
+
+pub mod succession;
+
+mod old_slave;

@@ -1,0 +1,286 @@
+//! Whether the copy of a master may take the place of the slave, so that nothing is lost.
+//!
+//! The copy comes by as the events of a scan, in file order. The old slave's transaction headers
+//! are read alongside, and both are joined by their tids. What this finds is the
+//! [`Evidence`], from which the plan decides.
+//!
+//! # Which transactions a pack drops
+//!
+//! A pack at time P (ZODB 6.4, `fspack.py`) leaves every transaction above P as it was. At or
+//! below P it keeps, of each object that is reachable from the root at P, the record that was
+//! current at P. A transaction that keeps a record gets status `p`; one that keeps none is
+//! dropped. One more kind of record is kept: an older one that a transaction above P points back
+//! to, because somebody undid a change. So in a packed file all transactions up to P have status
+//! `p` and precede all others, and a pack explains a lost transaction T if
+//!
+//! 1. the master was packed after the slave's bytes were copied: it has a transaction of status
+//!    `p` that the slave has with another status, or that is newer than the slave;
+//! 2. T is not newer than P: the master has a transaction of status `p` that is newer than T, and
+//!    none before it with another status. If T is newer than all of status `p`, but no older one
+//!    has another status, P may still have been later than T: that is a doubt;
+//! 3. for each data record of T: up to P, the master either has a newer record of that object, or
+//!    none at all.
+//!
+//! Rule 3 separates a pack from a repair that was packed afterwards (`fsrecover -P` does both).
+//! Assume that a repair dropped T, and that a pack of the intact file would have kept a record of
+//! T. Take the first such record on the way from the root to any object, as of P. The objects
+//! before it on that way look the same in the repaired file, so the pack came to this object too.
+//! There it found an older record of the object, and kept it, which rule 3 notices; or it found
+//! none, and then ZODB's pack fails (`KeyError`) and leaves no file. The way starts at the root,
+//! which is always there.
+//!
+//! What these rules cannot tell: a file that was packed first, was damaged and repaired
+//! afterwards, and is then copied for the first time. A pass that meets the damage says so in the
+//! sidecar, and the plan is warned by that.
+//!
+//! A common transaction may lack data records too: up to P by rule 3, above P never.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+
+use super::old_slave::OldSlave;
+use crate::filestorage::index::Index;
+use crate::filestorage::scan::{Event, Transaction};
+use crate::filestorage::{Status, Tid, TxnHeader};
+use crate::plan::{Evidence, Obstacle, extended};
+
+/// The root's oid.
+const ROOT: u64 = 0;
+
+/// How many objects may be suspected at a time; an honest pack makes very few.
+const MAX_SUSPECTS: usize = 4096;
+
+/// Joins an old slave with the copy that is to replace it.
+#[derive(Debug)]
+pub struct Succession<'a> {
+    slave: OldSlave<'a>,
+    /// The old slave's next transaction that the copy has not come to.
+    next: Option<Transaction>,
+    /// The tid of the old slave's last transaction.
+    last_tid: Option<Tid>,
+    begun: Option<Begun>,
+    /// Whether a transaction of another status than `p` came by: the rest is newer than P.
+    is_past_pack: bool,
+    /// Objects that break rule 3 so far, each with the tid of the record that the copy lacks: only a
+    /// newer record up to P explains that.
+    suspects: BTreeMap<u64, Tid>,
+    evidence: Evidence,
+}
+
+/// The transaction of the copy that was begun last.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    position: u64,
+    header: TxnHeader,
+    /// The old slave's transaction of the same tid.
+    common: Option<Transaction>,
+}
+
+/// What became of a data record of the old slave's in the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is there.
+    Kept,
+    /// The copy has no record of the object so far.
+    Gone,
+    /// The copy's last record of the object so far is an older one.
+    Older,
+}
+
+impl<'a> Succession<'a> {
+    /// The join of `file`, a slave whose committed transactions end at `position` bytes with
+    /// `last_tid`, and of a copy that is scanned from its start.
+    #[must_use]
+    pub fn new(file: &'a File, position: u64, last_tid: Option<Tid>) -> Self {
+        let mut join = Self {
+            slave: OldSlave::new(file, position),
+            next: None,
+            last_tid,
+            begun: None,
+            is_past_pack: false,
+            suspects: BTreeMap::new(),
+            evidence: Evidence::default(),
+        };
+        join.advance();
+        join
+    }
+
+    /// Takes an event of the copy's scan; `index` is that of all records that came by,
+    /// this event's included, or `None` if there is none.
+    pub fn take(&mut self, event: Event, index: Option<&Index>) {
+        match event {
+            Event::Begun { position, header } => self.begin(position, header, index),
+            Event::Record { header, .. } => {
+                if !self.suspects.is_empty() && self.is_packed_here() {
+                    self.suspects.remove(&header.oid);
+                }
+            }
+            Event::Transaction(transaction) => self.end(&transaction, index),
+            Event::Blemish { .. } => {}
+        }
+    }
+
+    /// All that was found, once the copy has come by whole.
+    #[must_use]
+    pub fn finish(mut self, index: Option<&Index>) -> Evidence {
+        while let Some(missing) = self.next {
+            self.miss(&missing, index);
+            self.advance();
+        }
+        let suspected: BTreeSet<_> = self.suspects.values().copied().collect();
+        for tid in suspected {
+            self.evidence.unexplained = Some(extended(self.evidence.unexplained, tid));
+        }
+        self.evidence
+    }
+
+    fn begin(&mut self, position: u64, header: TxnHeader, index: Option<&Index>) {
+        // A scan that goes back to a transaction begins it again.
+        if self.begun.is_some_and(|begun| begun.position == position) {
+            return;
+        }
+        while let Some(missing) = self.next.filter(|old| old.header.tid < header.tid) {
+            self.miss(&missing, index);
+            self.advance();
+        }
+        let common = self.next.filter(|old| old.header.tid == header.tid);
+        if common.is_some() {
+            self.advance();
+        } else if Some(header.tid) <= self.last_tid {
+            self.evidence.has_others = true;
+        }
+        self.begun = Some(Begun {
+            position,
+            header,
+            common,
+        });
+    }
+
+    fn end(&mut self, copied: &Transaction, index: Option<&Index>) {
+        let common = self.begun.and_then(|begun| begun.common);
+        if copied.header.status != Status::PACKED {
+            self.is_past_pack = true;
+        } else if !self.is_past_pack {
+            // Rule 2: none that the copy lacks so far is newer than P.
+            self.evidence.doubtful = None;
+            // Rule 1.
+            let is_newer = Some(copied.header.tid) > self.last_tid;
+            let was_unpacked = common.is_some_and(|old| old.header.status != Status::PACKED);
+            self.evidence.is_packed |= is_newer || was_unpacked;
+        }
+        // Of the same length, it has the same records: a pack that drops one makes it shorter.
+        if let Some(old) = common.filter(|old| old.header.tlen != copied.header.tlen) {
+            self.compare_records(&old, copied, index);
+        }
+    }
+
+    /// The copy lacks a transaction.
+    fn miss(&mut self, old: &Transaction, index: Option<&Index>) {
+        self.lack(old.header.tid);
+        // Past the pack, rule 2 has decided.
+        if !self.is_past_pack {
+            let doubtful = &mut self.evidence.doubtful;
+            *doubtful = Some(extended(*doubtful, old.header.tid));
+            self.judge_records(old, index, |found| {
+                found.map_or(Fate::Gone, |_| Fate::Older)
+            });
+        }
+    }
+
+    /// The copy has a transaction in another length: which of its data records does it lack?
+    fn compare_records(&mut self, old: &Transaction, copied: &Transaction, index: Option<&Index>) {
+        let here = copied.position..copied.end;
+        let lacks_some = self.judge_records(old, index, |found| match found {
+            Some(position) if here.contains(&position) => Fate::Kept,
+            Some(_) => Fate::Older,
+            None => Fate::Gone,
+        });
+        if lacks_some {
+            self.lack(old.header.tid);
+        }
+    }
+
+    /// Notes that the copy lacks a transaction, or a part of it.
+    fn lack(&mut self, tid: Tid) {
+        let evidence = &mut self.evidence;
+        evidence.missing = Some(extended(evidence.missing, tid));
+        if self.is_past_pack {
+            evidence.unexplained = Some(extended(evidence.unexplained, tid));
+        }
+    }
+
+    /// Applies rule 3 to each data record of an old transaction; `fate` judges by the position
+    /// of the object's last record in the copy so far. Says whether the copy lacks one.
+    fn judge_records(
+        &mut self,
+        old: &Transaction,
+        index: Option<&Index>,
+        fate: impl Fn(Option<u64>) -> Fate,
+    ) -> bool {
+        // ZODB does not look at the records of such a transaction.
+        if old.header.status == Status::UNDONE {
+            return false;
+        }
+        let Some(index) = index else {
+            self.meet(Obstacle::Disorder);
+            return true;
+        };
+        let mut lacks_some = false;
+        let mut suspects = Vec::new();
+        let visited = self.slave.for_each_oid(old, &mut |oid| {
+            let fate = fate(index.get(oid));
+            lacks_some |= fate != Fate::Kept;
+            // The root is reachable at any time, so it cannot be gone.
+            let is_suspect = fate == Fate::Older || fate == Fate::Gone && oid == ROOT;
+            if is_suspect && suspects.len() < MAX_SUSPECTS {
+                suspects.push(oid);
+            }
+        });
+        self.note(visited);
+        if !self.is_past_pack {
+            self.suspect(old.header.tid, suspects);
+        }
+        lacks_some
+    }
+
+    fn suspect(&mut self, tid: Tid, oids: Vec<u64>) {
+        self.suspects.extend(oids.into_iter().map(|oid| (oid, tid)));
+        if self.suspects.len() >= MAX_SUSPECTS {
+            self.meet(Obstacle::Disorder);
+            self.suspects.clear();
+        }
+    }
+
+    /// Whether the transaction that was begun is one that a pack kept.
+    fn is_packed_here(&self) -> bool {
+        let is_packed = |begun: Begun| begun.header.status == Status::PACKED;
+        !self.is_past_pack && self.begun.is_some_and(is_packed)
+    }
+
+    /// Goes to the old slave's next transaction.
+    fn advance(&mut self) {
+        let before = self.next.map(|old| old.header.tid);
+        let read = self.slave.next();
+        self.next = *read.as_ref().unwrap_or(&None);
+        self.note(read);
+        if self.next.is_some_and(|old| Some(old.header.tid) <= before) {
+            self.meet(Obstacle::Disorder);
+        }
+    }
+
+    fn meet(&mut self, obstacle: Obstacle) {
+        self.evidence.obstacle = self.evidence.obstacle.max(Some(obstacle));
+    }
+
+    /// A slave that cannot be read may hold anything.
+    fn note<T>(&mut self, read: io::Result<T>) {
+        if let Err(error) = read {
+            tracing::debug!("the old slave cannot be read: {error}");
+            self.meet(Obstacle::Unreadable);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

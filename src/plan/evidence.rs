@@ -1,0 +1,182 @@
+//! What a copy of the whole master shows about the slave that it is to replace.
+
+use crate::filestorage::Tid;
+use crate::reluctance::Run;
+
+/// What was found when the transactions of the old slave were joined with those of the copy; see
+/// [`compare::succession`](crate::compare::succession).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// The old slave's transactions that the copy lacks, or of which it lacks a data record.
+    pub missing: Option<Run>,
+    /// Those of them that a pack cannot have dropped.
+    pub unexplained: Option<Run>,
+    /// Others of them, newer than all that is known to be packed: a pack explains them only if its
+    /// time was later than that of any transaction that it kept.
+    pub doubtful: Option<Run>,
+    /// Whether the master was packed since the slave was copied.
+    pub is_packed: bool,
+    /// Whether the copy has a transaction that the slave lacks, no newer than the slave's last.
+    pub has_others: bool,
+    /// Why not all of it could be compared, if so.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why an old slave could not be compared with a copy; the greater one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// Its tids do not rise, or the copy has no index to look its objects up in.
+    Disorder,
+    /// It could not be read to its end.
+    Unreadable,
+}
+
+/// What would be lost with the old slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Transactions that the master lacks, and that no pack explains.
+    Transactions(Run),
+    /// Transactions that the master lacks, and that a pack may explain.
+    Doubtful(Run),
+    /// The slave could not be read, so it may hold anything.
+    Unknown,
+}
+
+impl Evidence {
+    /// What would be lost with the old slave; `None` if a pack explains all that the copy lacks.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        if self.obstacle == Some(Obstacle::Unreadable) {
+            return Some(Loss::Unknown);
+        }
+        let missing = self.missing?;
+        let is_pack = self.is_packed && !self.has_others && self.obstacle.is_none();
+        if !is_pack {
+            return Some(Loss::Transactions(missing));
+        }
+        let unexplained = self.unexplained.map(Loss::Transactions);
+        unexplained.or(self.doubtful.map(Loss::Doubtful))
+    }
+}
+
+/// The run with one more transaction at its end; one that is its last already counts once.
+#[must_use]
+pub fn extended(run: Option<Run>, tid: Tid) -> Run {
+    match run {
+        None => Run {
+            count: 1,
+            first: tid,
+            last: tid,
+        },
+        Some(run) if run.last == tid => run,
+        Some(Run { count, first, .. }) => Run {
+            count: count + 1,
+            first,
+            last: tid,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Run = Run {
+        count: 1,
+        first: Tid(7),
+        last: Tid(7),
+    };
+    const THREE: Run = Run {
+        count: 3,
+        first: Tid(5),
+        last: Tid(7),
+    };
+
+    /// A pack that dropped three transactions.
+    const PACK: Evidence = Evidence {
+        missing: Some(THREE),
+        unexplained: None,
+        doubtful: None,
+        is_packed: true,
+        has_others: false,
+        obstacle: None,
+    };
+
+    #[test]
+    fn nothing_is_lost_if_the_copy_lacks_nothing_or_a_pack_explains_it() {
+        for evidence in [
+            PACK,
+            Evidence {
+                missing: None,
+                ..PACK
+            },
+            Evidence {
+                missing: None,
+                is_packed: false,
+                has_others: true,
+                obstacle: Some(Obstacle::Disorder),
+                ..PACK
+            },
+        ] {
+            assert_eq!(evidence.loss(), None, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_proven_pack_all_that_is_missing_is_lost() {
+        for evidence in [
+            Evidence {
+                is_packed: false,
+                ..PACK
+            },
+            Evidence {
+                has_others: true,
+                ..PACK
+            },
+            Evidence {
+                obstacle: Some(Obstacle::Disorder),
+                ..PACK
+            },
+        ] {
+            let lost = Some(Loss::Transactions(THREE));
+            assert_eq!(evidence.loss(), lost, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_pack_does_not_explain_everything() {
+        let evidence = Evidence {
+            unexplained: Some(ONE),
+            ..PACK
+        };
+        assert_eq!(evidence.loss(), Some(Loss::Transactions(ONE)));
+        let doubtful = Evidence {
+            doubtful: Some(ONE),
+            ..PACK
+        };
+        assert_eq!(doubtful.loss(), Some(Loss::Doubtful(ONE)));
+        let both = Evidence {
+            doubtful: Some(ONE),
+            ..evidence
+        };
+        assert_eq!(both.loss(), Some(Loss::Transactions(ONE)));
+    }
+
+    #[test]
+    fn a_slave_that_cannot_be_read_may_hold_anything() {
+        let evidence = Evidence {
+            missing: None,
+            obstacle: Some(Obstacle::Unreadable),
+            ..PACK
+        };
+        assert_eq!(evidence.loss(), Some(Loss::Unknown));
+    }
+
+    #[test]
+    fn a_transaction_counts_once_in_a_run() {
+        let run = [5, 6, 6, 7]
+            .into_iter()
+            .fold(None, |run, tid| Some(extended(run, Tid(tid))));
+        assert_eq!(run, Some(THREE));
+    }
+}
