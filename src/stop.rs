@@ -4,6 +4,8 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::filestorage::scan::Damage;
 use crate::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::Refusal;
@@ -145,6 +147,11 @@ pub enum MasterDamage {
     Torn(u64),
 }
 
+fn is_out_of_files(error: &io::Error) -> bool {
+    let limits = [Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|it| limits.contains(&it))
+}
+
 fn by(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" by process {pid}"))
 }
@@ -216,6 +223,9 @@ impl Stop {
             Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
                 "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file \
                  system that holds larger ones"
+            }
+            Self::Start { source, .. } | Self::Io { source, .. } if is_out_of_files(source) => {
+                "raise the limit on open files (ulimit -n, LimitNOFILE=)"
             }
             Self::Start { .. } => {
                 "raise the limit on threads and processes (ulimit -u, TasksMax=, a container's \

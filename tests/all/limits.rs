@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::sshd::Sshd;
 use crate::support::{
     History, Run, Scene, Zodb, append_sparse, fssync, own, rewrite_end, run, sparse_master, tool,
 };
@@ -217,4 +218,27 @@ fn a_watch_whose_kernel_cannot_tell_of_changes_follows_by_looking() {
     rewrite_end(&scene.master, &History::get().after);
     watcher.expect_in_sync(&scene);
     assert_eq!(watcher.end().0, 0);
+}
+
+#[test]
+fn a_pass_without_open_files_is_an_ordinary_error() {
+    let scene = Scene::synced(History::get());
+    rewrite_end(&scene.master, &History::get().after);
+    let rsh = Sshd::get().rsh("");
+    let mut codes = Vec::new();
+    for limit in 4..32 {
+        let mut command = tool("prlimit", "util-linux");
+        command.arg(format!("--nofile={limit}")).arg("--");
+        command.arg(env!("CARGO_BIN_EXE_fssync")).args(["-e", &rsh]);
+        command.args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")]);
+        command
+            .arg(Sshd::get().url(&scene.master))
+            .arg(&scene.slave);
+        let pass = run(&mut command);
+        assert!([0, 1, 10, 12].contains(&pass.code), "{pass:?}");
+        assert!(!pass.stderr.contains("panicked"), "{pass:?}");
+        codes.push(pass.code);
+    }
+    assert!(codes.contains(&1) && codes.contains(&0), "{codes:?}");
+    Zodb::start().assert_in_sync(&scene.master, &scene.slave);
 }

@@ -71,7 +71,10 @@ impl Process {
     /// password. In a process that is the first one of its PID namespace, as in a
     /// container, also waits for the orphans that have become its children.
     pub fn tend(&self) {
-        let mut slot = self.lock();
+        // Whoever has it ends the program, and is not to be waited for.
+        let Ok(mut slot) = self.0.try_lock() else {
+            return;
+        };
         if let Some(running) = &mut slot.running {
             running.lend_terminal();
         }
