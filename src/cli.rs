@@ -73,10 +73,6 @@ fn log_stop(stop: &Stop) -> Exit {
         line += "; ";
         line += warning;
     }
-    if exit.is_quiet() && warnings.is_empty() {
-        tracing::warn!("{line}");
-    } else {
-        tracing::error!("{line}");
-    }
+    log::end(exit, &line, !warnings.is_empty());
     exit
 }

@@ -4,8 +4,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    cli::run(&cli::args::Args::parse())
+    match cli::args::Args::read() {
+        Ok(args) => cli::run(&args),
+        Err(code) => code,
+    }
 }

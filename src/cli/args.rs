@@ -1,5 +1,9 @@
 //! What can be typed.
 
+// Named, since the fuzz targets include this file by its path.
+#[path = "args/mistyped.rs"]
+mod mistyped;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +25,6 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     version,
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
@@ -33,7 +36,7 @@ pub(crate) struct Args {
 
     /// What to read: the database that is served, as PATH, [user@]host:/path or
     /// ssh://[user@]host[:port]/path
-    #[arg(required = true, value_parser = OsStringValueParser::new().try_map(master))]
+    #[arg(required = true, value_parser = OsStringValueParser::new().try_map(mistyped::master))]
     pub(crate) master: Option<OsString>,
 
     /// The file to write: its copy on this machine
@@ -225,16 +228,6 @@ pub(crate) enum When {
     Always,
     /// Never
     Never,
-}
-
-/// Refuses a verb that was typed behind its options.
-fn master(given: OsString) -> Result<OsString, String> {
-    match given.to_str() {
-        Some(verb) if Verb::has_subcommand(verb) => Err(format!(
-            "write `fssync {verb} [OPTIONS] ...`, or `./{verb}` for a file of that name"
-        )),
-        _ => Ok(given),
-    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use fssync::outcome::Exit;
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;
@@ -12,7 +13,7 @@ use super::terminal;
 
 /// The target of lines that are logged in every case: a person should see them, also
 /// with `--quiet`.
-pub(crate) const NEWS: &str = "news";
+const NEWS: &str = "news";
 
 /// Sends log lines to standard error, as they are asked for.
 pub(crate) fn set_up(common: &Common) {
@@ -37,4 +38,16 @@ pub(crate) fn set_up(common: &Common) {
     tracing_subscriber::registry()
         .with(lines.with_filter(is_wanted))
         .init();
+}
+
+/// Logs how something ended, in one line, whatever it is made of. With `--quiet` it is
+/// logged if the exit code, or a warning in the line, deserves a person's attention.
+pub(crate) fn end(exit: Exit, line: &str, warns: bool) {
+    let line = line.replace(char::is_control, "?");
+    match exit {
+        _ if exit.is_quiet() && warns => tracing::warn!(target: NEWS, "{line}"),
+        Exit::Success => tracing::info!("{line}"),
+        _ if exit.is_quiet() => tracing::warn!("{line}"),
+        _ => tracing::error!("{line}"),
+    }
 }

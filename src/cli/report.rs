@@ -11,7 +11,7 @@ use fssync::words::{bytes, count};
 use serde::Serialize;
 
 use super::args::Args;
-use super::log::NEWS;
+use super::log;
 
 /// The object that `--json` prints.
 #[derive(Serialize)]
@@ -63,33 +63,18 @@ impl<'a> Reporter<'a> {
             None => String::new(),
         };
         let warnings = self.warnings(outcome);
-        match outcome.exit {
+        let line = match outcome.exit {
             Exit::Success => {
                 let what = describe(outcome.action, *copied, self.args.dry_run);
                 let seconds = elapsed.as_secs_f64();
-                let line = format!(
+                format!(
                     "Finished syncing {master} to {slave}: {what} in {seconds:.3} s \
                      ({reason}){warnings}"
-                );
-                if warnings.is_empty() {
-                    tracing::info!("{line}");
-                } else {
-                    tracing::warn!(target: NEWS, "{line}");
-                }
+                )
             }
-            exit => {
-                let line = format!(
-                    "NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}{warnings}"
-                );
-                if !exit.is_quiet() {
-                    tracing::error!("{line}");
-                } else if warnings.is_empty() {
-                    tracing::warn!("{line}");
-                } else {
-                    tracing::warn!(target: NEWS, "{line}");
-                }
-            }
-        }
+            _ => format!("NOT SYNCING FROM MASTER {master} to {slave}: {reason}{hint}{warnings}"),
+        };
+        log::end(outcome.exit, &line, !warnings.is_empty());
     }
 
     /// The warnings that go into the line that ends a pass; the others have lines of

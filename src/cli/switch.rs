@@ -20,7 +20,9 @@ pub(crate) fn off(target: &Target, force: bool, common: &Common) -> Exit {
     match slave(target, common).and_then(|slave| switch::off(&slave, force)) {
         Err(stop) => super::log_stop(&stop),
         Ok(done) => {
-            say(&describe(&done, target));
+            if !common.quiet {
+                say(&describe(&done, target));
+            }
             Exit::Success
         }
     }
@@ -34,11 +36,13 @@ pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
             known,
             traces,
         }) => {
-            say(&format!("syncing is on ({})", switch.display()));
+            if !common.quiet {
+                say(&format!("syncing is on ({})", switch.display()));
+            }
             if traces == Traces::Nothing {
                 say(&never_synced(target));
             }
-            if known == Some(Known::Nothing) {
+            if known == Some(Known::Nothing) && !common.quiet {
                 say(&format!(
                     "no pass has noted what {} holds: the next one compares it with the master \
                      from its start",

@@ -34,6 +34,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// As many links are followed as by the kernel.
 const MAX_LINKS: u32 = 40;
 
+/// Where a site has its `Data.fs`, below directories that are taken for the right one.
+const USUAL_BELOW: [&str; 2] = ["filestorage/Data.fs", "var/filestorage/Data.fs"];
+
 /// A name, and how far it is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -155,6 +158,29 @@ impl Name {
     /// The file's own path, without links.
     pub fn resolve(&self) -> io::Result<PathBuf> {
         resolve(&self.path())
+    }
+
+    /// Which file could not be opened, and why: the `Data.fs` in a directory, by its own
+    /// name. If that is missing, the error contains where it is below, as Plone and Zope lay
+    /// it out. Nothing is looked up that leads out of what is served.
+    #[must_use]
+    pub fn explain(&self, error: io::Error) -> (PathBuf, io::Error) {
+        let path = self.path();
+        let leads_out = error.raw_os_error().is_none();
+        if leads_out || !path.is_dir() {
+            return (path, error);
+        }
+        let mut usual = USUAL_BELOW.iter().map(|below| path.join(below));
+        let there = usual.find(|file| error.kind() == ErrorKind::NotFound && file.is_file());
+        let error = match there {
+            Some(file) => {
+                let file = file.display();
+                let why = format!("{error}; there is {file}: name that as the master");
+                io::Error::new(error.kind(), why)
+            }
+            None => error,
+        };
+        (path.join(DATA_FS), error)
     }
 
     /// What messages call it.

@@ -95,7 +95,14 @@ impl MountedPath {
         let open::Opened {
             file,
             is_in_directory,
-        } = name.open().map_err(|e| self.error("open", e))?;
+        } = name.open().map_err(|error| {
+            let (file, source) = name.explain(error);
+            Error::Io {
+                action: "open".to_owned(),
+                name: file.display().to_string(),
+                source,
+            }
+        })?;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, wanted)
             .map_err(|e| self.error("stat", e))?;

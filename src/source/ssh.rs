@@ -11,6 +11,7 @@ pub mod talk;
 mod terminal;
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::process::Process;
@@ -117,7 +118,13 @@ impl Ssh {
     fn broken(&mut self, error: &wire::Error) -> Error {
         let mut said = vec![super::in_one_line(error)];
         let mut ending = Ending::default();
+        let mut nothing_came = false;
         if let Some(link) = self.link.take() {
+            let has_ended = matches!(error, wire::Error::Ended | wire::Error::Io(_));
+            nothing_came = has_ended && !link.talk.is_greeted().load(Ordering::Relaxed);
+            if nothing_came {
+                said = vec!["the connection ended before fssync answered".to_owned()];
+            }
             ending = self.process.finish(link.pid);
             if let Some(code) = ending.code {
                 said.push(format!(
@@ -136,10 +143,20 @@ impl Ssh {
                 "fssync: command not found on the master: install it there, or name it with \
                  --remote-fssync"
             }
+            (_, Some(126)) => {
+                "fssync cannot be executed on the master: look at its permissions and its \
+                 machine type there"
+            }
             (_, Some(255)) => "ssh could not connect: try it by hand, as the same user",
             (wire::Error::NoHello(_), _) => {
-                "the other end is no fssync serve: silence what its shell prints for \
-                 non-interactive logins, or name fssync with --remote-fssync"
+                "the other end is not fssync serve: if its account is limited to another \
+                 command, such as internal-sftp, allow `fssync serve`; otherwise silence what \
+                 its shell prints for non-interactive logins, or name fssync with --remote-fssync"
+            }
+            _ if nothing_came => {
+                "no fssync answered there: the login shell may be /bin/false or nologin, or sshd \
+                 may run another command, such as internal-sftp; run `fssync serve PATH` through \
+                 the same connection by hand"
             }
             _ => "the connection broke: the next pass tries again",
         };

@@ -133,7 +133,7 @@ fn what_makes_no_sense_is_a_usage_error() {
 #[test]
 fn a_verb_behind_options_is_a_usage_error() {
     let scene = Scene::synced(History::get());
-    for verb in ["off", "on", "status", "verify", "serve"] {
+    for verb in ["off", "on", "status", "verify", "serve", "help"] {
         let run = run(fssync().args(["-v", verb]).arg(&scene.slave)).expect(2);
         let first = format!("fssync {verb} [OPTIONS]");
         assert!(run.stderr.contains(&first), "{run:?}");
@@ -141,6 +141,50 @@ fn a_verb_behind_options_is_a_usage_error() {
     scene.expect("up-to-date");
     let options_behind = ["off", "-v", scene.slave.to_str().unwrap()];
     run(fssync().args(options_behind)).expect(0);
+}
+
+/// At night it would look as if syncing were off.
+#[test]
+fn a_mistyped_verb_is_a_usage_error_and_leaves_no_trace() {
+    let scene = Scene::synced(History::get());
+    let sidecar = fs::read(scene.beside(".fssync")).unwrap();
+    for (typed, meant) in [
+        ("of", "fssync off"),
+        ("Off", "fssync off"),
+        ("no", "fssync on"),
+        ("stat", "fssync status"),
+        ("verfiy", "fssync verify"),
+        ("stop", "fssync off"),
+        ("watch", "fssync --watch"),
+    ] {
+        for options in [&[][..], &["--watch"], &["-q"]] {
+            let mut command = fssync();
+            command.current_dir(scene.directory.path());
+            let mistyped = run(command.args(options).arg(typed).arg(&scene.slave)).expect(2);
+            assert!(mistyped.stderr.contains(meant), "{mistyped:?}");
+            if options == ["-q"] {
+                assert_eq!(mistyped.stderr.lines().count(), 1, "{mistyped:?}");
+            }
+        }
+    }
+    assert!(fs::read(scene.beside(".fssync")).unwrap() == sidecar);
+    // A file may be called so, and another name need not be a verb.
+    fs::copy(&scene.master, scene.directory.path().join("of")).unwrap();
+    for (master, code) in [("of", 0), ("./of", 0), ("./off", 12), ("elsewhere.fs", 12)] {
+        let mut command = fssync();
+        command.current_dir(scene.directory.path());
+        run(command.arg(master).arg(&scene.slave)).expect(code);
+    }
+}
+
+#[test]
+fn help_is_a_verb_too() {
+    let said = |arguments: &[&str]| run(fssync().args(arguments)).expect(0).stdout;
+    assert_eq!(said(&["help"]), said(&["--help"]));
+    for verb in ["off", "on", "status", "verify", "serve"] {
+        assert_eq!(said(&["help", verb]), said(&[verb, "--help"]));
+    }
+    run(fssync().args(["help", "of"])).expect(2);
 }
 
 #[test]

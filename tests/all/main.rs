@@ -36,6 +36,7 @@ mod ledger;
 mod life;
 mod limits;
 mod load;
+mod messages;
 mod nfs;
 mod off;
 mod on;

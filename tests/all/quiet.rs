@@ -254,3 +254,78 @@ fn a_quiet_watch_reports_another_pass_that_lasts_too_long_once() {
     assert_eq!(watcher.log().lines().count(), 1, "{}", watcher.log());
     assert_eq!(watcher.end().0, 0);
 }
+
+/// Verbs that end with an exit code which has a hint, or with a usage error.
+#[test]
+fn every_verb_prints_one_line_at_most() {
+    let scene = Scene::synced(History::get());
+    let slave = scene.slave.to_str().unwrap();
+    let nowhere = scene.directory.path().join("nowhere/Data.fs");
+    let nowhere = nowhere.to_str().unwrap();
+    let quiet = |arguments: &[&str]| run(fssync().args(arguments));
+    for silent in [
+        &["off", "-q", slave][..],
+        &["on", "-q", slave],
+        &["status", "-q", slave],
+        &["verify", "-q", slave],
+        &["-q", scene.master.to_str().unwrap(), slave],
+    ] {
+        assert_silent(&quiet(silent).expect(0));
+    }
+    let in_use = Holder::of(&scene.beside(".lock"));
+    assert_one_line(&quiet(&["on", "-q", slave]).expect(13), &["is in use by"]);
+    drop(in_use);
+    let mut bytes = fs::read(&scene.slave).unwrap();
+    bytes.extend(b"x".repeat(40));
+    fs::write(&scene.slave, &bytes).unwrap();
+    bytes[4] ^= 1;
+    fs::write(&scene.slave, &bytes).unwrap();
+    for (arguments, code) in [
+        (&["on", "-q", slave][..], 20),
+        (&["verify", "-q", slave], 31),
+        (&["-q", scene.master.to_str().unwrap(), slave], 20),
+        (&["-q", nowhere, slave], 12),
+        (&["-q", "-e", "false", "host:/Data.fs", slave], 12),
+        (&["off", "-q", nowhere], 2),
+        (&["on", "-q", nowhere], 2),
+        (&["verify", "-q", nowhere], 2),
+        (&["status", "-q", nowhere], 2),
+        (&["-q"], 2),
+        (&["off", "-q"], 2),
+        (&["-nq", "--no-such-option", "m", slave], 2),
+        (&["-q", "--timeout", "soon", "m", slave], 2),
+    ] {
+        assert_one_line(&quiet(arguments).expect(code), &[]);
+    }
+}
+
+#[test]
+fn on_is_silent_if_another_switch_is_off_on_purpose() {
+    let scene = Scene::synced(History::get());
+    let named = scene.directory.path().join("status");
+    let on = |content: &str| {
+        fs::write(scene.beside(".fssync-switch"), content).unwrap();
+        let mut command = fssync();
+        command.args(["on", "-q", "--status-file"]).arg(&named);
+        run(command.arg(&scene.slave)).expect(10)
+    };
+    assert_silent(&on("SYNCING=0\n"));
+    assert_one_line(
+        &on("SYNCING=zero\n"),
+        &["Data.fs.fssync-switch", "SYNCING=zero"],
+    );
+}
+
+#[test]
+fn a_name_with_a_line_feed_makes_no_second_line() {
+    let scene = Scene::with_master("commits");
+    let slave = scene.slave.with_file_name("Data\n.fs");
+    for (master, code) in [("missing\nmaster", 12), ("a\nb:relative", 2)] {
+        let mut command = fssync();
+        command
+            .current_dir(scene.directory.path())
+            .arg("-q")
+            .arg(master);
+        assert_one_line(&run(command.arg(&slave)).expect(code), &["NOT SYNCING"]);
+    }
+}

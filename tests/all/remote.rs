@@ -192,7 +192,7 @@ fn what_is_no_fssync_is_shown_and_explained() {
             "by hand",
         ),
         ("printf 'fssync\\000\\011'", "version 9", "same version"),
-        ("yes", "received \"y\\ny", "no fssync serve"),
+        ("yes", "received \"y\\ny", "not fssync serve"),
         (
             "printf 'fssync\\000\\004J\\377\\377\\377\\377'",
             "no valid frame",
@@ -203,7 +203,15 @@ fn what_is_no_fssync_is_shown_and_explained() {
             "no valid message",
             "next pass",
         ),
-        ("exit 0", "the connection ended", "next pass"),
+        ("exit 0", "ended before fssync answered", "login shell"),
+        ("exit 1", "exit code 1", "login shell"),
+        ("exit 126", "exit code 126", "cannot be executed"),
+        ("printf 'fss'", "received \"fss\"", "not fssync serve"),
+        (
+            "printf 'fssync\\000\\004'; exit 1",
+            "the connection ended",
+            "next pass",
+        ),
     ] {
         let run = pass_through(&scene, text, &["--timeout", "5"]).expect(12);
         assert!(
@@ -211,6 +219,34 @@ fn what_is_no_fssync_is_shown_and_explained() {
             "{text}: {run:?}"
         );
         assert!(!scene.slave.exists());
+    }
+}
+
+/// On a real sshd, which runs them instead of the command that is asked for.
+#[test]
+fn an_account_that_runs_something_else_than_fssync_is_explained() {
+    let scene = Scene::with_master("one");
+    let sshd = Sshd::get();
+    for (command, said) in [
+        (
+            "internal-sftp",
+            "limited to another command, such as internal-sftp",
+        ),
+        ("/usr/lib/openssh/sftp-server", "no fssync answered there"),
+        ("/bin/false", "no fssync answered there"),
+        (
+            "/usr/sbin/nologin",
+            "This account is currently not available",
+        ),
+    ] {
+        let rsh = sshd.rsh(&format!("command=\"{command}\""));
+        let url = sshd.url(&scene.master);
+        let run = pass(&scene, &url, &rsh, &[]).expect(12);
+        assert!(run.stderr.contains(said), "{command}: {run:?}");
+        assert!(
+            !run.stderr.contains("the connection broke"),
+            "{command}: {run:?}"
+        );
     }
 }
 
