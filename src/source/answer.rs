@@ -168,3 +168,31 @@ impl<T> Answer<T> {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// What comes of a connection that broke, where a halt is seen at the `nth` look.
+    fn broken(nth: u32) -> Error {
+        let looks = AtomicU32::new(0);
+        let halt = move || looks.fetch_add(1, Ordering::Relaxed) + 1 >= nth;
+        let patience = Patience::new(Duration::from_secs(60), Pulse::default(), halt);
+        let (sender, receiver) = mpsc::channel();
+        let name = "m".to_owned();
+        let what = "the connection ended".to_owned();
+        let hint = "";
+        let answer: Answer<()> = Answer::new("m", &patience, receiver);
+        sender.send(Err(Error::Link { name, what, hint })).unwrap();
+        answer.wait().unwrap_err()
+    }
+
+    #[test]
+    fn a_signal_that_follows_a_broken_connection_is_its_cause() {
+        for nth in 1..=2 {
+            assert!(matches!(broken(nth), Error::Interrupted), "{nth}");
+        }
+        assert!(matches!(broken(u32::MAX), Error::Link { .. }));
+    }
+}
