@@ -96,6 +96,12 @@ impl Owner {
         })
     }
 
+    /// Whether this process runs as this owner.
+    #[must_use]
+    pub fn is_this_user(&self) -> bool {
+        self.uid == rustix::process::geteuid().as_raw()
+    }
+
     /// Whether this owner has a permission (a bit of `rwx`) on what was found, as far as
     /// its permission bits tell. Other groups of the owner's do not count.
     #[must_use]

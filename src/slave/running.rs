@@ -46,25 +46,27 @@ impl Running {
     /// What is known of the pass that has the pass lock at this moment.
     #[must_use]
     pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> Self {
+        // A clock that was ahead proves nothing.
+        let is_past = |time: &Timestamp| *time <= now;
         let changed = |path: &Path| -> Option<Timestamp> {
             let modified = fs::metadata(path).ok()?.modified().ok()?;
-            Timestamp::try_from(modified).ok()
+            Timestamp::try_from(modified).ok().filter(is_past)
         };
         let switched = slave.switches.files().filter_map(changed).max();
+        let passed = sidecar.pass.as_ref().map(|pass| pass.time);
         let began = [
             pid.and_then(|pid| started(pid, now)),
-            sidecar.pass.as_ref().map(|pass| pass.time),
+            passed.filter(is_past),
             switched,
             changed(&slave.place.beside(Beside::PassLock)),
         ];
-        let age = |time: Timestamp| now.duration_since(time).max(SignedDuration::ZERO);
+        let in_sync = sidecar.in_sync.filter(is_past);
+        let age = |time: Timestamp| now.duration_since(time);
         Self {
             pid,
             age: began.into_iter().flatten().max().map(age),
-            in_sync_age: sidecar.in_sync.map(age),
-            lagging: sidecar
-                .in_sync
-                .map(|time| age(Some(time).max(switched).unwrap_or(time))),
+            in_sync_age: in_sync.map(age),
+            lagging: in_sync.map(|time| age(time.max(switched.unwrap_or(time)))),
         }
     }
 

@@ -199,6 +199,11 @@ fn another_pass_is_reported_once_the_slave_is_out_of_sync_for_an_hour() {
     for run in quiet_passes(&scene) {
         assert_one_line(&run, &said);
     }
+    // The clock was ahead when the last pass ended.
+    scene.edit_sidecar(|sidecar| sidecar["pass"]["time"] = json!("2100-01-01T00:00:00Z"));
+    for run in quiet_passes(&scene) {
+        assert_one_line(&run, &said);
+    }
     // What was switched off was meant to be out of sync.
     run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
     for run in quiet_passes(&scene) {

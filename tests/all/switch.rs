@@ -328,7 +328,25 @@ fn a_switch_in_a_directory_that_is_closed_to_the_slaves_owner_is_warned_of() {
     assert_eq!(done.stderr, "");
 }
 
-/// The slave belongs to root, and so does the switch, whose group may write it.
+/// The switch belongs to root and to a group of the slave's owner.
+#[test]
+fn on_is_written_where_another_group_of_the_slaves_owner_gives_access() {
+    let scene = scene();
+    scene.expect("full-copy");
+    drop(as_nobody(&scene));
+    let switch = scene.directory.path().join("status");
+    fs::write(&switch, OFF).unwrap();
+    chown(&switch, Some(0), Some(4242)).unwrap();
+    fs::set_permissions(&switch, Permissions::from_mode(0o660)).unwrap();
+    let mut command = tool("setpriv", "util-linux");
+    command.args(["--reuid=65534", "--regid=65534", "--groups=4242"]);
+    command.arg(scene.directory.path().join("fssync"));
+    command.args(["on", "--status-file"]).arg(&switch);
+    run(command.arg(&scene.slave)).expect(0);
+    assert_eq!(fs::read_to_string(&switch).unwrap(), ON);
+}
+
+/// The slave belongs to another user than the one who switches, and so does the switch.
 #[test]
 fn on_is_not_written_where_the_slaves_owner_could_not_read_it() {
     let scene = scene();

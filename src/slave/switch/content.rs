@@ -70,7 +70,7 @@ impl fmt::Display for Off {
         match &self.cause {
             Cause::SwitchedOff => write!(f, "contains {OFF}"),
             Cause::Missing => f.write_str("is missing"),
-            Cause::Empty => f.write_str("is empty"),
+            Cause::Empty => f.write_str("is empty, as `fssync off` leaves it on a full disk"),
             Cause::Unexpected(content) => {
                 write!(f, "contains neither {ON} nor {OFF} but \"{content}\"")
             }
