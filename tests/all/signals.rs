@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{History, Scene, Transport, spawn, wait_for};
+use crate::support::{History, Scene, Transport, append_sparse, spawn, wait_for};
 use crate::watcher::Watcher;
 
 fn signal(process: &Child, signal: Signal) {
@@ -39,6 +39,24 @@ fn two_signals_at_once_are_one() {
         }
         assert_eq!(watcher.wait(), 0, "{transport:?}");
     }
+}
+
+#[test]
+fn two_signals_at_once_end_an_append_in_an_orderly_way() {
+    let scene = Scene::synced(History::get());
+    append_sparse(&scene.master, 8 << 30, u64::MAX >> 1);
+    let pass = spawn(scene.command(&[]).stderr(Stdio::piped()));
+    let before = History::get().before.len() as u64;
+    let len = || fs::metadata(&scene.slave).expect("the slave").len();
+    wait_for("append", || len() > before + (10 << 20));
+    for it in [Signal::STOP, Signal::TERM, Signal::INT, Signal::CONT] {
+        signal(&pass, it);
+    }
+    let output = pass.wait_with_output().expect("its end");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("interrupted by a signal"), "{log}");
+    assert_eq!(len(), before, "the tail is cut");
 }
 
 /// The pass has nobody who reads what it prints.
