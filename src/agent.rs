@@ -78,6 +78,12 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
                     .map_or_else(|error| refused(&error), Reply::Opened),
                 Err(refused) => refused,
             },
+            Request::Surroundings => match &self.file {
+                None => nothing_opened(),
+                Some(file) => file
+                    .look_around(self.serves_beside)
+                    .map_or_else(|error| refused(&error), Reply::Surroundings),
+            },
             Request::Read { offset, len } => return self.read(offset, len),
             Request::Digest(range) => self.digest(range)?,
             Request::Confirm(range) => match self.settle() {

@@ -86,6 +86,7 @@ impl Apply<'_> {
     ) -> Result<(), Stop> {
         if !matches!(plan.deed, Deed::FullCopy { .. }) {
             clean_up(self.slave)?;
+            sidecar.copy = None;
             if !survey.is_as_left() {
                 // A pass may have put it there, and been killed before its name was durable.
                 self.slave.place.sync_directory()?;
@@ -177,6 +178,18 @@ impl Apply<'_> {
             self.note_digests(file, proven);
         }
         Ok(())
+    }
+
+    /// Warns once that there are blobs, which are not copied.
+    fn warn_of_blobs(&self, feed: &Feed<'_>, sidecar: &mut Sidecar, monitor: &dyn Monitor) {
+        if feed.has_blobs() && !sidecar.noticed.blobs {
+            sidecar.noticed.blobs = true;
+            monitor.warn(format!(
+                "{} has blobs, and fssync does not copy their files: copy the blob directory \
+                 before and after each pass",
+                self.master.name()
+            ));
+        }
     }
 
     /// Notes what digests committed bytes of the slave's have, which is `file`: all that

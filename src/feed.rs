@@ -8,6 +8,7 @@ use std::mem;
 
 use crate::compare::succession::Succession;
 use crate::filestorage::Tid;
+use crate::filestorage::blob::BlobSearch;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
@@ -55,6 +56,7 @@ pub struct Feed<'a> {
     succession: Option<Succession<'a>>,
     last_start: u64,
     blemishes: u64,
+    blobs: BlobSearch,
 }
 
 impl<'a> Feed<'a> {
@@ -91,6 +93,7 @@ impl<'a> Feed<'a> {
             succession: None,
             last_start: position,
             blemishes: 0,
+            blobs: BlobSearch::default(),
         }
     }
 
@@ -114,6 +117,12 @@ impl<'a> Feed<'a> {
     #[must_use]
     pub fn has_seen(&self) -> bool {
         self.watched_seen
+    }
+
+    /// Whether a record of a blob came by.
+    #[must_use]
+    pub fn has_blobs(&self) -> bool {
+        self.blobs.has_found()
     }
 
     /// Just past the last committed transaction so far, in bytes.
@@ -247,6 +256,7 @@ impl<'a> Feed<'a> {
             }
             self.handed_out = end;
             self.piece.truncate((end - offset) as usize);
+            self.blobs.take(&self.piece);
             return Ok(Some(&self.piece));
         }
     }

@@ -17,6 +17,7 @@
 
 pub mod backward;
 pub mod behind;
+pub mod blob;
 pub mod check;
 pub mod index;
 pub mod record;

@@ -86,6 +86,7 @@ pub mod slave;
 pub mod source;
 pub mod status;
 pub mod stop;
+mod surroundings;
 pub mod survey;
 pub mod switch;
 pub mod sync;

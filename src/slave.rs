@@ -10,6 +10,7 @@
 //! | [`step`] | the door: every change of `Data.fs` passes through it |
 //! | [`sidecar`] | what the last pass left |
 //! | [`append`] | a batch of new transactions, visible at once |
+//! | [`record`] | what the last verification found |
 //! | [`replace`] | a full copy, put in the slave's place |
 //! | [`index`] | ZODB's index, kept ready |
 //! | [`ledger`] | digests of the slave's bytes, to verify it by |
@@ -20,6 +21,7 @@ pub mod ledger;
 pub mod lock;
 pub mod owner;
 pub mod place;
+pub mod record;
 pub mod replace;
 pub mod running;
 pub mod sidecar;

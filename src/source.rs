@@ -15,6 +15,7 @@ mod master;
 pub mod open;
 pub mod path;
 pub mod ssh;
+mod surroundings;
 mod transactions;
 
 use std::io;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, Patience, Pulse};
 pub use file_system::FileSystem;
 pub use master::Master;
+pub use surroundings::{Stray, Surroundings};
 pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 
 use crate::digest::Digest;
@@ -49,6 +51,9 @@ pub trait Source: Send {
     /// directory; returns its size. Later calls read that file, until the next
     /// look.
     fn open_beside(&mut self, below: &str) -> Result<u64, Error>;
+
+    /// Looks around the file that was last looked at.
+    fn surroundings(&mut self) -> Result<Surroundings, Error>;
 
     /// Fills `buffer` from `offset` on. Returns how many bytes there were: fewer
     /// than asked for only at the end of the file.

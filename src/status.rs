@@ -16,11 +16,12 @@ mod index;
 mod judgement;
 mod sampler;
 
+use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::index::Index;
 pub use self::judgement::{Judgement, Verdict, judge};
@@ -32,12 +33,13 @@ use crate::outcome::{Exit, Outcome};
 use crate::plan;
 use crate::slave::lock;
 use crate::slave::place::{Beside, Kept, Place};
+use crate::slave::record::Record;
 use crate::slave::running::Running;
-use crate::slave::sidecar::Pass;
+use crate::slave::sidecar::{FullCopy, Pass};
 use crate::slave::step::Slave;
 use crate::slave::switch::Off;
 use crate::slave::traces::{Traces, traces};
-use crate::source::Master;
+use crate::source::{Master, Stray};
 use crate::stop::Stop;
 
 /// How a slave stands.
@@ -60,6 +62,8 @@ pub struct Status {
     pub pass: Option<Running>,
     /// The process that has ZODB's lock: ZEO, or whatever opened the slave.
     pub zodb_pid: Option<u32>,
+    /// A full copy that is under way, or was broken off.
+    pub copy: Option<Copying>,
     /// What the slave is.
     pub state: plan::Slave,
     /// Its size in bytes, unfinished tail included.
@@ -68,6 +72,8 @@ pub struct Status {
     pub last_tid: Option<Tid>,
     /// What ZODB's index beside it is good for.
     pub index: Index,
+    /// What the last verification of this very file found, if one was noted.
+    pub verified: Option<Record>,
     /// Slaves that were set aside.
     pub set_aside: Pile,
     /// Tails that were cut and kept.
@@ -77,6 +83,45 @@ pub struct Status {
     /// The age of the last time in sync above which the slave is out of date, if one is
     /// given.
     pub max_age: Option<Duration>,
+}
+
+/// How far a full copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copying {
+    /// How many bytes are written.
+    pub done: u64,
+    /// How many bytes the master had when the copy began.
+    pub total: u64,
+    /// How long the rest takes at the average speed so far; `None` if no pass is at work, or
+    /// it has written nothing yet.
+    pub left: Option<SignedDuration>,
+}
+
+impl Copying {
+    /// The share that is written, in percent.
+    #[must_use]
+    pub fn percent(self) -> u64 {
+        let done = u128::from(self.done.min(self.total)) * 100;
+        (done / u128::from(self.total.max(1))) as u64
+    }
+
+    /// The copy that a sidecar notes, if what was written of it is still there.
+    fn look(place: &Place, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
+        let done = fs::symlink_metadata(place.beside(Beside::Tmp)).ok()?.len();
+        let written = done.saturating_sub(noted.from);
+        let elapsed = now.duration_since(noted.since);
+        let is_measured = is_running && written > 0 && elapsed.is_positive();
+        let left = is_measured.then(|| {
+            let rest = u128::from(noted.size.saturating_sub(done));
+            let millis = elapsed.as_millis().unsigned_abs() * rest / u128::from(written);
+            SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+        });
+        Some(Self {
+            done,
+            total: noted.size,
+            left,
+        })
+    }
 }
 
 /// Files that pile up beside the slave.
@@ -98,6 +143,10 @@ pub struct Against {
     pub next_pass: Outcome,
     /// What the slave lacks; `None` where the two cannot be compared.
     pub lag: Option<Lag>,
+    /// Processes that write to a file which had the master's name before.
+    pub strays: Vec<Stray>,
+    /// What a person should know of the master's surroundings.
+    pub warnings: Vec<String>,
 }
 
 /// What the slave lacks of the master.
@@ -119,6 +168,12 @@ impl Status {
             plan::Slave::Storage(slave) => Some(slave.position),
             _ => None,
         }
+    }
+
+    /// The last verification, if it found the slave damaged.
+    #[must_use]
+    pub fn found_damage(&self) -> Option<&Record> {
+        self.verified.as_ref().filter(|record| record.is_damaged())
     }
 
     /// Whether the slave is out of date: the last time in sync is older than `max_age`, or
@@ -155,9 +210,16 @@ impl Status {
         match &self.state {
             plan::Slave::Missing | plan::Slave::Short { .. } => Exit::Failure,
             plan::Slave::Foreign | plan::Slave::Damaged(_) => Exit::SlaveDamaged,
+            plan::Slave::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
             plan::Slave::Storage(_) => match &self.against {
                 // The slave is served already: nothing is in the way of a failover.
                 Some(against) if against.next_pass.exit == Exit::InUse => Exit::Success,
+                // The live site writes where no pass reads.
+                Some(against)
+                    if !against.strays.is_empty() && against.next_pass.exit == Exit::Success =>
+                {
+                    Exit::Diverged
+                }
                 Some(against) => against.next_pass.exit,
                 None => Exit::Success,
             },
@@ -188,15 +250,21 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
         pass: pass_pid.map(|pid| Running::look(slave, &sidecar, Some(pid), time)),
         // Who takes a step has ZODB's lock too, for some milliseconds.
         zodb_pid: zodb_pid.filter(|_| zodb_pid != step_pid),
+        copy: None,
         state: sample.slave.clone(),
         size: sample.seen.map_or(0, |seen| seen.size),
         last_tid: sample.last_tid,
         index: Index::look(place, sample.position())?,
+        verified: Record::load(place),
         set_aside,
         cut_tails,
         against: None,
         max_age: None,
     };
+    let is_running = status.pass.is_some();
+    status.copy = sidecar
+        .copy
+        .and_then(|noted| Copying::look(place, noted, is_running, status.time));
     if let Some(master) = master {
         status.against = Some(ask::against(
             sampler,

@@ -32,6 +32,14 @@ pub enum Stop {
         /// The other pass.
         pass: Running,
     },
+    /// The slave is the file that the master was copied from.
+    #[error("MASTER {master} is a copy of SLAVE {}, and has nothing that it lacks", .slave.display())]
+    Swapped {
+        /// The master's name.
+        master: String,
+        /// The slave.
+        slave: PathBuf,
+    },
     /// The master does not answer.
     #[error("the master is unreachable")]
     Unreachable(#[source] source::Error),
@@ -174,7 +182,7 @@ impl Stop {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) => Exit::Usage,
+            Self::Usage(_) | Self::Swapped { .. } => Exit::Usage,
             Self::Off(_) => Exit::Off,
             Self::Busy { .. } => Exit::Busy,
             Self::Unreachable(_) | Self::MasterChanged { .. } => Exit::Unreachable,
@@ -208,6 +216,10 @@ impl Stop {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Swapped { .. } => {
+                "swap the two arguments; if SLAVE is to be replaced by its copy, as in a \
+                 failback, run `fssync --full`"
+            }
             Self::InUse { .. } => {
                 "the slave is being served: switch syncing off with `fssync off` \
                  before ZEO is started there"

@@ -13,11 +13,13 @@ use crate::plan::{Deed, Plan, Policy, Tail};
 use crate::retry::Retry;
 use crate::slave::lock;
 use crate::slave::place::Beside;
+use crate::slave::record::Record;
 use crate::slave::running::busy;
 use crate::slave::sidecar::{Pass, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{FileSystem, Master};
 use crate::stop::Stop;
+use crate::surroundings;
 use crate::survey::Survey;
 use crate::upkeep;
 
@@ -57,6 +59,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         copied: Copied::default(),
         plan: None,
         retry: Retry::default(),
+        has_looked_around: false,
         looked_at: None,
         file_system: None,
     };
@@ -87,8 +90,23 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
             outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
         }
     }
+    warn_of_damage(&job.slave, monitor);
     outcome.warnings.extend(collector.into_warnings());
     outcome
+}
+
+/// Warns if the slave, as it is after the pass, was found damaged by a verification.
+fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
+    let Some(record) = Record::load(&slave.place).filter(Record::is_damaged) else {
+        return;
+    };
+    monitor.warn(format!(
+        "{}: `fssync verify` found damage at {:.0}: {}; replace the slave with `fssync --full`, \
+         or verify it again",
+        slave.place.data().display(),
+        record.time,
+        record.verdict
+    ));
 }
 
 /// Collects the warnings of a pass, each once: a pass that starts over meets the same
@@ -209,13 +227,15 @@ fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
     job.slave.check_may_go_on()?;
     place.find_mounted()?;
     check_kind(job)?;
+    let check = || surroundings::check_first_pass(&job.slave, &job.master, job.policy);
     let lock = if job.dry_run {
+        check()?;
         if lock::holder(&place.beside(Beside::PassLock)).is_some() {
             return Err(busy(&job.slave));
         }
         None
     } else {
-        Some(lock::take_pass(place)?.ok_or_else(|| busy(&job.slave))?)
+        Some(lock::take_pass_after(place, check)?.ok_or_else(|| busy(&job.slave))?)
     };
     Ok((lock, Sidecar::load(place)?))
 }
@@ -242,6 +262,8 @@ struct Attempt<'a> {
     sidecar: Sidecar,
     copied: Copied,
     retry: Retry,
+    /// Whether the master's surroundings were asked for.
+    has_looked_around: bool,
     /// When the master was last looked at.
     looked_at: Option<Timestamp>,
     /// What it lies on.
@@ -283,6 +305,7 @@ impl Attempt<'_> {
         self.copied.last_tid = survey.last_tid;
         let plan = survey.decide(job.policy, &job.master, monitor)?;
         tracing::debug!("plan: {plan:?}");
+        self.look_around(&survey);
         self.plan = Some(plan);
         let apply = Apply {
             slave,
@@ -299,6 +322,18 @@ impl Attempt<'_> {
         };
         self.copied.add(copied);
         result.map(|()| plan)
+    }
+
+    /// Looks around a master that is another file than at the last pass, and at `--full`.
+    fn look_around(&mut self, survey: &Survey) {
+        let left = self.sidecar.left.as_ref();
+        let is_known = left.is_some_and(|left| left.master == survey.sight.identity);
+        if self.has_looked_around || (is_known && !self.job.policy.full) {
+            return;
+        }
+        self.has_looked_around = true;
+        let Self { job, monitor, .. } = *self;
+        surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
     }
 }
 

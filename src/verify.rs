@@ -31,6 +31,8 @@ mod wording;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 pub use self::digests::DigestState;
 pub use self::index::IndexState;
 
@@ -44,8 +46,10 @@ use crate::monitor::Monitor;
 use crate::outcome::Exit;
 use crate::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::slave::place::{self, Access, Place};
+use crate::slave::record::Record;
 use crate::slave::step::{Seen, Slave};
 use crate::slave::traces::{Traces, traces};
+use crate::source::Identity;
 use crate::stop::Stop;
 
 /// What came of a verification.
@@ -59,6 +63,8 @@ pub struct Verified {
     pub content: Content,
     /// Which file it was; `None` if there is none.
     pub seen: Option<Seen>,
+    /// The same, as it is recognised later.
+    pub identity: Option<Identity>,
     /// The slave's size in bytes.
     pub size: u64,
     /// Up to where it is committed, as far as that can be told.
@@ -81,6 +87,8 @@ pub struct Verified {
     pub index: IndexState,
     /// How many findings are damage.
     pub damages: u64,
+    /// How many of them are in `Data.fs` itself, which no pass mends.
+    pub data_damages: u64,
     /// How many are not.
     pub blemishes: u64,
 }
@@ -119,6 +127,23 @@ impl Verified {
         }
     }
 
+    /// Notes the result beside the slave, with the exit code and in one line, for `fssync
+    /// status` and later passes.
+    pub fn note(&self, place: &Place, quick: bool, exit: Exit, verdict: &str) -> Result<(), Stop> {
+        let Some(file) = self.identity.clone() else {
+            return Ok(());
+        };
+        let record = Record {
+            time: Timestamp::now(),
+            file,
+            quick,
+            damages: self.data_damages,
+            exit_code: exit as u8,
+            verdict: verdict.to_owned(),
+        };
+        record.store(place)
+    }
+
     /// Where its last transaction ends; where that is not known, as it is damaged
     /// there, its size.
     fn end(&self) -> u64 {
@@ -132,6 +157,7 @@ impl Verified {
             traces: traces(place),
             content,
             seen: None,
+            identity: None,
             size: 0,
             position: 0,
             last_tid: None,
@@ -143,6 +169,7 @@ impl Verified {
             digests: DigestState::Unasked,
             index: IndexState::Unknown("there is no slave to compare it with".to_owned()),
             damages: 0,
+            data_damages: 0,
             blemishes: 0,
         }
     }
@@ -158,10 +185,14 @@ pub fn verify(
     tell: &mut dyn FnMut(&Finding),
 ) -> Result<Verified, Stop> {
     let place = &slave.place;
-    let (mut damages, mut blemishes) = (0, 0);
+    let (mut damages, mut data_damages, mut blemishes) = (0, 0, 0);
     let mut tell = |finding: Finding| {
+        let is_in_data = finding.kind.file() == finding::File::Data;
         match finding.kind.severity() {
-            Severity::Damage => damages += 1,
+            Severity::Damage => {
+                damages += 1;
+                data_damages += u64::from(is_in_data);
+            }
             Severity::Blemish => blemishes += 1,
         }
         tell(&finding);
@@ -170,10 +201,13 @@ pub fn verify(
         return Ok(Verified::nothing(place, Content::Missing));
     };
     let seen = Some(opened.seen);
+    let identity = Identity::of(&opened.file).ok();
     let verified = opened.walk(slave, quick, monitor, &mut tell)?;
     Ok(Verified {
         seen,
+        identity,
         damages,
+        data_damages,
         blemishes,
         ..verified
     })

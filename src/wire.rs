@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::source::{Entry, FileSystem, Identity, MAX_LIST_LEN, Named, Reached};
+use crate::source::{Entry, FileSystem, Identity, MAX_LIST_LEN, Named, Reached, Surroundings};
 
 /// The version of this protocol; it grows with every change.
 pub const VERSION: u16 = 4;
@@ -68,6 +68,8 @@ pub enum Request {
         /// The file, relative to the directory of the master's.
         below: String,
     },
+    /// [`Source::surroundings`](crate::source::Source::surroundings).
+    Surroundings,
     /// [`Source::read`](crate::source::Source::read).
     Read {
         /// Where to start.
@@ -117,6 +119,8 @@ pub enum Reply {
     Entries(Vec<Entry>),
     /// To [`Request::Open`]: the file's size in bytes.
     Opened(u64),
+    /// To [`Request::Surroundings`].
+    Surroundings(Surroundings),
     /// To [`Request::Read`]: so many bytes follow, in a frame of data; 0 at the
     /// end of the file.
     Data(u64),

@@ -75,6 +75,7 @@ fn ask<R: io::Read, W: io::Write>(talk: &mut Talk<R, W>, question: u8) -> bool {
             true
         }
         8 => talk.ask(&Request::Wait { patience_ms: 1 }).is_ok(),
+        10 => talk.ask(&Request::Surroundings).is_ok(),
         9 => talk.ask(&Request::Digest(0..len)).is_ok(),
         _ => {
             let path = "/data/Data.fs".to_owned();

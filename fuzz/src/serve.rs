@@ -105,6 +105,7 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
         (Request::List { .. }, Reply::Entries(_))
         | (Request::Open { .. }, Reply::Opened(_))
         | (Request::Digest(_) | Request::Confirm(_), Reply::Digest(_))
+        | (Request::Surroundings, Reply::Surroundings(_))
         | (Request::Wait { .. }, Reply::Changed(_)) => {}
         (Request::Read { len, .. }, Reply::Data(first)) => check_data(*len, first, said),
         (Request::Transactions { .. }, Reply::Transactions { len, .. }) => {
@@ -168,6 +169,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![look("undo.fs"), from(4), from(697), from(5)],
         vec![look("undo.fs"), list("", None), list("", Some("site.fs"))],
         vec![look("undo.fs"), open("README.md"), read(0, 1000)],
+        vec![look("undo.fs"), Request::Surroundings],
         vec![
             look("../src/lib.rs"),
             open("../Cargo.toml"),

@@ -51,6 +51,7 @@ impl Apply<'_> {
             append.cut_back();
             return Err(stop);
         }
+        self.warn_of_blobs(&feed, sidecar, monitor);
         feed.damage()
             .map_or(Ok(()), |damage| Err(self.damaged(damage)))
     }

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use jiff::Timestamp;
+
 use super::replaced::{Replaced, Tense, succession};
 use super::{Apply, note};
 use crate::feed::Feed;
@@ -14,7 +16,7 @@ use crate::plan::{Old, Reason};
 use crate::proof::prove_equal;
 use crate::slave::ledger::Entry;
 use crate::slave::replace::{Aside, Replacement};
-use crate::slave::sidecar::Sidecar;
+use crate::slave::sidecar::{FullCopy, Sidecar};
 use crate::stop::Stop;
 use crate::survey::Survey;
 use crate::upkeep::index::{complaint, store_built};
@@ -34,6 +36,7 @@ impl Apply<'_> {
         tracing::info!("full backup: {reason}");
         let mut run = || {
             let (mut feed, from) = self.take_up(survey, &mut copy, must_hold, monitor)?;
+            self.note_begun(sight.size, from, sidecar);
             while let Some(piece) = feed.next(false)? {
                 copy.write(piece)?;
                 monitor.progress("copying", feed.position(), feed.size());
@@ -45,7 +48,9 @@ impl Apply<'_> {
             }
             self.replace(survey, replaced?, &mut copy, &feed, monitor)?;
             note(copied, &feed, from);
+            self.warn_of_blobs(&feed, sidecar, monitor);
             sidecar.batch = None;
+            sidecar.copy = None;
             sidecar.index = None;
             self.leave(
                 survey,
@@ -70,6 +75,19 @@ impl Apply<'_> {
             }
         }
         result
+    }
+
+    /// Notes that a copy is under way, for `fssync status`; the copy does not need it.
+    fn note_begun(&self, size: u64, from: u64, sidecar: &mut Sidecar) {
+        sidecar.copy = Some(FullCopy {
+            since: Timestamp::now(),
+            from,
+            size,
+        });
+        let stored = sidecar.store(&self.slave.place);
+        if let Some(why) = stored.err().as_ref().and_then(complaint) {
+            tracing::warn!("{why}");
+        }
     }
 
     /// Keeps what was made on the way, the digests and the index, once the new slave is

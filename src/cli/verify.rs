@@ -53,6 +53,13 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     let against = Against::compare(slave, &verified, master.as_ref(), monitor.as_ref());
     drop(monitor);
     let exit = against.exit(&verified);
+    let verdict = lines::verdict(&verified, &against);
+    let unnoted = verified
+        .note(&slave.place, args.quick, exit, &verdict)
+        .err();
+    if let Some(stop) = &unnoted {
+        tracing::warn!("the result is not noted for later: {}", stop.in_one_line());
+    }
     if args.telling.json {
         let report = Report::of(&verified, &findings, &against, started.elapsed());
         print_json(&report).context("cannot print the report")?;
@@ -62,11 +69,10 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
             .context("cannot print what was found")?;
     }
     if common.quiet && exit != Exit::Success {
-        tracing::error!(
-            "{}: {}",
-            verified.slave.display(),
-            lines::verdict(&verified, &against)
-        );
+        let unnoted = unnoted.map_or_else(String::new, |stop| {
+            format!("; this is not noted for later: {}", stop.in_one_line())
+        });
+        tracing::error!("{}: {verdict}{unnoted}", verified.slave.display());
     }
     Ok(exit)
 }

@@ -45,7 +45,22 @@ impl Drop for Lock {
 
 /// Tries to take the lock of the pass; `None` if another pass has it.
 pub fn take_pass(place: &Place) -> Result<Option<Lock>, Stop> {
-    try_take(&place.beside(Beside::PassLock), place)
+    take_pass_after(place, || Ok(()))
+}
+
+/// The same, with a check before the lock file is created: where no pass was made yet.
+pub fn take_pass_after(
+    place: &Place,
+    check_first: impl FnOnce() -> Result<(), Stop>,
+) -> Result<Option<Lock>, Stop> {
+    let path = place.beside(Beside::PassLock);
+    let file = if let Some(file) = Owner::open_for(place, &path)? {
+        file
+    } else {
+        check_first()?;
+        Owner::open_or_create_for(place, &path)?
+    };
+    try_lock(file, &path)
 }
 
 /// Tries to take ZODB's lock.
@@ -76,7 +91,10 @@ pub fn take_step(place: &Place) -> Result<Lock, Stop> {
 }
 
 fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Stop> {
-    let file = Owner::open_or_create_for(place, path)?;
+    try_lock(Owner::open_or_create_for(place, path)?, path)
+}
+
+fn try_lock(file: File, path: &Path) -> Result<Option<Lock>, Stop> {
     match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => Ok(Some(Lock { file })),
         Err(Errno::WOULDBLOCK) => Ok(None),

@@ -120,14 +120,20 @@ impl Owner {
     /// Opens a file beside the slave for reading and writing; where it is missing,
     /// it is created with the slave's owner and mode.
     pub fn open_or_create_for(place: &Place, path: &Path) -> Result<File, Stop> {
+        match Self::open_for(place, path)? {
+            Some(file) => Ok(file),
+            None => Self::of(place)?.open_or_create(path),
+        }
+    }
+
+    /// Opens a file beside the slave for reading and writing; `None` if there is none.
+    pub fn open_for(place: &Place, path: &Path) -> Result<Option<File>, Stop> {
         match place::open(path, Access::Write) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Self::of(place)?.open_or_create(path)
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => {
                 let file = result.map_err(Stop::io("open", path))?;
                 mend(&file, place, path)?;
-                Ok(file)
+                Ok(Some(file))
             }
         }
     }

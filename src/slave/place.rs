@@ -58,6 +58,10 @@ pub enum Beside {
     StepLock,
     /// Digests of the slave's bytes.
     Ledger,
+    /// What the last verification found.
+    Verified,
+    /// The same while it is replaced.
+    VerifiedNew,
     /// ZODB's own lock.
     ZodbLock,
     /// ZODB's index.
@@ -74,6 +78,8 @@ impl Beside {
             Self::PassLock => ".fssync-pass",
             Self::StepLock => ".fssync-step",
             Self::Ledger => ".fssync-ledger",
+            Self::Verified => ".fssync-verified",
+            Self::VerifiedNew => ".fssync-verified-new",
             Self::ZodbLock => ".lock",
             Self::ZodbIndex => ".index",
         }

@@ -30,7 +30,7 @@ const HEAD_LEN: u64 = 4 * 1024;
 const TAIL_LEN: u64 = 64 * 1024;
 
 /// More than a sidecar has, in bytes.
-const MAX_LEN: u64 = 64 * 1024;
+pub(crate) const MAX_LEN: u64 = 64 * 1024;
 
 /// The sidecar's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -43,6 +43,9 @@ pub struct Sidecar {
     pub scanned: Option<Mark>,
     /// An append that was begun and not finished.
     pub batch: Option<Batch>,
+    /// A full copy that was begun and not finished.
+    #[serde(default)]
+    pub copy: Option<FullCopy>,
     /// ZODB's index, as it was left.
     #[serde(default)]
     pub index: Option<Coverage>,
@@ -56,12 +59,36 @@ pub struct Sidecar {
     /// slave that no pack explains.
     #[serde(default)]
     pub stranger: Option<Identity>,
+    /// What was reported once, and need not be again.
+    #[serde(default)]
+    pub noticed: Noticed,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// A time at which the slave had all that the master had committed: when the
     /// last pass that ended well, and was noted, looked at the master.
     #[serde(default)]
     pub in_sync: Option<Timestamp>,
+}
+
+/// A full copy under way, of which `Data.fs.fssync-tmp` has what was written so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FullCopy {
+    /// When the last pass began to copy.
+    pub since: Timestamp,
+    /// From which offset on, in bytes: not 0 if it resumed an earlier copy.
+    pub from: u64,
+    /// The size of the master, in bytes.
+    pub size: u64,
+}
+
+/// What passes reported about the master: nobody must read it at each pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Noticed {
+    /// Other storages in its directory that are not copied.
+    pub storages: Vec<String>,
+    /// That it has blobs.
+    pub blobs: bool,
 }
 
 /// The slave as a pass left it.
@@ -176,6 +203,12 @@ impl Pass {
         (self.action, self.exit_code, &self.reason)
             == (other.action, other.exit_code, &other.reason)
     }
+}
+
+/// The master that a sidecar's text names.
+pub(crate) fn copied_from(text: &[u8]) -> Option<Identity> {
+    let sidecar: Sidecar = serde_json::from_slice(text).ok()?;
+    Some(sidecar.left?.master)
 }
 
 impl Sidecar {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use super::answer::{Answer, Patience, lock};
-use super::{Error, Sight, Source, Transactions};
+use super::{Error, Sight, Source, Surroundings, Transactions};
 use crate::digest::Digest;
 use crate::filestorage::backward::ReadAt;
 use crate::read::Piece;
@@ -129,6 +129,11 @@ impl Master {
             return Err(Error::Mounted { name });
         }
         Ok(sight)
+    }
+
+    /// See [`Source::surroundings`].
+    pub fn surroundings(&self) -> Result<Surroundings, Error> {
+        self.ask(|source| source.surroundings()).wait()
     }
 
     /// Asks for `len` bytes from `offset` on; the answer has fewer at the end
@@ -263,6 +268,10 @@ mod tests {
 
         fn list(&mut self, _: &str, _: Option<&str>) -> Result<Vec<crate::source::Entry>, Error> {
             Ok(Vec::new())
+        }
+
+        fn surroundings(&mut self) -> Result<Surroundings, Error> {
+            Ok(Surroundings::default())
         }
 
         fn open_beside(&mut self, _: &str) -> Result<u64, Error> {

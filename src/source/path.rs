@@ -18,7 +18,8 @@ use rustix::io::retry_on_intr;
 use self::watch::Watch;
 use super::open::{self, Name};
 use super::{
-    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Named, Sight, Source, Transactions,
+    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Named, Sight, Source,
+    Surroundings, Transactions,
 };
 use crate::digest::Digest;
 use crate::filestorage::scan::Scanner;
@@ -72,6 +73,11 @@ impl MountedPath {
             return Ok(());
         }
         opened.file.sync_data().map_err(|e| self.error("sync", e))
+    }
+
+    /// What is around the file; with `beside`, the files in its directory too.
+    pub fn look_around(&self, beside: bool) -> Result<Surroundings, Error> {
+        Surroundings::of(&self.name, beside).map_err(|e| self.error("look around", e))
     }
 
     fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
@@ -207,6 +213,10 @@ impl Source for MountedPath {
             .map_err(|e| self.error(format!("list {below:?} beside"), e))
     }
 
+    fn surroundings(&mut self) -> Result<Surroundings, Error> {
+        self.look_around(true)
+    }
+
     fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
         let name = self.beside(below)?;
         let (opened, stat) = self.open(&name)?;
@@ -270,6 +280,15 @@ impl Opened {
         if self.file_system.is_network() {
             let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
         }
+    }
+}
+
+impl Identity {
+    /// Which file an open one is.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted)?;
+        Ok(identity(&stat))
     }
 }
 

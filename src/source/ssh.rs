@@ -19,7 +19,7 @@ pub use self::process::Process;
 use self::link::Link;
 use self::process::Ending;
 use self::talk::Failure;
-use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Transactions};
+use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Surroundings, Transactions};
 use crate::digest::Digest;
 use crate::wire::{self, Reply, Request};
 
@@ -227,6 +227,13 @@ impl Source for Ssh {
         };
         match self.ask(&request)? {
             Reply::Entries(entries) => Ok(entries),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn surroundings(&mut self) -> Result<Surroundings, Error> {
+        match self.ask(&Request::Surroundings)? {
+            Reply::Surroundings(found) => Ok(found.bounded()),
             _ => Err(self.unexpected()),
         }
     }

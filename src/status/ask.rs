@@ -7,12 +7,13 @@ use crate::apply::Tuning;
 use crate::feed::Feed;
 use crate::filestorage::Tid;
 use crate::monitor::Monitor;
-use crate::outcome::{Copied, Outcome};
+use crate::outcome::{Copied, Exit, Outcome};
 use crate::plan::{Deed, Policy, Slave};
 use crate::retry::Retry;
 use crate::slave::sidecar::Sidecar;
-use crate::source::Master;
+use crate::source::{Master, Surroundings};
 use crate::stop::Stop;
+use crate::surroundings;
 use crate::survey::{Ahead, Sample, Survey};
 use crate::sync;
 
@@ -41,10 +42,17 @@ pub(super) fn against(
             },
         }
     };
+    // What is around it takes no part in the comparison, so it may be missing.
+    let around = match next_pass.exit {
+        Exit::Unreachable => Surroundings::default(),
+        _ => master.surroundings().unwrap_or_default(),
+    };
     Ok(Against {
         master: master.name().to_owned(),
         next_pass,
         lag,
+        warnings: surroundings::warnings(&around, sampler.slave, master.name()),
+        strays: around.strays,
     })
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Lag, Status};
 use crate::outcome::Exit;
 use crate::plan::{Slave, Storage, Tail};
+use crate::source::Stray;
 use crate::words::{ago, bytes, count, span};
 
 /// How a failover would end.
@@ -14,7 +15,7 @@ use crate::words::{ago, bytes, count, span};
 pub enum Verdict {
     /// There is no slave to fail over to.
     NoSlave,
-    /// ZODB would not open the slave.
+    /// ZODB would not open the slave, or the last verification found damage in it.
     Damaged,
     /// It is done: the slave is open already.
     Serving,
@@ -42,7 +43,13 @@ pub struct Judgement {
 pub fn judge(status: &Status) -> Judgement {
     let storage = match &status.state {
         Slave::Missing | Slave::Short { .. } => {
-            let line = "there is no slave to serve".to_owned();
+            let line = match status.copy {
+                None => "there is no slave to serve".to_owned(),
+                Some(copy) => format!(
+                    "there is no slave to serve yet: {} % of it are copied",
+                    copy.percent()
+                ),
+            };
             return said(Verdict::NoSlave, line);
         }
         Slave::Foreign => {
@@ -58,6 +65,14 @@ pub fn judge(status: &Status) -> Judgement {
     if let Some(pid) = status.zodb_pid {
         let line = format!("process {pid} has opened the slave already");
         return said(Verdict::Serving, line);
+    }
+    if let Some(record) = status.found_damage() {
+        let when = ago(record.time, status.time);
+        let line = format!(
+            "ZODB opens the slave, but `fssync verify` found damage {when}: {}",
+            record.verdict
+        );
+        return said(Verdict::Damaged, line);
     }
     let (verdict, mut line) = loss(status);
     for work in first(status, storage) {
@@ -78,6 +93,10 @@ fn loss(status: &Status) -> (Verdict, String) {
         return (Verdict::Unknown, line);
     };
     let next = &against.next_pass;
+    if let Some(Stray { pid, .. }) = against.strays.first() {
+        let why = format!("process {pid} writes to a file that is no longer the master");
+        return (Verdict::Unknown, unknown(&why, status));
+    }
     match (against.lag, next.exit) {
         (Some(lag), Exit::MasterDamaged) => {
             let line = format!(

@@ -220,7 +220,8 @@ fn survives_an_error_of_the_master(situation: &Situation, error: &'static str) {
     });
 }
 
-/// A call at the master fails, and goes on failing. All may have been read by then.
+/// A call at the master fails, and goes on failing. All may have been read by then, and what
+/// is around the master may be missing without harm.
 fn survives_a_master_that_is_lost(situation: &Situation, error: &'static str) {
     let fault = Fault::Error(error);
     let (missed, all) = (Cell::new(0), Cell::new(0));
@@ -230,7 +231,7 @@ fn survives_a_master_that_is_lost(situation: &Situation, error: &'static str) {
         judge_unreachable(stage, run, zodb);
     });
     let (missed, all) = (missed.get(), all.get());
-    assert!(missed * 3 > all * 2, "it was missed in {missed} of {all}");
+    assert!(missed * 5 > all * 2, "it was missed in {missed} of {all}");
 }
 
 /// It is unreachable, and the slave what it was, or in sync as far as it goes. A full copy

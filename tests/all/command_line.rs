@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -583,23 +583,25 @@ pub fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
             .into_iter()
             .map(|name| directory.join(name)),
     );
-    let look = |path: PathBuf| {
-        let found = fs::symlink_metadata(&path).unwrap();
-        let times = [
-            found.mtime(),
-            found.mtime_nsec(),
-            found.ctime(),
-            found.ctime_nsec(),
-        ];
-        let bytes = if found.is_file() {
-            fs::read(&path).unwrap()
-        } else {
-            Vec::new()
-        };
-        let name = path.display().to_string();
-        (name, found.ino(), found.mode(), times, bytes)
+    paths.iter().map(|path| snapshot_of(path)).collect()
+}
+
+/// The same of one file or directory, without what is in it.
+pub fn snapshot_of(path: &Path) -> impl PartialEq + use<> {
+    let found = fs::symlink_metadata(path).unwrap();
+    let times = [
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    ];
+    let bytes = if found.is_file() {
+        fs::read(path).unwrap()
+    } else {
+        Vec::new()
     };
-    paths.into_iter().map(look).collect()
+    let name = path.display().to_string();
+    (name, found.ino(), found.mode(), times, bytes)
 }
 
 #[test]
@@ -1045,7 +1047,9 @@ fn a_refusal_asks_first_whether_the_arguments_are_swapped() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
-    // The live master is named as the slave, and its copy as the master.
+    // The live master is named as the slave, and its copy as the master, of which nothing
+    // shows any more whose copy it is.
+    forget(&scene);
     let swapped = run(fssync().arg(&scene.slave).arg(&scene.master)).expect(20);
     let hint = swapped.stderr.find("swapped").expect("a question");
     let full = swapped.stderr.find("--full").expect("advice");

@@ -177,10 +177,11 @@ impl Stage {
 
     /// What lies beside the slave, but for the passes' own files and ZODB's.
     fn kept(&self) -> BTreeMap<String, Vec<u8>> {
-        const OWN: [&str; 8] = [
+        const OWN: [&str; 9] = [
             "",
             ".fssync",
             ".fssync-ledger",
+            ".fssync-verified",
             ".fssync-pass",
             ".fssync-step",
             ".lock",

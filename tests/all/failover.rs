@@ -2,15 +2,18 @@
 //! over, and the first comes back: with the script that is shipped, and the
 //! steps of the README.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::support::{Run, Scene, Transport, Zodb, fssync, must, project, run, tool};
+use crate::support::{
+    History, Run, Scene, Transport, Zodb, fssync, must, names, project, rewrite_end, run, tool,
+};
 use crate::watcher::Watcher;
 use crate::zeo::{self, Acknowledged, Client, Server, eventually, eventually_in_sync};
 
@@ -221,19 +224,59 @@ fn tids_of(acknowledged: &[Acknowledged]) -> Vec<&str> {
     acknowledged.iter().map(|one| one.tid.as_str()).collect()
 }
 
-/// Copies the slave's data back onto the first machine, as the README says;
-/// returns the name that the first machine's own data have now.
+/// Copies the slave's data back onto the first machine with the README's own commands, on
+/// one machine; returns the name that the first machine's own data have now.
 pub fn copy_back(scene: &Scene) -> PathBuf {
-    let master = scene.master.parent().expect("a directory");
-    must(
-        Command::new("rm")
-            .arg("-f")
-            .arg(master.join("Data.fs.index")),
+    let [master, slave] = [&scene.master, &scene.slave].map(|file| {
+        let directory = file.parent().expect("a directory");
+        directory.to_str().expect("UTF-8").to_owned()
+    });
+    let readme = fs::read_to_string(project("README.md")).expect("the README");
+    let commands = ["ssh master rm ", "rsync -a --backup "].map(|start| {
+        let mut lines = readme.lines().map(str::trim_start);
+        let line = lines.find(|line| line.starts_with(start));
+        let line = line.unwrap_or_else(|| panic!("the README has no {start:?}"));
+        let line = line.replace("master:/srv/plone/var", &master);
+        match line.strip_prefix("ssh master ") {
+            Some(there) => there.replace("/srv/plone/var", &master),
+            None => line.replace("/srv/plone/var", &slave),
+        }
+    });
+    let before = kept_at_failback(&master);
+    tool("rsync", "rsync");
+    must(Command::new("sh").args(["-ec", &commands.join("\n")]));
+    let after = kept_at_failback(&master);
+    let mut new = after.difference(&before);
+    let name = new.next().expect("the old file is kept");
+    assert!(
+        before.is_subset(&after) && new.next().is_none(),
+        "{after:?}"
     );
-    let mut rsync = tool("rsync", "rsync");
-    rsync.args(["-a", "--backup", "--suffix=.before-failback"]);
-    must(rsync.arg(&scene.slave).arg(master));
-    master.join("Data.fs.before-failback")
+    Path::new(&master).join(name)
+}
+
+/// What failbacks have kept of the first machine's files.
+fn kept_at_failback(directory: &str) -> BTreeSet<String> {
+    let names = names(Path::new(directory)).into_iter();
+    names
+        .filter(|name| name.starts_with("Data.fs.before-failback"))
+        .collect()
+}
+
+#[test]
+fn a_second_failback_keeps_what_the_first_one_kept() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.slave, &history.after);
+    let kept = copy_back(&scene);
+    rewrite_end(&scene.master, &history.voted);
+    fs::write(&scene.slave, &history.packed).unwrap();
+    // A name has the time in it, to the second.
+    thread::sleep(Duration::from_millis(1_100));
+    let kept_now = copy_back(&scene);
+    assert_eq!(fs::read(kept).unwrap(), history.before);
+    assert_eq!(fs::read(kept_now).unwrap(), history.voted);
+    assert_eq!(fs::read(&scene.master).unwrap(), history.packed);
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod signals;
 mod soak;
 mod status;
 mod steps;
+mod surroundings;
 mod switch;
 mod upkeep;
 mod verify;

@@ -24,7 +24,9 @@ use fssync::slave::place::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Entry, Error, Master, Patience, Pulse, Sight, Source, Transactions};
+use fssync::source::{
+    Entry, Error, Master, Patience, Pulse, Sight, Source, Surroundings, Transactions,
+};
 use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -498,6 +500,7 @@ impl Scene {
                 ".fssync-new",
                 ".fssync-switch",
                 ".fssync-ledger",
+                ".fssync-verified",
                 ".fssync-tmp",
                 ".fssync-pass",
                 ".fssync-step",
@@ -813,6 +816,10 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
 
     fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
         self.path.list(below, after)
+    }
+
+    fn surroundings(&mut self) -> Result<Surroundings, Error> {
+        self.path.surroundings()
     }
 
     fn open_beside(&mut self, below: &str) -> Result<u64, Error> {

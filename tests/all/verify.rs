@@ -4,7 +4,8 @@
 mod damage;
 mod flips;
 mod index;
-mod meanwhile;
+pub mod meanwhile;
+mod record;
 mod sectors;
 mod told;
 

@@ -18,12 +18,13 @@ use fssync::verify::against::Compared;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::command_line::{man_page, snapshot};
+use crate::command_line::man_page;
 use crate::fuse::Served;
 use crate::support::{
     Call, History, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync, replace,
     rewrite_end, run, spawn, wait_for,
 };
+use crate::verify::meanwhile::untouched;
 
 /// A comparison with this exit code: the object's key `against`.
 #[track_caller]
@@ -166,11 +167,11 @@ fn equality_is_proven_and_nothing_is_touched() {
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = large_scene(transport);
-        let before = snapshot(scene.slave.parent().unwrap());
+        let before = untouched(&scene);
         let told = assert_as_zodb_says(&scene, &mut zodb);
         assert_eq!(told["equal_bytes"], large().len());
         assert_eq!(told["same_file"], true);
-        assert!(snapshot(scene.slave.parent().unwrap()) == before);
+        assert!(untouched(&scene) == before);
     }
 }
 

@@ -7,7 +7,7 @@ use fssync::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
 use fssync::slave::running::Running;
 use fssync::slave::traces::Traces;
-use fssync::status::{Against, Index, Lag, Pile, Status, Verdict, judge};
+use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
 use fssync::words::{ago, bytes, count, span};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -96,6 +96,9 @@ fn passes(lines: &mut Lines, status: &Status) {
         _ if status.last_in_sync.is_none() => lines.add("last in sync", Tone::Mind, &last),
         _ => lines.add("last in sync", Tone::Plain, &last),
     }
+    if let Some(copy) = status.copy {
+        lines.add("full copy", Tone::Mind, &copying(copy, status));
+    }
     match &status.pass {
         None => lines.add("pass now", Tone::Plain, "none"),
         Some(running) => {
@@ -120,6 +123,17 @@ fn at_work(running: &Running) -> String {
     )
 }
 
+/// How far a full copy is.
+fn copying(copy: Copying, status: &Status) -> String {
+    let (done, total) = (bytes(copy.done), bytes(copy.total));
+    let rest = match (copy.left, &status.pass) {
+        (Some(left), _) => format!(", about {} left", span(left)),
+        (None, Some(_)) => String::new(),
+        (None, None) => ", broken off: the next pass resumes it".to_owned(),
+    };
+    format!("{done} of {total} ({} %){rest}", copy.percent())
+}
+
 /// What the slave is.
 fn slave(lines: &mut Lines, status: &Status) {
     match status.zodb_pid {
@@ -139,6 +153,7 @@ fn slave(lines: &mut Lines, status: &Status) {
         Slave::Damaged(damage) => lines.add("holds", Tone::Bad, &format!("damage: {damage}")),
         Slave::Storage(slave) => storage(lines, slave, status),
     }
+    verified(lines, status);
     pile(lines, "set aside", status.set_aside);
     pile(lines, "cut tails", status.cut_tails);
 }
@@ -181,6 +196,24 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
         Index::Missing => (Tone::Mind, "missing"),
     };
     lines.add("index", tone, &format!("{index}, ZODB reads {scanned}"));
+}
+
+/// The last verification.
+fn verified(lines: &mut Lines, status: &Status) {
+    let Some(record) = &status.verified else {
+        lines.add("verified", Tone::Plain, "not noted for this file");
+        return;
+    };
+    let tone = match record.exit_code {
+        0 => Tone::Plain,
+        _ if record.is_damaged() => Tone::Bad,
+        _ => Tone::Mind,
+    };
+    let quick = if record.quick { ", --quick" } else { "" };
+    let when = when(record.time, status);
+    let (code, verdict) = (record.exit_code, &record.verdict);
+    let fact = format!("{when}{quick}, exit code {code}: {verdict}");
+    lines.add("verified", tone, &fact);
 }
 
 fn pile(lines: &mut Lines, what: &str, pile: Pile) {
@@ -229,6 +262,9 @@ fn master(lines: &mut Lines, against: &Against, status: &Status) {
     lines.add("next pass", tone, &fact);
     if let Some(hint) = &next.hint {
         lines.add("hint", Tone::Plain, hint);
+    }
+    for warning in &against.warnings {
+        lines.add("warning", Tone::Bad, warning);
     }
 }
 

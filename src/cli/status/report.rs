@@ -31,6 +31,9 @@ pub(super) struct Report {
     pass_pid: Option<u32>,
     pass_running_seconds: Option<f64>,
     zodb_pid: Option<u32>,
+    copy_bytes: Option<u64>,
+    copy_total_bytes: Option<u64>,
+    copy_seconds_left: Option<f64>,
     state: &'static str,
     left: &'static str,
     size: u64,
@@ -41,6 +44,12 @@ pub(super) struct Report {
     unfinished_bytes: u64,
     index: &'static str,
     scan_bytes: Option<u64>,
+    verify_time: Option<Timestamp>,
+    verify_age_seconds: Option<f64>,
+    verify_quick: Option<bool>,
+    verify_exit_code: Option<u8>,
+    verify_damages: Option<u64>,
+    verify_verdict: Option<String>,
     set_aside_files: u64,
     set_aside_bytes: u64,
     cut_tail_files: u64,
@@ -51,6 +60,7 @@ pub(super) struct Report {
     next_action: Option<Action>,
     next_exit_code: Option<u8>,
     next_reason: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl Report {
@@ -60,6 +70,8 @@ impl Report {
         let running = status.pass.as_ref();
         let next = status.against.as_ref().map(|against| &against.next_pass);
         let lag = status.against.as_ref().and_then(|against| against.lag);
+        let left_of_copy = status.copy.and_then(|copy| copy.left);
+        let verified = status.verified.as_ref();
         let judgement = judge(status);
         let last_tid_time = status.last_tid.and_then(Tid::time);
         Self {
@@ -86,6 +98,9 @@ impl Report {
                 .and_then(|running| running.age)
                 .map(|age| age.as_secs_f64()),
             zodb_pid: status.zodb_pid,
+            copy_bytes: status.copy.map(|copy| copy.done),
+            copy_total_bytes: status.copy.map(|copy| copy.total),
+            copy_seconds_left: left_of_copy.map(|left| left.as_secs_f64()),
             state: state(&status.state),
             left: left(&status.state),
             size: status.size,
@@ -96,6 +111,12 @@ impl Report {
             unfinished_bytes: unfinished(&status.state),
             index: index(status.index),
             scan_bytes: status.position().map(|at| status.index.scan_bytes(at)),
+            verify_time: verified.map(|record| record.time),
+            verify_age_seconds: verified.map(|record| age(record.time)),
+            verify_quick: verified.map(|record| record.quick),
+            verify_exit_code: verified.map(|record| record.exit_code),
+            verify_damages: verified.map(|record| record.damages),
+            verify_verdict: verified.map(|record| record.verdict.clone()),
             set_aside_files: status.set_aside.files,
             set_aside_bytes: status.set_aside.bytes,
             cut_tail_files: status.cut_tails.files,
@@ -106,8 +127,14 @@ impl Report {
             next_action: next.map(|next| next.action),
             next_exit_code: next.map(|next| next.exit as u8),
             next_reason: next.map(|next| next.reason.clone()),
+            warnings: asked_warnings(status),
         }
     }
+}
+
+fn asked_warnings(status: &Status) -> Vec<String> {
+    let against = status.against.as_ref();
+    against.map_or_else(Vec::new, |against| against.warnings.clone())
 }
 
 fn state(slave: &Slave) -> &'static str {

@@ -30,10 +30,12 @@ fn status() -> Status {
         last_in_sync: None,
         pass: None,
         zodb_pid: None,
+        copy: None,
         state: with_tail(Tail::None),
         size: POSITION,
         last_tid: None,
         index: Index::UpTo(POSITION),
+        verified: None,
         set_aside: Pile::default(),
         cut_tails: Pile::default(),
         against: None,
@@ -69,6 +71,8 @@ fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> Against {
             bytes,
             since: Some(before(secs)),
         }),
+        strays: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::index::with_index;
 use super::{scene_of, slave, txns, whole};
-use crate::command_line::snapshot;
+use crate::command_line::snapshot_of;
 use crate::status::assert_only_reads;
 use crate::support::{
     History, Scene, append_sparse, project, python, replace, rewrite_end, run, sparse_master,
@@ -128,14 +128,23 @@ fn an_index_that_is_replaced_meanwhile_is_not_judged() {
 }
 
 #[test]
-fn nothing_is_locked_opened_for_writing_or_created() {
+fn nothing_is_locked_and_only_the_result_is_written() {
     let scene = Scene::synced(History::get());
-    let directory = scene.slave.parent().unwrap();
-    let before = snapshot(directory);
+    let before = untouched(&scene);
     for options in [&[][..], &["--quick"], &["--json"]] {
         assert_only_reads(&scene, &scene.verify(options));
+        assert!(scene.beside(".fssync-verified").exists());
     }
-    assert!(snapshot(directory) == before);
+    assert!(untouched(&scene) == before);
+}
+
+/// What a verification must not touch: all that is beside the slave but its result.
+pub fn untouched(scene: &Scene) -> Vec<impl PartialEq + use<>> {
+    let names = scene.beside_slave().into_iter();
+    names
+        .filter(|name| name != "Data.fs.fssync-verified")
+        .map(|name| snapshot_of(&scene.slave.with_file_name(name)))
+        .collect()
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! Whether data records belong to blobs: objects whose data lies in files outside
+//! `Data.fs`.
+
+use memchr::memmem::Finder;
+
+/// How the pickle of a blob names its class, in all protocols that ZODB has written.
+const CLASS: &[u8] = b"cZODB.blob\nBlob\n";
+
+/// Searches bytes that come in pieces for the class of blobs.
+#[derive(Debug)]
+pub struct BlobSearch {
+    finder: Finder<'static>,
+    found: bool,
+    /// The end of the bytes so far, shorter than the class's name.
+    end: Vec<u8>,
+}
+
+impl Default for BlobSearch {
+    fn default() -> Self {
+        Self {
+            finder: Finder::new(CLASS),
+            found: false,
+            end: Vec::new(),
+        }
+    }
+}
+
+impl BlobSearch {
+    /// Searches the next bytes.
+    pub fn take(&mut self, bytes: &[u8]) {
+        if self.found {
+            return;
+        }
+        let overlap = CLASS.len() - 1;
+        self.end.extend(&bytes[..bytes.len().min(overlap)]);
+        self.found = self.finder.find(&self.end).is_some() || self.finder.find(bytes).is_some();
+        if bytes.len() >= overlap {
+            self.end.clear();
+            self.end.extend(&bytes[bytes.len() - overlap..]);
+        } else {
+            let surplus = self.end.len().saturating_sub(overlap);
+            self.end.drain(..surplus);
+        }
+    }
+
+    /// Whether the class of blobs was found.
+    #[must_use]
+    pub fn has_found(&self) -> bool {
+        self.found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_is_found_wherever_the_pieces_end() {
+        let bytes = [b"\x80\x03".as_slice(), CLASS, b"q\x01."].concat();
+        for piece_len in 1..=bytes.len() {
+            let mut search = BlobSearch::default();
+            for piece in bytes.chunks(piece_len) {
+                search.take(piece);
+            }
+            assert!(search.has_found(), "in pieces of {piece_len}");
+        }
+    }
+
+    #[test]
+    fn another_class_is_not_a_blob() {
+        let mut search = BlobSearch::default();
+        search.take(b"cZODB.blob\nBlo");
+        search.take(b"ck\ncmyapp\nBlob\n");
+        assert!(!search.has_found());
+    }
+}

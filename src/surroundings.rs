@@ -1,0 +1,127 @@
+//! What is done about a master's [`Surroundings`]: swapped arguments are refused, and what a
+//! pass does not copy is reported.
+//!
+//! MASTER and SLAVE are taken for swapped if all of this is so:
+//!
+//! 1. SLAVE exists, and no pass has ever ended well there: it has no sidecar that says what
+//!    was left. A chain of copies and a slave that changes its master have one.
+//! 2. The sidecar beside MASTER names this very file, SLAVE, as its master. A slave that
+//!    somebody seeded with a copy is another file.
+//! 3. MASTER has no more bytes than SLAVE. One that was served after a failover has more,
+//!    and to fail back from it is right.
+//! 4. Nobody serves MASTER, as far as its kernel shows.
+//! 5. `--full` was not given.
+//!
+//! Nothing was created beside SLAVE by then.
+
+use crate::monitor::Monitor;
+use crate::plan::Policy;
+use crate::slave::lock;
+use crate::slave::place::{self, Access, Beside, Place};
+use crate::slave::sidecar::{Noticed, Sidecar};
+use crate::slave::step::Slave;
+use crate::source::{self, Identity, Master, Stray, Surroundings};
+use crate::stop::Stop;
+
+/// Fails if the arguments look swapped, or the slave is in use, where no pass has ended well
+/// yet. What cannot be read is left for the pass to report.
+pub(crate) fn check_first_pass(slave: &Slave, master: &Master, policy: Policy) -> Result<(), Stop> {
+    let place = &slave.place;
+    let Some(seen) = slave.seen()? else {
+        return Ok(());
+    };
+    if policy.full || seen.size == 0 || Sidecar::load(place)?.left.is_some() {
+        return Ok(());
+    }
+    if let pid @ Some(_) = lock::holder(&place.beside(Beside::ZodbLock)) {
+        return Err(Stop::InUse {
+            slave: place.data().to_owned(),
+            pid,
+        });
+    }
+    let seen_around = || Ok((master.look(Vec::new())?, master.surroundings()?));
+    let (sight, around) = match seen_around() {
+        Ok(found) => found,
+        // The pass looks again, and waits for a file that may come back.
+        Err(error) if source::Error::is_passing(&error) => return Ok(()),
+        Err(source::Error::Remote { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_copy = around.copied_from.is_some() && around.copied_from == identity(place);
+    if is_copy && around.served_by.is_none() && sight.size <= seen.size {
+        return Err(Stop::Swapped {
+            master: master.name().to_owned(),
+            slave: place.data().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Which file the slave is, as a pass notes it of a master.
+fn identity(place: &Place) -> Option<Identity> {
+    let file = place::open(place.data(), Access::Read).ok()?;
+    Identity::of(&file).ok()
+}
+
+/// Warns of what is around a master that is another file than before. Storages are reported
+/// once, processes that write to an old file each time.
+pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, monitor: &dyn Monitor) {
+    let around = match master.surroundings() {
+        Ok(around) => around,
+        Err(error) => {
+            tracing::debug!("cannot look around {}: {error}", master.name());
+            return;
+        }
+    };
+    for stray in &around.strays {
+        monitor.warn(describe(stray, master.name()));
+    }
+    let others = not_copied(&around, &slave.place);
+    let new: Vec<_> = others
+        .into_iter()
+        .filter(|name| !noticed.storages.contains(name))
+        .collect();
+    if !new.is_empty() {
+        monitor.warn(describe_storages(&new, master.name()));
+        noticed.storages.extend(new);
+    }
+}
+
+/// All that a person should know of a master's surroundings.
+pub(crate) fn warnings(around: &Surroundings, slave: &Slave, master: &str) -> Vec<String> {
+    let strays = around.strays.iter().map(|stray| describe(stray, master));
+    let others = not_copied(around, &slave.place);
+    let others = (!others.is_empty()).then(|| describe_storages(&others, master));
+    strays.chain(others).collect()
+}
+
+/// What to say of a process that writes to a file which is no longer the master.
+fn describe(stray: &Stray, master: &str) -> String {
+    let Stray { pid, handle, file } = stray;
+    format!(
+        "{master}: process {pid} writes to {file:?}, which is no longer this file: what it \
+         commits is not copied, and is lost when it ends; stop its clients, copy \
+         /proc/{pid}/fd/{handle} on that machine to a safe place, then restart it"
+    )
+}
+
+/// What to say of storages that are not copied.
+fn describe_storages(names: &[String], master: &str) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    format!(
+        "{master}: other storages in the same directory are not copied: {}; each needs passes \
+         of its own",
+        quoted.join(", ")
+    )
+}
+
+/// The storages beside the master that have no slave of the same name beside this one.
+fn not_copied(around: &Surroundings, place: &Place) -> Vec<String> {
+    let has_slave = |name: &String| {
+        // A name from another machine must not lead elsewhere.
+        let is_plain = !name.contains('/');
+        is_plain && place.directory().join(format!("{name}.fssync")).exists()
+    };
+    let names = around.storages.iter();
+    names.filter(|name| !has_slave(name)).cloned().collect()
+}

@@ -1,0 +1,271 @@
+//! What is around a master: swapped arguments, storages and blobs that are not copied, and
+//! a ZEO that writes to a file which is no longer the master.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::command_line::{forget, grow, snapshot};
+use crate::sshd::Sshd;
+use crate::support::{
+    History, Holder, Run, Scene, Transport, Zodb, fssync, must, names, python, replace,
+    rewrite_end, run,
+};
+
+/// A pass from one path to another, with these options.
+fn pass(options: &[&str], master: &Path, slave: &Path) -> Run {
+    run(fssync().args(options).arg("--json").arg(master).arg(slave))
+}
+
+/// The program with a master's directory as its argument, which then serves all of it.
+fn from_directory(transport: Transport, scene: &Scene, options: &[&str]) -> Command {
+    let directory = scene.master.parent().expect("a directory");
+    let mut command = fssync();
+    command.args(options);
+    if transport == Transport::Ssh {
+        let sshd = Sshd::get();
+        command.args(["-e", sshd.quick_rsh(), "--remote-fssync"]);
+        command
+            .arg(env!("CARGO_BIN_EXE_fssync"))
+            .arg(sshd.url(directory));
+    } else {
+        command.arg(directory);
+    }
+    command.arg(&scene.slave);
+    command
+}
+
+fn warnings(run: &Run) -> Vec<String> {
+    let report = run.report();
+    let warnings = report["warnings"].as_array().expect("warnings").iter();
+    let text = |warning: &Value| warning.as_str().expect("a sentence").to_owned();
+    warnings.map(text).collect()
+}
+
+#[test]
+fn swapped_arguments_are_refused_and_nothing_is_created() {
+    for transport in Transport::BOTH {
+        let mut swapped = Scene::synced(History::get());
+        std::mem::swap(&mut swapped.master, &mut swapped.slave);
+        let live = swapped.slave.clone();
+        let directory = live.parent().unwrap();
+        let before = snapshot(directory);
+        for options in [&[][..], &["-n"], &["-q"]] {
+            let refused = run(&mut from_directory(transport, &swapped, options)).expect(2);
+            assert!(refused.stderr.contains("swap the two"), "{refused:?}");
+        }
+        assert!(snapshot(directory) == before, "{transport:?}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_copy_is_allowed() {
+    let scene = Scene::synced(History::get());
+    let third = scene.directory.path().join("third");
+    fs::create_dir(&third).unwrap();
+    pass(&[], &scene.slave, &third).expect(0);
+    // The same, seeded by hand.
+    fs::remove_dir_all(&third).unwrap();
+    fs::create_dir(&third).unwrap();
+    fs::copy(&scene.slave, third.join("Data.fs")).unwrap();
+    let seeded = pass(&[], &scene.slave, &third).expect(0).report();
+    assert_eq!(seeded["action"], "up-to-date");
+    // And once more around, from the end of the chain to its start's twin.
+    let twin = scene.directory.path().join("twin.fs");
+    fs::copy(&scene.master, &twin).unwrap();
+    pass(&[], &third, &twin).expect(0);
+}
+
+#[test]
+fn a_failback_is_not_taken_for_swapped_arguments() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(History::get());
+    let forced = pass(&["--full"], &scene.slave, &scene.master).expect(0);
+    assert_eq!(forced.report()["action"], "full-copy");
+
+    let scene = Scene::synced(History::get());
+    grow(&scene, &mut zodb);
+    let appended = pass(&[], &scene.slave, &scene.master).expect(0);
+    assert_eq!(appended.report()["action"], "append");
+    zodb.assert_in_sync(&scene.slave, &scene.master);
+
+    // The roles changed for good, and nothing was written yet.
+    let scene = Scene::synced(History::get());
+    zodb.call(&json!({"cmd": "open", "name": "z", "path": scene.slave}));
+    pass(&[], &scene.slave, &scene.master).expect(0);
+    zodb.call(&json!({"cmd": "close", "name": "z"}));
+}
+
+#[test]
+fn a_first_pass_does_not_touch_a_slave_that_is_served() {
+    let scene = Scene::synced(History::get());
+    forget(&scene);
+    for lock in [".fssync-pass", ".fssync-step"] {
+        fs::remove_file(scene.beside(lock)).unwrap();
+    }
+    let _zeo = Holder::of(&scene.beside(".lock"));
+    let directory = scene.slave.parent().unwrap();
+    let before = snapshot(directory);
+    scene.pass(&[]).expect(13);
+    assert!(snapshot(directory) == before);
+}
+
+/// The line that a pass with `-q` prints, if it prints one.
+fn news(scene: &Scene) -> String {
+    one_line(&mut scene.command(&["-q"]))
+}
+
+fn one_line(command: &mut Command) -> String {
+    let run = run(command).expect(0);
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.lines().count() <= 1, "{run:?}");
+    run.stderr
+}
+
+#[test]
+fn other_storages_are_reported_once() {
+    let history = History::get();
+    for transport in Transport::BOTH {
+        let scene = Scene::synced(history);
+        let beside = |name: &str| scene.master.with_file_name(name);
+        for name in ["sessions.fs", "zodb.catalog.fs", "Data.fs.old", "notes.txt"] {
+            fs::write(beside(name), "FS30").unwrap();
+        }
+        fs::create_dir(beside("directory.fs")).unwrap();
+        let news = || one_line(&mut from_directory(transport, &scene, &["-q"]));
+        // One of them has a slave.
+        fs::write(scene.slave.with_file_name("sessions.fs.fssync"), "{}").unwrap();
+        assert_eq!(news(), "", "nobody looks around in a pass that follows");
+        replace(&scene.master, &history.before);
+        let line = news();
+        assert!(line.contains("\"zodb.catalog.fs\""), "{line}");
+        assert!(
+            !line.contains("sessions") && !line.contains("old"),
+            "{line}"
+        );
+        replace(&scene.master, &history.before);
+        assert_eq!(news(), "", "it was reported");
+        let status = scene.status_against().expect(0).report();
+        let told = status["warnings"].as_array().unwrap();
+        assert_eq!(told.len(), 1, "{status}");
+        fs::write(beside("another.fs"), "FS30").unwrap();
+        let full = run(&mut from_directory(
+            transport,
+            &scene,
+            &["--full", "--json"],
+        ))
+        .expect(0);
+        assert_eq!(warnings(&full).len(), 1, "{full:?}");
+        assert!(warnings(&full)[0].contains("\"another.fs\""), "{full:?}");
+    }
+}
+
+/// Commits an object with ZODB, which is a blob or not.
+fn commit(path: &Path, blobs: &Path, is_blob: bool) {
+    let script = "import sys, transaction\n\
+                  from ZODB import DB\n\
+                  from ZODB.blob import Blob\n\
+                  from ZODB.FileStorage import FileStorage\n\
+                  db = DB(FileStorage(sys.argv[1], blob_dir=sys.argv[2]))\n\
+                  root = db.open().root()\n\
+                  root[len(root)] = Blob(b'data') if sys.argv[3] == 'True' else 'text'\n\
+                  transaction.commit()\n\
+                  db.close()\n";
+    let mut command = Command::new(python());
+    command
+        .args(["-W", "ignore", "-c", script])
+        .arg(path)
+        .arg(blobs);
+    must(command.arg(if is_blob { "True" } else { "False" }));
+}
+
+#[test]
+fn blobs_are_reported_once() {
+    let mut scene = Scene::new();
+    let blobs = scene.master.with_file_name("blobs");
+    commit(&scene.master, &blobs, false);
+    assert_eq!(news(&scene), "");
+    commit(&scene.master, &blobs, false);
+    assert_eq!(news(&scene), "");
+    commit(&scene.master, &blobs, true);
+    assert!(news(&scene).contains("has blobs"));
+    commit(&scene.master, &blobs, true);
+    assert_eq!(news(&scene), "");
+    // A first copy finds them too.
+    scene.slave = scene.slave.with_file_name("other.fs");
+    assert!(news(&scene).contains("has blobs"));
+}
+
+/// What becomes of the old master when another file is put in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Old {
+    Deleted,
+    Renamed,
+}
+
+#[test]
+fn a_zeo_that_writes_to_a_replaced_master_is_reported() {
+    let history = History::get();
+    for (transport, old) in [
+        (Transport::Path, Old::Deleted),
+        (Transport::Path, Old::Renamed),
+        (Transport::Ssh, Old::Deleted),
+        (Transport::Ssh, Old::Renamed),
+    ] {
+        let scene = Scene::synced(history).over(transport);
+        let mut zeo = Zodb::start();
+        zeo.call(&json!({"cmd": "open", "name": "live", "path": scene.master}));
+        assert_eq!(
+            scene.status_against().expect(0).report()["verdict"],
+            "in-sync"
+        );
+        // A failback puts another file in the master's place.
+        let backup = scene.master.with_file_name("Data.fs.before-failback");
+        if old == Old::Renamed {
+            fs::rename(&scene.master, backup).unwrap();
+        }
+        replace(&scene.master, &history.before);
+        zeo.call(&json!({"cmd": "commit", "name": "live"}));
+        let status = scene.status_against().expect(20).report();
+        assert_eq!(status["verdict"], "unknown", "{status}");
+        let pid = format!("process {} writes to", zeo.pid());
+        assert!(
+            status["failover"].as_str().unwrap().contains(&pid),
+            "{status}"
+        );
+        let line = news(&scene);
+        assert!(line.contains(&pid), "{transport:?} {old:?}: {line}");
+        let handle = line.split("copy /proc/").nth(1).expect("where it is");
+        let handle = PathBuf::from("/proc").join(handle.split(' ').next().unwrap());
+        let kept = fs::read(handle).expect("the only copy");
+        assert!(kept.len() > history.before.len() && kept.starts_with(&history.before));
+        zeo.call(&json!({"cmd": "close", "name": "live"}));
+        scene.status_against().expect(0);
+    }
+}
+
+#[test]
+fn a_zeo_that_packs_its_file_is_not_reported() {
+    let scene = Scene::synced(History::get());
+    let mut zeo = Zodb::start();
+    zeo.call(&json!({"cmd": "open", "name": "live", "path": scene.master}));
+    for _ in 0..3 {
+        zeo.call(&json!({"cmd": "commit", "name": "live"}));
+        zeo.call(&json!({"cmd": "pack", "name": "live", "keep": 0}));
+        let status = scene.status_against();
+        assert_eq!(status.report()["warnings"], json!([]), "{status:?}");
+        let packed = scene.pass(&[]).expect(0);
+        assert!(!packed.stderr.contains("writes to"), "{packed:?}");
+    }
+    let left = names(scene.master.parent().unwrap());
+    assert!(left.contains(&"Data.fs.old".to_owned()), "{left:?}");
+    // A backup that reads an old file does not write there.
+    let old = fs::File::open(&scene.master).unwrap();
+    rewrite_end(&scene.master, &fs::read(&scene.master).unwrap());
+    replace(&scene.master, &fs::read(&scene.master).unwrap());
+    zeo.call(&json!({"cmd": "close", "name": "live"}));
+    assert_eq!(scene.status_against().report()["warnings"], json!([]));
+    drop(old);
+}
