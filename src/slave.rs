@@ -19,6 +19,7 @@ pub mod append;
 pub mod index;
 pub mod ledger;
 pub mod lock;
+pub mod obstacle;
 pub mod owner;
 pub mod place;
 pub mod record;

@@ -15,6 +15,9 @@ use crate::slave::switch::Off;
 use crate::source;
 use crate::words::bytes;
 
+/// The error of what is not permitted to anybody.
+const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
+
 /// Why a pass stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Stop {
@@ -91,6 +94,16 @@ pub enum Stop {
         gid: u32,
         /// Why it failed.
         source: io::Error,
+    },
+    /// An attribute of the slave or of its directory forbids every change.
+    #[error("{} has the attribute {attribute}, and cannot be replaced", .path.display())]
+    Protected {
+        /// The file or directory.
+        path: PathBuf,
+        /// The attribute.
+        attribute: &'static str,
+        /// The option of `chattr` that removes it.
+        option: &'static str,
     },
     /// There is too little room for a full copy.
     #[error("{} has {} free, a full copy needs {}", .directory.display(), bytes(*.free), bytes(*.needed))]
@@ -192,6 +205,7 @@ impl Stop {
             Self::MasterDamaged { .. } => Exit::MasterDamaged,
             Self::Io { .. }
             | Self::Owner { .. }
+            | Self::Protected { .. }
             | Self::NoSpace { .. }
             | Self::Moved { .. }
             | Self::SlaveChanged { .. }
@@ -242,6 +256,15 @@ impl Stop {
             Self::Start { .. } => {
                 "raise the limit on threads and processes (ulimit -u, TasksMax=, a container's \
                  pids limit)"
+            }
+            Self::Io { source, .. } if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+                "the file system is mounted read-only: mount it for writing"
+            }
+            Self::Io { source, .. } if source.raw_os_error() == Some(EPERM) => {
+                "an attribute may forbid it: look with lsattr at the file and its directory"
+            }
+            Self::Protected { path, option, .. } => {
+                return Some(format!("chattr {option} {}", path.display()));
             }
             Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
             Self::NoSpace { .. } => "make room, or put the slave on a larger file system",

@@ -83,6 +83,9 @@ impl Survey {
         master: &source::Master,
         sidecar: &Sidecar,
     ) -> Result<Self, Stop> {
+        if let Some(file) = &sample.file {
+            file.obstacles.check(place)?;
+        }
         let position = sample.position();
         let Sample {
             slave,

@@ -316,6 +316,7 @@ impl Attempt<'_> {
         let mut copied = Copied::default();
         let result = if job.dry_run {
             check_not_in_use(slave, &plan)
+                .and_then(|()| slave.place.check_is_writable())
                 .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
         } else {
             apply.carry_out(&plan, &mut survey, &mut self.sidecar, &mut copied, monitor)

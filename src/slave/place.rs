@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, OFlags, accessat};
 
 use self::given::{Named, missing, named};
 use self::mount::Mount;
@@ -210,6 +210,18 @@ impl Place {
     /// unmounted and is mounted again.
     pub fn note_left(&self, left: Option<Mark>) {
         self.mount.note_left(left);
+    }
+
+    /// Fails if no file can be made in the directory, for want of permission or because
+    /// its file system is mounted read-only.
+    pub fn check_is_writable(&self) -> Result<(), Stop> {
+        accessat(
+            CWD,
+            &self.directory,
+            rustix::fs::Access::WRITE_OK,
+            AtFlags::EACCESS,
+        )
+        .map_err(|error| Stop::io("write to", &self.directory)(error.into()))
     }
 
     /// A file beside it.

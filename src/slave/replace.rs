@@ -34,6 +34,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 
 use super::ledger::{Entry, Tally};
+use super::obstacle;
 use super::owner::Owner;
 use super::place::Beside;
 use super::step::{Seen, Slave};
@@ -60,6 +61,7 @@ impl<'a> Replacement<'a> {
     pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Stop> {
         // Better now than after hours of copying.
         drop(slave.step()?);
+        obstacle::check_directory(&slave.place)?;
         let path = slave.place.beside(Beside::Tmp);
         let owner = Owner::of(&slave.place)?;
         let owner = match slave.seen()? {

@@ -123,6 +123,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{Statx, makedev};
+
 use super::lock::{self, Lock};
 use super::place::{self, Access, Place};
 use super::switch::Switches;
@@ -161,6 +163,19 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The same of what `statx` has found, its basic fields included.
+    #[must_use]
+    pub fn of_statx(found: &Statx) -> Self {
+        Self {
+            file: LocalFile {
+                device: makedev(found.stx_dev_major, found.stx_dev_minor),
+                inode: found.stx_ino,
+            },
+            size: found.stx_size,
+            modified: (found.stx_mtime.tv_sec, i64::from(found.stx_mtime.tv_nsec)),
+        }
+    }
+
     /// What is seen of an open file, or of one that was looked up.
     #[must_use]
     pub fn of(found: &fs::Metadata) -> Self {

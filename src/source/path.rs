@@ -168,7 +168,8 @@ impl Source for MountedPath {
         self.opened = None;
         self.watch.forget();
         let (opened, stat) = self.open(&self.name)?;
-        if stat.stx_nlink == 0 {
+        let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        if stat.stx_nlink == 0 && !is_mount {
             return Err(self.no_file_storage(
                 "was deleted or replaced while it was opened; if it is mounted as a single \
                  file, mount the directory that it is in",
@@ -185,7 +186,7 @@ impl Source for MountedPath {
         let file_system = opened.file_system;
         let named = Named {
             is_directory: opened.is_in_directory,
-            is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            is_mount,
         };
         self.opened = Some(opened);
         let digests = ranges

@@ -14,6 +14,7 @@ use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::monitor::Monitor;
 use crate::plan::{Left, Slave, Storage, Tail};
 use crate::read::read_fully;
+use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::place::{self, Access, Place};
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::step::Seen;
@@ -26,6 +27,7 @@ pub(super) struct SlaveFile {
     pub(super) file: File,
     pub(super) size: u64,
     pub(super) place: Place,
+    pub(super) obstacles: Obstacles,
 }
 
 impl SlaveFile {
@@ -75,13 +77,14 @@ pub(super) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Stop::io("open", place.data())(error)),
     };
-    let found = file.metadata().map_err(Stop::io("look at", place.data()))?;
+    let (found, obstacles) = obstacle::look(&file).map_err(Stop::io("look at", place.data()))?;
     let file = SlaveFile {
         file,
-        size: found.len(),
+        size: found.stx_size,
         place: place.clone(),
+        obstacles,
     };
-    Ok(Some((file, Seen::of(&found))))
+    Ok(Some((file, Seen::of_statx(&found))))
 }
 
 /// What the sidecar is good for.

@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Kernels must ask again: names and sizes change.
 const TTL: Duration = Duration::ZERO;
 
+/// The name of a file that is said to have no link.
+pub const DELETED: &str = "deleted.fs";
+
 /// A directory, served at a mount point of its own until this is dropped.
 pub struct Served {
     mount: TempDir,
@@ -199,8 +202,9 @@ impl Files {
         if !found.is_file() {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let attributes = attributes(&path, &found, found.ino());
         self.known().paths.insert(found.ino(), path);
-        Ok(attributes(&found, found.ino()))
+        Ok(attributes)
     }
 
     /// The path of an inode, as long as that is what lies there.
@@ -242,7 +246,9 @@ impl Files {
     }
 }
 
-fn attributes(found: &Metadata, inode: u64) -> FileAttr {
+/// What is said of a file; [`DELETED`] has no name, as one that is deleted once it is open.
+fn attributes(path: &Path, found: &Metadata, inode: u64) -> FileAttr {
+    let is_deleted = path.file_name() == Some(OsStr::new(DELETED));
     let time = |secs: i64, nanos: i64| {
         UNIX_EPOCH + Duration::new(secs.cast_unsigned(), nanos.cast_unsigned() as u32)
     };
@@ -260,7 +266,7 @@ fn attributes(found: &Metadata, inode: u64) -> FileAttr {
             FileType::RegularFile
         },
         perm: (found.mode() & 0o7777) as u16,
-        nlink: found.nlink() as u32,
+        nlink: if is_deleted { 0 } else { found.nlink() as u32 },
         uid: found.uid(),
         gid: found.gid(),
         rdev: 0,
@@ -279,7 +285,7 @@ impl Filesystem for Files {
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.path(inode.0) {
-            Ok((_, found)) => reply.attr(&TTL, &attributes(&found, inode.0)),
+            Ok((path, found)) => reply.attr(&TTL, &attributes(&path, &found, inode.0)),
             Err(error) => reply.error(error.into()),
         }
     }

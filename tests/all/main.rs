@@ -37,6 +37,7 @@ mod life;
 mod limits;
 mod load;
 mod messages;
+mod mounts;
 mod nfs;
 mod off;
 mod on;

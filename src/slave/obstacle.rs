@@ -1,0 +1,97 @@
+//! What keeps a slave from being written or replaced although permissions allow it, found
+//! before anything is copied.
+//!
+//! - *A file that is mounted by itself*, as containers do it: no other file can be renamed
+//!   over it, and ZODB's lock beside it is not the one that is beside the original.
+//! - *A file that was deleted* under its name: what is appended to it is lost.
+//! - *The attributes immutable and append-only* (`chattr +i`, `+a`), of the slave or of its
+//!   directory.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx};
+
+use super::place::Place;
+use crate::stop::Stop;
+
+/// An open slave, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub struct Obstacles {
+    attributes: StatxAttributes,
+    links: u32,
+}
+
+/// Looks at an open file.
+pub fn look(file: &File) -> io::Result<(Statx, Obstacles)> {
+    let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    let obstacles = Obstacles {
+        attributes: found.stx_attributes,
+        links: found.stx_nlink,
+    };
+    Ok((found, obstacles))
+}
+
+impl Obstacles {
+    /// Fails if one of them is in the way of the slave, which is at `place`.
+    pub fn check(self, place: &Place) -> Result<(), Stop> {
+        let path = place.data();
+        if self.attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Err(Stop::Usage(format!(
+                "{} is mounted as a single file, which cannot be replaced, and whose locks \
+                 other programs do not see: mount its directory",
+                path.display()
+            )));
+        }
+        check_attributes(path, self.attributes)?;
+        if self.links == 0 {
+            return Err(Stop::SlaveChanged {
+                slave: path.to_owned(),
+                what: "it was deleted or replaced".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Fails if an attribute of the slave's directory keeps files in it from being replaced.
+pub fn check_directory(place: &Place) -> Result<(), Stop> {
+    let directory = place.directory();
+    let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
+        .map_err(|error| Stop::io("look at", directory)(error.into()))?;
+    check_attributes(directory, found.stx_attributes)
+}
+
+fn check_attributes(path: &Path, attributes: StatxAttributes) -> Result<(), Stop> {
+    let known = [
+        (StatxAttributes::IMMUTABLE, "immutable", "-i"),
+        (StatxAttributes::APPEND, "append-only", "-a"),
+    ];
+    let found = known.into_iter().find(|it| attributes.contains(it.0));
+    found.map_or(Ok(()), |(_, attribute, option)| {
+        Err(Stop::Protected {
+            path: path.to_owned(),
+            attribute,
+            option,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_deleted_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let file = File::create(place.data()).unwrap();
+        let (_, obstacles) = look(&file).unwrap();
+        obstacles.check(&place).unwrap();
+        std::fs::remove_file(place.data()).unwrap();
+        let (_, obstacles) = look(&file).unwrap();
+        let stop = obstacles.check(&place).unwrap_err();
+        assert!(matches!(stop, Stop::SlaveChanged { .. }), "{stop}");
+    }
+}
