@@ -244,7 +244,7 @@ fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
 /// lock: what a pass leaves makes the name one that `fssync off` believes.
 fn check_kind(job: &Job) -> Result<(), Stop> {
     let place = &job.slave.place;
-    if !place.may_be_mistaken() {
+    if !place.may_be_mistaken()? {
         return Ok(());
     }
     match job.master.look(Vec::new()) {

@@ -137,7 +137,7 @@ impl Place {
             .ok_or_else(|| missing(given))?;
         let data = match named {
             Named::Directory => given.join(DATA_FS),
-            Named::File | Named::LikeTheMaster => given.to_owned(),
+            Named::File | Named::New | Named::LikeTheMaster => given.to_owned(),
         };
         let usage = |what: &str| Err(Stop::Usage(format!("{} {what}", data.display())));
         let directory = match data.parent() {
@@ -281,13 +281,14 @@ impl Place {
         self.named == Named::LikeTheMaster
     }
 
-    /// Whether the path was a file's, and there is no such file, nor a sidecar.
-    #[must_use]
-    pub fn may_be_mistaken(&self) -> bool {
-        let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
-        self.named != Named::Directory
-            && !is_there(&self.data)
-            && !is_there(&self.beside(Beside::Sidecar))
+    /// Whether the path was given as a new file's, and there still is no such file, nor a
+    /// sidecar.
+    pub fn may_be_mistaken(&self) -> Result<bool, Stop> {
+        if matches!(self.named, Named::Directory | Named::File) {
+            return Ok(false);
+        }
+        let is_there = |path: &Path| found(path, fs::symlink_metadata(path)).map(|it| it.is_some());
+        Ok(!is_there(&self.data)? && !is_there(&self.beside(Beside::Sidecar))?)
     }
 
     /// Refuses a slave that does not exist, and would be a file, of a master that is a

@@ -19,8 +19,10 @@ use crate::stop::Stop;
 pub(super) enum Named {
     /// It is a directory.
     Directory,
-    /// It is a file, or has a file's name.
+    /// It is a file.
     File,
+    /// There is nothing, and the name ends in `.fs`.
+    New,
     /// There is nothing, and the name is the master's: a file's only if the master is one.
     LikeTheMaster,
 }
@@ -41,7 +43,7 @@ pub(super) fn named(given: &Path) -> Result<Option<Named>, Stop> {
         None => {
             let is_link = fs::symlink_metadata(given).is_ok_and(|found| found.is_symlink());
             let is_file = is_link || given.as_os_str().as_bytes().ends_with(b".fs");
-            is_file.then_some(Named::File)
+            is_file.then_some(Named::New)
         }
     })
 }
