@@ -16,6 +16,7 @@
 //! | [`ledger`] | digests of the slave's bytes, to verify it by |
 
 pub mod append;
+pub mod attributes;
 pub mod index;
 pub mod ledger;
 pub mod lock;

@@ -47,6 +47,9 @@ impl Apply<'_> {
                 sidecar.stranger = Some(survey.sight.identity.clone());
             }
             self.replace(survey, replaced?, &mut copy, &feed, monitor)?;
+            if let Some(warning) = copy.warning() {
+                monitor.warn(warning);
+            }
             note(copied, &feed, from);
             self.warn_of_blobs(&feed, sidecar, monitor);
             sidecar.batch = None;

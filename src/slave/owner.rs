@@ -1,29 +1,39 @@
 //! Whom the files beside the slave belong to.
 //!
 //! A cron job of root's must not leave files that ZEO's user cannot open: what
-//! is made here gets the owner, group and mode of the slave, or, where there is
-//! none yet, the owner of its directory and the mode of the master.
+//! is made here gets the owner, group, mode and extended attributes of the slave, or,
+//! where there is none yet, the owner of its directory and the mode of the master.
+//!
+//! Who is not root can give files to nobody. If there is no slave yet, its files then
+//! belong to whoever makes them: a directory of root's that a group may write is enough.
 //!
 //! Who is not root can give files to the groups only that they are in. Another
 //! group than the slave's is an error where the slave's mode gives its group more
 //! than everybody has; elsewhere it makes no difference.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
+
+use super::attributes::{Attributes, Given};
 use super::place::{self, Access, Place};
 use crate::stop::Stop;
 
 /// The owner, group and permission bits of new files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     uid: u32,
     gid: u32,
     mode: u32,
     /// Whether the group must be this one.
     needs_group: bool,
+    /// The slave, whose extended attributes the files get; without one, they keep what
+    /// their directory gave them, and may stay their maker's.
+    model: Option<PathBuf>,
 }
 
 /// The permission bits of a file that was not given to its owner yet.
@@ -33,8 +43,8 @@ const MODE_AT_FIRST: u32 = 0o600;
 const DEFAULT_MODE: u32 = 0o644;
 
 impl Owner {
-    /// The slave's; where there is no slave, its directory's with the usual
-    /// mode.
+    /// The slave's. If there is no slave, its directory's, or of whoever is not root,
+    /// with the usual mode.
     pub fn of(place: &Place) -> Result<Self, Stop> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
         match fs::symlink_metadata(place.data()) {
@@ -46,16 +56,23 @@ impl Owner {
                     gid: found.gid(),
                     mode,
                     needs_group: group & !others != 0,
+                    model: Some(place.data().to_owned()),
                 })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let found = fs::metadata(place.directory())
                     .map_err(Stop::io("look at", place.directory()))?;
+                let user = geteuid();
                 Ok(Self {
-                    uid: found.uid(),
+                    uid: if user.is_root() {
+                        found.uid()
+                    } else {
+                        user.as_raw()
+                    },
                     gid: found.gid(),
                     mode: DEFAULT_MODE,
                     needs_group: false,
+                    model: None,
                 })
             }
             Err(error) => Err(Stop::io("look at", place.data())(error)),
@@ -79,21 +96,45 @@ impl Owner {
             .mode(MODE_AT_FIRST)
             .open(path)
             .map_err(Stop::io("create", path))?;
-        if let Err(stop) = self.own(&file, path) {
-            fs::remove_file(path).map_err(Stop::io("remove", path))?;
-            return Err(stop);
+        match self.own(&file, path) {
+            Ok(lost) => {
+                for attribute in lost {
+                    tracing::debug!("{} does not get {attribute}", path.display());
+                }
+                Ok(file)
+            }
+            Err(stop) => {
+                fs::remove_file(path).map_err(Stop::io("remove", path))?;
+                Err(stop)
+            }
         }
-        Ok(file)
     }
 
-    /// Gives an open file, which lies at `path`, its owner and mode.
-    pub fn own(&self, file: &File, path: &Path) -> Result<(), Stop> {
-        self.give(file).map_err(|source| Stop::Owner {
+    /// Gives an open file, which is at `path`, its owner, mode and extended attributes.
+    /// Returns each attribute that it cannot get, and why; without an ACL it grants nobody
+    /// more than the slave does.
+    pub fn own(&self, file: &File, path: &Path) -> Result<Vec<String>, Stop> {
+        self.give_to_owner(file).map_err(|source| Stop::Owner {
             path: path.to_owned(),
             uid: self.uid,
             gid: self.gid,
             source,
-        })
+        })?;
+        let given = match &self.model {
+            None => Given {
+                mode: self.mode,
+                lost: Vec::new(),
+            },
+            Some(slave) => Attributes::of(slave)
+                .map_err(Stop::io("read the extended attributes of", slave))?
+                .give(file, self.mode)
+                .map_err(Stop::io("remove the ACL of", path))?,
+        };
+        file.set_permissions(fs::Permissions::from_mode(given.mode))
+            .map_err(Stop::io("set the mode of", path))?;
+        let lost =
+            |(name, error): (CString, io::Error)| format!("{}: {error}", name.to_string_lossy());
+        Ok(given.lost.into_iter().map(lost).collect())
     }
 
     /// Whether this process runs as this owner.
@@ -152,17 +193,22 @@ impl Owner {
         }
     }
 
-    fn give(&self, file: &File) -> io::Result<()> {
+    fn give_to_owner(&self, file: &File) -> io::Result<()> {
         let found = file.metadata()?;
         if found.uid() != self.uid {
-            fchown(file, Some(self.uid), Some(self.gid))?;
+            match fchown(file, Some(self.uid), Some(self.gid)) {
+                // Root without the capability to give files away.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied && self.model.is_none() => {}
+                given => given?,
+            }
         } else if found.gid() != self.gid {
             match fchown(file, None, Some(self.gid)) {
                 Err(error) if error.kind() == ErrorKind::PermissionDenied && !self.needs_group => {}
                 result => result?,
             }
         }
-        file.set_permissions(fs::Permissions::from_mode(self.mode))
+        Ok(())
     }
 }
 
@@ -170,7 +216,7 @@ impl Owner {
 /// created. Else ZEO's user could not open the lock that root left, for good.
 fn mend(file: &File, place: &Place, path: &Path) -> Result<(), Stop> {
     let found = file.metadata().map_err(Stop::io("look at", path))?;
-    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    let is_ours = found.uid() == geteuid().as_raw();
     if !is_ours || found.permissions().mode() & 0o7777 != MODE_AT_FIRST {
         return Ok(());
     }

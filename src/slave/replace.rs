@@ -52,6 +52,8 @@ pub struct Replacement<'a> {
     /// The digests of what was written.
     tally: Tally,
     flusher: Flusher,
+    /// The attributes that it does not get of the slave that it is to replace, and why.
+    lost: Vec<String>,
 }
 
 impl<'a> Replacement<'a> {
@@ -77,8 +79,9 @@ impl<'a> Replacement<'a> {
             written: 0,
             tally: Tally::new(0),
             flusher: Flusher::default(),
+            lost: Vec::new(),
         };
-        match copy.prepare(owner, size) {
+        match copy.prepare(&owner, size) {
             Ok(()) => Ok(copy),
             Err(stop) => {
                 copy.discard();
@@ -88,13 +91,28 @@ impl<'a> Replacement<'a> {
     }
 
     /// Takes over what there is of it, if the rest fits beside.
-    fn prepare(&mut self, owner: Owner, size: u64) -> Result<(), Stop> {
-        owner.own(&self.file, &self.path)?;
+    fn prepare(&mut self, owner: &Owner, size: u64) -> Result<(), Stop> {
+        self.lost = owner.own(&self.file, &self.path)?;
         let found = self.file.metadata();
         self.written = found.map_err(Stop::io("look at", &self.path))?.len();
         let missing = size.saturating_sub(self.written);
         check_file_size_limit(&self.path, size)?;
         check_space(self.slave.place.directory(), missing)
+    }
+
+    /// A warning, if the copy does not get all of the extended attributes that the slave
+    /// has which it is to replace.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        if self.lost.is_empty() {
+            return None;
+        }
+        let slave = self.slave.place.data().display();
+        let lost = self.lost.join(", ");
+        Some(format!(
+            "{slave}: the new file lacks an attribute of the old one ({lost}); it grants \
+             nobody more access, but perhaps less: set the attribute again"
+        ))
     }
 
     /// How many bytes there are.

@@ -16,6 +16,7 @@ mod support;
 mod watcher;
 mod zeo;
 
+mod access;
 mod bounds;
 mod calls;
 mod command_line;

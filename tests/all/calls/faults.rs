@@ -26,11 +26,13 @@ pub struct Point {
 /// other call leaves, a kill before the next one of these leaves, too. Those that this
 /// machine's architecture lacks are passed over.
 const CHANGES: &str = "?pwrite64,?write,?ftruncate,?fallocate,?rename,?renameat,?renameat2,?link,\
-                       ?linkat,?unlink,?unlinkat,?fsync,?fdatasync,?fchmod,?fchown,?openat,?flock";
+                       ?linkat,?unlink,?unlinkat,?fsync,?fdatasync,?fchmod,?fchown,?openat,?flock,\
+                       ?fsetxattr,?fremovexattr";
 
 /// Those that only look.
 const LOOKS: &str = "?openat2,?read,?pread64,?stat,?newfstatat,?fstat,?statx,?statfs,?fstatfs,\
-                     ?getdents64,?readlink,?readlinkat,?lseek";
+                     ?getdents64,?readlink,?readlinkat,?lseek,?llistxattr,?lgetxattr,\
+                     ?fgetxattr";
 
 /// Those that may find the disk full, or the owner's share of it.
 const TAKE_ROOM: &str = "?pwrite64,?write,?fallocate,?ftruncate,?rename,?renameat,?renameat2,\

@@ -7,7 +7,7 @@ use std::fmt;
 /// see. Those that this machine's architecture lacks are passed over.
 pub const CALLS: &str = "?openat,?flock,?pread64,?read,?pwrite64,?write,?ftruncate,?rename,\
                          ?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?fsync,\
-                         ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown";
+                         ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown,?llistxattr,?fremovexattr";
 
 /// A call that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,241 @@
+//! Who may read and write what a pass makes: owner, mode, ACL and other extended
+//! attributes, with and without a slave to take them from.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
+
+use crate::support::{
+    History, Run, Scene, Zodb, as_nobody, fssync, must, names, replace, require_root, rewrite_end,
+    run, strace, tool,
+};
+
+/// The ACL of a file, as `getfacl` prints it.
+fn acl(file: &Path) -> String {
+    let printed = must(tool("getfacl", "acl").arg("-cpE").arg(file)).stdout;
+    String::from_utf8(printed).unwrap()
+}
+
+fn set_acl(options: &[&str], file: &Path) {
+    must(tool("setfacl", "acl").args(options).arg(file));
+}
+
+/// The names and values of the attributes of a file, but for ACLs.
+fn attributes(file: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut buffer = vec![0; 65536];
+    let len = listxattr(file, &mut buffer[..]).unwrap();
+    let names = buffer[..len].split(|&byte| byte == 0);
+    let mut found: Vec<_> = names
+        .map(|name| String::from_utf8(name.to_owned()).unwrap())
+        .filter(|name| !name.is_empty() && !name.starts_with("system."))
+        .map(|name| {
+            let mut value = vec![0; 65536];
+            let len = getxattr(file, &*name, &mut value[..]).unwrap();
+            value.truncate(len);
+            (name, value)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Removes all that lies beside the slave, but for its switch.
+fn remove_beside(scene: &Scene) {
+    for name in scene.beside_slave() {
+        if name != "Data.fs" {
+            fs::remove_file(scene.slave.with_file_name(name)).unwrap();
+        }
+    }
+}
+
+/// Full copies and appends, with all that they make beside the slave.
+fn sync_all_ways(scene: &Scene) {
+    remove_beside(scene);
+    rewrite_end(&scene.master, &History::get().after);
+    scene.expect("append");
+    let mut tail = History::get().after.clone();
+    tail.extend(&b"a torn tail, which is kept"[..]);
+    rewrite_end(&scene.slave, &tail);
+    replace(&scene.master, &History::get().packed);
+    scene.expect("full-copy");
+    rewrite_end(
+        &scene.slave,
+        &[&History::get().packed[..], &b"torn"[..]].concat(),
+    );
+    let mut zodb = Zodb::start();
+    zodb.call(&serde_json::json!({"cmd": "open", "name": "m", "path": scene.master}));
+    zodb.call(&serde_json::json!({"cmd": "commit", "name": "m"}));
+    zodb.call(&serde_json::json!({"cmd": "close", "name": "m"}));
+    scene.expect("trim-append");
+    run(fssync().arg("off").arg(&scene.slave)).expect(0);
+    run(fssync().arg("on").arg(&scene.slave)).expect(0);
+    for name in [
+        ".fssync",
+        ".fssync-pass",
+        ".fssync-step",
+        ".fssync-ledger",
+        ".fssync-switch",
+        ".index",
+        ".lock",
+        ".tr0",
+    ] {
+        assert!(scene.beside(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_made_has_the_slaves_acl() {
+    let scene = Scene::synced(History::get());
+    fs::set_permissions(&scene.slave, Permissions::from_mode(0o600)).unwrap();
+    set_acl(&["-m", "u:daemon:r,g:mail:rw,m::r"], &scene.slave);
+    let before = acl(&scene.slave);
+    assert!(before.contains("group::---"), "{before}");
+    sync_all_ways(&scene);
+    for name in scene.beside_slave() {
+        let its = acl(&scene.slave.with_file_name(&name));
+        assert_eq!(its, before, "{name}");
+    }
+}
+
+#[test]
+fn a_default_acl_of_the_directory_gives_nobody_access() {
+    let scene = Scene::synced(History::get());
+    let directory = scene.slave.parent().unwrap();
+    for mode in [0o600, 0o664] {
+        replace(&scene.master, &History::get().before);
+        replace(&scene.slave, &History::get().before);
+        fs::set_permissions(&scene.slave, Permissions::from_mode(mode)).unwrap();
+        set_acl(&["-b"], &scene.slave);
+        let before = acl(&scene.slave);
+        set_acl(&["-d", "-m", "u:daemon:rwx,g::rwx,o::rwx"], directory);
+        sync_all_ways(&scene);
+        for name in scene.beside_slave() {
+            let its = acl(&scene.slave.with_file_name(&name));
+            assert_eq!(its, before, "{name}");
+        }
+        set_acl(&["-k"], directory);
+    }
+}
+
+#[test]
+fn what_is_made_has_the_slaves_other_attributes() {
+    require_root();
+    let scene = Scene::synced(History::get());
+    let large = vec![b'x'; 2000];
+    for (name, value) in [
+        ("user.comment", &b"the site's"[..]),
+        ("user.large", &large),
+        ("security.fssync", b"a label"),
+    ] {
+        setxattr(&scene.slave, name, value, XattrFlags::empty()).unwrap();
+    }
+    let before = attributes(&scene.slave);
+    assert!(before.len() >= 3, "{before:?}");
+    sync_all_ways(&scene);
+    for name in scene.beside_slave() {
+        let its = attributes(&scene.slave.with_file_name(&name));
+        assert_eq!(its, before, "{name}");
+    }
+}
+
+/// A full copy of which no call sets an attribute.
+fn copy_without_attributes(scene: &Scene, error: &str) -> Run {
+    replace(&scene.master, &History::get().packed);
+    let inject = format!("inject=fsetxattr:error={error}");
+    let copy = scene.beside(".fssync-tmp");
+    let mut command = strace(&["-e", &inject], &[copy]);
+    run(command.arg("-q").args([&scene.master, &scene.slave])).expect(0)
+}
+
+#[test]
+fn an_acl_that_cannot_be_set_grants_nobody_more_and_is_warned_of() {
+    for (entries, mode) in [
+        ("u:daemon:r,m::r", 0o600),
+        ("g::r,u:daemon:r,m::rw", 0o640),
+        ("g::r,g:mail:-,o::r,m::r", 0o640),
+    ] {
+        for error in ["EOPNOTSUPP", "EPERM", "ENOSPC"] {
+            let scene = Scene::synced(History::get());
+            fs::set_permissions(&scene.slave, Permissions::from_mode(0o600)).unwrap();
+            set_acl(&["-m", entries], &scene.slave);
+            let copied = copy_without_attributes(&scene, error);
+            let found = fs::metadata(&scene.slave).unwrap().mode() & 0o7777;
+            assert_eq!(found, mode, "{entries}: {}", acl(&scene.slave));
+            assert_eq!(copied.stderr.lines().count(), 1, "{copied:?}");
+            assert!(
+                copied.stderr.contains("system.posix_acl_access"),
+                "{copied:?}"
+            );
+            assert!(fs::read(&scene.slave).unwrap() == History::get().packed);
+            let next = run(&mut scene.command(&["-q"])).expect(0);
+            assert_eq!(next.stderr, "", "it is said once");
+        }
+    }
+}
+
+/// Where the file has an attribute by itself, as a label of SELinux.
+#[test]
+fn an_attribute_that_the_file_has_already_is_not_warned_of() {
+    require_root();
+    let scene = Scene::synced(History::get());
+    let (name, value) = ("user.label", b"a label");
+    fs::write(scene.beside(".fssync-tmp"), "").unwrap();
+    for file in [&scene.slave, &scene.beside(".fssync-tmp")] {
+        setxattr(file, name, value, XattrFlags::empty()).unwrap();
+    }
+    let copied = copy_without_attributes(&scene, "EPERM");
+    assert_eq!(copied.stderr, "");
+    assert_eq!(attributes(&scene.slave).len(), 1);
+}
+
+/// A slave's directory that is not the user's, who may write it.
+fn directory_of_roots(scene: &Scene, gid: u32, mode: u32) {
+    let directory = scene.slave.parent().unwrap();
+    chown(directory, Some(0), Some(gid)).unwrap();
+    fs::set_permissions(directory, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn who_is_not_root_makes_files_of_their_own_in_a_directory_of_roots() {
+    // As Kubernetes makes a volume with fsGroup, and an emptyDir.
+    for (gid, mode) in [(65534, 0o2775), (0, 0o1777)] {
+        let scene = Scene::with_master("commits");
+        let program = as_nobody(&scene);
+        let as_nobody = |words: &[&str]| {
+            let mut command = Command::new(program.get_program());
+            command.args(program.get_args()).args(words);
+            run(command.arg(&scene.slave))
+        };
+        directory_of_roots(&scene, gid, mode);
+        as_nobody(&["off", "--force"]).expect(0);
+        as_nobody(&["on"]).expect(0);
+        let master = scene.master.to_str().unwrap();
+        as_nobody(&[master]).expect(0);
+        as_nobody(&[master, "--full"]).expect(0);
+        as_nobody(&["off"]).expect(0);
+        for name in scene.beside_slave() {
+            let found = fs::metadata(scene.slave.with_file_name(&name)).unwrap();
+            assert_eq!(found.uid(), 65534, "{name}");
+            assert_eq!(found.gid(), 65534, "{name}");
+        }
+    }
+}
+
+/// Root in a container that may not give files away.
+#[test]
+fn root_without_the_right_to_give_files_away_keeps_them() {
+    require_root();
+    let scene = Scene::with_master("commits");
+    let directory = scene.slave.parent().unwrap();
+    chown(directory, Some(4242), Some(4242)).unwrap();
+    fs::set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
+    let mut command = tool("setpriv", "util-linux");
+    command.args(["--bounding-set=-chown", "--inh-caps=-chown"]);
+    command.arg(env!("CARGO_BIN_EXE_fssync"));
+    run(command.args([&scene.master, &scene.slave])).expect(0);
+    assert_eq!(fs::metadata(&scene.slave).unwrap().uid(), 0);
+    assert!(names(directory).contains(&"Data.fs.index".to_owned()));
+}
