@@ -47,7 +47,11 @@ impl Apply<'_> {
             }
             Ok(())
         };
-        if let Err(stop) = batches() {
+        let result = batches();
+        if let Some(warning) = append.warning() {
+            monitor.warn(warning);
+        }
+        if let Err(stop) = result {
             append.cut_back();
             return Err(stop);
         }

@@ -62,6 +62,7 @@ use crate::plan::Tail;
 use crate::read::read_fully;
 use crate::stop::Stop;
 use crate::words::bytes;
+use crate::words::count;
 
 /// What a tail is cut to first, in bytes: less than a header.
 const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
@@ -78,6 +79,8 @@ pub struct Append<'a> {
     position: u64,
     trim: Tail,
     batch: Option<Open>,
+    /// Whether a batch was begun.
+    has_written: bool,
     /// The digests of what was appended.
     tally: Tally,
     flusher: Flusher,
@@ -102,6 +105,7 @@ impl<'a> Append<'a> {
             position,
             trim,
             batch: None,
+            has_written: false,
             tally: Tally::new(position),
             flusher: Flusher::default(),
         })
@@ -111,6 +115,22 @@ impl<'a> Append<'a> {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// A warning, if the slave was written, and has other names: a snapshot that is a hard
+    /// link of it has changed with it.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let others = self.data.links().saturating_sub(1);
+        if !self.has_written || others == 0 {
+            return None;
+        }
+        Some(format!(
+            "{} was written in place, and has {} (hard links), which show the same bytes: a \
+             snapshot must be a copy (cp --reflink=auto), not a link",
+            self.data.path().display(),
+            count(others, "other name")
+        ))
     }
 
     /// The slave, for reading.
@@ -176,6 +196,7 @@ impl<'a> Append<'a> {
             })?;
             self.trim = Tail::None;
         }
+        self.has_written = true;
         let status = Status(header[STATUS_OFFSET as usize]);
         let batch = self.batch.insert(Open {
             begun,

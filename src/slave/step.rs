@@ -290,6 +290,8 @@ pub struct DataFile<'a> {
     slave: &'a Slave,
     file: File,
     seen: Seen,
+    /// How many names it has.
+    links: u64,
 }
 
 impl<'a> DataFile<'a> {
@@ -303,7 +305,12 @@ impl<'a> DataFile<'a> {
             }
             Err(error) => return Err(Stop::io("open", path)(error)),
         };
-        let mut data = Self { slave, file, seen };
+        let mut data = Self {
+            slave,
+            file,
+            seen,
+            links: 1,
+        };
         data.look()?;
         if data.seen != seen {
             return Err(slave.changed("written since it was looked at".to_owned()));
@@ -321,6 +328,12 @@ impl<'a> DataFile<'a> {
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.seen
+    }
+
+    /// How many names it had then.
+    #[must_use]
+    pub fn links(&self) -> u64 {
+        self.links
     }
 
     /// Where it lies.
@@ -371,7 +384,9 @@ impl<'a> DataFile<'a> {
     /// Takes note of what the file is now, in the step that made it so.
     fn look(&mut self) -> Result<(), Stop> {
         let found = self.file.metadata();
-        self.seen = Seen::of(&found.map_err(Stop::io("look at", self.path()))?);
+        let found = found.map_err(Stop::io("look at", self.path()))?;
+        self.seen = Seen::of(&found);
+        self.links = found.nlink();
         Ok(())
     }
 

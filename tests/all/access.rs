@@ -9,8 +9,8 @@ use std::process::Command;
 use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
 
 use crate::support::{
-    History, Run, Scene, Zodb, as_nobody, fssync, must, names, replace, require_root, rewrite_end,
-    run, strace, tool,
+    History, Run, Scene, Zodb, append_killed_at_sync, as_nobody, fssync, must, names, replace,
+    require_root, rewrite_end, run, strace, tool,
 };
 
 /// The ACL of a file, as `getfacl` prints it.
@@ -238,4 +238,29 @@ fn root_without_the_right_to_give_files_away_keeps_them() {
     run(command.args([&scene.master, &scene.slave])).expect(0);
     assert_eq!(fs::metadata(&scene.slave).unwrap().uid(), 0);
     assert!(names(directory).contains(&"Data.fs.index".to_owned()));
+}
+
+#[test]
+fn a_slave_with_another_name_is_warned_of_when_it_is_written() {
+    let history = History::get();
+    let warning = "has 1 other name (hard links)";
+    let quiet = |scene: &Scene| run(&mut scene.command(&["-q"])).expect(0);
+    let scene = Scene::synced(history);
+    let snapshot = scene.directory.path().join("snapshot.fs");
+    fs::hard_link(&scene.slave, &snapshot).unwrap();
+    assert_eq!(quiet(&scene).stderr, "", "nothing is written");
+    rewrite_end(&scene.master, &history.after);
+    let appended = quiet(&scene);
+    assert!(appended.stderr.contains(warning), "{appended:?}");
+    assert_eq!(appended.stderr.lines().count(), 1, "{appended:?}");
+    assert_eq!(quiet(&scene).stderr, "");
+    // Another file takes its place, and the snapshot stays as it is.
+    replace(&scene.master, &history.packed);
+    assert_eq!(quiet(&scene).stderr, "");
+    assert!(fs::read(&snapshot).unwrap() == history.after);
+
+    let scene = append_killed_at_sync(2);
+    fs::hard_link(&scene.slave, scene.beside(".snapshot")).unwrap();
+    let cut = scene.pass(&[]).expect(0);
+    assert!(cut.stderr.contains(warning), "{cut:?}");
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -120,6 +121,21 @@ fn a_directory_is_one_however_it_is_written() {
     relative.current_dir(case.scene.directory.path());
     run(relative.args(["-q", "var", "vra"])).expect(2);
     assert!(!case.master("vra").exists());
+}
+
+#[test]
+fn a_link_to_nothing_is_refused() {
+    let case = Case::new(Transport::Path);
+    for name in ["var", "Data.fs"] {
+        let link = case.master(&format!("link-{name}"));
+        symlink(case.root.join(name), &link).unwrap();
+        let refused = pass(&case.scene, &["-q"], &case.master("var"), &link).expect(2);
+        assert!(
+            refused.stderr.contains("a symbolic link to nothing"),
+            "{refused:?}"
+        );
+        assert_eq!(names(&case.root), [""; 0]);
+    }
 }
 
 /// A cron job and a watch, of which the slave's disk is not mounted.

@@ -41,8 +41,14 @@ pub(super) fn named(given: &Path) -> Result<Option<Named>, Stop> {
         _ if ends_like_a_directory(given) => return Err(missing(given)),
         Some(_) => Some(Named::File),
         None => {
-            let is_link = fs::symlink_metadata(given).is_ok_and(|found| found.is_symlink());
-            let is_file = is_link || given.as_os_str().as_bytes().ends_with(b".fs");
+            if fs::symlink_metadata(given).is_ok_and(|found| found.is_symlink()) {
+                return Err(Stop::Usage(format!(
+                    "{} is a symbolic link to nothing: mount the file system that it leads \
+                     to, or name the file",
+                    given.display()
+                )));
+            }
+            let is_file = given.as_os_str().as_bytes().ends_with(b".fs");
             is_file.then_some(Named::New)
         }
     })

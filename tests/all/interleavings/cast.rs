@@ -147,7 +147,12 @@ impl Role {
                 Part::Program(python)
             }
             Self::Watch => Part::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
-            Self::Off => verb("off"),
+            // Before a first copy, there is no slave yet.
+            Self::Off => {
+                let mut command = fssync();
+                command.args(["off", "--force"]).arg(slave);
+                Part::Program(command)
+            }
             Self::On(_) => verb("on"),
             Self::Verify => verb("verify"),
             Self::Status => verb("status"),
