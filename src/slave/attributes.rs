@@ -82,7 +82,7 @@ impl Attributes {
             mode,
             lost: Vec::new(),
         };
-        if !self.0.iter().any(|(name, _)| &**name == POSIX_ACL) {
+        if !self.0.iter().any(|(name, _)| **name == *POSIX_ACL) {
             remove_acl(file)?;
         }
         for (name, value) in &self.0 {
@@ -94,7 +94,7 @@ impl Attributes {
             if has_it.is_ok_and(|found| found == *value) {
                 continue;
             }
-            if &**name == POSIX_ACL {
+            if **name == *POSIX_ACL {
                 remove_acl(file)?;
                 given.mode &= granted_to_all(value);
             } else if is_acl(name) {
@@ -144,6 +144,13 @@ const ACL_HEADER_LEN: usize = 4;
 const ACL_ENTRY_LEN: usize = 8;
 const ACL_VERSION: u32 = 2;
 
+/// The tags of its entries.
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
 /// The permission bits with which a file without an ACL grants nobody more than one with
 /// this ACL: little-endian, a version (4), then entries of a tag (2), permissions (2), and
 /// an id (4).
@@ -167,11 +174,6 @@ fn granted_to_all(acl: &[u8]) -> u32 {
         let granted = entries.iter().filter(|(tag, _)| tags.contains(tag));
         granted.fold(0o7, |all, (_, permissions)| all & permissions)
     };
-    const USER: u16 = 0x02;
-    const GROUP_OBJ: u16 = 0x04;
-    const GROUP: u16 = 0x08;
-    const MASK: u16 = 0x10;
-    const OTHER: u16 = 0x20;
     // A named user may be in the group; one who is named, or in a named group, becomes one
     // of the others.
     OWNERS | all(&[USER, GROUP_OBJ, MASK]) << 3 | all(&[USER, GROUP, MASK, OTHER])
