@@ -70,8 +70,11 @@ fn a_connection_ends_with_all_that_its_program_has_started() {
         ("fails, stubborn", format!("{STUBBORN}; exit 255"), 12),
     ] {
         let scene = Scene::synced(History::get());
-        let pass = run(&mut through(&scene, &script, &["--timeout", "1"]));
+        let timeout = if what.starts_with("hangs") { "1" } else { "60" };
+        let pass = run(&mut through(&scene, &script, &["--timeout", timeout]));
         assert_eq!(pass.code, code, "{what}: {pass:?}");
+        let names_code = pass.stderr.contains("exit code 255");
+        assert_eq!(names_code, what.starts_with("fails"), "{what}: {pass:?}");
         expect_none_left(&scene, if script.contains(STUBBORN) { 1 } else { 2 });
     }
 }
@@ -89,6 +92,23 @@ fn a_connection_ends_with_a_pass_that_a_signal_ends() {
         expect_interrupted(pass);
         expect_none_left(&scene, 1);
     }
+}
+
+#[test]
+fn a_watch_that_reconnects_leaves_nothing_behind() {
+    let scene = Scene::synced(History::get());
+    let script = format!(
+        "{HELPERS}; timeout 0.3 {BINARY} serve {}",
+        scene.master.display()
+    );
+    let mut watcher = Watcher::of(&scene, &mut through(&scene, &script, &["--watch"]));
+    let pids = scene.directory.path().join("pids");
+    let noted = || fs::read_to_string(&pids).unwrap_or_default();
+    wait_for("reconnection", || noted().lines().count() >= 6);
+    watcher.expect("Finished syncing");
+    assert_eq!(watcher.end().0, 0);
+    let count = noted().lines().count();
+    expect_none_left(&scene, count);
 }
 
 /// A jump host that accepts, and says nothing.
@@ -244,6 +264,11 @@ fn ssh_asks_at_the_terminal_whether_a_host_key_is_right() {
     command
         .arg(Sshd::get().url(&scene.master))
         .arg(&scene.slave);
+    let stopped = at_terminal(&[("(yes/no", "\\x03")], &command).expect(1);
+    assert!(
+        stopped.stdout.contains("interrupted by a signal"),
+        "{stopped:?}"
+    );
     let asked = at_terminal(&[("(yes/no", "yes\\n")], &command).expect(0);
     assert!(known.exists(), "{asked:?}");
     at_terminal(&[], &command).expect(0);

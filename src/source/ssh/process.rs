@@ -5,6 +5,7 @@
 //! [`terminal`](super::terminal) for a program that asks for a password.
 
 use std::io;
+use std::mem;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +69,7 @@ impl Process {
     }
 
     /// Does what is due while it runs: lends it the terminal if it wants to ask for a
-    /// password. In a process that is the first one of its PID namespace, as in a
+    /// password; if it has ended, ends what still holds the connection open. In a process that is the first one of its PID namespace, as in a
     /// container, also waits for the orphans that have become its children.
     pub fn tend(&self) {
         // Whoever has it ends the program, and is not to be waited for.
@@ -76,6 +77,7 @@ impl Process {
             return;
         };
         if let Some(running) = &mut slot.running {
+            running.end_what_it_left();
             running.lend_terminal();
         }
         if getpid().is_init() {
@@ -96,6 +98,7 @@ impl Process {
             pid: Pid::from_child(&child),
             status: None,
             watched,
+            is_over: false,
             lent: None,
             lacked_terminal: false,
         });
@@ -183,6 +186,8 @@ struct Running {
     /// How it ended, once it was waited for.
     status: Option<WaitStatus>,
     watched: Watched,
+    /// Whether it was seen to have ended by itself.
+    is_over: bool,
     /// The terminal, while it has it.
     lent: Option<Lent>,
     lacked_terminal: bool,
@@ -215,6 +220,15 @@ impl Running {
     fn has_ended(&self) -> bool {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.status.is_some() || !matches!(waitid(WaitId::Pid(self.pid), look), Ok(None))
+    }
+
+    /// Ends what a program that has ended left in its group: it may hold the pipe open by
+    /// whose end a broken connection is known.
+    fn end_what_it_left(&mut self) {
+        if self.has_ended() {
+            let was_over = mem::replace(&mut self.is_over, true);
+            self.signal(if was_over { Signal::KILL } else { Signal::TERM });
+        }
     }
 
     /// Lends the terminal if the program was stopped because it does not have it; ends
