@@ -127,3 +127,20 @@ fn a_name_that_is_not_there_is_found_out() {
     assert!(fits("a_copy", "x::a_copy_of_it") && !fits("a_copy", "x::not_a_copy"));
     assert!(is_module("slave::step") && !is_module("slave::stap"));
 }
+
+#[test]
+fn the_readme_names_the_rust_version_that_is_needed() {
+    let manifest = fs::read_to_string(project("Cargo.toml")).expect("the manifest");
+    let lines = manifest.lines();
+    let needed = lines.filter_map(|line| line.strip_prefix("rust-version = "));
+    let needed: Vec<_> = needed.map(|version| version.trim_matches('"')).collect();
+    let readme = fs::read_to_string(project("README.md")).expect("the README");
+    let [version] = needed[..] else {
+        panic!("{needed:?}");
+    };
+    assert!(
+        readme.contains(&format!("Rust {version} or newer")),
+        "{version}"
+    );
+    assert!(readme.contains("cargo install --locked"));
+}

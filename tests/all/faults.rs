@@ -63,13 +63,14 @@ impl Drop for Mount {
     }
 }
 
-/// The slave is in sync with `before`, on a file system of this size.
-fn on_a_small_disk(size: &str) -> (Mount, Scene) {
+/// The slave is in sync with `before`, on a file system of this size. The mount comes last, to
+/// be dropped first: a directory with a mount point in it cannot be removed.
+fn on_a_small_disk(size: &str) -> (Scene, Mount) {
     let scene = Scene::new();
     let disk = Mount::tmpfs(size, scene.slave.parent().unwrap());
     fs::write(&scene.master, &History::get().before).unwrap();
     scene.expect("full-copy");
-    (disk, scene)
+    (scene, disk)
 }
 
 /// ZODB opens the slave in its place, and finds this position.
@@ -82,7 +83,7 @@ fn assert_opens(scene: &Scene, position: usize) {
 
 #[test]
 fn a_full_copy_that_does_not_fit_is_not_begun() {
-    let (_disk, scene) = on_a_small_disk("1m");
+    let (scene, _disk) = on_a_small_disk("1m");
     let before = scene.beside_slave();
     sparse_master(&scene.master, 2 << 20);
     let run = scene.pass(&["--full"]).expect(1);
@@ -98,7 +99,7 @@ fn a_full_copy_that_does_not_fit_is_not_begun() {
 #[test]
 fn a_full_copy_that_finds_the_disk_full_on_its_way_leaves_one_slave_or_the_other() {
     for spared in [0, 200, 5_000, 20_000] {
-        let (_disk, scene) = on_a_small_disk("1m");
+        let (scene, _disk) = on_a_small_disk("1m");
         let found = rustix::fs::statvfs(scene.slave.parent().unwrap()).unwrap();
         let free = found.f_bavail * found.f_frsize;
         sparse_master(&scene.master, free - spared - 81);
@@ -117,7 +118,7 @@ fn a_full_copy_that_finds_the_disk_full_on_its_way_leaves_one_slave_or_the_other
 
 #[test]
 fn an_append_that_fills_the_disk_leaves_the_slave_as_it_was() {
-    let (_disk, scene) = on_a_small_disk("1m");
+    let (scene, _disk) = on_a_small_disk("1m");
     append_sparse(&scene.master, 8 << 20, u64::MAX >> 1);
     for _ in 0..2 {
         let run = scene.pass(&[]).expect(1);
@@ -134,7 +135,7 @@ fn an_append_that_fills_the_disk_leaves_the_slave_as_it_was() {
 
 #[test]
 fn what_fits_of_an_append_stays_when_the_disk_is_full() {
-    let (_disk, scene) = on_a_small_disk("1m");
+    let (scene, _disk) = on_a_small_disk("1m");
     let source = MountedPath::new(scene.master.clone());
     rewrite_end(&scene.master, &History::get().after);
     append_sparse(&scene.master, 8 << 20, u64::MAX >> 1);
@@ -631,4 +632,18 @@ fn a_signal_in_the_midst_of_an_append_leaves_the_slave_as_it_was() {
         assert_opens(&scene, History::get().before.len());
         scene.assert_documented_names();
     }
+}
+
+#[test]
+fn a_test_that_mounts_leaves_no_directory_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut test = Command::new(std::env::current_exe().unwrap());
+    test.args([
+        "--exact",
+        "faults::an_append_that_fills_the_disk_leaves_the_slave_as_it_was",
+    ]);
+    let output = must(test.env("TMPDIR", directory.path()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed"), "{said}");
+    assert_eq!(names(directory.path()), [""; 0]);
 }

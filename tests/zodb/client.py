@@ -58,6 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("ZEO").addHandler(Refusals())
     logging.getLogger("ZEO").propagate = False
+    # A server that dies in a commit is what the tests are about, and no news.
+    logging.getLogger("txn").addHandler(logging.NullHandler())
+    logging.getLogger("txn").propagate = False
 
     db = ZODB.DB(ClientStorage([("127.0.0.1", port) for port in options.ports]))
     with db.transaction() as connection:
