@@ -21,8 +21,10 @@
 //! Behind it, [`upkeep`] keeps ZODB's index ready beside the slave.
 //!
 //! [`watch::watch`] stays, and makes a pass whenever there is cause.
-//! [`status::look`] tells how a slave stands, and [`verify::verify`] whether it is
-//! sound; both change nothing.
+//! [`status::look`] reports the state of a slave, and changes nothing. [`verify::verify`]
+//! checks whether it is sound; its result is noted beside the slave
+//! ([`slave::record`]), for `status` and for later passes. What is around a master
+//! ([`source::Surroundings`]) is asked for when the master is another file than before.
 //!
 //! # Words
 //!

@@ -236,7 +236,7 @@ impl Stop {
             }
             Self::InUse { .. } => {
                 "the slave is being served: switch syncing off with `fssync off` \
-                 before ZEO is started there"
+                 before ZEO is started there, or are MASTER and SLAVE swapped?"
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
             Self::Reluctant { why, .. } => why.hint(),

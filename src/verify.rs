@@ -1,9 +1,9 @@
 //! Whether a slave is sound: every transaction and data record, and the index.
 //!
-//! Nothing is created, written or locked, so that a long verification keeps
-//! neither ZEO from opening the slave nor a pass from writing it: bytes before a
-//! position do not change. Where another file is put in the slave's place
-//! meanwhile, the verification does not count.
+//! Nothing is locked, and [`verify`] writes nothing, so that a long verification keeps
+//! neither ZEO from opening the slave nor a pass from writing it: bytes before a position do
+//! not change. If another file is put in the slave's place meanwhile, the verification does
+//! not count. [`Verified::note`] writes the result beside the slave.
 //!
 //! | part | duty |
 //! | --- | --- |
