@@ -121,8 +121,8 @@ impl Old {
             (Self::None, _) | (Self::Superseded, None) => Fate::Gone,
             (Self::Superseded, Some(_))
             | (Self::SetAside, _)
-            | (Self::PackedAway, None | Some(Loss::Doubtful(_))) => Fate::Kept,
-            (Self::PackedAway, Some(_)) => Fate::Stays,
+            | (Self::PackedAway, None | Some(Loss::Doubtful(_) | Loss::Unknown)) => Fate::Kept,
+            (Self::PackedAway, Some(Loss::Transactions(_))) => Fate::Stays,
         }
     }
 }

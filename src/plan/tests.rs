@@ -403,6 +403,7 @@ fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
         (Old::SetAside, loss, Fate::Kept),
         (Old::PackedAway, None, Fate::Kept),
         (Old::PackedAway, doubt, Fate::Kept),
+        (Old::PackedAway, Some(Loss::Unknown), Fate::Kept),
         (Old::PackedAway, loss, Fate::Stays),
     ] {
         assert_eq!(old.fate(loss), fate, "{old:?} {loss:?}");

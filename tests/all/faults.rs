@@ -259,10 +259,10 @@ fn the_master_is_opened_for_reading_only_and_nothing_else_is_near_it() {
     for line in touched.into_iter().filter(|line| !line.contains("execve(")) {
         let reads = ["O_RDONLY", "statx(", "readlink(", "stat("];
         assert!(reads.iter().any(|call| line.contains(call)), "{line}");
-        assert!(
-            !line.contains("O_CREAT") && !line.contains(".lock"),
-            "{line}"
-        );
+        assert!(!line.contains("O_CREAT"), "{line}");
+        // Which file ZODB's lock is may be looked at, to see who has it.
+        let opens_lock = line.contains(".lock") && !line.contains("statx(");
+        assert!(!opens_lock, "{line}");
     }
 }
 

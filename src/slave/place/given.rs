@@ -41,7 +41,8 @@ pub(super) fn named(given: &Path) -> Result<Option<Named>, Stop> {
         _ if ends_like_a_directory(given) => return Err(missing(given)),
         Some(_) => Some(Named::File),
         None => {
-            if fs::symlink_metadata(given).is_ok_and(|found| found.is_symlink()) {
+            let link = found(given, fs::symlink_metadata(given))?;
+            if link.is_some_and(|link| link.is_symlink()) {
                 return Err(Stop::Usage(format!(
                     "{} is a symbolic link to nothing: mount the file system that it leads \
                      to, or name the file",
