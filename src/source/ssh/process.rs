@@ -2,7 +2,7 @@
 //! that it has started there, be it a wrapper's ssh, a jump host's or a ProxyCommand.
 //!
 //! In that group the signals of a terminal (Ctrl-C) do not reach it; see
-//! [`terminal`](super::terminal) for a program that asks for a password.
+//! [`terminal`] for a program that asks for a password.
 
 use std::io;
 use std::mem;
