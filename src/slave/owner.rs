@@ -5,7 +5,9 @@
 //! where there is none yet, the owner of its directory and the mode of the master.
 //!
 //! Who is not root can give files to nobody. If there is no slave yet, its files then
-//! belong to whoever makes them: a directory of root's that a group may write is enough.
+//! belong to whoever makes them: a directory of root's that a group may write is enough. The
+//! same applies beside a slave of root's that its group may write: root can open whatever the
+//! group makes. A slave of any other user needs files of that user.
 //!
 //! Who is not root can give files to the groups only that they are in. Another
 //! group than the slave's is an error where the slave's mode gives its group more
@@ -194,21 +196,28 @@ impl Owner {
     }
 
     fn give_to_owner(&self, file: &File) -> io::Result<()> {
+        let is_denied = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
         let found = file.metadata()?;
         if found.uid() != self.uid {
             match fchown(file, Some(self.uid), Some(self.gid)) {
-                // Root without the capability to give files away.
-                Err(error)
-                    if error.kind() == ErrorKind::PermissionDenied && self.model.is_none() => {}
-                given => given?,
+                Err(error) if is_denied(&error) && self.may_be_its_makers() => {}
+                given => return given,
             }
-        } else if found.gid() != self.gid {
+        }
+        if found.gid() != self.gid {
             match fchown(file, None, Some(self.gid)) {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied && !self.needs_group => {}
-                result => result?,
+                Err(error) if is_denied(&error) && !self.needs_group => {}
+                given => return given,
             }
         }
         Ok(())
+    }
+
+    /// Whether a file may stay its maker's, who has no right to give it away.
+    fn may_be_its_makers(&self) -> bool {
+        const GROUP_READS_AND_WRITES: u32 = 0o060;
+        let is_groups = self.mode & GROUP_READS_AND_WRITES == GROUP_READS_AND_WRITES;
+        self.model.is_none() || self.uid == 0 && is_groups
     }
 }
 

@@ -224,6 +224,35 @@ fn who_is_not_root_makes_files_of_their_own_in_a_directory_of_roots() {
     }
 }
 
+#[test]
+fn a_group_that_may_write_a_slave_of_roots_syncs_it() {
+    for (owner, exit) in [(0, 0), (4242, 1)] {
+        let scene = Scene::with_master("commits");
+        let program = as_nobody(&scene);
+        let commits = fs::read(&scene.master).unwrap();
+        fs::write(&scene.slave, &commits[..1362]).unwrap();
+        chown(&scene.slave, Some(owner), Some(65534)).unwrap();
+        fs::set_permissions(&scene.slave, Permissions::from_mode(0o664)).unwrap();
+        directory_of_roots(&scene, 65534, 0o2775);
+        let master = scene.master.to_str().unwrap();
+        for words in [&["off"][..], &["on"], &[master], &["--full", master]] {
+            let mut command = Command::new(program.get_program());
+            command.args(program.get_args()).args(words);
+            run(command.arg(&scene.slave)).expect(exit);
+        }
+        let names = scene.beside_slave();
+        assert_eq!(names.len() > 1, exit == 0, "{names:?}");
+        for name in names {
+            let found = fs::metadata(scene.slave.with_file_name(&name)).unwrap();
+            assert_eq!(
+                (found.gid(), found.mode() & 0o777),
+                (65534, 0o664),
+                "{name}"
+            );
+        }
+    }
+}
+
 /// Root in a container that may not give files away.
 #[test]
 fn root_without_the_right_to_give_files_away_keeps_them() {
