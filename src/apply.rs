@@ -259,7 +259,6 @@ impl Apply<'_> {
         let slave = Mark::of(file, position, last_tid)
             .map_err(Stop::io("read back", self.slave.place.data()))?;
         sidecar.scanned = None;
-        sidecar.stranger = None;
         sidecar.left = Some(Left {
             master: survey.sight.identity.clone(),
             slave,

@@ -326,6 +326,7 @@ impl<'a> Feed<'a> {
             Event::Begun { .. } => *begun = 0,
             Event::Record { .. } => *begun += 1,
         };
+        let offset = scanner.offset();
         scanner.feed(piece, &mut |event| {
             if let Some(builder) = builder {
                 builder.take(event);
@@ -335,6 +336,9 @@ impl<'a> Feed<'a> {
             }
             visit(event);
         });
+        if let Some(succession) = succession {
+            succession.take_bytes(offset, piece);
+        }
     }
 
     /// The file has no more bytes: at a boundary, in a header that is not whole

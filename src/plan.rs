@@ -119,10 +119,8 @@ impl Old {
     pub fn fate(self, loss: Option<Loss>) -> Fate {
         match (self, loss) {
             (Self::None, _) | (Self::Superseded, None) => Fate::Gone,
-            (Self::Superseded, Some(_))
-            | (Self::SetAside, _)
-            | (Self::PackedAway, None | Some(Loss::Doubtful(_) | Loss::Unknown)) => Fate::Kept,
             (Self::PackedAway, Some(Loss::Transactions(_))) => Fate::Stays,
+            _ => Fate::Kept,
         }
     }
 }
@@ -221,7 +219,7 @@ fn storage(facts: &Facts, slave: &Storage) -> Decision {
     if is_as_left && in_master {
         return copy_holding(facts, slave.last_tid, Reason::Rewritten);
     }
-    if is_as_left && comparison.is_kin && comparison.is_packed && !facts.master.is_stranger {
+    if is_as_left && comparison.is_kin && comparison.is_packed && !facts.master.was_refused {
         return copy(Old::PackedAway, Reason::PackedAway);
     }
     if comparison.master_last < slave.last_tid {

@@ -127,7 +127,7 @@ impl Survey {
                 matches,
                 next,
                 was_damaged: sidecar.master_was_damaged,
-                is_stranger: sidecar.stranger.as_ref() == Some(&sight.identity),
+                was_refused: sidecar.was_refused,
             },
             prefix_equal: None,
             comparison: None,

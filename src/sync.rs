@@ -202,8 +202,12 @@ fn note(
         reason: outcome.reason.clone(),
     };
     match outcome.exit {
-        Exit::Success => sidecar.master_was_damaged = false,
+        Exit::Success => {
+            sidecar.master_was_damaged = false;
+            sidecar.was_refused = false;
+        }
         Exit::MasterDamaged => sidecar.master_was_damaged = true,
+        Exit::Diverged => sidecar.was_refused = true,
         _ => {}
     }
     let is_noted = loaded.pass.as_ref().is_some_and(|noted| {

@@ -7,6 +7,21 @@ use crate::filestorage::scan::{Event, Scanner};
 use crate::read::{Piece, read_fully};
 use crate::stop::Stop;
 
+/// What a scan of a file comes by.
+pub(crate) trait Visitor {
+    /// The next event.
+    fn event(&mut self, event: Event);
+
+    /// The bytes from `offset` on, whose events came by.
+    fn bytes(&mut self, _offset: u64, _bytes: &[u8]) {}
+}
+
+impl<F: FnMut(Event)> Visitor for F {
+    fn event(&mut self, event: Event) {
+        self(event);
+    }
+}
+
 /// Feeds a file, which lies at `path`, to a scanner from where it stands, until
 /// the scanner stops or comes to its limit, as long as `may_go_on`, which is
 /// told the offset, says so.
@@ -15,7 +30,7 @@ pub(crate) fn scan_file(
     path: &Path,
     scanner: &mut Scanner,
     may_go_on: &dyn Fn(u64) -> Result<(), Stop>,
-    visit: &mut impl FnMut(Event),
+    visitor: &mut impl Visitor,
 ) -> Result<(), Stop> {
     const PIECE_LEN: u64 = 1024 * 1024;
     let mut piece = Piece::default();
@@ -28,7 +43,9 @@ pub(crate) fn scan_file(
         if got == 0 {
             break;
         }
-        scanner.feed(&piece[..got], visit);
+        let bytes = &piece[..got];
+        scanner.feed(bytes, &mut |event| visitor.event(event));
+        visitor.bytes(offset, bytes);
     }
     Ok(())
 }

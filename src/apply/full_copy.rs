@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::replaced::{Replaced, Tense, succession};
 use super::{Apply, note};
+use crate::compare::succession::Succession;
 use crate::feed::Feed;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner};
@@ -20,7 +21,34 @@ use crate::slave::sidecar::{FullCopy, Sidecar};
 use crate::stop::Stop;
 use crate::survey::Survey;
 use crate::upkeep::index::{complaint, store_built};
-use crate::walk::scan_file;
+use crate::walk::{Visitor, scan_file};
+
+/// A copy that an earlier pass has begun, as it is read again.
+struct TakenUp<'a> {
+    must_hold: Option<Tid>,
+    /// Whether it has that transaction.
+    holds: bool,
+    builder: Builder,
+    /// The join with the slave that it is to replace.
+    join: Option<Succession<'a>>,
+}
+
+impl Visitor for TakenUp<'_> {
+    fn event(&mut self, event: Event) {
+        self.builder.take(event);
+        if let Some(join) = &mut self.join {
+            join.take(event, self.builder.index());
+        }
+        self.holds |=
+            matches!(event, Event::Transaction(t) if Some(t.header.tid) == self.must_hold);
+    }
+
+    fn bytes(&mut self, offset: u64, bytes: &[u8]) {
+        if let Some(join) = &mut self.join {
+            join.take_bytes(offset, bytes);
+        }
+    }
+}
 
 impl Apply<'_> {
     pub(super) fn full_copy(
@@ -43,9 +71,6 @@ impl Apply<'_> {
             }
             copy.truncate(feed.position())?;
             let replaced = self.judge(survey, (old, must_hold, reason), &mut feed);
-            if let Err(Stop::Refused(_)) = replaced {
-                sidecar.stranger = Some(survey.sight.identity.clone());
-            }
             self.replace(survey, replaced?, &mut copy, &feed, monitor)?;
             if let Some(warning) = copy.warning() {
                 monitor.warn(warning);
@@ -124,27 +149,18 @@ impl Apply<'_> {
         monitor: &dyn Monitor,
     ) -> Result<(Feed<'a>, u64), Stop> {
         let mut scanner = Scanner::new(copy.written());
-        let mut holds = false;
-        let mut builder = Builder::default();
-        let mut join = succession(survey).filter(|_| copy.written() > 0);
+        let mut taken = TakenUp {
+            must_hold,
+            holds: false,
+            builder: Builder::default(),
+            join: succession(survey).filter(|_| copy.written() > 0),
+        };
         let written = copy.written();
         let go_on = |offset| {
             monitor.progress("reading what there is", offset, written);
             self.slave.check_may_go_on()
         };
-        scan_file(
-            copy.file(),
-            copy.path(),
-            &mut scanner,
-            &go_on,
-            &mut |event| {
-                builder.take(event);
-                if let Some(join) = &mut join {
-                    join.take(event, builder.index());
-                }
-                holds |= matches!(event, Event::Transaction(t) if Some(t.header.tid) == must_hold);
-            },
-        )?;
+        scan_file(copy.file(), copy.path(), &mut scanner, &go_on, &mut taken)?;
         let position = scanner.position();
         if copy.written() >= position
             && position > MAGIC_LEN
@@ -154,12 +170,12 @@ impl Apply<'_> {
             tracing::info!("going on at {position} with the copy of an earlier pass");
             copy.go_on(proven)?;
             let mut feed = self.feed(survey, position, scanner.last_tid());
-            feed.watch_for(must_hold, holds);
-            feed.build(builder);
-            feed.join(join);
+            feed.watch_for(must_hold, taken.holds);
+            feed.build(taken.builder);
+            feed.join(taken.join);
             return Ok((feed, position));
         }
-        drop(builder);
+        drop(taken);
         copy.truncate(0)?;
         let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
         if Magic::decode(&magic).is_none() {

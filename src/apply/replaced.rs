@@ -104,6 +104,11 @@ impl fmt::Display for Replaced {
                 "the master lacks {run}, or parts of them, and no pack explains it; \
                  `fssync verify` compares it with the master"
             ),
+            (Some(Loss::Altered(run)), _) => write!(
+                f,
+                "the master has other data in {run}, which only a repair or an editor changes; \
+                 `fssync verify` compares it with the master"
+            ),
             (Some(Loss::Doubtful(run)), _) => {
                 write!(f, "the master lacks {run}, which its last pack may have dropped")
             }

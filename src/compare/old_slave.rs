@@ -1,31 +1,53 @@
-//! The transactions of a slave that is about to be replaced, read by their headers.
+//! The transactions of a slave that is about to be replaced.
 //!
 //! A scan has found them coherent before. Bytes that make no sense now are an error, never a
 //! guess.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::record::{
-    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+    BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TRAILER_LEN, TxnHeader, be_u64,
 };
 use crate::filestorage::scan::Transaction;
 use crate::read::read_fully;
 
 /// How many bytes are read at once, so that small records cost no read each.
-const WINDOW_LEN: usize = 16 * 1024;
+const HEADERS_LEN: usize = 16 * 1024;
+const DATA_LEN: usize = 128 * 1024;
 
 /// Walks forwards through an old slave, up to its position.
 #[derive(Debug)]
 pub(super) struct OldSlave<'a> {
-    file: &'a File,
     /// The slave's position, in bytes.
     end: u64,
     /// Where the next transaction starts.
     at: u64,
-    window: Vec<u8>,
-    window_start: u64,
+    /// The walk over the transactions is ahead of that over the data.
+    headers: Window<'a>,
+    data: Window<'a>,
+}
+
+/// A data record of an old slave's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OldRecord {
+    pub(super) oid: u64,
+    pub(super) data: OldData,
+    /// Just past the record.
+    pub(super) end: u64,
+}
+
+/// Where the data of a record is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OldData {
+    /// In the record itself: its pickle.
+    Here { start: u64, len: u64 },
+    /// In an older record, at this position.
+    Back(u64),
+    /// Nowhere: the object's creation was undone.
+    Undone,
 }
 
 impl<'a> OldSlave<'a> {
@@ -33,11 +55,10 @@ impl<'a> OldSlave<'a> {
     /// `position`.
     pub(super) fn new(file: &'a File, position: u64) -> Self {
         Self {
-            file,
             end: position,
             at: MAGIC_LEN,
-            window: Vec::new(),
-            window_start: 0,
+            headers: Window::new(file, HEADERS_LEN),
+            data: Window::new(file, DATA_LEN),
         }
     }
 
@@ -47,7 +68,7 @@ impl<'a> OldSlave<'a> {
         if position >= self.end {
             return Ok(None);
         }
-        let header = TxnHeader::decode(&self.read::<TXN_HEADER_LEN>(position)?);
+        let header = TxnHeader::decode(&self.headers.array(position)?);
         let end = header.end(position).filter(|&end| {
             let is_long_enough = end >= position + MIN_TXN_LEN;
             is_long_enough && header.header_len() <= header.tlen && end <= self.end
@@ -61,39 +82,112 @@ impl<'a> OldSlave<'a> {
         }))
     }
 
-    /// Calls `visit` with the oid of each data record of a transaction, in file order.
-    pub(super) fn for_each_oid(
+    /// The data record of a transaction at `at`; `None` at its end.
+    pub(super) fn record(
         &mut self,
         transaction: &Transaction,
-        visit: &mut dyn FnMut(u64),
-    ) -> io::Result<()> {
+        at: u64,
+    ) -> io::Result<Option<OldRecord>> {
         let end = transaction.end - TRAILER_LEN;
-        let mut at = transaction.position + transaction.header.header_len();
-        while at < end {
-            let header = DataHeader::decode(&self.read::<DATA_HEADER_LEN>(at)?);
-            let next = (at + DATA_HEADER_LEN as u64).checked_add(header.body_len());
-            at = next.filter(|&it| it <= end).ok_or(ErrorKind::InvalidData)?;
-            visit(header.oid);
+        if at >= end {
+            return Ok(None);
         }
-        Ok(())
+        let header = DataHeader::decode(&self.data.array(at)?);
+        let start = at + DATA_HEADER_LEN as u64;
+        let next = start.checked_add(header.body_len());
+        let next = next.filter(|&it| it <= end).ok_or(ErrorKind::InvalidData)?;
+        let data = if header.plen > 0 {
+            let len = header.plen;
+            OldData::Here { start, len }
+        } else {
+            match be_u64(&self.data.array::<{ BACK_POINTER_LEN as usize }>(start)?) {
+                0 => OldData::Undone,
+                back => OldData::Back(back),
+            }
+        };
+        Ok(Some(OldRecord {
+            oid: header.oid,
+            data,
+            end: next,
+        }))
     }
 
-    /// `N` bytes at `offset`, out of a window that starts there or before.
-    fn read<const N: usize>(&mut self, offset: u64) -> io::Result<[u8; N]> {
-        let is_in_window = offset >= self.window_start
-            && offset + N as u64 <= self.window_start + self.window.len() as u64;
-        if !is_in_window {
-            self.window.resize(WINDOW_LEN, 0);
-            self.window_start = offset;
-            let read = read_fully(self.file, &mut self.window, offset);
-            self.window.truncate(*read.as_ref().unwrap_or(&0));
+    /// Where the data is that a record has or points to; `None` if there is none, as the
+    /// object's creation was undone.
+    pub(super) fn resolve(&self, data: OldData) -> io::Result<Option<Range<u64>>> {
+        let mut data = data;
+        let mut before = self.end;
+        loop {
+            let at = match data {
+                OldData::Here { start, len } => return Ok(Some(start..start + len)),
+                OldData::Undone => return Ok(None),
+                OldData::Back(at) => at,
+            };
+            // Each pointer leads to an older record.
+            if !(MAGIC_LEN..before).contains(&at) {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            before = at;
+            let mut bytes = [0; DATA_HEADER_LEN + BACK_POINTER_LEN as usize];
+            let got = read_fully(self.data.file, &mut bytes, at)?;
+            let header = bytes.first_chunk().filter(|_| got == bytes.len());
+            let header = DataHeader::decode(header.ok_or(ErrorKind::UnexpectedEof)?);
+            data = match header.plen {
+                0 => match be_u64(&bytes[DATA_HEADER_LEN..]) {
+                    0 => OldData::Undone,
+                    back => OldData::Back(back),
+                },
+                len => OldData::Here {
+                    start: at + DATA_HEADER_LEN as u64,
+                    len,
+                },
+            };
+        }
+    }
+
+    /// Whether the slave has these bytes at `offset`.
+    pub(super) fn has(&mut self, bytes: &[u8], offset: u64) -> io::Result<bool> {
+        Ok(self.data.bytes(offset, bytes.len())? == bytes)
+    }
+}
+
+/// A part of a file that was read at once.
+#[derive(Debug)]
+struct Window<'a> {
+    file: &'a File,
+    /// How much is read at once, if no more is asked for.
+    len: usize,
+    start: u64,
+    read: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a File, len: usize) -> Self {
+        Self {
+            file,
+            len,
+            start: 0,
+            read: Vec::new(),
+        }
+    }
+
+    /// The `len` bytes at `offset`; those that follow are read with them.
+    fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+        let end = self.start + self.read.len() as u64;
+        if offset < self.start || offset + len as u64 > end {
+            self.read.resize(self.len.max(len), 0);
+            self.start = offset;
+            let read = read_fully(self.file, &mut self.read, offset);
+            self.read.truncate(*read.as_ref().unwrap_or(&0));
             read?;
         }
-        let from = (offset - self.window_start) as usize;
-        let bytes = self
-            .window
-            .get(from..from + N)
-            .and_then(<[u8]>::first_chunk);
+        let from = (offset - self.start) as usize;
+        let bytes = self.read.get(from..from + len);
+        bytes.ok_or(ErrorKind::UnexpectedEof.into())
+    }
+
+    fn array<const N: usize>(&mut self, offset: u64) -> io::Result<[u8; N]> {
+        let bytes = self.bytes(offset, N)?.first_chunk();
         bytes.copied().ok_or(ErrorKind::UnexpectedEof.into())
     }
 }

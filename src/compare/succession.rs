@@ -19,7 +19,8 @@
 //!    none before it with another status. If T is newer than all of status `p`, but no older one
 //!    has another status, P may still have been later than T: that is a doubt;
 //! 3. for each data record of T: up to P, the master either has a newer record of that object, or
-//!    none at all.
+//!    none at all. A record that undid the creation of its object does not count: no pack keeps
+//!    it.
 //!
 //! Rule 3 separates a pack from a repair that was packed afterwards (`fsrecover -P` does both).
 //! Assume that a repair dropped T, and that a pack of the intact file would have kept a record of
@@ -29,18 +30,26 @@
 //! none, and then ZODB's pack fails (`KeyError`) and leaves no file. The way starts at the root,
 //! which is always there.
 //!
-//! What these rules cannot tell: a file that was packed first, was damaged and repaired
-//! afterwards, and is then copied for the first time. A pass that meets the damage says so in the
-//! sidecar, and the plan is warned by that.
+//! A common transaction may lack data records too: up to P by rule 3, above P never. The user
+//! name, the description and the data of each record that both have must be equal: neither a pack
+//! nor anything else that ZODB does changes them.
 //!
-//! A common transaction may lack data records too: up to P by rule 3, above P never.
+//! # What these rules cannot tell
+//!
+//! - A file that was packed first, was then damaged and repaired, and is copied for the first
+//!   time after that. A pass that meets the damage notes it in the sidecar, and the plan knows.
+//! - A repair, a new edit of every object that the lost transaction changed, and a pack, all
+//!   between two passes.
+//! - A repaired file that was packed without garbage collection (`pack_gc=False`): such a pack
+//!   does not fail if an object is missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 
-use super::old_slave::OldSlave;
+use super::old_slave::{OldData, OldRecord, OldSlave};
 use crate::filestorage::index::Index;
+use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Transaction};
 use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::plan::{Evidence, Obstacle, extended};
@@ -65,7 +74,21 @@ pub struct Succession<'a> {
     /// Objects that break rule 3 so far, each with the tid of the record that the copy lacks: only a
     /// newer record up to P explains that.
     suspects: BTreeMap<u64, Tid>,
+    /// Bytes of the copy that are still to come, or to be compared, in their order.
+    expected: VecDeque<Expected>,
     evidence: Evidence,
+}
+
+/// Bytes that the copy and the old slave must have in common.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    /// Where they are in the copy.
+    at: u64,
+    len: u64,
+    /// Where they are in the old slave.
+    old: u64,
+    /// The transaction that they belong to.
+    tid: Tid,
 }
 
 /// The transaction of the copy that was begun last.
@@ -73,8 +96,8 @@ pub struct Succession<'a> {
 struct Begun {
     position: u64,
     header: TxnHeader,
-    /// The old slave's transaction of the same tid.
-    common: Option<Transaction>,
+    /// The old slave's transaction of the same tid, and where its next data record is.
+    common: Option<(Transaction, u64)>,
 }
 
 /// What became of a data record of the old slave's in the copy.
@@ -100,6 +123,7 @@ impl<'a> Succession<'a> {
             begun: None,
             is_past_pack: false,
             suspects: BTreeMap::new(),
+            expected: VecDeque::new(),
             evidence: Evidence::default(),
         };
         join.advance();
@@ -111,13 +135,48 @@ impl<'a> Succession<'a> {
     pub fn take(&mut self, event: Event, index: Option<&Index>) {
         match event {
             Event::Begun { position, header } => self.begin(position, header, index),
-            Event::Record { header, .. } => {
+            Event::Record {
+                header,
+                position,
+                back,
+            } => {
                 if !self.suspects.is_empty() && self.is_packed_here() {
                     self.suspects.remove(&header.oid);
                 }
+                self.compare_data(&header, position, back);
             }
             Event::Transaction(transaction) => self.end(&transaction, index),
             Event::Blemish { .. } => {}
+        }
+    }
+
+    /// Takes the bytes of the copy from `offset` on, once their events came by.
+    pub fn take_bytes(&mut self, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        while let Some(mut expected) = self.expected.pop_front() {
+            if expected.at >= end {
+                self.expected.push_front(expected);
+                break;
+            }
+            let len = expected.len.min(end - expected.at);
+            let Some(from) = expected.at.checked_sub(offset) else {
+                // They came by before they were asked for, so nothing is known of them.
+                self.meet(Obstacle::Unreadable);
+                continue;
+            };
+            let from = from as usize;
+            let equal = self
+                .slave
+                .has(&bytes[from..from + len as usize], expected.old);
+            if !*equal.as_ref().unwrap_or(&true) {
+                self.alter(expected.tid);
+            } else if len < expected.len {
+                expected.at += len;
+                expected.old += len;
+                expected.len -= len;
+                self.expected.push_front(expected);
+            }
+            self.note(equal);
         }
     }
 
@@ -137,7 +196,9 @@ impl<'a> Succession<'a> {
 
     fn begin(&mut self, position: u64, header: TxnHeader, index: Option<&Index>) {
         // A scan that goes back to a transaction begins it again.
-        if self.begun.is_some_and(|begun| begun.position == position) {
+        if let Some(begun) = self.begun.filter(|begun| begun.position == position) {
+            self.expected.retain(|expected| expected.at < position);
+            self.begin_common(position, header, begun.common.map(|(old, _)| old));
             return;
         }
         while let Some(missing) = self.next.filter(|old| old.header.tid < header.tid) {
@@ -150,15 +211,106 @@ impl<'a> Succession<'a> {
         } else if Some(header.tid) <= self.last_tid {
             self.evidence.has_others = true;
         }
+        self.begin_common(position, header, common);
+    }
+
+    fn begin_common(&mut self, position: u64, header: TxnHeader, common: Option<Transaction>) {
         self.begun = Some(Begun {
             position,
             header,
-            common,
+            common: common.map(|old| (old, old.position + old.header.header_len())),
         });
+        let Some(old) = common else {
+            return;
+        };
+        let lens = |header: TxnHeader| (header.user_len, header.description_len);
+        if lens(header) == lens(old.header) {
+            let len = u64::from(header.user_len) + u64::from(header.description_len);
+            let start = TXN_HEADER_LEN as u64;
+            self.expect(position + start, old.position + start, len, header.tid);
+        } else {
+            self.alter(header.tid);
+        }
+    }
+
+    fn expect(&mut self, at: u64, old: u64, len: u64, tid: Tid) {
+        if len > 0 {
+            let expected = Expected { at, len, old, tid };
+            self.expected.push_back(expected);
+        }
+    }
+
+    /// Compares a data record of a common transaction with the old slave's. Those that the copy
+    /// lacks are passed on the way.
+    fn compare_data(&mut self, header: &DataHeader, position: u64, back: Option<u64>) {
+        let Some(Begun {
+            common: Some((old, at)),
+            ..
+        }) = self.begun
+        else {
+            return;
+        };
+        let tid = old.header.tid;
+        let found = self.find_record(&old, at, header.oid);
+        let record = *found.as_ref().unwrap_or(&None);
+        let failed = found.is_err();
+        self.note(found);
+        let Some(record) = record else {
+            if !failed {
+                self.alter(tid);
+            }
+            return;
+        };
+        if let Some(begun) = &mut self.begun {
+            begun.common = Some((old, record.end));
+        }
+        match (back, record.data) {
+            // It points to an older record, which is compared itself.
+            (Some(1..), OldData::Back(_)) => {}
+            (Some(1..), OldData::Here { .. } | OldData::Undone) => self.alter(tid),
+            (None | Some(0), data) => {
+                let resolved = self.slave.resolve(data);
+                let range = resolved.as_ref().map_or(None, Clone::clone);
+                let is_known = resolved.is_ok();
+                self.note(resolved);
+                let start = position + DATA_HEADER_LEN as u64;
+                match range {
+                    Some(range) if range.end - range.start == header.plen => {
+                        self.expect(start, range.start, header.plen, tid);
+                    }
+                    None if back == Some(0) => {}
+                    _ if is_known => self.alter(tid),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The next data record of an object in an old transaction, from `at` on.
+    fn find_record(
+        &mut self,
+        old: &Transaction,
+        at: u64,
+        oid: u64,
+    ) -> io::Result<Option<OldRecord>> {
+        let mut at = at;
+        while let Some(record) = self.slave.record(old, at)? {
+            if record.oid == oid {
+                return Ok(Some(record));
+            }
+            at = record.end;
+        }
+        Ok(None)
+    }
+
+    /// Notes that the copy has other data in a transaction.
+    fn alter(&mut self, tid: Tid) {
+        self.evidence.altered = Some(extended(self.evidence.altered, tid));
     }
 
     fn end(&mut self, copied: &Transaction, index: Option<&Index>) {
         let common = self.begun.and_then(|begun| begun.common);
+        let common = common.map(|(old, _)| old);
         if copied.header.status != Status::PACKED {
             self.is_past_pack = true;
         } else if !self.is_past_pack {
@@ -169,7 +321,7 @@ impl<'a> Succession<'a> {
             let was_unpacked = common.is_some_and(|old| old.header.status != Status::PACKED);
             self.evidence.is_packed |= is_newer || was_unpacked;
         }
-        // Of the same length, it has the same records: a pack that drops one makes it shorter.
+        // Of the same length, it has as many records: a pack that drops one makes it shorter.
         if let Some(old) = common.filter(|old| old.header.tlen != copied.header.tlen) {
             self.compare_records(&old, copied, index);
         }
@@ -228,15 +380,22 @@ impl<'a> Succession<'a> {
         };
         let mut lacks_some = false;
         let mut suspects = Vec::new();
-        let visited = self.slave.for_each_oid(old, &mut |oid| {
-            let fate = fate(index.get(oid));
+        let mut at = old.position + old.header.header_len();
+        let visited = loop {
+            let record = match self.slave.record(old, at) {
+                Ok(Some(record)) => record,
+                ended => break ended,
+            };
+            at = record.end;
+            let fate = fate(index.get(record.oid));
             lacks_some |= fate != Fate::Kept;
+            let is_kept_by_packs = !matches!(record.data, OldData::Undone);
             // The root is reachable at any time, so it cannot be gone.
-            let is_suspect = fate == Fate::Older || fate == Fate::Gone && oid == ROOT;
-            if is_suspect && suspects.len() < MAX_SUSPECTS {
-                suspects.push(oid);
+            let is_suspect = fate == Fate::Older || fate == Fate::Gone && record.oid == ROOT;
+            if is_suspect && is_kept_by_packs && suspects.len() < MAX_SUSPECTS {
+                suspects.push(record.oid);
             }
-        });
+        };
         self.note(visited);
         if !self.is_past_pack {
             self.suspect(old.header.tid, suspects);

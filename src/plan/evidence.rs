@@ -14,6 +14,8 @@ pub struct Evidence {
     /// Others of them, newer than all that is known to be packed: a pack explains them only if its
     /// time was later than that of any transaction that it kept.
     pub doubtful: Option<Run>,
+    /// Transactions that both have, with other data in the copy.
+    pub altered: Option<Run>,
     /// Whether the master was packed since the slave was copied.
     pub is_packed: bool,
     /// Whether the copy has a transaction that the slave lacks, no newer than the slave's last.
@@ -36,6 +38,8 @@ pub enum Obstacle {
 pub enum Loss {
     /// Transactions that the master lacks, and that no pack explains.
     Transactions(Run),
+    /// Transactions of which the master has other data.
+    Altered(Run),
     /// Transactions that the master lacks, and that a pack may explain.
     Doubtful(Run),
     /// The slave could not be read, so it may hold anything.
@@ -49,13 +53,15 @@ impl Evidence {
         if self.obstacle == Some(Obstacle::Unreadable) {
             return Some(Loss::Unknown);
         }
-        let missing = self.missing?;
         let is_pack = self.is_packed && !self.has_others && self.obstacle.is_none();
-        if !is_pack {
-            return Some(Loss::Transactions(missing));
-        }
-        let unexplained = self.unexplained.map(Loss::Transactions);
-        unexplained.or(self.doubtful.map(Loss::Doubtful))
+        let lost = if is_pack {
+            self.unexplained
+        } else {
+            self.missing
+        };
+        let altered = self.altered.map(Loss::Altered);
+        let doubtful = self.doubtful.map(Loss::Doubtful);
+        lost.map(Loss::Transactions).or(altered).or(doubtful)
     }
 }
 
@@ -97,6 +103,7 @@ mod tests {
         missing: Some(THREE),
         unexplained: None,
         doubtful: None,
+        altered: None,
         is_packed: true,
         has_others: false,
         obstacle: None,
@@ -155,8 +162,16 @@ mod tests {
             ..PACK
         };
         assert_eq!(doubtful.loss(), Some(Loss::Doubtful(ONE)));
+        let altered = Evidence {
+            altered: Some(ONE),
+            doubtful: Some(THREE),
+            missing: None,
+            ..PACK
+        };
+        assert_eq!(altered.loss(), Some(Loss::Altered(ONE)));
         let both = Evidence {
             doubtful: Some(ONE),
+            altered: Some(THREE),
             ..evidence
         };
         assert_eq!(both.loss(), Some(Loss::Transactions(ONE)));

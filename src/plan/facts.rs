@@ -86,8 +86,8 @@ pub struct Master {
     pub next: Next,
     /// Whether a pass found it damaged, and none was in sync since.
     pub was_damaged: bool,
-    /// Whether this very file was copied before, only to find that no pack explains what it lacks.
-    pub is_stranger: bool,
+    /// Whether a pass found that it is not the slave's successor, and none was in sync since.
+    pub was_refused: bool,
 }
 
 /// What lies in the master at the slave's position.

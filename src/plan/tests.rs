@@ -25,7 +25,7 @@ const MASTER: Master = Master {
     matches: Some(true),
     next: Next::Finished,
     was_damaged: false,
-    is_stranger: false,
+    was_refused: false,
 };
 
 fn facts(slave: Slave, master: Master) -> Facts {
@@ -341,13 +341,13 @@ fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
         is_kin: false,
         ..packed_away(1)
     };
-    let stranger = Master {
-        is_stranger: true,
+    let refused_before = Master {
+        was_refused: true,
         ..differs()
     };
     for facts in [
         compared(storage(SLAVE, differs()), others.clone()),
-        compared(storage(SLAVE, stranger), packed_away(1)),
+        compared(storage(SLAVE, refused_before), packed_away(1)),
     ] {
         assert!(matches!(refusal(&facts), Refusal::Diverged(_)));
     }

@@ -55,10 +55,10 @@ pub struct Sidecar {
     /// Whether a pass found the master damaged, and none was in sync since.
     #[serde(default)]
     pub master_was_damaged: bool,
-    /// A file under the master's name that was copied in vain: it lacks transactions of the
-    /// slave that no pack explains.
+    /// Whether a pass found that the master is not the slave's successor (exit code 20), and
+    /// none was in sync since: a pack of that master proves nothing.
     #[serde(default)]
-    pub stranger: Option<Identity>,
+    pub was_refused: bool,
     /// What was reported once, and need not be again.
     #[serde(default)]
     pub noticed: Noticed,

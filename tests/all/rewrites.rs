@@ -379,18 +379,23 @@ fn another_database_never_replaces_the_slave() {
     );
 }
 
+impl Stage {
+    /// The master as it was before its last transactions.
+    fn restore_a_backup(&mut self) {
+        let master = self.scene.master.clone();
+        let (_, start, _) = self.transactions(&master)[LEN - 3].clone();
+        let backup = fs::read(&master).unwrap()[..start as usize].to_vec();
+        replace(&master, &backup);
+    }
+}
+
 /// A master that was restored from a backup and then packed is refused, and read in vain but
 /// once.
 #[test]
 fn a_restored_master_that_was_packed_is_refused_without_reading_it_again() {
     let mut stage = Stage::new();
-    let master = stage.scene.master.clone();
-    let (_, start, _) = stage.transactions(&master)[LEN - 3].clone();
-    let backup = fs::read(&master).unwrap()[..start as usize].to_vec();
-    replace(&master, &backup);
-    stage.scene.pass(&[]).expect(20);
+    stage.restore_a_backup();
     stage.grow();
-    stage.scene.pass(&[]).expect(20);
     stage.pack();
     let first = stage.scene.pass(&[]).expect(20);
     assert!(first.stderr.contains("full backup"), "{first:?}");
@@ -403,6 +408,126 @@ fn a_restored_master_that_was_packed_is_refused_without_reading_it_again() {
     stage
         .zodb
         .assert_in_sync(&stage.scene.master, &stage.scene.slave);
+}
+
+/// Once a master was refused, no pack of it makes it the slave's successor, whatever it hides:
+/// here both have edited the same folder.
+#[test]
+fn a_master_that_was_refused_stays_refused_when_it_is_packed() {
+    let stage = Stage::new();
+    edit(&stage.scene, 20, None, 1);
+    stage.scene.expect("append");
+    let backup = fs::read(&stage.scene.master).unwrap();
+    edit(&stage.scene, 6, None, 2);
+    stage.scene.expect("append");
+    let right = fs::read(&stage.scene.master).unwrap();
+    replace(&stage.scene.master, &backup);
+    stage.scene.pass(&[]).expect(20);
+    edit(&stage.scene, 30, None, 3);
+    stage.scene.pass(&[]).expect(20);
+    edit(&stage.scene, 1, Some(0), 4);
+    for options in [&[][..], &["--dry-run"], &[]] {
+        let run = stage.scene.pass(options).expect(20);
+        assert!(!run.stderr.contains("full backup"), "{run:?}");
+    }
+    // The right file is in its place again: from here on, a pack is a pack again.
+    replace(&stage.scene.master, &right);
+    stage.scene.pass(&[]).expect(0);
+    edit(&stage.scene, 5, None, 5);
+    stage.scene.expect("append");
+    edit(&stage.scene, 0, Some(0), 6);
+    stage.scene.expect("full-copy");
+}
+
+/// A bad sector in a pickle, or an editor, changes a transaction that both still have.
+#[test]
+fn a_transaction_with_other_data_is_kept_as_the_slave_has_it() {
+    let mut stage = Stage::new();
+    edit(&stage.scene, 20, None, 7);
+    let intact = fs::read(&stage.scene.master).unwrap();
+    let master = stage.scene.master.clone();
+    let transactions = stage.transactions(&master);
+    stage.pack();
+    let kept_by_a_pack = stage.tids(&master);
+    let (_, _, end) = transactions[..transactions.len() - 1]
+        .iter()
+        .rfind(|(tid, ..)| kept_by_a_pack.contains(tid))
+        .unwrap();
+    for (in_place, packed, options) in [
+        (false, false, &[][..]),
+        (false, true, &[]),
+        (true, false, &["--full"]),
+    ] {
+        stage.scene = Scene::new();
+        fs::write(&stage.scene.master, &intact).unwrap();
+        stage.scene.expect("full-copy");
+        let mut bytes = intact.clone();
+        // In the transaction's last pickle.
+        bytes[*end as usize - 8 - 3] ^= 0x55;
+        if in_place {
+            fs::write(&stage.scene.master, &bytes).unwrap();
+        } else {
+            replace(&stage.scene.master, &bytes);
+        }
+        if packed {
+            // Not by ZODB, which would read the pickle.
+            replace(&stage.scene.master, &intact);
+            stage.pack();
+            let mut spoiled = fs::read(&stage.scene.master).unwrap();
+            let pickle = &intact[*end as usize - 8 - 30..*end as usize - 8];
+            let at = spoiled.windows(30).position(|it| it == pickle).unwrap();
+            spoiled[at + 27] ^= 0x55;
+            fs::write(&stage.scene.master, &spoiled).unwrap();
+        }
+        let dry_run = [options, &["--dry-run"]].concat();
+        let planned = stage.scene.pass(&dry_run).expect(0);
+        assert!(warns(&planned, "has other data"), "{planned:?}");
+        let run = stage.scene.pass(options).expect(0);
+        assert!(warns(&run, "has other data"), "{run:?}");
+        let kept = stage.scene.beside_slave().into_iter();
+        let kept: Vec<_> = kept.filter(|name| name.contains(".diverged-")).collect();
+        assert_eq!(kept.len(), 1, "{run:?}");
+        let kept = fs::read(stage.scene.slave.with_file_name(&kept[0])).unwrap();
+        assert!(kept == intact, "the slave as it was");
+    }
+}
+
+/// An object's creation is undone, and the undo is undone after the pack time: the pack keeps
+/// the object's first record, and drops the transaction that undid it.
+#[test]
+fn a_pack_between_an_undo_and_its_undo_keeps_nothing_aside() {
+    let scene = Scene::new();
+    let script = "import sys, time, ZODB, transaction\n\
+                  from persistent.mapping import PersistentMapping\n\
+                  from ZODB.FileStorage import FileStorage\n\
+                  db = ZODB.DB(FileStorage(sys.argv[1]))\n\
+                  root = db.open().root()\n\
+                  def undo():\n\
+                  \x20   db.undo(db.undoLog(0, 1)[0]['id'])\n\
+                  \x20   transaction.commit()\n\
+                  if len(sys.argv) == 2:\n\
+                  \x20   root['other'] = 1\n\
+                  \x20   transaction.commit()\n\
+                  \x20   root['page'] = PersistentMapping()\n\
+                  \x20   transaction.commit()\n\
+                  \x20   undo()\n\
+                  \x20   print(time.time())\n\
+                  \x20   time.sleep(0.01)\n\
+                  \x20   undo()\n\
+                  else:\n\
+                  \x20   db.pack(float(sys.argv[2]))\n\
+                  db.close()\n";
+    let zodb = |arguments: &[&str]| {
+        let mut command = Command::new(python());
+        command.args(["-c", script]).arg(&scene.master);
+        let done = must(command.args(arguments));
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    };
+    let time = zodb(&[]);
+    scene.expect("full-copy");
+    zodb(&[&time]);
+    let report = scene.expect("full-copy");
+    assert_eq!(report["warnings"], json!([]), "{report}");
 }
 
 #[test]

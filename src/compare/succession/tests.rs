@@ -59,17 +59,25 @@ fn file(txns: &[Txn]) -> Vec<u8> {
 
 /// Joins an old slave with a copy.
 fn join(slave: &[Txn], copy: &[Txn]) -> Evidence {
+    join_bytes(slave, &file(copy), 50)
+}
+
+/// The same of a copy's bytes, which come by in pieces of a length.
+fn join_bytes(slave: &[Txn], bytes: &[u8], piece_len: usize) -> Evidence {
     let mut old = tempfile::tempfile().unwrap();
     old.write_all(&file(slave)).unwrap();
     let position = old.metadata().unwrap().len();
     let mut join = Succession::new(&old, position, slave.last().map(|last| Tid(last.tid)));
-    let bytes = file(copy);
     let mut scanner = Scanner::new(bytes.len() as u64);
     let mut builder = Builder::default();
-    scanner.feed(&bytes[4..], &mut |event| {
-        builder.take(event);
-        join.take(event, builder.index());
-    });
+    for piece in bytes[4..].chunks(piece_len) {
+        let offset = scanner.offset();
+        scanner.feed(piece, &mut |event| {
+            builder.take(event);
+            join.take(event, builder.index());
+        });
+        join.take_bytes(offset, piece);
+    }
     assert_eq!(
         scanner.position(),
         bytes.len() as u64,
@@ -188,6 +196,44 @@ fn each_rule_decides() {
     ];
     for (name, copy, expected) in table {
         assert_eq!(lost(&slave, &copy), expected, "{name}");
+    }
+}
+
+#[test]
+fn other_data_in_a_common_transaction_is_found_wherever_it_is() {
+    let slave = [
+        txn(10, b' ', &[0, 1]),
+        txn(20, b' ', &[1, 2]),
+        txn(30, b' ', &[0]),
+    ];
+    let packed = [
+        txn(10, b'p', &[]),
+        txn(20, b'p', &[1, 2]),
+        txn(30, b'p', &[0]),
+    ];
+    for copy in [&slave[..], &packed[1..]] {
+        let bytes = file(copy);
+        assert_eq!(join(&slave, copy).altered, None);
+        let last = copy.last().unwrap();
+        let pickle = format!("0 at {} {:?}.", last.tid, last.records[0].1);
+        let start = bytes.len() - 8 - pickle.len();
+        for at in start..bytes.len() - 8 {
+            let mut edited = bytes.clone();
+            edited[at] ^= 1;
+            for piece_len in [1, 50, 10_000] {
+                let evidence = join_bytes(&slave, &edited, piece_len);
+                let run = Run {
+                    count: 1,
+                    first: Tid(30),
+                    last: Tid(30),
+                };
+                assert_eq!(
+                    evidence.loss(),
+                    Some(Loss::Altered(run)),
+                    "{at} {evidence:?}"
+                );
+            }
+        }
     }
 }
 
