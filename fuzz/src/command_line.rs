@@ -70,8 +70,11 @@ fn locate(master: &OsStr, reach: &Reach) {
     let is_option = host.starts_with('-') || name.starts_with('-');
     assert!(!is_option && !name.is_empty(), "{host}");
     assert!(!host.contains(|c: char| c.is_whitespace() || "$`;&|<>'\"".contains(c)));
-    // One after a domain is part of a user's name.
-    assert!(!name.contains('\\') && !host.contains("\\@"));
+    // In a user's name there may be one, as after a domain, but not at its end.
+    let user = host
+        .strip_suffix(name)
+        .and_then(|user| user.strip_suffix('@'));
+    assert!(!name.contains('\\') && !user.is_some_and(|user| user.ends_with('\\')));
     let rsh = shlex::split(&reach.rsh).expect("words");
     assert!(!rsh.is_empty() && options.starts_with(&rsh));
     // What the shell over there makes of it.
