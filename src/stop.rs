@@ -73,7 +73,7 @@ pub enum Stop {
         /// Where and how.
         damage: MasterDamage,
     },
-    /// A file of the slave's could not be read or written.
+    /// A file could not be read or written, because of this machine.
     #[error("cannot {action} {}", .path.display())]
     Io {
         /// What was tried, with the position where there is one.
@@ -168,7 +168,11 @@ pub enum MasterDamage {
     Torn(u64),
 }
 
-fn is_out_of_files(error: &io::Error) -> bool {
+/// What to do if a process may open no more files.
+pub(crate) const RAISE_OPEN_FILES: &str = "raise the limit on open files (ulimit -n, LimitNOFILE=)";
+
+/// Whether this process or this machine may open no more files.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     let limits = [Errno::MFILE, Errno::NFILE];
     Errno::from_io_error(error).is_some_and(|it| limits.contains(&it))
 }
@@ -251,7 +255,7 @@ impl Stop {
                  system that holds larger ones"
             }
             Self::Start { source, .. } | Self::Io { source, .. } if is_out_of_files(source) => {
-                "raise the limit on open files (ulimit -n, LimitNOFILE=)"
+                RAISE_OPEN_FILES
             }
             Self::Start { .. } => {
                 "raise the limit on threads and processes (ulimit -u, TasksMax=, a container's \
@@ -336,6 +340,15 @@ impl From<source::Error> for Stop {
             source::Error::Interrupted => Self::Interrupted,
             error @ source::Error::Mounted { .. } => Self::Usage(error.to_string()),
             source::Error::Start { what, source } => Self::Start { what, source },
+            source::Error::Io {
+                action,
+                name,
+                source,
+            } if is_out_of_files(&source) => Self::Io {
+                action,
+                path: name.into(),
+                source,
+            },
             error => Self::Unreachable(error),
         }
     }

@@ -281,9 +281,11 @@ impl Attempt<'_> {
         loop {
             match self.once() {
                 // It was a switch that ended a wait; does it still say so?
-                Err(Stop::Interrupted) => {
-                    self.job.slave.check_may_go_on()?;
-                    self.retry.again(Stop::Interrupted)?;
+                Err(stop @ Stop::Interrupted) => {
+                    let slave = &self.job.slave;
+                    slave.check_may_go_on()?;
+                    let why = slave.switches.what_ended_a_wait();
+                    self.retry.again(why.map_or(stop, Stop::Off))?;
                 }
                 Err(stop) => self.retry.after(stop)?,
                 done => return done,

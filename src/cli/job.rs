@@ -40,7 +40,7 @@ pub(crate) fn job(
     let switches = slave.switches.clone();
     let halt = move || {
         alive();
-        interrupted.load(Ordering::Relaxed) || switches.check().is_err()
+        interrupted.load(Ordering::Relaxed) || switches.end_a_wait()
     };
     let master = master(given, &args.reach, process, halt)?;
     Ok(Job {

@@ -20,6 +20,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
@@ -51,6 +52,8 @@ pub struct Switches {
     found: Vec<PathBuf>,
     /// The one that `fssync off` and `fssync on` write.
     own: PathBuf,
+    /// Why a wait was ended last.
+    wait_ended: Arc<Mutex<Option<Off>>>,
 }
 
 impl Switches {
@@ -62,7 +65,12 @@ impl Switches {
         let own = named.clone().unwrap_or_else(|| beside.clone());
         let mut found = vec![beside];
         found.extend(MACHINE_WIDE.map(PathBuf::from));
-        Self { named, found, own }
+        Self {
+            named,
+            found,
+            own,
+            wait_ended: Arc::default(),
+        }
     }
 
     /// All that are asked, be they there or not.
@@ -101,11 +109,35 @@ impl Switches {
         why
     }
 
+    /// Whether a switch is off, so that an answer is not waited for any more. A switch
+    /// may be on again a moment later; why it was off is kept, for all clones.
+    #[must_use]
+    pub fn end_a_wait(&self) -> bool {
+        let why = self.why_off();
+        let is_off = why.is_some();
+        if is_off {
+            *self.lock_wait_ended() = why;
+        }
+        is_off
+    }
+
+    /// Why a switch last ended a wait; `None` if none ever did.
+    #[must_use]
+    pub fn what_ended_a_wait(&self) -> Option<Off> {
+        self.lock_wait_ended().clone()
+    }
+
+    fn lock_wait_ended(&self) -> MutexGuard<'_, Option<Off>> {
+        self.wait_ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the slave's own switch is there and says off.
     #[must_use]
     pub fn own_says_off(&self) -> bool {
         let why = content::why_off(&self.own, false);
-        why.is_some_and(|why| !matches!(why, Cause::Unreadable(_)))
+        why.is_some_and(|why| !matches!(why, Cause::Unreadable(_) | Cause::OutOfFiles(_)))
     }
 
     /// Writes the slave's own switch, durably; it never says on before it is to.

@@ -220,6 +220,35 @@ fn a_watch_whose_kernel_cannot_tell_of_changes_follows_by_looking() {
     assert_eq!(watcher.end().0, 0);
 }
 
+/// A local pass needs fewer files, so that each of its own is once the first too many.
+#[test]
+fn a_pass_that_may_open_too_few_files_reports_the_limit() {
+    let history = History::get();
+    let mut codes = Vec::new();
+    for (limit, options) in (4..16).flat_map(|it| [(it, "-q"), (it, "-qn")]) {
+        let scene = Scene::synced(history);
+        rewrite_end(&scene.master, &history.after);
+        let command = scene.command(&[options]);
+        let mut limited = tool("prlimit", "util-linux");
+        limited.arg(format!("--nofile={limit}")).arg("--");
+        limited.arg(command.get_program()).args(command.get_args());
+        let pass = run(&mut limited);
+        codes.push(pass.code);
+        if pass.code != 0 {
+            assert!([1, 10].contains(&pass.code), "{limit}: {pass:?}");
+            assert!(
+                pass.stderr.contains("Too many open files"),
+                "{limit}: {pass:?}"
+            );
+            assert!(pass.stderr.contains("ulimit -n"), "{limit}: {pass:?}");
+        }
+    }
+    assert!(
+        [0, 1, 10].iter().all(|code| codes.contains(code)),
+        "{codes:?}"
+    );
+}
+
 #[test]
 fn a_pass_without_open_files_is_an_ordinary_error() {
     let scene = Scene::synced(History::get());

@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
+use crate::stop::{RAISE_OPEN_FILES, is_out_of_files};
+
 /// The line of a switch that is on.
 pub(super) const ON: &str = "SYNCING=1";
 
@@ -47,6 +49,8 @@ pub(super) enum Cause {
     TooLong,
     /// It cannot be read, for this reason.
     Unreadable(String),
+    /// It cannot be read, because too many files are open.
+    OutOfFiles(String),
 }
 
 impl Off {
@@ -55,6 +59,9 @@ impl Off {
     pub fn warning(&self) -> Option<String> {
         if matches!(self.cause, Cause::SwitchedOff | Cause::Missing) {
             return None;
+        }
+        if matches!(self.cause, Cause::OutOfFiles(_)) {
+            return Some(RAISE_OPEN_FILES.to_owned());
         }
         let uid = geteuid().as_raw();
         Some(format!(
@@ -75,7 +82,9 @@ impl fmt::Display for Off {
                 write!(f, "contains neither {ON} nor {OFF} but \"{content}\"")
             }
             Cause::TooLong => write!(f, "is longer than {} bytes", MAX_LEN - 1),
-            Cause::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            Cause::Unreadable(error) | Cause::OutOfFiles(error) => {
+                write!(f, "cannot be read: {error}")
+            }
         }
     }
 }
@@ -113,6 +122,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 fn judge(content: io::Result<Vec<u8>>) -> Option<Cause> {
     let content = match content {
         Ok(content) => content,
+        Err(error) if is_out_of_files(&error) => {
+            return Some(Cause::OutOfFiles(error.to_string()));
+        }
         Err(error) => return Some(Cause::Unreadable(error.to_string())),
     };
     // More was not read, and may say something else.
