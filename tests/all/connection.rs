@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::sshd::{Sshd, url_at};
 use crate::support::{
-    History, Run, Scene, fssync, project, python, run, sparse_master, spawn, tool, wait_for,
+    History, Run, Scene, fssync, project, python, run, sparse_master, spawn, strace, tool, wait_for,
 };
 use crate::watcher::Watcher;
 
@@ -226,6 +226,20 @@ fn a_pass_under_nohup_outlives_its_terminal() {
     assert_eq!(pass.wait().expect("its end").code(), Some(0));
 }
 
+/// Each look finds the switch on, and each wait then finds it unreadable.
+#[test]
+fn a_switch_that_ends_waits_is_the_cause_even_if_it_is_on_again() {
+    let scene = Scene::synced(History::get());
+    let switch = scene.beside(".fssync-switch");
+    fs::write(&switch, "SYNCING=1\n").expect("the switch");
+    let pass = through(&scene, "exec sleep 600", &["-q"]);
+    let switch = fs::canonicalize(switch).expect("the switch");
+    let mut traced = strace(&["-e", "inject=openat:error=EACCES:when=2+2"], &[switch]);
+    let ended = run(traced.args(pass.get_args())).expect(10);
+    assert!(ended.stderr.contains("Permission denied"), "{ended:?}");
+    assert!(!ended.stderr.contains("signal"), "{ended:?}");
+}
+
 /// Runs a command at a terminal, where this is typed; see `tests/terminal.py`.
 fn at_terminal(steps: &[(&str, &str)], command: &Command) -> Run {
     let mut terminal = Command::new(python());
@@ -303,6 +317,66 @@ fn ctrl_c_ends_a_pass_at_a_prompt_and_in_a_copy() {
         "{in_copy:?}"
     );
     assert!(scene.beside(".fssync-tmp").exists());
+}
+
+#[test]
+fn a_signal_that_is_typed_at_a_prompt_ends_the_pass_through_a_wrapper_too() {
+    let scene = Scene::synced(History::get());
+    for (typed, wrapper) in [
+        ("\\x1c", "ulimit -c 0"),
+        ("\\x1c", "trap 'exit 131' QUIT"),
+        ("\\x03", "trap 'exit 130' INT"),
+    ] {
+        let command = through(&scene, &format!("{wrapper}; {ASK}; {SERVE}"), &[]);
+        let pass = at_terminal(&[("password: ", typed)], &command).expect(1);
+        assert!(pass.stdout.contains("interrupted by a signal"), "{pass:?}");
+    }
+}
+
+/// Runs a command at a terminal; sends SIGTERM to its process once a script has made the
+/// file `asked` in the scene's directory; then prints the settings of the terminal.
+fn terminated_at_prompt(scene: &Scene, command: &Command) -> Run {
+    let script = "(until [ -e \"$0/asked\" ]; do sleep 0.05; done; \
+                  kill -TERM $(cat \"$0/pid\")) & \
+                  sh -c 'echo $$ > \"$0/pid\"; exec \"$@\"' \"$0\" \"$@\"; code=$?; \
+                  stty -a < /dev/tty; exit $code";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(scene.directory.path());
+    shell.arg(command.get_program()).args(command.get_args());
+    at_terminal(&[], &shell)
+}
+
+#[test]
+fn the_terminal_echoes_again_after_a_pass_that_ends_at_a_prompt() {
+    let ask = "stty -echo < /dev/tty; touch $D/asked; read -r word < /dev/tty";
+    // As ssh does. It can only while it has the terminal.
+    let tidy = "trap 'stty echo < /dev/tty && touch $D/tidied; exit 255' TERM";
+    for (script, tidies, is_by_signal) in [
+        (format!("{tidy}; {ask}"), true, true),
+        (format!("{tidy}; {ask}"), true, false),
+        (ask.to_owned(), false, true),
+        (ask.to_owned(), false, false),
+    ] {
+        let scene = Scene::synced(History::get());
+        let pass = if is_by_signal {
+            let command = through(&scene, &script, &[]);
+            terminated_at_prompt(&scene, &command).expect(1)
+        } else {
+            let mut shell = Command::new("sh");
+            shell.args([
+                "-c",
+                "\"$@\"; code=$?; stty -a < /dev/tty; exit $code",
+                "sh",
+            ]);
+            let command = through(&scene, &script, &["--timeout", "3"]);
+            shell.arg(command.get_program()).args(command.get_args());
+            at_terminal(&[], &shell).expect(12)
+        };
+        let echoes = pass.stdout.split_whitespace().any(|word| word == "echo");
+        assert!(echoes, "{pass:?}");
+        let is_tidied = scene.directory.path().join("tidied").exists();
+        assert_eq!(is_tidied, tidies, "{pass:?}");
+    }
 }
 
 #[test]

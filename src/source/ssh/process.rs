@@ -125,10 +125,9 @@ impl Process {
         let is_by_itself = wait_until(|| running.has_ended());
         let (was_lent, lacked_terminal) = (running.lent.is_some(), running.lacked_terminal);
         let status = slot.end().filter(|_| is_by_itself);
-        let signal = status.and_then(WaitStatus::terminating_signal);
-        if was_lent && signal == Some(Signal::INT.as_raw()) {
+        if let Some(signal) = status.filter(|_| was_lent).and_then(typed_signal) {
             // Ctrl-C was typed at a prompt, and is meant for all that runs there.
-            let _ = kill_current_process_group(Signal::INT);
+            let _ = kill_current_process_group(signal);
         }
         Ending {
             code: status.and_then(WaitStatus::exit_status),
@@ -197,13 +196,20 @@ impl Running {
     /// Ends the group: with SIGTERM, so that ssh ends its own helpers, and then with
     /// SIGKILL.
     ///
+    /// The terminal is taken back in between. A program at a prompt has switched the
+    /// echo off, and may switch it on again only as long as it has the terminal.
+    ///
     /// The program is waited for last: as long as it is not, no other process and no
     /// other group can get its id.
     fn end(&mut self) {
         self.watched.is_unwanted.store(true, Ordering::Relaxed);
-        self.lent = None;
         self.signal(Signal::TERM);
+        if self.lent.is_some() {
+            // One that was stopped at its prompt does not heed SIGTERM.
+            self.signal(Signal::CONT);
+        }
         wait_until(|| self.has_ended() && self.watched.has_said_all.load(Ordering::Relaxed));
+        self.lent = None;
         self.signal(Signal::KILL);
         wait_until(|| {
             self.status = self.status.or_else(|| reap(self.pid));
@@ -250,6 +256,18 @@ impl Running {
             Signal::CONT
         });
     }
+}
+
+/// The signal that was typed at a program's prompt, by how the program ended: by the
+/// signal, or, as a wrapper does whose own program ended so, with 128 and its number.
+fn typed_signal(status: WaitStatus) -> Option<Signal> {
+    let number = match status.exit_status() {
+        Some(code) => code - 128,
+        None => status.terminating_signal()?,
+    };
+    [Signal::INT, Signal::QUIT]
+        .into_iter()
+        .find(|signal| signal.as_raw() == number)
 }
 
 /// Waits for a child that has ended; how it ended.

@@ -3,19 +3,22 @@
 //! The program runs in a process group of its own, in the background. If it asks for a
 //! password, or whether a host key is right, the kernel stops it (SIGTTIN, SIGTTOU). As
 //! a shell does for a job, it is then put in the foreground and continued, provided that
-//! fssync is in the foreground itself. Once it has connected, fssync is put there again,
-//! and gets what is typed: Ctrl-C.
+//! fssync is in the foreground itself. Once it has connected or ended, fssync is put there
+//! again, and gets what is typed: Ctrl-C. The settings of the terminal are then as they
+//! were, also if a program was killed while it had the echo switched off.
 
 use std::fs::File;
 
 use nix::sys::signal::{SigSet, Signal as Blocked};
 use rustix::process::{Pid, Signal, getpgrp};
-use rustix::termios::{tcgetpgrp, tcsetpgrp};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 
 /// The terminal, while another process group has it.
 #[derive(Debug)]
 pub(super) struct Lent {
     terminal: File,
+    /// As they were before.
+    settings: Termios,
     to: Pid,
 }
 
@@ -40,25 +43,28 @@ impl Lent {
         if !is_ours {
             return None;
         }
+        let settings = tcgetattr(&terminal).ok()?;
         tcsetpgrp(&terminal, group).ok()?;
         Some(Self {
             terminal,
+            settings,
             to: group,
         })
     }
 }
 
 impl Drop for Lent {
-    /// Puts this process in the foreground again, unless a shell has put there what it
-    /// likes.
+    /// Puts this process in the foreground again, with the settings as they were, unless
+    /// a shell has put there what it likes.
     fn drop(&mut self) {
         if tcgetpgrp(&self.terminal) != Ok(self.to) {
             return;
         }
-        // A background process that changes the foreground would be stopped.
+        // A background process that changes the terminal would be stopped.
         let mut stop = SigSet::empty();
         stop.add(Blocked::SIGTTOU);
         if stop.thread_block().is_ok() {
+            let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.settings);
             let _ = tcsetpgrp(&self.terminal, getpgrp());
             let _ = stop.thread_unblock();
         }
