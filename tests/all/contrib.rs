@@ -408,6 +408,12 @@ fn zeo_is_not_started_on_a_file_that_is_missing() {
     let refused = script(&scene, "start").expect(1);
     assert!(refused.stderr.contains(says), "{refused:?}");
 
+    // A FileStorage without a transaction.
+    fs::write(&scene.slave, b"FS30").unwrap();
+    let refused = script(&scene, "start").expect(1);
+    assert!(refused.stderr.contains(says), "{refused:?}");
+    fs::remove_file(&scene.slave).unwrap();
+
     // A pass has failed, or its first copy is under way: `fssync off` alone would do.
     scene.expect("full-copy");
     fs::remove_file(&scene.slave).unwrap();
@@ -417,6 +423,45 @@ fn zeo_is_not_started_on_a_file_that_is_missing() {
     script(&scene, "status").expect(3);
     scene.expect("full-copy");
     script(&scene, "start").expect(0);
+}
+
+#[test]
+fn zeo_is_started_only_if_syncing_of_the_same_slave_is_switched_off() {
+    let scene = Scene::with_master("commits");
+    scene.expect("full-copy");
+    let other = scene.directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(&scene.slave, other.join("Data.fs")).unwrap();
+    configure(&scene, &format!("SLAVE={}", other.display()));
+    let refused = script(&scene, "start").expect(1);
+    assert!(
+        refused.stderr.contains("but FSSYNC_OFF names"),
+        "{refused:?}"
+    );
+    assert!(refused.stderr.contains("ZEO is not started"), "{refused:?}");
+    assert!(!scene.beside(".fssync-switch").exists(), "passes go on");
+    script(&scene, "status").expect(3);
+    // The same slave under another name, and a command that names none.
+    let link = scene.directory.path().join("link");
+    std::os::unix::fs::symlink(scene.slave.parent().unwrap(), &link).unwrap();
+    for more in [
+        format!("SLAVE={}", link.display()),
+        format!("SLAVE={} FSSYNC_OFF=:", other.display()),
+        format!("SLAVE={} FSSYNC_OFF=/bin/true", other.display()),
+        format!(
+            "FSSYNC_OFF=\"$FSSYNC_OFF; true /off\" SLAVE={}",
+            link.display()
+        ),
+        format!(
+            "FSSYNC_OFF=\"$FSSYNC_OFF --status-file {}/s\" SLAVE={}",
+            other.display(),
+            scene.slave.display()
+        ),
+    ] {
+        configure(&scene, &more);
+        script(&scene, "start").expect(0);
+        script(&scene, "stop").expect(0);
+    }
 }
 
 #[test]
@@ -466,6 +511,7 @@ fn zeo_is_started_only_on_the_slave() {
             let refused = script(&scene, "start").expect(1);
             assert!(refused.stderr.contains(why), "{refused:?}");
             assert!(refused.stderr.contains("ZEO is not started"), "{refused:?}");
+            assert!(refused.stderr.contains("set ZEO_CONF=''"), "{refused:?}");
             script(&scene, "status").expect(3);
         }
         for conf in &started {
