@@ -128,11 +128,14 @@ impl Verified {
     }
 
     /// Notes the result beside the slave, with the exit code and in one line, for `fssync
-    /// status` and later passes.
+    /// status` and later passes; of a path for which no pass was made, nothing is noted.
     pub fn note(&self, place: &Place, quick: bool, exit: Exit, verdict: &str) -> Result<(), Stop> {
         let Some(file) = self.identity.clone() else {
             return Ok(());
         };
+        if self.traces != Traces::OfPasses {
+            return Ok(());
+        }
         let record = Record {
             time: Timestamp::now(),
             file,

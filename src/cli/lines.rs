@@ -14,6 +14,9 @@ const WIDTH: usize = 14;
 pub(super) const NEVER_SYNCED: &str =
     "no pass was ever made for this path: check that it is the slave's";
 
+/// Said of a file that was set aside.
+pub(super) const SET_ASIDE: &str = "this file was set aside: passes leave it as it is";
+
 /// How a fact looks.
 #[derive(Clone, Copy)]
 pub(super) enum Tone {

@@ -264,11 +264,19 @@ impl Place {
     pub fn kept(&self, name: &OsStr) -> Option<Kept> {
         let data = self.data.file_name()?.as_bytes();
         let suffix = name.as_bytes().strip_prefix(data)?;
-        if suffix.starts_with(b".diverged-") {
+        if is_aside(suffix) {
             return Some(Kept::SetAside);
         }
         let n = suffix.strip_prefix(b".tr")?;
         (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Kept::Cut)
+    }
+
+    /// Whether the file was itself set aside, by its name.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        let name = self.data.file_name().map_or(&b""[..], OsStr::as_bytes);
+        let mut dots = (1..name.len()).filter(|at| name[*at] == b'.');
+        dots.any(|at| is_aside(&name[at..]))
     }
 
     fn with_suffix(&self, suffix: &str) -> PathBuf {
@@ -333,6 +341,19 @@ impl Place {
     }
 }
 
+/// Whether a suffix is one of those that [`Place::diverged`] gives.
+fn is_aside(suffix: &[u8]) -> bool {
+    let is_tid = |tid: &[u8]| tid.len() == 16 && tid.iter().all(u8::is_ascii_hexdigit);
+    let is_number = |n: &[u8]| !n.is_empty() && n.iter().all(u8::is_ascii_digit);
+    let Some(name) = suffix.strip_prefix(b".diverged-") else {
+        return false;
+    };
+    match name.iter().position(|&byte| byte == b'.') {
+        None => is_tid(name),
+        Some(dot) => is_tid(&name[..dot]) && is_number(&name[dot + 1..]),
+    }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.to_owned().into();
     name.push(suffix);
@@ -365,6 +386,12 @@ mod tests {
                 place.kept(&name(place.diverged(tid, n))),
                 Some(Kept::SetAside)
             );
+            fs::write(place.diverged(tid, n), "").unwrap();
+            let aside = Place::new(&place.diverged(tid, n)).unwrap();
+            assert!(aside.is_set_aside() && !place.is_set_aside());
+            for beside in [Beside::Verified, Beside::ZodbIndex, Beside::ZodbLock] {
+                assert_eq!(place.kept(&name(aside.beside(beside))), None);
+            }
             assert_eq!(place.kept(&name(place.cut(n))), Some(Kept::Cut));
         }
         for other in [

@@ -160,6 +160,7 @@ impl<'a> Comparison<'a> {
                 master: master.name().to_owned(),
                 same_file: slave.left.as_ref().map(|left| *left == sight.identity),
                 slave_end: slave.end,
+                is_set_aside: slave.place.is_set_aside(),
                 master_size: sight.size,
                 equal_bytes: 0,
                 magic_differs: false,

@@ -232,9 +232,47 @@ fn a_packed_master_is_told_as_such() {
             replace(&scene.master, packed);
             let told = assert_as_zodb_says(&scene, &mut zodb);
             assert_eq!(told["same_file"], false);
-            assert!(told["advice"].as_str().unwrap().contains("pack"), "{told}");
+            let advice = told["advice"].as_str().unwrap();
+            assert!(advice.contains("pack"), "{told}");
+            assert!(advice.contains("sets the old slave aside"), "{told}");
         }
     }
+}
+
+#[test]
+fn a_slave_that_was_set_aside_is_verified_without_a_trace() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    let aside = scene.beside(".diverged-0406007a1f3c2b44");
+    fs::write(&aside, &history.after).unwrap();
+    let before = scene.beside_slave();
+    let mut verify = fssync();
+    verify.arg("verify").arg(&aside).arg("--against");
+    let told = run(verify.arg(&scene.master)).expect(20).stdout;
+    assert!(told.contains("this file was set aside"), "{told}");
+    assert!(told.contains("keep the file until you know"), "{told}");
+    for wrong in ["no pass was ever made", "--full"] {
+        assert!(!told.contains(wrong), "{told}");
+    }
+    assert_eq!(scene.beside_slave(), before);
+
+    // What somebody's ZODB, or an earlier release, left beside it is no slave.
+    for suffix in [".fssync-verified", ".index", ".lock"] {
+        fs::write(
+            scene.beside(&format!(".diverged-0406007a1f3c2b44{suffix}")),
+            "x",
+        )
+        .unwrap();
+    }
+    let status = run(&mut scene.status(&["--json"])).expect(0).report();
+    assert_eq!(status["set_aside_files"], 1, "{status}");
+
+    let mut damaged = fs::read(&aside).unwrap();
+    damaged[12] ^= 0xff;
+    fs::write(&aside, damaged).unwrap();
+    let told = run(fssync().arg("verify").arg(&aside)).expect(31).stdout;
+    assert!(told.contains("save what can be read of it"), "{told}");
+    assert!(!told.contains("--full"), "{told}");
 }
 
 #[test]

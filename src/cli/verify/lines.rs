@@ -11,14 +11,16 @@ use fssync::words::{bytes, count};
 
 use super::against::Against;
 use super::report::Findings;
-use crate::cli::lines::{Lines, NEVER_SYNCED, Tone};
+use crate::cli::lines::{Lines, NEVER_SYNCED, SET_ASIDE, Tone};
 
 /// The lines of a verification.
 pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) -> Lines {
     let mut lines = Lines::for_stdout();
     lines.add("slave", Tone::Plain, &verified.slave.display().to_string());
-    if verified.traces != Traces::OfPasses {
-        lines.add("passes", Tone::Mind, NEVER_SYNCED);
+    match verified.traces {
+        Traces::OfPasses => {}
+        _ if findings.are_of_set_aside() => lines.add("passes", Tone::Plain, SET_ASIDE),
+        _ => lines.add("passes", Tone::Mind, NEVER_SYNCED),
     }
     if verified.content == Content::Storage {
         add_facts(&mut lines, verified);
@@ -91,7 +93,7 @@ fn add_findings(lines: &mut Lines, findings: &Findings) {
             lines.add(
                 "",
                 Tone::Plain,
-                &format!("to do: {}", finding.kind.advice()),
+                &format!("to do: {}", findings.advice(finding.kind)),
             );
         }
         advised = Some(finding.kind);

@@ -59,6 +59,22 @@ impl Findings {
             .map(|(kind, count)| (*kind, count - KEPT))
     }
 
+    /// Whether the file that was verified is a slave that was set aside.
+    pub(super) fn are_of_set_aside(&self) -> bool {
+        self.place.is_set_aside()
+    }
+
+    /// What a person can do about a finding of this kind.
+    pub(super) fn advice(&self, kind: Kind) -> &'static str {
+        match kind.severity() {
+            Severity::Damage if self.are_of_set_aside() => {
+                "see whether the master has what is damaged here; if not, save what can be \
+                 read of it, and look for the cause: the disk, or the memory"
+            }
+            _ => kind.advice(),
+        }
+    }
+
     /// What the file of a finding is called.
     pub(super) fn name(&self, file: File) -> String {
         let path = file.path(&self.place);
@@ -173,7 +189,7 @@ fn told<'a>(finding: &'a Finding, findings: &Findings) -> Told<'a> {
         oid: finding.oid.map(|oid| format!("{oid:016x}")),
         expected: &finding.expected,
         found: &finding.found,
-        advice: finding.kind.advice(),
+        advice: findings.advice(finding.kind),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Compared {
     pub same_file: Option<bool>,
     /// Up to where the slave was compared, in bytes.
     pub slave_end: u64,
+    /// Whether the slave is one that was set aside.
+    pub is_set_aside: bool,
     /// The master's size when it was looked at, in bytes.
     pub master_size: u64,
     /// How many bytes are proven equal, those of the magic included.
@@ -109,10 +111,21 @@ impl Compared {
         if self.is_prefix() {
             return None;
         }
+        let is_only_here = self.slave_only.all.count + self.differing.all.count > 0;
         Some(match self.same_file {
+            _ if self.is_set_aside && is_only_here => {
+                "this file was set aside, and the master lacks what only this file has: keep \
+                 the file until you know that nobody needs those transactions"
+            }
+            _ if self.is_set_aside => {
+                "this file was set aside, and the master has all of its transactions, unless \
+                 the comparison ended early"
+            }
             Some(false) => {
                 "the master is another file than the one that the last pass read, as after a \
-                 pack: the next pass copies it, unless the slave has something of its own"
+                 pack: the next pass copies it, and sets the old slave aside if no pack \
+                 explains what the master lacks; if the two have different histories, it \
+                 ends with exit code 20"
             }
             _ if self.slave_only.all.count > 0 => {
                 "the slave was probably served after a failover, or the master restored from a \
