@@ -24,6 +24,7 @@ use crate::outcome::Copied;
 use crate::plan::{Deed, Old, Plan, Policy};
 use crate::slave::ledger::{self, Entry};
 use crate::slave::replace::clean_up;
+use crate::slave::room;
 use crate::slave::sidecar::{Left, Mark, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{Answer, Master};
@@ -124,6 +125,9 @@ impl Apply<'_> {
             Deed::Append { from, last_tid, .. } => (from, last_tid, None),
             Deed::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
         };
+        if old.is_some() {
+            room::check_next_copy(self.slave, survey.sight.size)?;
+        }
         let mut feed = self.feed(survey, from, last_tid);
         if old.is_some() {
             feed.build(Builder::default());
@@ -131,6 +135,9 @@ impl Apply<'_> {
         }
         while feed.next(false)?.is_some() {
             monitor.progress("reading", feed.position(), feed.size());
+        }
+        if old.is_none() {
+            room::check_append(self.slave, feed.position())?;
         }
         if let Some(damage) = feed.damage()
             && old.is_some_and(|old| !self.may_replace(old))

@@ -11,6 +11,7 @@
 //! | [`sidecar`] | what the last pass left |
 //! | [`append`] | a batch of new transactions, visible at once |
 //! | [`record`] | what the last verification found |
+//! | [`room`] | whether there is space for it |
 //! | [`replace`] | a full copy, put in the slave's place |
 //! | [`index`] | ZODB's index, kept ready |
 //! | [`ledger`] | digests of the slave's bytes, to verify it by |
@@ -25,6 +26,7 @@ pub mod owner;
 pub mod place;
 pub mod record;
 pub mod replace;
+pub mod room;
 pub mod running;
 pub mod sidecar;
 pub mod step;

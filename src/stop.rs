@@ -105,11 +105,13 @@ pub enum Stop {
         /// The option of `chattr` that removes it.
         option: &'static str,
     },
-    /// There is too little room for a full copy.
-    #[error("{} has {} free, a full copy needs {}", .directory.display(), bytes(*.free), bytes(*.needed))]
+    /// There is too little room for what the pass writes.
+    #[error("{} has {} free, {what} needs {}", .directory.display(), bytes(*.free), bytes(*.needed))]
     NoSpace {
         /// The slave's directory.
         directory: PathBuf,
+        /// What needs it.
+        what: &'static str,
         /// What there is, in bytes.
         free: u64,
         /// What is needed, in bytes.

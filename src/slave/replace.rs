@@ -30,13 +30,11 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{Resource, getrlimit};
-
 use super::ledger::{Entry, Tally};
 use super::obstacle;
 use super::owner::Owner;
 use super::place::Beside;
+use super::room;
 use super::step::{Seen, Slave};
 use crate::filestorage::Tid;
 use crate::flush::Flusher;
@@ -95,9 +93,7 @@ impl<'a> Replacement<'a> {
         self.lost = owner.own(&self.file, &self.path)?;
         let found = self.file.metadata();
         self.written = found.map_err(Stop::io("look at", &self.path))?.len();
-        let missing = size.saturating_sub(self.written);
-        check_file_size_limit(&self.path, size)?;
-        check_space(self.slave.place.directory(), missing)
+        room::check_copy(&self.slave.place, size, self.written)
     }
 
     /// A warning, if the copy does not get all of the extended attributes that the slave
@@ -278,29 +274,4 @@ fn remove(path: &Path) -> Result<(), Stop> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Stop::io("remove", path)(error)),
         _ => Ok(()),
     }
-}
-
-/// Fails if this process may not make a file of `size` bytes: better now than at the
-/// limit.
-fn check_file_size_limit(path: &Path, size: u64) -> Result<(), Stop> {
-    let limit = getrlimit(Resource::Fsize).current;
-    if limit.is_some_and(|limit| limit < size) {
-        let action = format!("write {size} bytes to");
-        return Err(Stop::io(action, path)(Errno::FBIG.into()));
-    }
-    Ok(())
-}
-
-fn check_space(directory: &Path, needed: u64) -> Result<(), Stop> {
-    let found = retry_on_intr(|| rustix::fs::statvfs(directory))
-        .map_err(|error| Stop::io("look at", directory)(error.into()))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    if free < needed {
-        return Err(Stop::NoSpace {
-            directory: directory.to_owned(),
-            free,
-            needed,
-        });
-    }
-    Ok(())
 }

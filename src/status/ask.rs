@@ -10,6 +10,7 @@ use crate::monitor::Monitor;
 use crate::outcome::{Copied, Exit, Outcome};
 use crate::plan::{Deed, Policy, Slave};
 use crate::retry::Retry;
+use crate::slave::room;
 use crate::slave::sidecar::Sidecar;
 use crate::source::{Master, Surroundings};
 use crate::stop::Stop;
@@ -95,7 +96,13 @@ fn compare(
         Deed::Append { .. } => copied.transactions > 0,
         Deed::FullCopy { .. } => true,
     };
-    let next_pass = match damage {
+    // A pass that finds no room does not get as far as the damage.
+    let room = match plan.deed {
+        Deed::Nothing => Ok(()),
+        Deed::Append { from, .. } => room::check_append(slave, from + copied.bytes),
+        Deed::FullCopy { .. } => room::check_next_copy(slave, survey.sight.size),
+    };
+    let next_pass = match room.err().or(damage) {
         _ if is_written && zodb_pid.is_some() => Outcome::from(&Stop::InUse {
             slave: slave.place.data().to_owned(),
             pid: zodb_pid,

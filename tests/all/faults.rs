@@ -92,8 +92,33 @@ fn a_full_copy_that_does_not_fit_is_not_begun() {
         "{run:?}"
     );
     assert!(run.stderr.contains("make room"), "{run:?}");
+    let rehearsed = scene.pass(&["-n", "--full"]).expect(1);
+    assert!(
+        rehearsed.stderr.contains("a full copy needs"),
+        "{rehearsed:?}"
+    );
     assert_eq!(scene.beside_slave(), before);
     assert!(fs::read(&scene.slave).unwrap() == History::get().before);
+}
+
+#[test]
+fn lack_of_space_is_predicted() {
+    let history = History::get();
+    for (master, needs) in [
+        (&history.packed, "free, a full copy needs"),
+        (&history.before, "free, an append needs"),
+    ] {
+        let (scene, _disk) = on_a_small_disk("1m");
+        let in_sync = scene.status_against().expect(0);
+        replace(&scene.master, master);
+        append_sparse(&scene.master, 2 << 20, 0x0500_0000_0000_0000);
+        let status = scene.status_against().expect(1).report();
+        let reason = status["next_reason"].to_string();
+        assert!(reason.contains(needs), "{status}, {in_sync:?}");
+        let rehearsed = scene.pass(&["-n"]).expect(1);
+        assert!(rehearsed.stderr.contains(needs), "{rehearsed:?}");
+        scene.pass(&[]).expect(1);
+    }
 }
 
 #[test]
