@@ -78,6 +78,7 @@ pub mod filestorage;
 mod flush;
 pub mod monitor;
 pub mod outcome;
+pub mod pace;
 pub mod pipe;
 pub mod plan;
 mod proof;

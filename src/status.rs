@@ -30,6 +30,7 @@ use self::sampler::Sampler;
 use crate::filestorage::Tid;
 use crate::monitor::Monitor;
 use crate::outcome::{Exit, Outcome};
+use crate::pace::Pace;
 use crate::plan;
 use crate::slave::lock;
 use crate::slave::place::{Beside, Kept, Place};
@@ -93,7 +94,7 @@ pub struct Copying {
     /// How many bytes the master had when the copy began.
     pub total: u64,
     /// How long the rest takes at the average speed so far; `None` if no pass is at work, or
-    /// it has written nothing yet.
+    /// there is [too little](Pace::of) to tell by.
     pub left: Option<SignedDuration>,
 }
 
@@ -109,13 +110,12 @@ impl Copying {
     fn look(place: &Place, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
         let done = fs::symlink_metadata(place.beside(Beside::Tmp)).ok()?.len();
         let written = done.saturating_sub(noted.from);
-        let elapsed = now.duration_since(noted.since);
-        let is_measured = is_running && written > 0 && elapsed.is_positive();
-        let left = is_measured.then(|| {
-            let rest = u128::from(noted.size.saturating_sub(done));
-            let millis = elapsed.as_millis().unsigned_abs() * rest / u128::from(written);
-            SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
-        });
+        let rest = noted.size.saturating_sub(done);
+        let elapsed = Duration::try_from(now.duration_since(noted.since)).ok();
+        let average = elapsed.and_then(|elapsed| Pace::of(written, rest, elapsed));
+        let left = average
+            .filter(|_| is_running)
+            .map(|pace| SignedDuration::try_from(pace.left).unwrap_or(SignedDuration::MAX));
         Some(Self {
             done,
             total: noted.size,

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fssync::monitor::{Monitor, Silent};
+use fssync::pace::Pace;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::{Common, Telling, When};
@@ -17,59 +18,105 @@ const SHOW_AFTER: Duration = Duration::from_millis(300);
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// What a terminal shows, and from which width on, in columns; the widest fitting one is
-/// taken.
-const TEMPLATES: [(u16, &str); 2] = [
-    (
-        100,
-        "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
-    ),
-    (0, "{wide_msg} {percent:>3}%, {eta} left"),
-];
+/// From which width on a terminal shows a bar, in columns.
+const BAR_WIDTH: u16 = 100;
+
+const WITH_BAR: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes}{prefix}";
+
+const WITHOUT_BAR: &str = "{wide_msg} {percent:>3}%{prefix}";
 
 /// What shows the progress of what takes long.
 pub(crate) fn monitor(telling: &Telling, common: &Common) -> Box<dyn Monitor> {
     let started = Instant::now();
+    let bar = || Bar {
+        started,
+        shown: Mutex::default(),
+    };
     match (telling.progress, terminal::moves_cursor(&io::stderr())) {
-        (When::Auto, true) if !common.quiet => Box::new(Bar {
-            started,
-            shown: Mutex::new(None),
-        }),
-        (When::Always, true) => Box::new(Bar {
-            started,
-            shown: Mutex::new(None),
-        }),
+        (When::Auto, true) if !common.quiet => Box::new(bar()),
+        (When::Always, true) => Box::new(bar()),
         (When::Always, false) => Box::new(Lines {
-            started,
-            last: Mutex::new(started),
+            shown: Mutex::new((None, started)),
         }),
         _ => Box::new(Silent),
     }
 }
 
+/// What is done at the moment, and from where it was begun.
+struct Course {
+    activity: &'static str,
+    from: u64,
+    since: Instant,
+}
+
+impl Course {
+    /// Goes on with an activity, or begins another one, of which `done` bytes are dealt
+    /// with: an interrupted copy may have had them before. Returns how fast it is.
+    fn go_on(
+        course: &mut Option<Self>,
+        activity: &'static str,
+        done: u64,
+        total: u64,
+    ) -> Option<Pace> {
+        match course {
+            Some(course) if course.activity == activity && course.from <= done => {
+                let rest = total.saturating_sub(done);
+                Pace::of(done - course.from, rest, course.since.elapsed())
+            }
+            _ => {
+                *course = Some(Self {
+                    activity,
+                    from: done,
+                    since: Instant::now(),
+                });
+                None
+            }
+        }
+    }
+}
+
 struct Bar {
     started: Instant,
-    shown: Mutex<Option<(&'static str, ProgressBar)>>,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    course: Option<Course>,
+    bar: Option<(&'static str, ProgressBar)>,
+    has_room: bool,
 }
 
 impl Monitor for Bar {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = Course::go_on(&mut shown.course, activity, done, total);
         if self.started.elapsed() < SHOW_AFTER {
             return;
         }
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(&*shown, Some((doing, _)) if *doing == activity) {
+        if !matches!(&shown.bar, Some((doing, _)) if *doing == activity) {
             let bar = ProgressBar::new(total).with_message(activity);
-            let width = terminal::width(io::stderr());
-            let fitting = TEMPLATES.iter().find(|(least, _)| width >= *least);
-            let template = fitting.map_or("{msg}", |(_, template)| template);
+            shown.has_room = terminal::width(io::stderr()) >= BAR_WIDTH;
+            let template = if shown.has_room {
+                WITH_BAR
+            } else {
+                WITHOUT_BAR
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            *shown = Some((activity, bar));
+            shown.bar = Some((activity, bar));
         }
-        if let Some((_, bar)) = &*shown {
+        if let Some((_, bar)) = &shown.bar {
             bar.set_length(total);
+            bar.set_prefix(pace.map_or_else(String::new, |pace| {
+                let left = HumanDuration(pace.left);
+                if shown.has_room {
+                    format!(" {}/s, {left:#} left", HumanBytes(pace.bytes_per_second))
+                } else {
+                    format!(", {left:#} left")
+                }
+            }));
             bar.set_position(done);
         }
     }
@@ -77,35 +124,40 @@ impl Monitor for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Ok(Some((_, bar))) = self.shown.get_mut() {
+        if let Ok(Shown {
+            bar: Some((_, bar)),
+            ..
+        }) = self.shown.get_mut()
+        {
             bar.finish_and_clear();
         }
     }
 }
 
+/// What is done, and when the last line was printed.
 struct Lines {
-    started: Instant,
-    last: Mutex<Instant>,
+    shown: Mutex<(Option<Course>, Instant)>,
 }
 
 impl Monitor for Lines {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let (course, last) = &mut *shown;
+        let pace = Course::go_on(course, activity, done, total);
         if last.elapsed() < LINE_EVERY && done < total {
             return;
         }
         *last = Instant::now();
-        let elapsed = self.started.elapsed();
-        let rate = u128::from(done) * 1000 / elapsed.as_millis().max(1);
-        let left = u128::from(total.saturating_sub(done)) / rate.max(1);
+        let pace = pace.map_or_else(String::new, |pace| {
+            let left = HumanDuration(pace.left);
+            format!(", {}/s, {left} left", HumanBytes(pace.bytes_per_second))
+        });
         // Nothing depends on whether anybody reads it.
         let _ = writeln!(
             io::stderr(),
-            "{activity}: {} of {}, {}/s, {} left",
+            "{activity}: {} of {}{pace}",
             HumanBytes(done),
             HumanBytes(total),
-            HumanBytes(rate as u64),
-            HumanDuration(Duration::from_secs(left as u64))
         );
     }
 }

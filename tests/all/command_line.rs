@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    History, Holder, Run, Scene, Transport, Zodb, as_nobody, fssync, must, names, project, python,
-    replace, rewrite_end, run, sparse_master, spawn, tool,
+    History, Holder, Run, Scene, Transport, Zodb, append_sparse, as_nobody, fssync, must, names,
+    project, python, replace, rewrite_end, run, sparse_master, spawn, tool,
 };
 
 /// A pass with a master and a slave that are typed as they are.
@@ -853,7 +853,7 @@ fn progress_fits_a_terminal_of_40_columns() {
     let lines = shown_lines(&printed);
     let bars: Vec<_> = lines
         .iter()
-        .filter(|it| it.contains("% ") || it.contains("%,"))
+        .filter(|it| it.starts_with("copying") && it.contains('%'))
         .collect();
     assert!(
         bars.iter().any(|line| line.starts_with("copying")),
@@ -903,6 +903,25 @@ fn progress_is_told_in_lines_without_a_terminal_where_it_is_wanted() {
         printed.contains("copying: 1.00 GiB of 1.00 GiB"),
         "{printed:?}"
     );
+}
+
+#[test]
+fn the_speed_of_a_resumed_copy_counts_what_is_copied_now() {
+    let scene = Scene::new();
+    sparse_master(&scene.master, 1 << 30);
+    fs::copy(&scene.master, scene.beside(".fssync-tmp")).unwrap();
+    append_sparse(&scene.master, 3 << 19, 0x0500_0000_0000_0000);
+    // Some 100 kB/s.
+    let rsh = format!("python3 {} 0 slow", project("tests/link.py").display());
+    let mut copy = fssync();
+    copy.args(["--progress", "always", "--remote-fssync"]);
+    copy.args([env!("CARGO_BIN_EXE_fssync"), "-e", &rsh]);
+    copy.arg(format!("host:{}", scene.master.display()))
+        .arg(&scene.slave);
+    let told = run(&mut copy).expect(0).stderr;
+    let is_told = |line: &&str| line.starts_with("copying: ") && line.contains("/s, ");
+    let line = told.lines().find(is_told).expect(&told);
+    assert!(line.contains("KiB/s"), "{told}");
 }
 
 /// What a person reads of a man page's source.

@@ -1,0 +1,59 @@
+//! How fast a long operation is, and how long the rest takes.
+
+use std::time::Duration;
+
+/// From when on an average is worth telling, unless 1 % was done before.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// How fast it was so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes per second, on average.
+    pub bytes_per_second: u64,
+    /// How long the rest takes at this pace.
+    pub left: Duration,
+}
+
+impl Pace {
+    /// The pace at which `moved` bytes were dealt with in `elapsed`, where `rest` bytes are
+    /// left. What an earlier operation had done does not count as moved. `None` as long as
+    /// there is too little to tell by.
+    #[must_use]
+    pub fn of(moved: u64, rest: u64, elapsed: Duration) -> Option<Self> {
+        let percent = moved.saturating_add(rest) / 100;
+        if moved == 0 || (elapsed < LEAST && moved < percent) {
+            return None;
+        }
+        let micros = elapsed.as_micros().max(1);
+        let per_second = u128::from(moved) * 1_000_000 / micros;
+        let left = micros.saturating_mul(u128::from(rest)) / u128::from(moved);
+        Some(Self {
+            bytes_per_second: u64::try_from(per_second).unwrap_or(u64::MAX),
+            left: Duration::from_micros(u64::try_from(left).unwrap_or(u64::MAX)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_of_what_was_moved_tells_how_long_the_rest_takes() {
+        let pace = Pace::of(2_000, 6_000, Duration::from_secs(4)).unwrap();
+        assert_eq!(pace.bytes_per_second, 500);
+        assert_eq!(pace.left, Duration::from_secs(12));
+        let done = Pace::of(2_000, 0, Duration::ZERO).unwrap();
+        assert_eq!(done.left, Duration::ZERO);
+        assert!(Pace::of(1, u64::MAX, Duration::MAX).is_some());
+    }
+
+    #[test]
+    fn too_little_tells_nothing() {
+        let soon = Duration::from_millis(999);
+        assert_eq!(Pace::of(0, 100, Duration::from_secs(9)), None);
+        assert_eq!(Pace::of(99, 9_901, soon), None);
+        assert!(Pace::of(100, 9_900, soon).is_some());
+        assert!(Pace::of(99, 9_901, Duration::from_secs(1)).is_some());
+    }
+}
