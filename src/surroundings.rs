@@ -23,6 +23,9 @@ use crate::slave::step::Slave;
 use crate::source::{self, Identity, Master, Stray, Surroundings};
 use crate::stop::Stop;
 
+/// How many storages a warning names.
+const MAX_NAMED: usize = 5;
+
 /// Fails if the arguments look swapped, or the slave is in use, where no pass has ended well
 /// yet. What cannot be read is left for the pass to report.
 pub(crate) fn check_first_pass(slave: &Slave, master: &Master, policy: Policy) -> Result<(), Stop> {
@@ -107,10 +110,15 @@ fn describe(stray: &Stray, master: &str) -> String {
 
 /// What to say of storages that are not copied.
 fn describe_storages(names: &[String], master: &str) -> String {
-    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    let first = names.iter().take(MAX_NAMED);
+    let quoted: Vec<_> = first.map(|name| format!("{name:?}")).collect();
+    let more = match names.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     format!(
-        "{master}: other storages in the same directory are not copied: {}; each needs passes \
-         of its own",
+        "{master}: other storages in the same directory are not copied: {}{more}; each needs \
+         passes of its own",
         quoted.join(", ")
     )
 }

@@ -32,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What a slave holds when syncing is switched off.
 #[derive(Clone, Debug)]
 pub struct SwitchedOff {
+    /// The slave's `Data.fs`.
+    pub slave: PathBuf,
     /// The switch that was written.
     pub switch: PathBuf,
     /// How many bytes of an unfinished append were cut.
@@ -80,6 +82,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Stop> {
         Ending::Unknown
     });
     Ok(SwitchedOff {
+        slave: slave.place.data().to_owned(),
         switch,
         cut_len,
         ending,

@@ -77,7 +77,7 @@ fn never_synced(target: &Target) -> String {
 
 /// What the slave holds, for the person who is about to serve it.
 fn describe(done: &SwitchedOff, target: &Target) -> String {
-    let slave = target.slave.display();
+    let slave = done.slave.display();
     let mut lines = vec![format!("syncing is off ({})", done.switch.display())];
     if done.cut_len > 0 {
         let len = bytes(done.cut_len);

@@ -15,6 +15,7 @@ use std::{fmt, thread};
 use super::answer::{Answer, Patience, lock};
 use super::{Error, Sight, Source, Surroundings, Transactions};
 use crate::digest::Digest;
+use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
 use crate::read::Piece;
 
@@ -125,7 +126,10 @@ impl Master {
     pub fn look(&self, ranges: Vec<Range<u64>>) -> Result<Sight, Error> {
         let sight = self.ask(move |source| source.look(&ranges)).wait()?;
         if sight.named.is_mount {
-            let name = self.name.clone();
+            let mut name = self.name.clone();
+            if sight.named.is_directory {
+                name = format!("{}/{DATA_FS}", name.trim_end_matches('/'));
+            }
             return Err(Error::Mounted { name });
         }
         Ok(sight)

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::digest::Digest;
 use crate::filestorage::scan::Scanner;
-use crate::filestorage::{MAGIC_LEN, Magic};
+use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
 use crate::read::read_fully;
 
 /// A master on a mounted path.
@@ -93,8 +93,13 @@ impl MountedPath {
         Error::NoFileStorage { name, what }
     }
 
+    /// What errors call the file: the `Data.fs` in a directory, by its own name.
     fn shown(&self) -> String {
-        self.name.path().display().to_string()
+        let mut path = self.name.path();
+        if path.is_dir() {
+            path.push(DATA_FS);
+        }
+        path.display().to_string()
     }
 
     fn open(&self, name: &Name) -> Result<(Opened, Statx), Error> {

@@ -374,6 +374,24 @@ fn a_fifo_or_a_device_for_a_master_is_no_master() {
     }
 }
 
+#[test]
+fn a_message_names_the_data_fs_of_a_directory() {
+    let scene = Scene::new();
+    let directory = scene.master.parent().unwrap();
+    let master = scene.master.display();
+    let pass = || run(fssync().arg(directory).arg(scene.slave.parent().unwrap()));
+    fs::write(&scene.master, "").unwrap();
+    let empty = pass().expect(12).stderr;
+    assert!(empty.contains(&format!("{master} is empty")), "{empty}");
+
+    let file = scene.directory.path().join("file.fs");
+    fs::write(&file, &History::get().before).unwrap();
+    let _mount = Mount::new(&["--bind", file.to_str().unwrap()], &scene.master);
+    let mounted = pass().expect(2).stderr;
+    let told = format!("{master} is mounted as a single file");
+    assert!(mounted.contains(&told), "{mounted}");
+}
+
 const UID: u32 = 12_345;
 const GID: u32 = 23_456;
 

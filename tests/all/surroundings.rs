@@ -159,6 +159,13 @@ fn other_storages_are_reported_once() {
         .expect(0);
         assert_eq!(warnings(&full).len(), 1, "{full:?}");
         assert!(warnings(&full)[0].contains("\"another.fs\""), "{full:?}");
+        for name in ["1.fs", "2.fs", "3.fs", "4.fs", "5.fs", "6.fs"] {
+            fs::write(beside(name), "FS30").unwrap();
+        }
+        let status = scene.status_against().expect(0).report();
+        let told = status["warnings"][0].as_str().unwrap();
+        assert!(told.contains("\"5.fs\" and 3 more; "), "{told}");
+        assert!(!told.contains("another"), "{told}");
     }
 }
 

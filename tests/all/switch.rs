@@ -383,8 +383,12 @@ fn on_says_which_other_switch_is_still_off() {
 #[test]
 fn off_works_if_there_is_no_slave_yet() {
     let scene = scene();
-    let run = run(fssync().args(["off", "--force"]).arg(&scene.slave)).expect(0);
+    let off = |path: &Path| run(fssync().args(["off", "--force"]).arg(path)).expect(0);
+    let run = off(&scene.slave);
     let said = format!("there is no {} yet\n", scene.slave.display());
+    assert!(run.stdout.ends_with(&said), "{run:?}");
+    let directory = scene.slave.parent().unwrap();
+    let run = off(directory);
     assert!(run.stdout.ends_with(&said), "{run:?}");
     scene.pass(&[]).expect(10);
 }
