@@ -12,7 +12,8 @@
 //! 4. Nobody serves MASTER, as far as its kernel shows.
 //! 5. `--full` was not given.
 //!
-//! Nothing was created beside SLAVE by then.
+//! The first pass finds that before it creates anything beside SLAVE. Passes that follow look
+//! again until one has ended well: a lock or a sidecar may be what a refused pass has left.
 
 use crate::monitor::Monitor;
 use crate::plan::Policy;
@@ -20,20 +21,32 @@ use crate::slave::lock;
 use crate::slave::place::{self, Access, Beside, Place};
 use crate::slave::sidecar::{Noticed, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::{self, Identity, Master, Stray, Surroundings};
+use crate::source::{self, Identity, Master, Sight, Stray, Surroundings};
 use crate::stop::Stop;
 
 /// How many storages a warning names.
 const MAX_NAMED: usize = 5;
 
-/// Fails if the arguments look swapped, or the slave is in use, where no pass has ended well
-/// yet. What cannot be read is left for the pass to report.
-pub(crate) fn check_first_pass(slave: &Slave, master: &Master, policy: Policy) -> Result<(), Stop> {
+/// Where no pass has ended well yet, fails if the slave is the master itself, if the arguments
+/// look swapped, or if the slave is in use. What cannot be read is left for the pass to report.
+pub(crate) fn check_first_pass(
+    slave: &Slave,
+    master: &Master,
+    policy: Policy,
+    sidecar: &Sidecar,
+) -> Result<(), Stop> {
+    if sidecar.left.is_some() {
+        return Ok(());
+    }
     let place = &slave.place;
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
-    if policy.full || seen.size == 0 || Sidecar::load(place)?.left.is_some() {
+    let Some((sight, around)) = look(master)? else {
+        return Ok(());
+    };
+    place.check_is_not(sight.local)?;
+    if policy.full || seen.size == 0 {
         return Ok(());
     }
     if let pid @ Some(_) = lock::holder(&place.beside(Beside::ZodbLock)) {
@@ -42,14 +55,6 @@ pub(crate) fn check_first_pass(slave: &Slave, master: &Master, policy: Policy) -
             pid,
         });
     }
-    let seen_around = || Ok((master.look(Vec::new())?, master.surroundings()?));
-    let (sight, around) = match seen_around() {
-        Ok(found) => found,
-        // The pass looks again, and waits for a file that may come back.
-        Err(error) if source::Error::is_passing(&error) => return Ok(()),
-        Err(source::Error::Remote { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
     let is_copy = around.copied_from.is_some() && around.copied_from == identity(place);
     if is_copy && around.served_by.is_none() && sight.size <= seen.size {
         return Err(Stop::Swapped {
@@ -58,6 +63,18 @@ pub(crate) fn check_first_pass(slave: &Slave, master: &Master, policy: Policy) -
         });
     }
     Ok(())
+}
+
+/// Looks at the master and around it; `None` if the pass may see more a moment later, or
+/// reports what is in the way.
+fn look(master: &Master) -> Result<Option<(Sight, Surroundings)>, Stop> {
+    let look = || Ok((master.look(Vec::new())?, master.surroundings()?));
+    match look() {
+        Ok(found) => Ok(Some(found)),
+        Err(source::Error::Remote { .. }) => Ok(None),
+        Err(error) if source::Error::is_passing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Which file the slave is, as a pass notes it of a master.

@@ -46,7 +46,11 @@ pub struct Job {
 /// Makes one pass.
 #[must_use]
 pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
-    let (lock, loaded) = match enter(job) {
+    let Entered {
+        lock,
+        sidecar: loaded,
+        is_checked,
+    } = match enter(job) {
         Ok(entered) => entered,
         Err(stop) => return Outcome::from(&stop),
     };
@@ -59,6 +63,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         copied: Copied::default(),
         plan: None,
         retry: Retry::default(),
+        is_checked,
         has_looked_around: false,
         looked_at: None,
         file_system: None,
@@ -70,6 +75,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         plan,
         looked_at,
         file_system,
+        is_checked,
         ..
     } = attempt;
     let mut outcome = match &result {
@@ -79,7 +85,12 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     outcome.file_system = file_system;
     let left = sidecar.left.as_ref().map(|left| left.slave);
     job.slave.place.note_left(left);
-    let is_noted = !matches!(result, Err(Stop::Off(_) | Stop::Interrupted));
+    let is_noted = match result {
+        Err(Stop::Off(_) | Stop::Interrupted) => false,
+        // The file is no slave of this master: nothing is left beside it.
+        Err(Stop::Swapped { .. } | Stop::Usage(_)) => is_checked,
+        _ => true,
+    };
     if lock.is_some() && is_noted {
         let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
         let is_noted = noted.is_ok();
@@ -224,24 +235,49 @@ fn note(
     sidecar.store(&job.slave.place)
 }
 
+/// What a pass begins with.
+struct Entered {
+    /// The pass lock; a dry run takes none.
+    lock: Option<lock::Lock>,
+    /// What the last pass left.
+    sidecar: Sidecar,
+    /// Whether the check of a first pass was made, or is not due.
+    is_checked: bool,
+}
+
 /// Takes the pass lock, if syncing is on, and reads what the last pass left; a
 /// dry run only looks who has the lock.
-fn enter(job: &Job) -> Result<(Option<lock::Lock>, Sidecar), Stop> {
+fn enter(job: &Job) -> Result<Entered, Stop> {
     let place = &job.slave.place;
     job.slave.check_may_go_on()?;
     place.find_mounted()?;
     check_kind(job)?;
-    let check = || surroundings::check_first_pass(&job.slave, &job.master, job.policy);
+    let mut is_checked = false;
+    let mut check = || {
+        is_checked = true;
+        check_first_pass(job, &Sidecar::load(place)?)
+    };
     let lock = if job.dry_run {
-        check()?;
-        if lock::holder(&place.beside(Beside::PassLock)).is_some() {
+        let pass_lock = place.beside(Beside::PassLock);
+        if !pass_lock.exists() {
+            check()?;
+        } else if lock::holder(&pass_lock).is_some() {
             return Err(busy(&job.slave));
         }
         None
     } else {
         Some(lock::take_pass_after(place, check)?.ok_or_else(|| busy(&job.slave))?)
     };
-    Ok((lock, Sidecar::load(place)?))
+    let sidecar = Sidecar::load(place)?;
+    Ok(Entered {
+        lock,
+        is_checked: is_checked || sidecar.left.is_some(),
+        sidecar,
+    })
+}
+
+fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Stop> {
+    surroundings::check_first_pass(&job.slave, &job.master, job.policy, sidecar)
 }
 
 /// Refuses a slave whose name may be a mistake before anything is left beside it, even a
@@ -266,6 +302,8 @@ struct Attempt<'a> {
     sidecar: Sidecar,
     copied: Copied,
     retry: Retry,
+    /// Whether the check of a first pass was made, or is not due.
+    is_checked: bool,
     /// Whether the master's surroundings were asked for.
     has_looked_around: bool,
     /// When the master was last looked at.
@@ -296,6 +334,10 @@ impl Attempt<'_> {
     fn once(&mut self) -> Result<Plan, Stop> {
         let Self { job, monitor, .. } = *self;
         let slave = &job.slave;
+        if !self.is_checked {
+            check_first_pass(job, &self.sidecar)?;
+            self.is_checked = true;
+        }
         self.looked_at = Some(Timestamp::now());
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.retry.found_master();

@@ -8,7 +8,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, OFlags, accessat};
@@ -50,6 +50,8 @@ pub enum Beside {
     SidecarNew,
     /// The switch.
     Switch,
+    /// The switch while it replaces a symbolic link.
+    SwitchNew,
     /// A full copy under way; then, perhaps, an index or a ledger.
     Tmp,
     /// The lock that lasts a pass.
@@ -74,6 +76,7 @@ impl Beside {
             Self::Sidecar => ".fssync",
             Self::SidecarNew => ".fssync-new",
             Self::Switch => ".fssync-switch",
+            Self::SwitchNew => ".fssync-switch-new",
             Self::Tmp => ".fssync-tmp",
             Self::PassLock => ".fssync-pass",
             Self::StepLock => ".fssync-step",
@@ -332,12 +335,26 @@ impl Place {
             inode: found.ino(),
         };
         if master == Some(slave) {
-            let name = self.data.display();
-            return Err(Stop::Usage(format!(
-                "{name} is the master itself, under this or another name"
-            )));
+            return Err(self.is_the_master());
         }
         Ok(())
+    }
+
+    /// The same of a master that has the slave's path, whether there is a file or not.
+    pub fn check_is_not_named(&self, master: &Path) -> Result<(), Stop> {
+        let whole = |path: &Path| absolute(path).ok();
+        let slave = whole(&self.data);
+        if slave.is_some() && (slave == whole(master) || slave == whole(&master.join(DATA_FS))) {
+            return Err(self.is_the_master());
+        }
+        Ok(())
+    }
+
+    fn is_the_master(&self) -> Stop {
+        let name = self.data.display();
+        Stop::Usage(format!(
+            "{name} is the master itself, under this or another name"
+        ))
     }
 }
 

@@ -60,6 +60,60 @@ fn swapped_arguments_are_refused_and_nothing_is_created() {
     }
 }
 
+/// A pass that was ended early, or a mistyped one, has left its lock.
+#[test]
+fn swapped_arguments_are_refused_until_a_pass_has_ended_well() {
+    let mut swapped = Scene::synced(History::get());
+    std::mem::swap(&mut swapped.master, &mut swapped.slave);
+    fs::write(swapped.beside(".fssync-pass"), "").unwrap();
+    let directory = swapped.slave.parent().unwrap();
+    let before = snapshot(directory);
+    for options in [&["-n"][..], &[], &["-q"]] {
+        let refused = swapped.pass(options).expect(2);
+        assert!(refused.stderr.contains("swap the two"), "{refused:?}");
+        assert!(snapshot(directory) == before, "{options:?}");
+    }
+    // A pass of another master's that was refused has left a sidecar.
+    fs::write(swapped.beside(".fssync"), r#"{"left":null,"pass":null}"#).unwrap();
+    for options in [&["-n"][..], &[]] {
+        let refused = swapped.pass(options).expect(2);
+        assert!(refused.stderr.contains("swap the two"), "{refused:?}");
+    }
+    swapped.pass(&["--full"]).expect(0);
+    // Now it is the slave.
+    fs::remove_file(swapped.beside(".fssync-pass")).unwrap();
+    swapped.pass(&[]).expect(0);
+}
+
+#[test]
+fn a_slave_that_is_the_master_is_refused_and_nothing_is_created() {
+    let scene = Scene::with_master("commits");
+    let directory = scene.master.parent().unwrap();
+    let link = directory.join("link.fs");
+    fs::hard_link(&scene.master, &link).unwrap();
+    let empty = directory.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let before = snapshot(directory);
+    let missing = directory.join("missing.fs");
+    for slave in [&scene.master, &directory.to_owned(), &link] {
+        for options in [&[][..], &["-n"], &["--full"], &["-q", "--watch"]] {
+            for master in [&scene.master, &directory.to_owned()] {
+                let refused = run(fssync().args(options).args([master, slave])).expect(2);
+                assert!(refused.stderr.contains("the master itself"), "{refused:?}");
+                assert!(snapshot(directory) == before, "{options:?} {slave:?}");
+            }
+        }
+    }
+    for same in [&missing, &empty] {
+        for options in [&[][..], &["-q", "--watch"]] {
+            let refused = run(fssync().args(options).args([same, same])).expect(2);
+            assert!(refused.stderr.contains("the master itself"), "{refused:?}");
+            assert!(snapshot(directory) == before, "{options:?} {same:?}");
+            assert_eq!(names(&empty), [""; 0]);
+        }
+    }
+}
+
 #[test]
 fn a_copy_of_a_copy_is_allowed() {
     let scene = Scene::synced(History::get());
