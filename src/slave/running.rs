@@ -1,7 +1,9 @@
 //! The pass that is at work on a slave: which process makes it, and since when.
 //!
-//! A pass writes nothing when it begins, so that it costs nothing. Several facts are
-//! earlier than its begin, and the latest of them is taken for it:
+//! A pass writes nothing when it begins, so that it costs nothing. A process that makes a
+//! single pass begins it when it starts. Of a watch, several facts are earlier than the begin of
+//! its pass, and the latest of them is taken for it; the same applies to a process of which
+//! nothing is known:
 //!
 //! 1. the start of the process that has the pass lock, if the kernel lists it
 //! 2. the end of the last pass that is noted; a watch notes one that found nothing new
@@ -11,7 +13,9 @@
 //!
 //! So a pass may be younger than it is said to be, by a minute in a watch, but not older.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -54,17 +58,23 @@ impl Running {
         };
         let switched = slave.switches.files().filter_map(changed).max();
         let passed = sidecar.pass.as_ref().map(|pass| pass.time);
-        let began = [
-            pid.and_then(|pid| started(pid, now)),
-            passed.filter(is_past),
-            switched,
-            changed(&slave.place.beside(Beside::PassLock)),
-        ];
+        let started = pid.and_then(|pid| started(pid, now));
+        let single = started.filter(|_| pid.is_some_and(makes_a_single_pass));
+        let began = single.or_else(|| {
+            let lock = changed(&slave.place.beside(Beside::PassLock));
+            let earlier = [started, passed.filter(is_past), switched, lock];
+            earlier.into_iter().flatten().max()
+        });
+        // A switch that was written during a pass was on before, or it had ended the pass.
+        let switched = match (switched, single) {
+            (Some(switched), Some(began)) => Some(switched.min(began)),
+            (switched, _) => switched,
+        };
         let in_sync = sidecar.in_sync.filter(is_past);
         let age = |time: Timestamp| now.duration_since(time);
         Self {
             pid,
-            age: began.into_iter().flatten().max().map(age),
+            age: began.map(age),
             in_sync_age: in_sync.map(age),
             lagging: in_sync.map(|time| age(time.max(switched.unwrap_or(time)))),
         }
@@ -107,6 +117,18 @@ pub fn busy(slave: &Slave) -> Stop {
         slave: slave.place.data().to_owned(),
         pass: Running::look(slave, &sidecar, pid, Timestamp::now()),
     }
+}
+
+/// Whether a process is known to make one pass and no more: it is this program, and its
+/// command line has no `--watch`.
+fn makes_a_single_pass(pid: u32) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
+        return false;
+    };
+    let mut words = line.split(|&byte| byte == 0);
+    let program = words.next().map(|word| Path::new(OsStr::from_bytes(word)));
+    let is_ours = program.and_then(Path::file_name) == Some(OsStr::new(env!("CARGO_PKG_NAME")));
+    is_ours && !words.any(|word| word == b"--watch")
 }
 
 /// When a process was started, from the 22nd field of its `stat`: clock ticks since boot.

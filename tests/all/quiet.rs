@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
@@ -242,6 +243,35 @@ fn another_pass_is_reported_once_it_runs_for_an_hour() {
     age_file(&lock, 1800);
     assert_silent(&run(&mut contained).expect(11));
     drop(pass);
+}
+
+/// A script or a configuration tool may write the same switch again and again.
+#[test]
+fn a_pass_does_not_seem_younger_because_its_switch_was_written_again() {
+    let scene = Scene::synced(History::get());
+    let switch = scene.beside(".fssync-switch");
+    fs::write(&switch, "SYNCING=1\n").unwrap();
+    // It answers nothing, and ends with the pass.
+    let silent = "sh -c 'cat >/dev/null' sh";
+    let mut pass = fssync()
+        .args(["-q", "-e", silent, "example.org:/Data.fs"])
+        .arg(&scene.slave)
+        .spawn()
+        .unwrap();
+    let lock = scene.beside(".fssync-pass");
+    wait_for("pass lock", || {
+        fssync::slave::lock::holder(&lock) == Some(pass.id())
+    });
+    thread::sleep(Duration::from_secs(3));
+    fs::write(&switch, "SYNCING=1\n").unwrap();
+    let busy = scene.pass(&[]);
+    pass.kill().unwrap();
+    pass.wait().unwrap();
+    let reason = busy.expect(11).report()["reason"].to_string();
+    let age = reason.split(", for ").nth(1).expect("an age");
+    for younger in ["less", "1 s", "2 s"] {
+        assert!(!age.starts_with(younger), "{reason}");
+    }
 }
 
 #[test]
