@@ -39,7 +39,7 @@ pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
             if !common.quiet {
                 say(&format!("syncing is on ({})", switch.display()));
             }
-            if traces == Traces::Nothing {
+            if traces == Traces::Nothing && !common.quiet {
                 say(&never_synced(target));
             }
             if known == Some(Known::Nothing) && !common.quiet {

@@ -10,11 +10,15 @@
 //! | `/var/run/fssync.status` | not asked |
 //! | `/var/run/syncPozo.status` | not asked |
 //!
+//! A switch may be a symbolic link to one that several slaves, or machines, share. It is
+//! written through the link, so that all of them obey.
+//!
 //! A switch that cannot be read, or has any other content than `SYNCING=1`, is off.
 //! Blanks and line ends behind it do not count. Only `SYNCING=0` and a missing
 //! `--status-file` are off on purpose; everything else is worth a warning.
 
 mod content;
+mod link;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -148,18 +152,19 @@ impl Switches {
     pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {
         let path = self.own.as_path();
         let fail = |action| Stop::io(action, path);
-        let file = if self.named.is_some() {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(false);
-            options.mode(NAMED_MODE).open(path).map_err(fail("open"))?
-        } else {
-            Owner::open_or_create_for(place, path)?
+        let warn_if_off = |result: Result<(), Stop>| match result {
+            Err(stop) if !on => {
+                tracing::warn!(
+                    "{}; passes of that user find syncing off",
+                    stop.in_one_line()
+                );
+                Ok(())
+            }
+            result => result,
         };
-        match self.make_readable(&file, place) {
-            Err(stop) if on => return Err(stop),
-            Err(stop) => tracing::warn!("{}", stop.in_one_line()),
-            Ok(()) => {}
-        }
+        warn_if_off(self.check_directories(place))?;
+        let (file, is_shared) = self.open_own(on, place)?;
+        warn_if_off(self.make_readable(&file, is_shared, place))?;
         match write(&file, if on { ON } else { OFF }) {
             Err(error) if is_full(&error) && !on => file.set_len(0),
             written => written,
@@ -168,19 +173,35 @@ impl Switches {
         file.sync_all().map_err(fail("sync"))?;
         if self.named.is_none() {
             place.sync_directory()?;
-        } else if let Some(directory) = self.closed_directory(place) {
-            tracing::warn!(
-                "{}: the slave's owner has no access to {}; passes of that user find \
-                 syncing off",
-                path.display(),
-                directory.display()
-            );
         }
         Ok(path)
     }
 
-    /// Lets the slave's owner read the slave's own switch, if it is closed to that user.
-    fn make_readable(&self, file: &File, place: &Place) -> Result<(), Stop> {
+    /// Opens the slave's own switch for writing; says whether other slaves may share it.
+    fn open_own(&self, on: bool, place: &Place) -> Result<(File, bool), Stop> {
+        let path = self.own.as_path();
+        if self.named.is_some() {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            let file = options.mode(NAMED_MODE).open(path);
+            return Ok((file.map_err(Stop::io("open", path))?, true));
+        }
+        match Owner::open_or_create_for(place, path) {
+            Err(Stop::Io { source, .. }) if content::is_link(&source) => match link::open(path) {
+                Ok(file) => Ok((file, true)),
+                Err(error) if on => Err(Stop::io("write", path)(error)),
+                Err(error) => {
+                    tracing::warn!("{}: {error}; a file replaces it", path.display());
+                    Ok((link::replace(path, place)?, false))
+                }
+            },
+            opened => Ok((opened?, false)),
+        }
+    }
+
+    /// Lets the slave's owner read the slave's own switch, if it is closed to that user. One
+    /// that is shared keeps its owner.
+    fn make_readable(&self, file: &File, is_shared: bool, place: &Place) -> Result<(), Stop> {
         let owner = Owner::of(place)?;
         let fail = |action| Stop::io(action, &self.own);
         let found = file.metadata().map_err(fail("look at"))?;
@@ -189,7 +210,7 @@ impl Switches {
             return Ok(());
         }
         let mode = found.permissions().mode() & 0o7777;
-        let is_given = self.named.is_none()
+        let is_given = !is_shared
             && (owner.with_mode(mode | OWNERS_MODE))
                 .own(file, &self.own)
                 .is_ok();
@@ -200,14 +221,40 @@ impl Switches {
             .map_err(fail("let the slave's owner read"))
     }
 
-    /// The directory that keeps the slave's owner from the switch of `--status-file`.
-    fn closed_directory(&self, place: &Place) -> Option<PathBuf> {
-        let owner = Owner::of(place).ok()?;
-        let file = fs::canonicalize(self.named.as_ref()?).ok()?;
+    /// Fails if a directory keeps the slave's owner from the switch of `--status-file`.
+    fn check_directories(&self, place: &Place) -> Result<(), Stop> {
+        let Some(named) = &self.named else {
+            return Ok(());
+        };
+        let owner = Owner::of(place)?;
+        // The kernel knows more than the permission bits, but of this user only.
+        if owner.is_this_user() {
+            return Ok(());
+        }
+        let whole = |path: &Path| fs::canonicalize(path).ok();
+        let parent = match named.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
+            parent => parent,
+        };
+        let directory = whole(named)
+            .and_then(|file| file.parent().map(Path::to_owned))
+            .or_else(|| whole(parent?));
+        // A directory that does not exist is reported when the switch is opened.
+        let Some(directory) = directory else {
+            return Ok(());
+        };
         let is_closed = |directory: &&Path| {
             fs::metadata(directory).is_ok_and(|found| !owner.can(SEARCH, &found))
         };
-        file.ancestors().skip(1).find(is_closed).map(Path::to_owned)
+        let Some(closed) = directory.ancestors().find(is_closed) else {
+            return Ok(());
+        };
+        let why = format!(
+            "that user has no access to {}: give it access, or run this as that user",
+            closed.display()
+        );
+        let error = io::Error::new(ErrorKind::PermissionDenied, why);
+        Err(Stop::io("let the slave's owner read", &self.own)(error))
     }
 }
 

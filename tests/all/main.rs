@@ -54,6 +54,7 @@ mod status;
 mod steps;
 mod surroundings;
 mod switch;
+mod switch_links;
 mod upkeep;
 mod verify;
 mod verify_against;

@@ -233,6 +233,8 @@ fn a_path_without_a_slave_is_said_to_be_one() {
         let run = run(fssync().arg(verb).arg(&scene.slave)).expect(code);
         assert!(run.stdout.contains("no pass was ever made"), "{run:?}");
     }
+    let quiet = run(fssync().args(["on", "-q"]).arg(&scene.slave)).expect(0);
+    assert_eq!((&*quiet.stdout, &*quiet.stderr), ("", ""));
     let scene = Scene::with_master("commits");
     fs::copy(&scene.master, &scene.slave).unwrap();
     for verb in ["status", "verify"] {

@@ -310,7 +310,7 @@ fn the_slaves_owner_can_read_each_switch_that_root_writes() {
 }
 
 #[test]
-fn a_switch_in_a_directory_that_is_closed_to_the_slaves_owner_is_warned_of() {
+fn on_is_not_written_in_a_directory_that_is_closed_to_the_slaves_owner() {
     let scene = scene();
     scene.expect("full-copy");
     drop(as_nobody(&scene));
@@ -318,10 +318,12 @@ fn a_switch_in_a_directory_that_is_closed_to_the_slaves_owner_is_warned_of() {
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
     let option = format!("--status-file={}", closed.join("status").display());
-    for verb in ["off", "on"] {
-        let done = flip_under_umask("022", &[verb, &option], &scene).expect(0);
+    let switch = closed.join("status");
+    for (verb, code, content) in [("on", 1, None), ("off", 0, Some(OFF)), ("on", 1, Some(OFF))] {
+        let done = flip_under_umask("022", &[verb, &option], &scene).expect(code);
         let warning = format!("no access to {}", closed.display());
         assert!(done.stderr.contains(&warning), "{done:?}");
+        assert_eq!(fs::read_to_string(&switch).ok().as_deref(), content);
     }
     fs::set_permissions(&closed, Permissions::from_mode(0o711)).unwrap();
     let done = flip_under_umask("022", &["on", &option], &scene).expect(0);

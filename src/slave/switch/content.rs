@@ -1,7 +1,7 @@
 //! What a switch contains, and what that means.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::stop::{RAISE_OPEN_FILES, is_out_of_files};
@@ -89,13 +90,14 @@ impl fmt::Display for Off {
     }
 }
 
-/// Why a switch is off; `None` if it is on, or if it is missing and need not exist.
+/// Why a switch is off; `None` if it is on, or if it is missing and need not exist. A link
+/// to a file that does not exist is missing only if the switch must exist: else it would be on.
 pub(super) fn why_off(switch: &Path, must_exist: bool) -> Option<Cause> {
-    let mut content = read(switch);
+    let mut content = read(switch, must_exist);
     if content.as_ref().is_ok_and(Vec::is_empty) {
         // A shell empties it before `echo` writes it.
         thread::sleep(WRITING);
-        content = read(switch);
+        content = read(switch, must_exist);
     }
     match content {
         Err(error) if error.kind() == ErrorKind::NotFound => must_exist.then_some(Cause::Missing),
@@ -103,15 +105,49 @@ pub(super) fn why_off(switch: &Path, must_exist: bool) -> Option<Cause> {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    // A FIFO is not waited for.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
+fn read(path: &Path, must_exist: bool) -> io::Result<Vec<u8>> {
+    // One call tells a missing file from a link.
+    let flags = if must_exist {
+        OFlags::empty()
+    } else {
+        OFlags::NOFOLLOW
+    };
+    let file = match open(path, flags) {
+        Err(error) if is_link(&error) => open(path, OFlags::empty()).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                io::Error::other("it is a symbolic link to a file that does not exist")
+            } else {
+                error
+            }
+        })?,
+        opened => opened?,
+    };
+    read_from(&file)
+}
+
+/// Opens a switch for reading. A FIFO is not waited for.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | flags;
+    OpenOptions::new()
         .read(true)
-        .custom_flags(flags)
-        .open(path)?;
-    (&file).take(MAX_LEN).read_to_end(&mut content)?;
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+/// Whether a file was not opened because it is a symbolic link.
+pub(super) fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+/// Whether an open file is a switch that says on or off.
+pub(super) fn is_switch(file: &File) -> bool {
+    let content = read_from(file);
+    matches!(judge(content), None | Some(Cause::SwitchedOff))
+}
+
+fn read_from(file: &File) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(MAX_LEN).read_to_end(&mut content)?;
     if content.is_empty() && !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
