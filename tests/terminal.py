@@ -3,8 +3,10 @@
     terminal.py [EXPECTED TYPED]... -- COMMAND...
 
 Each EXPECTED is waited for in what the terminal shows before its TYPED, in which
-backslashes escape as in Python, is typed. All that is shown goes to the standard
-output. Exits as the command does, or with 99 if something expected does not come.
+backslashes escape as in Python, is typed. A program that is stopped and continued at
+its prompt may discard what was typed meanwhile, so a line is typed once more, as a
+person would, if the terminal shows nothing for some seconds. All that is shown goes to
+the standard output. Exits as the command does, or with 99 if something expected does not come.
 """
 
 import os
@@ -14,6 +16,7 @@ import sys
 import time
 
 PATIENCE_SECS = 60
+TYPE_AGAIN_SECS = 3
 
 at = sys.argv.index("--")
 words, command = sys.argv[1:at], sys.argv[at + 1:]
@@ -24,9 +27,16 @@ if pid == 0:
     os.execvp(command[0], command)
 
 shown = ""
+line = b""
 deadline = time.monotonic() + PATIENCE_SECS
 while True:
-    ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
+    left = max(0, deadline - time.monotonic())
+    patience = min(left, TYPE_AGAIN_SECS) if line else left
+    ready, _, _ = select.select([terminal], [], [], patience)
+    if not ready and line:
+        os.write(terminal, line)
+        line = b""
+        continue
     if not ready:
         print(shown, "\nnothing more came", steps)
         os.kill(pid, 9)
@@ -42,7 +52,9 @@ while True:
         expected, typed = steps.pop(0)
         before, _, shown = shown.partition(expected)
         sys.stdout.write(before + expected)
-        os.write(terminal, typed.encode().decode("unicode_escape").encode())
+        keys = typed.encode().decode("unicode_escape").encode()
+        os.write(terminal, keys)
+        line = keys if keys.endswith(b"\n") else b""
 
 sys.stdout.write(shown)
 _, status = os.waitpid(pid, 0)
