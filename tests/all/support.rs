@@ -478,6 +478,13 @@ impl Scene {
         fs::write(&path, said.to_string()).expect("the sidecar");
     }
 
+    /// Whether the sidecar contains the slave as a pass left it.
+    pub fn was_left(&self) -> bool {
+        let text = fs::read(self.beside(".fssync")).unwrap_or_default();
+        let said: Value = serde_json::from_slice(&text).unwrap_or_default();
+        said["left"].is_object()
+    }
+
     /// Has ZODB scan for long behind the index, as the sidecar says.
     pub fn make_index_due(&self) {
         self.edit_sidecar(|said| said["index"]["records"]["data"] = json!(200_000));

@@ -255,8 +255,8 @@ impl Judgement<'_> {
         if visit.stays() {
             let code = match visit {
                 _ if last.is_off => 10,
-                // No pass began before ZODB opened it.
-                Visit::Serve if !scene.beside(".fssync-pass").exists() => 13,
+                // No pass has ended well yet.
+                Visit::Serve if !scene.was_left() => 13,
                 Visit::Serve => 20,
                 _ if slave == master => 0,
                 _ => 13,
