@@ -576,6 +576,7 @@ pub fn assert_only_reads(scene: &Scene, command: &Command) {
         "newfstatat",
         "fstat",
         "fstatfs",
+        "statfs",
         "read",
         "pread64",
         "getdents64",
