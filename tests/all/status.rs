@@ -583,6 +583,8 @@ pub fn assert_only_reads(scene: &Scene, command: &Command) {
         "close",
         "lseek",
         "readlink",
+        "llistxattr",
+        "lgetxattr",
         "execve",
         "fcntl",
         "write",
