@@ -4,9 +4,9 @@
 
 Each EXPECTED is waited for in what the terminal shows before its TYPED, in which
 backslashes escape as in Python, is typed. A program that is stopped and continued at
-its prompt may discard what was typed meanwhile, so a line is typed once more, as a
-person would, if the terminal shows nothing for some seconds. All that is shown goes to
-the standard output. Exits as the command does, or with 99 if something expected does not come.
+its prompt may discard a line, and ssh misses a Ctrl-C between its prompt and its read.
+So keys are typed once more, as a person would, if the terminal shows nothing for some
+seconds. All that is shown goes to the standard output. Exits as the command does, or with 99 if something expected does not come.
 """
 
 import os
@@ -16,7 +16,7 @@ import sys
 import time
 
 PATIENCE_SECS = 60
-TYPE_AGAIN_SECS = 3
+TYPE_AGAIN_SECS = 8
 
 at = sys.argv.index("--")
 words, command = sys.argv[1:at], sys.argv[at + 1:]
@@ -27,15 +27,15 @@ if pid == 0:
     os.execvp(command[0], command)
 
 shown = ""
-line = b""
+keys = b""
 deadline = time.monotonic() + PATIENCE_SECS
 while True:
     left = max(0, deadline - time.monotonic())
-    patience = min(left, TYPE_AGAIN_SECS) if line else left
+    patience = min(left, TYPE_AGAIN_SECS) if keys else left
     ready, _, _ = select.select([terminal], [], [], patience)
-    if not ready and line:
-        os.write(terminal, line)
-        line = b""
+    if not ready and keys:
+        os.write(terminal, keys)
+        keys = b""
         continue
     if not ready:
         print(shown, "\nnothing more came", steps)
@@ -54,7 +54,6 @@ while True:
         sys.stdout.write(before + expected)
         keys = typed.encode().decode("unicode_escape").encode()
         os.write(terminal, keys)
-        line = keys if keys.endswith(b"\n") else b""
 
 sys.stdout.write(shown)
 _, status = os.waitpid(pid, 0)
