@@ -21,11 +21,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fssync::outcome::Exit;
-use fssync::slave::place::Place;
+use fssync::error::Stop;
+use fssync::plan::outcome::Exit;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
-use fssync::stop::Stop;
 
 use self::args::{Args, Verb};
 

@@ -1,5 +1,10 @@
 //! Comparing the transactions of slave and master.
 
-pub mod succession;
-
+pub(crate) mod digests;
+pub(crate) mod ends;
+pub(crate) mod join;
+pub(crate) mod lists;
 mod old_slave;
+pub(crate) mod search;
+pub mod succession;
+pub mod tails;

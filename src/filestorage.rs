@@ -16,11 +16,11 @@
 //! a file that has none.
 
 pub mod backward;
-pub mod behind;
 pub mod blob;
 pub mod check;
 pub mod index;
 pub mod record;
+pub mod resync;
 pub mod scan;
 mod tid;
 

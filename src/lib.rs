@@ -11,10 +11,10 @@
 //!        (reads) (reads)             (reads) (writes)
 //! ```
 //!
-//! [`sync::pass`] makes one pass: it takes the pass lock, [`survey`]s both ends,
-//! has [`plan::decide`] find the row of the decision table, and has [`apply`]
+//! [`pass::pass`] makes one pass: it takes the pass lock, [surveys](pass::survey) both ends,
+//! has [`plan::decide`] find the row of the decision table, and has [`pass::apply`]
 //! carry the plan out. The [`source`] is the master, on a mounted path or through
-//! ssh, where [`agent`] answers in the frames of [`wire`] and decides nothing; the
+//! ssh, where [`source::server`] answers in the frames of [`source::protocol`] and decides nothing; the
 //! [`slave`] is the copy, and its folder the only code that writes.
 //! [`filestorage`] knows what the bytes mean and does no I/O.
 //!
@@ -23,7 +23,7 @@
 //! [`watch::watch`] stays, and makes a pass whenever there is cause.
 //! [`status::look`] reports the state of a slave, and changes nothing. [`verify::verify`]
 //! checks whether it is sound; its result is noted beside the slave
-//! ([`slave::record`]), for `status` and for later passes. What is around a master
+//! ([`slave::verification`]), for `status` and for later passes. What is around a master
 //! ([`source::Surroundings`]) is asked for when the master is another file than before.
 //!
 //! # Words
@@ -68,34 +68,17 @@
 //!   transaction that the slave has, which the next pass then refuses as a
 //!   master that has fallen behind.
 
-pub mod agent;
-pub mod apply;
-mod changes;
 pub mod compare;
-pub mod digest;
-pub mod feed;
+pub mod error;
 pub mod filestorage;
-mod flush;
-pub mod monitor;
-pub mod outcome;
-pub mod pace;
-pub mod pipe;
+pub mod human;
+pub mod io;
+pub mod pass;
 pub mod plan;
-mod proof;
-pub mod read;
-pub mod reluctance;
-mod retry;
 pub mod slave;
 pub mod source;
 pub mod status;
-pub mod stop;
-mod surroundings;
-pub mod survey;
 pub mod switch;
-pub mod sync;
 pub mod upkeep;
 pub mod verify;
-mod walk;
 pub mod watch;
-pub mod wire;
-pub mod words;

@@ -7,13 +7,15 @@
 //! table stands here, and so does what each row may cost.
 
 mod evidence;
-mod facts;
+mod observation;
+pub mod outcome;
 mod refusal;
+pub mod switch_on;
 
 use std::fmt;
 
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
-pub use self::facts::{
+pub use self::observation::{
     Comparison, Described, Facts, Lacking, Left, Master, Next, Slave, Storage, Tail,
 };
 pub use self::refusal::Refusal;

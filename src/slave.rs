@@ -2,7 +2,7 @@
 //!
 //! | part | duty |
 //! | --- | --- |
-//! | [`place`] | what the files are called, and where a slave may lie |
+//! | [`paths`] | what the files are called, and where a slave may lie |
 //! | [`owner`] | whom they belong to |
 //! | [`lock`] | the three locks, and who holds them |
 //! | [`running`] | the pass at work, and since when |
@@ -10,25 +10,29 @@
 //! | [`step`] | the door: every change of `Data.fs` passes through it |
 //! | [`sidecar`] | what the last pass left |
 //! | [`append`] | a batch of new transactions, visible at once |
-//! | [`record`] | what the last verification found |
-//! | [`room`] | whether there is space for it |
+//! | [`verification`] | what the last verification found |
+//! | [`space`] | whether there is space for it |
 //! | [`replace`] | a full copy, put in the slave's place |
 //! | [`index`] | ZODB's index, kept ready |
 //! | [`ledger`] | digests of the slave's bytes, to verify it by |
 
 pub mod append;
 pub mod attributes;
+pub(crate) mod fields;
 pub mod index;
 pub mod ledger;
 pub mod lock;
 pub mod obstacle;
 pub mod owner;
-pub mod place;
-pub mod record;
+pub mod paths;
 pub mod replace;
-pub mod room;
 pub mod running;
+pub(crate) mod scan;
 pub mod sidecar;
+pub mod since_last_pass;
+pub mod snapshot;
+pub mod space;
 pub mod step;
 pub mod switch;
 pub mod traces;
+pub mod verification;

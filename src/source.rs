@@ -8,12 +8,14 @@
 //! A pass does not call a source itself but through a [`Master`], which bounds
 //! the time that it waits for an answer.
 
-mod answer;
 mod file_system;
 pub mod location;
 mod master;
 pub mod open;
 pub mod path;
+mod pending;
+pub mod protocol;
+pub mod server;
 pub mod ssh;
 mod surroundings;
 mod transactions;
@@ -25,13 +27,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Answer, Patience, Pulse};
 pub use file_system::FileSystem;
 pub use master::Master;
+pub use pending::{Answer, Patience, Pulse};
 pub use surroundings::{Stray, Surroundings};
 pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 
-use crate::digest::Digest;
+use crate::io::digest::Digest;
 
 /// What a pass asks of the master's end.
 pub trait Source: Send {

@@ -27,21 +27,21 @@ pub use self::index::Index;
 pub use self::judgement::{Judgement, Verdict, judge};
 
 use self::sampler::Sampler;
+use crate::error::Stop;
 use crate::filestorage::Tid;
-use crate::monitor::Monitor;
-use crate::outcome::{Exit, Outcome};
-use crate::pace::Pace;
+use crate::io::pace::Pace;
+use crate::io::progress::Monitor;
 use crate::plan;
+use crate::plan::outcome::{Exit, Outcome};
 use crate::slave::lock;
-use crate::slave::place::{Beside, Kept, Place};
-use crate::slave::record::Record;
+use crate::slave::paths::{Beside, Kept, Place};
 use crate::slave::running::Running;
 use crate::slave::sidecar::{FullCopy, Pass};
 use crate::slave::step::Slave;
 use crate::slave::switch::Off;
 use crate::slave::traces::{Traces, traces};
+use crate::slave::verification::Record;
 use crate::source::{Master, Stray};
-use crate::stop::Stop;
 
 /// How a slave stands.
 #[derive(Clone, Debug)]

@@ -9,15 +9,15 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::reluctance::{Known, Reluctance, judge};
+use crate::error::Stop;
+use crate::plan::switch_on::{Known, Reluctance, judge};
 use crate::slave::append::{cut, is_left_behind};
 use crate::slave::lock::{Lock, holder};
-use crate::slave::place::Beside;
+use crate::slave::paths::Beside;
 use crate::slave::sidecar::Sidecar;
+use crate::slave::since_last_pass::{Ending, ending, own};
 use crate::slave::step::Slave;
 use crate::slave::traces::{Traces, traces};
-use crate::stop::Stop;
-use crate::survey::{Ending, ending, own};
 
 /// How long [`off`] looks for the slave's last transaction: whoever waits for it
 /// wants to serve.

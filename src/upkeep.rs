@@ -31,13 +31,13 @@ mod work;
 pub use self::end::at_end;
 pub use self::rests::Rests;
 
-use crate::reluctance::Own;
+use crate::error::Stop;
+use crate::plan::switch_on::Own;
 use crate::slave::lock::{self, Lock};
 use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
+use crate::slave::since_last_pass::own;
 use crate::slave::step::{Seen, Slave};
-use crate::stop::Stop;
-use crate::survey::own;
 
 /// Why work was not done, if that is worth telling: what others do to the slave or
 /// the switch is for the next pass to say.

@@ -21,7 +21,6 @@
 
 pub mod against;
 mod digests;
-mod fields;
 pub mod finding;
 mod index;
 mod reading;
@@ -41,16 +40,16 @@ use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
 use self::reading::Reading;
 use self::walk::{Over, Walk};
+use crate::error::Stop;
+use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::filestorage::Tid;
-use crate::monitor::Monitor;
-use crate::outcome::Exit;
-use crate::retry::{self, LOOK_EVERY, MAX_LOOKS};
-use crate::slave::place::{self, Access, Place};
-use crate::slave::record::Record;
+use crate::io::progress::Monitor;
+use crate::plan::outcome::Exit;
+use crate::slave::paths::{self, Access, Place};
 use crate::slave::step::{Seen, Slave};
 use crate::slave::traces::{Traces, traces};
+use crate::slave::verification::Record;
 use crate::source::Identity;
-use crate::stop::Stop;
 
 /// What came of a verification.
 #[derive(Clone, Debug)]
@@ -231,7 +230,7 @@ fn open(place: &Place) -> Result<Option<Opened>, Stop> {
     loop {
         looks += 1;
         let index = IndexCheck::open(place)?;
-        let file = match place::open(path, Access::Read) {
+        let file = match paths::open(path, Access::Read) {
             Ok(file) => file,
             // Where ZODB packs what it serves, there is none for an instant.
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -19,18 +19,18 @@
 //! events are hints, and the tick does not depend on them.
 
 mod backoff;
-mod bell;
 mod rest;
+mod wakeups;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-pub use self::bell::{Bell, Ring, Rope};
+pub use self::wakeups::{Bell, Ring, Rope};
 
 use self::rest::Rest;
-use crate::monitor::Monitor;
-use crate::outcome::{Exit, Outcome};
-use crate::sync::{Job, pass};
+use crate::io::progress::Monitor;
+use crate::pass::{Job, pass};
+use crate::plan::outcome::{Exit, Outcome};
 use crate::upkeep;
 
 /// How often a watch repeats why it does not sync.

@@ -23,15 +23,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use fssync::error::Stop;
 use fssync::filestorage::index::builder::Builder;
 use fssync::filestorage::scan::Scanner;
-use fssync::monitor::Silent;
-use fssync::read::Piece;
+use fssync::io::progress::Silent;
+use fssync::io::read::Piece;
 use fssync::slave::index::{self, Growing, Stored};
-use fssync::slave::place::Place;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
-use fssync::stop::Stop;
 use generate::{Oids, small_records};
 
 /// How many times as fast as Python the index is to be built.

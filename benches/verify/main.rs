@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use fssync::monitor::Silent;
-use fssync::slave::place::Place;
+use fssync::io::progress::Silent;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::verify::{DigestState, IndexState, verify};

@@ -12,10 +12,10 @@
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 
-use fssync::digest::Digest;
-use fssync::monitor::Silent;
+use fssync::io::digest::Digest;
+use fssync::io::progress::Silent;
 use fssync::slave::ledger::{Tally, note};
-use fssync::slave::place::{Beside, Place};
+use fssync::slave::paths::{Beside, Place};
 use fssync::slave::step::Slave;
 use fssync::status;
 use fssync::verify::finding::Kind;

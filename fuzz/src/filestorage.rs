@@ -5,11 +5,11 @@ use std::convert::Infallible;
 
 use fssync::filestorage::MAGIC_LEN;
 use fssync::filestorage::backward::{Backward, Preceding, ReadAt};
-use fssync::filestorage::behind::{end_of, search};
 use fssync::filestorage::check::Checker;
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
 use fssync::filestorage::index::sanity::witnesses;
+use fssync::filestorage::resync::{end_of, search};
 
 use super::scene::fixtures;
 use super::storage::Scanned;

@@ -8,13 +8,13 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use fssync::digest::Digest;
 use fssync::filestorage::Tid;
 use fssync::filestorage::scan::Tail;
-use fssync::source::ssh::talk::Talk;
+use fssync::io::digest::Digest;
+use fssync::source::protocol::{self, Reply, Request};
+use fssync::source::ssh::client::Talk;
 use fssync::source::{Entry, EntryKind};
 use fssync::source::{FileSystem, Identity, MAX_LIST_LEN, Named, Reached};
-use fssync::wire::{self, Reply, Request};
 
 use super::serve::framed;
 
@@ -48,7 +48,7 @@ fn received(line: &[u8]) -> Vec<u8> {
             let data = vec![0; (len as usize).min(MAX_LIST_LEN + 1)];
             [b"D", &len.to_be_bytes()[..], &data].concat()
         }
-        None if line == b"hello" => wire::hello().to_vec(),
+        None if line == b"hello" => protocol::hello().to_vec(),
         None => framed(line),
     }
 }

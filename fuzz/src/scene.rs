@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use fssync::apply::Tuning;
-use fssync::monitor::Silent;
-use fssync::outcome::Outcome;
+use fssync::io::progress::Silent;
+use fssync::pass::apply::Tuning;
+use fssync::pass::{self, Job};
 use fssync::plan::Policy;
-use fssync::slave::place::Place;
+use fssync::plan::outcome::Outcome;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{Master, Patience, Pulse};
-use fssync::sync::{self, Job};
 use tempfile::TempDir;
 
 /// The two files.
@@ -107,7 +107,7 @@ impl Scene {
             note_every: Duration::ZERO,
             index_waits: false,
         };
-        sync::pass(&job, &Silent)
+        pass::pass(&job, &Silent)
     }
 
     /// What lies in the slave's directory: names behind `Data.fs`, and bytes.

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use fssync::agent::serve;
-use fssync::wire::{self, HELLO_LEN, Reply, Request};
+use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
+use fssync::source::server::serve;
 
 use super::scene::{bytes, fixtures_directory};
 
@@ -24,13 +24,13 @@ const MAX_READ: u64 = 1 << 20;
 /// Where an answer is not the one that is due.
 pub fn run(input: &[u8]) {
     let mut requests = Vec::new();
-    let mut frames = wire::hello().to_vec();
+    let mut frames = protocol::hello().to_vec();
     let mut is_sound = true;
     for line in input.split(|&byte| byte == b'\n') {
         match serde_json::from_slice::<Request>(line) {
             Ok(request) => {
                 let request = localized(request);
-                is_sound &= wire::write_message(&mut frames, &request).is_ok();
+                is_sound &= protocol::write_message(&mut frames, &request).is_ok();
                 if is_sound {
                     requests.push(request);
                 }
@@ -90,7 +90,7 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
         return;
     }
     let reply = loop {
-        match wire::read_message::<Reply>(said).expect("a reply") {
+        match protocol::read_message::<Reply>(said).expect("a reply") {
             Some(Reply::Alive) => {}
             reply => break reply.expect("an answer to each request"),
         }
@@ -127,7 +127,7 @@ fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
         if got == wanted {
             return;
         }
-        announced = match wire::read_message::<Reply>(said) {
+        announced = match protocol::read_message::<Reply>(said) {
             Ok(Some(Reply::Data(next))) => next,
             // A directory, or an offset that no file has.
             Ok(Some(Reply::Refused { .. })) => return,
@@ -137,8 +137,8 @@ fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
 }
 
 fn take_data(said: &mut &[u8]) -> u64 {
-    let mut buffer = vec![0; wire::MAX_DATA_LEN];
-    wire::read_data(said, &mut buffer).expect("bytes") as u64
+    let mut buffer = vec![0; protocol::MAX_DATA_LEN];
+    protocol::read_data(said, &mut buffer).expect("bytes") as u64
 }
 
 /// Requests as passes make them, and some as nobody does.

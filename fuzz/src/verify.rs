@@ -5,10 +5,10 @@ use std::fs;
 
 use fssync::filestorage::check::{Checker, What};
 use fssync::filestorage::{MAGIC_LEN, Magic};
-use fssync::monitor::Silent;
-use fssync::outcome::Exit;
+use fssync::io::progress::Silent;
+use fssync::plan::outcome::Exit;
 use fssync::slave::sidecar::Sidecar;
-use fssync::survey;
+use fssync::slave::since_last_pass;
 use fssync::verify::finding::Finding;
 use fssync::verify::{Content, Verified, verify};
 use fssync::{plan, status};
@@ -47,7 +47,7 @@ pub fn run(file: &[u8]) {
         compare_with_scan(file, &verified, &findings);
         compare_with_status(&verified, &status.state);
     }
-    survey::own(&slave.place, &Sidecar::default()).expect("it can be read");
+    since_last_pass::own(&slave.place, &Sidecar::default()).expect("it can be read");
     assert_eq!(scene.beside_slave().len(), 1, "nothing is made beside it");
     assert!(fs::read(&scene.slave).expect("the slave") == file);
 }

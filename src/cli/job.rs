@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fssync::apply::Tuning;
+use fssync::error::Stop;
+use fssync::pass::Job;
+use fssync::pass::apply::Tuning;
 use fssync::plan::Policy;
-use fssync::slave::place::Place;
+use fssync::slave::paths::Place;
 use fssync::source::location::{self, Location};
 use fssync::source::path::MountedPath;
 use fssync::source::ssh::{Process, Ssh};
 use fssync::source::{Master, Patience, Pulse, Source};
-use fssync::stop::Stop;
-use fssync::sync::Job;
 
 use super::args::{Args, Reach};
 

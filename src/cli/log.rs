@@ -2,7 +2,7 @@
 
 use std::io;
 
-use fssync::outcome::Exit;
+use fssync::plan::outcome::Exit;
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;

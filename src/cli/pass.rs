@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use fssync::outcome::{Exit, Outcome};
+use fssync::pass;
+use fssync::plan::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
-use fssync::sync;
 
 use super::args::Args;
 use super::job::job;
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let interrupted = signals::listen(&process, ending, &[], None);
     let reporter = Reporter::start(args);
     let outcome = match interrupted.and_then(|it| job(args, it, &process, || {})) {
-        Ok(job) => sync::pass(
+        Ok(job) => pass::pass(
             &job,
             progress::monitor(&args.telling, &args.common).as_ref(),
         ),

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fssync::monitor::{Monitor, Silent};
-use fssync::pace::Pace;
+use fssync::io::pace::Pace;
+use fssync::io::progress::{Monitor, Silent};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::{Common, Telling, When};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fssync::filestorage::Tid;
-use fssync::outcome::{Action, Copied, Exit, Outcome};
-use fssync::words::{bytes, count};
+use fssync::human::{bytes, count};
+use fssync::plan::outcome::{Action, Copied, Exit, Outcome};
 use serde::Serialize;
 
 use super::args::Args;

@@ -3,9 +3,9 @@
 use std::io::{self, BufWriter};
 use std::path::{self, PathBuf};
 
-use fssync::agent;
-use fssync::outcome::Exit;
-use fssync::pipe;
+use fssync::io::pipe;
+use fssync::plan::outcome::Exit;
+use fssync::source::server;
 
 pub(crate) fn run(paths: &[PathBuf]) -> Exit {
     let served = match paths
@@ -21,7 +21,7 @@ pub(crate) fn run(paths: &[PathBuf]) -> Exit {
     };
     pipe::widen(io::stdout());
     let output = BufWriter::new(io::stdout().lock());
-    match agent::serve(&served, io::stdin().lock(), output) {
+    match server::serve(&served, io::stdin().lock(), output) {
         Ok(()) => Exit::Success,
         Err(error) => {
             tracing::error!("fssync serve: {:#}", anyhow::Error::from(error));

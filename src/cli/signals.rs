@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fssync::outcome::Exit;
+use fssync::error::Stop;
+use fssync::plan::outcome::Exit;
 use fssync::source::location::{self, Location};
 use fssync::source::ssh::Process;
-use fssync::stop::Stop;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use fssync::outcome::Exit;
-use fssync::slave::place::Place;
+use fssync::error::Stop;
+use fssync::plan::outcome::Exit;
+use fssync::slave::paths::Place;
 use fssync::source::ssh::Process;
 use fssync::status::{self, Status};
-use fssync::stop::Stop;
 
 use self::report::Report;
 use super::args::{Common, StatusArgs};

@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fssync::outcome::Exit;
-use fssync::reluctance::Known;
-use fssync::slave::place::Place;
+use fssync::error::Stop;
+use fssync::human::{ago, bytes};
+use fssync::plan::outcome::Exit;
+use fssync::plan::switch_on::Known;
+use fssync::slave::paths::Place;
+use fssync::slave::since_last_pass::Ending;
 use fssync::slave::traces::Traces;
-use fssync::stop::Stop;
-use fssync::survey::Ending;
 use fssync::switch::{self, SwitchedOff, SwitchedOn};
-use fssync::words::{ago, bytes};
 use jiff::Timestamp;
 
 use super::args::{Common, Target};

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
-use fssync::outcome::Exit;
-use fssync::slave::place::Place;
+use fssync::error::Stop;
+use fssync::human::count;
+use fssync::plan::outcome::Exit;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::source::ssh::Process;
-use fssync::stop::Stop;
 use fssync::verify;
-use fssync::words::count;
 
 use self::against::Against;
 use self::report::{Findings, Report};

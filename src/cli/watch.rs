@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fssync::error::Stop;
 use fssync::filestorage::Tid;
-use fssync::monitor::Monitor;
-use fssync::outcome::{Action, Exit, Outcome};
+use fssync::io::progress::Monitor;
+use fssync::plan::outcome::{Action, Exit, Outcome};
 use fssync::source::ssh::Process;
-use fssync::stop::Stop;
 use fssync::watch::{self, Audience, Bell, Ring};
 use indicatif::HumanBytes;
 use jiff::Timestamp;

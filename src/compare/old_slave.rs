@@ -12,7 +12,7 @@ use crate::filestorage::record::{
     BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TRAILER_LEN, TxnHeader, be_u64,
 };
 use crate::filestorage::scan::Transaction;
-use crate::read::read_fully;
+use crate::io::read::read_fully;
 
 /// How many bytes are read at once, so that small records cost no read each.
 const HEADERS_LEN: usize = 16 * 1024;

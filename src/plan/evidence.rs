@@ -1,7 +1,7 @@
 //! What a copy of the whole master shows about the slave that it is to replace.
 
 use crate::filestorage::Tid;
-use crate::reluctance::Run;
+use crate::plan::switch_on::Run;
 
 /// What was found when the transactions of the old slave were joined with those of the copy; see
 /// [`compare::succession`](crate::compare::succession).

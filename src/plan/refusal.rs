@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::facts::Lacking;
+use super::observation::Lacking;
 use crate::filestorage::Tid;
 use crate::filestorage::scan::Damage;
-use crate::outcome::Exit;
+use crate::plan::outcome::Exit;
 
 /// Why nothing is done.
 #[derive(Clone, Debug, PartialEq, Eq)]

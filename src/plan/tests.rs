@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::filestorage::scan::{Cause, Damage, Record};
-use crate::outcome::Exit;
+use crate::plan::outcome::Exit;
 
 const T1: Tid = Tid(0x1000);
 const T2: Tid = Tid(0x2000);
@@ -387,7 +387,7 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
 
 #[test]
 fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
-    let run = crate::reluctance::Run {
+    let run = crate::plan::switch_on::Run {
         count: 1,
         first: T2,
         last: T2,

@@ -51,18 +51,18 @@ use std::path::{Path, PathBuf};
 use super::index::coverage::make_way;
 use super::ledger::{Entry, Tally};
 use super::owner::Owner;
-use super::place::{self, Access};
+use super::paths::{self, Access};
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Seen, Slave, Step};
+use crate::error::Stop;
 use crate::filestorage::Status;
 use crate::filestorage::backward::{Backward, Preceding};
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN};
-use crate::flush::Flusher;
+use crate::human::bytes;
+use crate::human::count;
+use crate::io::flush::Flusher;
+use crate::io::read::read_fully;
 use crate::plan::Tail;
-use crate::read::read_fully;
-use crate::stop::Stop;
-use crate::words::bytes;
-use crate::words::count;
 
 /// What a tail is cut to first, in bytes: less than a header.
 const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
@@ -364,7 +364,7 @@ fn cut_tail<'a>(
 /// Whether the slave ends in what an unfinished batch has left of itself.
 pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Stop> {
     let path = slave.place.data();
-    let file = match place::open(path, Access::Read) {
+    let file = match paths::open(path, Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Stop::io("open", path))?,
     };
@@ -411,7 +411,7 @@ fn kept_before(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Opti
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
     };
-    let opened = place::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?, file)));
+    let opened = paths::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?, file)));
     let Ok((found, file)) = opened else {
         return Ok(None);
     };

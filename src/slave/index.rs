@@ -41,17 +41,17 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
-use super::place::{self, Access, Beside, Place};
+use super::paths::{self, Access, Beside, Place};
 use super::step::{Seen, Slave};
-use crate::digest::Digest;
+use crate::error::Stop;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::index::sanity::{is_sane, witnesses};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::monitor::Monitor;
+use crate::io::digest::Digest;
+use crate::io::progress::Monitor;
+use crate::slave::scan::scan_file;
 use crate::source::in_one_line;
-use crate::stop::Stop;
-use crate::walk::scan_file;
 
 /// An index that was stored, by which it is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -119,7 +119,7 @@ impl Stored {
     }
 
     fn read(&self, path: &Path) -> io::Result<Index> {
-        let file = place::open(path, Access::Read)?;
+        let file = paths::open(path, Access::Read)?;
         if Stamp::of(&file.metadata()?) != self.stamp {
             return Err(io::Error::other("another was put in its place"));
         }

@@ -46,11 +46,11 @@ pub use self::tally::Tally;
 
 use self::join::join;
 use super::owner::Owner;
-use super::place::{self, Access, Beside, Place};
+use super::paths::{self, Access, Beside, Place};
 use super::step::Slave;
-use crate::digest::Digest;
-use crate::read::read_fully;
-use crate::stop::Stop;
+use crate::error::Stop;
+use crate::io::digest::Digest;
+use crate::io::read::read_fully;
 
 /// The length of a segment, in bytes: what verifying tells apart, without a master.
 pub const SEGMENT_LEN: u64 = 4 * 1024 * 1024;
@@ -140,7 +140,7 @@ impl Ledger {
     /// another file's.
     pub fn open(place: &Place, data: &File, access: Access) -> Result<Option<Self>, Stop> {
         let path = place.beside(Beside::Ledger);
-        let file = match place::open(&path, access) {
+        let file = match paths::open(&path, access) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Stop::io("open", &path))?,
         };

@@ -23,8 +23,8 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, StatxFlags, flock, statx};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::owner::Owner;
-use super::place::{Beside, Place};
-use crate::stop::Stop;
+use super::paths::{Beside, Place};
+use crate::error::Stop;
 
 /// How long is waited for the step lock. Its holders keep it for milliseconds.
 const STEP_LOCK_PATIENCE: Duration = Duration::from_secs(10);

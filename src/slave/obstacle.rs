@@ -13,8 +13,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx};
 
-use super::place::Place;
-use crate::stop::Stop;
+use super::paths::Place;
+use crate::error::Stop;
 
 /// An open slave, as far as it matters here.
 #[derive(Clone, Copy, Debug)]

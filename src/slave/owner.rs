@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::attributes::{Attributes, Given};
-use super::place::{self, Access, Place};
-use crate::stop::Stop;
+use super::paths::{self, Access, Place};
+use crate::error::Stop;
 
 /// The owner, group and permission bits of new files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Owner {
 
     /// Opens a file beside the slave for reading and writing; `None` if there is none.
     pub fn open_for(place: &Place, path: &Path) -> Result<Option<File>, Stop> {
-        match place::open(path, Access::Write) {
+        match paths::open(path, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => {
                 let file = result.map_err(Stop::io("open", path))?;
@@ -184,7 +184,7 @@ impl Owner {
     /// Opens a file for reading and writing; creates it where it is missing.
     pub fn open_or_create(&self, path: &Path) -> Result<File, Stop> {
         loop {
-            match place::open(path, Access::Write) {
+            match paths::open(path, Access::Write) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 result => return result.map_err(Stop::io("open", path)),
             }

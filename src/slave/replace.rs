@@ -33,12 +33,12 @@ use std::path::{Path, PathBuf};
 use super::ledger::{Entry, Tally};
 use super::obstacle;
 use super::owner::Owner;
-use super::place::Beside;
-use super::room;
+use super::paths::Beside;
+use super::space;
 use super::step::{Seen, Slave};
+use crate::error::Stop;
 use crate::filestorage::Tid;
-use crate::flush::Flusher;
-use crate::stop::Stop;
+use crate::io::flush::Flusher;
 
 /// A full copy under way.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl<'a> Replacement<'a> {
         self.lost = owner.own(&self.file, &self.path)?;
         let found = self.file.metadata();
         self.written = found.map_err(Stop::io("look at", &self.path))?.len();
-        room::check_copy(&self.slave.place, size, self.written)
+        space::check_copy(&self.slave.place, size, self.written)
     }
 
     /// A warning, if the copy does not get all of the extended attributes that the slave

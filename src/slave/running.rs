@@ -23,11 +23,11 @@ use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::lock::holder;
-use super::place::Beside;
+use super::paths::Beside;
 use super::sidecar::Sidecar;
 use super::step::Slave;
-use crate::stop::Stop;
-use crate::words::span;
+use crate::error::Stop;
+use crate::human::span;
 
 /// How long a pass may run, and a slave may be out of sync, before that is reported.
 const OVERDUE: SignedDuration = SignedDuration::from_hours(1);

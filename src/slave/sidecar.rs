@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::index::coverage::Coverage;
 use super::index::failure::Failure;
 use super::owner::Owner;
-use super::place::{self, Access, Beside, Place};
-use crate::digest::Digest;
+use super::paths::{self, Access, Beside, Place};
+use crate::error::Stop;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, Status, TXN_HEADER_LEN};
-use crate::outcome::Action;
+use crate::io::digest::Digest;
+use crate::plan::outcome::Action;
 use crate::source::Identity;
-use crate::stop::Stop;
 
 /// How many bytes at the head of a file tell it from another.
 const HEAD_LEN: u64 = 4 * 1024;
@@ -218,7 +218,7 @@ impl Sidecar {
     pub fn load(place: &Place) -> Result<Self, Stop> {
         let path = place.beside(Beside::Sidecar);
         let mut text = Vec::new();
-        let read = place::open(&path, Access::Read)
+        let read = paths::open(&path, Access::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
         match read {
             Ok(_) => {}

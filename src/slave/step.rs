@@ -126,10 +126,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Statx, makedev};
 
 use super::lock::{self, Lock};
-use super::place::{self, Access, Place};
+use super::paths::{self, Access, Place};
 use super::switch::Switches;
+use crate::error::Stop;
 use crate::source::LocalFile;
-use crate::stop::Stop;
 
 /// The slave, as a pass holds it.
 #[derive(Debug)]
@@ -298,7 +298,7 @@ impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
     pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Stop> {
         let path = slave.place.data();
-        let file = match place::open(path, Access::Write) {
+        let file = match paths::open(path, Access::Write) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(slave.changed("there is no file any more".to_owned()));

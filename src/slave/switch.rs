@@ -32,8 +32,8 @@ pub use self::content::Off;
 
 use self::content::{Cause, OFF, ON};
 use super::owner::Owner;
-use super::place::{Beside, Place};
-use crate::stop::Stop;
+use super::paths::{Beside, Place};
+use crate::error::Stop;
 
 /// Switches of the whole machine.
 const MACHINE_WIDE: [&str; 2] = ["/var/run/fssync.status", "/var/run/syncPozo.status"];

@@ -4,9 +4,9 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::place::{self, Access, Beside, Place};
+use super::paths::{self, Access, Beside, Place};
 use crate::filestorage::{MAGIC_LEN, Magic};
-use crate::read::read_fully;
+use crate::io::read::read_fully;
 
 /// What there is of a slave at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub fn traces(place: &Place) -> Traces {
     if of_passes.into_iter().any(is_there) {
         return Traces::OfPasses;
     }
-    match place::open(place.data(), Access::Read) {
+    match paths::open(place.data(), Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => Traces::Nothing,
         Err(_) => Traces::File,
         Ok(file) => {

@@ -10,7 +10,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use super::ssh::Target;
-use crate::stop::Stop;
+use crate::error::Stop;
 
 /// Where a master is.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
-use super::answer::{Answer, Patience, lock};
+use super::pending::{Answer, Patience, lock};
 use super::{Error, Sight, Source, Surroundings, Transactions};
-use crate::digest::Digest;
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
-use crate::read::Piece;
+use crate::io::digest::Digest;
+use crate::io::read::Piece;
 
 type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
 

@@ -21,10 +21,10 @@ use super::{
     Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Named, Sight, Source,
     Surroundings, Transactions,
 };
-use crate::digest::Digest;
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
-use crate::read::read_fully;
+use crate::io::digest::Digest;
+use crate::io::read::read_fully;
 
 /// A master on a mounted path.
 #[derive(Debug)]

@@ -5,9 +5,9 @@
 //! goes to the log. It is started when the master is first looked at, and ended
 //! through a [`Process`], also while an answer is waited for.
 
-mod link;
+pub mod client;
+mod connection;
 mod process;
-pub mod talk;
 mod terminal;
 
 use std::ops::Range;
@@ -16,12 +16,12 @@ use std::time::Duration;
 
 pub use self::process::Process;
 
-use self::link::Link;
+use self::client::Failure;
+use self::connection::Link;
 use self::process::Ending;
-use self::talk::Failure;
 use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Surroundings, Transactions};
-use crate::digest::Digest;
-use crate::wire::{self, Reply, Request};
+use crate::io::digest::Digest;
+use crate::source::protocol::{self, Reply, Request};
 
 /// How long a read is, in bytes, that is probably one of many.
 const WORTH_AHEAD_LEN: u64 = 256 * 1024;
@@ -105,22 +105,22 @@ impl Ssh {
     fn connect(&self) -> Result<Link, Error> {
         let started = Link::start(&self.target, self.pulse.clone(), &self.process);
         started.map_err(|failure| match failure {
-            link::Failure::Program(what) => Error::Link {
+            connection::Failure::Program(what) => Error::Link {
                 name: self.name.clone(),
                 what,
                 hint: "name a program that connects with --rsh",
             },
-            link::Failure::Limit(what, source) => Error::Start { what, source },
+            connection::Failure::Limit(what, source) => Error::Start { what, source },
         })
     }
 
     /// What to say of a connection that broke; it is given up.
-    fn broken(&mut self, error: &wire::Error) -> Error {
+    fn broken(&mut self, error: &protocol::Error) -> Error {
         let mut said = vec![super::in_one_line(error)];
         let mut ending = Ending::default();
         let mut nothing_came = false;
         if let Some(link) = self.link.take() {
-            let has_ended = matches!(error, wire::Error::Ended | wire::Error::Io(_));
+            let has_ended = matches!(error, protocol::Error::Ended | protocol::Error::Io(_));
             nothing_came = has_ended && !link.talk.is_greeted().load(Ordering::Relaxed);
             if nothing_came {
                 said = vec!["the connection ended before fssync answered".to_owned()];
@@ -138,7 +138,9 @@ impl Ssh {
                 "the program that connects wants to ask for something: run fssync once in the \
                  foreground of a terminal, or give it a key that needs no password"
             }
-            (wire::Error::Version(_), _) => "install the same version of fssync on both machines",
+            (protocol::Error::Version(_), _) => {
+                "install the same version of fssync on both machines"
+            }
             (_, Some(127)) => {
                 "fssync: command not found on the master: install it there, or name it with \
                  --remote-fssync"
@@ -148,7 +150,7 @@ impl Ssh {
                  machine type there"
             }
             (_, Some(255)) => "ssh could not connect: try it by hand, as the same user",
-            (wire::Error::NoHello(_), _) => {
+            (protocol::Error::NoHello(_), _) => {
                 "the other end is not fssync serve: if its account is limited to another \
                  command, such as internal-sftp, allow `fssync serve`; otherwise silence what \
                  its shell prints for non-interactive logins, or name fssync with --remote-fssync"
@@ -168,7 +170,7 @@ impl Ssh {
     }
 
     fn unexpected(&mut self) -> Error {
-        self.broken(&wire::Error::Frame("not the reply that is due"))
+        self.broken(&protocol::Error::Frame("not the reply that is due"))
     }
 
     fn digested(&mut self, request: &Request) -> Result<Option<Digest>, Error> {

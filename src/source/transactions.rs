@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::filestorage::record::{MIN_TXN_LEN, be_u64};
 use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::filestorage::{Status, Tid};
-use crate::read::Piece;
+use crate::io::read::Piece;
 
 /// The length of an entry in a frame, in bytes.
 const ENTRY_LEN: usize = Tid::LEN + 8 + 1;

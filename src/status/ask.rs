@@ -3,20 +3,22 @@
 
 use super::sampler::Sampler;
 use super::{Against, Lag};
-use crate::apply::Tuning;
-use crate::feed::Feed;
+use crate::compare::tails::Ahead;
+use crate::error::Stop;
+use crate::error::retry::Retry;
 use crate::filestorage::Tid;
-use crate::monitor::Monitor;
-use crate::outcome::{Copied, Exit, Outcome};
+use crate::io::progress::Monitor;
+use crate::pass;
+use crate::pass::apply::Tuning;
+use crate::pass::reader::Feed;
+use crate::pass::surroundings;
+use crate::pass::survey::Survey;
+use crate::plan::outcome::{Copied, Exit, Outcome};
 use crate::plan::{Deed, Policy, Slave};
-use crate::retry::Retry;
-use crate::slave::room;
 use crate::slave::sidecar::Sidecar;
+use crate::slave::snapshot::Sample;
+use crate::slave::space;
 use crate::source::{Master, Surroundings};
-use crate::stop::Stop;
-use crate::surroundings;
-use crate::survey::{Ahead, Sample, Survey};
-use crate::sync;
 
 /// Looks at the master, for a slave that was sampled before.
 pub(super) fn against(
@@ -99,16 +101,16 @@ fn compare(
     // A pass that finds no room does not get as far as the damage.
     let room = match plan.deed {
         Deed::Nothing => Ok(()),
-        Deed::Append { from, .. } => room::check_append(slave, from + copied.bytes),
-        Deed::FullCopy { .. } => room::check_next_copy(slave, survey.sight.size),
+        Deed::Append { from, .. } => space::check_append(slave, from + copied.bytes),
+        Deed::FullCopy { .. } => space::check_next_copy(slave, survey.sight.size),
     };
     let next_pass = match room.err().or(damage) {
         _ if is_written && zodb_pid.is_some() => Outcome::from(&Stop::InUse {
             slave: slave.place.data().to_owned(),
             pid: zodb_pid,
         }),
-        None => sync::done(&plan, copied),
-        Some(stop) => sync::stopped(&stop, Some(plan), copied),
+        None => pass::done(&plan, copied),
+        Some(stop) => pass::stopped(&stop, Some(plan), copied),
     };
     Ok((next_pass, ahead.map(Lag::from)))
 }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::{ErrorKind, Read};
 
+use crate::error::Stop;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::index::pickle::{Error, MAX_HEAD_LEN, read_position};
 use crate::filestorage::index::sanity::MIN_POSITION;
-use crate::slave::place::{self, Access, Beside, Place};
-use crate::stop::Stop;
+use crate::slave::paths::{self, Access, Beside, Place};
 
 /// How much of ZODB's work on opening the index spares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Index {
             Ok(found) if !found.is_file() => return Ok(Self::Unusable),
             _ => {}
         }
-        let file = match place::open(&path, Access::Read) {
+        let file = match paths::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
             opened => opened.map_err(Stop::io("read", &path))?,
         };

@@ -4,10 +4,10 @@
 use serde::Serialize;
 
 use super::{Lag, Status};
-use crate::outcome::Exit;
+use crate::human::{ago, bytes, count, span};
+use crate::plan::outcome::Exit;
 use crate::plan::{Slave, Storage, Tail};
 use crate::source::Stray;
-use crate::words::{ago, bytes, count, span};
 
 /// How a failover would end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::monitor::Monitor;
+use crate::error::Stop;
+use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
+use crate::io::progress::Monitor;
 use crate::plan::{Left, Slave as State, Storage, Tail};
-use crate::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::slave::lock;
-use crate::slave::place::Beside;
+use crate::slave::paths::Beside;
 use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::snapshot::{Opened, Sample};
 use crate::slave::step::Slave;
-use crate::stop::Stop;
-use crate::survey::{Opened, Sample};
 
 /// Looks at the slave, as often as it takes to see it at one moment.
 pub(super) struct Sampler<'a> {

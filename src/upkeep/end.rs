@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::index::{complaint, make, store_sidecar};
 use super::lock_as_left;
 use super::task::{Task, Wanted, is_in_use, task};
-use crate::monitor::Silent;
+use crate::error::Stop;
+use crate::io::progress::Silent;
 use crate::slave::index::coverage::Coverage;
-use crate::slave::place::Beside;
+use crate::slave::paths::Beside;
 use crate::slave::step::Slave;
-use crate::stop::Stop;
 
 /// For how long the end of a watch may be put off for the index.
 const AT_END: Duration = Duration::from_millis(400);

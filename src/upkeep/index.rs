@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use super::task::{Task, Wanted, is_in_use, task};
 use super::work::{Work, open, remove_foreign};
 use super::{complain, is_failure};
+use crate::error::Stop;
 use crate::filestorage::index::Index;
-use crate::monitor::Monitor;
+use crate::io::progress::Monitor;
 use crate::slave::index::coverage::Coverage;
 use crate::slave::index::failure::Failure;
 use crate::slave::index::store;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{Seen, Slave};
-use crate::stop::Stop;
 
 /// For how long a pass reads the slave for an index.
 pub const IN_A_PASS: Duration = Duration::from_secs(20);

@@ -8,12 +8,12 @@
 use std::time::{Duration, Instant};
 
 use super::complain;
-use crate::monitor::Monitor;
+use crate::error::Stop;
+use crate::io::progress::Monitor;
 use crate::slave::ledger::{Entry, Ledger, note, segment_end};
-use crate::slave::place::{self, Access};
+use crate::slave::paths::{self, Access};
 use crate::slave::step::Slave;
 use crate::source::Master;
-use crate::stop::Stop;
 
 /// For how long a pass goes on.
 pub const IN_A_PASS: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub fn catch_up(
     monitor: &dyn Monitor,
 ) -> Result<(), Stop> {
     let path = slave.place.data();
-    let data = place::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let data = paths::open(path, Access::Read).map_err(Stop::io("open", path))?;
     let known = Ledger::open(&slave.place, &data, Access::Read)?;
     if let Some(ledger) = &known
         && ledger.ends_at(position)?

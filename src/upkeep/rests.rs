@@ -8,10 +8,10 @@ use super::index::{complaint, note_failure, store_made, store_sidecar};
 use super::task::{Task, Wanted, task};
 use super::work::Work;
 use super::{as_left, is_failure, lock_as_left};
-use crate::monitor::Monitor;
+use crate::error::Stop;
+use crate::io::progress::Monitor;
 use crate::slave::index::failure::Failure;
 use crate::slave::step::Slave;
-use crate::stop::Stop;
 
 /// For how long an index that is due waits for a watch to rest.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,10 +1,10 @@
 //! What there is to do to the index.
 
+use crate::error::Stop;
 use crate::slave::index::coverage::Coverage;
 use crate::slave::lock;
-use crate::slave::place::{Beside, Place};
+use crate::slave::paths::{Beside, Place};
 use crate::slave::step::Slave;
-use crate::stop::Stop;
 
 /// How new the index is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,15 +5,15 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use super::task::Task;
+use crate::error::Stop;
 use crate::filestorage::index::builder::Builder;
-use crate::monitor::Monitor;
+use crate::io::progress::Monitor;
 use crate::slave::index::coverage::exists;
 use crate::slave::index::{Growing, remove};
-use crate::slave::place::{self, Access};
+use crate::slave::paths::{self, Access};
 use crate::slave::sidecar::Mark;
 use crate::slave::step::{Seen, Slave};
 use crate::source::LocalFile;
-use crate::stop::Stop;
 
 /// An index that is being made.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ fn mark(slave: &Slave, file: &File, position: u64) -> Result<Mark, Stop> {
 /// Opens the slave, which must be the file that was seen.
 pub(super) fn open(slave: &Slave, seen: Seen) -> Result<File, Stop> {
     let path = slave.place.data();
-    let file = place::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let file = paths::open(path, Access::Read).map_err(Stop::io("open", path))?;
     let found = file.metadata().map_err(Stop::io("look at", path))?;
     if Seen::of(&found).file == seen.file {
         return Ok(file);

@@ -20,31 +20,27 @@
 //! transactions ended before the master was looked at.
 
 mod compared;
-mod ends;
-mod join;
-mod lists;
-mod search;
 
 use std::mem;
 
 pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, Told};
-pub use self::join::Why;
+pub use crate::compare::join::Why;
 
-use self::ends::{Ends, PIECE_LEN};
-use self::join::{Queue, Step, Txn, step};
-use self::lists::{Ours, Theirs, fill};
-use self::search::Search;
-use super::fields::{Fields, Unreadable};
 use super::{Content, Verified, check_counts};
+use crate::compare::ends::{Ends, PIECE_LEN};
+use crate::compare::join::{Queue, Step, Txn, step};
+use crate::compare::lists::{Ours, Theirs, fill};
+use crate::compare::search::Search;
+use crate::error::retry::Retry;
+use crate::error::{MasterDamage, Stop};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::monitor::Monitor;
-use crate::retry::Retry;
-use crate::slave::place::{self, Access, Place};
+use crate::io::progress::Monitor;
+use crate::slave::fields::{Fields, Unreadable};
+use crate::slave::paths::{self, Access, Place};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{Seen, Slave};
 use crate::source::{Identity, Master, Sight};
-use crate::stop::{MasterDamage, Stop};
 
 /// Fails unless there is a master to compare a slave with, and it is another file.
 pub fn check(slave: &Slave, master: &Master) -> Result<(), Stop> {
@@ -72,7 +68,7 @@ pub fn compare(
         return Ok(None);
     };
     let path = slave.place.data();
-    let file = place::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let file = paths::open(path, Access::Read).map_err(Stop::io("open", path))?;
     let found = file.metadata().map_err(Stop::io("look at", path))?;
     if Seen::of(&found).file != seen.file {
         return Err(super::changed(slave, "another file lies under its name"));

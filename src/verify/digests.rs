@@ -9,15 +9,15 @@ use std::fs::File;
 use std::mem;
 use std::ops::Range;
 
-use super::fields::Fields;
 use super::finding::{Finding, Kind};
-use crate::digest::Digest;
+use crate::error::Stop;
 use crate::filestorage::Tid;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::scan::{Event, Scanner};
+use crate::io::digest::Digest;
+use crate::slave::fields::Fields;
 use crate::slave::ledger::{Entries, Entry, Ledger};
-use crate::slave::place::{Access, Place};
-use crate::stop::Stop;
+use crate::slave::paths::{Access, Place};
 
 /// How many ranges are told of with the transactions that they hold.
 const MAX_LOCATED: usize = 100;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::filestorage::Tid;
-use crate::slave::place::{Beside, Place};
+use crate::slave::paths::{Beside, Place};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,16 +12,16 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
 
-use super::fields::Fields;
 use super::finding::{Finding, Kind};
+use crate::error::Stop;
 use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::pickle::{self, Entry, Error};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
-use crate::slave::place::{self, Access, Beside, Place};
+use crate::slave::fields::Fields;
+use crate::slave::paths::{self, Access, Beside, Place};
 use crate::slave::step::Seen;
 use crate::source::in_one_line;
-use crate::stop::Stop;
 
 const BUFFER_LEN: usize = 256 * 1024;
 
@@ -55,7 +55,7 @@ impl IndexCheck {
     /// Opens the index, if there is one.
     pub(super) fn open(place: &Place) -> Result<Option<Self>, Stop> {
         let path = place.beside(Beside::ZodbIndex);
-        let file = match place::open(&path, Access::Read) {
+        let file = match paths::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Stop::io("open", &path))?,
         };

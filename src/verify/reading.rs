@@ -5,10 +5,10 @@ use std::fs::File;
 use std::ops::Range;
 
 use super::digests::DigestCheck;
-use super::fields::{Fields, Unreadable, read_pages};
 use super::finding::{Finding, Kind};
-use crate::read::{Piece, read_fully};
-use crate::stop::Stop;
+use crate::error::Stop;
+use crate::io::read::{Piece, read_fully};
+use crate::slave::fields::{Fields, Unreadable, read_pages};
 
 /// Reads a file piece by piece.
 pub(super) struct Reading<'a> {

@@ -12,15 +12,15 @@ use super::index::{IndexCheck, IndexState};
 use super::reading::Reading;
 use super::wording::of_flaw;
 use super::{Content, Unfinished, Verified};
+use crate::error::Stop;
 use crate::filestorage::check::{Checker, Flaw};
 use crate::filestorage::record::MIN_TXN_LEN;
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{MAGIC_LEN, Magic};
-use crate::monitor::Monitor;
-use crate::slave::place::Place;
+use crate::io::progress::Monitor;
+use crate::slave::paths::Place;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Seen;
-use crate::stop::Stop;
 
 /// How little is read at once, in bytes, where long pickles are passed over.
 const MIN_WINDOW_LEN: u64 = 4 * 1024;

@@ -5,14 +5,14 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::bell::{Bell, Ring};
+use super::wakeups::{Bell, Ring};
 use super::{Audience, Mood, REPEAT_EVERY};
-use crate::changes::Changes;
-use crate::outcome::{Exit, Outcome};
+use crate::error::Stop;
+use crate::io::notify::Changes;
+use crate::pass::Job;
+use crate::plan::outcome::{Exit, Outcome};
 use crate::slave::step::Seen;
 use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, Sight};
-use crate::stop::Stop;
-use crate::sync::Job;
 use crate::upkeep::Rests;
 
 /// How often a resting watch says that it is alive.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::stop::Stop;
+use crate::error::Stop;
 
 #[test]
 fn a_complaint_is_repeated_every_half_hour() {

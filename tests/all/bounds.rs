@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use fssync::wire::{self, Reply, Request};
+use fssync::source::protocol::{self, Reply, Request};
 
 use crate::support::{
     History, Run, Scene, Taken, fssync, measured, must, run, sparse_master, strace, tool,
@@ -257,9 +257,9 @@ fn octal(bytes: &[u8]) -> String {
 
 #[test]
 fn a_peer_that_sends_what_has_no_end_is_unreachable() {
-    let hello = octal(&wire::hello());
+    let hello = octal(&protocol::hello());
     let mut reply = Vec::new();
-    wire::write_message(&mut reply, &Reply::Entries(Vec::new())).unwrap();
+    protocol::write_message(&mut reply, &Reply::Entries(Vec::new())).unwrap();
     let reply = octal(&reply);
     for command in [
         "cat /dev/zero",
@@ -282,7 +282,7 @@ fn a_slave_that_asks_without_an_end_costs_the_master_no_memory() {
     let scene = Scene::new();
     sparse_master(&scene.master, 1000);
     let served = scene.master.parent().unwrap();
-    let mut asked = wire::hello().to_vec();
+    let mut asked = protocol::hello().to_vec();
     let path = scene.master.display().to_string();
     let ranges = vec![0..u64::MAX; 16];
     for request in [
@@ -298,7 +298,7 @@ fn a_slave_that_asks_without_an_end_costs_the_master_no_memory() {
             size: u64::MAX,
         },
     ] {
-        wire::write_message(&mut asked, &request).unwrap();
+        protocol::write_message(&mut asked, &request).unwrap();
     }
     let input = scene.directory.path().join("input");
     fs::write(&input, asked).unwrap();

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use fssync::monitor::Silent;
-use fssync::outcome::Exit;
+use fssync::io::progress::Silent;
+use fssync::plan::outcome::Exit;
 use fssync::slave::ledger::SEGMENT_LEN;
-use fssync::slave::place::Place;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::verify::finding::{Finding, Kind, Severity};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fssync::apply::Tuning;
-use fssync::outcome::{Exit, Outcome};
+use fssync::pass::apply::Tuning;
+use fssync::plan::outcome::{Exit, Outcome};
 use fssync::slave::lock;
 use fssync::source::path::MountedPath;
 use rustix::process::{Pid, Signal, kill_process};

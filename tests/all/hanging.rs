@@ -5,11 +5,11 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fssync::apply::Tuning;
-use fssync::monitor::Silent;
-use fssync::outcome::Outcome;
+use fssync::io::progress::Silent;
+use fssync::pass;
+use fssync::pass::apply::Tuning;
+use fssync::plan::outcome::Outcome;
 use fssync::source::path::MountedPath;
-use fssync::sync;
 
 use crate::support::{Call, Hooked, Scene, wait_for, without_forks};
 
@@ -47,7 +47,7 @@ impl HangingPass {
         };
         let job = scene.job(Hooked { path, hook }, tuning);
         let _quiet = without_forks();
-        let pass = thread::spawn(move || sync::pass(&job, &Silent));
+        let pass = thread::spawn(move || pass::pass(&job, &Silent));
         hung.recv_timeout(Duration::from_secs(10))
             .expect("it hangs");
         wait_for("what it has read", || {

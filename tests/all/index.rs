@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fssync::error::Stop;
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
-use fssync::monitor::Silent;
+use fssync::io::progress::Silent;
 use fssync::slave::index::{self, Growing, Stored};
-use fssync::slave::place::Place;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
-use fssync::stop::Stop;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fssync::slave::ledger::{Entry, Ledger, SEGMENT_LEN};
-use fssync::slave::place::{Access, Place};
+use fssync::slave::paths::{Access, Place};
 use fssync::slave::sidecar::Sidecar;
 
 use crate::support::{

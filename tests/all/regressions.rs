@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use fssync::apply::Tuning;
-use fssync::outcome::Exit;
+use fssync::pass::apply::Tuning;
+use fssync::plan::outcome::Exit;
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 

@@ -8,12 +8,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fssync::agent;
 use fssync::filestorage::scan::Tail;
 use fssync::source::path::MountedPath;
+use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
+use fssync::source::server;
 use fssync::source::ssh::{Process, Ssh, Target};
 use fssync::source::{self, Entry, EntryKind, MAX_ENTRIES, Pulse, Reached, Source, Transactions};
-use fssync::wire::{self, HELLO_LEN, Reply, Request};
 use serde_json::json;
 
 use crate::sshd::Sshd;
@@ -391,12 +391,12 @@ fn an_answer_that_takes_its_time_comes_with_signs_of_life() {
 fn signs_of_life_are_waited_with() {
     let scene = Scene::new();
     let mut alive = Vec::new();
-    wire::write_message(&mut alive, &Reply::Alive).expect("a sign of life");
+    protocol::write_message(&mut alive, &Reply::Alive).expect("a sign of life");
     let mut refused = Vec::new();
     let (why, passing) = ("as was said".to_owned(), false);
-    wire::write_message(&mut refused, &Reply::Refused { why, passing }).expect("a reply");
+    protocol::write_message(&mut refused, &Reply::Refused { why, passing }).expect("a reply");
     for (name, bytes) in [
-        ("hello", &wire::hello()[..]),
+        ("hello", &protocol::hello()[..]),
         ("alive", &alive),
         ("refused", &refused),
     ] {
@@ -412,18 +412,18 @@ fn signs_of_life_are_waited_with() {
 
 /// What the agent answers to requests, in order.
 fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
-    let mut input = wire::hello().to_vec();
+    let mut input = protocol::hello().to_vec();
     for request in requests {
-        wire::write_message(&mut input, request).expect("a request");
+        protocol::write_message(&mut input, request).expect("a request");
     }
     let mut output = Vec::new();
-    agent::serve(paths, input.as_slice(), &mut output).expect("the agent");
+    server::serve(paths, input.as_slice(), &mut output).expect("the agent");
     let mut from = &output[HELLO_LEN..];
     let mut replies = Vec::new();
-    while let Some(reply) = wire::read_message(&mut from).expect("a reply") {
+    while let Some(reply) = protocol::read_message(&mut from).expect("a reply") {
         if let Reply::Data(len @ 1..) | Reply::Transactions { len: len @ 1.., .. } = reply {
             let mut data = vec![0; len as usize];
-            wire::read_data(&mut from, &mut data).expect("its bytes");
+            protocol::read_data(&mut from, &mut data).expect("its bytes");
         }
         replies.push(reply);
     }
@@ -508,7 +508,7 @@ fn serve_ends_when_its_input_ends_and_refuses_to_serve_nothing() {
         .spawn()
         .expect("serve");
     let mut input = process.stdin.take().expect("its input");
-    input.write_all(&wire::hello()).expect("a hello");
+    input.write_all(&protocol::hello()).expect("a hello");
     drop(input);
     assert!(process.wait().expect("its end").success());
     assert_eq!(
@@ -716,11 +716,11 @@ fn a_list_that_lies_is_refused() {
         ("read beyond the end", up_to(201), good.clone()),
     ] {
         let scene = Scene::with_master("one");
-        let mut said = wire::hello().to_vec();
+        let mut said = protocol::hello().to_vec();
         let sight = &ask(std::slice::from_ref(&scene.master), &[look(&scene.master)])[0];
-        wire::write_message(&mut said, sight).expect("a sight");
-        wire::write_message(&mut said, &Reply::Transactions { len, reached }).expect("a reply");
-        wire::write_data(&mut said, &bytes).expect("a list");
+        protocol::write_message(&mut said, sight).expect("a sight");
+        protocol::write_message(&mut said, &Reply::Transactions { len, reached }).expect("a reply");
+        protocol::write_data(&mut said, &bytes).expect("a list");
         let canned = scene.directory.path().join("said");
         fs::write(&canned, said).expect("a file");
         let text = format!("cat {}; exec sleep 60", canned.display());

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fssync::apply::Tuning;
 use fssync::filestorage::Tid;
-use fssync::monitor::{Monitor, Silent};
-use fssync::outcome::{Action, Exit};
+use fssync::io::progress::{Monitor, Silent};
+use fssync::pass::apply::Tuning;
+use fssync::plan::outcome::{Action, Exit};
 use fssync::plan::{Slave, Tail};
 use fssync::source::path::MountedPath;
-use fssync::{status, words};
+use fssync::{human, status};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ fn lag_is_told_in_transactions_bytes_and_seconds() {
         assert_eq!(told["next_action"], "append");
         assert_eq!(told["verdict"], "behind");
         let line = told["failover"].as_str().unwrap();
-        let size = words::bytes(bytes);
+        let size = human::bytes(bytes);
         let said = format!("{} transactions, {size}, of the last", missing.len());
         assert!(line.starts_with(&said), "{line}");
         scene.expect("append");

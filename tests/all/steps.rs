@@ -6,13 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use fssync::apply::Tuning;
-use fssync::outcome::{Exit, Outcome};
-use fssync::slave::place::Place;
+use fssync::error::Stop;
+use fssync::pass::apply::Tuning;
+use fssync::plan::outcome::{Exit, Outcome};
+use fssync::slave::paths::Place;
 use fssync::slave::sidecar::Sidecar;
 use fssync::source::Error;
 use fssync::source::path::MountedPath;
-use fssync::stop::Stop;
 use serde_json::json;
 
 use crate::faults::Mount;

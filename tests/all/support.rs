@@ -14,20 +14,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fssync::apply::Tuning;
-use fssync::digest::Digest;
 use fssync::filestorage::index::pickle::read_position;
-use fssync::monitor::Silent;
-use fssync::outcome::Outcome;
+use fssync::io::digest::Digest;
+use fssync::io::progress::Silent;
+use fssync::pass::apply::Tuning;
+use fssync::pass::{self, Job};
 use fssync::plan::Policy;
-use fssync::slave::place::Place;
+use fssync::plan::outcome::Outcome;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{
     Entry, Error, Master, Patience, Pulse, Sight, Source, Surroundings, Transactions,
 };
-use fssync::sync::{self, Job};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -63,7 +63,7 @@ pub fn without_forks() -> MutexGuard<'static, ()> {
 /// Makes a pass in this process.
 pub fn pass_here(job: &Job) -> Outcome {
     let _quiet = without_forks();
-    sync::pass(job, &Silent)
+    pass::pass(job, &Silent)
 }
 
 /// Starts a process.

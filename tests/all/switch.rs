@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use fssync::outcome::Exit;
-use fssync::words::bytes;
+use fssync::human::bytes;
+use fssync::plan::outcome::Exit;
 use serde_json::{Value, json};
 
 use crate::hanging::HangingPass;

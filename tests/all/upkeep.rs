@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use fssync::apply::Tuning;
 use fssync::filestorage::TxnHeader;
-use fssync::monitor::{Monitor, Silent};
-use fssync::outcome::Exit;
+use fssync::io::progress::{Monitor, Silent};
+use fssync::pass::apply::Tuning;
+use fssync::pass::{self, Job};
+use fssync::plan::outcome::Exit;
 use fssync::slave::sidecar::Sidecar;
 use fssync::source::path::MountedPath;
-use fssync::sync::{self, Job};
 use fssync::upkeep::{self, Rests};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -252,7 +252,7 @@ fn a_full_copy_makes_its_index_without_reading_the_slave_again() {
         let job = scene.job(MountedPath::new(scene.master.clone()), tuning);
         let activities = Activities::default();
         let quiet = without_forks();
-        let outcome = sync::pass(&job, &activities);
+        let outcome = pass::pass(&job, &activities);
         drop(quiet);
         assert_eq!(outcome.exit, Exit::Success, "{name}: {outcome:?}");
         assert_newest(&mut zodb, &scene);

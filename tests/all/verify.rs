@@ -14,12 +14,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use fssync::error::Stop;
 use fssync::filestorage::scan::{Event, Scanner, Transaction};
-use fssync::monitor::Silent;
-use fssync::slave::place::Place;
+use fssync::io::progress::Silent;
+use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
-use fssync::stop::Stop;
 use fssync::verify::finding::Finding;
 use fssync::verify::{Verified, verify};
 use serde_json::json;

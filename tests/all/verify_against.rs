@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use fssync::apply::Tuning;
-use fssync::monitor::Silent;
+use fssync::error::Stop;
+use fssync::io::progress::Silent;
+use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
-use fssync::stop::Stop;
 use fssync::verify;
 use fssync::verify::against::Compared;
 use rustix::process::{Pid, Signal};

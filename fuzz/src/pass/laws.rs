@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::Tail;
 use fssync::filestorage::{Magic, Status, Tid};
-use fssync::monitor::Silent;
-use fssync::outcome::{Exit, Outcome};
+use fssync::io::progress::Silent;
+use fssync::plan::outcome::{Exit, Outcome};
 use fssync::verify::finding::{Finding, Kind};
 use fssync::verify::{against, verify};
 

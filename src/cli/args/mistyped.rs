@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use fssync::outcome::Exit;
+use fssync::plan::outcome::Exit;
 use strsim::damerau_levenshtein;
 
 use super::Args;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use fssync::filestorage::Tid;
-use fssync::outcome::{Action, Exit};
+use fssync::human::{ago, bytes, count, span};
+use fssync::plan::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
 use fssync::slave::running::Running;
 use fssync::slave::traces::Traces;
 use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
-use fssync::words::{ago, bytes, count, span};
 use jiff::Timestamp;
 use serde_json::Value;
 

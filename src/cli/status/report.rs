@@ -1,7 +1,7 @@
 //! The object that `--json` prints. Its keys are API.
 
 use fssync::filestorage::Tid;
-use fssync::outcome::Action;
+use fssync::plan::outcome::Action;
 use fssync::plan::{Left, Slave, Tail};
 use fssync::status::{Index, Status, Verdict, judge};
 use jiff::Timestamp;

@@ -1,14 +1,14 @@
 //! What the comparison with the master found: lines, and the keys of `--json`.
 
+use fssync::error::Stop;
 use fssync::filestorage::Tid;
-use fssync::monitor::Monitor;
-use fssync::outcome::Exit;
+use fssync::human::{bytes, count};
+use fssync::io::progress::Monitor;
+use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
-use fssync::stop::Stop;
 use fssync::verify::Verified;
 use fssync::verify::against::{self, Compared, Found, Span, Told};
-use fssync::words::{bytes, count};
 use jiff::Timestamp;
 use serde::Serialize;
 

@@ -4,10 +4,10 @@
 use std::fmt::Write;
 
 use fssync::filestorage::Tid;
+use fssync::human::{bytes, count};
 use fssync::slave::traces::Traces;
 use fssync::verify::finding::{Finding, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
-use fssync::words::{bytes, count};
 
 use super::against::Against;
 use super::report::Findings;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::against::{Against, Comparison};
 use fssync::filestorage::Tid;
-use fssync::slave::place::Place;
+use fssync::slave::paths::Place;
 use fssync::verify::finding::{File, Finding, Kind, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Verified};
 use jiff::Timestamp;

@@ -11,7 +11,7 @@ use super::*;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::Scanner;
 use crate::plan::Loss;
-use crate::reluctance::Run;
+use crate::plan::switch_on::Run;
 
 /// A transaction: the objects that it writes, and to which others each of them refers.
 #[derive(Clone, Debug)]

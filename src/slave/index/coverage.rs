@@ -11,10 +11,10 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{Stored, remove};
+use crate::error::Stop;
 use crate::filestorage::record::MIN_TXN_LEN;
-use crate::slave::place::{Beside, Place};
+use crate::slave::paths::{Beside, Place};
 use crate::slave::step::Slave;
-use crate::stop::Stop;
 
 /// How many bytes of the slave an index may leave to ZODB's scan: half a second,
 /// read from a disk of 130 MB/s.

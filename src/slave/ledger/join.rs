@@ -8,10 +8,10 @@
 use std::fs::File;
 
 use super::{Entry, segment_end};
-use crate::digest::Digest;
-use crate::read::{Piece, read_fully};
-use crate::slave::place::Place;
-use crate::stop::Stop;
+use crate::error::Stop;
+use crate::io::digest::Digest;
+use crate::io::read::{Piece, read_fully};
+use crate::slave::paths::Place;
 
 /// Entries that follow one another, to become one.
 struct Run(Vec<Entry>);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::{fmt, io, mem};
 
 use super::{Entry, segment_end};
-use crate::read::{Piece, read_fully};
+use crate::io::read::{Piece, read_fully};
 
 /// Makes entries of bytes that follow one another.
 pub struct Tally {

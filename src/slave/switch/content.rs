@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::stop::{RAISE_OPEN_FILES, is_out_of_files};
+use crate::error::{RAISE_OPEN_FILES, is_out_of_files};
 
 /// The line of a switch that is on.
 pub(super) const ON: &str = "SYNCING=1";

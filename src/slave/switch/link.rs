@@ -13,9 +13,9 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::content::is_switch;
+use crate::error::Stop;
 use crate::slave::owner::Owner;
-use crate::slave::place::{Beside, Place};
-use crate::stop::Stop;
+use crate::slave::paths::{Beside, Place};
 
 /// Opens the switch that a link leads to, for writing.
 pub(super) fn open(link: &Path) -> io::Result<File> {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::changes::Changes;
+use crate::io::notify::Changes;
 use crate::source::LocalFile;
 
 /// Whether the kernel tells of changes.

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::filestorage::scan::{Cause, Damage, Record};
-use crate::outcome::{Action, Copied, Outcome};
 use crate::plan::Left;
+use crate::plan::outcome::{Action, Copied, Outcome};
 use crate::slave::traces::Traces;
 use crate::status::{Against, Index, Pile};
 

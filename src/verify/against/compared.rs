@@ -1,9 +1,9 @@
 //! What a comparison of the slave with its master found.
 
-use super::join::{Txn, Why};
+use crate::compare::join::{Txn, Why};
+use crate::error::MasterDamage;
 use crate::filestorage::Tid;
-use crate::outcome::Exit;
-use crate::stop::MasterDamage;
+use crate::plan::outcome::Exit;
 
 /// How many transactions of a kind are told one by one.
 pub const MAX_TOLD: usize = 1000;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::filestorage::{Status, Tid};
-use crate::monitor::Silent;
-use crate::outcome::Exit;
+use crate::io::progress::Silent;
+use crate::plan::outcome::Exit;
 use crate::source::path::MountedPath;
 use crate::source::{Patience, Pulse, Source};
 use proptest::prelude::*;

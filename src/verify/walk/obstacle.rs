@@ -11,12 +11,12 @@ use super::super::Unfinished;
 use super::super::finding::Finding;
 use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
 use super::{MIN_WINDOW_LEN, Walk};
+use crate::error::Stop;
+use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::backward::ReadAt;
-use crate::filestorage::behind::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
+use crate::filestorage::resync::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::retry::{self, LOOK_AGAIN_AFTER};
-use crate::stop::Stop;
 
 /// How often anything is looked at again: each time costs some milliseconds.
 const MAX_LOOKS: usize = 100;

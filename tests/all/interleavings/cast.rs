@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use fssync::apply::Tuning;
+use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 

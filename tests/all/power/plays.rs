@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use fssync::apply::Tuning;
-use fssync::outcome::Exit;
+use fssync::pass::apply::Tuning;
+use fssync::plan::outcome::Exit;
 use fssync::source::path::MountedPath;
 use serde_json::json;
 

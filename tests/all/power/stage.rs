@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fssync::monitor::Silent;
-use fssync::slave::place::Place;
+use fssync::io::progress::Silent;
+use fssync::slave::paths::Place;
 use fssync::slave::sidecar::Sidecar;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;

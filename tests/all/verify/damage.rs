@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fssync::outcome::Exit;
+use fssync::plan::outcome::Exit;
 use fssync::verify::finding::{Finding, Kind, Severity};
 use fssync::verify::{Content, IndexState};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use fssync::outcome::Exit;
+use fssync::plan::outcome::Exit;
 use fssync::verify::IndexState;
 use fssync::verify::finding::Kind;
 use serde_json::{Value, json};

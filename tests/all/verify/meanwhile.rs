@@ -8,9 +8,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fssync::monitor::Monitor;
-use fssync::outcome::Exit;
-use fssync::stop::Stop;
+use fssync::error::Stop;
+use fssync::io::progress::Monitor;
+use fssync::plan::outcome::Exit;
 use fssync::verify::finding::Finding;
 use fssync::verify::{IndexState, Verified, verify};
 use rustix::process::{Pid, Signal};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fssync::outcome::Exit;
+use fssync::plan::outcome::Exit;
 use fssync::verify::finding::{Finding, Kind};
 use fssync::verify::{DigestState, Verified};
 

@@ -1,0 +1,111 @@
+//! Both ends of a comparison: the same range digested on each, at the same time.
+
+use std::ops::Range;
+
+use super::join::Txn;
+use crate::error::Stop;
+use crate::filestorage::TxnHeader;
+use crate::filestorage::backward::Backward;
+use crate::filestorage::record::TXN_HEADER_LEN;
+use crate::filestorage::scan::Transaction;
+use crate::io::digest::Digest;
+use crate::slave::fields::Fields;
+use crate::source::{Answer, Master};
+
+/// How many bytes are digested at once, in pieces that start at multiples of it.
+pub(crate) const PIECE_LEN: u64 = 4 * 1024 * 1024;
+
+/// The slave and its master.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends<'a> {
+    /// The slave.
+    pub(crate) slave: Fields<'a>,
+    /// The master.
+    pub(crate) master: &'a Master,
+}
+
+impl<'a> Ends<'a> {
+    /// Compares a range piece by piece.
+    pub(crate) fn pieces(self, range: Range<u64>) -> Pieces<'a> {
+        let mut pieces = Pieces {
+            ends: self,
+            left: range,
+            asked: None,
+        };
+        pieces.asked = pieces.ask();
+        pieces
+    }
+
+    /// Whether a range has the same bytes on both ends.
+    pub(crate) fn is_equal(&self, range: Range<u64>) -> Result<bool, Stop> {
+        let mut pieces = self.pieces(range);
+        while let Some((_, is_equal)) = pieces.next(&mut |_| {})? {
+            if !is_equal {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Who made a transaction of the slave's and what for, if its header is still
+    /// that of this transaction.
+    pub(crate) fn by(&self, txn: &Txn) -> Result<Option<(String, String)>, Stop> {
+        let mut header = [0; TXN_HEADER_LEN];
+        self.slave.read(&mut header, txn.position)?;
+        let header = TxnHeader::decode(&header);
+        let is_its = header.tid == txn.tid
+            && header.end(txn.position) == Some(txn.end)
+            && header.header_len() <= header.tlen;
+        if !is_its {
+            return Ok(None);
+        }
+        let transaction = Transaction {
+            position: txn.position,
+            end: txn.end,
+            header,
+        };
+        let strings = Backward::new(self.slave, txn.end).user_and_description(&transaction)?;
+        Ok(Some(strings))
+    }
+}
+
+/// The pieces of a range. The master is asked for the next one before its answer
+/// to the last one is waited for.
+pub(crate) struct Pieces<'a> {
+    ends: Ends<'a>,
+    left: Range<u64>,
+    asked: Option<(Range<u64>, Answer<Option<Digest>>)>,
+}
+
+impl Pieces<'_> {
+    /// Compares the next piece: which one it is, and whether it is equal. `seen` is
+    /// given the slave's bytes of it, in their order.
+    pub(crate) fn next(
+        &mut self,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<(Range<u64>, bool)>, Stop> {
+        let Some((piece, theirs)) = self.asked.take() else {
+            return Ok(None);
+        };
+        self.asked = self.ask();
+        let mut is_whole = true;
+        let ours = Digest::of_range(piece.clone(), |buffer, offset| {
+            is_whole &= self.ends.slave.read(buffer, offset)?;
+            seen(buffer);
+            Ok::<_, Stop>(buffer.len())
+        })?;
+        let is_equal = is_whole && theirs.wait()? == ours;
+        Ok(Some((piece, is_equal)))
+    }
+
+    fn ask(&mut self) -> Option<(Range<u64>, Answer<Option<Digest>>)> {
+        let Range { start, end } = self.left;
+        if start >= end {
+            return None;
+        }
+        let boundary = (start / PIECE_LEN + 1).saturating_mul(PIECE_LEN);
+        let piece = start..end.min(boundary);
+        self.left.start = piece.end;
+        Some((piece.clone(), self.ends.master.digest(piece)))
+    }
+}

@@ -1,0 +1,127 @@
+//! The transactions of either end, a list at a time.
+
+use super::ends::Ends;
+use super::join::Queue;
+use crate::error::Stop;
+use crate::error::retry::{self, LOOK_AGAIN_AFTER};
+use crate::filestorage::scan::{Scanner, Tail};
+use crate::source::{Answer, Identity, Sight, Transactions};
+
+/// Where the lists of one end come from.
+pub(crate) trait Lists {
+    /// The list that starts at `from`, where the one before it ended.
+    fn next(&mut self, from: u64) -> Result<Transactions, Stop>;
+}
+
+/// Gets as much of a list as a step of the join needs.
+pub(crate) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Stop> {
+    while queue.wants_more() {
+        let list = lists.next(queue.known())?;
+        queue.add(&list);
+    }
+    Ok(())
+}
+
+/// The slave's.
+pub(crate) struct Ours<'a> {
+    ends: Ends<'a>,
+    scanner: Scanner,
+}
+
+impl<'a> Ours<'a> {
+    /// From a position on, to `size`.
+    pub(crate) fn new(ends: Ends<'a>, from: u64, size: u64) -> Self {
+        Self {
+            ends,
+            scanner: Scanner::resume(from, None, size),
+        }
+    }
+}
+
+impl Lists for Ours<'_> {
+    fn next(&mut self, _: u64) -> Result<Transactions, Stop> {
+        let slave = self.ends.slave;
+        Transactions::scan(&mut self.scanner, |buffer, at| {
+            slave.read(buffer, at)?;
+            Ok(buffer.len())
+        })
+    }
+}
+
+/// The master's, of which the next one is asked for ahead.
+pub(crate) struct Theirs<'a> {
+    ends: Ends<'a>,
+    identity: Identity,
+    size: u64,
+    under_way: Option<Answer<Transactions>>,
+    /// How far the scan over there came.
+    reached: u64,
+    /// How often something wrong was looked at again.
+    looked_again: usize,
+}
+
+impl<'a> Theirs<'a> {
+    /// Of the file that was sighted, from a position on.
+    pub(crate) fn new(ends: Ends<'a>, sight: &Sight, from: u64) -> Self {
+        Self {
+            ends,
+            identity: sight.identity.clone(),
+            size: sight.size,
+            under_way: Some(ends.master.transactions(from, sight.size)),
+            reached: from,
+            looked_again: 0,
+        }
+    }
+
+    fn changed(&self, what: &'static str) -> Stop {
+        Stop::MasterChanged {
+            master: self.ends.master.name().to_owned(),
+            what,
+        }
+    }
+
+    /// Looks at the master once more; it may have grown.
+    fn look_again(&mut self) -> Result<(), Stop> {
+        let sight = self.ends.master.look(Vec::new())?;
+        if sight.identity != self.identity {
+            return Err(self.changed("there is another file under its name"));
+        }
+        self.size = sight.size;
+        Ok(())
+    }
+}
+
+impl Lists for Theirs<'_> {
+    fn next(&mut self, from: u64) -> Result<Transactions, Stop> {
+        let answer = match self.under_way.take() {
+            Some(answer) => answer,
+            None => self.ends.master.transactions(from, self.size),
+        };
+        let mut list = answer.wait()?;
+        if list.is_cut(self.size) {
+            return Err(self.changed("it is shorter than it was"));
+        }
+        let known = list.entries.iter().fold(from, |at, entry| at + entry.len);
+        match list.reached.end {
+            Some(Tail::Damaged(_) | Tail::Torn) => {
+                // As of a feed: it may be a write under way.
+                if let Some(wait) = LOOK_AGAIN_AFTER.get(self.looked_again) {
+                    self.looked_again += 1;
+                    retry::wait(*wait);
+                    self.look_again()?;
+                    self.reached = known;
+                    list.reached.end = None;
+                }
+            }
+            Some(Tail::Clean | Tail::Short | Tail::Voted) => {}
+            None if list.reached.offset <= self.reached => {
+                return Err(self.changed("it goes no further"));
+            }
+            None => {
+                self.reached = list.reached.offset;
+                self.under_way = Some(self.ends.master.transactions(known, self.size));
+            }
+        }
+        Ok(list)
+    }
+}

@@ -1,0 +1,143 @@
+//! Which transactions one end has and the other lacks, by their tids.
+
+use crate::error::Stop;
+use crate::filestorage::backward::{Backward, Preceding, ReadAt};
+use crate::filestorage::scan::{Scanner, Transaction};
+use crate::filestorage::{Status, Tid};
+use crate::plan::{Comparison, Described, Lacking};
+use crate::slave::snapshot::SlaveFile;
+use crate::source::Master;
+
+/// How many of the slave's own transactions are described.
+const DESCRIBED: usize = 5;
+
+/// How many bytes are read at once where the whole master is walked.
+const PIECE_LEN: usize = 1024 * 1024;
+
+/// What the master has and the slave lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// How many transactions.
+    pub transactions: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The first one's tid.
+    pub first: Option<Tid>,
+}
+
+/// The master's transactions with a higher tid than `last`, from its end.
+pub(crate) fn newer(master: &Master, master_size: u64, last: Option<Tid>) -> Result<Ahead, Stop> {
+    let end = find_end(master, master_size)?;
+    let mut transactions = Backward::new(master, end);
+    let mut ahead = Ahead::default();
+    while let Some(transaction) = step_back(&mut transactions)?
+        && Some(transaction.header.tid) > last
+    {
+        ahead.transactions += 1;
+        ahead.bytes += transaction.end - transaction.position;
+        ahead.first = Some(transaction.header.tid);
+    }
+    Ok(ahead)
+}
+
+/// Compares the last transactions by their tids, both files from their ends, to
+/// the first transaction before `from` that both have.
+pub(crate) fn compare(
+    file: &SlaveFile,
+    position: u64,
+    from: u64,
+    master: &Master,
+    master_size: u64,
+) -> Result<Comparison, Stop> {
+    let mut slave = Backward::new(file, position);
+    let master_end = find_end(master, master_size)?;
+    let mut master = Backward::new(master, master_end);
+    let mut ours = step_back(&mut slave)?;
+    let mut theirs = step_back(&mut master)?;
+    let slave_last = ours.map(|last| last.header.tid);
+    let mut comparison = Comparison {
+        master_last: theirs.map(|last| last.header.tid),
+        ..Comparison::default()
+    };
+    let mut has_others = false;
+    let mut has_common = false;
+    while let Some(transaction) = ours {
+        let tid = transaction.header.tid;
+        match theirs {
+            Some(other) if other.header.tid > tid => {
+                let is_newer = Some(other.header.tid) > slave_last;
+                comparison.is_packed |= is_newer && other.header.status == Status::PACKED;
+                has_others |= !is_newer;
+                theirs = step_back(&mut master)?;
+                continue;
+            }
+            Some(other) if other.header.tid == tid => {
+                if !has_common {
+                    has_common = true;
+                    comparison.is_kin = !has_others;
+                    comparison.is_packed |= other.header.status == Status::PACKED
+                        && transaction.header.status != Status::PACKED;
+                }
+                if transaction.end <= from {
+                    break;
+                }
+                theirs = step_back(&mut master)?;
+            }
+            _ => add(&mut comparison.lacking, &mut slave, &transaction)?,
+        }
+        ours = step_back(&mut slave)?;
+    }
+    Ok(comparison)
+}
+
+fn add(
+    lacking: &mut Lacking,
+    slave: &mut Backward<&SlaveFile>,
+    transaction: &Transaction,
+) -> Result<(), Stop> {
+    let tid = transaction.header.tid;
+    lacking.count += 1;
+    lacking.first = Some(tid);
+    if lacking.last.len() < DESCRIBED {
+        let (user, description) = slave.user_and_description(transaction)?;
+        lacking.last.push(Described {
+            tid,
+            user,
+            description,
+        });
+    }
+    Ok(())
+}
+
+/// The transaction before; where the file is incoherent, none is taken to be
+/// there, which at worst makes the plan refuse.
+fn step_back<R: ReadAt>(file: &mut Backward<R>) -> Result<Option<Transaction>, Stop>
+where
+    Stop: From<R::Error>,
+{
+    Ok(match file.step()? {
+        Preceding::Transaction(transaction) => Some(transaction),
+        Preceding::Start | Preceding::Incoherent => None,
+    })
+}
+
+/// The master's position, from its end: before a vote that is under way. Where
+/// the end is torn, the whole file is walked.
+fn find_end(master: &Master, size: u64) -> Result<u64, Stop> {
+    match Backward::new(master, size).step()? {
+        Preceding::Start => Ok(size),
+        Preceding::Transaction(last) if last.header.status == Status::VOTED => Ok(last.position),
+        Preceding::Transaction(last) => Ok(last.end),
+        Preceding::Incoherent => {
+            let mut scanner = Scanner::new(size);
+            while scanner.stopped().is_none() && scanner.offset() < size {
+                let bytes = master.read(PIECE_LEN, scanner.offset()).wait()?;
+                if bytes.is_empty() {
+                    break;
+                }
+                scanner.feed(&bytes, &mut |_| {});
+            }
+            Ok(scanner.position())
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Small parts that read, digest, flush and notify, for both ends.
+
+pub mod digest;
+pub(crate) mod flush;
+pub(crate) mod notify;
+pub mod pace;
+pub mod pipe;
+pub mod progress;
+pub mod read;

@@ -1,0 +1,441 @@
+//! One pass: survey → plan → apply, under the pass lock.
+
+pub mod apply;
+pub mod reader;
+pub(crate) mod surroundings;
+pub mod survey;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::apply::{Apply, Tuning};
+use self::survey::Survey;
+use crate::error::Stop;
+use crate::error::retry::Retry;
+use crate::filestorage::MAGIC_LEN;
+use crate::io::progress::Monitor;
+use crate::plan::outcome::{Action, Copied, Exit, Outcome};
+use crate::plan::{Deed, Plan, Policy, Tail};
+use crate::slave::lock;
+use crate::slave::paths::Beside;
+use crate::slave::running::busy;
+use crate::slave::sidecar::{Pass, Sidecar};
+use crate::slave::step::Slave;
+use crate::slave::verification::Record;
+use crate::source::{FileSystem, Master};
+use crate::upkeep;
+
+/// What a pass works on, and how.
+#[derive(Debug)]
+pub struct Job {
+    /// The master.
+    pub master: Master,
+    /// The slave.
+    pub slave: Slave,
+    /// What is wanted.
+    pub policy: Policy,
+    /// Sizes.
+    pub tuning: Tuning,
+    /// Say what would be done, and touch nothing.
+    pub dry_run: bool,
+    /// For how long an outcome need not be noted again if it is the same, and
+    /// nothing was copied.
+    pub note_every: Duration,
+    /// Work on the slave's index not in the pass, but when there is time.
+    pub index_waits: bool,
+}
+
+/// Makes one pass.
+#[must_use]
+pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
+    let Entered {
+        lock,
+        sidecar: loaded,
+        is_checked,
+    } = match enter(job) {
+        Ok(entered) => entered,
+        Err(stop) => return Outcome::from(&stop),
+    };
+    let collector = Collector::new(monitor);
+    let monitor: &dyn Monitor = &collector;
+    let mut attempt = Attempt {
+        job,
+        monitor,
+        sidecar: loaded.clone(),
+        copied: Copied::default(),
+        plan: None,
+        retry: Retry::default(),
+        is_checked,
+        has_looked_around: false,
+        looked_at: None,
+        file_system: None,
+    };
+    let result = attempt.until_it_lasts();
+    let Attempt {
+        mut sidecar,
+        copied,
+        plan,
+        looked_at,
+        file_system,
+        is_checked,
+        ..
+    } = attempt;
+    let mut outcome = match &result {
+        Ok(plan) => done(plan, copied),
+        Err(stop) => stopped(stop, plan, copied),
+    };
+    outcome.file_system = file_system;
+    let left = sidecar.left.as_ref().map(|left| left.slave);
+    job.slave.place.note_left(left);
+    let is_noted = match result {
+        Err(Stop::Off(_) | Stop::Interrupted) => false,
+        // The file is no slave of this master: nothing is left beside it.
+        Err(Stop::Swapped { .. } | Stop::Usage(_)) => is_checked,
+        _ => true,
+    };
+    if lock.is_some() && is_noted {
+        let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
+        let is_noted = noted.is_ok();
+        outcome.unnoted = noted.err().map(|stop| stop.in_one_line());
+        let is_sound = matches!(result, Ok(_) | Err(Stop::MasterDamaged { .. }));
+        if is_noted && is_sound {
+            keep_ledger(job, copied, monitor);
+            outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
+        }
+    }
+    warn_of_damage(&job.slave, monitor);
+    outcome.warnings.extend(collector.into_warnings());
+    outcome
+}
+
+/// Warns if the slave, as it is after the pass, was found damaged by a verification.
+fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
+    let Some(record) = Record::load(&slave.place).filter(Record::is_damaged) else {
+        return;
+    };
+    monitor.warn(format!(
+        "{}: `fssync verify` found damage at {:.0}: {}; replace the slave with `fssync --full`, \
+         or verify it again",
+        slave.place.data().display(),
+        record.time,
+        record.verdict
+    ));
+}
+
+/// Collects the warnings of a pass, each once: a pass that starts over meets the same
+/// ones again.
+struct Collector<'a> {
+    monitor: &'a dyn Monitor,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl<'a> Collector<'a> {
+    fn new(monitor: &'a dyn Monitor) -> Self {
+        Self {
+            monitor,
+            warnings: RefCell::default(),
+        }
+    }
+
+    fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner()
+    }
+}
+
+impl Monitor for Collector<'_> {
+    fn progress(&self, activity: &'static str, done: u64, total: u64) {
+        self.monitor.progress(activity, done, total);
+    }
+
+    fn warn(&self, warning: String) {
+        let mut warnings = self.warnings.borrow_mut();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
+/// Has the ledger catch up with the slave, if it is behind.
+fn keep_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
+    let patience = if job.index_waits {
+        upkeep::ledger::IN_A_WATCH
+    } else {
+        upkeep::ledger::IN_A_PASS
+    };
+    let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
+        return;
+    };
+    let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, patience, monitor);
+    if let Some(why) = caught_up.err().as_ref().and_then(upkeep::ledger::complaint) {
+        tracing::warn!("{why}");
+    }
+}
+
+/// Does what is due to the slave's index; returns whether it is left to be done.
+/// All that was copied is visible and noted by now.
+fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Monitor) -> bool {
+    let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
+        return false;
+    };
+    let slave = &job.slave;
+    let mut keep = || {
+        let is_due = upkeep::index::is_due(slave, &sidecar, position)?;
+        if !is_due || job.index_waits {
+            return Ok(is_due);
+        }
+        upkeep::index::after_pass(
+            slave,
+            position,
+            upkeep::index::IN_A_PASS,
+            &mut sidecar,
+            monitor,
+        )?;
+        Ok(false)
+    };
+    keep().unwrap_or_else(|stop| {
+        if let Some(why) = upkeep::index::complaint(&stop) {
+            tracing::warn!("{why}");
+        }
+        false
+    })
+}
+
+/// Notes in the sidecar what the pass left, and how it ended.
+fn note(
+    job: &Job,
+    loaded: &Sidecar,
+    sidecar: &mut Sidecar,
+    outcome: &Outcome,
+    looked_at: Option<Timestamp>,
+) -> Result<(), Stop> {
+    let pass = Pass {
+        time: Timestamp::now(),
+        action: outcome.action,
+        exit_code: outcome.exit as u8,
+        reason: outcome.reason.clone(),
+    };
+    match outcome.exit {
+        Exit::Success => {
+            sidecar.master_was_damaged = false;
+            sidecar.was_refused = false;
+        }
+        Exit::MasterDamaged => sidecar.master_was_damaged = true,
+        Exit::Diverged => sidecar.was_refused = true,
+        _ => {}
+    }
+    let is_noted = loaded.pass.as_ref().is_some_and(|noted| {
+        let age = pass.time.duration_since(noted.time).unsigned_abs();
+        noted.says_the_same(&pass) && age < job.note_every
+    });
+    if is_noted && sidecar == loaded {
+        return Ok(());
+    }
+    sidecar.pass = Some(pass);
+    if outcome.exit == Exit::Success {
+        sidecar.in_sync = looked_at;
+    }
+    sidecar.store(&job.slave.place)
+}
+
+/// What a pass begins with.
+struct Entered {
+    /// The pass lock; a dry run takes none.
+    lock: Option<lock::Lock>,
+    /// What the last pass left.
+    sidecar: Sidecar,
+    /// Whether the check of a first pass was made, or is not due.
+    is_checked: bool,
+}
+
+/// Takes the pass lock, if syncing is on, and reads what the last pass left; a
+/// dry run only looks who has the lock.
+fn enter(job: &Job) -> Result<Entered, Stop> {
+    let place = &job.slave.place;
+    job.slave.check_may_go_on()?;
+    place.find_mounted()?;
+    check_kind(job)?;
+    let mut is_checked = false;
+    let mut check = || {
+        is_checked = true;
+        check_first_pass(job, &Sidecar::load(place)?)
+    };
+    let lock = if job.dry_run {
+        let pass_lock = place.beside(Beside::PassLock);
+        if !pass_lock.exists() {
+            check()?;
+        } else if lock::holder(&pass_lock).is_some() {
+            return Err(busy(&job.slave));
+        }
+        None
+    } else {
+        Some(lock::take_pass_after(place, check)?.ok_or_else(|| busy(&job.slave))?)
+    };
+    let sidecar = Sidecar::load(place)?;
+    Ok(Entered {
+        lock,
+        is_checked: is_checked || sidecar.left.is_some(),
+        sidecar,
+    })
+}
+
+fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Stop> {
+    surroundings::check_first_pass(&job.slave, &job.master, job.policy, sidecar)
+}
+
+/// Refuses a slave whose name may be a mistake before anything is left beside it, even a
+/// lock: what a pass leaves makes the name one that `fssync off` believes.
+fn check_kind(job: &Job) -> Result<(), Stop> {
+    let place = &job.slave.place;
+    if !place.may_be_mistaken()? {
+        return Ok(());
+    }
+    match job.master.look(Vec::new()) {
+        Ok(sight) => place.check_kind(sight.named.is_directory),
+        Err(error) if place.is_named_like_the_master() => Err(error.into()),
+        // The survey looks again, and with more patience.
+        Err(_) => Ok(()),
+    }
+}
+
+/// A pass, which starts over where a file changed under it.
+struct Attempt<'a> {
+    job: &'a Job,
+    monitor: &'a dyn Monitor,
+    sidecar: Sidecar,
+    copied: Copied,
+    retry: Retry,
+    /// Whether the check of a first pass was made, or is not due.
+    is_checked: bool,
+    /// Whether the master's surroundings were asked for.
+    has_looked_around: bool,
+    /// When the master was last looked at.
+    looked_at: Option<Timestamp>,
+    /// What it lies on.
+    file_system: Option<FileSystem>,
+    /// The last plan that was made, also if it could not be carried out.
+    plan: Option<Plan>,
+}
+
+impl Attempt<'_> {
+    fn until_it_lasts(&mut self) -> Result<Plan, Stop> {
+        loop {
+            match self.once() {
+                // It was a switch that ended a wait; does it still say so?
+                Err(stop @ Stop::Interrupted) => {
+                    let slave = &self.job.slave;
+                    slave.check_may_go_on()?;
+                    let why = slave.switches.what_ended_a_wait();
+                    self.retry.again(why.map_or(stop, Stop::Off))?;
+                }
+                Err(stop) => self.retry.after(stop)?,
+                done => return done,
+            }
+        }
+    }
+
+    fn once(&mut self) -> Result<Plan, Stop> {
+        let Self { job, monitor, .. } = *self;
+        let slave = &job.slave;
+        if !self.is_checked {
+            check_first_pass(job, &self.sidecar)?;
+            self.is_checked = true;
+        }
+        self.looked_at = Some(Timestamp::now());
+        let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
+        self.retry.found_master();
+        self.file_system = Some(survey.sight.file_system);
+        if survey.scanned.is_some() {
+            self.sidecar.scanned = survey.scanned;
+        }
+        if !survey.is_as_left() {
+            // What lies there may be of a file that was there before.
+            self.sidecar.index = None;
+        }
+        self.copied.position = survey.position;
+        self.copied.last_tid = survey.last_tid;
+        let plan = survey.decide(job.policy, &job.master, monitor)?;
+        tracing::debug!("plan: {plan:?}");
+        self.look_around(&survey);
+        self.plan = Some(plan);
+        let apply = Apply {
+            slave,
+            master: &job.master,
+            policy: job.policy,
+            tuning: job.tuning,
+        };
+        let mut copied = Copied::default();
+        let result = if job.dry_run {
+            check_not_in_use(slave, &plan)
+                .and_then(|()| slave.place.check_is_writable())
+                .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
+        } else {
+            apply.carry_out(&plan, &mut survey, &mut self.sidecar, &mut copied, monitor)
+        };
+        self.copied.add(copied);
+        result.map(|()| plan)
+    }
+
+    /// Looks around a master that is another file than at the last pass, and at `--full`.
+    fn look_around(&mut self, survey: &Survey) {
+        let left = self.sidecar.left.as_ref();
+        let is_known = left.is_some_and(|left| left.master == survey.sight.identity);
+        if self.has_looked_around || (is_known && !self.job.policy.full) {
+            return;
+        }
+        self.has_looked_around = true;
+        let Self { job, monitor, .. } = *self;
+        surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
+    }
+}
+
+/// What the first step of a plan that writes would find.
+fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Stop> {
+    match lock::holder(&slave.place.beside(Beside::ZodbLock)) {
+        pid @ Some(_) if plan.deed != Deed::Nothing => Err(Stop::InUse {
+            slave: slave.place.data().to_owned(),
+            pid,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn action(plan: &Plan, copied: Copied) -> Action {
+    match plan.deed {
+        Deed::FullCopy { .. } => Action::FullCopy,
+        Deed::Append { trim, .. } if copied.transactions > 0 => match trim {
+            Tail::None => Action::Append,
+            Tail::Ours(_) | Tail::Foreign(_) => Action::TrimAppend,
+        },
+        Deed::Append { .. } | Deed::Nothing => Action::UpToDate,
+    }
+}
+
+/// How a pass ends that did what was planned.
+pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
+    Outcome {
+        action: action(plan, copied),
+        exit: Exit::Success,
+        reason: plan.reason.to_string(),
+        hint: None,
+        copied,
+        file_system: None,
+        warnings: Vec::new(),
+        unnoted: None,
+        index_is_due: false,
+    }
+}
+
+/// How a pass ends that stopped; what it had done by then counts.
+pub(crate) fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
+    let outcome = Outcome::from(stop);
+    Outcome {
+        action: match plan {
+            Some(plan) if copied.transactions > 0 => action(&plan, copied),
+            _ => outcome.action,
+        },
+        copied,
+        ..outcome
+    }
+}

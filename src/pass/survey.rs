@@ -1,0 +1,275 @@
+//! Reading both ends: what [`plan::decide`](crate::plan::decide) decides by.
+//!
+//! Nothing is written here, and the plan decides. What costs more than a few
+//! kilobytes is read only when it asks for that, in [`Survey::decide`].
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::iter;
+
+use crate::compare::digests::prove_equal;
+use crate::compare::tails::{Ahead, compare, newer};
+use crate::error::Stop;
+use crate::filestorage::record::TXN_HEADER_LEN;
+use crate::filestorage::{Status, Tid, TxnHeader};
+use crate::io::progress::Monitor;
+use crate::io::read::Piece;
+use crate::plan::{Decision, Facts, Left, Master, Next, Plan, Policy, Question, Slave, decide};
+use crate::slave::ledger::Entry;
+use crate::slave::paths::Place;
+use crate::slave::sidecar::{self, Mark, Sidecar};
+use crate::slave::snapshot::{Opened, Sample, SlaveFile};
+use crate::slave::step::{self, Seen};
+use crate::source::{self, Identity, Sight};
+
+/// How much is read of what the master has at the slave's position, in bytes.
+const AHEAD_LEN: u64 = 64 * 1024;
+
+/// What was seen, and the handles to see more.
+#[derive(Debug)]
+pub struct Survey {
+    /// What is decided by.
+    pub facts: Facts,
+    /// The master.
+    pub sight: Sight,
+    /// The file under the slave's name; `None` if there is none.
+    pub seen: Option<Seen>,
+    /// The slave's last tid, as far as it is one that can be read.
+    pub last_tid: Option<Tid>,
+    /// The slave's position in bytes, if it has one.
+    pub position: Option<u64>,
+    /// Where the next survey may start to read, if this one read it all.
+    pub scanned: Option<Mark>,
+    /// The digests of what was proven to be equal, if anything had to be.
+    pub proven: Vec<Entry>,
+    /// The file that the last pass read, if it noted one.
+    read_last: Option<Identity>,
+    /// What the master has at the slave's position.
+    ahead: RefCell<Option<Piece>>,
+    file: Option<SlaveFile>,
+}
+
+impl Survey {
+    /// Looks at both ends.
+    pub fn make(
+        of: &step::Slave,
+        master: &source::Master,
+        sidecar: &Sidecar,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, Stop> {
+        let place = &of.place;
+        let opened = Opened::open(place, sidecar)?;
+        if opened.must_be_read() {
+            // The slave is read in vain if there is no master.
+            master.look(Vec::new())?;
+        }
+        let sample = opened.look(sidecar, &|| of.check_may_go_on(), monitor)?;
+        Self::of(sample, place, master, sidecar)
+    }
+
+    /// Looks at the master, for a slave that was looked at before.
+    pub fn of(
+        sample: Sample,
+        place: &Place,
+        master: &source::Master,
+        sidecar: &Sidecar,
+    ) -> Result<Self, Stop> {
+        if let Some(file) = &sample.file {
+            file.obstacles.check(place)?;
+        }
+        let position = sample.position();
+        let Sample {
+            slave,
+            last_tid,
+            scanned,
+            seen,
+            file,
+        } = sample;
+        let ranges = match &slave {
+            Slave::Short { size, .. } => iter::once(0..*size).collect(),
+            Slave::Storage(slave) => {
+                vec![sidecar::head(slave.position), sidecar::tail(slave.position)]
+            }
+            _ => Vec::new(),
+        };
+        let sight = master.look(ranges.clone())?;
+        place.check_is_not(sight.local)?;
+        if seen.is_none() && sidecar.left.is_none() {
+            place.check_kind(sight.named.is_directory)?;
+        }
+        let master_reaches = ranges.iter().all(|range| range.end <= sight.size);
+        let matches = match &file {
+            Some(file) if master_reaches && !ranges.is_empty() => {
+                let ours = ranges.into_iter().map(|range| file.digest(range));
+                Some(ours.collect::<Result<Vec<_>, _>>()? == sight.digests)
+            }
+            _ => None,
+        };
+        let read_last = sidecar.left.as_ref().map(|left| left.master.clone());
+        let same_file = read_last.as_ref() == Some(&sight.identity);
+        let (next, ahead) = match position {
+            Some(position) if matches == Some(true) => look_ahead(master, sight.size, position)?,
+            _ => (Next::End, None),
+        };
+        let facts = Facts {
+            slave,
+            master: Master {
+                same_file,
+                matches,
+                next,
+                was_damaged: sidecar.master_was_damaged,
+                was_refused: sidecar.was_refused,
+            },
+            prefix_equal: None,
+            comparison: None,
+        };
+        Ok(Self {
+            facts,
+            sight,
+            seen,
+            last_tid,
+            position,
+            scanned,
+            proven: Vec::new(),
+            read_last,
+            ahead: RefCell::new(ahead),
+            file,
+        })
+    }
+
+    /// Whether the slave is what the last pass left, whatever lies behind.
+    #[must_use]
+    pub fn is_as_left(&self) -> bool {
+        matches!(&self.facts.slave, Slave::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
+    }
+
+    /// The slave, open for reading, if there is one.
+    #[must_use]
+    pub fn slave_file(&self) -> Option<&File> {
+        self.file.as_ref().map(|slave| &slave.file)
+    }
+
+    /// The first bytes that the master has at the slave's position, as far as they
+    /// were read and not taken yet.
+    #[must_use]
+    pub fn take_ahead(&self) -> Option<Piece> {
+        self.ahead.take()
+    }
+
+    /// Decides, answering what the plan asks on the way.
+    pub fn decide(
+        &mut self,
+        policy: Policy,
+        master: &source::Master,
+        monitor: &dyn Monitor,
+    ) -> Result<Plan, Stop> {
+        loop {
+            match decide(&self.facts, policy) {
+                Decision::Do(plan) => return Ok(plan),
+                Decision::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+                Decision::Ask(question) => self.answer(question, master, monitor)?,
+            }
+        }
+    }
+
+    /// The master's transactions that are newer than the slave's last, counted
+    /// from the master's end; its bytes before them may be others than the slave's.
+    pub fn newer(&self, master: &source::Master) -> Result<Ahead, Stop> {
+        newer(master, self.sight.size, self.last_tid)
+    }
+
+    /// Why the slave has to be compared with the master, in words.
+    fn why_unproven(&self) -> String {
+        let noted = match &self.facts.slave {
+            Slave::Storage(slave) => slave.left,
+            _ => Left::Unknown,
+        };
+        let Sight {
+            identity: now,
+            file_system,
+            ..
+        } = &self.sight;
+        match (noted, &self.read_last) {
+            (Left::Unknown, _) | (_, None) => "no pass has noted what it left".to_owned(),
+            (Left::Changed, _) => "the slave is not what the last pass left".to_owned(),
+            (Left::UpTo(_), Some(last)) if last == now => {
+                "they were not there when the last pass ended".to_owned()
+            }
+            (Left::UpTo(_), Some(last)) => {
+                let how = if last.inode == now.inode {
+                    "it was created anew with the same inode number".to_owned()
+                } else {
+                    format!(
+                        "its inode number changed from {} to {}",
+                        last.inode, now.inode
+                    )
+                };
+                let why = if file_system.renumbers_inodes() {
+                    format!(
+                        "; on {file_system}, such as sshfs, each mount may change it: name the \
+                         master as host:/path to spare this"
+                    )
+                } else {
+                    String::new()
+                };
+                format!("the master is another file than at the last pass, as {how}{why}")
+            }
+        }
+    }
+
+    /// Answers a question of the plan's.
+    fn answer(
+        &mut self,
+        question: Question,
+        master: &source::Master,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Stop> {
+        let (Some(file), Some(position)) = (&self.file, self.position) else {
+            return Ok(());
+        };
+        match question {
+            Question::Prefix { from } => {
+                tracing::info!(
+                    "comparing the slave with the master, bytes {from} to {position}: {}",
+                    self.why_unproven()
+                );
+                let proven = prove_equal(
+                    &file.file,
+                    file.place.data(),
+                    master,
+                    from..position,
+                    monitor,
+                )?;
+                self.facts.prefix_equal = Some(proven.is_some());
+                self.proven = proven.unwrap_or_default();
+            }
+            Question::Compare { from } => {
+                let comparison = compare(file, position, from, master, self.sight.size)?;
+                self.facts.comparison = Some(comparison);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What lies in the master at the slave's position, and its first bytes, which are
+/// all that is needed of a small transaction.
+fn look_ahead(
+    master: &source::Master,
+    size: u64,
+    position: u64,
+) -> Result<(Next, Option<Piece>), Stop> {
+    if size <= position {
+        return Ok((Next::End, None));
+    }
+    let len = (size - position).min(AHEAD_LEN) as usize;
+    let bytes = master.read(len, position).wait()?;
+    Ok(match bytes.first_chunk::<TXN_HEADER_LEN>() {
+        None => (Next::Unfinished, None),
+        // What was read under this mark is not kept.
+        Some(header) if TxnHeader::decode(header).status == Status::VOTED => {
+            (Next::Unfinished, None)
+        }
+        Some(_) => (Next::Finished, Some(bytes)),
+    })
+}

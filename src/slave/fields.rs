@@ -1,0 +1,97 @@
+//! Reading parts of a file that may have sectors which cannot be read.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::Stop;
+use crate::filestorage::backward::ReadAt;
+use crate::io::read::read_fully;
+
+/// The length of what is tried by itself where a longer read failed, in bytes.
+const PAGE_LEN: u64 = 4096;
+
+/// What becomes of what cannot be read.
+#[derive(Clone, Copy)]
+pub(crate) enum Unreadable<'a> {
+    /// It is taken for zeros.
+    Zeros,
+    /// It is an error, of the file that is called so.
+    Error(&'a Path),
+}
+
+/// Reads fields by their positions; what lies behind the end is zeros.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    file: &'a File,
+    may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    unreadable: Unreadable<'a>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(
+        file: &'a File,
+        unreadable: Unreadable<'a>,
+        may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    ) -> Self {
+        Self {
+            file,
+            may_go_on,
+            unreadable,
+        }
+    }
+
+    /// Fills the buffer; says whether all of it is what the file holds.
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Stop> {
+        (self.may_go_on)()?;
+        let mut is_whole = true;
+        let got = match read_fully(self.file, buffer, offset) {
+            Ok(got) => got,
+            Err(error) => {
+                let hole = |_| is_whole = false;
+                let got = read_pages(self.file, buffer, offset, self.may_go_on, hole)?;
+                if !is_whole && let Unreadable::Error(path) = self.unreadable {
+                    return Err(Stop::io(format!("read at {offset} in"), path)(error));
+                }
+                got
+            }
+        };
+        buffer[got..].fill(0);
+        Ok(is_whole && got == buffer.len())
+    }
+}
+
+impl ReadAt for Fields<'_> {
+    type Error = Stop;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+        self.read(buffer, offset).map(drop)
+    }
+}
+
+/// Reads page by page; tells what cannot be read, and leaves zeros there.
+pub(crate) fn read_pages(
+    file: &File,
+    buffer: &mut [u8],
+    offset: u64,
+    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    mut unreadable: impl FnMut(Range<u64>),
+) -> Result<usize, Stop> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        may_go_on()?;
+        let at = offset.saturating_add(filled as u64);
+        let len = (PAGE_LEN - at % PAGE_LEN).min((buffer.len() - filled) as u64) as usize;
+        let page = &mut buffer[filled..filled + len];
+        match read_fully(file, page, at) {
+            Ok(got) if got < len => return Ok(filled + got),
+            Ok(_) => {}
+            Err(_) => {
+                page.fill(0);
+                unreadable(at..at.saturating_add(len as u64));
+            }
+        }
+        filled += len;
+    }
+    Ok(filled)
+}

@@ -1,0 +1,51 @@
+//! Walking through a file of this machine with a scanner.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::error::Stop;
+use crate::filestorage::scan::{Event, Scanner};
+use crate::io::read::{Piece, read_fully};
+
+/// What a scan of a file comes by.
+pub(crate) trait Visitor {
+    /// The next event.
+    fn event(&mut self, event: Event);
+
+    /// The bytes from `offset` on, whose events came by.
+    fn bytes(&mut self, _offset: u64, _bytes: &[u8]) {}
+}
+
+impl<F: FnMut(Event)> Visitor for F {
+    fn event(&mut self, event: Event) {
+        self(event);
+    }
+}
+
+/// Feeds a file, which lies at `path`, to a scanner from where it stands, until
+/// the scanner stops or comes to its limit, as long as `may_go_on`, which is
+/// told the offset, says so.
+pub(crate) fn scan_file(
+    file: &File,
+    path: &Path,
+    scanner: &mut Scanner,
+    may_go_on: &dyn Fn(u64) -> Result<(), Stop>,
+    visitor: &mut impl Visitor,
+) -> Result<(), Stop> {
+    const PIECE_LEN: u64 = 1024 * 1024;
+    let mut piece = Piece::default();
+    while scanner.stopped().is_none() && scanner.left() > 0 {
+        let len = scanner.left().min(PIECE_LEN) as usize;
+        let offset = scanner.offset();
+        may_go_on(offset)?;
+        let got = read_fully(file, piece.room(len, offset), offset)
+            .map_err(Stop::io(format!("read at {offset} in"), path))?;
+        if got == 0 {
+            break;
+        }
+        let bytes = &piece[..got];
+        scanner.feed(bytes, &mut |event| visitor.event(event));
+        visitor.bytes(offset, bytes);
+    }
+    Ok(())
+}

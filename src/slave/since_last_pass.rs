@@ -1,0 +1,163 @@
+//! The slave alone, no master asked: what it ends with, and what it holds beyond
+//! what the last pass left.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Stop;
+use crate::filestorage::backward::{Backward, Preceding, ReadAt};
+use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
+use crate::filestorage::scan::{Event, Scanner};
+use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
+use crate::plan::Left;
+use crate::plan::switch_on::{Newer, Own, Run};
+use crate::slave::paths::Place;
+use crate::slave::scan::scan_file;
+use crate::slave::sidecar::Sidecar;
+use crate::slave::snapshot::file::{SlaveFile, Start, open, start};
+
+/// What a slave ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// There is no slave.
+    NoSlave,
+    /// It holds no transaction.
+    Nothing,
+    /// Its last whole transaction.
+    Transaction(Tid),
+    /// It takes longer to find out, or it is no FileStorage.
+    Unknown,
+}
+
+/// What the slave ends with, as far as this can be found out in a time: read on
+/// from where an earlier pass vouches for it, or else from its start.
+pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Stop> {
+    let started = Instant::now();
+    let Some((file, _)) = open(place)? else {
+        return Ok(Ending::NoSlave);
+    };
+    if file.size == 0 {
+        return Ok(Ending::Nothing);
+    }
+    if !has_magic(&file)? {
+        return Ok(Ending::Unknown);
+    }
+    let mut scanner = match start(&file, sidecar)?.mark {
+        Some(mark) => Scanner::resume(mark.position, mark.last_tid, file.size),
+        None => Scanner::new(file.size),
+    };
+    let in_time = |_| match started.elapsed() {
+        elapsed if elapsed > patience => Err(Stop::Interrupted),
+        _ => Ok(()),
+    };
+    match scan_file(
+        &file.file,
+        place.data(),
+        &mut scanner,
+        &in_time,
+        &mut |_| {},
+    ) {
+        Err(Stop::Interrupted) => Ok(Ending::Unknown),
+        Err(stop) => Err(stop),
+        Ok(()) => Ok(scanner
+            .last_tid()
+            .map_or(Ending::Nothing, Ending::Transaction)),
+    }
+}
+
+/// Compares the slave with what the sidecar says about it.
+pub fn own(place: &Place, sidecar: &Sidecar) -> Result<Own, Stop> {
+    let Some((file, _)) = open(place)? else {
+        return Ok(Own::NoSlave);
+    };
+    if file.size < MAGIC_LEN + MIN_TXN_LEN {
+        return Ok(Own::NoSlave);
+    }
+    let Start { left, .. } = start(&file, sidecar)?;
+    let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
+    Ok(match left {
+        Left::Unknown => Own::NobodyVouches,
+        Left::Changed => Own::Changed {
+            newer: newer(&file, left_tid)?,
+        },
+        Left::UpTo(position) => Own::Beyond {
+            run: beyond(&file, position, left_tid)?,
+            begun: was_appended(&file, position, sidecar)?,
+        },
+    })
+}
+
+/// The whole transactions from `position` on.
+fn beyond(file: &SlaveFile, position: u64, last_tid: Option<Tid>) -> Result<Option<Run>, Stop> {
+    let mut scanner = Scanner::resume(position, last_tid, file.size);
+    let mut run: Option<Run> = None;
+    let path = file.place.data();
+    scan_file(&file.file, path, &mut scanner, &|_| Ok(()), &mut |event| {
+        if let Event::Transaction(transaction) = event {
+            let last = transaction.header.tid;
+            run = Some(match run {
+                None => Run {
+                    count: 1,
+                    first: last,
+                    last,
+                },
+                Some(Run { count, first, .. }) => Run {
+                    count: count + 1,
+                    first,
+                    last,
+                },
+            });
+        }
+    })?;
+    Ok(run)
+}
+
+/// Whether the transaction at `position` is the first of the batch that the
+/// sidecar knows as begun, finished.
+fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<bool, Stop> {
+    let Some(batch) = &sidecar.batch else {
+        return Ok(false);
+    };
+    if position + TXN_HEADER_LEN as u64 > file.size {
+        return Ok(false);
+    }
+    let mut header = [0; TXN_HEADER_LEN];
+    file.read_exact_at(&mut header, position)?;
+    Ok(batch.finished(position, header))
+}
+
+/// The transactions at the end with a higher tid than `left_tid`. What lies
+/// behind a `c` is not committed; a walk that goes on to `left_tid` comes by it.
+fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Stop> {
+    let mut backward = Backward::new(file, file.size);
+    let mut run: Option<Run> = None;
+    loop {
+        let transaction = match backward.step()? {
+            Preceding::Start => return Ok(Newer::Run(run)),
+            Preceding::Incoherent => return Ok(Newer::Unknown),
+            Preceding::Transaction(transaction) => transaction.header,
+        };
+        if Some(transaction.tid) <= left_tid {
+            return Ok(Newer::Run(run));
+        }
+        let first = transaction.tid;
+        run = match run {
+            _ if transaction.status == Status::VOTED => None,
+            None => Some(Run {
+                count: 1,
+                first,
+                last: first,
+            }),
+            Some(Run { count, last, .. }) => Some(Run {
+                count: count + 1,
+                first,
+                last,
+            }),
+        };
+    }
+}
+
+fn has_magic(file: &SlaveFile) -> Result<bool, Stop> {
+    let mut magic = [0; MAGIC_LEN as usize];
+    let got = file.read(&mut magic, 0)?;
+    Ok(Magic::decode(&magic[..got]).is_some())
+}

@@ -1,0 +1,90 @@
+//! The slave's end of a survey, before the master is looked at.
+
+pub(crate) mod file;
+
+pub(crate) use self::file::SlaveFile;
+
+use self::file::{Look, Start};
+use crate::error::Stop;
+use crate::filestorage::{MAGIC_LEN, Tid};
+use crate::io::progress::Monitor;
+use crate::plan::Slave;
+use crate::slave::paths::Place;
+use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::step::Seen;
+
+/// The slave, opened and compared with what the sidecar says of it.
+#[derive(Debug)]
+pub struct Opened(Option<(SlaveFile, Seen, Start)>);
+
+impl Opened {
+    /// Opens the slave for reading.
+    pub fn open(place: &Place, sidecar: &Sidecar) -> Result<Self, Stop> {
+        let Some((file, seen)) = file::open(place)? else {
+            return Ok(Self(None));
+        };
+        let start = file::start(&file, sidecar)?;
+        Ok(Self(Some((file, seen, start))))
+    }
+
+    /// Whether no earlier pass spares reading it from its start.
+    #[must_use]
+    pub fn must_be_read(&self) -> bool {
+        matches!(&self.0, Some((_, _, start)) if start.mark.is_none())
+    }
+
+    /// Looks what it is, as long as `may_go_on` says so.
+    pub fn look(
+        self,
+        sidecar: &Sidecar,
+        may_go_on: &dyn Fn() -> Result<(), Stop>,
+        monitor: &dyn Monitor,
+    ) -> Result<Sample, Stop> {
+        let (look, opened) = match self.0 {
+            None => (Slave::Missing.into(), None),
+            Some((file, seen, start)) => (
+                file::look(&file, start, sidecar, may_go_on, monitor)?,
+                Some((file, seen)),
+            ),
+        };
+        let Look {
+            slave,
+            last_tid,
+            scanned,
+        } = look;
+        let (file, seen) = opened.unzip();
+        Ok(Sample {
+            slave,
+            last_tid,
+            scanned,
+            seen,
+            file,
+        })
+    }
+}
+
+/// The slave as it was when it was looked at.
+#[derive(Debug)]
+pub struct Sample {
+    /// What it is.
+    pub slave: Slave,
+    /// Its last tid, as far as it is one that can be read.
+    pub last_tid: Option<Tid>,
+    /// Where the next look may start to read, if this one read it all.
+    pub scanned: Option<Mark>,
+    /// The file under its name; `None` if there is none.
+    pub seen: Option<Seen>,
+    pub(crate) file: Option<SlaveFile>,
+}
+
+impl Sample {
+    /// Its position in bytes, if it has one.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        match &self.slave {
+            Slave::Storage(slave) => Some(slave.position),
+            Slave::Short { magic: true, .. } => Some(MAGIC_LEN),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The slave's end: what it is, where its transactions end, and whether it is
+//! as the last pass left it.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+
+use crate::error::Stop;
+use crate::filestorage::backward::{Backward, Preceding, ReadAt};
+use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
+use crate::filestorage::resync::is_cut;
+use crate::filestorage::scan::{self, Scanner};
+use crate::filestorage::{MAGIC_LEN, Magic, Tid};
+use crate::io::digest::Digest;
+use crate::io::progress::Monitor;
+use crate::io::read::read_fully;
+use crate::plan::{Left, Slave, Storage, Tail};
+use crate::slave::obstacle::{self, Obstacles};
+use crate::slave::paths::{self, Access, Place};
+use crate::slave::scan::scan_file;
+use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::step::Seen;
+
+/// The slave, open for reading.
+#[derive(Debug)]
+pub(crate) struct SlaveFile {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+    pub(crate) place: Place,
+    pub(crate) obstacles: Obstacles,
+}
+
+impl SlaveFile {
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
+        read_fully(&self.file, buffer, offset).map_err(self.fail(offset))
+    }
+
+    pub(crate) fn digest(&self, range: Range<u64>) -> Result<Option<Digest>, Stop> {
+        let start = range.start;
+        Digest::of_file(&self.file, range).map_err(self.fail(start))
+    }
+
+    fn shrunk(&self) -> Stop {
+        Stop::SlaveChanged {
+            slave: self.place.data().to_owned(),
+            what: "it became shorter".to_owned(),
+        }
+    }
+
+    fn mark(&self, position: u64, last_tid: Option<Tid>) -> Result<Mark, Stop> {
+        Mark::of(&self.file, position, last_tid).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => self.shrunk(),
+            _ => self.fail(position)(error),
+        })
+    }
+
+    fn fail(&self, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {
+        Stop::io(format!("read at {offset} in"), self.place.data())
+    }
+}
+
+impl ReadAt for &SlaveFile {
+    type Error = Stop;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+        if self.read(buffer, offset)? < buffer.len() {
+            return Err(self.shrunk());
+        }
+        Ok(())
+    }
+}
+
+/// Opens the slave for reading; an empty one is as good as none, but seen.
+pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
+    let file = match paths::open(place.data(), Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Stop::io("open", place.data())(error)),
+    };
+    let (found, obstacles) = obstacle::look(&file).map_err(Stop::io("look at", place.data()))?;
+    let file = SlaveFile {
+        file,
+        size: found.stx_size,
+        place: place.clone(),
+        obstacles,
+    };
+    Ok(Some((file, Seen::of_statx(&found))))
+}
+
+/// What the sidecar is good for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// Whether the slave is as it was left.
+    pub(crate) left: Left,
+    /// Where a scan may start.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// Whether the slave is what the last pass left, and from where on it must be
+/// read: never is the sidecar believed where the slave's bytes say otherwise.
+pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Stop> {
+    let left = match &sidecar.left {
+        None => Left::Unknown,
+        Some(left) if holds(file, left.slave)? => {
+            return Ok(Start {
+                left: Left::UpTo(left.slave.position),
+                mark: Some(left.slave),
+            });
+        }
+        Some(_) => Left::Changed,
+    };
+    let mark = match sidecar.scanned {
+        Some(mark) if holds(file, mark)? => Some(mark),
+        _ => None,
+    };
+    Ok(Start { left, mark })
+}
+
+/// Whether a mark is the slave's: its digests, and a transaction of its last tid
+/// that ends there.
+fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Stop> {
+    if !(MAGIC_LEN..=file.size).contains(&mark.position) {
+        return Ok(false);
+    }
+    let found = file.mark(mark.position, mark.last_tid)?;
+    Ok(found == mark
+        && match Backward::new(file, mark.position).step()? {
+            Preceding::Start => mark.last_tid.is_none(),
+            Preceding::Transaction(last) => mark.last_tid == Some(last.header.tid),
+            Preceding::Incoherent => false,
+        })
+}
+
+/// What the slave is, and its last tid.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    pub(crate) slave: Slave,
+    pub(crate) last_tid: Option<Tid>,
+    /// Where another scan may start, if this one took long.
+    pub(crate) scanned: Option<Mark>,
+}
+
+impl From<Slave> for Look {
+    fn from(slave: Slave) -> Self {
+        Self {
+            slave,
+            last_tid: None,
+            scanned: None,
+        }
+    }
+}
+
+/// Looks at the slave. Its position is found walking forwards: from its end, an
+/// unfinished batch would look committed.
+pub(crate) fn look(
+    file: &SlaveFile,
+    start: Start,
+    sidecar: &Sidecar,
+    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    monitor: &dyn Monitor,
+) -> Result<Look, Stop> {
+    let size = file.size;
+    if size == 0 {
+        return Ok(Slave::Missing.into());
+    }
+    let mut magic = [0; MAGIC_LEN as usize];
+    let got = file.read(&mut magic, 0)?;
+    let has_magic = Magic::decode(&magic[..got]).is_some();
+    if size < MAGIC_LEN + MIN_TXN_LEN {
+        let magic = has_magic;
+        return Ok(Slave::Short { size, magic }.into());
+    }
+    if !has_magic {
+        return Ok(Slave::Foreign.into());
+    }
+    let mut scanner = match start.mark {
+        Some(mark) => Scanner::resume(mark.position, mark.last_tid, size),
+        None => Scanner::new(size),
+    };
+    let path = file.place.data();
+    let go_on = |offset| {
+        monitor.progress("reading the slave", offset, size);
+        may_go_on()
+    };
+    scan_file(&file.file, path, &mut scanner, &go_on, &mut |_| {})?;
+    let (position, last_tid) = (scanner.position(), scanner.last_tid());
+    let mut reader = file;
+    let tail = match scanner.tail() {
+        scan::Tail::Clean => Tail::None,
+        scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
+            return Ok(Look {
+                slave: Slave::Damaged(damage),
+                last_tid,
+                scanned: None,
+            });
+        }
+        _ => look_at_tail(file, position, sidecar)?,
+    };
+    let mark = match start.left {
+        Left::UpTo(_) => None,
+        Left::Unknown | Left::Changed => Some(file.mark(position, last_tid)?),
+    };
+    let storage = Storage {
+        position,
+        last_tid,
+        tail,
+        left: start.left,
+    };
+    Ok(Look {
+        slave: Slave::Storage(storage),
+        last_tid,
+        scanned: mark,
+    })
+}
+
+fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Tail, Stop> {
+    let len = file.size - position;
+    let mut start = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
+    let got = file.read(&mut start, position)?;
+    let ours = sidecar
+        .batch
+        .as_ref()
+        .is_some_and(|batch| batch.left(position, &start[..got]));
+    Ok(if ours {
+        Tail::Ours(len)
+    } else {
+        Tail::Foreign(len)
+    })
+}

@@ -1,0 +1,104 @@
+//! What the last `fssync verify` found, in `Data.fs.fssync-verified`.
+//!
+//! It belongs to one file: once a full copy has put another in the slave's place, it says
+//! nothing about that. It is replaced atomically and not synced; losing it costs another
+//! verification. No pass writes it, so it needs no lock.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::owner::Owner;
+use super::paths::{self, Access, Beside, Place};
+use crate::error::Stop;
+use crate::source::Identity;
+
+/// More than a record has, in bytes.
+const MAX_LEN: u64 = 16 * 1024;
+
+/// The result of a verification.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Record {
+    /// When it ended.
+    pub time: Timestamp,
+    /// The file that was verified.
+    pub file: Identity,
+    /// Whether it was the structure alone.
+    pub quick: bool,
+    /// How many findings in `Data.fs` are damage.
+    pub damages: u64,
+    /// The exit code, which may be about the master too.
+    pub exit_code: u8,
+    /// What was found, in one line.
+    pub verdict: String,
+}
+
+impl Record {
+    /// The record of the file that is at `place` now. What cannot be read, or makes no
+    /// sense, is passed over.
+    #[must_use]
+    pub fn load(place: &Place) -> Option<Self> {
+        let path = place.beside(Beside::Verified);
+        let mut text = Vec::new();
+        let read = paths::open(&path, Access::Read)
+            .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::debug!("cannot read {}: {error}", path.display());
+                return None;
+            }
+        }
+        let record: Self = serde_json::from_slice(&text)
+            .inspect_err(|error| tracing::debug!("{} is passed over: {error}", path.display()))
+            .ok()?;
+        let file = paths::open(place.data(), Access::Read).ok()?;
+        (Identity::of(&file).ok()? == record.file).then_some(record)
+    }
+
+    /// Whether the slave was found damaged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.damages > 0
+    }
+
+    /// Whether an earlier record tells more than this one: damage that a quick verification
+    /// does not look for.
+    fn is_outdone_by(&self, earlier: &Self) -> bool {
+        self.quick && !self.is_damaged() && earlier.is_damaged() && !earlier.quick
+    }
+
+    /// Puts it in its place, with the slave's owner and mode, unless an earlier one tells
+    /// more.
+    pub fn store(&self, place: &Place) -> Result<(), Stop> {
+        if Self::load(place).is_some_and(|earlier| self.is_outdone_by(&earlier)) {
+            return Ok(());
+        }
+        place.check_is_mounted()?;
+        let new = place.beside(Beside::VerifiedNew);
+        let fail = |action| Stop::io(action, &new);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(fail("remove")(error));
+            }
+            _ => {}
+        }
+        let mut file = Owner::of(place)?.create_new(&new)?;
+        let mut text =
+            serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
+        text.push(b'\n');
+        let to = place.beside(Beside::Verified);
+        let stored = file
+            .write_all(&text)
+            .map_err(fail("write"))
+            .and_then(|()| fs::rename(&new, to).map_err(fail("rename")));
+        if stored.is_err() {
+            // The first failure is the one to report.
+            let _ = fs::remove_file(&new);
+        }
+        stored
+    }
+}

@@ -1,0 +1,184 @@
+//! What is said through a connection: this end's half, whatever the other end sends.
+//!
+//! Nothing that is received is believed before it is checked, and no more is kept of
+//! it than was asked for.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::source::protocol::{self, Reply, Request};
+use crate::source::{MAX_LIST_LEN, Transactions};
+
+/// Why something could not be had through a connection.
+#[derive(Debug)]
+pub enum Failure {
+    /// The connection is of no use any more.
+    Broken(protocol::Error),
+    /// The other end refused.
+    Refused {
+        /// Why.
+        why: String,
+        /// Whether it may not do so a moment later.
+        passing: bool,
+    },
+}
+
+impl From<protocol::Error> for Failure {
+    fn from(error: protocol::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// A conversation with the master's end.
+#[derive(Debug)]
+pub struct Talk<R, W> {
+    from: R,
+    to: W,
+    /// Whether this end has said hello.
+    has_greeted: bool,
+    /// Whether the other end has.
+    is_greeted: Arc<AtomicBool>,
+    /// A read that was asked for ahead: its offset and length.
+    ahead: Option<(u64, u64)>,
+}
+
+impl<R: Read, W: Write> Talk<R, W> {
+    /// One in which nothing was said yet.
+    #[must_use]
+    pub fn new(from: R, to: W) -> Self {
+        Self {
+            from,
+            to,
+            has_greeted: false,
+            is_greeted: Arc::default(),
+            ahead: None,
+        }
+    }
+
+    /// Becomes true once the other end has said hello.
+    #[must_use]
+    pub fn is_greeted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_greeted)
+    }
+
+    /// Asks, and waits for the reply.
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
+        self.drain()?;
+        self.send(request)?;
+        match request {
+            // It has a time of its own.
+            Request::Wait { .. } => self.next_reply(),
+            _ => self.reply(),
+        }
+    }
+
+    /// Reads `buffer.len()` bytes from `offset` on, fewer at the end of the file,
+    /// and asks for those at `ahead`, which are likely to be wanted next: so the
+    /// other end need not wait to be asked.
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        offset: u64,
+        ahead: Option<(u64, u64)>,
+    ) -> Result<usize, Failure> {
+        let len = buffer.len() as u64;
+        if self.ahead != Some((offset, len)) {
+            self.drain()?;
+            self.send(&Request::Read { offset, len })?;
+        }
+        self.ahead = None;
+        if let Some((offset, len)) = ahead {
+            self.send(&Request::Read { offset, len })?;
+            self.ahead = ahead;
+        }
+        self.data(buffer)
+    }
+
+    /// Asks for a list of transactions, and waits for it.
+    pub fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Failure> {
+        let Reply::Transactions { len, reached } =
+            self.ask(&Request::Transactions { from, size })?
+        else {
+            return Err(protocol::Error::Frame("not the reply that is due").into());
+        };
+        let mut list = vec![0; MAX_LIST_LEN];
+        let got = match len {
+            0 => 0,
+            _ => protocol::read_data(&mut self.from, &mut list)?,
+        };
+        if got as u64 != len {
+            return Err(protocol::Error::Frame("not as long as announced").into());
+        }
+        Transactions::decode(&list[..got], reached, from, size)
+            .ok_or(protocol::Error::Frame("no list of transactions").into())
+    }
+
+    /// Passes over the answer to a read that nobody wants any more.
+    fn drain(&mut self) -> Result<(), Failure> {
+        let Some((_, len)) = self.ahead.take() else {
+            return Ok(());
+        };
+        match self.data(&mut vec![0; len as usize]) {
+            Err(Failure::Broken(error)) => Err(error.into()),
+            Ok(_) | Err(Failure::Refused { .. }) => Ok(()),
+        }
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        if !self.has_greeted {
+            bytes.extend(protocol::hello());
+            self.has_greeted = true;
+        }
+        let sent =
+            protocol::write_message(&mut bytes, request).and_then(|()| self.to.write_all(&bytes));
+        match sent {
+            Ok(()) => Ok(()),
+            // Why nobody listens is better told by what was received.
+            Err(error) => self.reply().and(Err(protocol::Error::Io(error).into())),
+        }
+    }
+
+    /// The next reply that is more than a sign of life.
+    fn reply(&mut self) -> Result<Reply, Failure> {
+        loop {
+            match self.next_reply()? {
+                Reply::Alive => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// The next reply.
+    fn next_reply(&mut self) -> Result<Reply, Failure> {
+        if !self.is_greeted.load(Ordering::Relaxed) {
+            protocol::read_hello(&mut self.from)?;
+            self.is_greeted.store(true, Ordering::Relaxed);
+        }
+        match protocol::read_message(&mut self.from)? {
+            None => Err(protocol::Error::Ended.into()),
+            Some(Reply::Refused { why, passing }) => Err(Failure::Refused { why, passing }),
+            Some(reply) => Ok(reply),
+        }
+    }
+
+    /// The answer to a read.
+    fn data(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.reply()? {
+                Reply::Data(0) => break,
+                Reply::Data(announced) => {
+                    let got = protocol::read_data(&mut self.from, &mut buffer[filled..])?;
+                    if got as u64 != announced {
+                        return Err(protocol::Error::Frame("not as long as announced").into());
+                    }
+                    filled += got;
+                }
+                _ => return Err(protocol::Error::Frame("not the reply that is due").into()),
+            }
+        }
+        Ok(filled)
+    }
+}
