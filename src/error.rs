@@ -1,21 +1,24 @@
 //! Why a pass stops before its end: one type, mapped to exit codes in one
 //! place.
 
+pub mod off;
 pub(crate) mod retry;
+pub mod running;
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use self::off::Off;
+use self::running::Running;
+
 use crate::filestorage::scan::Damage;
 use crate::human::bytes;
 use crate::plan::Refusal;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::switch_on::Reluctance;
-use crate::slave::running::Running;
-use crate::slave::switch::Off;
-use crate::source;
+use crate::source::{self, location};
 
 /// The error of what is not permitted to anybody.
 const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
@@ -335,6 +338,12 @@ impl From<&Stop> for Outcome {
             unnoted: None,
             index_is_due: false,
         }
+    }
+}
+
+impl From<location::Error> for Stop {
+    fn from(error: location::Error) -> Self {
+        Self::Usage(error.to_string())
     }
 }
 

@@ -15,6 +15,7 @@ use self::survey::Survey;
 use crate::error::Stop;
 use crate::error::retry::Retry;
 use crate::filestorage::MAGIC_LEN;
+use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::{Deed, Plan, Policy, Tail};
@@ -265,7 +266,7 @@ fn enter(job: &Job) -> Result<Entered, Stop> {
         let pass_lock = place.beside(Beside::PassLock);
         if !pass_lock.exists() {
             check()?;
-        } else if lock::holder(&pass_lock).is_some() {
+        } else if flock::holder(&pass_lock).is_some() {
             return Err(busy(&job.slave));
         }
         None
@@ -392,7 +393,7 @@ impl Attempt<'_> {
 
 /// What the first step of a plan that writes would find.
 fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Stop> {
-    match lock::holder(&slave.place.beside(Beside::ZodbLock)) {
+    match flock::holder(&slave.place.beside(Beside::ZodbLock)) {
         pid @ Some(_) if plan.deed != Deed::Nothing => Err(Stop::InUse {
             slave: slave.place.data().to_owned(),
             pid,

@@ -28,17 +28,18 @@ pub use self::judgement::{Judgement, Verdict, judge};
 
 use self::sampler::Sampler;
 use crate::error::Stop;
+use crate::error::off::Off;
+use crate::error::running::Running;
 use crate::filestorage::Tid;
+use crate::io::flock;
 use crate::io::pace::Pace;
 use crate::io::progress::Monitor;
 use crate::plan;
 use crate::plan::outcome::{Exit, Outcome};
-use crate::slave::lock;
 use crate::slave::paths::{Beside, Kept, Place};
-use crate::slave::running::Running;
+use crate::slave::running;
 use crate::slave::sidecar::{FullCopy, Pass};
 use crate::slave::step::Slave;
-use crate::slave::switch::Off;
 use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
 use crate::source::{Master, Stray};
@@ -237,7 +238,7 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
     let (sidecar, sample) = sampler.sample()?;
     let [pass, step, zodb] =
         [Beside::PassLock, Beside::StepLock, Beside::ZodbLock].map(|lock| place.beside(lock));
-    let [pass_pid, step_pid, zodb_pid] = lock::holders([&pass, &step, &zodb]);
+    let [pass_pid, step_pid, zodb_pid] = flock::holders([&pass, &step, &zodb]);
     let (set_aside, cut_tails) = piles(place)?;
     let time = Timestamp::now();
     let mut status = Status {
@@ -247,7 +248,7 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,
-        pass: pass_pid.map(|pid| Running::look(slave, &sidecar, Some(pid), time)),
+        pass: pass_pid.map(|pid| running::look(slave, &sidecar, Some(pid), time)),
         // Who takes a step has ZODB's lock too, for some milliseconds.
         zodb_pid: zodb_pid.filter(|_| zodb_pid != step_pid),
         copy: None,

@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Stop;
+use crate::io::flock::holder;
 use crate::plan::switch_on::{Known, Reluctance, judge};
 use crate::slave::append::{cut, is_left_behind};
-use crate::slave::lock::{Lock, holder};
+use crate::slave::lock::Lock;
 use crate::slave::paths::Beside;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::{Ending, ending, own};

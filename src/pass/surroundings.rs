@@ -16,9 +16,9 @@
 //! again until one has ended well: a lock or a sidecar may be what a refused pass has left.
 
 use crate::error::Stop;
+use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::Policy;
-use crate::slave::lock;
 use crate::slave::paths::{self, Access, Beside, Place};
 use crate::slave::sidecar::{Noticed, Sidecar};
 use crate::slave::step::Slave;
@@ -49,7 +49,7 @@ pub(crate) fn check_first_pass(
     if policy.full || seen.size == 0 {
         return Ok(());
     }
-    if let pid @ Some(_) = lock::holder(&place.beside(Beside::ZodbLock)) {
+    if let pid @ Some(_) = flock::holder(&place.beside(Beside::ZodbLock)) {
         return Err(Stop::InUse {
             slave: place.data().to_owned(),
             pid,

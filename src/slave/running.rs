@@ -22,89 +22,43 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::lock::holder;
 use super::paths::Beside;
 use super::sidecar::Sidecar;
 use super::step::Slave;
 use crate::error::Stop;
-use crate::human::span;
+use crate::error::running::Running;
+use crate::io::flock::holder;
 
-/// How long a pass may run, and a slave may be out of sync, before that is reported.
-const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
-
-/// A pass at work, as seen by another one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Running {
-    /// Its process, if the kernel lists it.
-    pub pid: Option<u32>,
-    /// For how long it has run.
-    pub age: Option<SignedDuration>,
-    /// How long ago the slave was last in sync, if a pass has noted that.
-    pub in_sync_age: Option<SignedDuration>,
-    /// For how long the slave could have been brought in sync and was not: since it was in
-    /// sync, or since syncing is on.
-    lagging: Option<SignedDuration>,
-}
-
-impl Running {
-    /// What is known of the pass that has the pass lock at this moment.
-    #[must_use]
-    pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> Self {
-        // A clock that was ahead proves nothing.
-        let is_past = |time: &Timestamp| *time <= now;
-        let changed = |path: &Path| -> Option<Timestamp> {
-            let modified = fs::metadata(path).ok()?.modified().ok()?;
-            Timestamp::try_from(modified).ok().filter(is_past)
-        };
-        let switched = slave.switches.files().filter_map(changed).max();
-        let passed = sidecar.pass.as_ref().map(|pass| pass.time);
-        let started = pid.and_then(|pid| started(pid, now));
-        let single = started.filter(|_| pid.is_some_and(makes_a_single_pass));
-        let began = single.or_else(|| {
-            let lock = changed(&slave.place.beside(Beside::PassLock));
-            let earlier = [started, passed.filter(is_past), switched, lock];
-            earlier.into_iter().flatten().max()
-        });
-        // A switch that was written during a pass was on before, or it had ended the pass.
-        let switched = match (switched, single) {
-            (Some(switched), Some(began)) => Some(switched.min(began)),
-            (switched, _) => switched,
-        };
-        let in_sync = sidecar.in_sync.filter(is_past);
-        let age = |time: Timestamp| now.duration_since(time);
-        Self {
-            pid,
-            age: began.map(age),
-            in_sync_age: in_sync.map(age),
-            lagging: in_sync.map(|time| age(time.max(switched.unwrap_or(time)))),
-        }
-    }
-
-    /// What to warn of, if it has taken too long. The words stay the same as time passes.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let is_overdue = |age: Option<SignedDuration>| age.is_some_and(|age| age > OVERDUE);
-        if is_overdue(self.age) {
-            let which = match self.pid {
-                Some(pid) => format!("process {pid}"),
-                None => "its process, which is in another container".to_owned(),
-            };
-            return Some(format!(
-                "the pass at work has run for more than an hour: if the slave does not grow, \
-                 look what {which} waits for, and end it"
-            ));
-        }
-        is_overdue(self.lagging)
-            .then(|| "the slave has not been in sync for more than an hour".to_owned())
-    }
-
-    /// How long it has run, in words that go on from its process.
-    pub(crate) fn in_words(&self) -> String {
-        let by = self.pid.map(|pid| format!(" by process {pid}"));
-        let age = self.age.map(|age| format!(", for {}", span(age)));
-        let in_sync =
-            (self.in_sync_age).map(|age| format!("; the slave was in sync {} ago", span(age)));
-        [by, age, in_sync].into_iter().flatten().collect()
+/// What is known of the pass that has the pass lock at this moment.
+#[must_use]
+pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> Running {
+    // A clock that was ahead proves nothing.
+    let is_past = |time: &Timestamp| *time <= now;
+    let changed = |path: &Path| -> Option<Timestamp> {
+        let modified = fs::metadata(path).ok()?.modified().ok()?;
+        Timestamp::try_from(modified).ok().filter(is_past)
+    };
+    let switched = slave.switches.files().filter_map(changed).max();
+    let passed = sidecar.pass.as_ref().map(|pass| pass.time);
+    let started = pid.and_then(|pid| started(pid, now));
+    let single = started.filter(|_| pid.is_some_and(makes_a_single_pass));
+    let began = single.or_else(|| {
+        let lock = changed(&slave.place.beside(Beside::PassLock));
+        let earlier = [started, passed.filter(is_past), switched, lock];
+        earlier.into_iter().flatten().max()
+    });
+    // A switch that was written during a pass was on before, or it had ended the pass.
+    let switched = match (switched, single) {
+        (Some(switched), Some(began)) => Some(switched.min(began)),
+        (switched, _) => switched,
+    };
+    let in_sync = sidecar.in_sync.filter(is_past);
+    let age = |time: Timestamp| now.duration_since(time);
+    Running {
+        pid,
+        age: began.map(age),
+        in_sync_age: in_sync.map(age),
+        lagging: in_sync.map(|time| age(time.max(switched.unwrap_or(time)))),
     }
 }
 
@@ -115,7 +69,7 @@ pub fn busy(slave: &Slave) -> Stop {
     let sidecar = Sidecar::load(&slave.place).unwrap_or_default();
     Stop::Busy {
         slave: slave.place.data().to_owned(),
-        pass: Running::look(slave, &sidecar, pid, Timestamp::now()),
+        pass: look(slave, &sidecar, pid, Timestamp::now()),
     }
 }
 
@@ -147,27 +101,6 @@ fn started(pid: u32, now: Timestamp) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn running(age_secs: i64, lagging_secs: Option<i64>) -> Running {
-        Running {
-            age: Some(SignedDuration::from_secs(age_secs)),
-            lagging: lagging_secs.map(SignedDuration::from_secs),
-            ..Running::default()
-        }
-    }
-
-    #[test]
-    fn a_pass_is_overdue_after_an_hour() {
-        for (running, warned) in [
-            (running(3600, None), false),
-            (running(3601, None), true),
-            (running(60, Some(3600)), false),
-            (running(60, Some(3601)), true),
-            (Running::default(), false),
-        ] {
-            assert_eq!(running.warning().is_some(), warned, "{running:?}");
-        }
-    }
 
     #[test]
     fn the_start_of_a_process_is_known() {

@@ -30,7 +30,7 @@ const HEAD_LEN: u64 = 4 * 1024;
 const TAIL_LEN: u64 = 64 * 1024;
 
 /// More than a sidecar has, in bytes.
-pub(crate) const MAX_LEN: u64 = 64 * 1024;
+const MAX_LEN: u64 = 64 * 1024;
 
 /// The sidecar's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -203,12 +203,6 @@ impl Pass {
         (self.action, self.exit_code, &self.reason)
             == (other.action, other.exit_code, &other.reason)
     }
-}
-
-/// The master that a sidecar's text names.
-pub(crate) fn copied_from(text: &[u8]) -> Option<Identity> {
-    let sidecar: Sidecar = serde_json::from_slice(text).ok()?;
-    Some(sidecar.left?.master)
 }
 
 impl Sidecar {

@@ -28,12 +28,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-pub use self::content::Off;
-
-use self::content::{Cause, OFF, ON};
 use super::owner::Owner;
 use super::paths::{Beside, Place};
 use crate::error::Stop;
+use crate::error::off::{Cause, OFF, ON, Off};
 
 /// Switches of the whole machine.
 const MACHINE_WIDE: [&str; 2] = ["/var/run/fssync.status", "/var/run/syncPozo.status"];

@@ -10,7 +10,15 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use super::ssh::Target;
-use crate::error::Stop;
+
+/// Why a text does not say where a master is, or how to connect to it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} {problem}")]
+pub struct Error {
+    /// The text, or the part of it that is wrong.
+    text: String,
+    problem: &'static str,
+}
 
 /// Where a master is.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +40,7 @@ pub struct Remote {
 
 /// Tells where a master is. A name with a colon before its first slash is on
 /// another machine; a local file with such a name is written `./a:b`.
-pub fn parse(master: &OsStr) -> Result<Location, Stop> {
+pub fn parse(master: &OsStr) -> Result<Location, Error> {
     let Some(text) = master.to_str() else {
         return Ok(Location::Path(master.into()));
     };
@@ -46,7 +54,7 @@ pub fn parse(master: &OsStr) -> Result<Location, Stop> {
         Some(rest) => parse_url(rest),
         None => parse_host_and_path(text),
     };
-    remote.map(Location::Remote).map_err(|why| usage(text, why))
+    remote.map(Location::Remote).map_err(|why| error(text, why))
 }
 
 /// What follows `ssh://`, if the text starts so.
@@ -118,16 +126,16 @@ impl Remote {
     /// How to reach it: by `rsh`, a program with its arguments, which runs
     /// `remote_fssync` over there. Nothing of it is read by a shell here; over there,
     /// the path is quoted.
-    pub fn target(&self, rsh: &str, remote_fssync: &str) -> Result<Target, Stop> {
+    pub fn target(&self, rsh: &str, remote_fssync: &str) -> Result<Target, Error> {
         let mut program = shlex::split(rsh)
             .filter(|words| !words.is_empty())
-            .ok_or_else(|| usage(rsh, "is no command that can be split into words"))?;
+            .ok_or_else(|| error(rsh, "is no command that can be split into words"))?;
         if let Some(port) = self.port {
             program.extend(["-p".to_owned(), port.to_string()]);
         }
         program.push(self.host.clone());
         let path = shlex::try_quote(&self.path)
-            .map_err(|_| usage(&self.path, "holds a character that no path has"))?;
+            .map_err(|_| error(&self.path, "holds a character that no path has"))?;
         Ok(Target {
             program,
             command: format!("{remote_fssync} serve -- {path}"),
@@ -191,8 +199,11 @@ fn host_for_ssh(user: Option<&str>, host: &str) -> Result<String, &'static str> 
     Ok(format!("{user}@{name}"))
 }
 
-fn usage(what: &str, why: &str) -> Stop {
-    Stop::Usage(format!("{what:?} {why}"))
+fn error(text: &str, problem: &'static str) -> Error {
+    Error {
+        text: text.to_owned(),
+        problem,
+    }
 }
 
 #[cfg(test)]

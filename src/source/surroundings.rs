@@ -17,14 +17,28 @@ pub use self::strays::Stray;
 
 use super::open::Name;
 use super::{EntryKind, Identity};
-use crate::slave::lock;
-use crate::slave::sidecar;
+use crate::io::flock;
 
 /// The most names, and the most processes, that are reported.
 const MAX_REPORTED: usize = 20;
 
 /// The most lists of a directory that are searched for names.
 const MAX_LISTS: usize = 20;
+
+/// The most bytes of a sidecar that are read.
+const MAX_SIDECAR_LEN: u64 = 64 * 1024;
+
+/// The part of a slave's sidecar that names the slave's master.
+#[derive(Deserialize)]
+struct Sidecar {
+    left: Option<LastSync>,
+}
+
+/// See [`Sidecar`].
+#[derive(Deserialize)]
+struct LastSync {
+    master: Identity,
+}
 
 /// What is around a master.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -44,7 +58,7 @@ impl Surroundings {
     pub(super) fn of(name: &Name, beside: bool) -> io::Result<Self> {
         let path = name.resolve()?;
         let mut found = Self {
-            served_by: lock::holder(&with_suffix(&path, ".lock")),
+            served_by: flock::holder(&with_suffix(&path, ".lock")),
             strays: strays::find(&path),
             ..Self::default()
         };
@@ -100,8 +114,9 @@ fn copied_from(name: &Name, own: &str) -> Option<Identity> {
         .ok()?
         .file;
     let mut text = Vec::new();
-    file.take(sidecar::MAX_LEN).read_to_end(&mut text).ok()?;
-    sidecar::copied_from(&text)
+    file.take(MAX_SIDECAR_LEN).read_to_end(&mut text).ok()?;
+    let sidecar: Sidecar = serde_json::from_slice(&text).ok()?;
+    Some(sidecar.left?.master)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {

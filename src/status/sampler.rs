@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Stop;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
+use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::{Left, Slave as State, Storage, Tail};
-use crate::slave::lock;
 use crate::slave::paths::Beside;
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::snapshot::{Opened, Sample};
@@ -84,7 +84,7 @@ impl<'a> Sampler<'a> {
     }
 
     fn is_held(&self, lock: Beside) -> bool {
-        lock::holder(&self.slave.place.beside(lock)).is_some()
+        flock::holder(&self.slave.place.beside(lock)).is_some()
     }
 
     /// Whether the sidecar still says the same of the slave.

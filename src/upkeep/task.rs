@@ -1,8 +1,8 @@
 //! What there is to do to the index.
 
 use crate::error::Stop;
+use crate::io::flock;
 use crate::slave::index::coverage::Coverage;
-use crate::slave::lock;
 use crate::slave::paths::{Beside, Place};
 use crate::slave::step::Slave;
 
@@ -52,5 +52,5 @@ pub(super) fn task(
 
 /// Whether ZODB has the slave: then its index is ZODB's affair.
 pub(super) fn is_in_use(slave: &Slave) -> bool {
-    lock::holder(&slave.place.beside(Beside::ZodbLock)).is_some()
+    flock::holder(&slave.place.beside(Beside::ZodbLock)).is_some()
 }

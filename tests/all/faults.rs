@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fssync::io::flock;
 use fssync::pass::apply::Tuning;
 use fssync::plan::outcome::{Exit, Outcome};
-use fssync::slave::lock;
 use fssync::source::path::MountedPath;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -333,7 +333,7 @@ fn a_master_that_hangs_is_given_up_and_no_lock_is_left() {
         let said = format!("no answer from {} within 0.5 s", scene.master.display());
         assert!(outcome.reason.contains(&said), "{outcome:?}");
         for suffix in [".fssync-pass", ".fssync-step", ".lock"] {
-            assert_eq!(lock::holder(&scene.beside(suffix)), None, "{suffix}");
+            assert_eq!(flock::holder(&scene.beside(suffix)), None, "{suffix}");
         }
         let slave = fs::read(&scene.slave).unwrap();
         assert!(History::get().after.starts_with(&slave), "cut back");
@@ -356,7 +356,7 @@ fn the_program_gives_up_a_master_whose_read_hangs() {
     assert!(run.stderr.contains("no answer from"), "{run:?}");
     let elapsed = run.report()["elapsed_seconds"].as_f64().unwrap();
     assert!((0.5..2.0).contains(&elapsed), "{elapsed} s");
-    assert_eq!(lock::holder(&scene.beside(".fssync-pass")), None);
+    assert_eq!(flock::holder(&scene.beside(".fssync-pass")), None);
     scene.expect("append");
 }
 

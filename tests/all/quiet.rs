@@ -260,7 +260,7 @@ fn a_pass_does_not_seem_younger_because_its_switch_was_written_again() {
         .unwrap();
     let lock = scene.beside(".fssync-pass");
     wait_for("pass lock", || {
-        fssync::slave::lock::holder(&lock) == Some(pass.id())
+        fssync::io::flock::holder(&lock) == Some(pass.id())
     });
     thread::sleep(Duration::from_secs(3));
     fs::write(&switch, "SYNCING=1\n").unwrap();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use fssync::error::running::Running;
 use fssync::filestorage::Tid;
 use fssync::human::{ago, bytes, count, span};
 use fssync::plan::outcome::{Action, Exit};
 use fssync::plan::{Left, Slave, Storage, Tail};
-use fssync::slave::running::Running;
 use fssync::slave::traces::Traces;
 use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
 use jiff::Timestamp;

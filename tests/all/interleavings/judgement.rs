@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fssync::filestorage::MAGIC_LEN;
-use fssync::slave::lock::holder;
+use fssync::io::flock::holder;
 use serde_json::{Value, json};
 
 use super::call::{Lock, Locking};

@@ -1,0 +1,81 @@
+//! Why syncing is off.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rustix::process::geteuid;
+
+use super::RAISE_OPEN_FILES;
+
+/// A switch of this many bytes is too long.
+pub(crate) const MAX_LEN: u64 = 64;
+
+/// The line of a switch that is off.
+pub(crate) const OFF: &str = "SYNCING=0";
+
+/// The line of a switch that is on.
+pub(crate) const ON: &str = "SYNCING=1";
+
+/// Why syncing is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Off {
+    /// The switch that is off.
+    pub(crate) switch: PathBuf,
+    /// Why it is.
+    pub(crate) cause: Cause,
+}
+
+/// Why a switch is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its line is `SYNCING=0`.
+    SwitchedOff,
+    /// It is the one of `--status-file`, and it does not exist.
+    Missing,
+    /// It has no content, as on a full disk.
+    Empty,
+    /// Its content is another one, escaped.
+    Unexpected(String),
+    /// Its content is longer than a switch's.
+    TooLong,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+    /// It cannot be read, because too many files are open.
+    OutOfFiles(String),
+}
+
+impl Off {
+    /// What to warn of, if nobody switched syncing off on purpose.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        if matches!(self.cause, Cause::SwitchedOff | Cause::Missing) {
+            return None;
+        }
+        if matches!(self.cause, Cause::OutOfFiles(_)) {
+            return Some(RAISE_OPEN_FILES.to_owned());
+        }
+        let uid = geteuid().as_raw();
+        Some(format!(
+            "a switch must be a file that uid {uid} can read, with one line, {ON} or {OFF}; \
+             anything else counts as off"
+        ))
+    }
+}
+
+impl fmt::Display for Off {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.switch.display())?;
+        match &self.cause {
+            Cause::SwitchedOff => write!(f, "contains {OFF}"),
+            Cause::Missing => f.write_str("is missing"),
+            Cause::Empty => f.write_str("is empty, as `fssync off` leaves it on a full disk"),
+            Cause::Unexpected(content) => {
+                write!(f, "contains neither {ON} nor {OFF} but \"{content}\"")
+            }
+            Cause::TooLong => write!(f, "is longer than {} bytes", MAX_LEN - 1),
+            Cause::Unreadable(error) | Cause::OutOfFiles(error) => {
+                write!(f, "cannot be read: {error}")
+            }
+        }
+    }
+}

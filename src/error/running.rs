@@ -1,0 +1,77 @@
+//! The pass that holds the pass lock, as another process sees it.
+
+use jiff::SignedDuration;
+
+use crate::human::span;
+
+/// How long a pass may run, and a slave may be out of sync, before that is reported.
+const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
+
+/// A pass at work, as seen by another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Its process, if the kernel lists it.
+    pub pid: Option<u32>,
+    /// For how long it has run.
+    pub age: Option<SignedDuration>,
+    /// How long ago the slave was last in sync, if a pass has noted that.
+    pub in_sync_age: Option<SignedDuration>,
+    /// For how long the slave could have been brought in sync and was not: since it was in
+    /// sync, or since syncing is on.
+    pub lagging: Option<SignedDuration>,
+}
+
+impl Running {
+    /// What to warn of, if it has taken too long. The words stay the same as time passes.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let is_overdue = |age: Option<SignedDuration>| age.is_some_and(|age| age > OVERDUE);
+        if is_overdue(self.age) {
+            let which = match self.pid {
+                Some(pid) => format!("process {pid}"),
+                None => "its process, which is in another container".to_owned(),
+            };
+            return Some(format!(
+                "the pass at work has run for more than an hour: if the slave does not grow, \
+                 look what {which} waits for, and end it"
+            ));
+        }
+        is_overdue(self.lagging)
+            .then(|| "the slave has not been in sync for more than an hour".to_owned())
+    }
+
+    /// How long it has run, in words that go on from its process.
+    pub(crate) fn in_words(&self) -> String {
+        let by = self.pid.map(|pid| format!(" by process {pid}"));
+        let age = self.age.map(|age| format!(", for {}", span(age)));
+        let in_sync =
+            (self.in_sync_age).map(|age| format!("; the slave was in sync {} ago", span(age)));
+        [by, age, in_sync].into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(age_secs: i64, lagging_secs: Option<i64>) -> Running {
+        Running {
+            age: Some(SignedDuration::from_secs(age_secs)),
+            lagging: lagging_secs.map(SignedDuration::from_secs),
+            ..Running::default()
+        }
+    }
+
+    #[test]
+    fn a_pass_is_overdue_after_an_hour() {
+        for (running, warned) in [
+            (running(3600, None), false),
+            (running(3601, None), true),
+            (running(60, Some(3600)), false),
+            (running(60, Some(3601)), true),
+            (Running::default(), false),
+        ] {
+            assert_eq!(running.warning().is_some(), warned, "{running:?}");
+        }
+    }
+}
