@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::plan::outcome::Exit;
 use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
@@ -64,11 +64,11 @@ fn slave(place: Place, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBoo
 
 /// Logs what stopped a verb, with what to do about it, in one line. `--quiet` suppresses
 /// it for the exit codes that are no news.
-fn log_stop(stop: &Stop) -> Exit {
-    let exit = stop.exit();
-    let hint = stop.hint().map(|hint| format!(" ({hint})"));
-    let warnings = stop.warnings();
-    let mut line = stop.in_one_line() + &hint.unwrap_or_default();
+fn log_stop(error: &Error) -> Exit {
+    let exit = error.exit();
+    let hint = error.hint().map(|hint| format!(" ({hint})"));
+    let warnings = error.warnings();
+    let mut line = error.in_one_line() + &hint.unwrap_or_default();
     for warning in &warnings {
         line += "; ";
         line += warning;

@@ -25,7 +25,7 @@ const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 
 /// Why a pass stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum Stop {
+pub enum Error {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -188,7 +188,7 @@ fn by(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" by process {pid}"))
 }
 
-impl Stop {
+impl Error {
     /// A failed operation on a file of the slave's.
     pub(crate) fn io<A: Into<String>>(
         action: A,
@@ -324,30 +324,30 @@ impl Stop {
     }
 }
 
-impl From<&Stop> for Outcome {
+impl From<&Error> for Outcome {
     /// A pass that stopped before it did anything.
-    fn from(stop: &Stop) -> Self {
+    fn from(error: &Error) -> Self {
         Self {
-            action: stop.action(),
-            exit: stop.exit(),
-            reason: stop.in_one_line(),
-            hint: stop.hint(),
+            action: error.action(),
+            exit: error.exit(),
+            reason: error.in_one_line(),
+            hint: error.hint(),
             copied: Copied::default(),
             file_system: None,
-            warnings: stop.warnings(),
+            warnings: error.warnings(),
             unnoted: None,
             index_is_due: false,
         }
     }
 }
 
-impl From<location::Error> for Stop {
+impl From<location::Error> for Error {
     fn from(error: location::Error) -> Self {
         Self::Usage(error.to_string())
     }
 }
 
-impl From<source::Error> for Stop {
+impl From<source::Error> for Error {
     fn from(error: source::Error) -> Self {
         match error {
             source::Error::Interrupted => Self::Interrupted,

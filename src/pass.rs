@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use self::apply::{Apply, Tuning};
 use self::survey::Survey;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::MAGIC_LEN;
 use crate::io::flock;
@@ -57,7 +57,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         is_checked,
     } = match enter(job) {
         Ok(entered) => entered,
-        Err(stop) => return Outcome::from(&stop),
+        Err(error) => return Outcome::from(&error),
     };
     let collector = Collector::new(monitor);
     let monitor: &dyn Monitor = &collector;
@@ -85,22 +85,22 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     } = attempt;
     let mut outcome = match &result {
         Ok(plan) => done(plan, copied),
-        Err(stop) => stopped(stop, plan, copied),
+        Err(error) => stopped(error, plan, copied),
     };
     outcome.file_system = file_system;
     let left = sidecar.left.as_ref().map(|left| left.slave);
     job.slave.place.note_left(left);
     let is_noted = match result {
-        Err(Stop::Off(_) | Stop::Interrupted) => false,
+        Err(Error::Off(_) | Error::Interrupted) => false,
         // The file is no slave of this master: nothing is left beside it.
-        Err(Stop::Swapped { .. } | Stop::Usage(_)) => is_checked,
+        Err(Error::Swapped { .. } | Error::Usage(_)) => is_checked,
         _ => true,
     };
     if lock.is_some() && is_noted {
         let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
         let is_noted = noted.is_ok();
-        outcome.unnoted = noted.err().map(|stop| stop.in_one_line());
-        let is_sound = matches!(result, Ok(_) | Err(Stop::MasterDamaged { .. }));
+        outcome.unnoted = noted.err().map(|error| error.in_one_line());
+        let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
         if is_noted && is_sound {
             keep_ledger(job, copied, monitor);
             outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
@@ -195,8 +195,8 @@ fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Mon
         )?;
         Ok(false)
     };
-    keep().unwrap_or_else(|stop| {
-        if let Some(why) = upkeep::index::complaint(&stop) {
+    keep().unwrap_or_else(|error| {
+        if let Some(why) = upkeep::index::complaint(&error) {
             tracing::warn!("{why}");
         }
         false
@@ -210,7 +210,7 @@ fn note(
     sidecar: &mut Sidecar,
     outcome: &Outcome,
     looked_at: Option<Timestamp>,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let pass = Pass {
         time: Timestamp::now(),
         action: outcome.action,
@@ -252,7 +252,7 @@ struct Entered {
 
 /// Takes the pass lock, if syncing is on, and reads what the last pass left; a
 /// dry run only looks who has the lock.
-fn enter(job: &Job) -> Result<Entered, Stop> {
+fn enter(job: &Job) -> Result<Entered, Error> {
     let place = &job.slave.place;
     job.slave.check_may_go_on()?;
     place.find_mounted()?;
@@ -281,13 +281,13 @@ fn enter(job: &Job) -> Result<Entered, Stop> {
     })
 }
 
-fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Stop> {
+fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Error> {
     surroundings::check_first_pass(&job.slave, &job.master, job.policy, sidecar)
 }
 
 /// Refuses a slave whose name may be a mistake before anything is left beside it, even a
 /// lock: what a pass leaves makes the name one that `fssync off` believes.
-fn check_kind(job: &Job) -> Result<(), Stop> {
+fn check_kind(job: &Job) -> Result<(), Error> {
     let place = &job.slave.place;
     if !place.may_be_mistaken()? {
         return Ok(());
@@ -320,23 +320,23 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn until_it_lasts(&mut self) -> Result<Plan, Stop> {
+    fn until_it_lasts(&mut self) -> Result<Plan, Error> {
         loop {
             match self.once() {
                 // It was a switch that ended a wait; does it still say so?
-                Err(stop @ Stop::Interrupted) => {
+                Err(error @ Error::Interrupted) => {
                     let slave = &self.job.slave;
                     slave.check_may_go_on()?;
                     let why = slave.switches.what_ended_a_wait();
-                    self.retry.again(why.map_or(stop, Stop::Off))?;
+                    self.retry.again(why.map_or(error, Error::Off))?;
                 }
-                Err(stop) => self.retry.after(stop)?,
+                Err(error) => self.retry.after(error)?,
                 done => return done,
             }
         }
     }
 
-    fn once(&mut self) -> Result<Plan, Stop> {
+    fn once(&mut self) -> Result<Plan, Error> {
         let Self { job, monitor, .. } = *self;
         let slave = &job.slave;
         if !self.is_checked {
@@ -392,9 +392,9 @@ impl Attempt<'_> {
 }
 
 /// What the first step of a plan that writes would find.
-fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Stop> {
+fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
     match flock::holder(&slave.place.beside(Beside::ZodbLock)) {
-        pid @ Some(_) if plan.deed != Deed::Nothing => Err(Stop::InUse {
+        pid @ Some(_) if plan.deed != Deed::Nothing => Err(Error::InUse {
             slave: slave.place.data().to_owned(),
             pid,
         }),
@@ -429,8 +429,8 @@ pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
 }
 
 /// How a pass ends that stopped; what it had done by then counts.
-pub(crate) fn stopped(stop: &Stop, plan: Option<Plan>, copied: Copied) -> Outcome {
-    let outcome = Outcome::from(stop);
+pub(crate) fn stopped(error: &Error, plan: Option<Plan>, copied: Copied) -> Outcome {
+    let outcome = Outcome::from(error);
     Outcome {
         action: match plan {
             Some(plan) if copied.transactions > 0 => action(&plan, copied),

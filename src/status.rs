@@ -27,7 +27,7 @@ pub use self::index::Index;
 pub use self::judgement::{Judgement, Verdict, judge};
 
 use self::sampler::Sampler;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::off::Off;
 use crate::error::running::Running;
 use crate::filestorage::Tid;
@@ -232,7 +232,11 @@ impl Status {
 ///
 /// Fails where the slave cannot be looked at, and where the two are one file. A
 /// master that does not answer is a fact like others.
-pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Result<Status, Stop> {
+pub fn look(
+    slave: &Slave,
+    master: Option<&Master>,
+    monitor: &dyn Monitor,
+) -> Result<Status, Error> {
     let place = &slave.place;
     let mut sampler = Sampler::new(slave, monitor);
     let (sidecar, sample) = sampler.sample()?;
@@ -279,8 +283,8 @@ pub fn look(slave: &Slave, master: Option<&Master>, monitor: &dyn Monitor) -> Re
 }
 
 /// What piles up beside the slave: what was set aside, and what was cut.
-fn piles(place: &Place) -> Result<(Pile, Pile), Stop> {
-    let fail = || Stop::io("list", place.directory());
+fn piles(place: &Place) -> Result<(Pile, Pile), Error> {
+    let fail = || Error::io("list", place.directory());
     let (mut set_aside, mut cut) = (Pile::default(), Pile::default());
     let entries = loop {
         match place.directory().read_dir() {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::flock::holder;
 use crate::plan::switch_on::{Known, Reluctance, judge};
 use crate::slave::append::{cut, is_left_behind};
@@ -53,7 +53,7 @@ pub struct SwitchedOff {
 ///
 /// Without `force` it fails if there is no slave, nor any trace of a pass: whoever
 /// mistypes the path would switch off nothing, and serve what passes go on writing.
-pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Stop> {
+pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
     let traces = traces(&slave.place);
     if traces == Traces::Nothing && !force {
         return Err(no_slave(slave));
@@ -64,22 +64,22 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Stop> {
         // An `on` came in between; from here on it waits.
         slave.switches.set(false, &slave.place)?;
     }
-    let sidecar = Sidecar::load(&slave.place).unwrap_or_else(|stop| {
+    let sidecar = Sidecar::load(&slave.place).unwrap_or_else(|error| {
         tracing::warn!(
             "an unfinished append, if there is one, is left to ZODB: {}",
-            stop.in_one_line()
+            error.in_one_line()
         );
         Sidecar::default()
     });
-    let cut_len = tidy_up(slave, between_steps, &sidecar).unwrap_or_else(|stop| {
+    let cut_len = tidy_up(slave, between_steps, &sidecar).unwrap_or_else(|error| {
         tracing::warn!(
             "an unfinished append is left to ZODB: {}",
-            stop.in_one_line()
+            error.in_one_line()
         );
         0
     });
-    let ending = ending(&slave.place, &sidecar, ENDING_PATIENCE).unwrap_or_else(|stop| {
-        tracing::warn!("{}", stop.in_one_line());
+    let ending = ending(&slave.place, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
+        tracing::warn!("{}", error.in_one_line());
         Ending::Unknown
     });
     Ok(SwitchedOff {
@@ -92,7 +92,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Stop> {
 }
 
 /// Refuses a path at which there is nothing to switch off.
-fn no_slave(slave: &Slave) -> Stop {
+fn no_slave(slave: &Slave) -> Error {
     let data = slave.place.data();
     let is_there = data.symlink_metadata().is_ok();
     let what = if is_there {
@@ -100,7 +100,7 @@ fn no_slave(slave: &Slave) -> Stop {
     } else {
         "does not exist"
     };
-    Stop::Usage(format!(
+    Error::Usage(format!(
         "{} {what}, and no pass was ever made for it, so nothing is switched off: check \
          the path, or add --force",
         data.display()
@@ -110,7 +110,7 @@ fn no_slave(slave: &Slave) -> Stop {
 /// Cuts what a pass has left of an unfinished batch, in two steps. Where there is none, or
 /// none any more, ZODB's lock is not touched: a ZEO that another `off` made way for may be
 /// starting.
-fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64, Stop> {
+fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64, Error> {
     let Some(batch) = &sidecar.batch else {
         return Ok(0);
     };
@@ -118,7 +118,7 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
         if is_left_behind(slave, batch)? {
             return slave.closing_step(between_steps);
         }
-        Err(Stop::SlaveChanged {
+        Err(Error::SlaveChanged {
             slave: slave.place.data().to_owned(),
             what: "nothing is left of the batch".to_owned(),
         })
@@ -126,11 +126,11 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
     let cut = take_step(between_steps)
         .and_then(|step| cut(slave, step, batch, || take_step(slave.between_steps()?)));
     match cut {
-        Err(Stop::InUse { .. }) => Ok(0),
+        Err(Error::InUse { .. }) => Ok(0),
         // There was nothing to do, or whoever came in between has done it.
-        Err(stop @ Stop::SlaveChanged { .. }) => {
+        Err(error @ Error::SlaveChanged { .. }) => {
             if is_left_behind(slave, batch)? {
-                Err(stop)
+                Err(error)
             } else {
                 Ok(0)
             }
@@ -152,11 +152,11 @@ pub struct SwitchedOn {
 
 /// Switches syncing on, unless the slave is in use or holds something of its own:
 /// then no switch is touched. With `force` it is not looked at. Fails with
-/// [`Stop::Off`] where another switch still says off.
+/// [`Error::Off`] where another switch still says off.
 ///
 /// It waits for a step that is under way, so as not to take a pass for another
 /// program, and for an [`off`].
-pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Stop> {
+pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     let (_between_steps, known) = if force {
         (slave.between_steps()?, None)
     } else {
@@ -174,7 +174,7 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Stop> {
 
 /// Looks at the slave between two steps. A pass that has finished a batch notes so
 /// a moment later; as long as one is under way, another look may find it noted.
-fn look(slave: &Slave) -> Result<(Lock, Known), Stop> {
+fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
     let started = Instant::now();
     loop {
         let between_steps = slave.between_steps()?;
@@ -189,13 +189,13 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Stop> {
             }
             Err(why) => {
                 let slave = slave.place.data().to_owned();
-                return Err(Stop::Reluctant { slave, why });
+                return Err(Error::Reluctant { slave, why });
             }
         }
     }
 }
 
-fn look_once(slave: &Slave) -> Result<Result<Known, Reluctance>, Stop> {
+fn look_once(slave: &Slave) -> Result<Result<Known, Reluctance>, Error> {
     let place = &slave.place;
     Ok(match holder(&place.beside(Beside::ZodbLock)) {
         Some(pid) => Err(Reluctance::InUse { pid }),

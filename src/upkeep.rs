@@ -31,7 +31,7 @@ mod work;
 pub use self::end::at_end;
 pub use self::rests::Rests;
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::plan::switch_on::Own;
 use crate::slave::lock::{self, Lock};
 use crate::slave::running::busy;
@@ -41,9 +41,9 @@ use crate::slave::step::{Seen, Slave};
 
 /// Why work was not done, if that is worth telling: what others do to the slave or
 /// the switch is for the next pass to say.
-fn complain(what: &str, stop: &Stop) -> Option<String> {
-    let why = stop.in_one_line();
-    if is_failure(stop) {
+fn complain(what: &str, error: &Error) -> Option<String> {
+    let why = error.in_one_line();
+    if is_failure(error) {
         return Some(format!("{what}: {why}"));
     }
     tracing::debug!("{what} for now: {why}");
@@ -51,22 +51,22 @@ fn complain(what: &str, stop: &Stop) -> Option<String> {
 }
 
 /// Whether work went wrong, and was not only hindered.
-fn is_failure(stop: &Stop) -> bool {
+fn is_failure(error: &Error) -> bool {
     !matches!(
-        stop,
-        Stop::Off(_)
-            | Stop::Interrupted
-            | Stop::InUse { .. }
-            | Stop::Busy { .. }
-            | Stop::SlaveChanged { .. }
-            | Stop::Unreachable(_)
-            | Stop::MasterChanged { .. }
+        error,
+        Error::Off(_)
+            | Error::Interrupted
+            | Error::InUse { .. }
+            | Error::Busy { .. }
+            | Error::SlaveChanged { .. }
+            | Error::Unreachable(_)
+            | Error::MasterChanged { .. }
     )
 }
 
 /// The slave as the last pass left it, if it is that still: what was seen, its
 /// position, and the sidecar that says so.
-fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Stop> {
+fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Error> {
     let sidecar = Sidecar::load(&slave.place)?;
     let (Some(seen), Some(left)) = (slave.seen()?, &sidecar.left) else {
         return Ok(None);
@@ -79,7 +79,7 @@ fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Stop> {
 }
 
 /// The same, with the pass lock: nobody else works on the slave then.
-fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, Seen, u64, Sidecar)>, Stop> {
+fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, Seen, u64, Sidecar)>, Error> {
     // Where its file system is gone, no lock file is made on the bare mount point.
     if as_left(slave)?.is_none() {
         return Ok(None);

@@ -40,7 +40,7 @@ use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
 use self::reading::Reading;
 use self::walk::{Over, Walk};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::filestorage::Tid;
 use crate::io::progress::Monitor;
@@ -128,7 +128,7 @@ impl Verified {
 
     /// Notes the result beside the slave, with the exit code and in one line, for `fssync
     /// status` and later passes; of a path for which no pass was made, nothing is noted.
-    pub fn note(&self, place: &Place, quick: bool, exit: Exit, verdict: &str) -> Result<(), Stop> {
+    pub fn note(&self, place: &Place, quick: bool, exit: Exit, verdict: &str) -> Result<(), Error> {
         let Some(file) = self.identity.clone() else {
             return Ok(());
         };
@@ -185,7 +185,7 @@ pub fn verify(
     quick: bool,
     monitor: &dyn Monitor,
     tell: &mut dyn FnMut(&Finding),
-) -> Result<Verified, Stop> {
+) -> Result<Verified, Error> {
     let place = &slave.place;
     let (mut damages, mut data_damages, mut blemishes) = (0, 0, 0);
     let mut tell = |finding: Finding| {
@@ -224,7 +224,7 @@ struct Opened {
 }
 
 /// Opens all as it lies there at one moment; `None` if there is no slave.
-fn open(place: &Place) -> Result<Option<Opened>, Stop> {
+fn open(place: &Place) -> Result<Option<Opened>, Error> {
     let path = place.data();
     let mut looks = 0;
     loop {
@@ -240,11 +240,11 @@ fn open(place: &Place) -> Result<Option<Opened>, Stop> {
                 retry::wait(LOOK_EVERY);
                 continue;
             }
-            Err(error) => return Err(Stop::io("open", path)(error)),
+            Err(error) => return Err(Error::io("open", path)(error)),
         };
         // Before the size is taken: it ends with bytes that are there by then.
         let digests = DigestCheck::open(place, &file)?;
-        let seen = Seen::of(&file.metadata().map_err(Stop::io("look at", path))?);
+        let seen = Seen::of(&file.metadata().map_err(Error::io("look at", path))?);
         let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
         if is_there || looks == MAX_LOOKS {
             return Ok(Some(Opened {
@@ -264,7 +264,7 @@ impl Opened {
         quick: bool,
         monitor: &dyn Monitor,
         tell: &mut dyn FnMut(Finding),
-    ) -> Result<Verified, Stop> {
+    ) -> Result<Verified, Error> {
         let (place, size) = (&slave.place, self.seen.size);
         let may_go_on = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
@@ -292,15 +292,15 @@ impl Opened {
     }
 }
 
-fn changed(slave: &Slave, what: &str) -> Stop {
-    Stop::SlaveChanged {
+fn changed(slave: &Slave, what: &str) -> Error {
+    Error::SlaveChanged {
         slave: slave.place.data().to_owned(),
         what: what.to_owned(),
     }
 }
 
 /// Fails unless the slave is still the file that was verified, and has all that was.
-fn check_counts(slave: &Slave, seen: Seen, position: u64) -> Result<(), Stop> {
+fn check_counts(slave: &Slave, seen: Seen, position: u64) -> Result<(), Error> {
     let changed = |what| Err(changed(slave, what));
     match slave.seen()? {
         Some(now) if now.file != seen.file => changed("another file lies under its name"),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::filestorage::index::builder::Builder;
 use fssync::filestorage::scan::Scanner;
 use fssync::io::progress::Silent;
@@ -203,7 +203,7 @@ storage.close()
             let index = growing.finish(&slave.place)?;
             index::store(slave, (&file, seen), (&index, seen.size))
         };
-        let stored = stored().map_err(|stop: Stop| io::Error::other(stop))?;
+        let stored = stored().map_err(|error: Error| io::Error::other(error))?;
         let stored = stored.ok_or_else(|| io::Error::other("no index was stored"))?;
         Ok((stored, started.elapsed()))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::pass::Job;
 use fssync::pass::apply::Tuning;
 use fssync::plan::Policy;
@@ -28,7 +28,7 @@ pub(crate) fn job(
     interrupted: Arc<AtomicBool>,
     process: &Process,
     alive: impl Fn() + Send + Sync + 'static,
-) -> Result<Job, Stop> {
+) -> Result<Job, Error> {
     let given = args.master.as_deref().unwrap_or_default();
     let slave = args.slave.as_deref().unwrap_or(Path::new(""));
     let location = location::parse(given)?;
@@ -70,7 +70,7 @@ pub(crate) fn master(
     reach: &Reach,
     process: &Process,
     halt: impl Fn() -> bool + Send + Sync + 'static,
-) -> Result<Master, Stop> {
+) -> Result<Master, Error> {
     let name = given.display().to_string();
     let pulse = Pulse::default();
     let tended = process.clone();

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::plan::outcome::Exit;
 use fssync::source::location::{self, Location};
 use fssync::source::ssh::Process;
@@ -76,10 +76,10 @@ pub(crate) fn listen(
     Ending(ending): Ending,
     others: &[i32],
     then: Option<Box<dyn Fn() + Send>>,
-) -> Result<Arc<AtomicBool>, Stop> {
+) -> Result<Arc<AtomicBool>, Error> {
     let failed = |what: &str| {
         let what = what.to_owned();
-        move |source| Stop::Start { what, source }
+        move |source| Error::Start { what, source }
     };
     let interrupted = Arc::new(AtomicBool::new(false));
     for &signal in &ending {

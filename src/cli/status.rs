@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::plan::outcome::Exit;
 use fssync::slave::paths::Place;
 use fssync::source::ssh::Process;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
     process.close();
     let mut status = match looked {
         Ok(status) => status,
-        Err(stop) => return Ok(super::log_stop(&stop)),
+        Err(error) => return Ok(super::log_stop(&error)),
     };
     status.max_age = args.max_age;
     let exit = status.exit();
@@ -47,7 +47,7 @@ fn look(
     common: &Common,
     interrupted: Arc<AtomicBool>,
     process: &Process,
-) -> Result<Status, Stop> {
+) -> Result<Status, Error> {
     let halted = Arc::clone(&interrupted);
     let halt = move || halted.load(Ordering::Relaxed);
     let place = Place::new(&args.slave)?;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
@@ -18,7 +18,7 @@ use super::args::{Common, Target};
 
 pub(crate) fn off(target: &Target, force: bool, common: &Common) -> Exit {
     match slave(target, common).and_then(|slave| switch::off(&slave, force)) {
-        Err(stop) => super::log_stop(&stop),
+        Err(error) => super::log_stop(&error),
         Ok(done) => {
             if !common.quiet {
                 say(&describe(&done, target));
@@ -30,7 +30,7 @@ pub(crate) fn off(target: &Target, force: bool, common: &Common) -> Exit {
 
 pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
     match slave(target, common).and_then(|slave| switch::on(&slave, force)) {
-        Err(stop) => super::log_stop(&stop),
+        Err(error) => super::log_stop(&error),
         Ok(SwitchedOn {
             switch,
             known,
@@ -54,7 +54,7 @@ pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
     }
 }
 
-fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Stop> {
+fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Error> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let place = Place::new(&target.slave)?;
     Ok(super::slave(

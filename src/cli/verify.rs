@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::human::count;
 use fssync::plan::outcome::Exit;
 use fssync::slave::paths::Place;
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
         .and_then(|interrupted| Ends::of(args, common, interrupted, &process));
     let exit = match ends {
         Ok(ends) => verify_and_tell(&ends, args, common),
-        Err(stop) => Ok(super::log_stop(&stop)),
+        Err(error) => Ok(super::log_stop(&error)),
     };
     process.close();
     exit
@@ -48,7 +48,7 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     });
     let verified = match verified {
         Ok(verified) => verified,
-        Err(stop) => return Ok(stopped(&stop, &findings)),
+        Err(error) => return Ok(stopped(&error, &findings)),
     };
     let against = Against::compare(slave, &verified, master.as_ref(), monitor.as_ref());
     drop(monitor);
@@ -57,8 +57,8 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     let unnoted = verified
         .note(&slave.place, args.quick, exit, &verdict)
         .err();
-    if let Some(stop) = &unnoted {
-        tracing::warn!("the result is not noted for later: {}", stop.in_one_line());
+    if let Some(error) = &unnoted {
+        tracing::warn!("the result is not noted for later: {}", error.in_one_line());
     }
     if args.telling.json {
         let report = Report::of(&verified, &findings, &against, started.elapsed());
@@ -69,8 +69,8 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
             .context("cannot print what was found")?;
     }
     if common.quiet && exit != Exit::Success {
-        let unnoted = unnoted.map_or_else(String::new, |stop| {
-            format!("; this is not noted for later: {}", stop.in_one_line())
+        let unnoted = unnoted.map_or_else(String::new, |error| {
+            format!("; this is not noted for later: {}", error.in_one_line())
         });
         tracing::error!("{}: {verdict}{unnoted}", verified.slave.display());
     }
@@ -90,7 +90,7 @@ impl Ends {
         common: &Common,
         interrupted: Arc<AtomicBool>,
         process: &Process,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Error> {
         let halted = Arc::clone(&interrupted);
         let place = Place::new(&args.slave)?;
         let slave = super::slave(place, common.status_file.as_ref(), interrupted);
@@ -108,17 +108,17 @@ impl Ends {
 
 /// A verification that does not count; what it found by then is lost but for its
 /// number.
-fn stopped(stop: &Stop, findings: &Findings) -> Exit {
+fn stopped(error: &Error, findings: &Findings) -> Exit {
     if !findings.is_empty() {
         let found = count(findings.len(), "finding");
         tracing::warn!("{found} until then, which no longer counts");
     }
-    if let Stop::SlaveChanged { .. } = stop {
-        let what = stop.in_one_line();
+    if let Error::SlaveChanged { .. } = error {
+        let what = error.in_one_line();
         tracing::error!("{what}; it was packed, or copied anew: verify it again");
-        return stop.exit();
+        return error.exit();
     }
-    super::log_stop(stop)
+    super::log_stop(error)
 }
 
 fn print_json(report: &Report<'_>) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::filestorage::Tid;
 use fssync::io::progress::Monitor;
 use fssync::plan::outcome::{Action, Exit, Outcome};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     let reporter = Reporter::start(args);
     let service = Arc::new(Service::default());
     let heart = Arc::clone(&service);
-    let prepare = || -> Result<_, Stop> {
+    let prepare = || -> Result<_, Error> {
         let ending = Ending::default();
         let interrupted = signals::listen(&process, ending, &[SIGHUP], Some(ring))?;
         let job = job(args, Arc::clone(&interrupted), &process, move || {
@@ -40,9 +40,9 @@ pub(crate) fn run(args: &Args) -> Exit {
     };
     let (job, interrupted) = match prepare() {
         Ok(prepared) => prepared,
-        Err(stop) => {
-            reporter.log(&Outcome::from(&stop), Duration::ZERO);
-            return stop.exit();
+        Err(error) => {
+            reporter.log(&Outcome::from(&error), Duration::ZERO);
+            return error.exit();
         }
     };
     systemd::ready();

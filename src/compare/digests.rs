@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
 use crate::slave::ledger::{Entry, segment_end};
@@ -19,7 +19,7 @@ pub(crate) fn prove_equal(
     master: &Master,
     range: Range<u64>,
     monitor: &dyn Monitor,
-) -> Result<Option<Vec<Entry>>, Stop> {
+) -> Result<Option<Vec<Entry>>, Error> {
     let ask = |at: u64| {
         let segment = at..range.end.min(segment_end(at));
         (!segment.is_empty()).then(|| (segment.clone(), master.digest(segment)))
@@ -28,7 +28,7 @@ pub(crate) fn prove_equal(
     let mut asked = ask(range.start);
     while let Some((segment, theirs)) = asked {
         asked = ask(segment.end);
-        let ours = Digest::of_file(file, segment.clone()).map_err(Stop::io("read", path))?;
+        let ours = Digest::of_file(file, segment.clone()).map_err(Error::io("read", path))?;
         let (Some(ours), Some(theirs)) = (ours, theirs.wait()?) else {
             return Ok(None);
         };

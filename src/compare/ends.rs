@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::join::Txn;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::TxnHeader;
 use crate::filestorage::backward::Backward;
 use crate::filestorage::record::TXN_HEADER_LEN;
@@ -37,7 +37,7 @@ impl<'a> Ends<'a> {
     }
 
     /// Whether a range has the same bytes on both ends.
-    pub(crate) fn is_equal(&self, range: Range<u64>) -> Result<bool, Stop> {
+    pub(crate) fn is_equal(&self, range: Range<u64>) -> Result<bool, Error> {
         let mut pieces = self.pieces(range);
         while let Some((_, is_equal)) = pieces.next(&mut |_| {})? {
             if !is_equal {
@@ -49,7 +49,7 @@ impl<'a> Ends<'a> {
 
     /// Who made a transaction of the slave's and what for, if its header is still
     /// that of this transaction.
-    pub(crate) fn by(&self, txn: &Txn) -> Result<Option<(String, String)>, Stop> {
+    pub(crate) fn by(&self, txn: &Txn) -> Result<Option<(String, String)>, Error> {
         let mut header = [0; TXN_HEADER_LEN];
         self.slave.read(&mut header, txn.position)?;
         let header = TxnHeader::decode(&header);
@@ -83,7 +83,7 @@ impl Pieces<'_> {
     pub(crate) fn next(
         &mut self,
         seen: &mut dyn FnMut(&[u8]),
-    ) -> Result<Option<(Range<u64>, bool)>, Stop> {
+    ) -> Result<Option<(Range<u64>, bool)>, Error> {
         let Some((piece, theirs)) = self.asked.take() else {
             return Ok(None);
         };
@@ -92,7 +92,7 @@ impl Pieces<'_> {
         let ours = Digest::of_range(piece.clone(), |buffer, offset| {
             is_whole &= self.ends.slave.read(buffer, offset)?;
             seen(buffer);
-            Ok::<_, Stop>(buffer.len())
+            Ok::<_, Error>(buffer.len())
         })?;
         let is_equal = is_whole && theirs.wait()? == ours;
         Ok(Some((piece, is_equal)))

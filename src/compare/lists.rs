@@ -2,7 +2,7 @@
 
 use super::ends::Ends;
 use super::join::Queue;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::source::{Answer, Identity, Sight, Transactions};
@@ -10,11 +10,11 @@ use crate::source::{Answer, Identity, Sight, Transactions};
 /// Where the lists of one end come from.
 pub(crate) trait Lists {
     /// The list that starts at `from`, where the one before it ended.
-    fn next(&mut self, from: u64) -> Result<Transactions, Stop>;
+    fn next(&mut self, from: u64) -> Result<Transactions, Error>;
 }
 
 /// Gets as much of a list as a step of the join needs.
-pub(crate) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Stop> {
+pub(crate) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Error> {
     while queue.wants_more() {
         let list = lists.next(queue.known())?;
         queue.add(&list);
@@ -39,7 +39,7 @@ impl<'a> Ours<'a> {
 }
 
 impl Lists for Ours<'_> {
-    fn next(&mut self, _: u64) -> Result<Transactions, Stop> {
+    fn next(&mut self, _: u64) -> Result<Transactions, Error> {
         let slave = self.ends.slave;
         Transactions::scan(&mut self.scanner, |buffer, at| {
             slave.read(buffer, at)?;
@@ -73,15 +73,15 @@ impl<'a> Theirs<'a> {
         }
     }
 
-    fn changed(&self, what: &'static str) -> Stop {
-        Stop::MasterChanged {
+    fn changed(&self, what: &'static str) -> Error {
+        Error::MasterChanged {
             master: self.ends.master.name().to_owned(),
             what,
         }
     }
 
     /// Looks at the master once more; it may have grown.
-    fn look_again(&mut self) -> Result<(), Stop> {
+    fn look_again(&mut self) -> Result<(), Error> {
         let sight = self.ends.master.look(Vec::new())?;
         if sight.identity != self.identity {
             return Err(self.changed("there is another file under its name"));
@@ -92,7 +92,7 @@ impl<'a> Theirs<'a> {
 }
 
 impl Lists for Theirs<'_> {
-    fn next(&mut self, from: u64) -> Result<Transactions, Stop> {
+    fn next(&mut self, from: u64) -> Result<Transactions, Error> {
         let answer = match self.under_way.take() {
             Some(answer) => answer,
             None => self.ends.master.transactions(from, self.size),

@@ -1,6 +1,6 @@
 //! Which transactions one end has and the other lacks, by their tids.
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
 use crate::filestorage::{Status, Tid};
@@ -26,7 +26,7 @@ pub struct Ahead {
 }
 
 /// The master's transactions with a higher tid than `last`, from its end.
-pub(crate) fn newer(master: &Master, master_size: u64, last: Option<Tid>) -> Result<Ahead, Stop> {
+pub(crate) fn newer(master: &Master, master_size: u64, last: Option<Tid>) -> Result<Ahead, Error> {
     let end = find_end(master, master_size)?;
     let mut transactions = Backward::new(master, end);
     let mut ahead = Ahead::default();
@@ -48,7 +48,7 @@ pub(crate) fn compare(
     from: u64,
     master: &Master,
     master_size: u64,
-) -> Result<Comparison, Stop> {
+) -> Result<Comparison, Error> {
     let mut slave = Backward::new(file, position);
     let master_end = find_end(master, master_size)?;
     let mut master = Backward::new(master, master_end);
@@ -94,7 +94,7 @@ fn add(
     lacking: &mut Lacking,
     slave: &mut Backward<&SlaveFile>,
     transaction: &Transaction,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let tid = transaction.header.tid;
     lacking.count += 1;
     lacking.first = Some(tid);
@@ -111,9 +111,9 @@ fn add(
 
 /// The transaction before; where the file is incoherent, none is taken to be
 /// there, which at worst makes the plan refuse.
-fn step_back<R: ReadAt>(file: &mut Backward<R>) -> Result<Option<Transaction>, Stop>
+fn step_back<R: ReadAt>(file: &mut Backward<R>) -> Result<Option<Transaction>, Error>
 where
-    Stop: From<R::Error>,
+    Error: From<R::Error>,
 {
     Ok(match file.step()? {
         Preceding::Transaction(transaction) => Some(transaction),
@@ -123,7 +123,7 @@ where
 
 /// The master's position, from its end: before a vote that is under way. Where
 /// the end is torn, the whole file is walked.
-fn find_end(master: &Master, size: u64) -> Result<u64, Stop> {
+fn find_end(master: &Master, size: u64) -> Result<u64, Error> {
     match Backward::new(master, size).step()? {
         Preceding::Start => Ok(size),
         Preceding::Transaction(last) if last.header.status == Status::VOTED => Ok(last.position),

@@ -4,7 +4,7 @@ use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Stop;
+use crate::error::Error;
 
 /// How long the master may be missing or half there before it counts as
 /// unreachable: ZODB's pack renames twice, and in between there is no
@@ -61,29 +61,29 @@ impl Retry {
 
     /// Waits for the moment of another look, after one that ended so; gives back
     /// what lasts.
-    pub(crate) fn after(&mut self, stop: Stop) -> Result<(), Stop> {
-        if stop.is_passing() {
-            self.again(stop)
+    pub(crate) fn after(&mut self, error: Error) -> Result<(), Error> {
+        if error.is_passing() {
+            self.again(error)
         } else {
-            Err(stop)
+            Err(error)
         }
     }
 
     /// The same, after one that ended for a reason that is gone.
-    pub(crate) fn again(&mut self, stop: Stop) -> Result<(), Stop> {
+    pub(crate) fn again(&mut self, error: Error) -> Result<(), Error> {
         let was_found = mem::take(&mut self.is_found);
-        if matches!(stop, Stop::Unreachable(_)) && !was_found {
+        if matches!(error, Error::Unreachable(_)) && !was_found {
             let since = *self.missing_since.get_or_insert_with(Instant::now);
             if since.elapsed() > PASSING {
-                return Err(stop);
+                return Err(error);
             }
         } else {
             self.others += 1;
             if self.others == MAX_LOOKS {
-                return Err(stop);
+                return Err(error);
             }
         }
-        tracing::debug!("looking again: {}", stop.in_one_line());
+        tracing::debug!("looking again: {}", error.in_one_line());
         wait(LOOK_EVERY);
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::{iter, mem};
 
 use self::replaced::Tense::Planned;
 use self::replaced::{Replaced, succession};
-use crate::error::{MasterDamage, Stop};
+use crate::error::{Error, MasterDamage};
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::digest::Digest;
@@ -84,7 +84,7 @@ impl Apply<'_> {
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         if !matches!(plan.deed, Deed::FullCopy { .. }) {
             clean_up(self.slave)?;
             sidecar.copy = None;
@@ -119,7 +119,7 @@ impl Apply<'_> {
         survey: &Survey,
         copied: &mut Copied,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let (from, last_tid, old) = match plan.deed {
             Deed::Nothing => return Ok(()),
             Deed::Append { from, last_tid, .. } => (from, last_tid, None),
@@ -157,7 +157,7 @@ impl Apply<'_> {
 
     /// Nothing to copy, but the slave was found to be the master's prefix: the
     /// sidecar may say so.
-    fn vouch(&self, survey: &Survey, sidecar: &mut Sidecar) -> Result<(), Stop> {
+    fn vouch(&self, survey: &Survey, sidecar: &mut Sidecar) -> Result<(), Error> {
         let (Some(position), Some(file)) = (survey.position, survey.slave_file()) else {
             return Ok(());
         };
@@ -170,18 +170,18 @@ impl Apply<'_> {
         // What was found equal may be somebody's copy, or the batch of a pass that was
         // killed before its last sync.
         file.sync_data()
-            .map_err(Stop::io("sync", self.slave.place.data()))?;
+            .map_err(Error::io("sync", self.slave.place.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)?;
         sidecar.store(&self.slave.place)
     }
 
     /// Notes the digests of what was proven to be equal, which may be somebody's copy, and
     /// not be durable yet.
-    fn note_proven(&self, survey: &mut Survey) -> Result<(), Stop> {
+    fn note_proven(&self, survey: &mut Survey) -> Result<(), Error> {
         let proven = mem::take(&mut survey.proven);
         if let Some(file) = survey.slave_file().filter(|_| !proven.is_empty()) {
             file.sync_data()
-                .map_err(Stop::io("sync", self.slave.place.data()))?;
+                .map_err(Error::io("sync", self.slave.place.data()))?;
             self.note_digests(file, proven);
         }
         Ok(())
@@ -228,14 +228,14 @@ impl Apply<'_> {
         file: &File,
         copied: Range<u64>,
         feed: &Feed<'_>,
-    ) -> Result<Vec<Confirmation>, Stop> {
+    ) -> Result<Vec<Confirmation>, Error> {
         let end = copied.end.saturating_sub(CONFIRM_LEN).max(copied.start);
         let last = feed.last_start().max(copied.start);
         let before = (last < end).then(|| last..end.min(last + CONFIRM_LEN));
         let confirm = |range: Range<u64>| {
             let theirs = self.master.confirm(range.clone());
             let ours = Digest::of_file(file, range)
-                .map_err(Stop::io("read back", self.slave.place.data()))?;
+                .map_err(Error::io("read back", self.slave.place.data()))?;
             Ok(Confirmation { ours, theirs })
         };
         iter::once(end..copied.end)
@@ -245,7 +245,7 @@ impl Apply<'_> {
     }
 
     /// Fails unless the master still has what was copied.
-    fn confirmed(&self, asked: Vec<Confirmation>) -> Result<(), Stop> {
+    fn confirmed(&self, asked: Vec<Confirmation>) -> Result<(), Error> {
         for Confirmation { ours, theirs } in asked {
             if ours.is_none() || ours != theirs.wait()? {
                 return Err(self.changed("its last transactions are others than were read"));
@@ -262,9 +262,9 @@ impl Apply<'_> {
         position: u64,
         last_tid: Option<Tid>,
         sidecar: &mut Sidecar,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let slave = Mark::of(file, position, last_tid)
-            .map_err(Stop::io("read back", self.slave.place.data()))?;
+            .map_err(Error::io("read back", self.slave.place.data()))?;
         sidecar.scanned = None;
         sidecar.left = Some(Left {
             master: survey.sight.identity.clone(),
@@ -273,15 +273,15 @@ impl Apply<'_> {
         Ok(())
     }
 
-    fn damaged(&self, damage: MasterDamage) -> Stop {
-        Stop::MasterDamaged {
+    fn damaged(&self, damage: MasterDamage) -> Error {
+        Error::MasterDamaged {
             master: self.master.name().to_owned(),
             damage,
         }
     }
 
-    fn changed(&self, what: &'static str) -> Stop {
-        Stop::MasterChanged {
+    fn changed(&self, what: &'static str) -> Error {
+        Error::MasterChanged {
             master: self.master.name().to_owned(),
             what,
         }

@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::compare::succession::Succession;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
-use crate::error::{MasterDamage, Stop};
+use crate::error::{Error, MasterDamage};
 use crate::filestorage::Tid;
 use crate::filestorage::blob::BlobSearch;
 use crate::filestorage::index::Index;
@@ -219,7 +219,7 @@ impl<'a> Feed<'a> {
     /// `chunk_len` must hold a transaction header. A transaction that turns out
     /// to be damaged may have been handed out in
     /// part: [`position`](Self::position) tells what counts.
-    pub fn next(&mut self, to_boundary: bool) -> Result<Option<&[u8]>, Stop> {
+    pub fn next(&mut self, to_boundary: bool) -> Result<Option<&[u8]>, Error> {
         loop {
             if self.end.is_some() && !self.look_again()? {
                 return Ok(None);
@@ -262,7 +262,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Gets the bytes from `offset` on; says whether there are any.
-    fn receive(&mut self, offset: u64) -> Result<bool, Stop> {
+    fn receive(&mut self, offset: u64) -> Result<bool, Error> {
         if let Some(ready) = self.ready.take() {
             self.piece = ready;
             return Ok(!self.piece.is_empty());
@@ -343,7 +343,7 @@ impl<'a> Feed<'a> {
 
     /// The file has no more bytes: at a boundary, in a header that is not whole
     /// yet, or, where it shrank under us, in a transaction.
-    fn end_at_eof(&mut self) -> Result<(), Stop> {
+    fn end_at_eof(&mut self) -> Result<(), Error> {
         if self.scanner.decided() > self.position() {
             return Err(self.changed("it is shorter than it was"));
         }
@@ -351,8 +351,8 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    fn changed(&self, what: &'static str) -> Stop {
-        Stop::MasterChanged {
+    fn changed(&self, what: &'static str) -> Error {
+        Error::MasterChanged {
             master: self.master.name().to_owned(),
             what,
         }
@@ -360,7 +360,7 @@ impl<'a> Feed<'a> {
 
     /// Whether there may be more after all: what looks like damage is looked at
     /// again, as it may be a write under way.
-    fn look_again(&mut self) -> Result<bool, Stop> {
+    fn look_again(&mut self) -> Result<bool, Error> {
         if self.damage().is_none() {
             return Ok(false);
         }

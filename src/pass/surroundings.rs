@@ -15,7 +15,7 @@
 //! The first pass finds that before it creates anything beside SLAVE. Passes that follow look
 //! again until one has ended well: a lock or a sidecar may be what a refused pass has left.
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::Policy;
@@ -34,7 +34,7 @@ pub(crate) fn check_first_pass(
     master: &Master,
     policy: Policy,
     sidecar: &Sidecar,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     if sidecar.left.is_some() {
         return Ok(());
     }
@@ -50,14 +50,14 @@ pub(crate) fn check_first_pass(
         return Ok(());
     }
     if let pid @ Some(_) = flock::holder(&place.beside(Beside::ZodbLock)) {
-        return Err(Stop::InUse {
+        return Err(Error::InUse {
             slave: place.data().to_owned(),
             pid,
         });
     }
     let is_copy = around.copied_from.is_some() && around.copied_from == identity(place);
     if is_copy && around.served_by.is_none() && sight.size <= seen.size {
-        return Err(Stop::Swapped {
+        return Err(Error::Swapped {
             master: master.name().to_owned(),
             slave: place.data().to_owned(),
         });
@@ -67,7 +67,7 @@ pub(crate) fn check_first_pass(
 
 /// Looks at the master and around it; `None` if the pass may see more a moment later, or
 /// reports what is in the way.
-fn look(master: &Master) -> Result<Option<(Sight, Surroundings)>, Stop> {
+fn look(master: &Master) -> Result<Option<(Sight, Surroundings)>, Error> {
     let look = || Ok((master.look(Vec::new())?, master.surroundings()?));
     match look() {
         Ok(found) => Ok(Some(found)),
@@ -120,7 +120,7 @@ fn describe(stray: &Stray, master: &str) -> String {
     let Stray { pid, handle, file } = stray;
     format!(
         "{master}: process {pid} writes to {file:?}, which is no longer this file: what it \
-         commits is not copied, and is lost when it ends; stop its clients, copy \
+         commits is not copied, and is lost when it ends; error its clients, copy \
          /proc/{pid}/fd/{handle} on that machine to a safe place, then restart it"
     )
 }

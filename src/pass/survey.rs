@@ -9,7 +9,7 @@ use std::iter;
 
 use crate::compare::digests::prove_equal;
 use crate::compare::tails::{Ahead, compare, newer};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::io::progress::Monitor;
@@ -56,7 +56,7 @@ impl Survey {
         master: &source::Master,
         sidecar: &Sidecar,
         monitor: &dyn Monitor,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Error> {
         let place = &of.place;
         let opened = Opened::open(place, sidecar)?;
         if opened.must_be_read() {
@@ -73,7 +73,7 @@ impl Survey {
         place: &Place,
         master: &source::Master,
         sidecar: &Sidecar,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Error> {
         if let Some(file) = &sample.file {
             file.obstacles.check(place)?;
         }
@@ -162,11 +162,11 @@ impl Survey {
         policy: Policy,
         master: &source::Master,
         monitor: &dyn Monitor,
-    ) -> Result<Plan, Stop> {
+    ) -> Result<Plan, Error> {
         loop {
             match decide(&self.facts, policy) {
                 Decision::Do(plan) => return Ok(plan),
-                Decision::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+                Decision::Refuse(refusal) => return Err(Error::Refused(refusal)),
                 Decision::Ask(question) => self.answer(question, master, monitor)?,
             }
         }
@@ -174,7 +174,7 @@ impl Survey {
 
     /// The master's transactions that are newer than the slave's last, counted
     /// from the master's end; its bytes before them may be others than the slave's.
-    pub fn newer(&self, master: &source::Master) -> Result<Ahead, Stop> {
+    pub fn newer(&self, master: &source::Master) -> Result<Ahead, Error> {
         newer(master, self.sight.size, self.last_tid)
     }
 
@@ -223,7 +223,7 @@ impl Survey {
         question: Question,
         master: &source::Master,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let (Some(file), Some(position)) = (&self.file, self.position) else {
             return Ok(());
         };
@@ -258,7 +258,7 @@ fn look_ahead(
     master: &source::Master,
     size: u64,
     position: u64,
-) -> Result<(Next, Option<Piece>), Stop> {
+) -> Result<(Next, Option<Piece>), Error> {
     if size <= position {
         return Ok((Next::End, None));
     }

@@ -54,7 +54,7 @@ use super::owner::Owner;
 use super::paths::{self, Access};
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Seen, Slave, Step};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::Status;
 use crate::filestorage::backward::{Backward, Preceding};
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN};
@@ -98,7 +98,7 @@ struct Open {
 impl<'a> Append<'a> {
     /// Opens the slave, as it was seen, to append at its position, behind which
     /// lies `trim`.
-    pub fn open(slave: &'a Slave, seen: Seen, position: u64, trim: Tail) -> Result<Self, Stop> {
+    pub fn open(slave: &'a Slave, seen: Seen, position: u64, trim: Tail) -> Result<Self, Error> {
         Ok(Self {
             slave,
             data: DataFile::open(slave, seen)?,
@@ -150,7 +150,7 @@ impl<'a> Append<'a> {
 
     /// Appends the next bytes; those that start a batch start with a whole
     /// transaction header.
-    pub fn write(&mut self, bytes: &[u8], sidecar: &mut Sidecar) -> Result<(), Stop> {
+    pub fn write(&mut self, bytes: &[u8], sidecar: &mut Sidecar) -> Result<(), Error> {
         let mut rest = bytes;
         if self.batch.is_none()
             && let Some((header, behind)) = bytes.split_first_chunk::<TXN_HEADER_LEN>()
@@ -168,11 +168,11 @@ impl<'a> Append<'a> {
         self.tally.take(rest);
         self.flusher
             .written(self.data.file(), rest.len() as u64)
-            .map_err(Stop::io("sync", self.data.path()))
+            .map_err(Error::io("sync", self.data.path()))
     }
 
     /// Step 1 of a batch; cuts first what lies behind the position.
-    fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Stop> {
+    fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Error> {
         make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let kept = match self.trim {
             Tail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
@@ -181,12 +181,12 @@ impl<'a> Append<'a> {
         let begun = Batch::new(self.position, header);
         let mut step = match self.announce(&begun, sidecar) {
             Ok(step) => step,
-            Err(stop) => {
+            Err(error) => {
                 // It is still where it was: a copy at every try would fill the disk.
                 if let Some(Err(error)) = kept.map(fs::remove_file) {
                     tracing::warn!("a copy of the slave's tail stays: {error}");
                 }
-                return Err(stop);
+                return Err(error);
             }
         };
         if self.trim != Tail::None {
@@ -212,7 +212,7 @@ impl<'a> Append<'a> {
 
     /// Says in the sidecar what is about to be written, and takes the step for
     /// it.
-    fn announce(&self, begun: &Batch, sidecar: &mut Sidecar) -> Result<Step<'a>, Stop> {
+    fn announce(&self, begun: &Batch, sidecar: &mut Sidecar) -> Result<Step<'a>, Error> {
         sidecar.batch = Some(begun.clone());
         sidecar.store(&self.slave.place)?;
         self.data.step(self.position, &[])
@@ -220,7 +220,7 @@ impl<'a> Append<'a> {
 
     /// Forgets what was written of the unfinished batch from `end` on. Returns
     /// whether anything is left of it.
-    pub fn shorten(&mut self, end: u64) -> Result<bool, Stop> {
+    pub fn shorten(&mut self, end: u64) -> Result<bool, Error> {
         let Some(batch) = &self.batch else {
             return Ok(false);
         };
@@ -247,14 +247,14 @@ impl<'a> Append<'a> {
     }
 
     /// Makes durable what was written of the unfinished batch (the end of 2).
-    pub fn settle(&mut self) -> Result<(), Stop> {
+    pub fn settle(&mut self) -> Result<(), Error> {
         self.flusher
             .finish(self.data.file())
-            .map_err(Stop::io("sync", self.data.path()))
+            .map_err(Error::io("sync", self.data.path()))
     }
 
     /// Step 3 of a batch, which must be [settled](Self::settle).
-    pub fn finish(&mut self) -> Result<(), Stop> {
+    pub fn finish(&mut self) -> Result<(), Error> {
         let Some(batch) = &mut self.batch else {
             return Ok(());
         };
@@ -271,10 +271,10 @@ impl<'a> Append<'a> {
     }
 
     /// The digests of the batches that were finished since the last call.
-    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Stop> {
+    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Error> {
         self.tally
             .end_at(self.data.file(), self.position)
-            .map_err(Stop::io("read back", self.data.path()))
+            .map_err(Error::io("read back", self.data.path()))
     }
 
     /// Cuts what an append that failed has left behind its last finished batch.
@@ -293,13 +293,13 @@ impl<'a> Append<'a> {
         });
         match cut {
             // Whoever switched off or opened the slave cuts it.
-            Ok(_) | Err(Stop::Off(_) | Stop::InUse { .. }) => {}
-            Err(stop) => tracing::warn!(
+            Ok(_) | Err(Error::Off(_) | Error::InUse { .. }) => {}
+            Err(error) => tracing::warn!(
                 "an unfinished tail stays in {} from {} on, where ZODB and the next pass cut it: \
                  {}",
                 self.data.path().display(),
                 batch.begun.from,
-                stop.in_one_line()
+                error.in_one_line()
             ),
         }
     }
@@ -308,7 +308,7 @@ impl<'a> Append<'a> {
 /// Marks a batch as unfinished again whose last sync has failed, durably. Its true status may
 /// never come to the disk, and no later sync would tell: the page counts as written. Takes
 /// another step for what follows.
-fn hide<'a>(slave: &'a Slave, step: Step<'a>, seen: Seen, from: u64) -> Result<Step<'a>, Stop> {
+fn hide<'a>(slave: &'a Slave, step: Step<'a>, seen: Seen, from: u64) -> Result<Step<'a>, Error> {
     step.check_unchanged(Some(seen))?;
     let mut data = DataFile::open(slave, seen)?;
     data.write(&step, &[Status::VOTED.0], from + STATUS_OFFSET)?;
@@ -323,13 +323,13 @@ pub fn cut<'a>(
     slave: &'a Slave,
     step: Step<'a>,
     batch: &Batch,
-    take_step: impl FnOnce() -> Result<Step<'a>, Stop>,
-) -> Result<u64, Stop> {
+    take_step: impl FnOnce() -> Result<Step<'a>, Error>,
+) -> Result<u64, Error> {
     let Some(seen) = slave.seen()? else {
         return Ok(0);
     };
     let mut data = DataFile::open(slave, seen)?;
-    if !is_left(data.file(), seen.size, batch).map_err(Stop::io("read", data.path()))? {
+    if !is_left(data.file(), seen.size, batch).map_err(Error::io("read", data.path()))? {
         return Ok(0);
     }
     let step = cut_tail(&mut data, step, batch.from, |data| {
@@ -348,8 +348,8 @@ fn cut_tail<'a>(
     data: &mut DataFile<'a>,
     mut step: Step<'a>,
     position: u64,
-    take_step: impl FnOnce(&DataFile<'a>) -> Result<Step<'a>, Stop>,
-) -> Result<Step<'a>, Stop> {
+    take_step: impl FnOnce(&DataFile<'a>) -> Result<Step<'a>, Error>,
+) -> Result<Step<'a>, Error> {
     let stub_end = position + STUB_LEN;
     if data.seen().size > stub_end {
         data.truncate(&step, stub_end)?;
@@ -362,15 +362,15 @@ fn cut_tail<'a>(
 }
 
 /// Whether the slave ends in what an unfinished batch has left of itself.
-pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Stop> {
+pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
     let path = slave.place.data();
     let file = match paths::open(path, Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        opened => opened.map_err(Stop::io("open", path))?,
+        opened => opened.map_err(Error::io("open", path))?,
     };
     file.metadata()
         .and_then(|found| is_left(&file, found.len(), batch))
-        .map_err(Stop::io("read", path))
+        .map_err(Error::io("read", path))
 }
 
 /// Whether a file of `size` bytes ends in what a batch has left: the start of
@@ -389,7 +389,7 @@ fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
 /// Keeps what lies behind `position` as a `Data.fs.trN`, durably; returns its name if it is
 /// a new one. What a try that could not cut it has kept is not kept again: each would fill
 /// the disk a bit more.
-fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Stop> {
+fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Error> {
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
     let kept_before = kept_before(slave, data, position)?;
@@ -406,7 +406,11 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<
 
 /// The last `Data.fs.trN`, made durable, if it holds just what lies behind `position`. Its
 /// bytes are written again for that: a sync of them may have failed before.
-fn kept_before(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Stop> {
+fn kept_before(
+    slave: &Slave,
+    data: &DataFile<'_>,
+    position: u64,
+) -> Result<Option<PathBuf>, Error> {
     let names = (0..).map(|n| slave.place.cut(n));
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
@@ -433,40 +437,40 @@ fn kept_before(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Opti
     if !is_same {
         return Ok(None);
     }
-    file.sync_all().map_err(Stop::io("sync", &path))?;
+    file.sync_all().map_err(Error::io("sync", &path))?;
     slave.place.sync_directory()?;
     Ok(Some(path))
 }
 
 /// Copies what lies behind `position` to the first free `Data.fs.trN`, durably; returns its
 /// name.
-fn copy_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Stop> {
+fn copy_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Error> {
     let (kept, path) = create_cut(slave)?;
     let copied =
         copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
-    if let Err(stop) = copied {
-        fs::remove_file(&path).map_err(Stop::io("remove", &path))?;
-        return Err(stop);
+    if let Err(error) = copied {
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        return Err(error);
     }
     Ok(path)
 }
 
 /// Copies by reads and writes, each checked: where one of them is short, what the kernel
 /// copies by itself may end early, and silently.
-fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> Result<(), Stop> {
+fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> Result<(), Error> {
     read_tail(data, position, |piece, offset| {
         to.write_all_at(piece, offset)
-            .map_err(Stop::io("save the cut tail in", path))
+            .map_err(Error::io("save the cut tail in", path))
     })?;
-    to.sync_all().map_err(Stop::io("sync", path))
+    to.sync_all().map_err(Error::io("sync", path))
 }
 
 /// Hands out what lies behind `position`, piece by piece, each with its offset from there.
 fn read_tail(
     data: &DataFile<'_>,
     position: u64,
-    mut take: impl FnMut(&[u8], u64) -> Result<(), Stop>,
-) -> Result<(), Stop> {
+    mut take: impl FnMut(&[u8], u64) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut buffer = vec![0; COPY_LEN];
     let size = data.seen().size;
     for at in (position..size).step_by(COPY_LEN) {
@@ -477,15 +481,15 @@ fn read_tail(
     Ok(())
 }
 
-fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Stop> {
+fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Error> {
     let owner = Owner::of(&slave.place)?;
     let mut n = 0;
     loop {
         let path = slave.place.cut(n);
         match owner.create_new(&path) {
             Ok(file) => return Ok((file, path)),
-            Err(Stop::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => n += 1,
-            Err(stop) => return Err(stop),
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => n += 1,
+            Err(error) => return Err(error),
         }
     }
 }

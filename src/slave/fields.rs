@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::backward::ReadAt;
 use crate::io::read::read_fully;
 
@@ -24,7 +24,7 @@ pub(crate) enum Unreadable<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {
     file: &'a File,
-    may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    may_go_on: &'a dyn Fn() -> Result<(), Error>,
     unreadable: Unreadable<'a>,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn new(
         file: &'a File,
         unreadable: Unreadable<'a>,
-        may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+        may_go_on: &'a dyn Fn() -> Result<(), Error>,
     ) -> Self {
         Self {
             file,
@@ -42,7 +42,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Fills the buffer; says whether all of it is what the file holds.
-    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Stop> {
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Error> {
         (self.may_go_on)()?;
         let mut is_whole = true;
         let got = match read_fully(self.file, buffer, offset) {
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
                 let hole = |_| is_whole = false;
                 let got = read_pages(self.file, buffer, offset, self.may_go_on, hole)?;
                 if !is_whole && let Unreadable::Error(path) = self.unreadable {
-                    return Err(Stop::io(format!("read at {offset} in"), path)(error));
+                    return Err(Error::io(format!("read at {offset} in"), path)(error));
                 }
                 got
             }
@@ -62,9 +62,9 @@ impl<'a> Fields<'a> {
 }
 
 impl ReadAt for Fields<'_> {
-    type Error = Stop;
+    type Error = Error;
 
-    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         self.read(buffer, offset).map(drop)
     }
 }
@@ -74,9 +74,9 @@ pub(crate) fn read_pages(
     file: &File,
     buffer: &mut [u8],
     offset: u64,
-    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    may_go_on: &dyn Fn() -> Result<(), Error>,
     mut unreadable: impl FnMut(Range<u64>),
-) -> Result<usize, Stop> {
+) -> Result<usize, Error> {
     let mut filled = 0;
     while filled < buffer.len() {
         may_go_on()?;

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use super::owner::Owner;
 use super::paths::{self, Access, Beside, Place};
 use super::step::{Seen, Slave};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::index::sanity::{is_sane, witnesses};
@@ -95,12 +95,12 @@ impl Stored {
     }
 
     /// Whether it lies beside the slave still, and was left alone. Reads nothing.
-    pub fn lies_there(&self, place: &Place) -> Result<bool, Stop> {
+    pub fn lies_there(&self, place: &Place) -> Result<bool, Error> {
         let path = place.beside(Beside::ZodbIndex);
         match fs::symlink_metadata(&path) {
             Ok(found) => Ok(Stamp::of(&found) == self.stamp),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Stop::io("look at", &path)(error)),
+            Err(error) => Err(Error::io("look at", &path)(error)),
         }
     }
 
@@ -184,9 +184,9 @@ impl Growing {
         &mut self,
         data: &File,
         place: &Place,
-        may_go_on: &dyn Fn() -> Result<(), Stop>,
+        may_go_on: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let Self {
             from,
             to,
@@ -211,7 +211,7 @@ impl Growing {
     /// The index, once all was read. Where no transaction ends where it should, an
     /// error says what does not fit: ZODB stumbles over it, too, when it scans the
     /// file.
-    pub fn finish(self, place: &Place) -> Result<Index, Stop> {
+    pub fn finish(self, place: &Place) -> Result<Index, Error> {
         let (to, last) = (self.to, self.builder.position());
         let what = match self.scanner.tail() {
             Tail::Damaged(damage) => damage.to_string(),
@@ -224,7 +224,7 @@ impl Growing {
         };
         index.ok_or_else(|| {
             let action = format!("follow the transactions up to {to} in");
-            Stop::io(action, place.data())(io::Error::new(ErrorKind::InvalidData, what))
+            Error::io(action, place.data())(io::Error::new(ErrorKind::InvalidData, what))
         })
     }
 }
@@ -237,9 +237,9 @@ pub fn store(
     slave: &Slave,
     (data, seen): (&File, Seen),
     (index, position): (&Index, u64),
-) -> Result<Option<Stored>, Stop> {
+) -> Result<Option<Stored>, Error> {
     let found =
-        witnesses(data, seen.size, position).map_err(Stop::io("read", slave.place.data()))?;
+        witnesses(data, seen.size, position).map_err(Error::io("read", slave.place.data()))?;
     if !is_sane(index, &found) {
         return Ok(None);
     }
@@ -252,19 +252,19 @@ pub fn store(
         step.check_unchanged(Some(seen))?;
         let renamed = fs::rename(&path, slave.place.beside(Beside::ZodbIndex));
         drop(step);
-        renamed.map_err(Stop::io("rename", &path))?;
+        renamed.map_err(Error::io("rename", &path))?;
         Ok(stored)
     });
     if stored.is_err()
-        && let Err(stop) = remove_file(&path)
+        && let Err(error) = remove_file(&path)
     {
-        tracing::warn!("{}", stop.in_one_line());
+        tracing::warn!("{}", error.in_one_line());
     }
     stored.map(Some)
 }
 
 /// Removes the index, in a step, durably.
-pub fn remove(slave: &Slave) -> Result<(), Stop> {
+pub fn remove(slave: &Slave) -> Result<(), Error> {
     let place = &slave.place;
     let step = slave.step()?;
     let removed = remove_file(&place.beside(Beside::ZodbIndex));
@@ -281,7 +281,7 @@ fn write(
     file: File,
     path: &Path,
     (index, position): (&Index, u64),
-) -> Result<Stored, Stop> {
+) -> Result<Stored, Error> {
     const BUFFER_LEN: usize = 1024 * 1024;
     let to = Digesting::new(Guarded { slave, file });
     let mut to = BufWriter::with_capacity(BUFFER_LEN, to);
@@ -296,18 +296,18 @@ fn write(
                 stamp: Stamp::of(&to.inner.file.metadata()?),
             })
         });
-    written.map_err(|error| match error.downcast::<Stop>() {
-        Ok(stop) => stop,
-        Err(error) => Stop::io("write", path)(error),
+    written.map_err(|error| match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => Error::io("write", path)(error),
     })
 }
 
 /// Removes a file; says whether there was one.
-fn remove_file(path: &Path) -> Result<bool, Stop> {
+fn remove_file(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Stop::io("remove", path)(error)),
+        Err(error) => Err(Error::io("remove", path)(error)),
     }
 }
 

@@ -48,7 +48,7 @@ use self::join::join;
 use super::owner::Owner;
 use super::paths::{self, Access, Beside, Place};
 use super::step::Slave;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::read::read_fully;
 
@@ -138,13 +138,13 @@ pub struct Ledger {
 impl Ledger {
     /// The ledger of `data`, which is the slave; `None` if there is none, or it is
     /// another file's.
-    pub fn open(place: &Place, data: &File, access: Access) -> Result<Option<Self>, Stop> {
+    pub fn open(place: &Place, data: &File, access: Access) -> Result<Option<Self>, Error> {
         let path = place.beside(Beside::Ledger);
         let file = match paths::open(&path, access) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(Stop::io("open", &path))?,
+            opened => opened.map_err(Error::io("open", &path))?,
         };
-        let found = file.metadata().map_err(Stop::io("look at", &path))?;
+        let found = file.metadata().map_err(Error::io("look at", &path))?;
         let ledger = Self {
             file,
             path,
@@ -156,13 +156,13 @@ impl Ledger {
 
     /// Puts an empty ledger for `data`, which is the slave, in the place of
     /// whatever lies there.
-    fn create(place: &Place, data: &File) -> Result<Self, Stop> {
+    fn create(place: &Place, data: &File) -> Result<Self, Error> {
         let (path, new) = (place.beside(Beside::Ledger), place.beside(Beside::Tmp));
         let head = head(place, data)?;
         for path in [&new, &path] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(Stop::io("remove", path)(error));
+                    return Err(Error::io("remove", path)(error));
                 }
                 _ => {}
             }
@@ -174,7 +174,7 @@ impl Ledger {
         if let Err(error) = stored {
             // The first failure is the one to tell.
             let _ = fs::remove_file(&new);
-            return Err(Stop::io("write", &new)(error));
+            return Err(Error::io("write", &new)(error));
         }
         Ok(Self {
             file,
@@ -184,7 +184,7 @@ impl Ledger {
     }
 
     /// Whether it ends at `position`. Reads one record.
-    pub fn ends_at(&self, position: u64) -> Result<bool, Stop> {
+    pub fn ends_at(&self, position: u64) -> Result<bool, Error> {
         let Some(last) = self.records.checked_sub(1).filter(|&last| last > 0) else {
             return Ok(position == 0);
         };
@@ -194,7 +194,7 @@ impl Ledger {
 
     /// Up to where the slave's bytes have digests, from its start, and no further
     /// than `limit`.
-    pub fn end(&self, limit: u64) -> Result<u64, Stop> {
+    pub fn end(&self, limit: u64) -> Result<u64, Error> {
         Ok(self.tail(limit)?.end())
     }
 
@@ -213,7 +213,7 @@ impl Ledger {
     /// Adds entries, of which each starts where the one before it ends. Nothing is
     /// added where they do not follow what the ledger has. What it has behind their
     /// start is forgotten.
-    fn extend(&mut self, place: &Place, data: &File, entries: Vec<Entry>) -> Result<(), Stop> {
+    fn extend(&mut self, place: &Place, data: &File, entries: Vec<Entry>) -> Result<(), Error> {
         let Some(start) = entries.first().map(|first| first.range.start) else {
             return Ok(());
         };
@@ -230,7 +230,7 @@ impl Ledger {
 
     /// The last entries that follow one another, as far as they reach no further
     /// than `limit`.
-    fn tail(&self, limit: u64) -> Result<Tail, Stop> {
+    fn tail(&self, limit: u64) -> Result<Tail, Error> {
         let number = self.records.saturating_sub(TAIL_RECORDS).max(1);
         let read = self.read_entries(number, TAIL_RECORDS)?;
         let before = read.iter().take_while(|entry| entry.is_none()).count();
@@ -253,7 +253,7 @@ impl Ledger {
 
     /// Has the ledger end with these entries, the first of them in the record of
     /// this number.
-    fn write(&mut self, number: u64, entries: &[Entry]) -> Result<(), Stop> {
+    fn write(&mut self, number: u64, entries: &[Entry]) -> Result<(), Error> {
         let records: Vec<u8> = (number..)
             .zip(entries)
             .flat_map(|(number, entry)| entry.encode(number))
@@ -267,12 +267,12 @@ impl Ledger {
                 }
                 Ok(())
             })
-            .map_err(Stop::io("write", &self.path))?;
+            .map_err(Error::io("write", &self.path))?;
         self.records = records_after;
         Ok(())
     }
 
-    fn read_entries(&self, number: u64, count: u64) -> Result<Vec<Option<Entry>>, Stop> {
+    fn read_entries(&self, number: u64, count: u64) -> Result<Vec<Option<Entry>>, Error> {
         let records = self.read(number, count)?;
         let entries = (number..).zip(&records);
         Ok(entries
@@ -281,10 +281,10 @@ impl Ledger {
     }
 
     /// Up to `count` records.
-    fn read(&self, number: u64, count: u64) -> Result<Vec<Record>, Stop> {
+    fn read(&self, number: u64, count: u64) -> Result<Vec<Record>, Error> {
         let mut bytes = vec![0; count as usize * RECORD_LEN];
         let got = read_fully(&self.file, &mut bytes, number * RECORD_LEN as u64)
-            .map_err(Stop::io("read", &self.path))?;
+            .map_err(Error::io("read", &self.path))?;
         Ok(bytes[..got].as_chunks().0.to_vec())
     }
 }
@@ -312,7 +312,7 @@ pub struct Entries {
 }
 
 impl Iterator for Entries {
-    type Item = Result<Option<Entry>, Stop>;
+    type Item = Result<Option<Entry>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(entry) = self.read.next() {
@@ -326,9 +326,9 @@ impl Iterator for Entries {
                 self.read = read.into_iter();
                 self.read.next().map(Ok)
             }
-            Err(stop) => {
+            Err(error) => {
                 self.numbers.start = end;
-                Some(Err(stop))
+                Some(Err(error))
             }
         }
     }
@@ -336,8 +336,10 @@ impl Iterator for Entries {
 
 /// The first record of the ledger of a slave. An inode number alone comes back after
 /// two packs of the slave's.
-fn head(place: &Place, data: &File) -> Result<Record, Stop> {
-    let found = data.metadata().map_err(Stop::io("look at", place.data()))?;
+fn head(place: &Place, data: &File) -> Result<Record, Error> {
+    let found = data
+        .metadata()
+        .map_err(Error::io("look at", place.data()))?;
     let created = found.created().unwrap_or(UNIX_EPOCH);
     let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut body = [0; BODY_LEN];
@@ -349,7 +351,7 @@ fn head(place: &Place, data: &File) -> Result<Record, Stop> {
 }
 
 /// Opens the slave's ledger, or begins one.
-fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Stop> {
+fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Error> {
     if let Some(ledger) = Ledger::open(&slave.place, data, Access::Write)? {
         return Ok(ledger);
     }
@@ -360,7 +362,7 @@ fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Stop> {
 /// Notes what digests bytes of the slave's have, which is `data`: bytes that are
 /// committed and durable. Nothing is noted where the ledger lacks what precedes them;
 /// one is begun for bytes that nothing precedes.
-pub fn note(slave: &Slave, data: &File, entries: Vec<Entry>) -> Result<(), Stop> {
+pub fn note(slave: &Slave, data: &File, entries: Vec<Entry>) -> Result<(), Error> {
     let Some(first) = entries.first() else {
         return Ok(());
     };

@@ -23,7 +23,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::owner::Owner;
 use super::paths::{Beside, Place};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::flock::holder;
 
 /// How long is waited for the step lock. Its holders keep it for milliseconds.
@@ -44,15 +44,15 @@ impl Drop for Lock {
 }
 
 /// Tries to take the lock of the pass; `None` if another pass has it.
-pub fn take_pass(place: &Place) -> Result<Option<Lock>, Stop> {
+pub fn take_pass(place: &Place) -> Result<Option<Lock>, Error> {
     take_pass_after(place, || Ok(()))
 }
 
 /// The same, with a check before the lock file is created: where no pass was made yet.
 pub fn take_pass_after(
     place: &Place,
-    check_first: impl FnOnce() -> Result<(), Stop>,
-) -> Result<Option<Lock>, Stop> {
+    check_first: impl FnOnce() -> Result<(), Error>,
+) -> Result<Option<Lock>, Error> {
     let path = place.beside(Beside::PassLock);
     let file = if let Some(file) = Owner::open_for(place, &path)? {
         file
@@ -64,16 +64,16 @@ pub fn take_pass_after(
 }
 
 /// Tries to take ZODB's lock.
-pub fn take_zodb(place: &Place) -> Result<Lock, Stop> {
+pub fn take_zodb(place: &Place) -> Result<Lock, Error> {
     let path = place.beside(Beside::ZodbLock);
-    try_take(&path, place)?.ok_or_else(|| Stop::InUse {
+    try_take(&path, place)?.ok_or_else(|| Error::InUse {
         slave: place.data().to_owned(),
         pid: holder(&path),
     })
 }
 
 /// Takes the step lock, waiting for its holder.
-pub fn take_step(place: &Place) -> Result<Lock, Stop> {
+pub fn take_step(place: &Place) -> Result<Lock, Error> {
     let path = place.beside(Beside::StepLock);
     let started = Instant::now();
     loop {
@@ -84,21 +84,21 @@ pub fn take_step(place: &Place) -> Result<Lock, Stop> {
             let by = holder(&path).map_or_else(String::new, |pid| format!(" by process {pid}"));
             let secs = STEP_LOCK_PATIENCE.as_secs();
             let error = io::Error::other(format!("held{by} for more than {secs} s"));
-            return Err(Stop::io("lock", &path)(error));
+            return Err(Error::io("lock", &path)(error));
         }
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Stop> {
+fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Error> {
     try_lock(Owner::open_or_create_for(place, path)?, path)
 }
 
-fn try_lock(file: File, path: &Path) -> Result<Option<Lock>, Stop> {
+fn try_lock(file: File, path: &Path) -> Result<Option<Lock>, Error> {
     match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => Ok(Some(Lock { file })),
         Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(Stop::io("lock", path)(error.into())),
+        Err(error) => Err(Error::io("lock", path)(error.into())),
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx};
 
 use super::paths::Place;
-use crate::error::Stop;
+use crate::error::Error;
 
 /// An open slave, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,10 @@ pub fn look(file: &File) -> io::Result<(Statx, Obstacles)> {
 
 impl Obstacles {
     /// Fails if one of them is in the way of the slave, which is at `place`.
-    pub fn check(self, place: &Place) -> Result<(), Stop> {
+    pub fn check(self, place: &Place) -> Result<(), Error> {
         let path = place.data();
         if self.attributes.contains(StatxAttributes::MOUNT_ROOT) {
-            return Err(Stop::Usage(format!(
+            return Err(Error::Usage(format!(
                 "{} is mounted as a single file, which cannot be replaced, and whose locks \
                  other programs do not see: mount its directory",
                 path.display()
@@ -46,7 +46,7 @@ impl Obstacles {
         }
         check_attributes(path, self.attributes)?;
         if self.links == 0 {
-            return Err(Stop::SlaveChanged {
+            return Err(Error::SlaveChanged {
                 slave: path.to_owned(),
                 what: "it was deleted or replaced".to_owned(),
             });
@@ -56,21 +56,21 @@ impl Obstacles {
 }
 
 /// Fails if an attribute of the slave's directory keeps files in it from being replaced.
-pub fn check_directory(place: &Place) -> Result<(), Stop> {
+pub fn check_directory(place: &Place) -> Result<(), Error> {
     let directory = place.directory();
     let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
-        .map_err(|error| Stop::io("look at", directory)(error.into()))?;
+        .map_err(|error| Error::io("look at", directory)(error.into()))?;
     check_attributes(directory, found.stx_attributes)
 }
 
-fn check_attributes(path: &Path, attributes: StatxAttributes) -> Result<(), Stop> {
+fn check_attributes(path: &Path, attributes: StatxAttributes) -> Result<(), Error> {
     let known = [
         (StatxAttributes::IMMUTABLE, "immutable", "-i"),
         (StatxAttributes::APPEND, "append-only", "-a"),
     ];
     let found = known.into_iter().find(|it| attributes.contains(it.0));
     found.map_or(Ok(()), |(_, attribute, option)| {
-        Err(Stop::Protected {
+        Err(Error::Protected {
             path: path.to_owned(),
             attribute,
             option,
@@ -91,7 +91,7 @@ mod tests {
         obstacles.check(&place).unwrap();
         std::fs::remove_file(place.data()).unwrap();
         let (_, obstacles) = look(&file).unwrap();
-        let stop = obstacles.check(&place).unwrap_err();
-        assert!(matches!(stop, Stop::SlaveChanged { .. }), "{stop}");
+        let error = obstacles.check(&place).unwrap_err();
+        assert!(matches!(error, Error::SlaveChanged { .. }), "{error}");
     }
 }

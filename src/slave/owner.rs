@@ -23,7 +23,7 @@ use rustix::process::geteuid;
 
 use super::attributes::{Attributes, Given};
 use super::paths::{self, Access, Place};
-use crate::error::Stop;
+use crate::error::Error;
 
 /// The owner, group and permission bits of new files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ const DEFAULT_MODE: u32 = 0o644;
 impl Owner {
     /// The slave's. If there is no slave, its directory's, or of whoever is not root,
     /// with the usual mode.
-    pub fn of(place: &Place) -> Result<Self, Stop> {
+    pub fn of(place: &Place) -> Result<Self, Error> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
         match fs::symlink_metadata(place.data()) {
             Ok(found) => {
@@ -63,7 +63,7 @@ impl Owner {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let found = fs::metadata(place.directory())
-                    .map_err(Stop::io("look at", place.directory()))?;
+                    .map_err(Error::io("look at", place.directory()))?;
                 let user = geteuid();
                 Ok(Self {
                     uid: if user.is_root() {
@@ -77,7 +77,7 @@ impl Owner {
                     model: None,
                 })
             }
-            Err(error) => Err(Stop::io("look at", place.data())(error)),
+            Err(error) => Err(Error::io("look at", place.data())(error)),
         }
     }
 
@@ -90,14 +90,14 @@ impl Owner {
     /// Creates a file that is not there yet, or fails with
     /// [`ErrorKind::AlreadyExists`]; nothing stays where it cannot be given to
     /// its owner.
-    pub fn create_new(&self, path: &Path) -> Result<File, Stop> {
+    pub fn create_new(&self, path: &Path) -> Result<File, Error> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
             .mode(MODE_AT_FIRST)
             .open(path)
-            .map_err(Stop::io("create", path))?;
+            .map_err(Error::io("create", path))?;
         match self.own(&file, path) {
             Ok(lost) => {
                 for attribute in lost {
@@ -105,9 +105,9 @@ impl Owner {
                 }
                 Ok(file)
             }
-            Err(stop) => {
-                fs::remove_file(path).map_err(Stop::io("remove", path))?;
-                Err(stop)
+            Err(error) => {
+                fs::remove_file(path).map_err(Error::io("remove", path))?;
+                Err(error)
             }
         }
     }
@@ -115,8 +115,8 @@ impl Owner {
     /// Gives an open file, which is at `path`, its owner, mode and extended attributes.
     /// Returns each attribute that it cannot get, and why; without an ACL it grants nobody
     /// more than the slave does.
-    pub fn own(&self, file: &File, path: &Path) -> Result<Vec<String>, Stop> {
-        self.give_to_owner(file).map_err(|source| Stop::Owner {
+    pub fn own(&self, file: &File, path: &Path) -> Result<Vec<String>, Error> {
+        self.give_to_owner(file).map_err(|source| Error::Owner {
             path: path.to_owned(),
             uid: self.uid,
             gid: self.gid,
@@ -128,12 +128,12 @@ impl Owner {
                 lost: Vec::new(),
             },
             Some(slave) => Attributes::of(slave)
-                .map_err(Stop::io("read the extended attributes of", slave))?
+                .map_err(Error::io("read the extended attributes of", slave))?
                 .give(file, self.mode)
-                .map_err(Stop::io("remove the ACL of", path))?,
+                .map_err(Error::io("remove the ACL of", path))?,
         };
         file.set_permissions(fs::Permissions::from_mode(given.mode))
-            .map_err(Stop::io("set the mode of", path))?;
+            .map_err(Error::io("set the mode of", path))?;
         let lost =
             |(name, error): (CString, io::Error)| format!("{}: {error}", name.to_string_lossy());
         Ok(given.lost.into_iter().map(lost).collect())
@@ -162,7 +162,7 @@ impl Owner {
 
     /// Opens a file beside the slave for reading and writing; where it is missing,
     /// it is created with the slave's owner and mode.
-    pub fn open_or_create_for(place: &Place, path: &Path) -> Result<File, Stop> {
+    pub fn open_or_create_for(place: &Place, path: &Path) -> Result<File, Error> {
         match Self::open_for(place, path)? {
             Some(file) => Ok(file),
             None => Self::of(place)?.open_or_create(path),
@@ -170,11 +170,11 @@ impl Owner {
     }
 
     /// Opens a file beside the slave for reading and writing; `None` if there is none.
-    pub fn open_for(place: &Place, path: &Path) -> Result<Option<File>, Stop> {
+    pub fn open_for(place: &Place, path: &Path) -> Result<Option<File>, Error> {
         match paths::open(path, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => {
-                let file = result.map_err(Stop::io("open", path))?;
+                let file = result.map_err(Error::io("open", path))?;
                 mend(&file, place, path)?;
                 Ok(Some(file))
             }
@@ -182,14 +182,14 @@ impl Owner {
     }
 
     /// Opens a file for reading and writing; creates it where it is missing.
-    pub fn open_or_create(&self, path: &Path) -> Result<File, Stop> {
+    pub fn open_or_create(&self, path: &Path) -> Result<File, Error> {
         loop {
             match paths::open(path, Access::Write) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                result => return result.map_err(Stop::io("open", path)),
+                result => return result.map_err(Error::io("open", path)),
             }
             match self.create_new(path) {
-                Err(Stop::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
                 result => return result,
             }
         }
@@ -223,17 +223,17 @@ impl Owner {
 
 /// Gives a file to its owner that a crash has kept from its owner: one that is as it was
 /// created. Else ZEO's user could not open the lock that root left, for good.
-fn mend(file: &File, place: &Place, path: &Path) -> Result<(), Stop> {
-    let found = file.metadata().map_err(Stop::io("look at", path))?;
+fn mend(file: &File, place: &Place, path: &Path) -> Result<(), Error> {
+    let found = file.metadata().map_err(Error::io("look at", path))?;
     let is_ours = found.uid() == geteuid().as_raw();
     if !is_ours || found.permissions().mode() & 0o7777 != MODE_AT_FIRST {
         return Ok(());
     }
     let owner = Owner::of(place)?;
     if (owner.uid, owner.mode) != (found.uid(), MODE_AT_FIRST)
-        && let Err(stop) = owner.own(file, path)
+        && let Err(error) = owner.own(file, path)
     {
-        tracing::debug!("{}", stop.in_one_line());
+        tracing::debug!("{}", error.in_one_line());
     }
     Ok(())
 }

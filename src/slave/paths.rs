@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, accessat};
 use self::given::{Named, missing, named};
 use self::mount::Mount;
 use super::sidecar::Mark;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::{DATA_FS, Tid};
 use crate::source::LocalFile;
 
@@ -117,7 +117,7 @@ impl Place {
     ///
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
-    pub fn new(given: &Path) -> Result<Self, Stop> {
+    pub fn new(given: &Path) -> Result<Self, Error> {
         let has_sidecar = || with_suffix(given, Beside::Sidecar.suffix()).exists();
         let or_else = || has_sidecar().then_some(Named::File);
         Self::at(given, or_else)
@@ -126,7 +126,7 @@ impl Place {
     /// The same, of the slave of a pass whose master has this file name: that may be the
     /// slave's, too, if [`check_kind`](Self::check_kind) finds that it is a file's. Here a
     /// sidecar does not count.
-    pub fn of_pass(given: &Path, masters: Option<&OsStr>) -> Result<Self, Stop> {
+    pub fn of_pass(given: &Path, masters: Option<&OsStr>) -> Result<Self, Error> {
         let is_masters = || masters.is_some() && given.file_name() == masters;
         let or_else = || is_masters().then_some(Named::LikeTheMaster);
         Self::at(given, or_else)
@@ -134,7 +134,7 @@ impl Place {
 
     /// The place that `given` names; of a name that leads to nothing and does not end in
     /// `.fs`, `or_else` may know that it is a file's.
-    fn at(given: &Path, or_else: impl FnOnce() -> Option<Named>) -> Result<Self, Stop> {
+    fn at(given: &Path, or_else: impl FnOnce() -> Option<Named>) -> Result<Self, Error> {
         let named = named(given)?
             .or_else(or_else)
             .ok_or_else(|| missing(given))?;
@@ -142,7 +142,7 @@ impl Place {
             Named::Directory => given.join(DATA_FS),
             Named::File | Named::New | Named::LikeTheMaster => given.to_owned(),
         };
-        let usage = |what: &str| Err(Stop::Usage(format!("{} {what}", data.display())));
+        let usage = |what: &str| Err(Error::Usage(format!("{} {what}", data.display())));
         let directory = match data.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
             Some(parent) => parent.to_owned(),
@@ -183,10 +183,10 @@ impl Place {
 
     /// Fails while the directory is on another file system than it was: an empty mount
     /// point is not a place for a slave.
-    pub fn check_is_mounted(&self) -> Result<(), Stop> {
+    pub fn check_is_mounted(&self) -> Result<(), Error> {
         match found(&self.directory, fs::metadata(&self.directory))? {
             Some(found) if found.dev() == self.mount.device() => Ok(()),
-            _ => Err(Stop::Moved {
+            _ => Err(Error::Moved {
                 directory: self.directory.clone(),
             }),
         }
@@ -194,9 +194,9 @@ impl Place {
 
     /// The same, before a pass; but a file system that has the slave as the last pass left
     /// it is the one that was there, whatever its device number is now.
-    pub fn find_mounted(&self) -> Result<(), Stop> {
+    pub fn find_mounted(&self) -> Result<(), Error> {
         let moved = match self.check_is_mounted() {
-            Err(stop @ Stop::Moved { .. }) => stop,
+            Err(error @ Error::Moved { .. }) => error,
             checked => return checked,
         };
         if !self.mount.recognise(self) {
@@ -217,14 +217,14 @@ impl Place {
 
     /// Fails if no file can be made in the directory, for want of permission or because
     /// its file system is mounted read-only.
-    pub fn check_is_writable(&self) -> Result<(), Stop> {
+    pub fn check_is_writable(&self) -> Result<(), Error> {
         accessat(
             CWD,
             &self.directory,
             rustix::fs::Access::WRITE_OK,
             AtFlags::EACCESS,
         )
-        .map_err(|error| Stop::io("write to", &self.directory)(error.into()))
+        .map_err(|error| Error::io("write to", &self.directory)(error.into()))
     }
 
     /// A file beside it.
@@ -294,7 +294,7 @@ impl Place {
 
     /// Whether the path was given as a new file's, and there still is no such file, nor a
     /// sidecar.
-    pub fn may_be_mistaken(&self) -> Result<bool, Stop> {
+    pub fn may_be_mistaken(&self) -> Result<bool, Error> {
         if matches!(self.named, Named::Directory | Named::File) {
             return Ok(false);
         }
@@ -304,12 +304,12 @@ impl Place {
 
     /// Refuses a slave that does not exist, and would be a file, of a master that is a
     /// directory.
-    pub fn check_kind(&self, master_is_directory: bool) -> Result<(), Stop> {
+    pub fn check_kind(&self, master_is_directory: bool) -> Result<(), Error> {
         if !master_is_directory || self.named == Named::Directory {
             return Ok(());
         }
         let (name, directory) = (self.data.display(), self.directory.display());
-        Err(Stop::Usage(match self.named {
+        Err(Error::Usage(match self.named {
             Named::LikeTheMaster => missing(&self.data).in_one_line(),
             _ => format!(
                 "{name} does not exist, and the master is a directory: name a directory for \
@@ -319,14 +319,14 @@ impl Place {
     }
 
     /// Makes the directory's entries durable.
-    pub fn sync_directory(&self) -> Result<(), Stop> {
+    pub fn sync_directory(&self) -> Result<(), Error> {
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
-            .map_err(Stop::io("sync the directory", &self.directory))
+            .map_err(Error::io("sync the directory", &self.directory))
     }
 
     /// Refuses a master that is the slave, under whatever name.
-    pub fn check_is_not(&self, master: Option<LocalFile>) -> Result<(), Stop> {
+    pub fn check_is_not(&self, master: Option<LocalFile>) -> Result<(), Error> {
         let Some(found) = found(&self.data, fs::metadata(&self.data))? else {
             return Ok(());
         };
@@ -341,7 +341,7 @@ impl Place {
     }
 
     /// The same of a master that has the slave's path, whether there is a file or not.
-    pub fn check_is_not_named(&self, master: &Path) -> Result<(), Stop> {
+    pub fn check_is_not_named(&self, master: &Path) -> Result<(), Error> {
         let whole = |path: &Path| absolute(path).ok();
         let slave = whole(&self.data);
         if slave.is_some() && (slave == whole(master) || slave == whole(&master.join(DATA_FS))) {
@@ -350,9 +350,9 @@ impl Place {
         Ok(())
     }
 
-    fn is_the_master(&self) -> Stop {
+    fn is_the_master(&self) -> Error {
         let name = self.data.display();
-        Stop::Usage(format!(
+        Error::Usage(format!(
             "{name} is the master itself, under this or another name"
         ))
     }
@@ -378,13 +378,13 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// What was found under a name, if there is anything.
-fn found(path: &Path, looked: io::Result<Metadata>) -> Result<Option<Metadata>, Stop> {
+fn found(path: &Path, looked: io::Result<Metadata>) -> Result<Option<Metadata>, Error> {
     match looked {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(error) => Err(Stop::io("look at", path)(error)),
+        Err(error) => Err(Error::io("look at", path)(error)),
     }
 }
 

@@ -36,7 +36,7 @@ use super::owner::Owner;
 use super::paths::Beside;
 use super::space;
 use super::step::{Seen, Slave};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::io::flush::Flusher;
 
@@ -58,7 +58,7 @@ impl<'a> Replacement<'a> {
     /// Makes room for a copy of `size` bytes, and begins it, or takes up the one
     /// that an earlier pass left. Where there is no slave to take the mode from,
     /// `master_mode` is the copy's.
-    pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Stop> {
+    pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Error> {
         // Better now than after hours of copying.
         drop(slave.step()?);
         obstacle::check_directory(&slave.place)?;
@@ -81,18 +81,18 @@ impl<'a> Replacement<'a> {
         };
         match copy.prepare(&owner, size) {
             Ok(()) => Ok(copy),
-            Err(stop) => {
+            Err(error) => {
                 copy.discard();
-                Err(stop)
+                Err(error)
             }
         }
     }
 
     /// Takes over what there is of it, if the rest fits beside.
-    fn prepare(&mut self, owner: &Owner, size: u64) -> Result<(), Stop> {
+    fn prepare(&mut self, owner: &Owner, size: u64) -> Result<(), Error> {
         self.lost = owner.own(&self.file, &self.path)?;
         let found = self.file.metadata();
-        self.written = found.map_err(Stop::io("look at", &self.path))?.len();
+        self.written = found.map_err(Error::io("look at", &self.path))?.len();
         space::check_copy(&self.slave.place, size, self.written)
     }
 
@@ -124,31 +124,31 @@ impl<'a> Replacement<'a> {
     }
 
     /// Forgets what was written from `len` on.
-    pub fn truncate(&mut self, len: u64) -> Result<(), Stop> {
+    pub fn truncate(&mut self, len: u64) -> Result<(), Error> {
         self.file
             .set_len(len)
-            .map_err(Stop::io(format!("cut at {len}"), &self.path))?;
+            .map_err(Error::io(format!("cut at {len}"), &self.path))?;
         self.written = len;
         Ok(())
     }
 
     /// Goes on behind bytes that proved to be the master's.
-    pub fn go_on(&mut self, proven: Vec<Entry>) -> Result<(), Stop> {
+    pub fn go_on(&mut self, proven: Vec<Entry>) -> Result<(), Error> {
         self.tally = Tally::after(proven);
         self.truncate(self.tally.at())
     }
 
     /// The digests of what was written.
-    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Stop> {
+    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Error> {
         self.tally
             .end_at(&self.file, self.written)
-            .map_err(Stop::io("read back", &self.path))
+            .map_err(Error::io("read back", &self.path))
     }
 
     /// Removes the copy.
     pub fn discard(self) {
-        if let Err(stop) = remove(&self.path) {
-            tracing::warn!("{}", stop.in_one_line());
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!("{}", error.in_one_line());
         }
     }
 
@@ -159,17 +159,17 @@ impl<'a> Replacement<'a> {
     }
 
     /// Writes the next bytes, unless syncing was switched off meanwhile.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.slave.check_may_go_on()?;
         let at = self.written;
         self.file
             .write_all_at(bytes, at)
-            .map_err(Stop::io(format!("write at {at} in"), &self.path))?;
+            .map_err(Error::io(format!("write at {at} in"), &self.path))?;
         self.written += bytes.len() as u64;
         self.tally.take(bytes);
         self.flusher
             .written(&self.file, bytes.len() as u64)
-            .map_err(Stop::io("sync", &self.path))
+            .map_err(Error::io("sync", &self.path))
     }
 
     /// Starts to make the copy durable; [`settle`](Self::settle) waits for it.
@@ -178,11 +178,11 @@ impl<'a> Replacement<'a> {
     }
 
     /// Makes the copy durable.
-    pub fn settle(&mut self) -> Result<(), Stop> {
+    pub fn settle(&mut self) -> Result<(), Error> {
         self.flusher
             .finish(&self.file)
             .and_then(|()| self.file.sync_all())
-            .map_err(Stop::io("sync", &self.path))
+            .map_err(Error::io("sync", &self.path))
     }
 
     /// Puts the copy, which must be settled, in the place of what was seen
@@ -192,7 +192,7 @@ impl<'a> Replacement<'a> {
         &self,
         old: Option<Seen>,
         aside: Option<Aside>,
-    ) -> Result<Option<PathBuf>, Stop> {
+    ) -> Result<Option<PathBuf>, Error> {
         let place = &self.slave.place;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
@@ -205,7 +205,7 @@ impl<'a> Replacement<'a> {
         let renamed = prepared
             .and_then(|()| place.sync_directory())
             .and_then(|()| self.rename(old));
-        if let Err(stop) = renamed {
+        if let Err(error) = renamed {
             // Where the slave keeps its place, it needs no second name; where
             // somebody put another file there, this name is all that holds it.
             if let (Some(name), Some(old)) = (&kept, old)
@@ -213,21 +213,21 @@ impl<'a> Replacement<'a> {
             {
                 remove(name)?;
             }
-            return Err(stop);
+            return Err(error);
         }
         place.sync_directory()?;
         Ok(kept)
     }
 
     /// The last step of an installation.
-    fn rename(&self, old: Option<Seen>) -> Result<(), Stop> {
+    fn rename(&self, old: Option<Seen>) -> Result<(), Error> {
         let place = &self.slave.place;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
         remove(&place.beside(Beside::ZodbIndex))?;
         let renamed = fs::rename(&self.path, place.data());
         drop(step);
-        renamed.map_err(Stop::io("rename", &self.path))
+        renamed.map_err(Error::io("rename", &self.path))
     }
 }
 
@@ -239,13 +239,13 @@ pub struct Aside {
 }
 
 /// Removes what a full copy left that was killed.
-pub fn clean_up(slave: &Slave) -> Result<(), Stop> {
+pub fn clean_up(slave: &Slave) -> Result<(), Error> {
     remove(&slave.place.beside(Beside::Tmp))
 }
 
 /// Gives the slave, in a step in which it is what was seen, a second name that
 /// says what it is. Returns the name.
-fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Stop> {
+fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Error> {
     let mut n = 0;
     loop {
         let name = slave.place.diverged(aside.last_tid, n);
@@ -253,12 +253,12 @@ fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Stop> {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A pass that was killed had linked it.
-                if is_same(&name, old).map_err(Stop::io("look at", &name))? {
+                if is_same(&name, old).map_err(Error::io("look at", &name))? {
                     return Ok(name);
                 }
                 n += 1;
             }
-            Err(error) => return Err(Stop::io("set the slave aside as", &name)(error)),
+            Err(error) => return Err(Error::io("set the slave aside as", &name)(error)),
         }
     }
 }
@@ -269,9 +269,9 @@ fn is_same(name: &Path, seen: Seen) -> io::Result<bool> {
     Ok((found.dev(), found.ino()) == (seen.file.device, seen.file.inode))
 }
 
-fn remove(path: &Path) -> Result<(), Stop> {
+fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Stop::io("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
     }
 }

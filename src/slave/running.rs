@@ -25,7 +25,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::paths::Beside;
 use super::sidecar::Sidecar;
 use super::step::Slave;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::running::Running;
 use crate::io::flock::holder;
 
@@ -64,10 +64,10 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
 
 /// Why a pass cannot have the pass lock: another one has it.
 #[must_use]
-pub fn busy(slave: &Slave) -> Stop {
+pub fn busy(slave: &Slave) -> Error {
     let pid = holder(&slave.place.beside(Beside::PassLock));
     let sidecar = Sidecar::load(&slave.place).unwrap_or_default();
-    Stop::Busy {
+    Error::Busy {
         slave: slave.place.data().to_owned(),
         pass: look(slave, &sidecar, pid, Timestamp::now()),
     }

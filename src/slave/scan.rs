@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::scan::{Event, Scanner};
 use crate::io::read::{Piece, read_fully};
 
@@ -29,9 +29,9 @@ pub(crate) fn scan_file(
     file: &File,
     path: &Path,
     scanner: &mut Scanner,
-    may_go_on: &dyn Fn(u64) -> Result<(), Stop>,
+    may_go_on: &dyn Fn(u64) -> Result<(), Error>,
     visitor: &mut impl Visitor,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     const PIECE_LEN: u64 = 1024 * 1024;
     let mut piece = Piece::default();
     while scanner.stopped().is_none() && scanner.left() > 0 {
@@ -39,7 +39,7 @@ pub(crate) fn scan_file(
         let offset = scanner.offset();
         may_go_on(offset)?;
         let got = read_fully(file, piece.room(len, offset), offset)
-            .map_err(Stop::io(format!("read at {offset} in"), path))?;
+            .map_err(Error::io(format!("read at {offset} in"), path))?;
         if got == 0 {
             break;
         }

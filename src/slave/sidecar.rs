@@ -16,7 +16,7 @@ use super::index::coverage::Coverage;
 use super::index::failure::Failure;
 use super::owner::Owner;
 use super::paths::{self, Access, Beside, Place};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, Status, TXN_HEADER_LEN};
 use crate::io::digest::Digest;
@@ -209,7 +209,7 @@ impl Sidecar {
     /// Reads the sidecar at `place`; one that is missing is empty, and so, with
     /// a warning, is one that makes no sense. One that cannot be read is an
     /// error: it must not be replaced by an empty one.
-    pub fn load(place: &Place) -> Result<Self, Stop> {
+    pub fn load(place: &Place) -> Result<Self, Error> {
         let path = place.beside(Beside::Sidecar);
         let mut text = Vec::new();
         let read = paths::open(&path, Access::Read)
@@ -217,7 +217,7 @@ impl Sidecar {
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Stop::io("read", &path)(error)),
+            Err(error) => return Err(Error::io("read", &path)(error)),
         }
         Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
             tracing::warn!("{} is passed over: {error}", path.display());
@@ -227,10 +227,10 @@ impl Sidecar {
 
     /// Puts it in its place, with the slave's owner and mode, if the slave's file system
     /// is there.
-    pub fn store(&self, place: &Place) -> Result<(), Stop> {
+    pub fn store(&self, place: &Place) -> Result<(), Error> {
         place.check_is_mounted()?;
         let new = place.beside(Beside::SidecarNew);
-        let fail = |action| Stop::io(action, &new);
+        let fail = |action| Error::io(action, &new);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(fail("remove")(error));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
@@ -30,7 +30,7 @@ pub enum Ending {
 
 /// What the slave ends with, as far as this can be found out in a time: read on
 /// from where an earlier pass vouches for it, or else from its start.
-pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Stop> {
+pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Error> {
     let started = Instant::now();
     let Some((file, _)) = open(place)? else {
         return Ok(Ending::NoSlave);
@@ -46,7 +46,7 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
         None => Scanner::new(file.size),
     };
     let in_time = |_| match started.elapsed() {
-        elapsed if elapsed > patience => Err(Stop::Interrupted),
+        elapsed if elapsed > patience => Err(Error::Interrupted),
         _ => Ok(()),
     };
     match scan_file(
@@ -56,8 +56,8 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
         &in_time,
         &mut |_| {},
     ) {
-        Err(Stop::Interrupted) => Ok(Ending::Unknown),
-        Err(stop) => Err(stop),
+        Err(Error::Interrupted) => Ok(Ending::Unknown),
+        Err(error) => Err(error),
         Ok(()) => Ok(scanner
             .last_tid()
             .map_or(Ending::Nothing, Ending::Transaction)),
@@ -65,7 +65,7 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
 }
 
 /// Compares the slave with what the sidecar says about it.
-pub fn own(place: &Place, sidecar: &Sidecar) -> Result<Own, Stop> {
+pub fn own(place: &Place, sidecar: &Sidecar) -> Result<Own, Error> {
     let Some((file, _)) = open(place)? else {
         return Ok(Own::NoSlave);
     };
@@ -87,7 +87,7 @@ pub fn own(place: &Place, sidecar: &Sidecar) -> Result<Own, Stop> {
 }
 
 /// The whole transactions from `position` on.
-fn beyond(file: &SlaveFile, position: u64, last_tid: Option<Tid>) -> Result<Option<Run>, Stop> {
+fn beyond(file: &SlaveFile, position: u64, last_tid: Option<Tid>) -> Result<Option<Run>, Error> {
     let mut scanner = Scanner::resume(position, last_tid, file.size);
     let mut run: Option<Run> = None;
     let path = file.place.data();
@@ -113,7 +113,7 @@ fn beyond(file: &SlaveFile, position: u64, last_tid: Option<Tid>) -> Result<Opti
 
 /// Whether the transaction at `position` is the first of the batch that the
 /// sidecar knows as begun, finished.
-fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<bool, Stop> {
+fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<bool, Error> {
     let Some(batch) = &sidecar.batch else {
         return Ok(false);
     };
@@ -127,7 +127,7 @@ fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Resul
 
 /// The transactions at the end with a higher tid than `left_tid`. What lies
 /// behind a `c` is not committed; a walk that goes on to `left_tid` comes by it.
-fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Stop> {
+fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Error> {
     let mut backward = Backward::new(file, file.size);
     let mut run: Option<Run> = None;
     loop {
@@ -156,7 +156,7 @@ fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Stop> {
     }
 }
 
-fn has_magic(file: &SlaveFile) -> Result<bool, Stop> {
+fn has_magic(file: &SlaveFile) -> Result<bool, Error> {
     let mut magic = [0; MAGIC_LEN as usize];
     let got = file.read(&mut magic, 0)?;
     Ok(Magic::decode(&magic[..got]).is_some())

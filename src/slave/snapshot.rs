@@ -5,7 +5,7 @@ pub(crate) mod file;
 pub(crate) use self::file::SlaveFile;
 
 use self::file::{Look, Start};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::progress::Monitor;
 use crate::plan::Slave;
@@ -19,7 +19,7 @@ pub struct Opened(Option<(SlaveFile, Seen, Start)>);
 
 impl Opened {
     /// Opens the slave for reading.
-    pub fn open(place: &Place, sidecar: &Sidecar) -> Result<Self, Stop> {
+    pub fn open(place: &Place, sidecar: &Sidecar) -> Result<Self, Error> {
         let Some((file, seen)) = file::open(place)? else {
             return Ok(Self(None));
         };
@@ -37,9 +37,9 @@ impl Opened {
     pub fn look(
         self,
         sidecar: &Sidecar,
-        may_go_on: &dyn Fn() -> Result<(), Stop>,
+        may_go_on: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
-    ) -> Result<Sample, Stop> {
+    ) -> Result<Sample, Error> {
         let (look, opened) = match self.0 {
             None => (Slave::Missing.into(), None),
             Some((file, seen, start)) => (

@@ -11,10 +11,10 @@ use rustix::process::{Resource, getrlimit};
 
 use super::paths::{Beside, Place};
 use super::step::Slave;
-use crate::error::Stop;
+use crate::error::Error;
 
 /// Fails unless a full copy of `size` bytes fits, of which `written` are there.
-pub fn check_copy(place: &Place, size: u64, written: u64) -> Result<(), Stop> {
+pub fn check_copy(place: &Place, size: u64, written: u64) -> Result<(), Error> {
     check_file_size_limit(&place.beside(Beside::Tmp), size)?;
     check_space(
         place.directory(),
@@ -24,14 +24,14 @@ pub fn check_copy(place: &Place, size: u64, written: u64) -> Result<(), Stop> {
 }
 
 /// The same, beside what an earlier pass has left of a copy.
-pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Stop> {
+pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Error> {
     let found = fs::symlink_metadata(slave.place.beside(Beside::Tmp));
     let written = found.map_or(0, |found| found.len());
     check_copy(&slave.place, size, written)
 }
 
 /// Fails unless the slave can grow to `end` bytes.
-pub fn check_append(slave: &Slave, end: u64) -> Result<(), Stop> {
+pub fn check_append(slave: &Slave, end: u64) -> Result<(), Error> {
     let size = slave.seen()?.map_or(0, |seen| seen.size);
     if end <= size {
         return Ok(());
@@ -42,21 +42,21 @@ pub fn check_append(slave: &Slave, end: u64) -> Result<(), Stop> {
 
 /// Fails if this process may not make a file of `size` bytes: better now than at the
 /// limit.
-fn check_file_size_limit(path: &Path, size: u64) -> Result<(), Stop> {
+fn check_file_size_limit(path: &Path, size: u64) -> Result<(), Error> {
     let limit = getrlimit(Resource::Fsize).current;
     if limit.is_some_and(|limit| limit < size) {
         let action = format!("write {size} bytes to");
-        return Err(Stop::io(action, path)(Errno::FBIG.into()));
+        return Err(Error::io(action, path)(Errno::FBIG.into()));
     }
     Ok(())
 }
 
-fn check_space(directory: &Path, what: &'static str, needed: u64) -> Result<(), Stop> {
+fn check_space(directory: &Path, what: &'static str, needed: u64) -> Result<(), Error> {
     let found = retry_on_intr(|| rustix::fs::statvfs(directory))
-        .map_err(|error| Stop::io("look at", directory)(error.into()))?;
+        .map_err(|error| Error::io("look at", directory)(error.into()))?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     if free < needed {
-        return Err(Stop::NoSpace {
+        return Err(Error::NoSpace {
             directory: directory.to_owned(),
             what,
             free,

@@ -100,11 +100,11 @@
 //!   leaves starts with a `c`, which ZODB cuts. There is no S to wait for: a ZODB
 //!   that opens at once may meet our lock in that last step.
 //! - **ZODB opens between two steps.** It holds `Data.fs.lock`: the next step
-//!   fails with [`Stop::InUse`]. It has cut our unfinished tail, as it does any
+//!   fails with [`Error::InUse`]. It has cut our unfinished tail, as it does any
 //!   `c`, so it sees the batches that were finished and nothing else (Law 1).
 //! - **ZODB opens, commits and closes between two steps.** The next step gets
 //!   the lock, but the size or the header of our batch is not what we left:
-//!   [`Stop::SlaveChanged`], nothing is written, the survey starts again and
+//!   [`Error::SlaveChanged`], nothing is written, the survey starts again and
 //!   finds the slave grown (Law 2).
 //! - **ZODB opens in a step.** It meets its lock held and fails, as it would
 //!   with a second ZODB. A supervisor starts it again; `off` before it is the
@@ -128,7 +128,7 @@ use rustix::fs::{Statx, makedev};
 use super::lock::{self, Lock};
 use super::paths::{self, Access, Place};
 use super::switch::Switches;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::source::LocalFile;
 
 /// The slave, as a pass holds it.
@@ -192,13 +192,13 @@ impl Seen {
 
 impl Slave {
     /// Takes a step; see the module's description.
-    pub fn step(&self) -> Result<Step<'_>, Stop> {
+    pub fn step(&self) -> Result<Step<'_>, Error> {
         self.check_may_go_on()?;
         self.last_step()
     }
 
     /// Takes a step although a signal asks for the end, to tidy up.
-    pub fn last_step(&self) -> Result<Step<'_>, Stop> {
+    pub fn last_step(&self) -> Result<Step<'_>, Error> {
         self.place.check_is_mounted()?;
         let step_lock = lock::take_step(&self.place)?;
         self.switches.check()?;
@@ -212,13 +212,13 @@ impl Slave {
 
     /// Waits until whoever takes a step has left it, and keeps everybody else from
     /// theirs until what this returns is dropped.
-    pub fn between_steps(&self) -> Result<Lock, Stop> {
+    pub fn between_steps(&self) -> Result<Lock, Error> {
         lock::take_step(&self.place)
     }
 
     /// Takes a step although syncing is off, to tidy up behind the last one; fails with
-    /// [`Stop::InUse`] if another program has the slave, and tidies up itself.
-    pub fn closing_step(&self, between_steps: Lock) -> Result<Step<'_>, Stop> {
+    /// [`Error::InUse`] if another program has the slave, and tidies up itself.
+    pub fn closing_step(&self, between_steps: Lock) -> Result<Step<'_>, Error> {
         Ok(Step {
             slave: self,
             _zodb_lock: lock::take_zodb(&self.place)?,
@@ -227,40 +227,40 @@ impl Slave {
     }
 
     /// Fails once a switch says off or a signal came.
-    pub fn check_may_go_on(&self) -> Result<(), Stop> {
+    pub fn check_may_go_on(&self) -> Result<(), Error> {
         self.check_interrupted()?;
         self.switches.check()
     }
 
     /// Fails once a signal came.
-    pub fn check_interrupted(&self) -> Result<(), Stop> {
+    pub fn check_interrupted(&self) -> Result<(), Error> {
         if self.interrupted.load(Ordering::Relaxed) {
-            return Err(Stop::Interrupted);
+            return Err(Error::Interrupted);
         }
         Ok(())
     }
 
-    fn changed(&self, what: String) -> Stop {
-        Stop::SlaveChanged {
+    fn changed(&self, what: String) -> Error {
+        Error::SlaveChanged {
             slave: self.place.data().to_owned(),
             what,
         }
     }
 
     /// What lies under the slave's name now.
-    pub fn seen(&self) -> Result<Option<Seen>, Stop> {
+    pub fn seen(&self) -> Result<Option<Seen>, Error> {
         let path = self.place.data();
         match fs::symlink_metadata(path) {
             Ok(found) => Ok(Some(Seen::of(&found))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Stop::io("look at", path)(error)),
+            Err(error) => Err(Error::io("look at", path)(error)),
         }
     }
 }
 
 impl Step<'_> {
     /// Fails unless the slave is still what was seen.
-    pub fn check_unchanged(&self, expected: Option<Seen>) -> Result<(), Stop> {
+    pub fn check_unchanged(&self, expected: Option<Seen>) -> Result<(), Error> {
         let found = self.slave.seen()?;
         if found == expected {
             return Ok(());
@@ -296,14 +296,14 @@ pub struct DataFile<'a> {
 
 impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
-    pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Stop> {
+    pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Error> {
         let path = slave.place.data();
         let file = match paths::open(path, Access::Write) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(slave.changed("there is no file any more".to_owned()));
             }
-            Err(error) => return Err(Stop::io("open", path)(error)),
+            Err(error) => return Err(Error::io("open", path)(error)),
         };
         let mut data = Self {
             slave,
@@ -344,7 +344,7 @@ impl<'a> DataFile<'a> {
 
     /// Takes a step in which the slave is still what we left, and has `bytes`
     /// at `offset`.
-    pub fn step(&self, offset: u64, bytes: &[u8]) -> Result<Step<'a>, Stop> {
+    pub fn step(&self, offset: u64, bytes: &[u8]) -> Result<Step<'a>, Error> {
         let step = self.slave.step()?;
         step.check_unchanged(Some(self.seen))?;
         let mut found = vec![0; bytes.len()];
@@ -359,7 +359,7 @@ impl<'a> DataFile<'a> {
     }
 
     /// Fills a buffer with what was there when we last looked; no step is needed.
-    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         match self.file.read_exact_at(buffer, offset) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(self
                 .slave
@@ -369,33 +369,35 @@ impl<'a> DataFile<'a> {
     }
 
     /// Writes in a step.
-    pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Stop> {
+    pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Error> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(self.fail("write", offset))?;
         self.look()
     }
 
     /// Cuts in a step.
-    pub fn truncate(&mut self, _: &Step<'_>, size: u64) -> Result<(), Stop> {
+    pub fn truncate(&mut self, _: &Step<'_>, size: u64) -> Result<(), Error> {
         self.file.set_len(size).map_err(self.fail("cut", size))?;
         self.look()
     }
 
     /// Takes note of what the file is now, in the step that made it so.
-    fn look(&mut self) -> Result<(), Stop> {
+    fn look(&mut self) -> Result<(), Error> {
         let found = self.file.metadata();
-        let found = found.map_err(Stop::io("look at", self.path()))?;
+        let found = found.map_err(Error::io("look at", self.path()))?;
         self.seen = Seen::of(&found);
         self.links = found.nlink();
         Ok(())
     }
 
     /// Makes what was written durable.
-    pub fn sync(&self) -> Result<(), Stop> {
-        self.file.sync_data().map_err(Stop::io("sync", self.path()))
+    pub fn sync(&self) -> Result<(), Error> {
+        self.file
+            .sync_data()
+            .map_err(Error::io("sync", self.path()))
     }
 
-    fn fail(&self, action: &str, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {
-        Stop::io(format!("{action} at {offset} in"), self.path())
+    fn fail(&self, action: &str, offset: u64) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(format!("{action} at {offset} in"), self.path())
     }
 }

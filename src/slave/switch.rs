@@ -30,7 +30,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::owner::Owner;
 use super::paths::{Beside, Place};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::off::{Cause, OFF, ON, Off};
 
 /// Switches of the whole machine.
@@ -80,10 +80,10 @@ impl Switches {
         self.named.iter().chain(&self.found).map(PathBuf::as_path)
     }
 
-    /// Fails with [`Stop::Off`] unless all switches say on.
-    pub fn check(&self) -> Result<(), Stop> {
+    /// Fails with [`Error::Off`] unless all switches say on.
+    pub fn check(&self) -> Result<(), Error> {
         match self.why_off() {
-            Some(why) => Err(Stop::Off(why)),
+            Some(why) => Err(Error::Off(why)),
             None => Ok(()),
         }
     }
@@ -147,14 +147,14 @@ impl Switches {
     ///
     /// The slave's owner can read what is written. If that cannot be had, on is not
     /// written; off is, with a warning, since an unreadable switch is off.
-    pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Stop> {
+    pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Error> {
         let path = self.own.as_path();
-        let fail = |action| Stop::io(action, path);
-        let warn_if_off = |result: Result<(), Stop>| match result {
-            Err(stop) if !on => {
+        let fail = |action| Error::io(action, path);
+        let warn_if_off = |result: Result<(), Error>| match result {
+            Err(error) if !on => {
                 tracing::warn!(
                     "{}; passes of that user find syncing off",
-                    stop.in_one_line()
+                    error.in_one_line()
                 );
                 Ok(())
             }
@@ -176,18 +176,18 @@ impl Switches {
     }
 
     /// Opens the slave's own switch for writing; says whether other slaves may share it.
-    fn open_own(&self, on: bool, place: &Place) -> Result<(File, bool), Stop> {
+    fn open_own(&self, on: bool, place: &Place) -> Result<(File, bool), Error> {
         let path = self.own.as_path();
         if self.named.is_some() {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false);
             let file = options.mode(NAMED_MODE).open(path);
-            return Ok((file.map_err(Stop::io("open", path))?, true));
+            return Ok((file.map_err(Error::io("open", path))?, true));
         }
         match Owner::open_or_create_for(place, path) {
-            Err(Stop::Io { source, .. }) if content::is_link(&source) => match link::open(path) {
+            Err(Error::Io { source, .. }) if content::is_link(&source) => match link::open(path) {
                 Ok(file) => Ok((file, true)),
-                Err(error) if on => Err(Stop::io("write", path)(error)),
+                Err(error) if on => Err(Error::io("write", path)(error)),
                 Err(error) => {
                     tracing::warn!("{}: {error}; a file replaces it", path.display());
                     Ok((link::replace(path, place)?, false))
@@ -199,9 +199,9 @@ impl Switches {
 
     /// Lets the slave's owner read the slave's own switch, if it is closed to that user. One
     /// that is shared keeps its owner.
-    fn make_readable(&self, file: &File, is_shared: bool, place: &Place) -> Result<(), Stop> {
+    fn make_readable(&self, file: &File, is_shared: bool, place: &Place) -> Result<(), Error> {
         let owner = Owner::of(place)?;
-        let fail = |action| Stop::io(action, &self.own);
+        let fail = |action| Error::io(action, &self.own);
         let found = file.metadata().map_err(fail("look at"))?;
         let is_readable = || accessat(CWD, &self.own, Access::READ_OK, AtFlags::EACCESS).is_ok();
         if owner.can(READ, &found) || owner.is_this_user() && is_readable() {
@@ -220,7 +220,7 @@ impl Switches {
     }
 
     /// Fails if a directory keeps the slave's owner from the switch of `--status-file`.
-    fn check_directories(&self, place: &Place) -> Result<(), Stop> {
+    fn check_directories(&self, place: &Place) -> Result<(), Error> {
         let Some(named) = &self.named else {
             return Ok(());
         };
@@ -252,7 +252,7 @@ impl Switches {
             closed.display()
         );
         let error = io::Error::new(ErrorKind::PermissionDenied, why);
-        Err(Stop::io("let the slave's owner read", &self.own)(error))
+        Err(Error::io("let the slave's owner read", &self.own)(error))
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
 use super::paths::{self, Access, Beside, Place};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::source::Identity;
 
 /// More than a record has, in bytes.
@@ -73,13 +73,13 @@ impl Record {
 
     /// Puts it in its place, with the slave's owner and mode, unless an earlier one tells
     /// more.
-    pub fn store(&self, place: &Place) -> Result<(), Stop> {
+    pub fn store(&self, place: &Place) -> Result<(), Error> {
         if Self::load(place).is_some_and(|earlier| self.is_outdone_by(&earlier)) {
             return Ok(());
         }
         place.check_is_mounted()?;
         let new = place.beside(Beside::VerifiedNew);
-        let fail = |action| Stop::io(action, &new);
+        let fail = |action| Error::io(action, &new);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(fail("remove")(error));

@@ -4,7 +4,7 @@
 use super::sampler::Sampler;
 use super::{Against, Lag};
 use crate::compare::tails::Ahead;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::Tid;
 use crate::io::progress::Monitor;
@@ -26,7 +26,7 @@ pub(super) fn against(
     first: (Sidecar, Sample),
     master: &Master,
     zodb_pid: Option<u32>,
-) -> Result<Against, Stop> {
+) -> Result<Against, Error> {
     let mut retry = Retry::default();
     let mut first = Some(first);
     let (next_pass, lag) = loop {
@@ -36,12 +36,12 @@ pub(super) fn against(
         };
         match compare(&sampler, (&sidecar, sample), master, zodb_pid, &mut retry) {
             Ok(compared) => break compared,
-            Err(stop) => match retry.after(stop) {
+            Err(error) => match retry.after(error) {
                 Ok(()) => {}
-                Err(stop @ (Stop::Unreachable(_) | Stop::MasterChanged { .. })) => {
-                    break (Outcome::from(&stop), None);
+                Err(error @ (Error::Unreachable(_) | Error::MasterChanged { .. })) => {
+                    break (Outcome::from(&error), None);
                 }
-                Err(stop) => return Err(stop),
+                Err(error) => return Err(error),
             },
         }
     };
@@ -65,13 +65,13 @@ fn compare(
     master: &Master,
     zodb_pid: Option<u32>,
     retry: &mut Retry,
-) -> Result<(Outcome, Option<Lag>), Stop> {
+) -> Result<(Outcome, Option<Lag>), Error> {
     let Sampler { slave, monitor, .. } = sampler;
     let mut survey = Survey::of(sample, &slave.place, master, sidecar)?;
     retry.found_master();
     let plan = match survey.decide(Policy::default(), master, *monitor) {
-        Err(stop @ Stop::Refused(_)) => {
-            return Ok((Outcome::from(&stop), None));
+        Err(error @ Error::Refused(_)) => {
+            return Ok((Outcome::from(&error), None));
         }
         plan => plan?,
     };
@@ -105,12 +105,12 @@ fn compare(
         Deed::FullCopy { .. } => space::check_next_copy(slave, survey.sight.size),
     };
     let next_pass = match room.err().or(damage) {
-        _ if is_written && zodb_pid.is_some() => Outcome::from(&Stop::InUse {
+        _ if is_written && zodb_pid.is_some() => Outcome::from(&Error::InUse {
             slave: slave.place.data().to_owned(),
             pid: zodb_pid,
         }),
         None => pass::done(&plan, copied),
-        Some(stop) => pass::stopped(&stop, Some(plan), copied),
+        Some(error) => pass::stopped(&error, Some(plan), copied),
     };
     Ok((next_pass, ahead.map(Lag::from)))
 }
@@ -122,7 +122,7 @@ fn beyond(
     (from, last_tid): (u64, Option<Tid>),
     master: &Master,
     monitor: &dyn Monitor,
-) -> Result<(Ahead, Option<Stop>), Stop> {
+) -> Result<(Ahead, Option<Error>), Error> {
     let chunk_len = Tuning::default().chunk_len;
     let mut feed = Feed::new(master, &survey.sight, from, last_tid, chunk_len);
     feed.begin_with(survey.take_ahead());
@@ -135,7 +135,7 @@ fn beyond(
         bytes: feed.position() - from,
         first: feed.first_tid(),
     };
-    let damage = feed.damage().map(|damage| Stop::MasterDamaged {
+    let damage = feed.damage().map(|damage| Error::MasterDamaged {
         master: master.name().to_owned(),
         damage,
     });

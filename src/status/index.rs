@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{ErrorKind, Read};
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
-use crate::filestorage::index::pickle::{Error, MAX_HEAD_LEN, read_position};
+use crate::filestorage::index::pickle::{self, MAX_HEAD_LEN, read_position};
 use crate::filestorage::index::sanity::MIN_POSITION;
 use crate::slave::paths::{self, Access, Beside, Place};
 
@@ -22,7 +22,7 @@ pub enum Index {
 
 impl Index {
     /// Looks at the index of a slave with this position.
-    pub(super) fn look(place: &Place, position: Option<u64>) -> Result<Self, Stop> {
+    pub(super) fn look(place: &Place, position: Option<u64>) -> Result<Self, Error> {
         let path = place.beside(Beside::ZodbIndex);
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
@@ -31,13 +31,15 @@ impl Index {
         }
         let file = match paths::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
-            opened => opened.map_err(Stop::io("read", &path))?,
+            opened => opened.map_err(Error::io("read", &path))?,
         };
         let usable = MIN_POSITION..=position.unwrap_or(0);
         match read_position(file.take(MAX_HEAD_LEN as u64)) {
             Ok(at) if usable.contains(&at) => Ok(Self::UpTo(at)),
-            Ok(_) | Err(Error::Foreign { .. } | Error::Short(_)) => Ok(Self::Unusable),
-            Err(Error::Io(error)) => Err(Stop::io("read", &path)(error)),
+            Ok(_) | Err(pickle::Error::Foreign { .. } | pickle::Error::Short(_)) => {
+                Ok(Self::Unusable)
+            }
+            Err(pickle::Error::Io(error)) => Err(Error::io("read", &path)(error)),
         }
     }
 

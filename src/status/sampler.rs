@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::io::flock;
 use crate::io::progress::Monitor;
@@ -31,7 +31,7 @@ impl<'a> Sampler<'a> {
 
     /// The sidecar, and the slave as it was at about that time. What looks wrong
     /// is looked at again while it changes: it is then a write under way.
-    pub(super) fn sample(&mut self) -> Result<(Sidecar, Sample), Stop> {
+    pub(super) fn sample(&mut self) -> Result<(Sidecar, Sample), Error> {
         let mut looks = 0;
         loop {
             looks += 1;
@@ -43,7 +43,7 @@ impl<'a> Sampler<'a> {
                         return Ok((sidecar, sample));
                     }
                 }
-                Err(stop) if looks == MAX_LOOKS || !stop.is_passing() => return Err(stop),
+                Err(error) if looks == MAX_LOOKS || !error.is_passing() => return Err(error),
                 Ok(None) | Err(_) => {}
             }
             retry::wait(LOOK_EVERY);
@@ -52,7 +52,7 @@ impl<'a> Sampler<'a> {
 
     /// One look, which reads the whole slave only if nobody is about to vouch for
     /// it, unless it `may_wait` no longer.
-    fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Stop>), Stop> {
+    fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Error>), Error> {
         let place = &self.slave.place;
         let mut sidecar = Sidecar::load(place)?;
         if self.scanned.is_some() {
@@ -70,7 +70,7 @@ impl<'a> Sampler<'a> {
         Ok((sidecar, result))
     }
 
-    fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Stop> {
+    fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Error> {
         let Storage { tail, left, .. } = match &sample.slave {
             State::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.
@@ -88,15 +88,15 @@ impl<'a> Sampler<'a> {
     }
 
     /// Whether the sidecar still says the same of the slave.
-    fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Stop> {
+    fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Error> {
         let now = Sidecar::load(&self.slave.place)?;
         Ok((now.left, now.batch) == (sidecar.left.clone(), sidecar.batch.clone()))
     }
 
     /// Switched off or not, a status can be asked.
-    fn check_may_go_on(&self) -> Result<(), Stop> {
+    fn check_may_go_on(&self) -> Result<(), Error> {
         if self.slave.interrupted.load(Ordering::Relaxed) {
-            return Err(Stop::Interrupted);
+            return Err(Error::Interrupted);
         }
         Ok(())
     }

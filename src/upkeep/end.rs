@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::index::{complaint, make, store_sidecar};
 use super::lock_as_left;
 use super::task::{Task, Wanted, is_in_use, task};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::progress::Silent;
 use crate::slave::index::coverage::Coverage;
 use crate::slave::paths::Beside;
@@ -43,7 +43,7 @@ pub fn at_end(slave: &Slave) {
     }
 }
 
-fn try_at_end(slave: &Slave) -> Result<(), Stop> {
+fn try_at_end(slave: &Slave) -> Result<(), Error> {
     slave.check_may_go_on()?;
     let Some((_lock, seen, position, mut sidecar)) = lock_as_left(slave)? else {
         return Ok(());

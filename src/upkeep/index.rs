@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::task::{Task, Wanted, is_in_use, task};
 use super::work::{Work, open, remove_foreign};
 use super::{complain, is_failure};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::index::Index;
 use crate::io::progress::Monitor;
 use crate::slave::index::coverage::Coverage;
@@ -22,17 +22,17 @@ pub const IN_A_PASS: Duration = Duration::from_secs(20);
 
 /// Whether the index needs work after a pass that left the slave at `position`, and
 /// is to have it now. One that is not what was left does not wait for that.
-pub fn is_due(slave: &Slave, sidecar: &Sidecar, position: u64) -> Result<bool, Stop> {
+pub fn is_due(slave: &Slave, sidecar: &Sidecar, position: u64) -> Result<bool, Error> {
     let known = sidecar.index.as_ref();
     let task = task(&slave.place, known, position, Wanted::Near)?;
     if task == Task::Nothing || is_in_use(slave) {
         return Ok(false);
     }
     if task == Task::Build
-        && let Err(stop) = remove_foreign(slave)
+        && let Err(error) = remove_foreign(slave)
     {
         // The work meets it, too, and tells.
-        tracing::debug!("{}", stop.in_one_line());
+        tracing::debug!("{}", error.in_one_line());
     }
     let failure = sidecar.index_failure;
     let is_let_be = failure.is_some_and(|it| it.is_fresh(Timestamp::now()));
@@ -49,7 +49,7 @@ pub fn store_built(
     (index, position): (Option<Index>, u64),
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
@@ -71,7 +71,7 @@ pub fn after_pass(
     patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
@@ -82,9 +82,9 @@ pub fn after_pass(
 /// Stores the sidecar after work that was done, or that failed and said so there.
 pub(super) fn store_sidecar(
     slave: &Slave,
-    done: Result<(), Stop>,
+    done: Result<(), Error>,
     sidecar: &Sidecar,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     if done.as_ref().err().is_none_or(is_failure) {
         sidecar.store(&slave.place)?;
     }
@@ -93,10 +93,10 @@ pub(super) fn store_sidecar(
 
 /// Says in the sidecar that work failed for which `len` bytes were read.
 pub(super) fn note_failure(
-    done: Result<(), Stop>,
+    done: Result<(), Error>,
     len: u64,
     sidecar: &mut Sidecar,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     if done.as_ref().is_err_and(is_failure) {
         sidecar.index_failure = Some(Failure::new(Timestamp::now(), len));
     }
@@ -111,7 +111,7 @@ pub(super) fn make(
     patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let task = task(
         &slave.place,
         sidecar.index.as_ref(),
@@ -131,7 +131,7 @@ pub(super) fn store_made(
     slave: &Slave,
     seen: Seen,
     sidecar: &mut Sidecar,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let position = work.growing.to();
     let index = work.growing.finish(&slave.place)?;
     put(slave, (&work.file, seen), (&index, position), sidecar)
@@ -144,7 +144,7 @@ fn put(
     (file, seen): (&File, Seen),
     (index, position): (&Index, u64),
     sidecar: &mut Sidecar,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let stored = store(slave, (file, seen), (index, position))?;
     sidecar.index_failure = None;
     if stored.is_none()
@@ -166,6 +166,6 @@ fn put(
 /// Why the index could not be kept ready, if that is worth telling: what others
 /// do to the slave or the switch is for the next pass to say.
 #[must_use]
-pub fn complaint(stop: &Stop) -> Option<String> {
-    complain("the index is not kept ready", stop)
+pub fn complaint(error: &Error) -> Option<String> {
+    complain("the index is not kept ready", error)
 }

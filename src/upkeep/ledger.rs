@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::complain;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::progress::Monitor;
 use crate::slave::ledger::{Entry, Ledger, note, segment_end};
 use crate::slave::paths::{self, Access};
@@ -32,9 +32,9 @@ pub fn catch_up(
     position: u64,
     patience: Duration,
     monitor: &dyn Monitor,
-) -> Result<(), Stop> {
+) -> Result<(), Error> {
     let path = slave.place.data();
-    let data = paths::open(path, Access::Read).map_err(Stop::io("open", path))?;
+    let data = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let known = Ledger::open(&slave.place, &data, Access::Read)?;
     if let Some(ledger) = &known
         && ledger.ends_at(position)?
@@ -68,6 +68,6 @@ pub fn catch_up(
 
 /// Why the ledger is not kept up, if that is worth telling.
 #[must_use]
-pub fn complaint(stop: &Stop) -> Option<String> {
-    complain("the ledger of digests is not kept", stop)
+pub fn complaint(error: &Error) -> Option<String> {
+    complain("the ledger of digests is not kept", error)
 }

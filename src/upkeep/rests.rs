@@ -8,7 +8,7 @@ use super::index::{complaint, note_failure, store_made, store_sidecar};
 use super::task::{Task, Wanted, task};
 use super::work::Work;
 use super::{as_left, is_failure, lock_as_left};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::progress::Monitor;
 use crate::slave::index::failure::Failure;
 use crate::slave::step::Slave;
@@ -71,12 +71,12 @@ impl Rests {
             !is_free && is_called()
         };
         let result = self.try_to_work(slave, &mut is_called, monitor);
-        if let Ok(Progress::Left) | Err(Stop::Busy { .. }) = result {
+        if let Ok(Progress::Left) | Err(Error::Busy { .. }) = result {
             return;
         }
         let failed = result.err();
         // What was only hindered goes on with the next pass that finds it due.
-        self.retry_at = failed.as_ref().filter(|stop| is_failure(stop)).map(|_| {
+        self.retry_at = failed.as_ref().filter(|error| is_failure(error)).map(|_| {
             let in_vain = self.work.as_ref().map_or(0, |work| work.growing.distance());
             Instant::now() + Failure::pause(in_vain).max(RETRY_AFTER)
         });
@@ -93,14 +93,14 @@ impl Rests {
         slave: &Slave,
         is_called: &mut dyn FnMut() -> bool,
         monitor: &dyn Monitor,
-    ) -> Result<Progress, Stop> {
+    ) -> Result<Progress, Error> {
         let is_called = RefCell::new(is_called);
         let was_called = Cell::new(false);
         let may_go_on = || {
             slave.check_may_go_on()?;
             was_called.set((is_called.borrow_mut())());
             if was_called.get() {
-                return Err(Stop::Interrupted);
+                return Err(Error::Interrupted);
             }
             Ok(())
         };
@@ -110,7 +110,7 @@ impl Rests {
             };
             let Work { file, growing, .. } = self.work.insert(work);
             match growing.read(file, &slave.place, &may_go_on, monitor) {
-                Err(Stop::Interrupted) if was_called.get() => return Ok(Progress::Left),
+                Err(Error::Interrupted) if was_called.get() => return Ok(Progress::Left),
                 read => read?,
             }
             if let Some(progress) = self.store(slave)? {
@@ -120,7 +120,7 @@ impl Rests {
     }
 
     /// The work that was begun, if it is of the slave still, or else what is due.
-    fn take_up(&mut self, slave: &Slave) -> Result<Option<Work>, Stop> {
+    fn take_up(&mut self, slave: &Slave) -> Result<Option<Work>, Error> {
         if let Some(mut work) = self.work.take() {
             let Some((seen, position, _)) = as_left(slave)? else {
                 return Ok(None);
@@ -141,7 +141,7 @@ impl Rests {
     }
 
     /// Stores what was read to the end; `None` if the slave has grown since.
-    fn store(&mut self, slave: &Slave) -> Result<Option<Progress>, Stop> {
+    fn store(&mut self, slave: &Slave) -> Result<Option<Progress>, Error> {
         let Some((_lock, seen, position, mut sidecar)) = lock_as_left(slave)? else {
             return Ok(Some(Progress::Done));
         };

@@ -1,6 +1,6 @@
 //! What there is to do to the index.
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::flock;
 use crate::slave::index::coverage::Coverage;
 use crate::slave::paths::{Beside, Place};
@@ -32,7 +32,7 @@ pub(super) fn task(
     known: Option<&Coverage>,
     position: u64,
     wanted: Wanted,
-) -> Result<Task, Stop> {
+) -> Result<Task, Error> {
     let Some(known) = known.filter(|known| known.position() <= position) else {
         return Ok(Task::Build);
     };

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use super::task::Task;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::index::builder::Builder;
 use crate::io::progress::Monitor;
 use crate::slave::index::coverage::exists;
@@ -33,7 +33,7 @@ impl Work {
         seen: Seen,
         task: Task,
         position: u64,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Error> {
         let file = open(slave, seen)?;
         let loaded = match task {
             Task::Extend(known) => known.stored().and_then(|stored| {
@@ -60,7 +60,7 @@ impl Work {
         slave: &Slave,
         patience: Duration,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let Self { file, growing, .. } = self;
         let started = Instant::now();
         let (has_begun, is_late) = (Cell::new(false), Cell::new(false));
@@ -68,12 +68,12 @@ impl Work {
             slave.check_may_go_on()?;
             is_late.set(has_begun.replace(true) && started.elapsed() >= patience);
             if is_late.get() {
-                return Err(Stop::Interrupted);
+                return Err(Error::Interrupted);
             }
             Ok(())
         };
         match growing.read(file, &slave.place, &in_time, monitor) {
-            Err(Stop::Interrupted) if is_late.get() => {}
+            Err(Error::Interrupted) if is_late.get() => {}
             read => return read,
         }
         growing.end_with_transaction();
@@ -89,7 +89,7 @@ impl Work {
     }
 
     /// Has it go on to another position behind, where it was read to the end.
-    pub(super) fn go_on_to(&mut self, slave: &Slave, position: u64) -> Result<(), Stop> {
+    pub(super) fn go_on_to(&mut self, slave: &Slave, position: u64) -> Result<(), Error> {
         self.growing.go_on_to(position);
         self.mark = mark(slave, &self.file, self.growing.to())?;
         Ok(())
@@ -102,7 +102,7 @@ impl Work {
 }
 
 /// Removes what lies there and is not what was left.
-pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Stop> {
+pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Error> {
     if exists(&slave.place)? {
         tracing::debug!("the index that lies there is not what was left: it is made anew");
         remove(slave)?;
@@ -111,19 +111,19 @@ pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Stop> {
 }
 
 /// What the slave, which is `file`, has at a position.
-fn mark(slave: &Slave, file: &File, position: u64) -> Result<Mark, Stop> {
-    Mark::of(file, position, None).map_err(Stop::io("read", slave.place.data()))
+fn mark(slave: &Slave, file: &File, position: u64) -> Result<Mark, Error> {
+    Mark::of(file, position, None).map_err(Error::io("read", slave.place.data()))
 }
 
 /// Opens the slave, which must be the file that was seen.
-pub(super) fn open(slave: &Slave, seen: Seen) -> Result<File, Stop> {
+pub(super) fn open(slave: &Slave, seen: Seen) -> Result<File, Error> {
     let path = slave.place.data();
-    let file = paths::open(path, Access::Read).map_err(Stop::io("open", path))?;
-    let found = file.metadata().map_err(Stop::io("look at", path))?;
+    let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
+    let found = file.metadata().map_err(Error::io("look at", path))?;
     if Seen::of(&found).file == seen.file {
         return Ok(file);
     }
-    Err(Stop::SlaveChanged {
+    Err(Error::SlaveChanged {
         slave: path.to_owned(),
         what: "another file was put in its place".to_owned(),
     })

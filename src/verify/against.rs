@@ -32,7 +32,7 @@ use crate::compare::join::{Queue, Step, Txn, step};
 use crate::compare::lists::{Ours, Theirs, fill};
 use crate::compare::search::Search;
 use crate::error::retry::Retry;
-use crate::error::{MasterDamage, Stop};
+use crate::error::{Error, MasterDamage};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::io::progress::Monitor;
@@ -43,7 +43,7 @@ use crate::slave::step::{Seen, Slave};
 use crate::source::{Identity, Master, Sight};
 
 /// Fails unless there is a master to compare a slave with, and it is another file.
-pub fn check(slave: &Slave, master: &Master) -> Result<(), Stop> {
+pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
     let mut retry = Retry::default();
     let sight = loop {
         match master.look(Vec::new()) {
@@ -62,14 +62,14 @@ pub fn compare(
     verified: &Verified,
     master: &Master,
     monitor: &dyn Monitor,
-) -> Result<Option<Compared>, Stop> {
+) -> Result<Option<Compared>, Error> {
     let (Some(seen), Content::Storage | Content::Foreign) = (verified.seen, verified.content)
     else {
         return Ok(None);
     };
     let path = slave.place.data();
-    let file = paths::open(path, Access::Read).map_err(Stop::io("open", path))?;
-    let found = file.metadata().map_err(Stop::io("look at", path))?;
+    let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
+    let found = file.metadata().map_err(Error::io("look at", path))?;
     if Seen::of(&found).file != seen.file {
         return Err(super::changed(slave, "another file lies under its name"));
     }
@@ -101,12 +101,12 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn compare(&self, master: &Master, monitor: &dyn Monitor) -> Result<Compared, Stop> {
+    fn compare(&self, master: &Master, monitor: &dyn Monitor) -> Result<Compared, Error> {
         let mut retry = Retry::default();
         loop {
             match self.attempt(master, monitor, &mut retry) {
                 Ok(compared) => return Ok(compared),
-                Err(stop) => retry.after(stop)?,
+                Err(error) => retry.after(error)?,
             }
         }
     }
@@ -116,7 +116,7 @@ impl Subject<'_> {
         master: &Master,
         monitor: &dyn Monitor,
         retry: &mut Retry,
-    ) -> Result<Compared, Stop> {
+    ) -> Result<Compared, Error> {
         let sight = master.look(Vec::new())?;
         retry.found_master();
         self.place.check_is_not(sight.local)?;
@@ -172,7 +172,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<(), Stop> {
+    fn run(&mut self) -> Result<(), Error> {
         let end = self.compared.slave_end.min(self.sight.size);
         let magic = 0..end.min(MAGIC_LEN);
         if self.ends.is_equal(magic.clone())? {
@@ -194,7 +194,7 @@ impl<'a> Comparison<'a> {
     /// Compares from a boundary on by pieces, as long as they are equal. Returns the
     /// last boundary up to where they are, and where the first piece that is not
     /// ends.
-    fn compare_pieces(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Stop> {
+    fn compare_pieces(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Error> {
         let mut scanner = Scanner::resume(from, None, self.compared.slave_end);
         let mut pieces = self.ends.pieces(from..end);
         loop {
@@ -211,7 +211,11 @@ impl<'a> Comparison<'a> {
 
     /// Compares from a boundary of both on by transactions. Returns the next boundary
     /// of both that is at `until` or behind; `None` once there is no more to compare.
-    fn compare_transactions(&mut self, from: u64, until: Option<u64>) -> Result<Option<u64>, Stop> {
+    fn compare_transactions(
+        &mut self,
+        from: u64,
+        until: Option<u64>,
+    ) -> Result<Option<u64>, Error> {
         let end = self.compared.slave_end;
         let mut ours = Queue::of_slave(from, end);
         let mut theirs = Queue::of_master(from, self.sight.size);
@@ -236,7 +240,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Takes a step of the join; whether there are more.
-    fn take_step(&mut self, ours: &mut Queue, theirs: &mut Queue) -> Result<bool, Stop> {
+    fn take_step(&mut self, ours: &mut Queue, theirs: &mut Queue) -> Result<bool, Error> {
         let step = step(ours, theirs);
         let has_ended = ours.next().is_none();
         if theirs.next().is_none() {
@@ -297,7 +301,7 @@ impl<'a> Comparison<'a> {
     /// Adds a transaction that is in the same place on both ends; whether its bytes
     /// are the same is to be found out, unless its header says already that they
     /// are not.
-    fn add_same(&mut self, txn: Txn, may_be_equal: bool) -> Result<(), Stop> {
+    fn add_same(&mut self, txn: Txn, may_be_equal: bool) -> Result<(), Error> {
         let follows = self.run.last().is_none_or(|last| last.end == txn.position);
         if !follows || !may_be_equal {
             self.compare_run()?;
@@ -318,7 +322,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Finds which transactions of the run differ.
-    fn compare_run(&mut self) -> Result<(), Stop> {
+    fn compare_run(&mut self) -> Result<(), Error> {
         let run = mem::take(&mut self.run);
         let len_of = |run: &[Txn]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
         let mut found = Vec::new();
@@ -340,12 +344,12 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    fn add_differing(&mut self, txn: &Txn) -> Result<(), Stop> {
+    fn add_differing(&mut self, txn: &Txn) -> Result<(), Error> {
         let by = || self.ends.by(txn);
         self.compared.differing.add(txn, by)
     }
 
-    fn add_slave_only(&mut self, ours: &mut Queue) -> Result<(), Stop> {
+    fn add_slave_only(&mut self, ours: &mut Queue) -> Result<(), Error> {
         let Some(txn) = ours.take() else {
             return Ok(());
         };
@@ -354,7 +358,7 @@ impl<'a> Comparison<'a> {
 
     /// Adds the master's next transaction, which is newer than all of the slave's if
     /// the slave's list `has_ended`.
-    fn add_master_only(&mut self, theirs: &mut Queue, has_ended: bool) -> Result<(), Stop> {
+    fn add_master_only(&mut self, theirs: &mut Queue, has_ended: bool) -> Result<(), Error> {
         let Some(txn) = theirs.take() else {
             return Ok(());
         };

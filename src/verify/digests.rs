@@ -10,7 +10,7 @@ use std::mem;
 use std::ops::Range;
 
 use super::finding::{Finding, Kind};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::scan::{Event, Scanner};
@@ -51,16 +51,18 @@ pub(super) struct DigestCheck {
     /// How many entries are not as they were written.
     damaged_entries: u64,
     /// Why the ledger could not be read on.
-    failed: Option<Stop>,
+    failed: Option<Error>,
 }
 
 impl DigestCheck {
     /// Opens the ledger of `data`, which is the slave; `None` if there is none.
-    pub(super) fn open(place: &Place, data: &File) -> Result<Option<Self>, Stop> {
+    pub(super) fn open(place: &Place, data: &File) -> Result<Option<Self>, Error> {
         let Some(ledger) = Ledger::open(place, data, Access::Read)? else {
             return Ok(None);
         };
-        let found = data.metadata().map_err(Stop::io("look at", place.data()))?;
+        let found = data
+            .metadata()
+            .map_err(Error::io("look at", place.data()))?;
         Ok(Some(Self {
             end: ledger.end(u64::MAX)?,
             entries: ledger.entries(found.len()),
@@ -112,7 +114,7 @@ impl DigestCheck {
                 }
                 Some(Ok(Some(_))) => {}
                 Some(Ok(None)) => self.damaged_entries += 1,
-                Some(Err(stop)) => self.failed = Some(stop),
+                Some(Err(error)) => self.failed = Some(error),
                 None => return most,
             }
         }
@@ -162,14 +164,14 @@ impl DigestCheck {
         self,
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
-    ) -> Result<DigestState, Stop> {
+    ) -> Result<DigestState, Error> {
         let held = holds(fields, self.at, &self.wrong)?;
         for (range, held) in self.wrong.into_iter().zip(held) {
             tell(held.finding(range));
         }
         if self.damaged_entries > 0 || self.failed.is_some() {
             let found = match self.failed {
-                Some(stop) => stop.in_one_line(),
+                Some(error) => error.in_one_line(),
                 None => format!("{} that are not", self.damaged_entries),
             };
             tell(Finding::new(
@@ -217,7 +219,7 @@ impl Held {
 
 /// The transactions that lie in each of some ranges, at least in part, as far as the structure
 /// can be walked in a file of `size` bytes; pickles are passed over.
-fn holds(mut fields: Fields<'_>, size: u64, ranges: &[Range<u64>]) -> Result<Vec<Held>, Stop> {
+fn holds(mut fields: Fields<'_>, size: u64, ranges: &[Range<u64>]) -> Result<Vec<Held>, Error> {
     const WINDOW_LEN: u64 = 16 * 1024;
     let mut held = vec![Held::default(); ranges.len()];
     let located = &ranges[..ranges.len().min(MAX_LOCATED)];

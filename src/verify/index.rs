@@ -13,10 +13,10 @@ use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
 
 use super::finding::{Finding, Kind};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
-use crate::filestorage::index::pickle::{self, Entry, Error};
+use crate::filestorage::index::pickle::{self, Entry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::slave::fields::Fields;
 use crate::slave::paths::{self, Access, Beside, Place};
@@ -53,13 +53,13 @@ pub(super) struct IndexCheck {
 
 impl IndexCheck {
     /// Opens the index, if there is one.
-    pub(super) fn open(place: &Place) -> Result<Option<Self>, Stop> {
+    pub(super) fn open(place: &Place) -> Result<Option<Self>, Error> {
         let path = place.beside(Beside::ZodbIndex);
         let file = match paths::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(Stop::io("open", &path))?,
+            opened => opened.map_err(Error::io("open", &path))?,
         };
-        let seen = Seen::of(&file.metadata().map_err(Stop::io("look at", &path))?);
+        let seen = Seen::of(&file.metadata().map_err(Error::io("look at", &path))?);
         let (position, why) = match pickle::Reader::open(&file) {
             Ok(reader) => (Some(reader.position()), String::new()),
             Err(error) => (None, in_one_line(&error)),
@@ -90,7 +90,7 @@ impl IndexCheck {
         (walked, size): (&Checker, u64),
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let Some(position) = self.mark.take() else {
             return Ok(());
         };
@@ -102,7 +102,7 @@ impl IndexCheck {
         self.state = match twice(|| self.is_same(index, position)) {
             Ok(true) => IndexState::Sound(position),
             Ok(false) => self.judge((Some(index), position, size), fields, tell)?,
-            Err(error) => unused(in_one_line(&Error::Io(error))),
+            Err(error) => unused(in_one_line(&pickle::Error::Io(error))),
         };
         Ok(())
     }
@@ -113,7 +113,7 @@ impl IndexCheck {
         size: u64,
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
-    ) -> Result<IndexState, Stop> {
+    ) -> Result<IndexState, Error> {
         if let Some(position) = self.mark.take() {
             self.state = self.judge((None, position, size), fields, tell)?;
         }
@@ -148,7 +148,7 @@ impl IndexCheck {
         (index, position, size): (Option<&Index>, u64, u64),
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
-    ) -> Result<IndexState, Stop> {
+    ) -> Result<IndexState, Error> {
         if position < MIN_POSITION {
             return Ok(unused("it is of too small a position"));
         }
@@ -158,7 +158,7 @@ impl IndexCheck {
         let witnesses = witnesses(fields, size, position)?;
         let is_used = match twice(|| self.has(&witnesses)) {
             Ok(has) => has && !witnesses.is_empty(),
-            Err(Error::Foreign { offset, what }) => {
+            Err(pickle::Error::Foreign { offset, what }) => {
                 tell(Finding::new(
                     Kind::IndexForm,
                     offset,
@@ -210,9 +210,9 @@ impl IndexCheck {
 
     /// Whether ZODB finds all these objects at these positions by it. It must be in
     /// ZODB's form to its end.
-    fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, Error> {
+    fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, pickle::Error> {
         let mut found = vec![None; witnesses.len()];
-        let mut reader = pickle::Reader::open(self.rewound().map_err(Error::Io)?)?;
+        let mut reader = pickle::Reader::open(self.rewound().map_err(pickle::Error::Io)?)?;
         while let Some(bucket) = reader.next()? {
             for ((oid, _), found) in witnesses.iter().zip(&mut found) {
                 if bucket.holds(*oid) {
@@ -225,7 +225,11 @@ impl IndexCheck {
     }
 
     /// Tells of each object at which the two differ.
-    fn tell_objects(&self, index: &Index, tell: &mut dyn FnMut(Finding)) -> Result<(), Error> {
+    fn tell_objects(
+        &self,
+        index: &Index,
+        tell: &mut dyn FnMut(Finding),
+    ) -> Result<(), pickle::Error> {
         let mut tell = |oid, expected: Option<u64>, found: Option<u64>, offset| {
             let said = |position: Option<u64>| match position {
                 Some(position) => format!("its data record at {position}"),
@@ -236,7 +240,7 @@ impl IndexCheck {
                 ..Finding::new(Kind::IndexObject, offset, said(expected), said(found))
             });
         };
-        let mut reader = pickle::Reader::open(self.rewound().map_err(Error::Io)?)?;
+        let mut reader = pickle::Reader::open(self.rewound().map_err(pickle::Error::Io)?)?;
         let mut ours = index.iter().peekable();
         let mut least = 0;
         while let Some(bucket) = reader.next()? {

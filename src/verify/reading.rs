@@ -6,14 +6,14 @@ use std::ops::Range;
 
 use super::digests::DigestCheck;
 use super::finding::{Finding, Kind};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::read::{Piece, read_fully};
 use crate::slave::fields::{Fields, Unreadable, read_pages};
 
 /// Reads a file piece by piece.
 pub(super) struct Reading<'a> {
     file: &'a File,
-    may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+    may_go_on: &'a dyn Fn() -> Result<(), Error>,
     /// Has each byte come by once, in order.
     digests: Option<DigestCheck>,
     piece: Piece,
@@ -29,7 +29,7 @@ impl<'a> Reading<'a> {
     pub(super) fn new(
         file: &'a File,
         digests: Option<DigestCheck>,
-        may_go_on: &'a dyn Fn() -> Result<(), Stop>,
+        may_go_on: &'a dyn Fn() -> Result<(), Error>,
     ) -> Self {
         Self {
             file,
@@ -48,7 +48,7 @@ impl<'a> Reading<'a> {
         &mut self,
         range: Range<u64>,
         tell: &mut dyn FnMut(Finding),
-    ) -> Result<u64, Stop> {
+    ) -> Result<u64, Error> {
         (self.may_go_on)()?;
         self.holes.clear();
         let (start, holes) = (range.start, &mut self.holes);

@@ -12,7 +12,7 @@ use super::index::{IndexCheck, IndexState};
 use super::reading::Reading;
 use super::wording::of_flaw;
 use super::{Content, Unfinished, Verified};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::check::{Checker, Flaw};
 use crate::filestorage::record::MIN_TXN_LEN;
 use crate::filestorage::scan::Scanner;
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What the file is, by its first bytes. What is no FileStorage is not walked.
-    pub(super) fn content(&mut self) -> Result<Content, Stop> {
+    pub(super) fn content(&mut self) -> Result<Content, Error> {
         if self.limit == 0 {
             return Ok(Content::Missing);
         }
@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks to the end; returns what lies behind the last committed transaction.
-    pub(super) fn run(&mut self) -> Result<Option<Unfinished>, Stop> {
+    pub(super) fn run(&mut self) -> Result<Option<Unfinished>, Error> {
         loop {
             let is_cut = self.scan()?;
             if is_cut && self.look_again()? {
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What came of it.
-    pub(super) fn finish(mut self, unfinished: Option<Unfinished>) -> Result<Verified, Stop> {
+    pub(super) fn finish(mut self, unfinished: Option<Unfinished>) -> Result<Verified, Error> {
         if !self.tell_if_lost(unfinished) {
             self.compare_with_left()?;
         }
@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tells if the file is shorter than the last pass left it.
-    fn compare_with_left(&mut self) -> Result<(), Stop> {
+    fn compare_with_left(&mut self) -> Result<(), Error> {
         let Some(left) = self.sidecar().left else {
             return Ok(());
         };
@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
 
     /// Scans until the scanner stops, or the limit; says whether the file ended
     /// before.
-    fn scan(&mut self) -> Result<bool, Stop> {
+    fn scan(&mut self) -> Result<bool, Error> {
         while self.scanner.stopped().is_none() && self.scanner.left() > 0 {
             let offset = self.window_start();
             let window = offset..self.window_end(offset);
@@ -249,7 +249,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads what the scan passes over, unless pickles are passed over too.
-    fn read_up_to(&mut self, to: u64) -> Result<(), Stop> {
+    fn read_up_to(&mut self, to: u64) -> Result<(), Error> {
         while !self.over.quick && self.reading.read_to() < to {
             let from = self.reading.read_to();
             self.monitor.progress("verifying", from, self.limit);
@@ -262,7 +262,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Compares the index, once the walk is where it is of.
-    fn compare_index(&mut self) -> Result<(), Stop> {
+    fn compare_index(&mut self) -> Result<(), Error> {
         let Some(index) = &mut self.index else {
             return Ok(());
         };
@@ -276,16 +276,16 @@ impl<'a> Walk<'a> {
 
     /// What the last pass left; nothing if that cannot be read.
     fn sidecar(&self) -> Sidecar {
-        Sidecar::load(self.over.place).unwrap_or_else(|stop| {
-            tracing::warn!("{}", stop.in_one_line());
+        Sidecar::load(self.over.place).unwrap_or_else(|error| {
+            tracing::warn!("{}", error.in_one_line());
             Sidecar::default()
         })
     }
 
     /// The file as it is now.
-    fn seen(&self) -> Result<Seen, Stop> {
+    fn seen(&self) -> Result<Seen, Error> {
         let found = self.over.file.metadata();
-        let found = found.map_err(Stop::io("look at", self.over.place.data()))?;
+        let found = found.map_err(Error::io("look at", self.over.place.data()))?;
         Ok(Seen::of(&found))
     }
 }

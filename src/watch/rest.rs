@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::wakeups::{Bell, Ring};
 use super::{Audience, Mood, REPEAT_EVERY};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::notify::Changes;
 use crate::pass::Job;
 use crate::plan::outcome::{Exit, Outcome};
@@ -214,7 +214,7 @@ impl<'a> Rest<'a> {
             self.listen_to_switches();
             let is_over = match self.job.slave.switches.check() {
                 Ok(()) => true,
-                Err(stop) => has_waited && stop.in_one_line() != reason,
+                Err(error) => has_waited && error.in_one_line() != reason,
             };
             if is_over || self.wait(Instant::now() + self.interval) == Some(Ring::Signal) {
                 return;
@@ -327,7 +327,7 @@ impl<'a> Rest<'a> {
         self.job.slave.switches.check().is_err()
     }
 
-    fn glance(&self) -> Result<Glance, Stop> {
+    fn glance(&self) -> Result<Glance, Error> {
         Ok(Glance {
             slave: self.job.slave.seen()?,
             master: self.job.master.look(Vec::new())?,

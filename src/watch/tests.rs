@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::error::Stop;
+use crate::error::Error;
 
 #[test]
 fn a_complaint_is_repeated_every_half_hour() {
-    let moved = Outcome::from(&Stop::Moved {
+    let moved = Outcome::from(&Error::Moved {
         directory: PathBuf::from("/srv/plone"),
     });
     let start = Instant::now();
@@ -20,7 +20,7 @@ fn a_complaint_is_repeated_every_half_hour() {
 
 #[test]
 fn a_watch_that_is_in_sync_or_off_has_no_complaint_to_repeat() {
-    let mut outcome = Outcome::from(&Stop::Interrupted);
+    let mut outcome = Outcome::from(&Error::Interrupted);
     let start = Instant::now();
     for exit in [Exit::Success, Exit::Off] {
         outcome.exit = exit;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
 use fssync::io::progress::Silent;
@@ -54,7 +54,7 @@ fn written(index: &Index, position: u64) -> Vec<u8> {
 }
 
 /// Builds the slave's index and stores it.
-fn store(slave: &Slave) -> Result<Option<Stored>, Stop> {
+fn store(slave: &Slave) -> Result<Option<Stored>, Error> {
     let _quiet = without_forks();
     let seen = slave.seen()?.expect("a slave");
     let index = extended(slave, slave.place.data(), Builder::default(), seen.size);
@@ -342,10 +342,10 @@ fn nothing_is_stored_beside_a_slave_that_is_not_ours_to_write() {
         let result = index::store(&slave, (&data, seen), (&index, stored.position));
         drop(quiet);
         let is_expected = match (name, &result) {
-            ("off", Err(Stop::Off(_)))
-            | ("interrupted", Err(Stop::Interrupted))
-            | ("grown", Err(Stop::SlaveChanged { .. })) => true,
-            ("in use", Err(Stop::InUse { pid, .. })) => *pid == holder.as_ref().map(Holder::pid),
+            ("off", Err(Error::Off(_)))
+            | ("interrupted", Err(Error::Interrupted))
+            | ("grown", Err(Error::SlaveChanged { .. })) => true,
+            ("in use", Err(Error::InUse { pid, .. })) => *pid == holder.as_ref().map(Holder::pid),
             _ => false,
         };
         assert!(is_expected, "{name}: {result:?}");

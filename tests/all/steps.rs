@@ -6,12 +6,12 @@ use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::pass::apply::Tuning;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::slave::paths::Place;
 use fssync::slave::sidecar::Sidecar;
-use fssync::source::Error;
+use fssync::source;
 use fssync::source::path::MountedPath;
 use serde_json::json;
 
@@ -53,7 +53,10 @@ impl Case {
 }
 
 /// A pass in this process, with a hook in its source.
-fn pass(scene: &Scene, hook: impl FnMut(Call) -> Result<(), Error> + Send + 'static) -> Outcome {
+fn pass(
+    scene: &Scene,
+    hook: impl FnMut(Call) -> Result<(), source::Error> + Send + 'static,
+) -> Outcome {
     let source = Hooked {
         path: MountedPath::new(scene.master.clone()),
         hook,
@@ -335,7 +338,7 @@ fn what_a_pass_left_is_not_noted_on_a_mount_point() {
     let sidecar = Sidecar::load(&place).unwrap();
     let mount = Mount::empty_in_a_pass(place.directory());
     let stored = sidecar.store(&place);
-    assert!(matches!(stored, Err(Stop::Moved { .. })), "{stored:?}");
+    assert!(matches!(stored, Err(Error::Moved { .. })), "{stored:?}");
     assert_eq!(scene.beside_slave(), [""; 0]);
     drop(mount);
     sidecar.store(&place).unwrap();

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::filestorage::scan::{Event, Scanner, Transaction};
 use fssync::io::progress::Silent;
 use fssync::slave::paths::Place;
@@ -37,7 +37,7 @@ fn slave(path: &Path) -> Slave {
 }
 
 /// What comes of a verification in this process.
-fn try_verify(path: &Path, quick: bool) -> Result<(Verified, Vec<Finding>), Stop> {
+fn try_verify(path: &Path, quick: bool) -> Result<(Verified, Vec<Finding>), Error> {
     let mut findings = Vec::new();
     let verified = verify(&slave(path), quick, &Silent, &mut |finding| {
         findings.push(finding.clone());

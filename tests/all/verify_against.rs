@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::io::progress::Silent;
 use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
@@ -768,7 +768,7 @@ fn another_slave_than_the_one_that_was_verified_is_not_compared() {
     replace(&scene.slave, &history.before);
     let compared = verify::against::compare(&job.slave, &verified, &job.master, &Silent);
     assert!(
-        matches!(compared, Err(Stop::SlaveChanged { .. })),
+        matches!(compared, Err(Error::SlaveChanged { .. })),
         "{compared:?}"
     );
 }

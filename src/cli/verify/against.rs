@@ -1,6 +1,6 @@
 //! What the comparison with the master found: lines, and the keys of `--json`.
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
 use fssync::io::progress::Monitor;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::cli::lines::{Lines, Tone};
 
 /// What came of `--against`.
-pub(super) struct Against(Option<(String, Result<Option<Compared>, Stop>)>);
+pub(super) struct Against(Option<(String, Result<Option<Compared>, Error>)>);
 
 impl Against {
     /// Compares a slave that was verified with its master, if one is named.
@@ -35,7 +35,7 @@ impl Against {
     pub(super) fn exit(&self, verified: &Verified) -> Exit {
         let compared = match &self.0 {
             Some((_, Ok(Some(compared)))) => compared.exit(),
-            Some((_, Err(stop))) => stop.exit(),
+            Some((_, Err(error))) => error.exit(),
             Some((_, Ok(None))) | None => Exit::Success,
         };
         match verified.exit() {
@@ -61,7 +61,7 @@ impl Against {
     /// Why nothing was found.
     pub(super) fn error(&self) -> Option<String> {
         match &self.0 {
-            Some((_, Err(stop))) => Some(stop.in_one_line()),
+            Some((_, Err(error))) => Some(error.in_one_line()),
             _ => None,
         }
     }
@@ -72,7 +72,7 @@ impl Against {
             return None;
         };
         Some(match compared {
-            Err(stop) => format!("not compared with the master: {}", stop.in_one_line()),
+            Err(error) => format!("not compared with the master: {}", error.in_one_line()),
             Ok(None) => "not compared with the master".to_owned(),
             Ok(Some(compared)) => verdict(compared),
         })
@@ -88,13 +88,13 @@ impl Against {
         match compared {
             Ok(Some(compared)) => add(lines, compared),
             Ok(None) => lines.add("compared", Tone::Mind, "no: the slave holds nothing"),
-            Err(stop) => {
+            Err(error) => {
                 lines.add(
                     "compared",
                     Tone::Bad,
-                    &format!("no: {}", stop.in_one_line()),
+                    &format!("no: {}", error.in_one_line()),
                 );
-                if let Some(hint) = stop.hint() {
+                if let Some(hint) = error.hint() {
                     lines.add("", Tone::Plain, &format!("to do: {hint}"));
                 }
             }

@@ -1,7 +1,7 @@
 //! Appending what is new, batch by batch.
 
 use super::{Apply, note};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::record::STATUS_OFFSET;
 use crate::io::progress::Monitor;
@@ -20,7 +20,7 @@ impl Apply<'_> {
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let Some(seen) = survey.seen else {
             return Ok(());
         };
@@ -51,9 +51,9 @@ impl Apply<'_> {
         if let Some(warning) = append.warning() {
             monitor.warn(warning);
         }
-        if let Err(stop) = result {
+        if let Err(error) = result {
             append.cut_back();
-            return Err(stop);
+            return Err(error);
         }
         self.warn_of_blobs(&feed, sidecar, monitor);
         feed.damage()
@@ -68,7 +68,7 @@ impl Apply<'_> {
         feed: &mut Feed<'_>,
         survey: &Survey,
         sidecar: &mut Sidecar,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         append.start_to_settle();
         let from = append.position();
         // The slave's first status is a mark still.

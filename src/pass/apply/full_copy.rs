@@ -8,7 +8,7 @@ use super::replaced::{Replaced, Tense, succession};
 use super::{Apply, note};
 use crate::compare::digests::prove_equal;
 use crate::compare::succession::Succession;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
@@ -58,7 +58,7 @@ impl Apply<'_> {
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let sight = &survey.sight;
         let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
         tracing::info!("full backup: {reason}");
@@ -93,12 +93,12 @@ impl Apply<'_> {
                 .map_or(Ok(()), |damage| Err(self.damaged(damage)))
         };
         let result = run();
-        if let Err(stop) = &result {
+        if let Err(error) = &result {
             // A signal is no reason to begin again, as a kill is not.
             if self.slave.check_interrupted().is_err() {
                 let (path, len) = (copy.path().display(), copy.written());
                 tracing::info!("{path} keeps the {len} bytes that were copied, for the next pass");
-            } else if !stop.is_masters_absence() {
+            } else if !error.is_masters_absence() {
                 copy.discard();
             }
         }
@@ -147,7 +147,7 @@ impl Apply<'_> {
         copy: &mut Replacement<'_>,
         must_hold: Option<Tid>,
         monitor: &dyn Monitor,
-    ) -> Result<(Feed<'a>, u64), Stop> {
+    ) -> Result<(Feed<'a>, u64), Error> {
         let mut scanner = Scanner::new(copy.written());
         let mut taken = TakenUp {
             must_hold,
@@ -196,7 +196,7 @@ impl Apply<'_> {
         survey: &Survey,
         (old, must_hold, reason): (Old, Option<Tid>, Reason),
         feed: &mut Feed<'_>,
-    ) -> Result<Replaced, Stop> {
+    ) -> Result<Replaced, Error> {
         match feed.damage() {
             Some(damage) if !self.may_replace(old) => Err(self.damaged(damage)),
             None if must_hold.is_some() && !feed.has_seen() => {
@@ -215,7 +215,7 @@ impl Apply<'_> {
         copy: &mut Replacement<'_>,
         feed: &Feed<'_>,
         monitor: &dyn Monitor,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         copy.start_to_settle();
         let asked = self.ask_to_confirm(copy.file(), 0..feed.position(), feed)?;
         copy.settle()?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::compare::succession::Succession;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::human::bytes;
 use crate::io::progress::Monitor;
@@ -46,7 +46,7 @@ impl Replaced {
         survey: &Survey,
         (old, reason): (Old, Reason),
         feed: &mut Feed<'_>,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Error> {
         let loss = feed.take_evidence().and_then(|evidence| {
             tracing::debug!("the old slave and the copy: {evidence:?}");
             evidence.loss()
@@ -58,7 +58,7 @@ impl Replaced {
         };
         if fate == Fate::Stays {
             let comparison = survey.facts.comparison.clone().unwrap_or_default();
-            return Err(Stop::Refused(Refusal::Diverged(comparison.lacking)));
+            return Err(Error::Refused(Refusal::Diverged(comparison.lacking)));
         }
         Ok(Self {
             is_kept: fate == Fate::Kept,

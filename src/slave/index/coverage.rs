@@ -11,7 +11,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{Stored, remove};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::record::MIN_TXN_LEN;
 use crate::slave::paths::{Beside, Place};
 use crate::slave::step::Slave;
@@ -98,7 +98,7 @@ impl Coverage {
 
     /// Whether what was left there lies there still, and was left alone. Reads
     /// nothing.
-    pub fn lies_there(&self, place: &Place) -> Result<bool, Stop> {
+    pub fn lies_there(&self, place: &Place) -> Result<bool, Error> {
         match &self.stored {
             Some(stored) => stored.lies_there(place),
             None => Ok(!exists(place)?),
@@ -128,12 +128,12 @@ impl Coverage {
 }
 
 /// Whether anything lies under the index's name.
-pub fn exists(place: &Place) -> Result<bool, Stop> {
+pub fn exists(place: &Place) -> Result<bool, Error> {
     let path = place.beside(Beside::ZodbIndex);
     match fs::symlink_metadata(&path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Stop::io("look at", &path)(error)),
+        Err(error) => Err(Error::io("look at", &path)(error)),
     }
 }
 
@@ -141,7 +141,7 @@ pub fn exists(place: &Place) -> Result<bool, Stop> {
 /// lies beside it but the one that was left there, which is `known`: another may
 /// be of another file, or say something of what comes then. A directory of that
 /// name is no index for ZODB either, and stays.
-pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Result<(), Stop> {
+pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Result<(), Error> {
     let place = &slave.place;
     if let Some(known) = known
         && known.position() <= position
@@ -154,7 +154,7 @@ pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Resul
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => remove(slave),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Stop::io("look at", &path)(error)),
+        Err(error) => Err(Error::io("look at", &path)(error)),
     }
 }
 

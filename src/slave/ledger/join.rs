@@ -8,7 +8,7 @@
 use std::fs::File;
 
 use super::{Entry, segment_end};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::read::{Piece, read_fully};
 use crate::slave::paths::Place;
@@ -39,7 +39,7 @@ impl Run {
 
 /// Joins entries that follow one another, of bytes of the slave's, which is `data`. Those
 /// that its bytes contradict stay as they are.
-pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Vec<Entry>, Stop> {
+pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Vec<Entry>, Error> {
     let mut runs: Vec<Run> = Vec::new();
     for entry in entries {
         let mut run = Run(vec![entry]);
@@ -67,12 +67,12 @@ pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Ve
 
 /// The digest of all bytes of a run; `None`, with a warning, if they are not those that its
 /// entries are of.
-fn digest(data: &File, place: &Place, run: &Run) -> Result<Option<Digest>, Stop> {
+fn digest(data: &File, place: &Place, run: &Run) -> Result<Option<Digest>, Error> {
     let start = run.start();
     let mut piece = Piece::default();
     let room = piece.room(run.len() as usize, start);
     let got = read_fully(data, room, start)
-        .map_err(Stop::io(format!("read back at {start} in"), place.data()))?;
+        .map_err(Error::io(format!("read back at {start} in"), place.data()))?;
     for Entry { range, digest } in &run.0 {
         let bytes = (range.start - start) as usize..(range.end - start) as usize;
         if got < bytes.end || Digest::of(&piece[bytes]) != *digest {

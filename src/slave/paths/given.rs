@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::found;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::DATA_FS;
 
 /// What made a path the name of a directory or of a file.
@@ -28,7 +28,7 @@ pub(super) enum Named {
 }
 
 /// What a path is the name of, if that can be told without the master.
-pub(super) fn named(given: &Path) -> Result<Option<Named>, Stop> {
+pub(super) fn named(given: &Path) -> Result<Option<Named>, Error> {
     let looked = match fs::metadata(given) {
         // Links in a circle, which are refused later.
         Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
@@ -43,7 +43,7 @@ pub(super) fn named(given: &Path) -> Result<Option<Named>, Stop> {
         None => {
             let link = found(given, fs::symlink_metadata(given))?;
             if link.is_some_and(|link| link.is_symlink()) {
-                return Err(Stop::Usage(format!(
+                return Err(Error::Usage(format!(
                     "{} is a symbolic link to nothing: mount the file system that it leads \
                      to, or name the file",
                     given.display()
@@ -65,10 +65,10 @@ fn ends_like_a_directory(given: &Path) -> bool {
     matches!(last, Some(b"" | b"." | b"..")) && !given.as_os_str().is_empty()
 }
 
-pub(super) fn missing(given: &Path) -> Stop {
+pub(super) fn missing(given: &Path) -> Error {
     let name = given.display();
     let file = given.join(DATA_FS);
-    Stop::Usage(format!(
+    Error::Usage(format!(
         "{name} is not a directory, and not a file's name that ends in .fs: create the \
          directory (mount its file system, if it has one), or name the file, such as {}",
         file.display()

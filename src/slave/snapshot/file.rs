@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 
-use crate::error::Stop;
+use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::resync::is_cut;
@@ -31,38 +31,38 @@ pub(crate) struct SlaveFile {
 }
 
 impl SlaveFile {
-    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
         read_fully(&self.file, buffer, offset).map_err(self.fail(offset))
     }
 
-    pub(crate) fn digest(&self, range: Range<u64>) -> Result<Option<Digest>, Stop> {
+    pub(crate) fn digest(&self, range: Range<u64>) -> Result<Option<Digest>, Error> {
         let start = range.start;
         Digest::of_file(&self.file, range).map_err(self.fail(start))
     }
 
-    fn shrunk(&self) -> Stop {
-        Stop::SlaveChanged {
+    fn shrunk(&self) -> Error {
+        Error::SlaveChanged {
             slave: self.place.data().to_owned(),
             what: "it became shorter".to_owned(),
         }
     }
 
-    fn mark(&self, position: u64, last_tid: Option<Tid>) -> Result<Mark, Stop> {
+    fn mark(&self, position: u64, last_tid: Option<Tid>) -> Result<Mark, Error> {
         Mark::of(&self.file, position, last_tid).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.shrunk(),
             _ => self.fail(position)(error),
         })
     }
 
-    fn fail(&self, offset: u64) -> impl FnOnce(io::Error) -> Stop + use<> {
-        Stop::io(format!("read at {offset} in"), self.place.data())
+    fn fail(&self, offset: u64) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(format!("read at {offset} in"), self.place.data())
     }
 }
 
 impl ReadAt for &SlaveFile {
-    type Error = Stop;
+    type Error = Error;
 
-    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Stop> {
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         if self.read(buffer, offset)? < buffer.len() {
             return Err(self.shrunk());
         }
@@ -71,13 +71,13 @@ impl ReadAt for &SlaveFile {
 }
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
-pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Stop> {
+pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Error> {
     let file = match paths::open(place.data(), Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Stop::io("open", place.data())(error)),
+        Err(error) => return Err(Error::io("open", place.data())(error)),
     };
-    let (found, obstacles) = obstacle::look(&file).map_err(Stop::io("look at", place.data()))?;
+    let (found, obstacles) = obstacle::look(&file).map_err(Error::io("look at", place.data()))?;
     let file = SlaveFile {
         file,
         size: found.stx_size,
@@ -98,7 +98,7 @@ pub(crate) struct Start {
 
 /// Whether the slave is what the last pass left, and from where on it must be
 /// read: never is the sidecar believed where the slave's bytes say otherwise.
-pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Stop> {
+pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error> {
     let left = match &sidecar.left {
         None => Left::Unknown,
         Some(left) if holds(file, left.slave)? => {
@@ -118,7 +118,7 @@ pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Stop> 
 
 /// Whether a mark is the slave's: its digests, and a transaction of its last tid
 /// that ends there.
-fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Stop> {
+fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Error> {
     if !(MAGIC_LEN..=file.size).contains(&mark.position) {
         return Ok(false);
     }
@@ -156,9 +156,9 @@ pub(crate) fn look(
     file: &SlaveFile,
     start: Start,
     sidecar: &Sidecar,
-    may_go_on: &dyn Fn() -> Result<(), Stop>,
+    may_go_on: &dyn Fn() -> Result<(), Error>,
     monitor: &dyn Monitor,
-) -> Result<Look, Stop> {
+) -> Result<Look, Error> {
     let size = file.size;
     if size == 0 {
         return Ok(Slave::Missing.into());
@@ -213,7 +213,7 @@ pub(crate) fn look(
     })
 }
 
-fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Tail, Stop> {
+fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Tail, Error> {
     let len = file.size - position;
     let mut start = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
     let got = file.read(&mut start, position)?;

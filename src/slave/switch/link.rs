@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::content::is_switch;
-use crate::error::Stop;
+use crate::error::Error;
 use crate::slave::owner::Owner;
 use crate::slave::paths::{Beside, Place};
 
@@ -45,16 +45,16 @@ pub(super) fn open(link: &Path) -> io::Result<File> {
 }
 
 /// Replaces a link by a switch that is off, at once.
-pub(super) fn replace(link: &Path, place: &Place) -> Result<File, Stop> {
+pub(super) fn replace(link: &Path, place: &Place) -> Result<File, Error> {
     let new = place.beside(Beside::SwitchNew);
     match fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(Stop::io("remove", &new)(error));
+            return Err(Error::io("remove", &new)(error));
         }
         _ => {}
     }
     // A file that is empty is off as well, so that no room on the disk is needed.
     let file = Owner::of(place)?.create_new(&new)?;
-    fs::rename(&new, link).map_err(Stop::io("rename", &new))?;
+    fs::rename(&new, link).map_err(Error::io("rename", &new))?;
     Ok(file)
 }

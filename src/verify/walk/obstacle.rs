@@ -11,7 +11,7 @@ use super::super::Unfinished;
 use super::super::finding::Finding;
 use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
 use super::{MIN_WINDOW_LEN, Walk};
-use crate::error::Stop;
+use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
@@ -31,7 +31,7 @@ pub(super) enum Next {
 
 impl Walk<'_> {
     /// How the walk goes on from where the scanner stopped.
-    pub(super) fn next(&mut self) -> Result<Next, Stop> {
+    pub(super) fn next(&mut self) -> Result<Next, Error> {
         let start = self.scanner.position();
         let header = self.header(start)?;
         let bytes = self.limit - start;
@@ -79,7 +79,7 @@ impl Walk<'_> {
     }
 
     /// Goes on behind what was not taken.
-    fn go_on_at(&mut self, behind: u64) -> Result<(), Stop> {
+    fn go_on_at(&mut self, behind: u64) -> Result<(), Error> {
         self.read_up_to(behind)?;
         self.checker.pass_over();
         // More that is damaged may follow at once: each time, all of a window is read.
@@ -89,7 +89,7 @@ impl Walk<'_> {
     }
 
     /// Where a whole transaction starts behind one that is voted, if one does.
-    fn behind_voted(&self, start: u64) -> Result<Option<u64>, Stop> {
+    fn behind_voted(&self, start: u64) -> Result<Option<u64>, Error> {
         let (mut fields, limit) = (self.reading.fields(), self.limit);
         let last_tid = self.scanner.last_tid();
         let mut from = end_of(&mut fields, start, limit, last_tid)?.unwrap_or(start);
@@ -120,7 +120,7 @@ impl Walk<'_> {
     }
 
     /// The header at `start`; zeros behind the end.
-    fn header(&self, start: u64) -> Result<[u8; TXN_HEADER_LEN], Stop> {
+    fn header(&self, start: u64) -> Result<[u8; TXN_HEADER_LEN], Error> {
         let mut header = [0; TXN_HEADER_LEN];
         self.reading.fields().read_exact_at(&mut header, start)?;
         Ok(header)
@@ -129,7 +129,7 @@ impl Walk<'_> {
     /// Whether there may be more after all: what looks wrong is read again, up to
     /// where the file ends now. Where nothing was written all the while, nobody
     /// writes it, and nothing else in it is waited for.
-    pub(super) fn look_again(&mut self) -> Result<bool, Stop> {
+    pub(super) fn look_again(&mut self) -> Result<bool, Error> {
         let (at, seen) = (self.scanner.position(), self.seen()?);
         let (times, before) = match self.looked_again {
             Some((same, times, before)) if same == at => (times, before),
@@ -159,7 +159,7 @@ impl Walk<'_> {
         finding: Finding,
         header: &[u8; TXN_HEADER_LEN],
         end: u64,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Error> {
         let mut oid = None;
         if finding.position != self.scanner.position() {
             let mut record = [0; DATA_HEADER_LEN];

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fssync::error::Stop;
+use fssync::error::Error;
 use fssync::io::progress::Monitor;
 use fssync::plan::outcome::Exit;
 use fssync::verify::finding::Finding;
@@ -36,7 +36,7 @@ impl<F: Fn()> Monitor for Meanwhile<F> {
 }
 
 /// Verifies a slave while something is done.
-fn verify_meanwhile(path: &Path, meanwhile: impl Fn()) -> Result<(Verified, Vec<Finding>), Stop> {
+fn verify_meanwhile(path: &Path, meanwhile: impl Fn()) -> Result<(Verified, Vec<Finding>), Error> {
     let mut findings = Vec::new();
     let verified = verify(&slave(path), false, &Meanwhile(meanwhile), &mut |finding| {
         findings.push(finding.clone());
@@ -81,7 +81,7 @@ fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
     let scene = scene_of(&history.after);
     let result = verify_meanwhile(&scene.slave, || replace(&scene.slave, &history.packed));
     assert!(
-        matches!(result, Err(Stop::SlaveChanged { .. })),
+        matches!(result, Err(Error::SlaveChanged { .. })),
         "{result:?}"
     );
     let scene = scene_of(&history.after);
@@ -89,7 +89,7 @@ fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
         let _ = fs::remove_file(&scene.slave);
     });
     assert!(
-        matches!(result, Err(Stop::SlaveChanged { .. })),
+        matches!(result, Err(Error::SlaveChanged { .. })),
         "{result:?}"
     );
     let scene = Scene::new();
@@ -105,7 +105,7 @@ fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
         }
     });
     assert!(
-        matches!(result, Err(Stop::SlaveChanged { .. })),
+        matches!(result, Err(Error::SlaveChanged { .. })),
         "{result:?}"
     );
 }
