@@ -68,7 +68,7 @@ fn log_stop(error: &Error) -> Exit {
     let exit = error.exit();
     let hint = error.hint().map(|hint| format!(" ({hint})"));
     let warnings = error.warnings();
-    let mut line = error.in_one_line() + &hint.unwrap_or_default();
+    let mut line = error.display_chain() + &hint.unwrap_or_default();
     for warning in &warnings {
         line += "; ";
         line += warning;

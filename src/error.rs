@@ -302,9 +302,9 @@ impl Error {
 
     /// Whether another look may find another case.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(error) => error.is_passing(),
+            Self::Unreachable(error) => error.is_transient(),
             Self::MasterChanged { .. } | Self::SlaveChanged { .. } => true,
             _ => false,
         }
@@ -313,14 +313,14 @@ impl Error {
     /// Whether it is for want of the master that the pass ends: what was copied
     /// by then is worth keeping.
     #[must_use]
-    pub fn is_masters_absence(&self) -> bool {
+    pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
     /// The message with its causes, in one line.
     #[must_use]
-    pub fn in_one_line(&self) -> String {
-        source::in_one_line(self)
+    pub fn display_chain(&self) -> String {
+        source::display_chain(self)
     }
 }
 
@@ -330,7 +330,7 @@ impl From<&Error> for Outcome {
         Self {
             action: error.action(),
             exit: error.exit(),
-            reason: error.in_one_line(),
+            reason: error.display_chain(),
             hint: error.hint(),
             copied: Copied::default(),
             file_system: None,

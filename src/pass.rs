@@ -73,7 +73,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         looked_at: None,
         file_system: None,
     };
-    let result = attempt.until_it_lasts();
+    let result = attempt.run_with_retries();
     let Attempt {
         mut sidecar,
         copied,
@@ -99,7 +99,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     if lock.is_some() && is_noted {
         let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
         let is_noted = noted.is_ok();
-        outcome.unnoted = noted.err().map(|error| error.in_one_line());
+        outcome.unnoted = noted.err().map(|error| error.display_chain());
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
         if is_noted && is_sound {
             keep_ledger(job, copied, monitor);
@@ -320,7 +320,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn until_it_lasts(&mut self) -> Result<Plan, Error> {
+    fn run_with_retries(&mut self) -> Result<Plan, Error> {
         loop {
             match self.once() {
                 // It was a switch that ended a wait; does it still say so?

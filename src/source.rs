@@ -245,7 +245,7 @@ impl Error {
     /// Whether another try within a second may see something else: a pack
     /// renames twice, an NFS server forgets a handle.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Io { .. } | Self::NoFileStorage { .. } | Self::Changed { .. } => true,
             Self::Remote { passing, .. } => *passing,
@@ -268,7 +268,7 @@ impl Error {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+pub(crate) fn display_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

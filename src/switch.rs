@@ -67,19 +67,19 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
     let sidecar = Sidecar::load(&slave.place).unwrap_or_else(|error| {
         tracing::warn!(
             "an unfinished append, if there is one, is left to ZODB: {}",
-            error.in_one_line()
+            error.display_chain()
         );
         Sidecar::default()
     });
     let cut_len = tidy_up(slave, between_steps, &sidecar).unwrap_or_else(|error| {
         tracing::warn!(
             "an unfinished append is left to ZODB: {}",
-            error.in_one_line()
+            error.display_chain()
         );
         0
     });
     let ending = ending(&slave.place, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
-        tracing::warn!("{}", error.in_one_line());
+        tracing::warn!("{}", error.display_chain());
         Ending::Unknown
     });
     Ok(SwitchedOff {

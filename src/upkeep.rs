@@ -42,7 +42,7 @@ use crate::slave::step::{Seen, Slave};
 /// Why work was not done, if that is worth telling: what others do to the slave or
 /// the switch is for the next pass to say.
 fn complain(what: &str, error: &Error) -> Option<String> {
-    let why = error.in_one_line();
+    let why = error.display_chain();
     if is_failure(error) {
         return Some(format!("{what}: {why}"));
     }

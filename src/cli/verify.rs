@@ -58,7 +58,10 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
         .note(&slave.place, args.quick, exit, &verdict)
         .err();
     if let Some(error) = &unnoted {
-        tracing::warn!("the result is not noted for later: {}", error.in_one_line());
+        tracing::warn!(
+            "the result is not noted for later: {}",
+            error.display_chain()
+        );
     }
     if args.telling.json {
         let report = Report::of(&verified, &findings, &against, started.elapsed());
@@ -70,7 +73,7 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     }
     if common.quiet && exit != Exit::Success {
         let unnoted = unnoted.map_or_else(String::new, |error| {
-            format!("; this is not noted for later: {}", error.in_one_line())
+            format!("; this is not noted for later: {}", error.display_chain())
         });
         tracing::error!("{}: {verdict}{unnoted}", verified.slave.display());
     }
@@ -114,7 +117,7 @@ fn stopped(error: &Error, findings: &Findings) -> Exit {
         tracing::warn!("{found} until then, which no longer counts");
     }
     if let Error::SlaveChanged { .. } = error {
-        let what = error.in_one_line();
+        let what = error.display_chain();
         tracing::error!("{what}; it was packed, or copied anew: verify it again");
         return error.exit();
     }

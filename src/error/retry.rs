@@ -62,7 +62,7 @@ impl Retry {
     /// Waits for the moment of another look, after one that ended so; gives back
     /// what lasts.
     pub(crate) fn after(&mut self, error: Error) -> Result<(), Error> {
-        if error.is_passing() {
+        if error.is_transient() {
             self.again(error)
         } else {
             Err(error)
@@ -83,7 +83,7 @@ impl Retry {
                 return Err(error);
             }
         }
-        tracing::debug!("looking again: {}", error.in_one_line());
+        tracing::debug!("looking again: {}", error.display_chain());
         wait(LOOK_EVERY);
         Ok(())
     }

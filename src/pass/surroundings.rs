@@ -72,7 +72,7 @@ fn look(master: &Master) -> Result<Option<(Sight, Surroundings)>, Error> {
     match look() {
         Ok(found) => Ok(Some(found)),
         Err(source::Error::Remote { .. }) => Ok(None),
-        Err(error) if source::Error::is_passing(&error) => Ok(None),
+        Err(error) if source::Error::is_transient(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

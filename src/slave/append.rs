@@ -299,7 +299,7 @@ impl<'a> Append<'a> {
                  {}",
                 self.data.path().display(),
                 batch.begun.from,
-                error.in_one_line()
+                error.display_chain()
             ),
         }
     }

@@ -51,7 +51,7 @@ use crate::filestorage::scan::{Scanner, Tail};
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
 use crate::slave::scan::scan_file;
-use crate::source::in_one_line;
+use crate::source::display_chain;
 
 /// An index that was stored, by which it is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -111,7 +111,7 @@ impl Stored {
         match self.read(&path) {
             Ok(index) => Some(index),
             Err(error) => {
-                let why = in_one_line(&error);
+                let why = display_chain(&error);
                 tracing::warn!("{} is passed over: {why}", path.display());
                 None
             }
@@ -258,7 +258,7 @@ pub fn store(
     if stored.is_err()
         && let Err(error) = remove_file(&path)
     {
-        tracing::warn!("{}", error.in_one_line());
+        tracing::warn!("{}", error.display_chain());
     }
     stored.map(Some)
 }

@@ -233,7 +233,7 @@ fn mend(file: &File, place: &Place, path: &Path) -> Result<(), Error> {
     if (owner.uid, owner.mode) != (found.uid(), MODE_AT_FIRST)
         && let Err(error) = owner.own(file, path)
     {
-        tracing::debug!("{}", error.in_one_line());
+        tracing::debug!("{}", error.display_chain());
     }
     Ok(())
 }

@@ -310,7 +310,7 @@ impl Place {
         }
         let (name, directory) = (self.data.display(), self.directory.display());
         Err(Error::Usage(match self.named {
-            Named::LikeTheMaster => missing(&self.data).in_one_line(),
+            Named::LikeTheMaster => missing(&self.data).display_chain(),
             _ => format!(
                 "{name} does not exist, and the master is a directory: name a directory for \
                  both, such as {directory}, or a file for both"

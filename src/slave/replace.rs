@@ -148,7 +148,7 @@ impl<'a> Replacement<'a> {
     /// Removes the copy.
     pub fn discard(self) {
         if let Err(error) = remove(&self.path) {
-            tracing::warn!("{}", error.in_one_line());
+            tracing::warn!("{}", error.display_chain());
         }
     }
 

@@ -154,7 +154,7 @@ impl Switches {
             Err(error) if !on => {
                 tracing::warn!(
                     "{}; passes of that user find syncing off",
-                    error.in_one_line()
+                    error.display_chain()
                 );
                 Ok(())
             }

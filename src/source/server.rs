@@ -248,8 +248,8 @@ fn nothing_opened() -> Reply {
 
 fn refused(error: &source::Error) -> Reply {
     Reply::Refused {
-        why: source::in_one_line(error),
-        passing: error.is_passing(),
+        why: source::display_chain(error),
+        passing: error.is_transient(),
     }
 }
 

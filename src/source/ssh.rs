@@ -116,7 +116,7 @@ impl Ssh {
 
     /// What to say of a connection that broke; it is given up.
     fn broken(&mut self, error: &protocol::Error) -> Error {
-        let mut said = vec![super::in_one_line(error)];
+        let mut said = vec![super::display_chain(error)];
         let mut ending = Ending::default();
         let mut nothing_came = false;
         if let Some(link) = self.link.take() {

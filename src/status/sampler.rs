@@ -43,7 +43,7 @@ impl<'a> Sampler<'a> {
                         return Ok((sidecar, sample));
                     }
                 }
-                Err(error) if looks == MAX_LOOKS || !error.is_passing() => return Err(error),
+                Err(error) if looks == MAX_LOOKS || !error.is_transient() => return Err(error),
                 Ok(None) | Err(_) => {}
             }
             retry::wait(LOOK_EVERY);

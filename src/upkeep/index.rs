@@ -32,7 +32,7 @@ pub fn is_due(slave: &Slave, sidecar: &Sidecar, position: u64) -> Result<bool, E
         && let Err(error) = remove_foreign(slave)
     {
         // The work meets it, too, and tells.
-        tracing::debug!("{}", error.in_one_line());
+        tracing::debug!("{}", error.display_chain());
     }
     let failure = sidecar.index_failure;
     let is_let_be = failure.is_some_and(|it| it.is_fresh(Timestamp::now()));

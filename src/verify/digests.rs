@@ -171,7 +171,7 @@ impl DigestCheck {
         }
         if self.damaged_entries > 0 || self.failed.is_some() {
             let found = match self.failed {
-                Some(error) => error.in_one_line(),
+                Some(error) => error.display_chain(),
                 None => format!("{} that are not", self.damaged_entries),
             };
             tell(Finding::new(

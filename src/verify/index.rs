@@ -21,7 +21,7 @@ use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::slave::fields::Fields;
 use crate::slave::paths::{self, Access, Beside, Place};
 use crate::slave::step::Seen;
-use crate::source::in_one_line;
+use crate::source::display_chain;
 
 const BUFFER_LEN: usize = 256 * 1024;
 
@@ -62,7 +62,7 @@ impl IndexCheck {
         let seen = Seen::of(&file.metadata().map_err(Error::io("look at", &path))?);
         let (position, why) = match pickle::Reader::open(&file) {
             Ok(reader) => (Some(reader.position()), String::new()),
-            Err(error) => (None, in_one_line(&error)),
+            Err(error) => (None, display_chain(&error)),
         };
         Ok(Some(Self {
             path,
@@ -102,7 +102,7 @@ impl IndexCheck {
         self.state = match twice(|| self.is_same(index, position)) {
             Ok(true) => IndexState::Sound(position),
             Ok(false) => self.judge((Some(index), position, size), fields, tell)?,
-            Err(error) => unused(in_one_line(&pickle::Error::Io(error))),
+            Err(error) => unused(display_chain(&pickle::Error::Io(error))),
         };
         Ok(())
     }
@@ -168,7 +168,7 @@ impl IndexCheck {
                 let why = "it is in a form that fssync does not know; ZODB may know it";
                 return Ok(unused(why));
             }
-            Err(error) => return Ok(unused(in_one_line(&error))),
+            Err(error) => return Ok(unused(display_chain(&error))),
         };
         let is_fatal = index.is_some_and(Index::is_empty);
         if !is_used && !is_fatal {
@@ -195,7 +195,7 @@ impl IndexCheck {
                 if let Err(error) = all
                     && !told
                 {
-                    return Ok(unused(in_one_line(&error)));
+                    return Ok(unused(display_chain(&error)));
                 }
             }
             None => tell(Finding::new(

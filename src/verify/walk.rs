@@ -277,7 +277,7 @@ impl<'a> Walk<'a> {
     /// What the last pass left; nothing if that cannot be read.
     fn sidecar(&self) -> Sidecar {
         Sidecar::load(self.over.place).unwrap_or_else(|error| {
-            tracing::warn!("{}", error.in_one_line());
+            tracing::warn!("{}", error.display_chain());
             Sidecar::default()
         })
     }

@@ -214,7 +214,7 @@ impl<'a> Rest<'a> {
             self.listen_to_switches();
             let is_over = match self.job.slave.switches.check() {
                 Ok(()) => true,
-                Err(error) => has_waited && error.in_one_line() != reason,
+                Err(error) => has_waited && error.display_chain() != reason,
             };
             if is_over || self.wait(Instant::now() + self.interval) == Some(Ring::Signal) {
                 return;

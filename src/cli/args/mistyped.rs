@@ -36,7 +36,7 @@ impl Args {
         Self::try_parse().map_err(|error| {
             // Nothing depends on whether anybody reads it.
             let _ = if error.use_stderr() && env::args_os().skip(1).any(|word| is_quiet(&word)) {
-                let line = in_one_line(&error.to_string());
+                let line = display_chain(&error.to_string());
                 writeln!(io::stderr(), "{line}")
             } else {
                 error.print()
@@ -60,7 +60,7 @@ fn is_quiet(word: &OsStr) -> bool {
 }
 
 /// What is wrong with what was typed, without the advice and the usage behind it.
-fn in_one_line(error: &str) -> String {
+fn display_chain(error: &str) -> String {
     let what = error.split("\n\n").next().unwrap_or_default();
     what.split_whitespace().collect::<Vec<_>>().join(" ")
 }

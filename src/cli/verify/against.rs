@@ -61,7 +61,7 @@ impl Against {
     /// Why nothing was found.
     pub(super) fn error(&self) -> Option<String> {
         match &self.0 {
-            Some((_, Err(error))) => Some(error.in_one_line()),
+            Some((_, Err(error))) => Some(error.display_chain()),
             _ => None,
         }
     }
@@ -72,7 +72,7 @@ impl Against {
             return None;
         };
         Some(match compared {
-            Err(error) => format!("not compared with the master: {}", error.in_one_line()),
+            Err(error) => format!("not compared with the master: {}", error.display_chain()),
             Ok(None) => "not compared with the master".to_owned(),
             Ok(Some(compared)) => verdict(compared),
         })
@@ -92,7 +92,7 @@ impl Against {
                 lines.add(
                     "compared",
                     Tone::Bad,
-                    &format!("no: {}", error.in_one_line()),
+                    &format!("no: {}", error.display_chain()),
                 );
                 if let Some(hint) = error.hint() {
                     lines.add("", Tone::Plain, &format!("to do: {hint}"));

@@ -98,7 +98,7 @@ impl Apply<'_> {
             if self.slave.check_interrupted().is_err() {
                 let (path, len) = (copy.path().display(), copy.written());
                 tracing::info!("{path} keeps the {len} bytes that were copied, for the next pass");
-            } else if !error.is_masters_absence() {
+            } else if !error.is_unreachable() {
                 copy.discard();
             }
         }
