@@ -20,7 +20,7 @@ const DATA_LEN: usize = 128 * 1024;
 
 /// Walks forwards through an old slave, up to its position.
 #[derive(Debug)]
-pub(super) struct OldSlave<'a> {
+pub(super) struct OldSlaveReader<'a> {
     /// The slave's position, in bytes.
     end: u64,
     /// Where the next transaction starts.
@@ -50,7 +50,7 @@ pub(super) enum OldData {
     Undone,
 }
 
-impl<'a> OldSlave<'a> {
+impl<'a> OldSlaveReader<'a> {
     /// Starts at the first transaction of `file`, whose committed transactions end at
     /// `position`.
     pub(super) fn new(file: &'a File, position: u64) -> Self {

@@ -47,7 +47,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 
-use super::old_slave::{OldData, OldRecord, OldSlave};
+use super::old_slave::{OldData, OldRecord, OldSlaveReader};
 use crate::filestorage::index::Index;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Transaction};
@@ -63,7 +63,7 @@ const MAX_SUSPECTS: usize = 4096;
 /// Joins an old slave with the copy that is to replace it.
 #[derive(Debug)]
 pub struct Succession<'a> {
-    slave: OldSlave<'a>,
+    slave: OldSlaveReader<'a>,
     /// The old slave's next transaction that the copy has not come to.
     next: Option<Transaction>,
     /// The tid of the old slave's last transaction.
@@ -117,7 +117,7 @@ impl<'a> Succession<'a> {
     #[must_use]
     pub fn new(file: &'a File, position: u64, last_tid: Option<Tid>) -> Self {
         let mut join = Self {
-            slave: OldSlave::new(file, position),
+            slave: OldSlaveReader::new(file, position),
             next: None,
             last_tid,
             begun: None,
