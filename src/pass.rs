@@ -18,7 +18,7 @@ use crate::filestorage::MAGIC_LEN;
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
-use crate::plan::{Deed, Plan, Policy, Tail};
+use crate::plan::{Plan, PlannedAction, Policy, Tail};
 use crate::slave::lock;
 use crate::slave::paths::Beside;
 use crate::slave::running::busy;
@@ -394,7 +394,7 @@ impl Attempt<'_> {
 /// What the first step of a plan that writes would find.
 fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
     match flock::holder(&slave.place.beside(Beside::ZodbLock)) {
-        pid @ Some(_) if plan.deed != Deed::Nothing => Err(Error::InUse {
+        pid @ Some(_) if plan.action != PlannedAction::Nothing => Err(Error::InUse {
             slave: slave.place.data().to_owned(),
             pid,
         }),
@@ -403,13 +403,13 @@ fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
 }
 
 fn action(plan: &Plan, copied: Copied) -> Action {
-    match plan.deed {
-        Deed::FullCopy { .. } => Action::FullCopy,
-        Deed::Append { trim, .. } if copied.transactions > 0 => match trim {
+    match plan.action {
+        PlannedAction::FullCopy { .. } => Action::FullCopy,
+        PlannedAction::Append { trim, .. } if copied.transactions > 0 => match trim {
             Tail::None => Action::Append,
             Tail::Ours(_) | Tail::Foreign(_) => Action::TrimAppend,
         },
-        Deed::Append { .. } | Deed::Nothing => Action::UpToDate,
+        PlannedAction::Append { .. } | PlannedAction::Nothing => Action::UpToDate,
     }
 }
 

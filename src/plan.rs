@@ -59,15 +59,15 @@ pub enum Question {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The deed.
-    pub deed: Deed,
+    /// The action.
+    pub action: PlannedAction,
     /// Why.
     pub reason: Reason,
 }
 
 /// What to do to the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum PlannedAction {
     /// Nothing.
     Nothing,
     /// Append what the master has committed beyond this position.
@@ -291,7 +291,7 @@ fn append(facts: &Facts, slave: &Storage) -> Decision {
         return nothing(facts);
     }
     Decision::Do(Plan {
-        deed: Deed::Append {
+        action: PlannedAction::Append {
             from: slave.position,
             last_tid: slave.last_tid,
             trim: slave.tail,
@@ -302,7 +302,7 @@ fn append(facts: &Facts, slave: &Storage) -> Decision {
 
 fn nothing(facts: &Facts) -> Decision {
     Decision::Do(Plan {
-        deed: Deed::Nothing,
+        action: PlannedAction::Nothing,
         reason: match facts.master.next {
             Next::Unfinished => Reason::NextUnfinished,
             Next::End | Next::Finished => Reason::NothingNew,
@@ -312,7 +312,7 @@ fn nothing(facts: &Facts) -> Decision {
 
 fn copy(old: Old, reason: Reason) -> Decision {
     Decision::Do(Plan {
-        deed: Deed::FullCopy {
+        action: PlannedAction::FullCopy {
             old,
             must_hold: None,
         },
@@ -329,7 +329,7 @@ fn copy_holding(facts: &Facts, must_hold: Option<Tid>, reason: Reason) -> Decisi
         Old::Superseded
     };
     Decision::Do(Plan {
-        deed: Deed::FullCopy { old, must_hold },
+        action: PlannedAction::FullCopy { old, must_hold },
         reason,
     })
 }
@@ -337,7 +337,7 @@ fn copy_holding(facts: &Facts, must_hold: Option<Tid>, reason: Reason) -> Decisi
 /// A copy of a master that has all the slave's bytes.
 fn copy_of_a_prefix(must_hold: Option<Tid>) -> Decision {
     Decision::Do(Plan {
-        deed: Deed::FullCopy {
+        action: PlannedAction::FullCopy {
             old: Old::Superseded,
             must_hold,
         },

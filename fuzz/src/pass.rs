@@ -1,7 +1,7 @@
 //! Anything that may happen to a master and to a slave, and passes between: after each
 //! one, the laws hold.
 //!
-//! An input is a list of [deeds](Deed), a byte each, and behind it what the deed takes.
+//! An input is a list of [deeds](PlannedAction), a byte each, and behind it what the action takes.
 //! Transactions are committed as ZODB does, packed, voted and aborted; bytes are put
 //! over those of either file, behind them, or in their place. What a pass has read
 //! counts as what the master once had.
@@ -30,7 +30,7 @@ const MAX_DEEDS: usize = 24;
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
+enum PlannedAction {
     /// A pass.
     Pass,
     /// One with `--full`.
@@ -65,23 +65,23 @@ enum Deed {
     Compare,
 }
 
-const DEEDS: [Deed; 16] = [
-    Deed::Pass,
-    Deed::Full,
-    Deed::Rehearse,
-    Deed::Commit,
-    Deed::Vote,
-    Deed::Pack,
-    Deed::Restore,
-    Deed::Replace,
-    Deed::Extend,
-    Deed::Serve,
-    Deed::Seed,
-    Deed::Cut,
-    Deed::Overwrite,
-    Deed::Append,
-    Deed::Forget,
-    Deed::Compare,
+const DEEDS: [PlannedAction; 16] = [
+    PlannedAction::Pass,
+    PlannedAction::Full,
+    PlannedAction::Rehearse,
+    PlannedAction::Commit,
+    PlannedAction::Vote,
+    PlannedAction::Pack,
+    PlannedAction::Restore,
+    PlannedAction::Replace,
+    PlannedAction::Extend,
+    PlannedAction::Serve,
+    PlannedAction::Seed,
+    PlannedAction::Cut,
+    PlannedAction::Overwrite,
+    PlannedAction::Append,
+    PlannedAction::Forget,
+    PlannedAction::Compare,
 ];
 
 /// The two files, and what became of them.
@@ -112,11 +112,11 @@ pub fn run(input: &[u8]) {
     };
     let mut input = Input(input);
     for _ in 0..MAX_DEEDS {
-        let Some(deed) = input.byte() else {
+        let Some(action) = input.byte() else {
             return;
         };
-        let deed = DEEDS[usize::from(deed) % DEEDS.len()];
-        if world.happens(deed, &mut input).is_none() {
+        let action = DEEDS[usize::from(action) % DEEDS.len()];
+        if world.happens(action, &mut input).is_none() {
             return;
         }
     }
@@ -124,49 +124,49 @@ pub fn run(input: &[u8]) {
 
 impl World {
     /// Has something happen; `None` where the input ends before it is said what.
-    fn happens(&mut self, deed: Deed, input: &mut Input<'_>) -> Option<()> {
-        match deed {
-            Deed::Pass => self.pass(How::default()),
-            Deed::Full => self.pass(How {
+    fn happens(&mut self, action: PlannedAction, input: &mut Input<'_>) -> Option<()> {
+        match action {
+            PlannedAction::Pass => self.pass(How::default()),
+            PlannedAction::Full => self.pass(How {
                 full: true,
                 dry_run: false,
             }),
-            Deed::Rehearse => self.pass(How {
+            PlannedAction::Rehearse => self.pass(How {
                 full: input.byte()? & 1 == 1,
                 dry_run: true,
             }),
-            Deed::Commit => {
+            PlannedAction::Commit => {
                 let more = self.transactions(input, Status::COMMITTED)?;
                 self.txns.extend(more);
                 self.write_in_place(&file(&self.txns));
             }
-            Deed::Vote => {
+            PlannedAction::Vote => {
                 let more = self.transactions(input, Status::VOTED)?;
                 let mut voted = self.txns.clone();
                 voted.extend(more.into_iter().take(1));
                 self.write_in_place(&file(&voted));
             }
-            Deed::Pack => self.pack(input.byte()?),
-            Deed::Restore => {
+            PlannedAction::Pack => self.pack(input.byte()?),
+            PlannedAction::Restore => {
                 let n = usize::from(input.byte()?);
                 let former = self.former.get(n % self.former.len().max(1))?.clone();
                 self.txns = former;
                 replace(&self.scene, &file(&self.txns));
             }
-            Deed::Replace => replace(&self.scene, input.section()?),
-            Deed::Extend => append(&self.scene.master, input.section()?),
-            Deed::Serve => self.serve(input)?,
-            Deed::Seed => {
+            PlannedAction::Replace => replace(&self.scene, input.section()?),
+            PlannedAction::Extend => append(&self.scene.master, input.section()?),
+            PlannedAction::Serve => self.serve(input)?,
+            PlannedAction::Seed => {
                 let len = input.number()?;
                 let master = bytes(&self.scene.master);
                 write(&self.scene.slave, &master[..len.min(master.len())]);
             }
-            Deed::Cut => {
+            PlannedAction::Cut => {
                 let slave = bytes(&self.scene.slave);
                 let len = input.number()?.min(slave.len());
                 write(&self.scene.slave, &slave[..len]);
             }
-            Deed::Overwrite => {
+            PlannedAction::Overwrite => {
                 let (at, with) = (input.number()?, input.section()?);
                 let len = bytes(&self.scene.slave).len();
                 let fits = with.len().min(len.saturating_sub(at));
@@ -176,9 +176,9 @@ impl World {
                         .expect("a write");
                 }
             }
-            Deed::Append => append(&self.scene.slave, input.section()?),
-            Deed::Forget => self.forget(input.byte()?),
-            Deed::Compare => self.compare(),
+            PlannedAction::Append => append(&self.scene.slave, input.section()?),
+            PlannedAction::Forget => self.forget(input.byte()?),
+            PlannedAction::Compare => self.compare(),
         }
         Some(())
     }
@@ -289,16 +289,16 @@ fn write(to: &std::path::Path, with: &[u8]) {
 /// Stories: the ones of the decision table, and each fixture as either file.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let code = |deed: Deed| DEEDS.iter().position(|it| *it == deed).unwrap_or(0) as u8;
-    let deed = |deed, with: &[u8]| [&[code(deed)], with].concat();
-    let pass = || deed(Deed::Pass, &[]);
-    let full = || deed(Deed::Full, &[]);
-    let compare = || deed(Deed::Compare, &[]);
-    let dry_run = || deed(Deed::Rehearse, &[0]);
-    let commit = || deed(Deed::Commit, &[3, 0x15, 50, 0x2a, 0, 0x1c, 200]);
-    let vote = || deed(Deed::Vote, &[1, 0x15, 90]);
-    let serve = || deed(Deed::Serve, &[2, 0x15, 70, 0x06, 9]);
-    let pack = |how| deed(Deed::Pack, &[how]);
+    let code = |action: PlannedAction| DEEDS.iter().position(|it| *it == action).unwrap_or(0) as u8;
+    let action = |action, with: &[u8]| [&[code(action)], with].concat();
+    let pass = || action(PlannedAction::Pass, &[]);
+    let full = || action(PlannedAction::Full, &[]);
+    let compare = || action(PlannedAction::Compare, &[]);
+    let dry_run = || action(PlannedAction::Rehearse, &[0]);
+    let commit = || action(PlannedAction::Commit, &[3, 0x15, 50, 0x2a, 0, 0x1c, 200]);
+    let vote = || action(PlannedAction::Vote, &[1, 0x15, 90]);
+    let serve = || action(PlannedAction::Serve, &[2, 0x15, 70, 0x06, 9]);
+    let pack = |how| action(PlannedAction::Pack, &[how]);
     let start = || [commit(), pass(), commit(), pass()].concat();
     let stories = [
         vec![start(), vote(), pass(), commit(), dry_run(), pass()],
@@ -317,14 +317,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![
             start(),
             pack(0x21),
-            deed(Deed::Restore, &[0]),
+            action(PlannedAction::Restore, &[0]),
             pass(),
             full(),
         ],
-        vec![start(), deed(Deed::Forget, &[7]), pass(), commit(), pass()],
         vec![
             start(),
-            deed(Deed::Forget, &[1]),
+            action(PlannedAction::Forget, &[7]),
+            pass(),
+            commit(),
+            pass(),
+        ],
+        vec![
+            start(),
+            action(PlannedAction::Forget, &[1]),
             serve(),
             pass(),
             pack(0x21),
@@ -332,27 +338,27 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             start(),
-            deed(Deed::Cut, &[1, 0]),
+            action(PlannedAction::Cut, &[1, 0]),
             commit(),
             pass(),
             compare(),
         ],
         vec![
             start(),
-            deed(Deed::Overwrite, &[0, 90, 0, 3, 1, 2, 3]),
+            action(PlannedAction::Overwrite, &[0, 90, 0, 3, 1, 2, 3]),
             pass(),
             compare(),
             full(),
         ],
         vec![
             start(),
-            deed(Deed::Append, &section(b"torn")),
+            action(PlannedAction::Append, &section(b"torn")),
             commit(),
             pass(),
         ],
         vec![
             start(),
-            deed(Deed::Extend, &section(&[0; 60])),
+            action(PlannedAction::Extend, &section(&[0; 60])),
             compare(),
             pass(),
             commit(),
@@ -360,22 +366,25 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             commit(),
-            deed(Deed::Seed, &[1, 0]),
+            action(PlannedAction::Seed, &[1, 0]),
             pass(),
             commit(),
             pass(),
         ],
         vec![
             commit(),
-            deed(Deed::Seed, &[0, 30]),
+            action(PlannedAction::Seed, &[0, 30]),
             pass(),
-            deed(Deed::Replace, &section(b"FS30")),
+            action(PlannedAction::Replace, &section(b"FS30")),
         ],
     ];
     let mut seeds: Vec<_> = stories.iter().map(|story| story.concat()).collect();
     for (_, bytes) in fixtures() {
-        let all = deed(Deed::Replace, &section(&bytes));
-        let half = deed(Deed::Seed, &((bytes.len() / 2) as u16).to_be_bytes());
+        let all = action(PlannedAction::Replace, &section(&bytes));
+        let half = action(
+            PlannedAction::Seed,
+            &((bytes.len() / 2) as u16).to_be_bytes(),
+        );
         seeds.push([all.clone(), pass(), compare(), full()].concat());
         seeds.push([all, half, pass(), serve(), pass(), full()].concat());
     }

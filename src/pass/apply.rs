@@ -23,7 +23,7 @@ use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
-use crate::plan::{Deed, Old, Plan, Policy};
+use crate::plan::{Old, Plan, PlannedAction, Policy};
 use crate::slave::ledger::{self, Entry};
 use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Left, Mark, Sidecar};
@@ -85,7 +85,7 @@ impl Apply<'_> {
         copied: &mut Copied,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
-        if !matches!(plan.deed, Deed::FullCopy { .. }) {
+        if !matches!(plan.action, PlannedAction::FullCopy { .. }) {
             clean_up(self.slave)?;
             sidecar.copy = None;
             if !survey.is_as_left() {
@@ -94,14 +94,14 @@ impl Apply<'_> {
             }
         }
         self.note_proven(survey)?;
-        match plan.deed {
-            Deed::Nothing => self.vouch(survey, sidecar),
-            Deed::Append {
+        match plan.action {
+            PlannedAction::Nothing => self.vouch(survey, sidecar),
+            PlannedAction::Append {
                 from,
                 last_tid,
                 trim,
             } => self.append(survey, (from, last_tid, trim), sidecar, copied, monitor),
-            Deed::FullCopy { old, must_hold } => self.full_copy(
+            PlannedAction::FullCopy { old, must_hold } => self.full_copy(
                 survey,
                 (old, must_hold, plan.reason),
                 sidecar,
@@ -120,10 +120,10 @@ impl Apply<'_> {
         copied: &mut Copied,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
-        let (from, last_tid, old) = match plan.deed {
-            Deed::Nothing => return Ok(()),
-            Deed::Append { from, last_tid, .. } => (from, last_tid, None),
-            Deed::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
+        let (from, last_tid, old) = match plan.action {
+            PlannedAction::Nothing => return Ok(()),
+            PlannedAction::Append { from, last_tid, .. } => (from, last_tid, None),
+            PlannedAction::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
         };
         if old.is_some() {
             space::check_next_copy(self.slave, survey.sight.size)?;

@@ -97,8 +97,8 @@ fn differs() -> Master {
 fn assert_copy(facts: &Facts, policy: Policy, old: Old, must_hold: Option<Tid>) {
     match decide(facts, policy) {
         Decision::Do(Plan {
-            deed:
-                Deed::FullCopy {
+            action:
+                PlannedAction::FullCopy {
                     old: o,
                     must_hold: m,
                 },
@@ -110,13 +110,13 @@ fn assert_copy(facts: &Facts, policy: Policy, old: Old, must_hold: Option<Tid>) 
 
 #[track_caller]
 fn assert_append(facts: &Facts, trim: Tail) {
-    let expected = Deed::Append {
+    let expected = PlannedAction::Append {
         from: 500,
         last_tid: Some(T2),
         trim,
     };
     match decide(facts, PLAIN) {
-        Decision::Do(Plan { deed, .. }) => assert_eq!(deed, expected),
+        Decision::Do(Plan { action, .. }) => assert_eq!(action, expected),
         other => panic!("{other:?}"),
     }
 }
@@ -124,7 +124,7 @@ fn assert_append(facts: &Facts, trim: Tail) {
 #[track_caller]
 fn assert_nothing(facts: &Facts, reason: Reason) {
     let plan = Plan {
-        deed: Deed::Nothing,
+        action: PlannedAction::Nothing,
         reason,
     };
     assert_eq!(decide(facts, PLAIN), Decision::Do(plan));

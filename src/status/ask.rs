@@ -14,7 +14,7 @@ use crate::pass::reader::Feed;
 use crate::pass::surroundings;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::{Copied, Exit, Outcome};
-use crate::plan::{Deed, Policy, Slave};
+use crate::plan::{PlannedAction, Policy, Slave};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::snapshot::Sample;
 use crate::slave::space;
@@ -75,13 +75,13 @@ fn compare(
         }
         plan => plan?,
     };
-    let (ahead, damage) = match plan.deed {
-        Deed::Nothing => (Some(Ahead::default()), None),
-        Deed::Append { from, last_tid, .. } => {
+    let (ahead, damage) = match plan.action {
+        PlannedAction::Nothing => (Some(Ahead::default()), None),
+        PlannedAction::Append { from, last_tid, .. } => {
             let (ahead, damage) = beyond(&survey, (from, last_tid), master, *monitor)?;
             (Some(ahead), damage)
         }
-        Deed::FullCopy { .. } => match survey.facts.slave {
+        PlannedAction::FullCopy { .. } => match survey.facts.slave {
             Slave::Storage(_) => (Some(survey.newer(master)?), None),
             _ => (None, None),
         },
@@ -93,16 +93,16 @@ fn compare(
         bytes: ahead.map_or(0, |ahead| ahead.bytes),
     };
     // A pass takes ZODB's lock for its first write.
-    let is_written = match plan.deed {
-        Deed::Nothing => false,
-        Deed::Append { .. } => copied.transactions > 0,
-        Deed::FullCopy { .. } => true,
+    let is_written = match plan.action {
+        PlannedAction::Nothing => false,
+        PlannedAction::Append { .. } => copied.transactions > 0,
+        PlannedAction::FullCopy { .. } => true,
     };
     // A pass that finds no room does not get as far as the damage.
-    let room = match plan.deed {
-        Deed::Nothing => Ok(()),
-        Deed::Append { from, .. } => space::check_append(slave, from + copied.bytes),
-        Deed::FullCopy { .. } => space::check_next_copy(slave, survey.sight.size),
+    let room = match plan.action {
+        PlannedAction::Nothing => Ok(()),
+        PlannedAction::Append { from, .. } => space::check_append(slave, from + copied.bytes),
+        PlannedAction::FullCopy { .. } => space::check_next_copy(slave, survey.sight.size),
     };
     let next_pass = match room.err().or(damage) {
         _ if is_written && zodb_pid.is_some() => Outcome::from(&Error::InUse {

@@ -12,7 +12,7 @@ use crate::filestorage::scan::{Scanner, Tail};
 
 /// What a transaction does to an object.
 #[derive(Clone, Debug)]
-enum Deed {
+enum PlannedAction {
     /// Stores so many bytes.
     Store(usize),
     /// Points back to an earlier record: this one of those that there are.
@@ -32,11 +32,11 @@ struct File {
 }
 
 fn history() -> impl Strategy<Value = File> {
-    let deed = prop_oneof![
-        3 => (1_usize..60).prop_map(Deed::Store),
-        1 => any::<prop::sample::Index>().prop_map(Deed::Undo),
+    let action = prop_oneof![
+        3 => (1_usize..60).prop_map(PlannedAction::Store),
+        1 => any::<prop::sample::Index>().prop_map(PlannedAction::Undo),
     ];
-    let txn = vec((0_u64..5, deed), 0..4);
+    let txn = vec((0_u64..5, action), 0..4);
     vec(txn, 1..8).prop_map(|txns| {
         let mut file = File {
             bytes: b"FS30".to_vec(),
@@ -51,11 +51,16 @@ fn history() -> impl Strategy<Value = File> {
 }
 
 /// Appends a transaction; as ZODB, with the index that it began with.
-fn write(file: &mut File, tid: u64, deeds: &[(u64, Deed)], known: &mut BTreeMap<u64, Vec<u64>>) {
+fn write(
+    file: &mut File,
+    tid: u64,
+    deeds: &[(u64, PlannedAction)],
+    known: &mut BTreeMap<u64, Vec<u64>>,
+) {
     let tloc = file.bytes.len() as u64;
     let mut body = b"me".to_vec();
     let before = known.clone();
-    for (oid, deed) in deeds {
+    for (oid, action) in deeds {
         let at = tloc + TXN_HEADER_LEN as u64 + body.len() as u64;
         file.records.push(at);
         let earlier = before.get(oid).map_or(&[][..], Vec::as_slice);
@@ -64,12 +69,12 @@ fn write(file: &mut File, tid: u64, deeds: &[(u64, Deed)], known: &mut BTreeMap<
             body.extend(number.to_be_bytes());
         }
         body.extend([0; 2]);
-        match deed {
-            Deed::Store(len) => {
+        match action {
+            PlannedAction::Store(len) => {
                 body.extend((*len as u64).to_be_bytes());
                 body.extend(vec![7; *len]);
             }
-            Deed::Undo(which) => {
+            PlannedAction::Undo(which) => {
                 let back = match earlier.len() {
                     0 => 0,
                     len => earlier[which.index(len)],
@@ -211,7 +216,7 @@ proptest! {
 
 /// A transaction that stores one object.
 fn store(file: &mut File, tid: u64, oid: u64, known: &mut BTreeMap<u64, Vec<u64>>) {
-    write(file, tid, &[(oid, Deed::Store(10))], known);
+    write(file, tid, &[(oid, PlannedAction::Store(10))], known);
 }
 
 fn three() -> File {

@@ -256,7 +256,7 @@ fn a_damaged_master_is_told_behind_what_is_equal() {
 
 /// What is done to a transaction of the slave's.
 #[derive(Clone, Debug)]
-enum Deed {
+enum PlannedAction {
     Keep,
     Drop,
     /// Changes the byte of its pickle at a part of its length.
@@ -265,16 +265,16 @@ enum Deed {
     Precede(usize),
 }
 
-fn history() -> impl Strategy<Value = Vec<(usize, Deed)>> {
+fn history() -> impl Strategy<Value = Vec<(usize, PlannedAction)>> {
     let len =
         prop_oneof![4 => 1..300usize, 2 => 10_000..400_000usize, 1 => 1_000_000..3_000_000usize];
-    let deed = prop_oneof![
-        30 => Just(Deed::Keep),
-        1 => Just(Deed::Drop),
-        2 => any::<u16>().prop_map(Deed::Flip),
-        1 => (1..300usize).prop_map(Deed::Precede),
+    let action = prop_oneof![
+        30 => Just(PlannedAction::Keep),
+        1 => Just(PlannedAction::Drop),
+        2 => any::<u16>().prop_map(PlannedAction::Flip),
+        1 => (1..300usize).prop_map(PlannedAction::Precede),
     ];
-    proptest::collection::vec((len, deed), 1..40)
+    proptest::collection::vec((len, action), 1..40)
 }
 
 proptest! {
@@ -285,18 +285,18 @@ proptest! {
     fn all_that_differs_is_told_and_nothing_else(history in history(), cut in 0..6usize) {
         let master: Vec<Made> = (1..).zip(&history).map(|(n, (len, _))| (10 * n, *len)).collect();
         let mut slave: Vec<Made> = Vec::new();
-        for (&(tid, len), (_, deed)) in master.iter().zip(&history) {
-            match deed {
-                Deed::Drop => {}
-                Deed::Precede(own) => slave.extend([(tid - 5, *own), (tid, len)]),
+        for (&(tid, len), (_, action)) in master.iter().zip(&history) {
+            match action {
+                PlannedAction::Drop => {}
+                PlannedAction::Precede(own) => slave.extend([(tid - 5, *own), (tid, len)]),
                 _ => slave.push((tid, len)),
             }
         }
         slave.truncate(slave.len() - cut.min(slave.len()));
         let (mut bytes, ranges) = file(&slave);
         let (master, theirs) = file(&master);
-        for (tid, (_, deed)) in (1..).map(|n| 10 * n).zip(&history) {
-            if let (Deed::Flip(part), Some(range)) = (deed, ranges.get(&tid)) {
+        for (tid, (_, action)) in (1..).map(|n| 10 * n).zip(&history) {
+            if let (PlannedAction::Flip(part), Some(range)) = (action, ranges.get(&tid)) {
                 let (start, end) = (range.start + 72, range.end - 8);
                 let at = start + (((end - start) * u64::from(*part)) >> 16);
                 bytes[at as usize] ^= 4;

@@ -23,7 +23,7 @@ pub enum Trouble {
 
 /// Something that is done at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum PlannedAction {
     /// The master is packed, through ZEO.
     Pack,
     /// A person removes a file beside the slave.
@@ -37,8 +37,8 @@ pub const SIDECAR: &str = ".fssync";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Trouble, and what is done in the midst of it.
-    Trouble(Trouble, Vec<Deed>),
-    Deed(Deed),
+    Trouble(Trouble, Vec<PlannedAction>),
+    PlannedAction(PlannedAction),
     /// The first machine dies, its network before it perhaps; the second takes over, and
     /// hands back.
     Failover(Option<Cut>),
@@ -60,12 +60,12 @@ impl Trouble {
         matches!(self, Self::WatchEnded | Self::WatchKilled)
     }
 
-    /// Whether a deed can be done in the midst of it. Without its witness, a slave that lags
+    /// Whether a action can be done in the midst of it. Without its witness, a slave that lags
     /// behind a pack is for a person to judge.
-    fn lets(self, deed: Deed) -> bool {
-        match deed {
-            Deed::Pack => !matches!(self, Self::ZeoStopped | Self::ZeoKilled),
-            Deed::Remove(what) => what != SIDECAR,
+    fn lets(self, action: PlannedAction) -> bool {
+        match action {
+            PlannedAction::Pack => !matches!(self, Self::ZeoStopped | Self::ZeoKilled),
+            PlannedAction::Remove(what) => what != SIDECAR,
         }
     }
 }
@@ -80,15 +80,15 @@ pub fn week(dice: &mut Dice, spares_the_watch: bool) -> Vec<Act> {
         .map(|trouble| Act::Trouble(trouble, Vec::new()))
         .collect();
     let mut deeds = [".index", ".fssync-ledger", SIDECAR]
-        .map(Deed::Remove)
+        .map(PlannedAction::Remove)
         .to_vec();
-    deeds.push(Deed::Pack);
+    deeds.push(PlannedAction::Pack);
     dice.shuffle(&mut deeds);
-    for deed in deeds {
+    for action in deeds {
         let at = dice.below(acts.len());
         match &mut acts[at] {
-            Act::Trouble(trouble, within) if trouble.lets(deed) => within.push(deed),
-            _ => acts.insert(at, Act::Deed(deed)),
+            Act::Trouble(trouble, within) if trouble.lets(action) => within.push(action),
+            _ => acts.insert(at, Act::PlannedAction(action)),
         }
     }
     let cut = dice.one_of(&[None, Some(Cut::Broken), Some(Cut::Silent)]);

@@ -12,7 +12,7 @@ use super::books::Books;
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
 use super::rounds::{Excuse, Excuses, Rounds, Views, named};
-use super::script::{self, Act, Deed, SIDECAR, Trouble};
+use super::script::{self, Act, PlannedAction, SIDECAR, Trouble};
 use crate::dice::Dice;
 use crate::failover::{self, Manager};
 use crate::support::{Transport, Zodb, must};
@@ -103,14 +103,14 @@ impl Site {
             match act {
                 Act::Trouble(trouble, deeds) => {
                     self.begin(trouble);
-                    for deed in deeds {
+                    for action in deeds {
                         self.pause();
-                        self.deed(deed);
+                        self.action(action);
                     }
                     self.pause();
                     self.end_of(trouble);
                 }
-                Act::Deed(deed) => self.deed(deed),
+                Act::PlannedAction(action) => self.action(action),
                 Act::Failover(cut) => self.fail_over_and_back(cut),
             }
             self.follow_again();
@@ -259,15 +259,15 @@ impl Site {
         fs::write(self.machines.scene.beside(".fssync-switch"), line).expect("the switch");
     }
 
-    fn deed(&mut self, deed: Deed) {
-        self.counts.one(&format!("deeds: {deed:?}"));
-        match deed {
-            Deed::Pack => {
+    fn action(&mut self, action: PlannedAction) {
+        self.counts.one(&format!("deeds: {action:?}"));
+        match action {
+            PlannedAction::Pack => {
                 let mut zeopack = Command::new(zeo::program("zeopack"));
                 let address = format!("127.0.0.1:{}", self.machines.first.port);
                 must(zeopack.args(["-d", "0", &address]));
             }
-            Deed::Remove(suffix) => {
+            PlannedAction::Remove(suffix) => {
                 let path = self.machines.scene.beside(suffix);
                 // Where there is none just now, as after a pack, there is none to remove.
                 let _ = fs::remove_file(&path);
