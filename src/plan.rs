@@ -1,6 +1,6 @@
 //! What to do about what was seen.
 //!
-//! [`decide`] is a pure function of [`Facts`] and [`Policy`]: no path, no
+//! [`decide`] is a pure function of [`Observation`] and [`Policy`]: no path, no
 //! clock, no handle. Facts that cost reading are gathered only where they
 //! decide: until then [`decide`] answers with a [`Question`], the survey
 //! answers it, and the decision is asked for again. So the whole decision
@@ -16,7 +16,7 @@ use std::fmt;
 
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
-    Comparison, Described, Facts, Lacking, Left, Master, Next, Slave, Storage, Tail,
+    Comparison, Described, Lacking, Left, Master, Next, Observation, Slave, Storage, Tail,
 };
 pub use self::refusal::Refusal;
 
@@ -82,16 +82,16 @@ pub enum PlannedAction {
     /// Copy the whole master, and put it in the slave's place.
     FullCopy {
         /// What becomes of the slave that was there.
-        old: Old,
+        old: OldSlave,
         /// A transaction that the copy must hold, or it is not what was
         /// planned.
-        must_hold: Option<Tid>,
+        required_tid: Option<Tid>,
     },
 }
 
 /// What becomes of the slave that a full copy replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Old {
+pub enum OldSlave {
     /// There is none.
     None,
     /// The master has its last transactions: it goes, unless something is lost with it.
@@ -115,7 +115,7 @@ pub enum Fate {
     Stays,
 }
 
-impl Old {
+impl OldSlave {
     /// What becomes of the old slave if this would be lost with it.
     #[must_use]
     pub fn fate(self, loss: Option<Loss>) -> Fate {
@@ -166,45 +166,47 @@ impl fmt::Display for Reason {
 
 /// Decides by the table, read top-down: the first row that fits.
 #[must_use]
-pub fn decide(facts: &Facts, policy: Policy) -> Decision {
+pub fn decide(observation: &Observation, policy: Policy) -> Decision {
     if policy.full {
-        return full(facts);
+        return full(observation);
     }
-    match &facts.slave {
-        Slave::Missing => copy(Old::None, Reason::NoSlave),
-        Slave::Short { size, magic } if *magic || is_fragment(facts) => short(facts, *size),
+    match &observation.slave {
+        Slave::Missing => copy(OldSlave::None, Reason::NoSlave),
+        Slave::Short { size, magic } if *magic || is_fragment(observation) => {
+            short(observation, *size)
+        }
         Slave::Short { .. } | Slave::Foreign => Decision::Refuse(Refusal::SlaveForeign),
         Slave::Damaged(damage) => Decision::Refuse(Refusal::SlaveDamaged(*damage)),
-        Slave::Storage(slave) => storage(facts, slave),
+        Slave::Storage(slave) => storage(observation, slave),
     }
 }
 
 /// A start of the master that is too short for a transaction.
-fn is_fragment(facts: &Facts) -> bool {
-    matches!(facts.slave, Slave::Short { .. }) && facts.master.matches == Some(true)
+fn is_fragment(observation: &Observation) -> bool {
+    matches!(observation.slave, Slave::Short { .. }) && observation.master.matches == Some(true)
 }
 
 /// Nothing is lost with a slave that is too short for a transaction; only a
 /// bare magic is all there is of a master without transactions.
-fn short(facts: &Facts, size: u64) -> Decision {
-    if is_fragment(facts) && size == MAGIC_LEN && facts.master.next != Next::Finished {
-        return nothing(facts);
+fn short(observation: &Observation, size: u64) -> Decision {
+    if is_fragment(observation) && size == MAGIC_LEN && observation.master.next != Next::Finished {
+        return nothing(observation);
     }
-    copy(Old::Superseded, Reason::NoSlave)
+    copy(OldSlave::Superseded, Reason::NoSlave)
 }
 
-fn storage(facts: &Facts, slave: &Storage) -> Decision {
-    if facts.master.matches == Some(true) {
-        match prefix(facts, slave) {
+fn storage(observation: &Observation, slave: &Storage) -> Decision {
+    if observation.master.matches == Some(true) {
+        match prefix(observation, slave) {
             Err(question) => return Decision::Ask(question),
-            Ok(true) => return append(facts, slave),
+            Ok(true) => return append(observation, slave),
             Ok(false) => {}
         }
     }
     if slave.position == MAGIC_LEN {
-        return copy(Old::Superseded, Reason::NoSlave);
+        return copy(OldSlave::Superseded, Reason::NoSlave);
     }
-    let comparison = match compare(facts, slave) {
+    let comparison = match compare(observation, slave) {
         Err(question) => return Decision::Ask(question),
         Ok(comparison) => comparison,
     };
@@ -219,10 +221,10 @@ fn storage(facts: &Facts, slave: &Storage) -> Decision {
     }
     let is_as_left = matches!(slave.left, Left::UpTo(_));
     if is_as_left && in_master {
-        return copy_holding(facts, slave.last_tid, Reason::Rewritten);
+        return copy_holding(observation, slave.last_tid, Reason::Rewritten);
     }
-    if is_as_left && comparison.is_kin && comparison.is_packed && !facts.master.was_refused {
-        return copy(Old::PackedAway, Reason::PackedAway);
+    if is_as_left && comparison.is_kin && comparison.is_packed && !observation.master.was_refused {
+        return copy(OldSlave::PackedAway, Reason::PackedAway);
     }
     if comparison.master_last < slave.last_tid {
         return Decision::Refuse(Refusal::FallenBehind {
@@ -233,62 +235,69 @@ fn storage(facts: &Facts, slave: &Storage) -> Decision {
     Decision::Refuse(Refusal::Diverged(lacking()))
 }
 
-fn full(facts: &Facts) -> Decision {
-    let slave = match &facts.slave {
-        Slave::Missing => return copy(Old::None, Reason::Forced),
-        Slave::Short { .. } if is_fragment(facts) => return copy(Old::Superseded, Reason::Forced),
+fn full(observation: &Observation) -> Decision {
+    let slave = match &observation.slave {
+        Slave::Missing => return copy(OldSlave::None, Reason::Forced),
+        Slave::Short { .. } if is_fragment(observation) => {
+            return copy(OldSlave::Superseded, Reason::Forced);
+        }
         Slave::Short { .. } | Slave::Foreign | Slave::Damaged(_) => {
-            return copy(Old::SetAside, Reason::Forced);
+            return copy(OldSlave::SetAside, Reason::Forced);
         }
         Slave::Storage(slave) if slave.position == MAGIC_LEN => {
-            return copy(Old::Superseded, Reason::Forced);
+            return copy(OldSlave::Superseded, Reason::Forced);
         }
         Slave::Storage(slave) => slave,
     };
-    if facts.master.matches == Some(true) {
-        match prefix(facts, slave) {
+    if observation.master.matches == Some(true) {
+        match prefix(observation, slave) {
             Err(question) => return Decision::Ask(question),
             Ok(true) => return copy_of_a_prefix(slave.last_tid),
             Ok(false) => {}
         }
     }
     if !matches!(slave.left, Left::UpTo(_)) {
-        return copy(Old::SetAside, Reason::Forced);
+        return copy(OldSlave::SetAside, Reason::Forced);
     }
-    match compare(facts, slave) {
+    match compare(observation, slave) {
         Err(question) => Decision::Ask(question),
         Ok(comparison) if comparison.lacking.count == 0 => {
-            copy_holding(facts, slave.last_tid, Reason::Forced)
+            copy_holding(observation, slave.last_tid, Reason::Forced)
         }
-        Ok(_) => copy(Old::SetAside, Reason::Forced),
+        Ok(_) => copy(OldSlave::SetAside, Reason::Forced),
     }
 }
 
 /// Whether the whole slave is the start of the master. Head and tail are; what
 /// lies between is vouched for by the sidecar, or read.
-fn prefix(facts: &Facts, slave: &Storage) -> Result<bool, Question> {
+fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> {
     let vouched = match slave.left {
-        Left::UpTo(position) if facts.master.same_file => position,
+        Left::UpTo(position) if observation.master.same_file => position,
         _ => 0,
     };
     if vouched >= slave.position {
         return Ok(true);
     }
-    facts.prefix_equal.ok_or(Question::Prefix { from: vouched })
+    observation
+        .prefix_equal
+        .ok_or(Question::Prefix { from: vouched })
 }
 
 /// What of the slave's the master lacks; all beyond what was left is asked for.
-fn compare<'a>(facts: &'a Facts, slave: &Storage) -> Result<&'a Comparison, Question> {
+fn compare<'a>(observation: &'a Observation, slave: &Storage) -> Result<&'a Comparison, Question> {
     let from = match slave.left {
         Left::UpTo(position) => position,
         Left::Unknown | Left::Changed => slave.position,
     };
-    facts.comparison.as_ref().ok_or(Question::Compare { from })
+    observation
+        .comparison
+        .as_ref()
+        .ok_or(Question::Compare { from })
 }
 
-fn append(facts: &Facts, slave: &Storage) -> Decision {
-    if facts.master.next != Next::Finished {
-        return nothing(facts);
+fn append(observation: &Observation, slave: &Storage) -> Decision {
+    if observation.master.next != Next::Finished {
+        return nothing(observation);
     }
     Decision::Do(Plan {
         action: PlannedAction::Append {
@@ -300,21 +309,21 @@ fn append(facts: &Facts, slave: &Storage) -> Decision {
     })
 }
 
-fn nothing(facts: &Facts) -> Decision {
+fn nothing(observation: &Observation) -> Decision {
     Decision::Do(Plan {
         action: PlannedAction::Nothing,
-        reason: match facts.master.next {
+        reason: match observation.master.next {
             Next::Unfinished => Reason::NextUnfinished,
             Next::End | Next::Finished => Reason::NothingNew,
         },
     })
 }
 
-fn copy(old: Old, reason: Reason) -> Decision {
+fn copy(old: OldSlave, reason: Reason) -> Decision {
     Decision::Do(Plan {
         action: PlannedAction::FullCopy {
             old,
-            must_hold: None,
+            required_tid: None,
         },
         reason,
     })
@@ -322,24 +331,24 @@ fn copy(old: Old, reason: Reason) -> Decision {
 
 /// A copy of a master that has the slave's last transaction. One that was damaged may have been
 /// repaired since, and a repair can hide in a pack.
-fn copy_holding(facts: &Facts, must_hold: Option<Tid>, reason: Reason) -> Decision {
-    let old = if facts.master.was_damaged {
-        Old::SetAside
+fn copy_holding(observation: &Observation, required_tid: Option<Tid>, reason: Reason) -> Decision {
+    let old = if observation.master.was_damaged {
+        OldSlave::SetAside
     } else {
-        Old::Superseded
+        OldSlave::Superseded
     };
     Decision::Do(Plan {
-        action: PlannedAction::FullCopy { old, must_hold },
+        action: PlannedAction::FullCopy { old, required_tid },
         reason,
     })
 }
 
 /// A copy of a master that has all the slave's bytes.
-fn copy_of_a_prefix(must_hold: Option<Tid>) -> Decision {
+fn copy_of_a_prefix(required_tid: Option<Tid>) -> Decision {
     Decision::Do(Plan {
         action: PlannedAction::FullCopy {
-            old: Old::Superseded,
-            must_hold,
+            old: OldSlave::Superseded,
+            required_tid,
         },
         reason: Reason::Forced,
     })

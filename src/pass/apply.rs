@@ -23,7 +23,7 @@ use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
-use crate::plan::{Old, Plan, PlannedAction, Policy};
+use crate::plan::{OldSlave, Plan, PlannedAction, Policy};
 use crate::slave::ledger::{self, Entry};
 use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Left, Mark, Sidecar};
@@ -101,9 +101,9 @@ impl Apply<'_> {
                 last_tid,
                 trim,
             } => self.append(survey, (from, last_tid, trim), sidecar, copied, monitor),
-            PlannedAction::FullCopy { old, must_hold } => self.full_copy(
+            PlannedAction::FullCopy { old, required_tid } => self.full_copy(
                 survey,
-                (old, must_hold, plan.reason),
+                (old, required_tid, plan.reason),
                 sidecar,
                 copied,
                 monitor,
@@ -210,8 +210,8 @@ impl Apply<'_> {
 
     /// Whether the undamaged start of a damaged master may take the slave's
     /// place.
-    fn may_replace(&self, old: Old) -> bool {
-        old == Old::None || self.policy.full
+    fn may_replace(&self, old: OldSlave) -> bool {
+        old == OldSlave::None || self.policy.full
     }
 
     fn feed<'a>(&'a self, survey: &Survey, from: u64, last_tid: Option<Tid>) -> Feed<'a> {

@@ -14,7 +14,9 @@ use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::io::progress::Monitor;
 use crate::io::read::Piece;
-use crate::plan::{Decision, Facts, Left, Master, Next, Plan, Policy, Question, Slave, decide};
+use crate::plan::{
+    Decision, Left, Master, Next, Observation, Plan, Policy, Question, Slave, decide,
+};
 use crate::slave::ledger::Entry;
 use crate::slave::paths::Place;
 use crate::slave::sidecar::{self, Mark, Sidecar};
@@ -29,7 +31,7 @@ const AHEAD_LEN: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct Survey {
     /// What is decided by.
-    pub facts: Facts,
+    pub observation: Observation,
     /// The master.
     pub sight: Sight,
     /// The file under the slave's name; `None` if there is none.
@@ -111,7 +113,7 @@ impl Survey {
             Some(position) if matches == Some(true) => look_ahead(master, sight.size, position)?,
             _ => (Next::End, None),
         };
-        let facts = Facts {
+        let observation = Observation {
             slave,
             master: Master {
                 same_file,
@@ -124,7 +126,7 @@ impl Survey {
             comparison: None,
         };
         Ok(Self {
-            facts,
+            observation,
             sight,
             seen,
             last_tid,
@@ -140,7 +142,7 @@ impl Survey {
     /// Whether the slave is what the last pass left, whatever lies behind.
     #[must_use]
     pub fn is_as_left(&self) -> bool {
-        matches!(&self.facts.slave, Slave::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
+        matches!(&self.observation.slave, Slave::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
     }
 
     /// The slave, open for reading, if there is one.
@@ -164,7 +166,7 @@ impl Survey {
         monitor: &dyn Monitor,
     ) -> Result<Plan, Error> {
         loop {
-            match decide(&self.facts, policy) {
+            match decide(&self.observation, policy) {
                 Decision::Do(plan) => return Ok(plan),
                 Decision::Refuse(refusal) => return Err(Error::Refused(refusal)),
                 Decision::Ask(question) => self.answer(question, master, monitor)?,
@@ -180,7 +182,7 @@ impl Survey {
 
     /// Why the slave has to be compared with the master, in words.
     fn why_unproven(&self) -> String {
-        let noted = match &self.facts.slave {
+        let noted = match &self.observation.slave {
             Slave::Storage(slave) => slave.left,
             _ => Left::Unknown,
         };
@@ -240,12 +242,12 @@ impl Survey {
                     from..position,
                     monitor,
                 )?;
-                self.facts.prefix_equal = Some(proven.is_some());
+                self.observation.prefix_equal = Some(proven.is_some());
                 self.proven = proven.unwrap_or_default();
             }
             Question::Compare { from } => {
                 let comparison = compare(file, position, from, master, self.sight.size)?;
-                self.facts.comparison = Some(comparison);
+                self.observation.comparison = Some(comparison);
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::human::count;
 
 /// What is seen on both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct Observation {
     /// The slave.
     pub slave: Slave,
     /// The master.

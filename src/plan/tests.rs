@@ -28,8 +28,8 @@ const MASTER: Master = Master {
     was_refused: false,
 };
 
-fn facts(slave: Slave, master: Master) -> Facts {
-    Facts {
+fn observation(slave: Slave, master: Master) -> Observation {
+    Observation {
         slave,
         master,
         prefix_equal: None,
@@ -37,13 +37,13 @@ fn facts(slave: Slave, master: Master) -> Facts {
     }
 }
 
-fn storage(slave: Storage, master: Master) -> Facts {
-    facts(Slave::Storage(slave), master)
+fn storage(slave: Storage, master: Master) -> Observation {
+    observation(Slave::Storage(slave), master)
 }
 
-fn compared(mut facts: Facts, comparison: Comparison) -> Facts {
-    facts.comparison = Some(comparison);
-    facts
+fn compared(mut observation: Observation, comparison: Comparison) -> Observation {
+    observation.comparison = Some(comparison);
+    observation
 }
 
 /// The master's last is T3, and it lacks so many of the slave's.
@@ -94,50 +94,55 @@ fn differs() -> Master {
 }
 
 #[track_caller]
-fn assert_copy(facts: &Facts, policy: Policy, old: Old, must_hold: Option<Tid>) {
-    match decide(facts, policy) {
+fn assert_copy(
+    observation: &Observation,
+    policy: Policy,
+    old: OldSlave,
+    required_tid: Option<Tid>,
+) {
+    match decide(observation, policy) {
         Decision::Do(Plan {
             action:
                 PlannedAction::FullCopy {
                     old: o,
-                    must_hold: m,
+                    required_tid: m,
                 },
             ..
-        }) => assert_eq!((o, m), (old, must_hold)),
+        }) => assert_eq!((o, m), (old, required_tid)),
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
-fn assert_append(facts: &Facts, trim: Tail) {
+fn assert_append(observation: &Observation, trim: Tail) {
     let expected = PlannedAction::Append {
         from: 500,
         last_tid: Some(T2),
         trim,
     };
-    match decide(facts, PLAIN) {
+    match decide(observation, PLAIN) {
         Decision::Do(Plan { action, .. }) => assert_eq!(action, expected),
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
-fn assert_nothing(facts: &Facts, reason: Reason) {
+fn assert_nothing(observation: &Observation, reason: Reason) {
     let plan = Plan {
         action: PlannedAction::Nothing,
         reason,
     };
-    assert_eq!(decide(facts, PLAIN), Decision::Do(plan));
+    assert_eq!(decide(observation, PLAIN), Decision::Do(plan));
 }
 
 #[track_caller]
-fn assert_asks(facts: &Facts, policy: Policy, question: Question) {
-    assert_eq!(decide(facts, policy), Decision::Ask(question));
+fn assert_asks(observation: &Observation, policy: Policy, question: Question) {
+    assert_eq!(decide(observation, policy), Decision::Ask(question));
 }
 
 #[track_caller]
-fn refusal(facts: &Facts) -> Refusal {
-    match decide(facts, PLAIN) {
+fn refusal(observation: &Observation) -> Refusal {
+    match decide(observation, PLAIN) {
         Decision::Refuse(refusal) => refusal,
         other => panic!("{other:?}"),
     }
@@ -145,14 +150,24 @@ fn refusal(facts: &Facts) -> Refusal {
 
 #[test]
 fn no_slave_is_a_full_copy() {
-    assert_copy(&facts(Slave::Missing, MASTER), PLAIN, Old::None, None);
+    assert_copy(
+        &observation(Slave::Missing, MASTER),
+        PLAIN,
+        OldSlave::None,
+        None,
+    );
 }
 
 #[test]
 fn a_fragment_of_the_master_is_a_full_copy() {
     for (size, magic) in [(2, false), (4, true), (30, true)] {
         let short = Slave::Short { size, magic };
-        assert_copy(&facts(short, MASTER), PLAIN, Old::Superseded, None);
+        assert_copy(
+            &observation(short, MASTER),
+            PLAIN,
+            OldSlave::Superseded,
+            None,
+        );
     }
 }
 
@@ -166,7 +181,10 @@ fn a_bare_magic_is_all_of_a_master_without_transactions() {
         (Next::End, Reason::NothingNew),
         (Next::Unfinished, Reason::NextUnfinished),
     ] {
-        assert_nothing(&facts(short.clone(), Master { next, ..MASTER }), reason);
+        assert_nothing(
+            &observation(short.clone(), Master { next, ..MASTER }),
+            reason,
+        );
     }
 }
 
@@ -176,16 +194,19 @@ fn short_garbage_is_no_file_storage() {
         size: 9,
         magic: false,
     };
-    assert_eq!(refusal(&facts(short, differs())), Refusal::SlaveForeign);
     assert_eq!(
-        refusal(&facts(Slave::Foreign, MASTER)),
+        refusal(&observation(short, differs())),
+        Refusal::SlaveForeign
+    );
+    assert_eq!(
+        refusal(&observation(Slave::Foreign, MASTER)),
         Refusal::SlaveForeign
     );
 }
 
 #[test]
 fn a_damaged_slave_is_refused() {
-    let refusal = refusal(&facts(Slave::Damaged(damage()), MASTER));
+    let refusal = refusal(&observation(Slave::Damaged(damage()), MASTER));
     assert_eq!(refusal.exit(), Exit::SlaveDamaged);
 }
 
@@ -224,13 +245,13 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
         ..MASTER
     };
     let unknown = |left| Storage { left, ..SLAVE };
-    for facts in [
+    for observation in [
         storage(SLAVE, other),
         storage(unknown(Left::Unknown), MASTER),
         storage(unknown(Left::Changed), MASTER),
     ] {
-        assert_asks(&facts, PLAIN, Question::Prefix { from: 0 });
-        let mut proven = facts.clone();
+        assert_asks(&observation, PLAIN, Question::Prefix { from: 0 });
+        let mut proven = observation.clone();
         proven.prefix_equal = Some(true);
         assert_append(&proven, Tail::None);
     }
@@ -251,10 +272,10 @@ fn an_append_that_the_sidecar_does_not_know_is_proven_from_there_on() {
 
 #[test]
 fn a_prefix_that_differs_goes_on_to_the_comparison() {
-    let mut facts = storage(SLAVE, MASTER);
-    facts.master.same_file = false;
-    facts.prefix_equal = Some(false);
-    assert_asks(&facts, PLAIN, Question::Compare { from: 500 });
+    let mut observation = storage(SLAVE, MASTER);
+    observation.master.same_file = false;
+    observation.prefix_equal = Some(false);
+    assert_asks(&observation, PLAIN, Question::Compare { from: 500 });
 }
 
 #[test]
@@ -263,9 +284,9 @@ fn a_slave_that_grew_is_refused_and_says_by_what() {
         left: Left::UpTo(300),
         ..SLAVE
     };
-    let facts = storage(slave, differs());
-    assert_asks(&facts, PLAIN, Question::Compare { from: 300 });
-    let refusal = refusal(&compared(facts, lacks(1)));
+    let observation = storage(slave, differs());
+    assert_asks(&observation, PLAIN, Question::Compare { from: 300 });
+    let refusal = refusal(&compared(observation, lacks(1)));
     assert_eq!(refusal, Refusal::Grown(lacks(1).lacking));
     assert_eq!(refusal.exit(), Exit::Diverged);
     let said = refusal.to_string();
@@ -285,8 +306,8 @@ fn a_slave_that_is_not_as_it_was_left_is_refused() {
         left: Left::Changed,
         ..SLAVE
     };
-    let facts = compared(storage(slave, differs()), lacks(0));
-    assert!(matches!(refusal(&facts), Refusal::Changed(_)));
+    let observation = compared(storage(slave, differs()), lacks(0));
+    assert!(matches!(refusal(&observation), Refusal::Changed(_)));
 }
 
 #[test]
@@ -309,8 +330,8 @@ fn a_master_that_is_behind_or_shorter_is_refused() {
 
 #[test]
 fn a_pack_or_another_head_is_a_full_copy_that_must_hold_the_last_tid() {
-    let facts = compared(storage(SLAVE, differs()), lacks(0));
-    assert_copy(&facts, PLAIN, Old::Superseded, Some(T2));
+    let observation = compared(storage(SLAVE, differs()), lacks(0));
+    assert_copy(&observation, PLAIN, OldSlave::Superseded, Some(T2));
 }
 
 #[test]
@@ -319,8 +340,8 @@ fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
         left: Left::UpTo(300),
         ..SLAVE
     };
-    let facts = compared(storage(slave, differs()), lacks(0));
-    assert_copy(&facts, PLAIN, Old::Superseded, Some(T2));
+    let observation = compared(storage(slave, differs()), lacks(0));
+    assert_copy(&observation, PLAIN, OldSlave::Superseded, Some(T2));
 }
 
 #[test]
@@ -330,8 +351,8 @@ fn a_slave_whose_last_transactions_were_packed_away_is_set_aside() {
             master_last,
             ..packed_away(1)
         };
-        let facts = compared(storage(SLAVE, differs()), comparison);
-        assert_copy(&facts, PLAIN, Old::PackedAway, None);
+        let observation = compared(storage(SLAVE, differs()), comparison);
+        assert_copy(&observation, PLAIN, OldSlave::PackedAway, None);
     }
 }
 
@@ -345,26 +366,29 @@ fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
         was_refused: true,
         ..differs()
     };
-    for facts in [
+    for observation in [
         compared(storage(SLAVE, differs()), others.clone()),
         compared(storage(SLAVE, refused_before), packed_away(1)),
     ] {
-        assert!(matches!(refusal(&facts), Refusal::Diverged(_)));
+        assert!(matches!(refusal(&observation), Refusal::Diverged(_)));
     }
     let older = Comparison {
         master_last: Some(T1),
         ..others
     };
-    let facts = compared(storage(SLAVE, differs()), older);
-    assert!(matches!(refusal(&facts), Refusal::FallenBehind { .. }));
+    let observation = compared(storage(SLAVE, differs()), older);
+    assert!(matches!(
+        refusal(&observation),
+        Refusal::FallenBehind { .. }
+    ));
 }
 
 #[test]
 fn a_slave_that_grew_or_changed_is_refused_although_the_master_was_packed() {
     for left in [Left::UpTo(300), Left::Changed, Left::Unknown] {
         let slave = Storage { left, ..SLAVE };
-        let facts = compared(storage(slave, differs()), packed_away(1));
-        assert_eq!(refusal(&facts).exit(), Exit::Diverged, "{left:?}");
+        let observation = compared(storage(slave, differs()), packed_away(1));
+        assert_eq!(refusal(&observation).exit(), Exit::Diverged, "{left:?}");
     }
 }
 
@@ -374,15 +398,20 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
         was_damaged: true,
         ..differs()
     };
-    let facts = compared(storage(SLAVE, repaired), lacks(0));
-    assert_copy(&facts, PLAIN, Old::SetAside, Some(T2));
-    assert_copy(&facts, FULL, Old::SetAside, Some(T2));
+    let observation = compared(storage(SLAVE, repaired), lacks(0));
+    assert_copy(&observation, PLAIN, OldSlave::SetAside, Some(T2));
+    assert_copy(&observation, FULL, OldSlave::SetAside, Some(T2));
     // Byte by byte, nothing can be lacking.
     let prefix = Master {
         was_damaged: true,
         ..MASTER
     };
-    assert_copy(&storage(SLAVE, prefix), FULL, Old::Superseded, Some(T2));
+    assert_copy(
+        &storage(SLAVE, prefix),
+        FULL,
+        OldSlave::Superseded,
+        Some(T2),
+    );
 }
 
 #[test]
@@ -395,16 +424,16 @@ fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
     let loss = Some(Loss::Transactions(run));
     let doubt = Some(Loss::Doubtful(run));
     for (old, loss, fate) in [
-        (Old::None, None, Fate::Gone),
-        (Old::Superseded, None, Fate::Gone),
-        (Old::Superseded, loss, Fate::Kept),
-        (Old::Superseded, doubt, Fate::Kept),
-        (Old::SetAside, None, Fate::Kept),
-        (Old::SetAside, loss, Fate::Kept),
-        (Old::PackedAway, None, Fate::Kept),
-        (Old::PackedAway, doubt, Fate::Kept),
-        (Old::PackedAway, Some(Loss::Unknown), Fate::Kept),
-        (Old::PackedAway, loss, Fate::Stays),
+        (OldSlave::None, None, Fate::Gone),
+        (OldSlave::Superseded, None, Fate::Gone),
+        (OldSlave::Superseded, loss, Fate::Kept),
+        (OldSlave::Superseded, doubt, Fate::Kept),
+        (OldSlave::SetAside, None, Fate::Kept),
+        (OldSlave::SetAside, loss, Fate::Kept),
+        (OldSlave::PackedAway, None, Fate::Kept),
+        (OldSlave::PackedAway, doubt, Fate::Kept),
+        (OldSlave::PackedAway, Some(Loss::Unknown), Fate::Kept),
+        (OldSlave::PackedAway, loss, Fate::Stays),
     ] {
         assert_eq!(old.fate(loss), fate, "{old:?} {loss:?}");
     }
@@ -416,12 +445,12 @@ fn anything_else_is_refused_as_diverged() {
         left: Left::Unknown,
         ..SLAVE
     };
-    for facts in [
+    for observation in [
         compared(storage(SLAVE, differs()), lacks(1)),
         compared(storage(unknown, differs()), lacks(0)),
         compared(storage(unknown, differs()), lacks(1)),
     ] {
-        assert!(matches!(refusal(&facts), Refusal::Diverged(_)));
+        assert!(matches!(refusal(&observation), Refusal::Diverged(_)));
     }
 }
 
@@ -433,32 +462,47 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
         tail: Tail::Foreign(100),
         left: Left::Unknown,
     };
-    assert_copy(&storage(empty, differs()), PLAIN, Old::Superseded, None);
+    assert_copy(
+        &storage(empty, differs()),
+        PLAIN,
+        OldSlave::Superseded,
+        None,
+    );
 }
 
 #[test]
 fn full_keeps_whatever_may_be_the_slaves_own() {
     let changed = |left| Storage { left, ..SLAVE };
-    for facts in [
-        facts(Slave::Foreign, MASTER),
-        facts(Slave::Damaged(damage()), MASTER),
+    for observation in [
+        observation(Slave::Foreign, MASTER),
+        observation(Slave::Damaged(damage()), MASTER),
         storage(changed(Left::Unknown), differs()),
         storage(changed(Left::Changed), differs()),
         compared(storage(SLAVE, differs()), lacks(1)),
     ] {
-        assert_copy(&facts, FULL, Old::SetAside, None);
+        assert_copy(&observation, FULL, OldSlave::SetAside, None);
     }
 }
 
 #[test]
 fn full_drops_a_slave_that_the_master_holds() {
-    assert_copy(&facts(Slave::Missing, MASTER), FULL, Old::None, None);
-    assert_copy(&storage(SLAVE, MASTER), FULL, Old::Superseded, Some(T2));
-    let facts = compared(storage(SLAVE, differs()), lacks(0));
-    assert_copy(&facts, FULL, Old::Superseded, Some(T2));
+    assert_copy(
+        &observation(Slave::Missing, MASTER),
+        FULL,
+        OldSlave::None,
+        None,
+    );
+    assert_copy(
+        &storage(SLAVE, MASTER),
+        FULL,
+        OldSlave::Superseded,
+        Some(T2),
+    );
+    let observation = compared(storage(SLAVE, differs()), lacks(0));
+    assert_copy(&observation, FULL, OldSlave::Superseded, Some(T2));
     let mut proven = storage(SLAVE, MASTER);
     proven.master.same_file = false;
     assert_asks(&proven, FULL, Question::Prefix { from: 0 });
     proven.prefix_equal = Some(true);
-    assert_copy(&proven, FULL, Old::Superseded, Some(T2));
+    assert_copy(&proven, FULL, OldSlave::Superseded, Some(T2));
 }

@@ -81,7 +81,7 @@ fn compare(
             let (ahead, damage) = beyond(&survey, (from, last_tid), master, *monitor)?;
             (Some(ahead), damage)
         }
-        PlannedAction::FullCopy { .. } => match survey.facts.slave {
+        PlannedAction::FullCopy { .. } => match survey.observation.slave {
             Slave::Storage(_) => (Some(survey.newer(master)?), None),
             _ => (None, None),
         },

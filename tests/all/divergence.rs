@@ -38,15 +38,15 @@ struct Case {
     /// What is said, in parts.
     says: &'static [&'static str],
     /// What becomes of the old slave.
-    old: Old,
+    old: OldSlave,
     /// What becomes of it with `--full`, and how that ends.
-    old_if_full: Old,
+    old_if_full: OldSlave,
     exit_if_full: i32,
 }
 
 /// What becomes of the old slave.
 #[derive(Clone, Copy)]
-enum Old {
+enum OldSlave {
     /// It is left as it is.
     Untouched,
     /// It is appended to.
@@ -258,10 +258,10 @@ fn mendable(
         action,
         says,
         old: match action {
-            "append" => Old::Grows,
-            _ => Old::Untouched,
+            "append" => OldSlave::Grows,
+            _ => OldSlave::Untouched,
         },
-        old_if_full: Old::Goes,
+        old_if_full: OldSlave::Goes,
         exit_if_full: 0,
     }
 }
@@ -328,14 +328,16 @@ fn master_is_another_file() -> Vec<Case> {
 const PROVED: &[&str] = &["comparing the slave with the master"];
 
 /// A case that is mended by a full copy.
-fn copied(name: &str, old: Old, set_up: impl Fn(&mut Stage) + 'static) -> Case {
+fn copied(name: &str, old: OldSlave, set_up: impl Fn(&mut Stage) + 'static) -> Case {
     Case {
         name: name.to_owned(),
         set_up: Box::new(set_up),
         exit: 0,
         action: "full-copy",
         says: match old {
-            Old::Aside(_) | Old::AsideAsLast => &["full backup", "the old slave is kept as"],
+            OldSlave::Aside(_) | OldSlave::AsideAsLast => {
+                &["full backup", "the old slave is kept as"]
+            }
             _ => &["full backup"],
         },
         old,
@@ -354,42 +356,42 @@ fn packed() -> Vec<Case> {
     };
     let all = fixture("unpacked").len();
     vec![
-        copied("packed", Old::Goes, up_to(all, "packed-gc")),
+        copied("packed", OldSlave::Goes, up_to(all, "packed-gc")),
         copied(
             "packed, not collected",
-            Old::Goes,
+            OldSlave::Goes,
             up_to(all, "packed-nogc"),
         ),
         copied(
             "packed and regrown",
-            Old::Goes,
+            OldSlave::Goes,
             up_to(all, "packed-regrown"),
         ),
         copied(
             "packed, slave lagging, its last kept",
-            Old::Goes,
+            OldSlave::Goes,
             up_to(UNPACKED_LAST_KEPT, "packed-gc"),
         ),
         copied(
             "packed, slave lagging, its last gone",
-            Old::Aside(TID_LAST_GONE),
+            OldSlave::Aside(TID_LAST_GONE),
             up_to(UNPACKED_LAST_GONE, "packed-gc"),
         ),
-        copied("packed, a vote under way", Old::Goes, |stage| {
+        copied("packed, a vote under way", OldSlave::Goes, |stage| {
             stage.synced(&fixture("unpacked"));
             replace(&stage.scene.master, &packed_and(&vote()));
         }),
-        copied("packed, a vote being written", Old::Goes, |stage| {
+        copied("packed, a vote being written", OldSlave::Goes, |stage| {
             stage.synced(&fixture("unpacked"));
             replace(&stage.scene.master, &packed_and(&vote()[..100]));
         }),
-        copied("packed in the same inode", Old::Goes, |stage| {
+        copied("packed in the same inode", OldSlave::Goes, |stage| {
             stage.synced(&fixture("unpacked"));
             stage.master(&fixture("packed-regrown"));
         }),
         copied(
             "packed, its last gone, nothing packed behind",
-            Old::AsideAsLast,
+            OldSlave::AsideAsLast,
             |stage| {
                 stage.synced(&fixture("unpacked"));
                 stage.pack_away_the_last();
@@ -397,7 +399,7 @@ fn packed() -> Vec<Case> {
         ),
         copied(
             "packed, its last gone, others behind",
-            Old::AsideAsLast,
+            OldSlave::AsideAsLast,
             |stage| {
                 stage.synced(&fixture("unpacked"));
                 stage.pack_away_the_last();
@@ -410,17 +412,21 @@ fn packed() -> Vec<Case> {
 /// Cases in which a full copy loses nothing.
 fn nothing_to_lose() -> Vec<Case> {
     vec![
-        copied("another head, same tail", Old::Goes, |stage| {
+        copied("another head, same tail", OldSlave::Goes, |stage| {
             let mut bytes = long(stage);
             stage.synced(&bytes);
             bytes[..4].copy_from_slice(b"FS21");
             stage.master(&bytes);
         }),
-        copied("a slave with nothing but its magic", Old::Goes, |stage| {
-            stage.slave(b"FS30");
-            stage.master(&fixture("commits"));
-        }),
-        copied("a slave that is empty", Old::Goes, |stage| {
+        copied(
+            "a slave with nothing but its magic",
+            OldSlave::Goes,
+            |stage| {
+                stage.slave(b"FS30");
+                stage.master(&fixture("commits"));
+            },
+        ),
+        copied("a slave that is empty", OldSlave::Goes, |stage| {
             stage.slave(b"");
             stage.master(&fixture("commits"));
         }),
@@ -435,8 +441,8 @@ fn diverged(name: &str, says: &'static [&'static str], set_up: fn(&mut Stage)) -
         exit: 20,
         action: "refuse",
         says,
-        old: Old::Untouched,
-        old_if_full: Old::AsideAsLast,
+        old: OldSlave::Untouched,
+        old_if_full: OldSlave::AsideAsLast,
         exit_if_full: 0,
     }
 }
@@ -579,8 +585,8 @@ fn damaged_slaves() -> Vec<Case> {
         exit: 31,
         action: "refuse",
         says,
-        old: Old::Untouched,
-        old_if_full: Old::Aside(tid),
+        old: OldSlave::Untouched,
+        old_if_full: OldSlave::Aside(tid),
         exit_if_full: 0,
     };
     let damaged = [
@@ -621,8 +627,8 @@ fn damaged_masters() -> Vec<Case> {
             exit: 30,
             action: "append",
             says: MASTER_DAMAGED,
-            old: Old::Grows,
-            old_if_full: Old::Aside("0405ff6737777777"),
+            old: OldSlave::Grows,
+            old_if_full: OldSlave::Aside("0405ff6737777777"),
             exit_if_full: 30,
         },
         Case {
@@ -634,8 +640,8 @@ fn damaged_masters() -> Vec<Case> {
             exit: 30,
             action: "full-copy",
             says: MASTER_DAMAGED,
-            old: Old::Goes,
-            old_if_full: Old::Goes,
+            old: OldSlave::Goes,
+            old_if_full: OldSlave::Goes,
             exit_if_full: 30,
         },
         Case {
@@ -647,8 +653,8 @@ fn damaged_masters() -> Vec<Case> {
             exit: 30,
             action: "error",
             says: MASTER_DAMAGED,
-            old: Old::Untouched,
-            old_if_full: Old::Aside(TID_COMMITS),
+            old: OldSlave::Untouched,
+            old_if_full: OldSlave::Aside(TID_COMMITS),
             exit_if_full: 30,
         },
         Case {
@@ -660,8 +666,8 @@ fn damaged_masters() -> Vec<Case> {
             exit: 30,
             action: "error",
             says: MASTER_DAMAGED,
-            old: Old::Untouched,
-            old_if_full: Old::Aside(TID_UNPACKED),
+            old: OldSlave::Untouched,
+            old_if_full: OldSlave::Aside(TID_UNPACKED),
             exit_if_full: 30,
         },
     ]
@@ -670,7 +676,7 @@ fn damaged_masters() -> Vec<Case> {
 const MASTER_DAMAGED: &[&str] = &["NOT SYNCING FROM MASTER", "is damaged", "record at"];
 
 /// Makes a pass and judges what became of the old slave.
-fn judge(stage: &mut Stage, name: &str, options: &[&str], (exit, old): (i32, Old)) -> Run {
+fn judge(stage: &mut Stage, name: &str, options: &[&str], (exit, old): (i32, OldSlave)) -> Run {
     let before = fs::read(&stage.scene.slave).unwrap();
     let last_tid = stage
         .zodb
@@ -681,21 +687,21 @@ fn judge(stage: &mut Stage, name: &str, options: &[&str], (exit, old): (i32, Old
     let after = fs::read(&stage.scene.slave).unwrap();
     let kept = stage.kept();
     let aside = match old {
-        Old::Untouched => {
+        OldSlave::Untouched => {
             let inode = fs::metadata(&stage.scene.slave).unwrap().ino();
             assert!(everything["Data.fs"] == (inode, after), "{name}: untouched");
             None
         }
-        Old::Grows => {
+        OldSlave::Grows => {
             assert!(
                 after.len() > before.len() && after.starts_with(&before),
                 "{name}: grown"
             );
             None
         }
-        Old::Goes => None,
-        Old::Aside(tid) => Some(tid.to_owned()),
-        Old::AsideAsLast => Some(last_tid["last_tid"].as_str().expect("a tid").to_owned()),
+        OldSlave::Goes => None,
+        OldSlave::Aside(tid) => Some(tid.to_owned()),
+        OldSlave::AsideAsLast => Some(last_tid["last_tid"].as_str().expect("a tid").to_owned()),
     };
     let aside = aside.map(|tid| (format!("Data.fs.diverged-{tid}"), before));
     let names: Vec<_> = kept.keys().collect();
@@ -736,7 +742,7 @@ fn try_case(stage: &mut Stage, case: &Case) {
     let (report, planned) = (run.report(), dry.report());
     assert_eq!(report["action"], case.action, "{name}: {report}");
     assert_eq!(planned["action"], case.action, "{name}: {planned}");
-    if !matches!(case.old, Old::Untouched) {
+    if !matches!(case.old, OldSlave::Untouched) {
         assert_has_what_is_good(stage, name, case.exit);
     }
 

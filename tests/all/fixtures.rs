@@ -36,10 +36,10 @@ fn every_fixture_is_replicated_up_to_its_position() {
         .count();
     assert_eq!(on_disk, files.len(), "each fixture has its expectation");
     let mut zodb = Zodb::start();
-    for (name, facts) in files {
+    for (name, observation) in files {
         let scene = Scene::with_master(name);
         let run = scene.pass(&[]);
-        let code = match facts["tail"].as_str().expect("a tail") {
+        let code = match observation["tail"].as_str().expect("a tail") {
             "clean" | "voted" => 0,
             "foreign" => 12,
             // ZODB takes fewer bytes than a header for a write that has just begun.
@@ -47,14 +47,16 @@ fn every_fixture_is_replicated_up_to_its_position() {
             _ => 30,
         };
         assert_eq!(run.code, code, "{name}: {run:?}");
-        let Some(position) = facts["position"].as_u64() else {
+        let Some(position) = observation["position"].as_u64() else {
             assert!(!scene.slave.exists(), "{name}");
             continue;
         };
         let report = run.report();
         assert_eq!(report["position"], position, "{name}");
-        assert_eq!(report["last_tid"], facts["last_tid"], "{name}");
-        let transactions = facts["transactions"].as_array().expect("transactions");
+        assert_eq!(report["last_tid"], observation["last_tid"], "{name}");
+        let transactions = observation["transactions"]
+            .as_array()
+            .expect("transactions");
         assert_eq!(report["transactions"], transactions.len(), "{name}");
         let (master, slave) = (
             fs::read(&scene.master).unwrap(),

@@ -84,8 +84,8 @@ fn every_fixture_has_zodbs_index_where_zodb_uses_it() {
     let expected: Value = serde_json::from_str(&expected).expect("JSON");
     let mut zodb = Zodb::start();
     let mut used = 0;
-    for (name, facts) in expected["files"].as_object().expect("the fixtures") {
-        let Some(position) = facts["position"].as_u64() else {
+    for (name, observation) in expected["files"].as_object().expect("the fixtures") {
+        let Some(position) = observation["position"].as_u64() else {
             continue;
         };
         let scene = Scene::with_master(name);

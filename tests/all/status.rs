@@ -681,8 +681,8 @@ fn a_fact_a_line_laid_out_for_eyes() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     let text = lines(&scene, false, &[]);
-    let (facts, failover) = text.split_once("\n\n").unwrap();
-    let names: Vec<_> = facts.lines().map(|line| line[..14].trim()).collect();
+    let (observation, failover) = text.split_once("\n\n").unwrap();
+    let names: Vec<_> = observation.lines().map(|line| line[..14].trim()).collect();
     let expected = [
         "slave",
         "syncing",
@@ -702,10 +702,13 @@ fn a_fact_a_line_laid_out_for_eyes() {
         "next pass",
     ];
     assert_eq!(names, expected, "{text}");
-    for line in facts.lines() {
+    for line in observation.lines() {
         assert!(line.len() > 15 && !line[14..].starts_with(' '), "{line:?}");
     }
-    assert!(facts.contains("lag           5 transactions, "), "{text}");
+    assert!(
+        observation.contains("lag           5 transactions, "),
+        "{text}"
+    );
     assert_eq!(failover.lines().count(), 1, "{text}");
     assert!(failover.starts_with("If you failed over now: 5 transactions, "));
 }

@@ -261,7 +261,7 @@ fn blobs_are_reported_once() {
 
 /// What becomes of the old master when another file is put in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Old {
+enum OldSlave {
     Deleted,
     Renamed,
 }
@@ -270,10 +270,10 @@ enum Old {
 fn a_zeo_that_writes_to_a_replaced_master_is_reported() {
     let history = History::get();
     for (transport, old) in [
-        (Transport::Path, Old::Deleted),
-        (Transport::Path, Old::Renamed),
-        (Transport::Ssh, Old::Deleted),
-        (Transport::Ssh, Old::Renamed),
+        (Transport::Path, OldSlave::Deleted),
+        (Transport::Path, OldSlave::Renamed),
+        (Transport::Ssh, OldSlave::Deleted),
+        (Transport::Ssh, OldSlave::Renamed),
     ] {
         let scene = Scene::synced(history).over(transport);
         let mut zeo = Zodb::start();
@@ -284,7 +284,7 @@ fn a_zeo_that_writes_to_a_replaced_master_is_reported() {
         );
         // A failback puts another file in the master's place.
         let backup = scene.master.with_file_name("Data.fs.before-failback");
-        if old == Old::Renamed {
+        if old == OldSlave::Renamed {
             fs::rename(&scene.master, backup).unwrap();
         }
         replace(&scene.master, &history.before);

@@ -16,7 +16,7 @@ use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
-use crate::plan::{Old, Reason};
+use crate::plan::{OldSlave, Reason};
 use crate::slave::ledger::Entry;
 use crate::slave::replace::{Aside, Replacement};
 use crate::slave::scan::{Visitor, scan_file};
@@ -25,7 +25,7 @@ use crate::upkeep::index::{complaint, store_built};
 
 /// A copy that an earlier pass has begun, as it is read again.
 struct TakenUp<'a> {
-    must_hold: Option<Tid>,
+    required_tid: Option<Tid>,
     /// Whether it has that transaction.
     holds: bool,
     builder: Builder,
@@ -40,7 +40,7 @@ impl Visitor for TakenUp<'_> {
             join.take(event, self.builder.index());
         }
         self.holds |=
-            matches!(event, Event::Transaction(t) if Some(t.header.tid) == self.must_hold);
+            matches!(event, Event::Transaction(t) if Some(t.header.tid) == self.required_tid);
     }
 
     fn bytes(&mut self, offset: u64, bytes: &[u8]) {
@@ -54,7 +54,7 @@ impl Apply<'_> {
     pub(super) fn full_copy(
         &self,
         survey: &Survey,
-        (old, must_hold, reason): (Old, Option<Tid>, Reason),
+        (old, required_tid, reason): (OldSlave, Option<Tid>, Reason),
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,
@@ -63,14 +63,14 @@ impl Apply<'_> {
         let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
         tracing::info!("full backup: {reason}");
         let mut run = || {
-            let (mut feed, from) = self.take_up(survey, &mut copy, must_hold, monitor)?;
+            let (mut feed, from) = self.take_up(survey, &mut copy, required_tid, monitor)?;
             self.note_begun(sight.size, from, sidecar);
             while let Some(piece) = feed.next(false)? {
                 copy.write(piece)?;
                 monitor.progress("copying", feed.position(), feed.size());
             }
             copy.truncate(feed.position())?;
-            let replaced = self.judge(survey, (old, must_hold, reason), &mut feed);
+            let replaced = self.judge(survey, (old, required_tid, reason), &mut feed);
             self.replace(survey, replaced?, &mut copy, &feed, monitor)?;
             if let Some(warning) = copy.warning() {
                 monitor.warn(warning);
@@ -145,12 +145,12 @@ impl Apply<'_> {
         &'a self,
         survey: &'a Survey,
         copy: &mut Replacement<'_>,
-        must_hold: Option<Tid>,
+        required_tid: Option<Tid>,
         monitor: &dyn Monitor,
     ) -> Result<(Feed<'a>, u64), Error> {
         let mut scanner = Scanner::new(copy.written());
         let mut taken = TakenUp {
-            must_hold,
+            required_tid,
             holds: false,
             builder: Builder::default(),
             join: succession(survey).filter(|_| copy.written() > 0),
@@ -170,7 +170,7 @@ impl Apply<'_> {
             tracing::info!("going on at {position} with the copy of an earlier pass");
             copy.go_on(proven)?;
             let mut feed = self.feed(survey, position, scanner.last_tid());
-            feed.watch_for(must_hold, taken.holds);
+            feed.watch_for(required_tid, taken.holds);
             feed.build(taken.builder);
             feed.join(taken.join);
             return Ok((feed, position));
@@ -183,7 +183,7 @@ impl Apply<'_> {
         }
         copy.write(&magic)?;
         let mut feed = self.feed(survey, MAGIC_LEN, None);
-        feed.watch_for(must_hold, false);
+        feed.watch_for(required_tid, false);
         feed.build(Builder::default());
         feed.join(succession(survey));
         Ok((feed, 0))
@@ -194,12 +194,12 @@ impl Apply<'_> {
     fn judge(
         &self,
         survey: &Survey,
-        (old, must_hold, reason): (Old, Option<Tid>, Reason),
+        (old, required_tid, reason): (OldSlave, Option<Tid>, Reason),
         feed: &mut Feed<'_>,
     ) -> Result<Replaced, Error> {
         match feed.damage() {
             Some(damage) if !self.may_replace(old) => Err(self.damaged(damage)),
-            None if must_hold.is_some() && !feed.has_seen() => {
+            None if required_tid.is_some() && !feed.has_seen() => {
                 Err(self.changed("the slave's last transaction is no longer in it"))
             }
             _ => Replaced::judge(survey, (old, reason), feed),

@@ -10,7 +10,7 @@ use crate::human::bytes;
 use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
-use crate::plan::{Fate, Loss, Old, Reason, Refusal, Slave};
+use crate::plan::{Fate, Loss, OldSlave, Reason, Refusal, Slave};
 
 /// The old slave, judged by a copy of the whole master.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub(super) enum Tense {
 
 /// The join of a copy with the slave that it is to replace, if that is a FileStorage.
 pub(super) fn succession(survey: &Survey) -> Option<Succession<'_>> {
-    let Slave::Storage(slave) = &survey.facts.slave else {
+    let Slave::Storage(slave) = &survey.observation.slave else {
         return None;
     };
     let file = survey.slave_file()?;
@@ -44,7 +44,7 @@ impl Replaced {
     /// Judges by all that the feed has read. Fails if the master is not the slave's successor.
     pub(super) fn judge(
         survey: &Survey,
-        (old, reason): (Old, Reason),
+        (old, reason): (OldSlave, Reason),
         feed: &mut Feed<'_>,
     ) -> Result<Self, Error> {
         let loss = feed.take_evidence().and_then(|evidence| {
@@ -53,11 +53,11 @@ impl Replaced {
         });
         // A damaged master ends early, which explains nothing.
         let fate = match feed.damage() {
-            Some(_) if old != Old::None => Fate::Kept,
+            Some(_) if old != OldSlave::None => Fate::Kept,
             _ => old.fate(loss),
         };
         if fate == Fate::Stays {
-            let comparison = survey.facts.comparison.clone().unwrap_or_default();
+            let comparison = survey.observation.comparison.clone().unwrap_or_default();
             return Err(Error::Refused(Refusal::Diverged(comparison.lacking)));
         }
         Ok(Self {
