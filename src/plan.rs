@@ -16,7 +16,7 @@ use std::fmt;
 
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
-    Comparison, Described, Lacking, Left, Master, Next, Observation, Slave, Storage, Tail,
+    Comparison, Described, Lacking, Left, MasterState, Next, Observation, SlaveState, Storage, Tail,
 };
 pub use self::refusal::Refusal;
 
@@ -171,19 +171,20 @@ pub fn decide(observation: &Observation, policy: Policy) -> Decision {
         return full(observation);
     }
     match &observation.slave {
-        Slave::Missing => copy(OldSlave::None, Reason::NoSlave),
-        Slave::Short { size, magic } if *magic || is_fragment(observation) => {
+        SlaveState::Missing => copy(OldSlave::None, Reason::NoSlave),
+        SlaveState::Short { size, magic } if *magic || is_fragment(observation) => {
             short(observation, *size)
         }
-        Slave::Short { .. } | Slave::Foreign => Decision::Refuse(Refusal::SlaveForeign),
-        Slave::Damaged(damage) => Decision::Refuse(Refusal::SlaveDamaged(*damage)),
-        Slave::Storage(slave) => storage(observation, slave),
+        SlaveState::Short { .. } | SlaveState::Foreign => Decision::Refuse(Refusal::SlaveForeign),
+        SlaveState::Damaged(damage) => Decision::Refuse(Refusal::SlaveDamaged(*damage)),
+        SlaveState::Storage(slave) => storage(observation, slave),
     }
 }
 
 /// A start of the master that is too short for a transaction.
 fn is_fragment(observation: &Observation) -> bool {
-    matches!(observation.slave, Slave::Short { .. }) && observation.master.matches == Some(true)
+    matches!(observation.slave, SlaveState::Short { .. })
+        && observation.master.matches == Some(true)
 }
 
 /// Nothing is lost with a slave that is too short for a transaction; only a
@@ -237,17 +238,17 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
 
 fn full(observation: &Observation) -> Decision {
     let slave = match &observation.slave {
-        Slave::Missing => return copy(OldSlave::None, Reason::Forced),
-        Slave::Short { .. } if is_fragment(observation) => {
+        SlaveState::Missing => return copy(OldSlave::None, Reason::Forced),
+        SlaveState::Short { .. } if is_fragment(observation) => {
             return copy(OldSlave::Superseded, Reason::Forced);
         }
-        Slave::Short { .. } | Slave::Foreign | Slave::Damaged(_) => {
+        SlaveState::Short { .. } | SlaveState::Foreign | SlaveState::Damaged(_) => {
             return copy(OldSlave::SetAside, Reason::Forced);
         }
-        Slave::Storage(slave) if slave.position == MAGIC_LEN => {
+        SlaveState::Storage(slave) if slave.position == MAGIC_LEN => {
             return copy(OldSlave::Superseded, Reason::Forced);
         }
-        Slave::Storage(slave) => slave,
+        SlaveState::Storage(slave) => slave,
     };
     if observation.master.matches == Some(true) {
         match prefix(observation, slave) {

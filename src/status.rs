@@ -67,7 +67,7 @@ pub struct Status {
     /// A full copy that is under way, or was broken off.
     pub copy: Option<Copying>,
     /// What the slave is.
-    pub state: plan::Slave,
+    pub state: plan::SlaveState,
     /// Its size in bytes, unfinished tail included.
     pub size: u64,
     /// The tid of its last committed transaction, if it has one.
@@ -166,7 +166,7 @@ impl Status {
     #[must_use]
     pub fn position(&self) -> Option<u64> {
         match self.state {
-            plan::Slave::Storage(slave) => Some(slave.position),
+            plan::SlaveState::Storage(slave) => Some(slave.position),
             _ => None,
         }
     }
@@ -209,10 +209,10 @@ impl Status {
     /// The exit code without regard to the age.
     fn own_exit(&self) -> Exit {
         match &self.state {
-            plan::Slave::Missing | plan::Slave::Short { .. } => Exit::Failure,
-            plan::Slave::Foreign | plan::Slave::Damaged(_) => Exit::SlaveDamaged,
-            plan::Slave::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
-            plan::Slave::Storage(_) => match &self.against {
+            plan::SlaveState::Missing | plan::SlaveState::Short { .. } => Exit::Failure,
+            plan::SlaveState::Foreign | plan::SlaveState::Damaged(_) => Exit::SlaveDamaged,
+            plan::SlaveState::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
+            plan::SlaveState::Storage(_) => match &self.against {
                 // The slave is served already: nothing is in the way of a failover.
                 Some(against) if against.next_pass.exit == Exit::InUse => Exit::Success,
                 // The live site writes where no pass reads.

@@ -80,10 +80,10 @@ fn compare_with_scan(file: &[u8], verified: &Verified, findings: &[Finding]) {
 }
 
 /// What makes a pass refuse the slave is damage; and its position is the same.
-fn compare_with_status(verified: &Verified, state: &plan::Slave) {
+fn compare_with_status(verified: &Verified, state: &plan::SlaveState) {
     match state {
-        plan::Slave::Damaged(_) => assert_eq!(verified.exit(), Exit::SlaveDamaged),
-        plan::Slave::Storage(storage) => {
+        plan::SlaveState::Damaged(_) => assert_eq!(verified.exit(), Exit::SlaveDamaged),
+        plan::SlaveState::Storage(storage) => {
             let is_same = verified.position == storage.position;
             assert!(is_same || verified.damages > 0, "{verified:?} {storage:?}");
             assert!(storage.position >= MAGIC_LEN);

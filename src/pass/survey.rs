@@ -15,7 +15,7 @@ use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::io::progress::Monitor;
 use crate::io::read::Piece;
 use crate::plan::{
-    Decision, Left, Master, Next, Observation, Plan, Policy, Question, Slave, decide,
+    Decision, Left, MasterState, Next, Observation, Plan, Policy, Question, SlaveState, decide,
 };
 use crate::slave::ledger::Entry;
 use crate::slave::paths::Place;
@@ -88,8 +88,8 @@ impl Survey {
             file,
         } = sample;
         let ranges = match &slave {
-            Slave::Short { size, .. } => iter::once(0..*size).collect(),
-            Slave::Storage(slave) => {
+            SlaveState::Short { size, .. } => iter::once(0..*size).collect(),
+            SlaveState::Storage(slave) => {
                 vec![sidecar::head(slave.position), sidecar::tail(slave.position)]
             }
             _ => Vec::new(),
@@ -115,7 +115,7 @@ impl Survey {
         };
         let observation = Observation {
             slave,
-            master: Master {
+            master: MasterState {
                 same_file,
                 matches,
                 next,
@@ -142,7 +142,7 @@ impl Survey {
     /// Whether the slave is what the last pass left, whatever lies behind.
     #[must_use]
     pub fn is_as_left(&self) -> bool {
-        matches!(&self.observation.slave, Slave::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
+        matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
     }
 
     /// The slave, open for reading, if there is one.
@@ -183,7 +183,7 @@ impl Survey {
     /// Why the slave has to be compared with the master, in words.
     fn why_unproven(&self) -> String {
         let noted = match &self.observation.slave {
-            Slave::Storage(slave) => slave.left,
+            SlaveState::Storage(slave) => slave.left,
             _ => Left::Unknown,
         };
         let Sight {

@@ -10,9 +10,9 @@ use crate::human::count;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The slave.
-    pub slave: Slave,
+    pub slave: SlaveState,
     /// The master.
-    pub master: Master,
+    pub master: MasterState,
     /// The answer to [`Question::Prefix`](super::Question::Prefix).
     pub prefix_equal: Option<bool>,
     /// The answer to [`Question::Compare`](super::Question::Compare).
@@ -21,7 +21,7 @@ pub struct Observation {
 
 /// What lies under the slave's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Slave {
+pub enum SlaveState {
     /// Nothing, or an empty file.
     Missing,
     /// Fewer bytes than a file with one transaction has, magic included.
@@ -76,7 +76,7 @@ pub enum Left {
 
 /// What lies under the master's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Master {
+pub struct MasterState {
     /// Whether it is the file that the last pass read.
     pub same_file: bool,
     /// Whether its head and its tail at the slave's position are the slave's;

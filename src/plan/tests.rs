@@ -20,7 +20,7 @@ const SLAVE: Storage = Storage {
     left: Left::UpTo(500),
 };
 
-const MASTER: Master = Master {
+const MASTER: MasterState = MasterState {
     same_file: true,
     matches: Some(true),
     next: Next::Finished,
@@ -28,7 +28,7 @@ const MASTER: Master = Master {
     was_refused: false,
 };
 
-fn observation(slave: Slave, master: Master) -> Observation {
+fn observation(slave: SlaveState, master: MasterState) -> Observation {
     Observation {
         slave,
         master,
@@ -37,8 +37,8 @@ fn observation(slave: Slave, master: Master) -> Observation {
     }
 }
 
-fn storage(slave: Storage, master: Master) -> Observation {
-    observation(Slave::Storage(slave), master)
+fn storage(slave: Storage, master: MasterState) -> Observation {
+    observation(SlaveState::Storage(slave), master)
 }
 
 fn compared(mut observation: Observation, comparison: Comparison) -> Observation {
@@ -85,8 +85,8 @@ fn damage() -> Damage {
     }
 }
 
-fn differs() -> Master {
-    Master {
+fn differs() -> MasterState {
+    MasterState {
         matches: Some(false),
         next: Next::End,
         ..MASTER
@@ -151,7 +151,7 @@ fn refusal(observation: &Observation) -> Refusal {
 #[test]
 fn no_slave_is_a_full_copy() {
     assert_copy(
-        &observation(Slave::Missing, MASTER),
+        &observation(SlaveState::Missing, MASTER),
         PLAIN,
         OldSlave::None,
         None,
@@ -161,7 +161,7 @@ fn no_slave_is_a_full_copy() {
 #[test]
 fn a_fragment_of_the_master_is_a_full_copy() {
     for (size, magic) in [(2, false), (4, true), (30, true)] {
-        let short = Slave::Short { size, magic };
+        let short = SlaveState::Short { size, magic };
         assert_copy(
             &observation(short, MASTER),
             PLAIN,
@@ -173,7 +173,7 @@ fn a_fragment_of_the_master_is_a_full_copy() {
 
 #[test]
 fn a_bare_magic_is_all_of_a_master_without_transactions() {
-    let short = Slave::Short {
+    let short = SlaveState::Short {
         size: 4,
         magic: true,
     };
@@ -182,7 +182,7 @@ fn a_bare_magic_is_all_of_a_master_without_transactions() {
         (Next::Unfinished, Reason::NextUnfinished),
     ] {
         assert_nothing(
-            &observation(short.clone(), Master { next, ..MASTER }),
+            &observation(short.clone(), MasterState { next, ..MASTER }),
             reason,
         );
     }
@@ -190,7 +190,7 @@ fn a_bare_magic_is_all_of_a_master_without_transactions() {
 
 #[test]
 fn short_garbage_is_no_file_storage() {
-    let short = Slave::Short {
+    let short = SlaveState::Short {
         size: 9,
         magic: false,
     };
@@ -199,14 +199,14 @@ fn short_garbage_is_no_file_storage() {
         Refusal::SlaveForeign
     );
     assert_eq!(
-        refusal(&observation(Slave::Foreign, MASTER)),
+        refusal(&observation(SlaveState::Foreign, MASTER)),
         Refusal::SlaveForeign
     );
 }
 
 #[test]
 fn a_damaged_slave_is_refused() {
-    let refusal = refusal(&observation(Slave::Damaged(damage()), MASTER));
+    let refusal = refusal(&observation(SlaveState::Damaged(damage()), MASTER));
     assert_eq!(refusal.exit(), Exit::SlaveDamaged);
 }
 
@@ -221,7 +221,7 @@ fn nothing_finished_beyond_is_up_to_date() {
         (Next::End, Reason::NothingNew),
         (Next::Unfinished, Reason::NextUnfinished),
     ] {
-        assert_nothing(&storage(SLAVE, Master { next, ..MASTER }), reason);
+        assert_nothing(&storage(SLAVE, MasterState { next, ..MASTER }), reason);
     }
 }
 
@@ -232,7 +232,7 @@ fn a_tail_is_trimmed_as_part_of_an_append_only() {
         assert_append(&storage(slave, MASTER), tail);
         let next = Next::End;
         assert_nothing(
-            &storage(slave, Master { next, ..MASTER }),
+            &storage(slave, MasterState { next, ..MASTER }),
             Reason::NothingNew,
         );
     }
@@ -240,7 +240,7 @@ fn a_tail_is_trimmed_as_part_of_an_append_only() {
 
 #[test]
 fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
-    let other = Master {
+    let other = MasterState {
         same_file: false,
         ..MASTER
     };
@@ -313,7 +313,7 @@ fn a_slave_that_is_not_as_it_was_left_is_refused() {
 #[test]
 fn a_master_that_is_behind_or_shorter_is_refused() {
     for matches in [None, Some(false)] {
-        let master = Master {
+        let master = MasterState {
             matches,
             ..differs()
         };
@@ -362,7 +362,7 @@ fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
         is_kin: false,
         ..packed_away(1)
     };
-    let refused_before = Master {
+    let refused_before = MasterState {
         was_refused: true,
         ..differs()
     };
@@ -394,7 +394,7 @@ fn a_slave_that_grew_or_changed_is_refused_although_the_master_was_packed() {
 
 #[test]
 fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
-    let repaired = Master {
+    let repaired = MasterState {
         was_damaged: true,
         ..differs()
     };
@@ -402,7 +402,7 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
     assert_copy(&observation, PLAIN, OldSlave::SetAside, Some(T2));
     assert_copy(&observation, FULL, OldSlave::SetAside, Some(T2));
     // Byte by byte, nothing can be lacking.
-    let prefix = Master {
+    let prefix = MasterState {
         was_damaged: true,
         ..MASTER
     };
@@ -474,8 +474,8 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
 fn full_keeps_whatever_may_be_the_slaves_own() {
     let changed = |left| Storage { left, ..SLAVE };
     for observation in [
-        observation(Slave::Foreign, MASTER),
-        observation(Slave::Damaged(damage()), MASTER),
+        observation(SlaveState::Foreign, MASTER),
+        observation(SlaveState::Damaged(damage()), MASTER),
         storage(changed(Left::Unknown), differs()),
         storage(changed(Left::Changed), differs()),
         compared(storage(SLAVE, differs()), lacks(1)),
@@ -487,7 +487,7 @@ fn full_keeps_whatever_may_be_the_slaves_own() {
 #[test]
 fn full_drops_a_slave_that_the_master_holds() {
     assert_copy(
-        &observation(Slave::Missing, MASTER),
+        &observation(SlaveState::Missing, MASTER),
         FULL,
         OldSlave::None,
         None,

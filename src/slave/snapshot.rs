@@ -8,7 +8,7 @@ use self::file::{Look, Start};
 use crate::error::Error;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::progress::Monitor;
-use crate::plan::Slave;
+use crate::plan::SlaveState;
 use crate::slave::paths::Place;
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::step::Seen;
@@ -41,7 +41,7 @@ impl Opened {
         monitor: &dyn Monitor,
     ) -> Result<Sample, Error> {
         let (look, opened) = match self.0 {
-            None => (Slave::Missing.into(), None),
+            None => (SlaveState::Missing.into(), None),
             Some((file, seen, start)) => (
                 file::look(&file, start, sidecar, may_go_on, monitor)?,
                 Some((file, seen)),
@@ -67,7 +67,7 @@ impl Opened {
 #[derive(Debug)]
 pub struct Sample {
     /// What it is.
-    pub slave: Slave,
+    pub slave: SlaveState,
     /// Its last tid, as far as it is one that can be read.
     pub last_tid: Option<Tid>,
     /// Where the next look may start to read, if this one read it all.
@@ -82,8 +82,8 @@ impl Sample {
     #[must_use]
     pub fn position(&self) -> Option<u64> {
         match &self.slave {
-            Slave::Storage(slave) => Some(slave.position),
-            Slave::Short { magic: true, .. } => Some(MAGIC_LEN),
+            SlaveState::Storage(slave) => Some(slave.position),
+            SlaveState::Short { magic: true, .. } => Some(MAGIC_LEN),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use crate::pass::reader::Feed;
 use crate::pass::surroundings;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::{Copied, Exit, Outcome};
-use crate::plan::{PlannedAction, Policy, Slave};
+use crate::plan::{PlannedAction, Policy, SlaveState};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::snapshot::Sample;
 use crate::slave::space;
@@ -82,7 +82,7 @@ fn compare(
             (Some(ahead), damage)
         }
         PlannedAction::FullCopy { .. } => match survey.observation.slave {
-            Slave::Storage(_) => (Some(survey.newer(master)?), None),
+            SlaveState::Storage(_) => (Some(survey.newer(master)?), None),
             _ => (None, None),
         },
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Lag, Status};
 use crate::human::{ago, bytes, count, span};
 use crate::plan::outcome::Exit;
-use crate::plan::{Slave, Storage, Tail};
+use crate::plan::{SlaveState, Storage, Tail};
 use crate::source::Stray;
 
 /// How a failover would end.
@@ -42,7 +42,7 @@ pub struct Judgement {
 #[must_use]
 pub fn judge(status: &Status) -> Judgement {
     let storage = match &status.state {
-        Slave::Missing | Slave::Short { .. } => {
+        SlaveState::Missing | SlaveState::Short { .. } => {
             let line = match status.copy {
                 None => "there is no slave to serve".to_owned(),
                 Some(copy) => format!(
@@ -52,15 +52,15 @@ pub fn judge(status: &Status) -> Judgement {
             };
             return said(Verdict::NoSlave, line);
         }
-        Slave::Foreign => {
+        SlaveState::Foreign => {
             let line = "ZODB would not open the slave: it is no FileStorage".to_owned();
             return said(Verdict::Damaged, line);
         }
-        Slave::Damaged(damage) => {
+        SlaveState::Damaged(damage) => {
             let line = format!("ZODB would not open the slave: {damage}");
             return said(Verdict::Damaged, line);
         }
-        Slave::Storage(storage) => storage,
+        SlaveState::Storage(storage) => storage,
     };
     if let Some(pid) = status.zodb_pid {
         let line = format!("process {pid} has opened the slave already");

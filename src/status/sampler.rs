@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::io::flock;
 use crate::io::progress::Monitor;
-use crate::plan::{Left, Slave as State, Storage, Tail};
+use crate::plan::{Left, SlaveState, Storage, Tail};
 use crate::slave::paths::Beside;
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::snapshot::{Opened, Sample};
@@ -72,9 +72,9 @@ impl<'a> Sampler<'a> {
 
     fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Error> {
         let Storage { tail, left, .. } = match &sample.slave {
-            State::Storage(storage) => *storage,
+            SlaveState::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.
-            State::Missing if self.is_held(Beside::ZodbLock) => return Ok(false),
+            SlaveState::Missing if self.is_held(Beside::ZodbLock) => return Ok(false),
             _ => return Ok(self.slave.seen()? == sample.seen),
         };
         Ok(match (tail, left) {

@@ -12,7 +12,7 @@ use fssync::filestorage::Tid;
 use fssync::io::progress::{Monitor, Silent};
 use fssync::pass::apply::Tuning;
 use fssync::plan::outcome::{Action, Exit};
-use fssync::plan::{Slave, Tail};
+use fssync::plan::{SlaveState, Tail};
 use fssync::source::path::MountedPath;
 use fssync::{human, status};
 use jiff::Timestamp;
@@ -314,7 +314,7 @@ fn what_looks_torn_is_looked_at_again_while_it_is_written() {
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
     let finished = Meanwhile(|| rewrite_end(&scene.slave, after));
     let status = status::look(&job.slave, None, &finished).unwrap();
-    let Slave::Storage(found) = status.state else {
+    let SlaveState::Storage(found) = status.state else {
         panic!("{status:?}")
     };
     assert_eq!((found.position, found.tail), (len(after), Tail::None));

@@ -6,7 +6,7 @@ use fssync::error::running::Running;
 use fssync::filestorage::Tid;
 use fssync::human::{ago, bytes, count, span};
 use fssync::plan::outcome::{Action, Exit};
-use fssync::plan::{Left, Slave, Storage, Tail};
+use fssync::plan::{Left, SlaveState, Storage, Tail};
 use fssync::slave::traces::Traces;
 use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
 use jiff::Timestamp;
@@ -144,14 +144,16 @@ fn slave(lines: &mut Lines, status: &Status) {
         }
     }
     match &status.state {
-        Slave::Missing => lines.add("holds", Tone::Bad, "there is no such file, or it is empty"),
-        Slave::Short { size, .. } => {
+        SlaveState::Missing => {
+            lines.add("holds", Tone::Bad, "there is no such file, or it is empty")
+        }
+        SlaveState::Short { size, .. } => {
             let fact = format!("{}, no whole transaction", bytes(*size));
             lines.add("holds", Tone::Bad, &fact);
         }
-        Slave::Foreign => lines.add("holds", Tone::Bad, "no FileStorage"),
-        Slave::Damaged(damage) => lines.add("holds", Tone::Bad, &format!("damage: {damage}")),
-        Slave::Storage(slave) => storage(lines, slave, status),
+        SlaveState::Foreign => lines.add("holds", Tone::Bad, "no FileStorage"),
+        SlaveState::Damaged(damage) => lines.add("holds", Tone::Bad, &format!("damage: {damage}")),
+        SlaveState::Storage(slave) => storage(lines, slave, status),
     }
     verified(lines, status);
     pile(lines, "set aside", status.set_aside);

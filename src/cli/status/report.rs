@@ -2,7 +2,7 @@
 
 use fssync::filestorage::Tid;
 use fssync::plan::outcome::Action;
-use fssync::plan::{Left, Slave, Tail};
+use fssync::plan::{Left, SlaveState, Tail};
 use fssync::status::{Index, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -137,20 +137,20 @@ fn asked_warnings(status: &Status) -> Vec<String> {
     against.map_or_else(Vec::new, |against| against.warnings.clone())
 }
 
-fn state(slave: &Slave) -> &'static str {
+fn state(slave: &SlaveState) -> &'static str {
     match slave {
-        Slave::Missing => "missing",
-        Slave::Short { .. } => "short",
-        Slave::Foreign => "foreign",
-        Slave::Damaged(_) => "damaged",
-        Slave::Storage(_) => "ok",
+        SlaveState::Missing => "missing",
+        SlaveState::Short { .. } => "short",
+        SlaveState::Foreign => "foreign",
+        SlaveState::Damaged(_) => "damaged",
+        SlaveState::Storage(_) => "ok",
     }
 }
 
 /// How the slave stands to what the last pass left.
-fn left(slave: &Slave) -> &'static str {
+fn left(slave: &SlaveState) -> &'static str {
     match slave {
-        Slave::Storage(slave) => match slave.left {
+        SlaveState::Storage(slave) => match slave.left {
             Left::UpTo(position) if position < slave.position => "grown",
             Left::UpTo(_) => "same",
             Left::Changed => "changed",
@@ -160,9 +160,9 @@ fn left(slave: &Slave) -> &'static str {
     }
 }
 
-fn unfinished(slave: &Slave) -> u64 {
+fn unfinished(slave: &SlaveState) -> u64 {
     match slave {
-        Slave::Storage(slave) => match slave.tail {
+        SlaveState::Storage(slave) => match slave.tail {
             Tail::None => 0,
             Tail::Ours(len) | Tail::Foreign(len) => len,
         },

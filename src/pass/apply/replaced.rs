@@ -10,7 +10,7 @@ use crate::human::bytes;
 use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
-use crate::plan::{Fate, Loss, OldSlave, Reason, Refusal, Slave};
+use crate::plan::{Fate, Loss, OldSlave, Reason, Refusal, SlaveState};
 
 /// The old slave, judged by a copy of the whole master.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub(super) enum Tense {
 
 /// The join of a copy with the slave that it is to replace, if that is a FileStorage.
 pub(super) fn succession(survey: &Survey) -> Option<Succession<'_>> {
-    let Slave::Storage(slave) = &survey.observation.slave else {
+    let SlaveState::Storage(slave) = &survey.observation.slave else {
         return None;
     };
     let file = survey.slave_file()?;

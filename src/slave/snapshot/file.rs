@@ -14,7 +14,7 @@ use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
-use crate::plan::{Left, Slave, Storage, Tail};
+use crate::plan::{Left, SlaveState, Storage, Tail};
 use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::scan::scan_file;
@@ -134,14 +134,14 @@ fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Error> {
 /// What the slave is, and its last tid.
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
-    pub(crate) slave: Slave,
+    pub(crate) slave: SlaveState,
     pub(crate) last_tid: Option<Tid>,
     /// Where another scan may start, if this one took long.
     pub(crate) scanned: Option<Mark>,
 }
 
-impl From<Slave> for Look {
-    fn from(slave: Slave) -> Self {
+impl From<SlaveState> for Look {
+    fn from(slave: SlaveState) -> Self {
         Self {
             slave,
             last_tid: None,
@@ -161,17 +161,17 @@ pub(crate) fn look(
 ) -> Result<Look, Error> {
     let size = file.size;
     if size == 0 {
-        return Ok(Slave::Missing.into());
+        return Ok(SlaveState::Missing.into());
     }
     let mut magic = [0; MAGIC_LEN as usize];
     let got = file.read(&mut magic, 0)?;
     let has_magic = Magic::decode(&magic[..got]).is_some();
     if size < MAGIC_LEN + MIN_TXN_LEN {
         let magic = has_magic;
-        return Ok(Slave::Short { size, magic }.into());
+        return Ok(SlaveState::Short { size, magic }.into());
     }
     if !has_magic {
-        return Ok(Slave::Foreign.into());
+        return Ok(SlaveState::Foreign.into());
     }
     let mut scanner = match start.mark {
         Some(mark) => Scanner::resume(mark.position, mark.last_tid, size),
@@ -189,7 +189,7 @@ pub(crate) fn look(
         scan::Tail::Clean => Tail::None,
         scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
             return Ok(Look {
-                slave: Slave::Damaged(damage),
+                slave: SlaveState::Damaged(damage),
                 last_tid,
                 scanned: None,
             });
@@ -207,7 +207,7 @@ pub(crate) fn look(
         left: start.left,
     };
     Ok(Look {
-        slave: Slave::Storage(storage),
+        slave: SlaveState::Storage(storage),
         last_tid,
         scanned: mark,
     })

@@ -43,8 +43,8 @@ fn status() -> Status {
     }
 }
 
-fn with_tail(tail: Tail) -> Slave {
-    Slave::Storage(Storage {
+fn with_tail(tail: Tail) -> SlaveState {
+    SlaveState::Storage(Storage {
         position: POSITION,
         last_tid: None,
         tail,
@@ -91,12 +91,12 @@ fn what_zodb_would_not_open_cannot_be_served() {
     };
     for (state, verdict, line) in [
         (
-            Slave::Missing,
+            SlaveState::Missing,
             Verdict::NoSlave,
             "there is no slave to serve",
         ),
         (
-            Slave::Short {
+            SlaveState::Short {
                 size: 4,
                 magic: true,
             },
@@ -104,12 +104,12 @@ fn what_zodb_would_not_open_cannot_be_served() {
             "there is no slave to serve",
         ),
         (
-            Slave::Foreign,
+            SlaveState::Foreign,
             Verdict::Damaged,
             "ZODB would not open the slave: it is no FileStorage",
         ),
         (
-            Slave::Damaged(damage),
+            SlaveState::Damaged(damage),
             Verdict::Damaged,
             "ZODB would not open the slave: data record at 27: has a version name of 3 bytes",
         ),
