@@ -16,7 +16,8 @@ use std::fmt;
 
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
-    Comparison, Described, Lacking, Left, MasterState, Next, Observation, SlaveState, Storage, Tail,
+    Comparison, Continuity, Described, Lacking, MasterState, Next, Observation, SlaveState,
+    Storage, Tail,
 };
 pub use self::refusal::Refusal;
 
@@ -214,13 +215,13 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
     let lacking = || comparison.lacking.clone();
     let in_master = comparison.lacking.count == 0;
     match slave.left {
-        Left::Changed => return Decision::Refuse(Refusal::Changed(lacking())),
-        Left::UpTo(position) if position < slave.position && !in_master => {
+        Continuity::Changed => return Decision::Refuse(Refusal::Changed(lacking())),
+        Continuity::UpTo(position) if position < slave.position && !in_master => {
             return Decision::Refuse(Refusal::Grown(lacking()));
         }
         _ => {}
     }
-    let is_as_left = matches!(slave.left, Left::UpTo(_));
+    let is_as_left = matches!(slave.left, Continuity::UpTo(_));
     if is_as_left && in_master {
         return copy_holding(observation, slave.last_tid, Reason::Rewritten);
     }
@@ -257,7 +258,7 @@ fn full(observation: &Observation) -> Decision {
             Ok(false) => {}
         }
     }
-    if !matches!(slave.left, Left::UpTo(_)) {
+    if !matches!(slave.left, Continuity::UpTo(_)) {
         return copy(OldSlave::SetAside, Reason::Forced);
     }
     match compare(observation, slave) {
@@ -273,7 +274,7 @@ fn full(observation: &Observation) -> Decision {
 /// lies between is vouched for by the sidecar, or read.
 fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> {
     let vouched = match slave.left {
-        Left::UpTo(position) if observation.master.same_file => position,
+        Continuity::UpTo(position) if observation.master.same_file => position,
         _ => 0,
     };
     if vouched >= slave.position {
@@ -287,8 +288,8 @@ fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> 
 /// What of the slave's the master lacks; all beyond what was left is asked for.
 fn compare<'a>(observation: &'a Observation, slave: &Storage) -> Result<&'a Comparison, Question> {
     let from = match slave.left {
-        Left::UpTo(position) => position,
-        Left::Unknown | Left::Changed => slave.position,
+        Continuity::UpTo(position) => position,
+        Continuity::Unknown | Continuity::Changed => slave.position,
     };
     observation
         .comparison

@@ -15,7 +15,8 @@ use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::io::progress::Monitor;
 use crate::io::read::Piece;
 use crate::plan::{
-    Decision, Left, MasterState, Next, Observation, Plan, Policy, Question, SlaveState, decide,
+    Continuity, Decision, MasterState, Next, Observation, Plan, Policy, Question, SlaveState,
+    decide,
 };
 use crate::slave::ledger::Entry;
 use crate::slave::paths::Place;
@@ -142,7 +143,7 @@ impl Survey {
     /// Whether the slave is what the last pass left, whatever lies behind.
     #[must_use]
     pub fn is_as_left(&self) -> bool {
-        matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.left, Left::UpTo(_)))
+        matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.left, Continuity::UpTo(_)))
     }
 
     /// The slave, open for reading, if there is one.
@@ -184,7 +185,7 @@ impl Survey {
     fn why_unproven(&self) -> String {
         let noted = match &self.observation.slave {
             SlaveState::Storage(slave) => slave.left,
-            _ => Left::Unknown,
+            _ => Continuity::Unknown,
         };
         let Sight {
             identity: now,
@@ -192,12 +193,12 @@ impl Survey {
             ..
         } = &self.sight;
         match (noted, &self.read_last) {
-            (Left::Unknown, _) | (_, None) => "no pass has noted what it left".to_owned(),
-            (Left::Changed, _) => "the slave is not what the last pass left".to_owned(),
-            (Left::UpTo(_), Some(last)) if last == now => {
+            (Continuity::Unknown, _) | (_, None) => "no pass has noted what it left".to_owned(),
+            (Continuity::Changed, _) => "the slave is not what the last pass left".to_owned(),
+            (Continuity::UpTo(_), Some(last)) if last == now => {
                 "they were not there when the last pass ended".to_owned()
             }
-            (Left::UpTo(_), Some(last)) => {
+            (Continuity::UpTo(_), Some(last)) => {
                 let how = if last.inode == now.inode {
                     "it was created anew with the same inode number".to_owned()
                 } else {

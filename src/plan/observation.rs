@@ -49,7 +49,7 @@ pub struct Storage {
     /// What lies beyond the position.
     pub tail: Tail,
     /// What the sidecar says about it.
-    pub left: Left,
+    pub left: Continuity,
 }
 
 /// What lies beyond the slave's position.
@@ -65,7 +65,7 @@ pub enum Tail {
 
 /// Whether the slave is as the last pass left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum Continuity {
     /// No sidecar says.
     Unknown,
     /// Up to this position it is.

@@ -17,7 +17,7 @@ const SLAVE: Storage = Storage {
     position: 500,
     last_tid: Some(T2),
     tail: Tail::None,
-    left: Left::UpTo(500),
+    left: Continuity::UpTo(500),
 };
 
 const MASTER: MasterState = MasterState {
@@ -247,8 +247,8 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
     let unknown = |left| Storage { left, ..SLAVE };
     for observation in [
         storage(SLAVE, other),
-        storage(unknown(Left::Unknown), MASTER),
-        storage(unknown(Left::Changed), MASTER),
+        storage(unknown(Continuity::Unknown), MASTER),
+        storage(unknown(Continuity::Changed), MASTER),
     ] {
         assert_asks(&observation, PLAIN, Question::Prefix { from: 0 });
         let mut proven = observation.clone();
@@ -260,7 +260,7 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
 #[test]
 fn an_append_that_the_sidecar_does_not_know_is_proven_from_there_on() {
     let slave = Storage {
-        left: Left::UpTo(300),
+        left: Continuity::UpTo(300),
         ..SLAVE
     };
     assert_asks(
@@ -281,7 +281,7 @@ fn a_prefix_that_differs_goes_on_to_the_comparison() {
 #[test]
 fn a_slave_that_grew_is_refused_and_says_by_what() {
     let slave = Storage {
-        left: Left::UpTo(300),
+        left: Continuity::UpTo(300),
         ..SLAVE
     };
     let observation = storage(slave, differs());
@@ -303,7 +303,7 @@ fn a_slave_that_grew_is_refused_and_says_by_what() {
 #[test]
 fn a_slave_that_is_not_as_it_was_left_is_refused() {
     let slave = Storage {
-        left: Left::Changed,
+        left: Continuity::Changed,
         ..SLAVE
     };
     let observation = compared(storage(slave, differs()), lacks(0));
@@ -337,7 +337,7 @@ fn a_pack_or_another_head_is_a_full_copy_that_must_hold_the_last_tid() {
 #[test]
 fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
     let slave = Storage {
-        left: Left::UpTo(300),
+        left: Continuity::UpTo(300),
         ..SLAVE
     };
     let observation = compared(storage(slave, differs()), lacks(0));
@@ -385,7 +385,11 @@ fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
 
 #[test]
 fn a_slave_that_grew_or_changed_is_refused_although_the_master_was_packed() {
-    for left in [Left::UpTo(300), Left::Changed, Left::Unknown] {
+    for left in [
+        Continuity::UpTo(300),
+        Continuity::Changed,
+        Continuity::Unknown,
+    ] {
         let slave = Storage { left, ..SLAVE };
         let observation = compared(storage(slave, differs()), packed_away(1));
         assert_eq!(refusal(&observation).exit(), Exit::Diverged, "{left:?}");
@@ -442,7 +446,7 @@ fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
 #[test]
 fn anything_else_is_refused_as_diverged() {
     let unknown = Storage {
-        left: Left::Unknown,
+        left: Continuity::Unknown,
         ..SLAVE
     };
     for observation in [
@@ -460,7 +464,7 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
         position: 4,
         last_tid: None,
         tail: Tail::Foreign(100),
-        left: Left::Unknown,
+        left: Continuity::Unknown,
     };
     assert_copy(
         &storage(empty, differs()),
@@ -476,8 +480,8 @@ fn full_keeps_whatever_may_be_the_slaves_own() {
     for observation in [
         observation(SlaveState::Foreign, MASTER),
         observation(SlaveState::Damaged(damage()), MASTER),
-        storage(changed(Left::Unknown), differs()),
-        storage(changed(Left::Changed), differs()),
+        storage(changed(Continuity::Unknown), differs()),
+        storage(changed(Continuity::Changed), differs()),
         compared(storage(SLAVE, differs()), lacks(1)),
     ] {
         assert_copy(&observation, FULL, OldSlave::SetAside, None);

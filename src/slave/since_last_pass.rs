@@ -8,7 +8,7 @@ use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
-use crate::plan::Left;
+use crate::plan::Continuity;
 use crate::plan::switch_on::{Newer, Own, Run};
 use crate::slave::paths::Place;
 use crate::slave::scan::scan_file;
@@ -75,11 +75,11 @@ pub fn own(place: &Place, sidecar: &Sidecar) -> Result<Own, Error> {
     let Start { left, .. } = start(&file, sidecar)?;
     let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
     Ok(match left {
-        Left::Unknown => Own::NobodyVouches,
-        Left::Changed => Own::Changed {
+        Continuity::Unknown => Own::NobodyVouches,
+        Continuity::Changed => Own::Changed {
             newer: newer(&file, left_tid)?,
         },
-        Left::UpTo(position) => Own::Beyond {
+        Continuity::UpTo(position) => Own::Beyond {
             run: beyond(&file, position, left_tid)?,
             begun: was_appended(&file, position, sidecar)?,
         },

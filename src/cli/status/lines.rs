@@ -6,7 +6,7 @@ use fssync::error::running::Running;
 use fssync::filestorage::Tid;
 use fssync::human::{ago, bytes, count, span};
 use fssync::plan::outcome::{Action, Exit};
-use fssync::plan::{Left, SlaveState, Storage, Tail};
+use fssync::plan::{Continuity, SlaveState, Storage, Tail};
 use fssync::slave::traces::Traces;
 use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
 use jiff::Timestamp;
@@ -162,13 +162,13 @@ fn slave(lines: &mut Lines, status: &Status) {
 
 fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
     let (tone, left) = match slave.left {
-        Left::Unknown => (Tone::Mind, "no pass has noted what it left".to_owned()),
-        Left::Changed => (Tone::Mind, "not what the last pass left".to_owned()),
-        Left::UpTo(left) if left < slave.position => {
+        Continuity::Unknown => (Tone::Mind, "no pass has noted what it left".to_owned()),
+        Continuity::Changed => (Tone::Mind, "not what the last pass left".to_owned()),
+        Continuity::UpTo(left) if left < slave.position => {
             let grown = bytes(slave.position - left);
             (Tone::Mind, format!("{grown} more than the last pass noted"))
         }
-        Left::UpTo(_) => (Tone::Plain, "as the last pass left it".to_owned()),
+        Continuity::UpTo(_) => (Tone::Plain, "as the last pass left it".to_owned()),
     };
     let fact = format!("{} ({}), {left}", slave.position, bytes(slave.position));
     lines.add("position", tone, &fact);

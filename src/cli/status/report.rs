@@ -2,7 +2,7 @@
 
 use fssync::filestorage::Tid;
 use fssync::plan::outcome::Action;
-use fssync::plan::{Left, SlaveState, Tail};
+use fssync::plan::{Continuity, SlaveState, Tail};
 use fssync::status::{Index, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -151,10 +151,10 @@ fn state(slave: &SlaveState) -> &'static str {
 fn left(slave: &SlaveState) -> &'static str {
     match slave {
         SlaveState::Storage(slave) => match slave.left {
-            Left::UpTo(position) if position < slave.position => "grown",
-            Left::UpTo(_) => "same",
-            Left::Changed => "changed",
-            Left::Unknown => "unknown",
+            Continuity::UpTo(position) if position < slave.position => "grown",
+            Continuity::UpTo(_) => "same",
+            Continuity::Changed => "changed",
+            Continuity::Unknown => "unknown",
         },
         _ => "unknown",
     }

@@ -14,7 +14,7 @@ use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
-use crate::plan::{Left, SlaveState, Storage, Tail};
+use crate::plan::{Continuity, SlaveState, Storage, Tail};
 use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::scan::scan_file;
@@ -91,7 +91,7 @@ pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Error> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     /// Whether the slave is as it was left.
-    pub(crate) left: Left,
+    pub(crate) left: Continuity,
     /// Where a scan may start.
     pub(crate) mark: Option<Mark>,
 }
@@ -100,14 +100,14 @@ pub(crate) struct Start {
 /// read: never is the sidecar believed where the slave's bytes say otherwise.
 pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error> {
     let left = match &sidecar.left {
-        None => Left::Unknown,
+        None => Continuity::Unknown,
         Some(left) if holds(file, left.slave)? => {
             return Ok(Start {
-                left: Left::UpTo(left.slave.position),
+                left: Continuity::UpTo(left.slave.position),
                 mark: Some(left.slave),
             });
         }
-        Some(_) => Left::Changed,
+        Some(_) => Continuity::Changed,
     };
     let mark = match sidecar.scanned {
         Some(mark) if holds(file, mark)? => Some(mark),
@@ -197,8 +197,8 @@ pub(crate) fn look(
         _ => look_at_tail(file, position, sidecar)?,
     };
     let mark = match start.left {
-        Left::UpTo(_) => None,
-        Left::Unknown | Left::Changed => Some(file.mark(position, last_tid)?),
+        Continuity::UpTo(_) => None,
+        Continuity::Unknown | Continuity::Changed => Some(file.mark(position, last_tid)?),
     };
     let storage = Storage {
         position,

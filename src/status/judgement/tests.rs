@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::filestorage::scan::{Cause, Damage, Record};
-use crate::plan::Left;
+use crate::plan::Continuity;
 use crate::plan::outcome::{Action, Copied, Outcome};
 use crate::slave::traces::Traces;
 use crate::status::{Against, Index, Pile};
@@ -48,7 +48,7 @@ fn with_tail(tail: Tail) -> SlaveState {
         position: POSITION,
         last_tid: None,
         tail,
-        left: Left::Unknown,
+        left: Continuity::Unknown,
     })
 }
 
