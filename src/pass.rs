@@ -18,7 +18,7 @@ use crate::filestorage::MAGIC_LEN;
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
-use crate::plan::{Plan, PlannedAction, Policy, Tail};
+use crate::plan::{Plan, PlannedAction, Policy, SlaveTail};
 use crate::slave::lock;
 use crate::slave::paths::Beside;
 use crate::slave::running::busy;
@@ -406,8 +406,8 @@ fn action(plan: &Plan, copied: Copied) -> Action {
     match plan.action {
         PlannedAction::FullCopy { .. } => Action::FullCopy,
         PlannedAction::Append { trim, .. } if copied.transactions > 0 => match trim {
-            Tail::None => Action::Append,
-            Tail::Ours(_) | Tail::Foreign(_) => Action::TrimAppend,
+            SlaveTail::None => Action::Append,
+            SlaveTail::Ours(_) | SlaveTail::Foreign(_) => Action::TrimAppend,
         },
         PlannedAction::Append { .. } | PlannedAction::Nothing => Action::UpToDate,
     }

@@ -17,7 +17,7 @@ use std::fmt;
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
     Comparison, Continuity, Described, Lacking, MasterState, Next, Observation, SlaveState,
-    Storage, Tail,
+    SlaveTail, Storage,
 };
 pub use self::refusal::Refusal;
 
@@ -78,7 +78,7 @@ pub enum PlannedAction {
         /// The slave's last tid.
         last_tid: Option<Tid>,
         /// What to cut first.
-        trim: Tail,
+        trim: SlaveTail,
     },
     /// Copy the whole master, and put it in the slave's place.
     FullCopy {

@@ -47,14 +47,14 @@ pub struct Storage {
     /// That transaction's tid.
     pub last_tid: Option<Tid>,
     /// What lies beyond the position.
-    pub tail: Tail,
+    pub tail: SlaveTail,
     /// What the sidecar says about it.
     pub left: Continuity,
 }
 
 /// What lies beyond the slave's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
+pub enum SlaveTail {
     /// Nothing.
     None,
     /// A batch that a pass of ours did not finish; its length in bytes.

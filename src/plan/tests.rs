@@ -16,7 +16,7 @@ const FULL: Policy = Policy { full: true };
 const SLAVE: Storage = Storage {
     position: 500,
     last_tid: Some(T2),
-    tail: Tail::None,
+    tail: SlaveTail::None,
     left: Continuity::UpTo(500),
 };
 
@@ -114,7 +114,7 @@ fn assert_copy(
 }
 
 #[track_caller]
-fn assert_append(observation: &Observation, trim: Tail) {
+fn assert_append(observation: &Observation, trim: SlaveTail) {
     let expected = PlannedAction::Append {
         from: 500,
         last_tid: Some(T2),
@@ -212,7 +212,7 @@ fn a_damaged_slave_is_refused() {
 
 #[test]
 fn what_is_vouched_for_is_appended_to_without_reading_more() {
-    assert_append(&storage(SLAVE, MASTER), Tail::None);
+    assert_append(&storage(SLAVE, MASTER), SlaveTail::None);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn nothing_finished_beyond_is_up_to_date() {
 
 #[test]
 fn a_tail_is_trimmed_as_part_of_an_append_only() {
-    for tail in [Tail::Ours(10), Tail::Foreign(10)] {
+    for tail in [SlaveTail::Ours(10), SlaveTail::Foreign(10)] {
         let slave = Storage { tail, ..SLAVE };
         assert_append(&storage(slave, MASTER), tail);
         let next = Next::End;
@@ -253,7 +253,7 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
         assert_asks(&observation, PLAIN, Question::Prefix { from: 0 });
         let mut proven = observation.clone();
         proven.prefix_equal = Some(true);
-        assert_append(&proven, Tail::None);
+        assert_append(&proven, SlaveTail::None);
     }
 }
 
@@ -463,7 +463,7 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
     let empty = Storage {
         position: 4,
         last_tid: None,
-        tail: Tail::Foreign(100),
+        tail: SlaveTail::Foreign(100),
         left: Continuity::Unknown,
     };
     assert_copy(

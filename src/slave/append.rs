@@ -62,7 +62,7 @@ use crate::human::bytes;
 use crate::human::count;
 use crate::io::flush::Flusher;
 use crate::io::read::read_fully;
-use crate::plan::Tail;
+use crate::plan::SlaveTail;
 
 /// What a tail is cut to first, in bytes: less than a header.
 const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
@@ -77,7 +77,7 @@ pub struct Append<'a> {
     data: DataFile<'a>,
     /// Just past the last finished batch.
     position: u64,
-    trim: Tail,
+    trim: SlaveTail,
     batch: Option<Open>,
     /// Whether a batch was begun.
     has_written: bool,
@@ -98,7 +98,12 @@ struct Open {
 impl<'a> Append<'a> {
     /// Opens the slave, as it was seen, to append at its position, behind which
     /// lies `trim`.
-    pub fn open(slave: &'a Slave, seen: Seen, position: u64, trim: Tail) -> Result<Self, Error> {
+    pub fn open(
+        slave: &'a Slave,
+        seen: Seen,
+        position: u64,
+        trim: SlaveTail,
+    ) -> Result<Self, Error> {
         Ok(Self {
             slave,
             data: DataFile::open(slave, seen)?,
@@ -175,8 +180,8 @@ impl<'a> Append<'a> {
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Error> {
         make_way(self.slave, sidecar.index.as_ref(), self.position)?;
         let kept = match self.trim {
-            Tail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
-            Tail::Ours(_) | Tail::None => None,
+            SlaveTail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
+            SlaveTail::Ours(_) | SlaveTail::None => None,
         };
         let begun = Batch::new(self.position, header);
         let mut step = match self.announce(&begun, sidecar) {
@@ -189,12 +194,12 @@ impl<'a> Append<'a> {
                 return Err(error);
             }
         };
-        if self.trim != Tail::None {
+        if self.trim != SlaveTail::None {
             let position = self.position;
             step = cut_tail(&mut self.data, step, position, |data| {
                 data.step(position, &[])
             })?;
-            self.trim = Tail::None;
+            self.trim = SlaveTail::None;
         }
         self.has_written = true;
         let status = Status(header[STATUS_OFFSET as usize]);

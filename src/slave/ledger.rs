@@ -230,11 +230,11 @@ impl Ledger {
 
     /// The last entries that follow one another, as far as they reach no further
     /// than `limit`.
-    fn tail(&self, limit: u64) -> Result<Tail, Error> {
+    fn tail(&self, limit: u64) -> Result<LedgerTail, Error> {
         let number = self.records.saturating_sub(TAIL_RECORDS).max(1);
         let read = self.read_entries(number, TAIL_RECORDS)?;
         let before = read.iter().take_while(|entry| entry.is_none()).count();
-        let mut tail = Tail {
+        let mut tail = LedgerTail {
             number: number + before as u64,
             entries: Vec::new(),
         };
@@ -290,13 +290,13 @@ impl Ledger {
 }
 
 /// The end of a ledger.
-struct Tail {
+struct LedgerTail {
     /// The number of the first entry's record.
     number: u64,
     entries: Vec<Entry>,
 }
 
-impl Tail {
+impl LedgerTail {
     fn end(&self) -> u64 {
         self.entries.last().map_or(0, |last| last.range.end)
     }

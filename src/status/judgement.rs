@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Lag, Status};
 use crate::human::{ago, bytes, count, span};
 use crate::plan::outcome::Exit;
-use crate::plan::{SlaveState, Storage, Tail};
+use crate::plan::{SlaveState, SlaveTail, Storage};
 use crate::source::Stray;
 
 /// How a failover would end.
@@ -151,12 +151,12 @@ fn unknown(why: &str, status: &Status) -> String {
 /// What is done to the slave before it is served.
 fn first(status: &Status, storage: &Storage) -> impl Iterator<Item = String> {
     let cut = match storage.tail {
-        Tail::None => None,
-        Tail::Ours(len) => Some(format!(
+        SlaveTail::None => None,
+        SlaveTail::Ours(len) => Some(format!(
             "an unfinished append of {} is cut, by `fssync off` or by ZODB",
             bytes(len)
         )),
-        Tail::Foreign(len) => Some(format!(
+        SlaveTail::Foreign(len) => Some(format!(
             "an unfinished tail of {} is cut by ZODB, which keeps it",
             bytes(len)
         )),

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::io::flock;
 use crate::io::progress::Monitor;
-use crate::plan::{Continuity, SlaveState, Storage, Tail};
+use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::paths::Beside;
 use crate::slave::sidecar::{Mark, Sidecar};
 use crate::slave::snapshot::{Opened, Sample};
@@ -78,7 +78,9 @@ impl<'a> Sampler<'a> {
             _ => return Ok(self.slave.seen()? == sample.seen),
         };
         Ok(match (tail, left) {
-            (Tail::None | Tail::Ours(_), Continuity::Unknown | Continuity::UpTo(_)) => true,
+            (SlaveTail::None | SlaveTail::Ours(_), Continuity::Unknown | Continuity::UpTo(_)) => {
+                true
+            }
             _ => self.slave.seen()? == sample.seen && self.is_current(sidecar)?,
         })
     }

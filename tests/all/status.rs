@@ -12,7 +12,7 @@ use fssync::filestorage::Tid;
 use fssync::io::progress::{Monitor, Silent};
 use fssync::pass::apply::Tuning;
 use fssync::plan::outcome::{Action, Exit};
-use fssync::plan::{SlaveState, Tail};
+use fssync::plan::{SlaveState, SlaveTail};
 use fssync::source::path::MountedPath;
 use fssync::{human, status};
 use jiff::Timestamp;
@@ -317,7 +317,7 @@ fn what_looks_torn_is_looked_at_again_while_it_is_written() {
     let SlaveState::Storage(found) = status.state else {
         panic!("{status:?}")
     };
-    assert_eq!((found.position, found.tail), (len(after), Tail::None));
+    assert_eq!((found.position, found.tail), (len(after), SlaveTail::None));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use fssync::error::running::Running;
 use fssync::filestorage::Tid;
 use fssync::human::{ago, bytes, count, span};
 use fssync::plan::outcome::{Action, Exit};
-use fssync::plan::{Continuity, SlaveState, Storage, Tail};
+use fssync::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use fssync::slave::traces::Traces;
 use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
 use jiff::Timestamp;
@@ -182,13 +182,13 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
     };
     lines.add("last tid", Tone::Plain, &fact);
     let unfinished = match slave.tail {
-        Tail::None => "nothing".to_owned(),
-        Tail::Ours(len) => format!("{} of an append", bytes(len)),
-        Tail::Foreign(len) => format!("{} that no pass has noted", bytes(len)),
+        SlaveTail::None => "nothing".to_owned(),
+        SlaveTail::Ours(len) => format!("{} of an append", bytes(len)),
+        SlaveTail::Foreign(len) => format!("{} that no pass has noted", bytes(len)),
     };
     let tone = match slave.tail {
-        Tail::None => Tone::Plain,
-        Tail::Ours(_) | Tail::Foreign(_) => Tone::Mind,
+        SlaveTail::None => Tone::Plain,
+        SlaveTail::Ours(_) | SlaveTail::Foreign(_) => Tone::Mind,
     };
     lines.add("unfinished", tone, &unfinished);
     let scanned = bytes(status.index.scan_bytes(slave.position));

@@ -2,7 +2,7 @@
 
 use fssync::filestorage::Tid;
 use fssync::plan::outcome::Action;
-use fssync::plan::{Continuity, SlaveState, Tail};
+use fssync::plan::{Continuity, SlaveState, SlaveTail};
 use fssync::status::{Index, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -163,8 +163,8 @@ fn left(slave: &SlaveState) -> &'static str {
 fn unfinished(slave: &SlaveState) -> u64 {
     match slave {
         SlaveState::Storage(slave) => match slave.tail {
-            Tail::None => 0,
-            Tail::Ours(len) | Tail::Foreign(len) => len,
+            SlaveTail::None => 0,
+            SlaveTail::Ours(len) | SlaveTail::Foreign(len) => len,
         },
         _ => 0,
     }

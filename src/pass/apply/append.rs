@@ -7,7 +7,7 @@ use crate::filestorage::record::STATUS_OFFSET;
 use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
-use crate::plan::Tail;
+use crate::plan::SlaveTail;
 use crate::plan::outcome::Copied;
 use crate::slave::append::Append;
 use crate::slave::sidecar::Sidecar;
@@ -16,7 +16,7 @@ impl Apply<'_> {
     pub(super) fn append(
         &self,
         survey: &Survey,
-        (from, last_tid, trim): (u64, Option<Tid>, Tail),
+        (from, last_tid, trim): (u64, Option<Tid>, SlaveTail),
         sidecar: &mut Sidecar,
         copied: &mut Copied,
         monitor: &dyn Monitor,

@@ -14,7 +14,7 @@ use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
-use crate::plan::{Continuity, SlaveState, Storage, Tail};
+use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::scan::scan_file;
@@ -186,7 +186,7 @@ pub(crate) fn look(
     let (position, last_tid) = (scanner.position(), scanner.last_tid());
     let mut reader = file;
     let tail = match scanner.tail() {
-        scan::Tail::Clean => Tail::None,
+        scan::Tail::Clean => SlaveTail::None,
         scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
             return Ok(Look {
                 slave: SlaveState::Damaged(damage),
@@ -213,7 +213,7 @@ pub(crate) fn look(
     })
 }
 
-fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Tail, Error> {
+fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<SlaveTail, Error> {
     let len = file.size - position;
     let mut start = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
     let got = file.read(&mut start, position)?;
@@ -222,8 +222,8 @@ fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Ta
         .as_ref()
         .is_some_and(|batch| batch.left(position, &start[..got]));
     Ok(if ours {
-        Tail::Ours(len)
+        SlaveTail::Ours(len)
     } else {
-        Tail::Foreign(len)
+        SlaveTail::Foreign(len)
     })
 }

@@ -31,7 +31,7 @@ fn status() -> Status {
         pass: None,
         zodb_pid: None,
         copy: None,
-        state: with_tail(Tail::None),
+        state: with_tail(SlaveTail::None),
         size: POSITION,
         last_tid: None,
         index: Index::UpTo(POSITION),
@@ -43,7 +43,7 @@ fn status() -> Status {
     }
 }
 
-fn with_tail(tail: Tail) -> SlaveState {
+fn with_tail(tail: SlaveTail) -> SlaveState {
     SlaveState::Storage(Storage {
         position: POSITION,
         last_tid: None,
@@ -196,19 +196,27 @@ fn what_is_done_first_is_told_too() {
     };
     for (tail, index, work) in [
         (
-            Tail::Ours(23),
+            SlaveTail::Ours(23),
             Index::UpTo(POSITION),
             "an unfinished append of 23 bytes is cut, by `fssync off` or by ZODB",
         ),
         (
-            Tail::Foreign(99),
+            SlaveTail::Foreign(99),
             Index::UpTo(POSITION),
             "an unfinished tail of 99 bytes is cut by ZODB, which keeps it",
         ),
-        (Tail::None, Index::Missing, "ZODB first reads 4996 bytes"),
-        (Tail::None, Index::Unusable, "ZODB first reads 4996 bytes"),
         (
-            Tail::None,
+            SlaveTail::None,
+            Index::Missing,
+            "ZODB first reads 4996 bytes",
+        ),
+        (
+            SlaveTail::None,
+            Index::Unusable,
+            "ZODB first reads 4996 bytes",
+        ),
+        (
+            SlaveTail::None,
             Index::UpTo(4_000),
             "ZODB first reads 1000 bytes",
         ),
