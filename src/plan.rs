@@ -16,8 +16,8 @@ use std::fmt;
 
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
-    Comparison, Continuity, Described, Lacking, MasterState, Next, Observation, SlaveState,
-    SlaveTail, Storage,
+    Continuity, Described, Lacking, MasterState, Next, Observation, SlaveState, SlaveTail, Storage,
+    TailComparison,
 };
 pub use self::refusal::Refusal;
 
@@ -286,7 +286,10 @@ fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> 
 }
 
 /// What of the slave's the master lacks; all beyond what was left is asked for.
-fn compare<'a>(observation: &'a Observation, slave: &Storage) -> Result<&'a Comparison, Question> {
+fn compare<'a>(
+    observation: &'a Observation,
+    slave: &Storage,
+) -> Result<&'a TailComparison, Question> {
     let from = match slave.left {
         Continuity::UpTo(position) => position,
         Continuity::Unknown | Continuity::Changed => slave.position,

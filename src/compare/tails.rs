@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
 use crate::filestorage::{Status, Tid};
-use crate::plan::{Comparison, Described, Lacking};
+use crate::plan::{Described, Lacking, TailComparison};
 use crate::slave::snapshot::SlaveFile;
 use crate::source::Master;
 
@@ -48,16 +48,16 @@ pub(crate) fn compare(
     from: u64,
     master: &Master,
     master_size: u64,
-) -> Result<Comparison, Error> {
+) -> Result<TailComparison, Error> {
     let mut slave = Backward::new(file, position);
     let master_end = find_end(master, master_size)?;
     let mut master = Backward::new(master, master_end);
     let mut ours = step_back(&mut slave)?;
     let mut theirs = step_back(&mut master)?;
     let slave_last = ours.map(|last| last.header.tid);
-    let mut comparison = Comparison {
+    let mut comparison = TailComparison {
         master_last: theirs.map(|last| last.header.tid),
-        ..Comparison::default()
+        ..TailComparison::default()
     };
     let mut has_others = false;
     let mut has_common = false;

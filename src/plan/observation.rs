@@ -16,7 +16,7 @@ pub struct Observation {
     /// The answer to [`Question::Prefix`](super::Question::Prefix).
     pub prefix_equal: Option<bool>,
     /// The answer to [`Question::Compare`](super::Question::Compare).
-    pub comparison: Option<Comparison>,
+    pub comparison: Option<TailComparison>,
 }
 
 /// What lies under the slave's name.
@@ -103,7 +103,7 @@ pub enum Next {
 
 /// How the last transactions of slave and master relate, by their tids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Comparison {
+pub struct TailComparison {
     /// The master's last committed transaction.
     pub master_last: Option<Tid>,
     /// The slave's transactions that the master lacks, above the highest one

@@ -41,19 +41,19 @@ fn storage(slave: Storage, master: MasterState) -> Observation {
     observation(SlaveState::Storage(slave), master)
 }
 
-fn compared(mut observation: Observation, comparison: Comparison) -> Observation {
+fn compared(mut observation: Observation, comparison: TailComparison) -> Observation {
     observation.comparison = Some(comparison);
     observation
 }
 
 /// The master's last is T3, and it lacks so many of the slave's.
-fn lacks(count: u64) -> Comparison {
+fn lacks(count: u64) -> TailComparison {
     let described = Described {
         tid: T2,
         user: "editor".to_owned(),
         description: "front page".to_owned(),
     };
-    Comparison {
+    TailComparison {
         master_last: Some(T3),
         lacking: Lacking {
             count,
@@ -70,8 +70,8 @@ fn lacks(count: u64) -> Comparison {
 }
 
 /// The master was packed, and lacks so many of the slave's last transactions.
-fn packed_away(count: u64) -> Comparison {
-    Comparison {
+fn packed_away(count: u64) -> TailComparison {
+    TailComparison {
         is_packed: true,
         ..lacks(count)
     }
@@ -318,7 +318,7 @@ fn a_master_that_is_behind_or_shorter_is_refused() {
             ..differs()
         };
         for master_last in [None, Some(T1)] {
-            let comparison = Comparison {
+            let comparison = TailComparison {
                 master_last,
                 ..lacks(1)
             };
@@ -347,7 +347,7 @@ fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
 #[test]
 fn a_slave_whose_last_transactions_were_packed_away_is_set_aside() {
     for master_last in [None, Some(T1), Some(T3)] {
-        let comparison = Comparison {
+        let comparison = TailComparison {
             master_last,
             ..packed_away(1)
         };
@@ -358,7 +358,7 @@ fn a_slave_whose_last_transactions_were_packed_away_is_set_aside() {
 
 #[test]
 fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
-    let others = Comparison {
+    let others = TailComparison {
         is_kin: false,
         ..packed_away(1)
     };
@@ -372,7 +372,7 @@ fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
     ] {
         assert!(matches!(refusal(&observation), Refusal::Diverged(_)));
     }
-    let older = Comparison {
+    let older = TailComparison {
         master_last: Some(T1),
         ..others
     };
