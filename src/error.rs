@@ -17,7 +17,7 @@ use crate::filestorage::scan::Damage;
 use crate::human::bytes;
 use crate::plan::Refusal;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
-use crate::plan::switch_on::Reluctance;
+use crate::plan::switch_on::SwitchOnRefusal;
 use crate::source::{self, location};
 
 /// The error of what is not permitted to anybody.
@@ -64,11 +64,11 @@ pub enum Error {
     Refused(Refusal),
     /// Syncing is not switched on.
     #[error("the switches stay as they are: {slave} {why}")]
-    Reluctant {
+    NotSwitchedOn {
         /// The slave.
         slave: PathBuf,
         /// Why.
-        why: Reluctance,
+        why: SwitchOnRefusal,
     },
     /// The master is damaged.
     #[error("{master} is damaged: {damage}")]
@@ -212,7 +212,7 @@ impl Error {
             Self::Unreachable(_) | Self::MasterChanged { .. } => Exit::Unreachable,
             Self::InUse { .. } => Exit::InUse,
             Self::Refused(refusal) => refusal.exit(),
-            Self::Reluctant { why, .. } => why.exit(),
+            Self::NotSwitchedOn { why, .. } => why.exit(),
             Self::MasterDamaged { .. } => Exit::MasterDamaged,
             Self::Io { .. }
             | Self::Owner { .. }
@@ -232,7 +232,7 @@ impl Error {
             Self::Off(_) => Action::Off,
             Self::Busy { .. } => Action::Busy,
             Self::Unreachable(_) | Self::MasterChanged { .. } => Action::Unreachable,
-            Self::InUse { .. } | Self::Refused(_) | Self::Reluctant { .. } => Action::Refuse,
+            Self::InUse { .. } | Self::Refused(_) | Self::NotSwitchedOn { .. } => Action::Refuse,
             _ => Action::Error,
         }
     }
@@ -250,7 +250,7 @@ impl Error {
                  before ZEO is started there, or are MASTER and SLAVE swapped?"
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
-            Self::Reluctant { why, .. } => why.hint(),
+            Self::NotSwitchedOn { why, .. } => why.hint(),
             Self::Unreachable(error) => error.hint()?,
             Self::MasterDamaged { .. } => {
                 "the slave may hold what is damaged in the master: compare the two with \

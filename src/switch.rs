@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::io::flock::holder;
-use crate::plan::switch_on::{Known, Reluctance, judge};
+use crate::plan::switch_on::{Known, SwitchOnRefusal, judge};
 use crate::slave::append::{cut, is_left_behind};
 use crate::slave::lock::Lock;
 use crate::slave::paths::Beside;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::since_last_pass::{Ending, ending, own};
+use crate::slave::since_last_pass::{Ending, ending, since_last_pass};
 use crate::slave::step::Slave;
 use crate::slave::traces::{Traces, traces};
 
@@ -180,7 +180,7 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
         let between_steps = slave.between_steps()?;
         match look_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
-            Err(Reluctance::Grown { .. } | Reluctance::Changed { .. })
+            Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })
                 if holder(&slave.place.beside(Beside::PassLock)).is_some()
                     && started.elapsed() < NOTING_PATIENCE =>
             {
@@ -189,16 +189,16 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
             }
             Err(why) => {
                 let slave = slave.place.data().to_owned();
-                return Err(Error::Reluctant { slave, why });
+                return Err(Error::NotSwitchedOn { slave, why });
             }
         }
     }
 }
 
-fn look_once(slave: &Slave) -> Result<Result<Known, Reluctance>, Error> {
+fn look_once(slave: &Slave) -> Result<Result<Known, SwitchOnRefusal>, Error> {
     let place = &slave.place;
     Ok(match holder(&place.beside(Beside::ZodbLock)) {
-        Some(pid) => Err(Reluctance::InUse { pid }),
-        None => judge(own(place, &Sidecar::load(place)?)?),
+        Some(pid) => Err(SwitchOnRefusal::InUse { pid }),
+        None => judge(since_last_pass(place, &Sidecar::load(place)?)?),
     })
 }

@@ -32,11 +32,11 @@ pub use self::end::at_end;
 pub use self::rests::Rests;
 
 use crate::error::Error;
-use crate::plan::switch_on::Own;
+use crate::plan::switch_on::SinceLastPass;
 use crate::slave::lock::{self, Lock};
 use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::since_last_pass::own;
+use crate::slave::since_last_pass::since_last_pass;
 use crate::slave::step::{Seen, Slave};
 
 /// Why work was not done, if that is worth telling: what others do to the slave or
@@ -72,8 +72,8 @@ fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Error> {
         return Ok(None);
     };
     let position = left.slave.position;
-    Ok(match own(&slave.place, &sidecar)? {
-        Own::Beyond { run: None, .. } => Some((seen, position, sidecar)),
+    Ok(match since_last_pass(&slave.place, &sidecar)? {
+        SinceLastPass::Beyond { run: None, .. } => Some((seen, position, sidecar)),
         _ => None,
     })
 }

@@ -8,7 +8,7 @@ use crate::plan::outcome::Exit;
 
 /// What a slave holds beyond what the last pass left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Own {
+pub enum SinceLastPass {
     /// There is no slave, or one too short for a transaction.
     NoSlave,
     /// No sidecar says what a pass left.
@@ -60,7 +60,7 @@ pub enum Known {
 
 /// Why syncing is not switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reluctance {
+pub enum SwitchOnRefusal {
     /// Another program has the slave open.
     InUse {
         /// Its process.
@@ -88,24 +88,24 @@ pub enum Reluctance {
 /// known, not how far it reached. If that transaction is all there is, it is
 /// nothing of its own. Otherwise a person is asked once too often; nothing is
 /// at stake either way, since a pass compares the slave with the master.
-pub fn judge(own: Own) -> Result<Known, Reluctance> {
+pub fn judge(own: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
     match own {
-        Own::NoSlave
-        | Own::Beyond { run: None, .. }
-        | Own::Beyond {
+        SinceLastPass::NoSlave
+        | SinceLastPass::Beyond { run: None, .. }
+        | SinceLastPass::Beyond {
             run: Some(Run { count: 1, .. }),
             begun: true,
         } => Ok(Known::AsLeft),
-        Own::NobodyVouches => Ok(Known::Nothing),
-        Own::Beyond {
+        SinceLastPass::NobodyVouches => Ok(Known::Nothing),
+        SinceLastPass::Beyond {
             run: Some(run),
             begun,
-        } => Err(Reluctance::Grown { run, begun }),
-        Own::Changed { newer } => Err(Reluctance::Changed { newer }),
+        } => Err(SwitchOnRefusal::Grown { run, begun }),
+        SinceLastPass::Changed { newer } => Err(SwitchOnRefusal::Changed { newer }),
     }
 }
 
-impl Reluctance {
+impl SwitchOnRefusal {
     /// The exit code.
     #[must_use]
     pub fn exit(self) -> Exit {
@@ -131,7 +131,7 @@ impl Reluctance {
     }
 }
 
-impl fmt::Display for Reluctance {
+impl fmt::Display for SwitchOnRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse { pid } => write!(f, "is in use by process {pid}"),
@@ -187,16 +187,16 @@ mod tests {
         }
     }
 
-    fn beyond(count: u64, begun: bool) -> Own {
+    fn beyond(count: u64, begun: bool) -> SinceLastPass {
         let run = (count > 0).then(|| run(count));
-        Own::Beyond { run, begun }
+        SinceLastPass::Beyond { run, begun }
     }
 
     #[test]
     fn only_what_no_pass_can_have_left_is_the_slaves_own() {
         for (own, known) in [
-            (Own::NoSlave, Known::AsLeft),
-            (Own::NobodyVouches, Known::Nothing),
+            (SinceLastPass::NoSlave, Known::AsLeft),
+            (SinceLastPass::NobodyVouches, Known::Nothing),
             (beyond(0, false), Known::AsLeft),
             (beyond(0, true), Known::AsLeft),
             (beyond(1, true), Known::AsLeft),
@@ -209,17 +209,17 @@ mod tests {
             (beyond(2, true), 2, true),
         ] {
             let run = run(count);
-            assert_eq!(judge(own), Err(Reluctance::Grown { run, begun }));
+            assert_eq!(judge(own), Err(SwitchOnRefusal::Grown { run, begun }));
         }
         for newer in [Newer::Unknown, Newer::Run(None), Newer::Run(Some(run(3)))] {
-            let changed = Own::Changed { newer };
-            assert_eq!(judge(changed), Err(Reluctance::Changed { newer }));
+            let changed = SinceLastPass::Changed { newer };
+            assert_eq!(judge(changed), Err(SwitchOnRefusal::Changed { newer }));
         }
     }
 
     #[test]
     fn transactions_are_told_by_number_first_and_last() {
-        let grown = Reluctance::Grown {
+        let grown = SwitchOnRefusal::Grown {
             run: Run {
                 count: 2,
                 first: "04060072f24cbb52".parse().unwrap(),

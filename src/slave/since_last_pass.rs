@@ -9,7 +9,7 @@ use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
 use crate::plan::Continuity;
-use crate::plan::switch_on::{Newer, Own, Run};
+use crate::plan::switch_on::{Newer, Run, SinceLastPass};
 use crate::slave::paths::Place;
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::Sidecar;
@@ -65,21 +65,21 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
 }
 
 /// Compares the slave with what the sidecar says about it.
-pub fn own(place: &Place, sidecar: &Sidecar) -> Result<Own, Error> {
+pub fn since_last_pass(place: &Place, sidecar: &Sidecar) -> Result<SinceLastPass, Error> {
     let Some((file, _)) = open(place)? else {
-        return Ok(Own::NoSlave);
+        return Ok(SinceLastPass::NoSlave);
     };
     if file.size < MAGIC_LEN + MIN_TXN_LEN {
-        return Ok(Own::NoSlave);
+        return Ok(SinceLastPass::NoSlave);
     }
     let Start { left, .. } = start(&file, sidecar)?;
     let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
     Ok(match left {
-        Continuity::Unknown => Own::NobodyVouches,
-        Continuity::Changed => Own::Changed {
+        Continuity::Unknown => SinceLastPass::NobodyVouches,
+        Continuity::Changed => SinceLastPass::Changed {
             newer: newer(&file, left_tid)?,
         },
-        Continuity::UpTo(position) => Own::Beyond {
+        Continuity::UpTo(position) => SinceLastPass::Beyond {
             run: beyond(&file, position, left_tid)?,
             begun: was_appended(&file, position, sidecar)?,
         },
