@@ -1,21 +1,21 @@
 //! What a copy of the whole master shows about the slave that it is to replace.
 
 use crate::filestorage::Tid;
-use crate::plan::switch_on::Run;
+use crate::plan::switch_on::TransactionRun;
 
 /// What was found when the transactions of the old slave were joined with those of the copy; see
 /// [`compare::succession`](crate::compare::succession).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// The old slave's transactions that the copy lacks, or of which it lacks a data record.
-    pub missing: Option<Run>,
+    pub missing: Option<TransactionRun>,
     /// Those of them that a pack cannot have dropped.
-    pub unexplained: Option<Run>,
+    pub unexplained: Option<TransactionRun>,
     /// Others of them, newer than all that is known to be packed: a pack explains them only if its
     /// time was later than that of any transaction that it kept.
-    pub doubtful: Option<Run>,
+    pub doubtful: Option<TransactionRun>,
     /// Transactions that both have, with other data in the copy.
-    pub altered: Option<Run>,
+    pub altered: Option<TransactionRun>,
     /// Whether the master was packed since the slave was copied.
     pub is_packed: bool,
     /// Whether the copy has a transaction that the slave lacks, no newer than the slave's last.
@@ -37,11 +37,11 @@ pub enum Obstacle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// Transactions that the master lacks, and that no pack explains.
-    Transactions(Run),
+    Transactions(TransactionRun),
     /// Transactions of which the master has other data.
-    Altered(Run),
+    Altered(TransactionRun),
     /// Transactions that the master lacks, and that a pack may explain.
-    Doubtful(Run),
+    Doubtful(TransactionRun),
     /// The slave could not be read, so it may hold anything.
     Unknown,
 }
@@ -67,15 +67,15 @@ impl Evidence {
 
 /// The run with one more transaction at its end; one that is its last already counts once.
 #[must_use]
-pub fn extended(run: Option<Run>, tid: Tid) -> Run {
+pub fn extended(run: Option<TransactionRun>, tid: Tid) -> TransactionRun {
     match run {
-        None => Run {
+        None => TransactionRun {
             count: 1,
             first: tid,
             last: tid,
         },
         Some(run) if run.last == tid => run,
-        Some(Run { count, first, .. }) => Run {
+        Some(TransactionRun { count, first, .. }) => TransactionRun {
             count: count + 1,
             first,
             last: tid,
@@ -87,12 +87,12 @@ pub fn extended(run: Option<Run>, tid: Tid) -> Run {
 mod tests {
     use super::*;
 
-    const ONE: Run = Run {
+    const ONE: TransactionRun = TransactionRun {
         count: 1,
         first: Tid(7),
         last: Tid(7),
     };
-    const THREE: Run = Run {
+    const THREE: TransactionRun = TransactionRun {
         count: 3,
         first: Tid(5),
         last: Tid(7),

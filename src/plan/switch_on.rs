@@ -16,7 +16,7 @@ pub enum SinceLastPass {
     /// It is what was left, with these whole transactions behind it.
     Beyond {
         /// They.
-        run: Option<Run>,
+        run: Option<TransactionRun>,
         /// Whether the first of them was appended by a pass that could not note
         /// it any more; how many of the others were, cannot be told.
         begun: bool,
@@ -33,14 +33,14 @@ pub enum SinceLastPass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newer {
     /// These.
-    Run(Option<Run>),
+    TransactionRun(Option<TransactionRun>),
     /// Its end is torn, and to read it all takes too long.
     Unknown,
 }
 
 /// Some transactions in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct TransactionRun {
     /// How many.
     pub count: u64,
     /// The first one.
@@ -69,7 +69,7 @@ pub enum SwitchOnRefusal {
     /// The slave has transactions behind what the last pass left.
     Grown {
         /// They.
-        run: Run,
+        run: TransactionRun,
         /// Whether they may be the master's, appended by a pass that was ended
         /// before it could note it.
         begun: bool,
@@ -93,7 +93,7 @@ pub fn judge(own: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
         SinceLastPass::NoSlave
         | SinceLastPass::Beyond { run: None, .. }
         | SinceLastPass::Beyond {
-            run: Some(Run { count: 1, .. }),
+            run: Some(TransactionRun { count: 1, .. }),
             begun: true,
         } => Ok(Known::AsLeft),
         SinceLastPass::NobodyVouches => Ok(Known::Nothing),
@@ -151,8 +151,8 @@ impl fmt::Display for SwitchOnRefusal {
                      ended before it noted what it did); newer than what was left: ",
                 )?;
                 match newer {
-                    Newer::Run(Some(run)) => run.fmt(f),
-                    Newer::Run(None) => f.write_str("no transaction"),
+                    Newer::TransactionRun(Some(run)) => run.fmt(f),
+                    Newer::TransactionRun(None) => f.write_str("no transaction"),
                     Newer::Unknown => {
                         f.write_str("how much cannot be told, since the end of the file is torn")
                     }
@@ -162,7 +162,7 @@ impl fmt::Display for SwitchOnRefusal {
     }
 }
 
-impl fmt::Display for Run {
+impl fmt::Display for TransactionRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -179,8 +179,8 @@ mod tests {
     use super::*;
     use crate::filestorage::Tid;
 
-    fn run(count: u64) -> Run {
-        Run {
+    fn run(count: u64) -> TransactionRun {
+        TransactionRun {
             count,
             first: Tid(1),
             last: Tid(count),
@@ -211,7 +211,11 @@ mod tests {
             let run = run(count);
             assert_eq!(judge(own), Err(SwitchOnRefusal::Grown { run, begun }));
         }
-        for newer in [Newer::Unknown, Newer::Run(None), Newer::Run(Some(run(3)))] {
+        for newer in [
+            Newer::Unknown,
+            Newer::TransactionRun(None),
+            Newer::TransactionRun(Some(run(3))),
+        ] {
             let changed = SinceLastPass::Changed { newer };
             assert_eq!(judge(changed), Err(SwitchOnRefusal::Changed { newer }));
         }
@@ -220,7 +224,7 @@ mod tests {
     #[test]
     fn transactions_are_told_by_number_first_and_last() {
         let grown = SwitchOnRefusal::Grown {
-            run: Run {
+            run: TransactionRun {
                 count: 2,
                 first: "04060072f24cbb52".parse().unwrap(),
                 last: "04060072f24cbb53".parse().unwrap(),

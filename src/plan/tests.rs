@@ -420,7 +420,7 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
 
 #[test]
 fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
-    let run = crate::plan::switch_on::Run {
+    let run = crate::plan::switch_on::TransactionRun {
         count: 1,
         first: T2,
         last: T2,

@@ -9,7 +9,7 @@ use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
 use crate::plan::Continuity;
-use crate::plan::switch_on::{Newer, Run, SinceLastPass};
+use crate::plan::switch_on::{Newer, SinceLastPass, TransactionRun};
 use crate::slave::paths::Place;
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::Sidecar;
@@ -87,20 +87,24 @@ pub fn since_last_pass(place: &Place, sidecar: &Sidecar) -> Result<SinceLastPass
 }
 
 /// The whole transactions from `position` on.
-fn beyond(file: &SlaveFile, position: u64, last_tid: Option<Tid>) -> Result<Option<Run>, Error> {
+fn beyond(
+    file: &SlaveFile,
+    position: u64,
+    last_tid: Option<Tid>,
+) -> Result<Option<TransactionRun>, Error> {
     let mut scanner = Scanner::resume(position, last_tid, file.size);
-    let mut run: Option<Run> = None;
+    let mut run: Option<TransactionRun> = None;
     let path = file.place.data();
     scan_file(&file.file, path, &mut scanner, &|_| Ok(()), &mut |event| {
         if let Event::Transaction(transaction) = event {
             let last = transaction.header.tid;
             run = Some(match run {
-                None => Run {
+                None => TransactionRun {
                     count: 1,
                     first: last,
                     last,
                 },
-                Some(Run { count, first, .. }) => Run {
+                Some(TransactionRun { count, first, .. }) => TransactionRun {
                     count: count + 1,
                     first,
                     last,
@@ -129,25 +133,25 @@ fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Resul
 /// behind a `c` is not committed; a walk that goes on to `left_tid` comes by it.
 fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Error> {
     let mut backward = Backward::new(file, file.size);
-    let mut run: Option<Run> = None;
+    let mut run: Option<TransactionRun> = None;
     loop {
         let transaction = match backward.step()? {
-            Preceding::Start => return Ok(Newer::Run(run)),
+            Preceding::Start => return Ok(Newer::TransactionRun(run)),
             Preceding::Incoherent => return Ok(Newer::Unknown),
             Preceding::Transaction(transaction) => transaction.header,
         };
         if Some(transaction.tid) <= left_tid {
-            return Ok(Newer::Run(run));
+            return Ok(Newer::TransactionRun(run));
         }
         let first = transaction.tid;
         run = match run {
             _ if transaction.status == Status::VOTED => None,
-            None => Some(Run {
+            None => Some(TransactionRun {
                 count: 1,
                 first,
                 last: first,
             }),
-            Some(Run { count, last, .. }) => Some(Run {
+            Some(TransactionRun { count, last, .. }) => Some(TransactionRun {
                 count: count + 1,
                 first,
                 last,

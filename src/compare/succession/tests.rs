@@ -11,7 +11,7 @@ use super::*;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::Scanner;
 use crate::plan::Loss;
-use crate::plan::switch_on::Run;
+use crate::plan::switch_on::TransactionRun;
 
 /// A transaction: the objects that it writes, and to which others each of them refers.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ fn join_bytes(slave: &[Txn], bytes: &[u8], piece_len: usize) -> Evidence {
 /// The tids that are lost: the first, the last, and how many.
 fn lost(slave: &[Txn], copy: &[Txn]) -> Option<(u64, u64, u64)> {
     match join(slave, copy).loss()? {
-        Loss::Transactions(Run { count, first, last }) => Some((first.0, last.0, count)),
+        Loss::Transactions(TransactionRun { count, first, last }) => Some((first.0, last.0, count)),
         other => panic!("{other:?}"),
     }
 }
@@ -222,7 +222,7 @@ fn other_data_in_a_common_transaction_is_found_wherever_it_is() {
             edited[at] ^= 1;
             for piece_len in [1, 50, 10_000] {
                 let evidence = join_bytes(&slave, &edited, piece_len);
-                let run = Run {
+                let run = TransactionRun {
                     count: 1,
                     first: Tid(30),
                     last: Tid(30),
@@ -253,7 +253,7 @@ fn a_transaction_between_the_packed_ones_and_the_others_is_in_doubt() {
         vec![packed, txn(40, b' ', &[2])],
     ];
     for (copy, last, count) in [(&copies[0], 20, 1), (&copies[1], 30, 2)] {
-        let run = Run {
+        let run = TransactionRun {
             count,
             first: Tid(20),
             last: Tid(last),
