@@ -293,7 +293,7 @@ fn check_kind(job: &Job) -> Result<(), Error> {
         return Ok(());
     }
     match job.master.look(Vec::new()) {
-        Ok(sight) => place.check_kind(sight.named.is_directory),
+        Ok(master_stat) => place.check_kind(master_stat.named.is_directory),
         Err(error) if place.is_named_like_the_master() => Err(error.into()),
         // The survey looks again, and with more patience.
         Err(_) => Ok(()),
@@ -346,7 +346,7 @@ impl Attempt<'_> {
         self.looked_at = Some(Timestamp::now());
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.retry.found_master();
-        self.file_system = Some(survey.sight.file_system);
+        self.file_system = Some(survey.master_stat.file_system);
         if survey.scanned.is_some() {
             self.sidecar.scanned = survey.scanned;
         }
@@ -381,7 +381,7 @@ impl Attempt<'_> {
     /// Looks around a master that is another file than at the last pass, and at `--full`.
     fn look_around(&mut self, survey: &Survey) {
         let left = self.sidecar.left.as_ref();
-        let is_known = left.is_some_and(|left| left.master == survey.sight.identity);
+        let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
         if self.has_looked_around || (is_known && !self.job.policy.full) {
             return;
         }

@@ -42,7 +42,7 @@ pub trait Source: Send {
     ///
     /// `ranges` are digested on the way; one that reaches past the end of the
     /// file has no digest.
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error>;
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error>;
 
     /// Lists the directory that the master's `Data.fs` lies in, or one below it:
     /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
@@ -89,7 +89,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What [`Source::look`] sees.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub struct MasterStat {
     /// Which file it is.
     pub identity: Identity,
     /// Its place among this machine's mounted files, if it is one.

@@ -5,7 +5,7 @@ use super::join::Queue;
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::source::{Answer, Identity, Sight, Transactions};
+use crate::source::{Answer, Identity, MasterStat, Transactions};
 
 /// Where the lists of one end come from.
 pub(crate) trait Lists {
@@ -62,12 +62,12 @@ pub(crate) struct Theirs<'a> {
 
 impl<'a> Theirs<'a> {
     /// Of the file that was sighted, from a position on.
-    pub(crate) fn new(ends: Ends<'a>, sight: &Sight, from: u64) -> Self {
+    pub(crate) fn new(ends: Ends<'a>, master_stat: &MasterStat, from: u64) -> Self {
         Self {
             ends,
-            identity: sight.identity.clone(),
-            size: sight.size,
-            under_way: Some(ends.master.transactions(from, sight.size)),
+            identity: master_stat.identity.clone(),
+            size: master_stat.size,
+            under_way: Some(ends.master.transactions(from, master_stat.size)),
             reached: from,
             looked_again: 0,
         }
@@ -82,11 +82,11 @@ impl<'a> Theirs<'a> {
 
     /// Looks at the master once more; it may have grown.
     fn look_again(&mut self) -> Result<(), Error> {
-        let sight = self.ends.master.look(Vec::new())?;
-        if sight.identity != self.identity {
+        let master_stat = self.ends.master.look(Vec::new())?;
+        if master_stat.identity != self.identity {
             return Err(self.changed("there is another file under its name"));
         }
-        self.size = sight.size;
+        self.size = master_stat.size;
         Ok(())
     }
 }

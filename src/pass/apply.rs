@@ -126,7 +126,7 @@ impl Apply<'_> {
             PlannedAction::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
         };
         if old.is_some() {
-            space::check_next_copy(self.slave, survey.sight.size)?;
+            space::check_next_copy(self.slave, survey.master_stat.size)?;
         }
         let mut feed = self.feed(survey, from, last_tid);
         if old.is_some() {
@@ -162,7 +162,7 @@ impl Apply<'_> {
             return Ok(());
         };
         let known = sidecar.left.as_ref().is_some_and(|left| {
-            left.slave.position == position && left.master == survey.sight.identity
+            left.slave.position == position && left.master == survey.master_stat.identity
         });
         if known && survey.is_as_left() {
             return Ok(());
@@ -216,7 +216,7 @@ impl Apply<'_> {
 
     fn feed<'a>(&'a self, survey: &Survey, from: u64, last_tid: Option<Tid>) -> Feed<'a> {
         let chunk_len = self.tuning.chunk_len;
-        Feed::new(self.master, &survey.sight, from, last_tid, chunk_len)
+        Feed::new(self.master, &survey.master_stat, from, last_tid, chunk_len)
     }
 
     /// Compares what was copied, as far as the master may have been writing it
@@ -267,7 +267,7 @@ impl Apply<'_> {
             .map_err(Error::io("read back", self.slave.place.data()))?;
         sidecar.scanned = None;
         sidecar.left = Some(Left {
-            master: survey.sight.identity.clone(),
+            master: survey.master_stat.identity.clone(),
             slave,
         });
         Ok(())

@@ -17,7 +17,7 @@ use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::io::read::Piece;
 use crate::plan::Evidence;
 use crate::slave::index::coverage::Records;
-use crate::source::{Answer, Identity, Master, Sight};
+use crate::source::{Answer, Identity, Master, MasterStat};
 
 /// How many blemishes are told one by one.
 const BLEMISHES_TOLD: u64 = 5;
@@ -65,16 +65,16 @@ impl<'a> Feed<'a> {
     #[must_use]
     pub fn new(
         master: &'a Master,
-        sight: &Sight,
+        master_stat: &MasterStat,
         position: u64,
         last_tid: Option<Tid>,
         chunk_len: usize,
     ) -> Self {
         Self {
             master,
-            identity: sight.identity.clone(),
-            size: sight.size,
-            scanner: Scanner::resume(position, last_tid, sight.size),
+            identity: master_stat.identity.clone(),
+            size: master_stat.size,
+            scanner: Scanner::resume(position, last_tid, master_stat.size),
             chunk_len,
             under_way: None,
             piece: Piece::default(),
@@ -373,11 +373,11 @@ impl<'a> Feed<'a> {
         };
         self.looked_again = (self.position(), times + 1);
         retry::wait(*wait);
-        let sight = self.master.look(Vec::new())?;
-        if sight.identity != self.identity {
+        let master_stat = self.master.look(Vec::new())?;
+        if master_stat.identity != self.identity {
             return Err(self.changed("there is another file under its name"));
         }
-        self.size = sight.size;
+        self.size = master_stat.size;
         self.scanner = Scanner::resume(self.position(), self.last_tid(), self.size);
         self.end = None;
         Ok(true)

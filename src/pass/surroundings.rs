@@ -22,7 +22,7 @@ use crate::plan::Policy;
 use crate::slave::paths::{self, Access, Beside, Place};
 use crate::slave::sidecar::{Noticed, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::{self, Identity, Master, Sight, Stray, Surroundings};
+use crate::source::{self, Identity, Master, MasterStat, Stray, Surroundings};
 
 /// How many storages a warning names.
 const MAX_NAMED: usize = 5;
@@ -42,10 +42,10 @@ pub(crate) fn check_first_pass(
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
-    let Some((sight, around)) = look(master)? else {
+    let Some((master_stat, around)) = look(master)? else {
         return Ok(());
     };
-    place.check_is_not(sight.local)?;
+    place.check_is_not(master_stat.local)?;
     if policy.full || seen.size == 0 {
         return Ok(());
     }
@@ -56,7 +56,7 @@ pub(crate) fn check_first_pass(
         });
     }
     let is_copy = around.copied_from.is_some() && around.copied_from == identity(place);
-    if is_copy && around.served_by.is_none() && sight.size <= seen.size {
+    if is_copy && around.served_by.is_none() && master_stat.size <= seen.size {
         return Err(Error::Swapped {
             master: master.name().to_owned(),
             slave: place.data().to_owned(),
@@ -67,7 +67,7 @@ pub(crate) fn check_first_pass(
 
 /// Looks at the master and around it; `None` if the pass may see more a moment later, or
 /// reports what is in the way.
-fn look(master: &Master) -> Result<Option<(Sight, Surroundings)>, Error> {
+fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
     let look = || Ok((master.look(Vec::new())?, master.surroundings()?));
     match look() {
         Ok(found) => Ok(Some(found)),

@@ -23,7 +23,7 @@ use crate::slave::paths::Place;
 use crate::slave::sidecar::{self, Mark, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
 use crate::slave::step::{self, Seen};
-use crate::source::{self, Identity, Sight};
+use crate::source::{self, Identity, MasterStat};
 
 /// How much is read of what the master has at the slave's position, in bytes.
 const AHEAD_LEN: u64 = 64 * 1024;
@@ -34,7 +34,7 @@ pub struct Survey {
     /// What is decided by.
     pub observation: Observation,
     /// The master.
-    pub sight: Sight,
+    pub master_stat: MasterStat,
     /// The file under the slave's name; `None` if there is none.
     pub seen: Option<Seen>,
     /// The slave's last tid, as far as it is one that can be read.
@@ -95,23 +95,25 @@ impl Survey {
             }
             _ => Vec::new(),
         };
-        let sight = master.look(ranges.clone())?;
-        place.check_is_not(sight.local)?;
+        let master_stat = master.look(ranges.clone())?;
+        place.check_is_not(master_stat.local)?;
         if seen.is_none() && sidecar.left.is_none() {
-            place.check_kind(sight.named.is_directory)?;
+            place.check_kind(master_stat.named.is_directory)?;
         }
-        let master_reaches = ranges.iter().all(|range| range.end <= sight.size);
+        let master_reaches = ranges.iter().all(|range| range.end <= master_stat.size);
         let matches = match &file {
             Some(file) if master_reaches && !ranges.is_empty() => {
                 let ours = ranges.into_iter().map(|range| file.digest(range));
-                Some(ours.collect::<Result<Vec<_>, _>>()? == sight.digests)
+                Some(ours.collect::<Result<Vec<_>, _>>()? == master_stat.digests)
             }
             _ => None,
         };
         let read_last = sidecar.left.as_ref().map(|left| left.master.clone());
-        let same_file = read_last.as_ref() == Some(&sight.identity);
+        let same_file = read_last.as_ref() == Some(&master_stat.identity);
         let (next, ahead) = match position {
-            Some(position) if matches == Some(true) => look_ahead(master, sight.size, position)?,
+            Some(position) if matches == Some(true) => {
+                look_ahead(master, master_stat.size, position)?
+            }
             _ => (Next::End, None),
         };
         let observation = Observation {
@@ -128,7 +130,7 @@ impl Survey {
         };
         Ok(Self {
             observation,
-            sight,
+            master_stat,
             seen,
             last_tid,
             position,
@@ -178,7 +180,7 @@ impl Survey {
     /// The master's transactions that are newer than the slave's last, counted
     /// from the master's end; its bytes before them may be others than the slave's.
     pub fn newer(&self, master: &source::Master) -> Result<Ahead, Error> {
-        newer(master, self.sight.size, self.last_tid)
+        newer(master, self.master_stat.size, self.last_tid)
     }
 
     /// Why the slave has to be compared with the master, in words.
@@ -187,11 +189,11 @@ impl Survey {
             SlaveState::Storage(slave) => slave.left,
             _ => Continuity::Unknown,
         };
-        let Sight {
+        let MasterStat {
             identity: now,
             file_system,
             ..
-        } = &self.sight;
+        } = &self.master_stat;
         match (noted, &self.read_last) {
             (Continuity::Unknown, _) | (_, None) => "no pass has noted what it left".to_owned(),
             (Continuity::Changed, _) => "the slave is not what the last pass left".to_owned(),
@@ -247,7 +249,7 @@ impl Survey {
                 self.proven = proven.unwrap_or_default();
             }
             Question::Compare { from } => {
-                let comparison = compare(file, position, from, master, self.sight.size)?;
+                let comparison = compare(file, position, from, master, self.master_stat.size)?;
                 self.observation.comparison = Some(comparison);
             }
         }

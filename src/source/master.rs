@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use super::pending::{Answer, Patience, lock};
-use super::{Error, Sight, Source, Surroundings, Transactions};
+use super::{Error, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
 use crate::io::digest::Digest;
@@ -123,16 +123,16 @@ impl Master {
 
     /// See [`Source::look`]. Fails with [`Error::Mounted`] if the name cannot come to
     /// lead to another file.
-    pub fn look(&self, ranges: Vec<Range<u64>>) -> Result<Sight, Error> {
-        let sight = self.ask(move |source| source.look(&ranges)).wait()?;
-        if sight.named.is_mount {
+    pub fn look(&self, ranges: Vec<Range<u64>>) -> Result<MasterStat, Error> {
+        let stat = self.ask(move |source| source.look(&ranges)).wait()?;
+        if stat.named.is_mount {
             let mut name = self.name.clone();
-            if sight.named.is_directory {
+            if stat.named.is_directory {
                 name = format!("{}/{DATA_FS}", name.trim_end_matches('/'));
             }
             return Err(Error::Mounted { name });
         }
-        Ok(sight)
+        Ok(stat)
     }
 
     /// See [`Source::surroundings`].
@@ -265,7 +265,7 @@ mod tests {
     struct Hung(MountedPath);
 
     impl Source for Hung {
-        fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+        fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
             thread::sleep(Duration::from_secs(600));
             self.0.look(ranges)
         }

@@ -18,7 +18,7 @@ use rustix::io::retry_on_intr;
 use self::watch::Watch;
 use super::open::{self, Name};
 use super::{
-    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, Named, Sight, Source,
+    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, MasterStat, Named, Source,
     Surroundings, Transactions,
 };
 use crate::filestorage::scan::Scanner;
@@ -168,7 +168,7 @@ impl MountedPath {
 }
 
 impl Source for MountedPath {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         // What is no FileStorage is not kept open: nothing reads it.
         self.opened = None;
         self.watch.forget();
@@ -198,7 +198,7 @@ impl Source for MountedPath {
             .iter()
             .map(|range| self.digest(range.clone()))
             .collect::<Result<_, _>>()?;
-        Ok(Sight {
+        Ok(MasterStat {
             identity,
             local: Some(LocalFile {
                 device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),

@@ -120,14 +120,14 @@ impl<I: Read, O: Write> Agent<'_, I, O> {
         };
         match file.look(ranges) {
             Err(error) => refused(&error),
-            Ok(sight) => Reply::Sight {
-                identity: sight.identity,
-                size: sight.size,
-                modified: sight.modified,
-                mode: sight.mode,
-                file_system: sight.file_system,
-                named: sight.named,
-                digests: sight.digests,
+            Ok(stat) => Reply::Sight {
+                identity: stat.identity,
+                size: stat.size,
+                modified: stat.modified,
+                mode: stat.mode,
+                file_system: stat.file_system,
+                named: stat.named,
+                digests: stat.digests,
             },
         }
     }

@@ -19,7 +19,7 @@ pub use self::process::Process;
 use self::client::Failure;
 use self::connection::Link;
 use self::process::Ending;
-use super::{Entry, Error, LONGEST_WAIT, Pulse, Sight, Source, Surroundings, Transactions};
+use super::{Entry, Error, LONGEST_WAIT, MasterStat, Pulse, Source, Surroundings, Transactions};
 use crate::io::digest::Digest;
 use crate::source::protocol::{self, Reply, Request};
 
@@ -180,7 +180,7 @@ impl Ssh {
         }
     }
 
-    fn look_once(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+    fn look_once(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         let request = Request::Look {
             path: self.target.path.clone(),
             ranges: ranges.to_vec(),
@@ -196,7 +196,7 @@ impl Ssh {
                 digests,
             } if digests.len() == ranges.len() => {
                 self.size = size;
-                Ok(Sight {
+                Ok(MasterStat {
                     identity,
                     local: None,
                     size,
@@ -213,7 +213,7 @@ impl Ssh {
 }
 
 impl Source for Ssh {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         let is_old = self.link.is_some();
         match self.look_once(ranges) {
             // It may have broken long ago, while nobody asked for anything.

@@ -102,7 +102,7 @@ fn compare(
     let room = match plan.action {
         PlannedAction::Nothing => Ok(()),
         PlannedAction::Append { from, .. } => space::check_append(slave, from + copied.bytes),
-        PlannedAction::FullCopy { .. } => space::check_next_copy(slave, survey.sight.size),
+        PlannedAction::FullCopy { .. } => space::check_next_copy(slave, survey.master_stat.size),
     };
     let next_pass = match room.err().or(damage) {
         _ if is_written && zodb_pid.is_some() => Outcome::from(&Error::InUse {
@@ -124,7 +124,7 @@ fn beyond(
     monitor: &dyn Monitor,
 ) -> Result<(Ahead, Option<Error>), Error> {
     let chunk_len = Tuning::default().chunk_len;
-    let mut feed = Feed::new(master, &survey.sight, from, last_tid, chunk_len);
+    let mut feed = Feed::new(master, &survey.master_stat, from, last_tid, chunk_len);
     feed.begin_with(survey.take_ahead());
     while feed.next(false)?.is_some() {
         let (done, total) = (feed.position() - from, feed.size() - from);

@@ -40,19 +40,19 @@ use crate::slave::fields::{Fields, Unreadable};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{Seen, Slave};
-use crate::source::{Identity, Master, Sight};
+use crate::source::{Identity, Master, MasterStat};
 
 /// Fails unless there is a master to compare a slave with, and it is another file.
 pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
     let mut retry = Retry::default();
-    let sight = loop {
+    let master_stat = loop {
         match master.look(Vec::new()) {
-            Ok(sight) => break sight,
+            Ok(master_stat) => break master_stat,
             Err(error) => retry.after(error.into())?,
         }
     };
     master.let_go();
-    slave.place.check_is_not(sight.local)
+    slave.place.check_is_not(master_stat.local)
 }
 
 /// Compares a slave that was verified with its master; `None` if it holds nothing to
@@ -117,10 +117,10 @@ impl Subject<'_> {
         monitor: &dyn Monitor,
         retry: &mut Retry,
     ) -> Result<Compared, Error> {
-        let sight = master.look(Vec::new())?;
+        let master_stat = master.look(Vec::new())?;
         retry.found_master();
-        self.place.check_is_not(sight.local)?;
-        let mut comparison = Comparison::new(self, master, &sight, monitor);
+        self.place.check_is_not(master_stat.local)?;
+        let mut comparison = Comparison::new(self, master, &master_stat, monitor);
         comparison.run()?;
         Ok(comparison.compared)
     }
@@ -129,7 +129,7 @@ impl Subject<'_> {
 /// A comparison under way.
 struct Comparison<'a> {
     ends: Ends<'a>,
-    sight: &'a Sight,
+    master_stat: &'a MasterStat,
     monitor: &'a dyn Monitor,
     /// Transactions in the same place that lie one after the other, and are still to
     /// be compared.
@@ -141,7 +141,7 @@ impl<'a> Comparison<'a> {
     fn new(
         slave: &Subject<'a>,
         master: &'a Master,
-        sight: &'a Sight,
+        master_stat: &'a MasterStat,
         monitor: &'a dyn Monitor,
     ) -> Self {
         Self {
@@ -149,15 +149,18 @@ impl<'a> Comparison<'a> {
                 slave: slave.fields,
                 master,
             },
-            sight,
+            master_stat,
             monitor,
             run: Vec::new(),
             compared: Compared {
                 master: master.name().to_owned(),
-                same_file: slave.left.as_ref().map(|left| *left == sight.identity),
+                same_file: slave
+                    .left
+                    .as_ref()
+                    .map(|left| *left == master_stat.identity),
                 slave_end: slave.end,
                 is_set_aside: slave.place.is_set_aside(),
-                master_size: sight.size,
+                master_size: master_stat.size,
                 equal_bytes: 0,
                 magic_differs: false,
                 differing: Found::default(),
@@ -173,7 +176,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn run(&mut self) -> Result<(), Error> {
-        let end = self.compared.slave_end.min(self.sight.size);
+        let end = self.compared.slave_end.min(self.master_stat.size);
         let magic = 0..end.min(MAGIC_LEN);
         if self.ends.is_equal(magic.clone())? {
             self.compared.equal_bytes = magic.end;
@@ -218,9 +221,9 @@ impl<'a> Comparison<'a> {
     ) -> Result<Option<u64>, Error> {
         let end = self.compared.slave_end;
         let mut ours = Queue::of_slave(from, end);
-        let mut theirs = Queue::of_master(from, self.sight.size);
+        let mut theirs = Queue::of_master(from, self.master_stat.size);
         let mut our_lists = Ours::new(self.ends, from, end);
-        let mut their_lists = Theirs::new(self.ends, self.sight, from);
+        let mut their_lists = Theirs::new(self.ends, self.master_stat, from);
         loop {
             let at = ours.position();
             if at == theirs.position() && until.is_some_and(|until| at >= until) {
@@ -230,7 +233,7 @@ impl<'a> Comparison<'a> {
             fill(&mut ours, &mut our_lists)?;
             fill(&mut theirs, &mut their_lists)?;
             let done = at.max(theirs.position());
-            let total = end.max(self.sight.size).max(done);
+            let total = end.max(self.master_stat.size).max(done);
             self.monitor.progress("comparing transactions", done, total);
             if !self.take_step(&mut ours, &mut theirs)? {
                 self.compare_run()?;

@@ -12,7 +12,7 @@ use crate::io::notify::Changes;
 use crate::pass::Job;
 use crate::plan::outcome::{Exit, Outcome};
 use crate::slave::step::Seen;
-use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, Sight};
+use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, MasterStat};
 use crate::upkeep::Rests;
 
 /// How often a resting watch says that it is alive.
@@ -60,7 +60,7 @@ pub(super) struct Rest<'a> {
 #[derive(Clone, Debug)]
 struct Glance {
     slave: Option<Seen>,
-    master: Sight,
+    master: MasterStat,
 }
 
 impl Glance {
@@ -72,7 +72,13 @@ impl Glance {
 
     /// Whether anything may have changed that counts after a pass that ended so.
     fn is_cause(&self, other: &Self, exit: Exit) -> bool {
-        let master = |sight: &Sight| (sight.identity.clone(), sight.size, sight.modified);
+        let master = |master_stat: &MasterStat| {
+            (
+                master_stat.identity.clone(),
+                master_stat.size,
+                master_stat.modified,
+            )
+        };
         let same_master = master(&self.master) == master(&other.master);
         self.slave != other.slave || !same_master && exit != Exit::SlaveDamaged
     }

@@ -26,7 +26,7 @@ use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{
-    Entry, Error, Master, Patience, Pulse, Sight, Source, Surroundings, Transactions,
+    Entry, Error, Master, MasterStat, Patience, Pulse, Source, Surroundings, Transactions,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -816,7 +816,7 @@ pub enum Call {
 }
 
 impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<Sight, Error> {
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         (self.hook)(Call::Look)?;
         self.path.look(ranges)
     }

@@ -59,12 +59,12 @@ impl Apply<'_> {
         copied: &mut Copied,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
-        let sight = &survey.sight;
-        let mut copy = Replacement::open(self.slave, sight.size, sight.mode)?;
+        let master_stat = &survey.master_stat;
+        let mut copy = Replacement::open(self.slave, master_stat.size, master_stat.mode)?;
         tracing::info!("full backup: {reason}");
         let mut run = || {
             let (mut feed, from) = self.take_up(survey, &mut copy, required_tid, monitor)?;
-            self.note_begun(sight.size, from, sidecar);
+            self.note_begun(master_stat.size, from, sidecar);
             while let Some(piece) = feed.next(false)? {
                 copy.write(piece)?;
                 monitor.progress("copying", feed.position(), feed.size());
