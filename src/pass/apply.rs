@@ -26,7 +26,7 @@ use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Plan, PlannedAction, Policy};
 use crate::slave::ledger::{self, Entry};
 use crate::slave::replace::clean_up;
-use crate::slave::sidecar::{Left, Mark, Sidecar};
+use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
 use crate::slave::space;
 use crate::slave::step::Slave;
 use crate::source::{Answer, Master};
@@ -263,10 +263,10 @@ impl Apply<'_> {
         last_tid: Option<Tid>,
         sidecar: &mut Sidecar,
     ) -> Result<(), Error> {
-        let slave = Mark::of(file, position, last_tid)
+        let slave = Fingerprint::of(file, position, last_tid)
             .map_err(Error::io("read back", self.slave.place.data()))?;
         sidecar.scanned = None;
-        sidecar.left = Some(Left {
+        sidecar.left = Some(LastSync {
             master: survey.master_stat.identity.clone(),
             slave,
         });

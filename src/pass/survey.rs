@@ -20,7 +20,7 @@ use crate::plan::{
 };
 use crate::slave::ledger::Entry;
 use crate::slave::paths::Place;
-use crate::slave::sidecar::{self, Mark, Sidecar};
+use crate::slave::sidecar::{self, Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
 use crate::slave::step::{self, Seen};
 use crate::source::{self, Identity, MasterStat};
@@ -42,7 +42,7 @@ pub struct Survey {
     /// The slave's position in bytes, if it has one.
     pub position: Option<u64>,
     /// Where the next survey may start to read, if this one read it all.
-    pub scanned: Option<Mark>,
+    pub scanned: Option<Fingerprint>,
     /// The digests of what was proven to be equal, if anything had to be.
     pub proven: Vec<Entry>,
     /// The file that the last pass read, if it noted one.

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, accessat};
 
 use self::given::{Named, missing, named};
 use self::mount::Mount;
-use super::sidecar::Mark;
+use super::sidecar::Fingerprint;
 use crate::error::Error;
 use crate::filestorage::{DATA_FS, Tid};
 use crate::source::LocalFile;
@@ -211,7 +211,7 @@ impl Place {
 
     /// Notes what a pass left, so that the slave is recognised when its file system was
     /// unmounted and is mounted again.
-    pub fn note_left(&self, left: Option<Mark>) {
+    pub fn note_left(&self, left: Option<Fingerprint>) {
         self.mount.note_left(left);
     }
 

@@ -36,11 +36,11 @@ const MAX_LEN: u64 = 64 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Sidecar {
     /// The slave as it was left, once there was one.
-    pub left: Option<Left>,
+    pub left: Option<LastSync>,
     /// Up to where the slave was found coherent, if it is not what was left: so
     /// that one that is refused is not read through at every pass.
     #[serde(default)]
-    pub scanned: Option<Mark>,
+    pub scanned: Option<Fingerprint>,
     /// An append that was begun and not finished.
     pub batch: Option<Batch>,
     /// A full copy that was begun and not finished.
@@ -93,16 +93,16 @@ pub struct Noticed {
 
 /// The slave as a pass left it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Left {
+pub struct LastSync {
     /// The file that it was read from.
     pub master: Identity,
     /// The slave.
-    pub slave: Mark,
+    pub slave: Fingerprint,
 }
 
 /// A file up to a position, by which it is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Mark {
+pub struct Fingerprint {
     /// The position in bytes.
     pub position: u64,
     /// The tid of the last transaction before it.
@@ -113,7 +113,7 @@ pub struct Mark {
     pub tail: Digest,
 }
 
-impl Mark {
+impl Fingerprint {
     /// The mark of an open file at `position`, just past `last_tid`.
     pub fn of(file: &fs::File, position: u64, last_tid: Option<Tid>) -> io::Result<Self> {
         let digest = |range| -> io::Result<Digest> {

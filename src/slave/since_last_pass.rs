@@ -41,8 +41,8 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
     if !has_magic(&file)? {
         return Ok(Ending::Unknown);
     }
-    let mut scanner = match start(&file, sidecar)?.mark {
-        Some(mark) => Scanner::resume(mark.position, mark.last_tid, file.size),
+    let mut scanner = match start(&file, sidecar)?.fingerprint {
+        Some(fingerprint) => Scanner::resume(fingerprint.position, fingerprint.last_tid, file.size),
         None => Scanner::new(file.size),
     };
     let in_time = |_| match started.elapsed() {

@@ -10,7 +10,7 @@ use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::progress::Monitor;
 use crate::plan::SlaveState;
 use crate::slave::paths::Place;
-use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::step::Seen;
 
 /// The slave, opened and compared with what the sidecar says of it.
@@ -30,7 +30,7 @@ impl Opened {
     /// Whether no earlier pass spares reading it from its start.
     #[must_use]
     pub fn must_be_read(&self) -> bool {
-        matches!(&self.0, Some((_, _, start)) if start.mark.is_none())
+        matches!(&self.0, Some((_, _, start)) if start.fingerprint.is_none())
     }
 
     /// Looks what it is, as long as `may_go_on` says so.
@@ -71,7 +71,7 @@ pub struct Sample {
     /// Its last tid, as far as it is one that can be read.
     pub last_tid: Option<Tid>,
     /// Where the next look may start to read, if this one read it all.
-    pub scanned: Option<Mark>,
+    pub scanned: Option<Fingerprint>,
     /// The file under its name; `None` if there is none.
     pub seen: Option<Seen>,
     pub(crate) file: Option<SlaveFile>,

@@ -8,7 +8,7 @@ use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::paths::Beside;
-use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample};
 use crate::slave::step::Slave;
 
@@ -17,7 +17,7 @@ pub(super) struct Sampler<'a> {
     pub(super) slave: &'a Slave,
     pub(super) monitor: &'a dyn Monitor,
     /// Where another look may start to read.
-    scanned: Option<Mark>,
+    scanned: Option<Fingerprint>,
 }
 
 impl<'a> Sampler<'a> {

@@ -11,7 +11,7 @@ use crate::io::progress::Monitor;
 use crate::slave::index::coverage::exists;
 use crate::slave::index::{Growing, remove};
 use crate::slave::paths::{self, Access};
-use crate::slave::sidecar::Mark;
+use crate::slave::sidecar::Fingerprint;
 use crate::slave::step::{Seen, Slave};
 use crate::source::LocalFile;
 
@@ -22,7 +22,7 @@ pub(super) struct Work {
     /// Which file it is.
     of: LocalFile,
     /// What it has at the position that the index grows to.
-    mark: Mark,
+    fingerprint: Fingerprint,
     pub(super) growing: Growing,
 }
 
@@ -46,7 +46,7 @@ impl Work {
             remove_foreign(slave)?;
         }
         Ok(Self {
-            mark: mark(slave, &file, position)?,
+            fingerprint: fingerprint(slave, &file, position)?,
             file,
             of: seen.file,
             growing: Growing::new(loaded.unwrap_or_default(), position),
@@ -84,14 +84,14 @@ impl Work {
     /// Whether it is of the file that was seen, and nobody has written over that
     /// since: what was read would be that of another.
     pub(super) fn is_of(&self, seen: Seen) -> bool {
-        let found = Mark::of(&self.file, self.mark.position, None);
-        self.of == seen.file && found.is_ok_and(|found| found == self.mark)
+        let found = Fingerprint::of(&self.file, self.fingerprint.position, None);
+        self.of == seen.file && found.is_ok_and(|found| found == self.fingerprint)
     }
 
     /// Has it go on to another position behind, where it was read to the end.
     pub(super) fn go_on_to(&mut self, slave: &Slave, position: u64) -> Result<(), Error> {
         self.growing.go_on_to(position);
-        self.mark = mark(slave, &self.file, self.growing.to())?;
+        self.fingerprint = fingerprint(slave, &self.file, self.growing.to())?;
         Ok(())
     }
 
@@ -111,8 +111,8 @@ pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Error> {
 }
 
 /// What the slave, which is `file`, has at a position.
-fn mark(slave: &Slave, file: &File, position: u64) -> Result<Mark, Error> {
-    Mark::of(file, position, None).map_err(Error::io("read", slave.place.data()))
+fn fingerprint(slave: &Slave, file: &File, position: u64) -> Result<Fingerprint, Error> {
+    Fingerprint::of(file, position, None).map_err(Error::io("read", slave.place.data()))
 }
 
 /// Opens the slave, which must be the file that was seen.

@@ -47,7 +47,7 @@ pub(super) struct IndexCheck {
     /// Which file it is.
     seen: Seen,
     /// The position that it is of, if it tells one, until it was compared.
-    mark: Option<u64>,
+    fingerprint: Option<u64>,
     state: IndexState,
 }
 
@@ -68,7 +68,7 @@ impl IndexCheck {
             path,
             file,
             seen,
-            mark: position,
+            fingerprint: position,
             state: IndexState::Unused(why),
         }))
     }
@@ -79,8 +79,8 @@ impl IndexCheck {
     }
 
     /// The position where it is to be compared, unless it was.
-    pub(super) fn mark(&self) -> Option<u64> {
-        self.mark
+    pub(super) fn fingerprint(&self) -> Option<u64> {
+        self.fingerprint
     }
 
     /// Compares it with that of the walk, which is where it is of. `size` is the
@@ -91,7 +91,7 @@ impl IndexCheck {
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<(), Error> {
-        let Some(position) = self.mark.take() else {
+        let Some(position) = self.fingerprint.take() else {
             return Ok(());
         };
         let Some(index) = walked.index() else {
@@ -114,7 +114,7 @@ impl IndexCheck {
         fields: Fields<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
-        if let Some(position) = self.mark.take() {
+        if let Some(position) = self.fingerprint.take() {
             self.state = self.judge((None, position, size), fields, tell)?;
         }
         Ok(self.state)

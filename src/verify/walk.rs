@@ -242,8 +242,8 @@ impl<'a> Walk<'a> {
     fn window_end(&self, offset: u64) -> u64 {
         let end = (offset + self.window_len).next_multiple_of(MIN_WINDOW_LEN);
         let end = end.min(self.limit);
-        match self.index.as_ref().and_then(IndexCheck::mark) {
-            Some(mark) if offset < mark => mark.min(end),
+        match self.index.as_ref().and_then(IndexCheck::fingerprint) {
+            Some(fingerprint) if offset < fingerprint => fingerprint.min(end),
             _ => end,
         }
     }
@@ -267,7 +267,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         let at = self.scanner.position();
-        if index.mark() == Some(at) && self.scanner.offset() == at {
+        if index.fingerprint() == Some(at) && self.scanner.offset() == at {
             let walked = (&self.checker, self.limit);
             index.compare(walked, self.reading.fields(), self.tell)?;
         }

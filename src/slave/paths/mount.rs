@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Access, Place, open};
-use crate::slave::sidecar::Mark;
+use crate::slave::sidecar::Fingerprint;
 
 /// The file system that the slave is on.
 #[derive(Debug)]
 pub(super) struct Mount {
     device: AtomicU64,
     /// The slave as the last pass left it, if a pass has left one.
-    left: Mutex<Option<Mark>>,
+    left: Mutex<Option<Fingerprint>>,
 }
 
 impl Mount {
@@ -36,7 +36,7 @@ impl Mount {
         self.device.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_left(&self, left: Option<Mark>) {
+    pub(super) fn note_left(&self, left: Option<Fingerprint>) {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
     }
 
@@ -54,10 +54,10 @@ impl Mount {
 
 /// The device number of the slave's directory, if the slave has this mark. What cannot be
 /// read is not recognised.
-fn device_with(place: &Place, left: Mark) -> Option<u64> {
+fn device_with(place: &Place, left: Fingerprint) -> Option<u64> {
     let file = open(place.data(), Access::Read).ok()?;
-    let mark = Mark::of(&file, left.position, left.last_tid).ok()?;
+    let fingerprint = Fingerprint::of(&file, left.position, left.last_tid).ok()?;
     let device = file.metadata().ok()?.dev();
     let directory = fs::metadata(place.directory()).ok()?;
-    (mark == left && directory.dev() == device).then_some(device)
+    (fingerprint == left && directory.dev() == device).then_some(device)
 }

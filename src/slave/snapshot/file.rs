@@ -18,7 +18,7 @@ use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::scan::scan_file;
-use crate::slave::sidecar::{Mark, Sidecar};
+use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::step::Seen;
 
 /// The slave, open for reading.
@@ -47,8 +47,8 @@ impl SlaveFile {
         }
     }
 
-    fn mark(&self, position: u64, last_tid: Option<Tid>) -> Result<Mark, Error> {
-        Mark::of(&self.file, position, last_tid).map_err(|error| match error.kind() {
+    fn fingerprint(&self, position: u64, last_tid: Option<Tid>) -> Result<Fingerprint, Error> {
+        Fingerprint::of(&self.file, position, last_tid).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.shrunk(),
             _ => self.fail(position)(error),
         })
@@ -93,7 +93,7 @@ pub(crate) struct Start {
     /// Whether the slave is as it was left.
     pub(crate) left: Continuity,
     /// Where a scan may start.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) fingerprint: Option<Fingerprint>,
 }
 
 /// Whether the slave is what the last pass left, and from where on it must be
@@ -104,29 +104,29 @@ pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error>
         Some(left) if holds(file, left.slave)? => {
             return Ok(Start {
                 left: Continuity::UpTo(left.slave.position),
-                mark: Some(left.slave),
+                fingerprint: Some(left.slave),
             });
         }
         Some(_) => Continuity::Changed,
     };
-    let mark = match sidecar.scanned {
-        Some(mark) if holds(file, mark)? => Some(mark),
+    let fingerprint = match sidecar.scanned {
+        Some(fingerprint) if holds(file, fingerprint)? => Some(fingerprint),
         _ => None,
     };
-    Ok(Start { left, mark })
+    Ok(Start { left, fingerprint })
 }
 
 /// Whether a mark is the slave's: its digests, and a transaction of its last tid
 /// that ends there.
-fn holds(file: &SlaveFile, mark: Mark) -> Result<bool, Error> {
-    if !(MAGIC_LEN..=file.size).contains(&mark.position) {
+fn holds(file: &SlaveFile, fingerprint: Fingerprint) -> Result<bool, Error> {
+    if !(MAGIC_LEN..=file.size).contains(&fingerprint.position) {
         return Ok(false);
     }
-    let found = file.mark(mark.position, mark.last_tid)?;
-    Ok(found == mark
-        && match Backward::new(file, mark.position).step()? {
-            Preceding::Start => mark.last_tid.is_none(),
-            Preceding::Transaction(last) => mark.last_tid == Some(last.header.tid),
+    let found = file.fingerprint(fingerprint.position, fingerprint.last_tid)?;
+    Ok(found == fingerprint
+        && match Backward::new(file, fingerprint.position).step()? {
+            Preceding::Start => fingerprint.last_tid.is_none(),
+            Preceding::Transaction(last) => fingerprint.last_tid == Some(last.header.tid),
             Preceding::Incoherent => false,
         })
 }
@@ -137,7 +137,7 @@ pub(crate) struct Look {
     pub(crate) slave: SlaveState,
     pub(crate) last_tid: Option<Tid>,
     /// Where another scan may start, if this one took long.
-    pub(crate) scanned: Option<Mark>,
+    pub(crate) scanned: Option<Fingerprint>,
 }
 
 impl From<SlaveState> for Look {
@@ -173,8 +173,8 @@ pub(crate) fn look(
     if !has_magic {
         return Ok(SlaveState::Foreign.into());
     }
-    let mut scanner = match start.mark {
-        Some(mark) => Scanner::resume(mark.position, mark.last_tid, size),
+    let mut scanner = match start.fingerprint {
+        Some(fingerprint) => Scanner::resume(fingerprint.position, fingerprint.last_tid, size),
         None => Scanner::new(size),
     };
     let path = file.place.data();
@@ -196,9 +196,9 @@ pub(crate) fn look(
         }
         _ => look_at_tail(file, position, sidecar)?,
     };
-    let mark = match start.left {
+    let fingerprint = match start.left {
         Continuity::UpTo(_) => None,
-        Continuity::Unknown | Continuity::Changed => Some(file.mark(position, last_tid)?),
+        Continuity::Unknown | Continuity::Changed => Some(file.fingerprint(position, last_tid)?),
     };
     let storage = Storage {
         position,
@@ -209,7 +209,7 @@ pub(crate) fn look(
     Ok(Look {
         slave: SlaveState::Storage(storage),
         last_tid,
-        scanned: mark,
+        scanned: fingerprint,
     })
 }
 
