@@ -37,7 +37,7 @@ use crate::slave::lock::{self, Lock};
 use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::since_last_pass;
-use crate::slave::step::{Seen, Slave};
+use crate::slave::step::{FileStat, Slave};
 
 /// Why work was not done, if that is worth telling: what others do to the slave or
 /// the switch is for the next pass to say.
@@ -66,7 +66,7 @@ fn is_failure(error: &Error) -> bool {
 
 /// The slave as the last pass left it, if it is that still: what was seen, its
 /// position, and the sidecar that says so.
-fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Error> {
+fn as_left(slave: &Slave) -> Result<Option<(FileStat, u64, Sidecar)>, Error> {
     let sidecar = Sidecar::load(&slave.place)?;
     let (Some(seen), Some(left)) = (slave.seen()?, &sidecar.left) else {
         return Ok(None);
@@ -79,7 +79,7 @@ fn as_left(slave: &Slave) -> Result<Option<(Seen, u64, Sidecar)>, Error> {
 }
 
 /// The same, with the pass lock: nobody else works on the slave then.
-fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, Seen, u64, Sidecar)>, Error> {
+fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, FileStat, u64, Sidecar)>, Error> {
     // Where its file system is gone, no lock file is made on the bare mount point.
     if as_left(slave)?.is_none() {
         return Ok(None);

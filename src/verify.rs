@@ -46,7 +46,7 @@ use crate::filestorage::Tid;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Exit;
 use crate::slave::paths::{self, Access, Place};
-use crate::slave::step::{Seen, Slave};
+use crate::slave::step::{FileStat, Slave};
 use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
 use crate::source::Identity;
@@ -61,7 +61,7 @@ pub struct Verified {
     /// What lies there.
     pub content: Content,
     /// Which file it was; `None` if there is none.
-    pub seen: Option<Seen>,
+    pub seen: Option<FileStat>,
     /// The same, as it is recognised later.
     pub identity: Option<Identity>,
     /// The slave's size in bytes.
@@ -218,7 +218,7 @@ pub fn verify(
 /// The slave and what lies beside it, open for reading.
 struct Opened {
     file: std::fs::File,
-    seen: Seen,
+    seen: FileStat,
     index: Option<IndexCheck>,
     digests: Option<DigestCheck>,
 }
@@ -244,7 +244,7 @@ fn open(place: &Place) -> Result<Option<Opened>, Error> {
         };
         // Before the size is taken: it ends with bytes that are there by then.
         let digests = DigestCheck::open(place, &file)?;
-        let seen = Seen::of(&file.metadata().map_err(Error::io("look at", path))?);
+        let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
         let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
         if is_there || looks == MAX_LOOKS {
             return Ok(Some(Opened {
@@ -300,7 +300,7 @@ fn changed(slave: &Slave, what: &str) -> Error {
 }
 
 /// Fails unless the slave is still the file that was verified, and has all that was.
-fn check_counts(slave: &Slave, seen: Seen, position: u64) -> Result<(), Error> {
+fn check_counts(slave: &Slave, seen: FileStat, position: u64) -> Result<(), Error> {
     let changed = |what| Err(changed(slave, what));
     match slave.seen()? {
         Some(now) if now.file != seen.file => changed("another file lies under its name"),

@@ -22,7 +22,7 @@ use crate::slave::ledger::Entry;
 use crate::slave::paths::Place;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
-use crate::slave::step::{self, Seen};
+use crate::slave::step::{self, FileStat};
 use crate::source::{self, Identity, MasterStat};
 
 /// How much is read of what the master has at the slave's position, in bytes.
@@ -36,7 +36,7 @@ pub struct Survey {
     /// The master.
     pub master_stat: MasterStat,
     /// The file under the slave's name; `None` if there is none.
-    pub seen: Option<Seen>,
+    pub seen: Option<FileStat>,
     /// The slave's last tid, as far as it is one that can be read.
     pub last_tid: Option<Tid>,
     /// The slave's position in bytes, if it has one.

@@ -53,7 +53,7 @@ use super::ledger::{Entry, Tally};
 use super::owner::Owner;
 use super::paths::{self, Access};
 use super::sidecar::{Batch, Sidecar};
-use super::step::{DataFile, Seen, Slave, Step};
+use super::step::{DataFile, FileStat, Slave, Step};
 use crate::error::Error;
 use crate::filestorage::Status;
 use crate::filestorage::backward::{Backward, Preceding};
@@ -100,7 +100,7 @@ impl<'a> Append<'a> {
     /// lies `trim`.
     pub fn open(
         slave: &'a Slave,
-        seen: Seen,
+        seen: FileStat,
         position: u64,
         trim: SlaveTail,
     ) -> Result<Self, Error> {
@@ -313,7 +313,12 @@ impl<'a> Append<'a> {
 /// Marks a batch as unfinished again whose last sync has failed, durably. Its true status may
 /// never come to the disk, and no later sync would tell: the page counts as written. Takes
 /// another step for what follows.
-fn hide<'a>(slave: &'a Slave, step: Step<'a>, seen: Seen, from: u64) -> Result<Step<'a>, Error> {
+fn hide<'a>(
+    slave: &'a Slave,
+    step: Step<'a>,
+    seen: FileStat,
+    from: u64,
+) -> Result<Step<'a>, Error> {
     step.check_unchanged(Some(seen))?;
     let mut data = DataFile::open(slave, seen)?;
     data.write(&step, &[Status::VOTED.0], from + STATUS_OFFSET)?;

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
 use super::paths::{self, Access, Beside, Place};
-use super::step::{Seen, Slave};
+use super::step::{FileStat, Slave};
 use crate::error::Error;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
@@ -73,11 +73,11 @@ struct Stamp {
 
 impl Stamp {
     fn of(found: &fs::Metadata) -> Self {
-        let Seen {
+        let FileStat {
             file,
             size,
             modified,
-        } = Seen::of(found);
+        } = FileStat::of(found);
         Self {
             inode: file.inode,
             size,
@@ -235,7 +235,7 @@ impl Growing {
 /// it would [fail](crate::filestorage::index::sanity).
 pub fn store(
     slave: &Slave,
-    (data, seen): (&File, Seen),
+    (data, seen): (&File, FileStat),
     (index, position): (&Index, u64),
 ) -> Result<Option<Stored>, Error> {
     let found =

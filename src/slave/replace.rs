@@ -35,7 +35,7 @@ use super::obstacle;
 use super::owner::Owner;
 use super::paths::Beside;
 use super::space;
-use super::step::{Seen, Slave};
+use super::step::{FileStat, Slave};
 use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::io::flush::Flusher;
@@ -190,7 +190,7 @@ impl<'a> Replacement<'a> {
     /// the name.
     pub fn install(
         &self,
-        old: Option<Seen>,
+        old: Option<FileStat>,
         aside: Option<Aside>,
     ) -> Result<Option<PathBuf>, Error> {
         let place = &self.slave.place;
@@ -220,7 +220,7 @@ impl<'a> Replacement<'a> {
     }
 
     /// The last step of an installation.
-    fn rename(&self, old: Option<Seen>) -> Result<(), Error> {
+    fn rename(&self, old: Option<FileStat>) -> Result<(), Error> {
         let place = &self.slave.place;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
@@ -245,7 +245,7 @@ pub fn clean_up(slave: &Slave) -> Result<(), Error> {
 
 /// Gives the slave, in a step in which it is what was seen, a second name that
 /// says what it is. Returns the name.
-fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Error> {
+fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Error> {
     let mut n = 0;
     loop {
         let name = slave.place.diverged(aside.last_tid, n);
@@ -264,7 +264,7 @@ fn set_aside(slave: &Slave, old: Seen, aside: Aside) -> Result<PathBuf, Error> {
 }
 
 /// Whether a name leads to the file that was seen.
-fn is_same(name: &Path, seen: Seen) -> io::Result<bool> {
+fn is_same(name: &Path, seen: FileStat) -> io::Result<bool> {
     let found = fs::symlink_metadata(name)?;
     Ok((found.dev(), found.ino()) == (seen.file.device, seen.file.inode))
 }

@@ -11,11 +11,11 @@ use crate::io::progress::Monitor;
 use crate::plan::SlaveState;
 use crate::slave::paths::Place;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
-use crate::slave::step::Seen;
+use crate::slave::step::FileStat;
 
 /// The slave, opened and compared with what the sidecar says of it.
 #[derive(Debug)]
-pub struct Opened(Option<(SlaveFile, Seen, Start)>);
+pub struct Opened(Option<(SlaveFile, FileStat, Start)>);
 
 impl Opened {
     /// Opens the slave for reading.
@@ -73,7 +73,7 @@ pub struct Sample {
     /// Where the next look may start to read, if this one read it all.
     pub scanned: Option<Fingerprint>,
     /// The file under its name; `None` if there is none.
-    pub seen: Option<Seen>,
+    pub seen: Option<FileStat>,
     pub(crate) file: Option<SlaveFile>,
 }
 

@@ -153,7 +153,7 @@ pub struct Step<'a> {
 
 /// A file at a moment: enough to tell whether anything was done to it since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct FileStat {
     /// Which file it is.
     pub file: LocalFile,
     /// Its size in bytes.
@@ -162,7 +162,7 @@ pub struct Seen {
     pub modified: (i64, i64),
 }
 
-impl Seen {
+impl FileStat {
     /// The same of what `statx` has found, its basic fields included.
     #[must_use]
     pub fn of_statx(found: &Statx) -> Self {
@@ -248,10 +248,10 @@ impl Slave {
     }
 
     /// What lies under the slave's name now.
-    pub fn seen(&self) -> Result<Option<Seen>, Error> {
+    pub fn seen(&self) -> Result<Option<FileStat>, Error> {
         let path = self.place.data();
         match fs::symlink_metadata(path) {
-            Ok(found) => Ok(Some(Seen::of(&found))),
+            Ok(found) => Ok(Some(FileStat::of(&found))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("look at", path)(error)),
         }
@@ -260,13 +260,13 @@ impl Slave {
 
 impl Step<'_> {
     /// Fails unless the slave is still what was seen.
-    pub fn check_unchanged(&self, expected: Option<Seen>) -> Result<(), Error> {
+    pub fn check_unchanged(&self, expected: Option<FileStat>) -> Result<(), Error> {
         let found = self.slave.seen()?;
         if found == expected {
             return Ok(());
         }
-        let said = |seen: Option<Seen>| match seen {
-            Some(Seen {
+        let said = |seen: Option<FileStat>| match seen {
+            Some(FileStat {
                 file,
                 size,
                 modified,
@@ -289,14 +289,14 @@ impl Step<'_> {
 pub struct DataFile<'a> {
     slave: &'a Slave,
     file: File,
-    seen: Seen,
+    seen: FileStat,
     /// How many names it has.
     links: u64,
 }
 
 impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
-    pub fn open(slave: &'a Slave, seen: Seen) -> Result<Self, Error> {
+    pub fn open(slave: &'a Slave, seen: FileStat) -> Result<Self, Error> {
         let path = slave.place.data();
         let file = match paths::open(path, Access::Write) {
             Ok(file) => file,
@@ -326,7 +326,7 @@ impl<'a> DataFile<'a> {
 
     /// What the slave was when we last touched it.
     #[must_use]
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> FileStat {
         self.seen
     }
 
@@ -385,7 +385,7 @@ impl<'a> DataFile<'a> {
     fn look(&mut self) -> Result<(), Error> {
         let found = self.file.metadata();
         let found = found.map_err(Error::io("look at", self.path()))?;
-        self.seen = Seen::of(&found);
+        self.seen = FileStat::of(&found);
         self.links = found.nlink();
         Ok(())
     }

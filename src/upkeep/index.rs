@@ -15,7 +15,7 @@ use crate::slave::index::coverage::Coverage;
 use crate::slave::index::failure::Failure;
 use crate::slave::index::store;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::step::{Seen, Slave};
+use crate::slave::step::{FileStat, Slave};
 
 /// For how long a pass reads the slave for an index.
 pub const IN_A_PASS: Duration = Duration::from_secs(20);
@@ -107,7 +107,7 @@ pub(super) fn note_failure(
 /// there, and stores it.
 pub(super) fn make(
     slave: &Slave,
-    (seen, position): (Seen, u64),
+    (seen, position): (FileStat, u64),
     patience: Duration,
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
@@ -129,7 +129,7 @@ pub(super) fn make(
 pub(super) fn store_made(
     work: Work,
     slave: &Slave,
-    seen: Seen,
+    seen: FileStat,
     sidecar: &mut Sidecar,
 ) -> Result<(), Error> {
     let position = work.growing.to();
@@ -141,7 +141,7 @@ pub(super) fn store_made(
 /// position, an older one that was stored stays, and no other.
 fn put(
     slave: &Slave,
-    (file, seen): (&File, Seen),
+    (file, seen): (&File, FileStat),
     (index, position): (&Index, u64),
     sidecar: &mut Sidecar,
 ) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::slave::index::coverage::exists;
 use crate::slave::index::{Growing, remove};
 use crate::slave::paths::{self, Access};
 use crate::slave::sidecar::Fingerprint;
-use crate::slave::step::{Seen, Slave};
+use crate::slave::step::{FileStat, Slave};
 use crate::source::LocalFile;
 
 /// An index that is being made.
@@ -30,7 +30,7 @@ impl Work {
     /// Begins with what lies there, or from the start.
     pub(super) fn begin(
         slave: &Slave,
-        seen: Seen,
+        seen: FileStat,
         task: Task,
         position: u64,
     ) -> Result<Self, Error> {
@@ -83,7 +83,7 @@ impl Work {
 
     /// Whether it is of the file that was seen, and nobody has written over that
     /// since: what was read would be that of another.
-    pub(super) fn is_of(&self, seen: Seen) -> bool {
+    pub(super) fn is_of(&self, seen: FileStat) -> bool {
         let found = Fingerprint::of(&self.file, self.fingerprint.position, None);
         self.of == seen.file && found.is_ok_and(|found| found == self.fingerprint)
     }
@@ -116,11 +116,11 @@ fn fingerprint(slave: &Slave, file: &File, position: u64) -> Result<Fingerprint,
 }
 
 /// Opens the slave, which must be the file that was seen.
-pub(super) fn open(slave: &Slave, seen: Seen) -> Result<File, Error> {
+pub(super) fn open(slave: &Slave, seen: FileStat) -> Result<File, Error> {
     let path = slave.place.data();
     let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
-    if Seen::of(&found).file == seen.file {
+    if FileStat::of(&found).file == seen.file {
         return Ok(file);
     }
     Err(Error::SlaveChanged {

@@ -39,7 +39,7 @@ use crate::io::progress::Monitor;
 use crate::slave::fields::{Fields, Unreadable};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::sidecar::Sidecar;
-use crate::slave::step::{Seen, Slave};
+use crate::slave::step::{FileStat, Slave};
 use crate::source::{Identity, Master, MasterStat};
 
 /// Fails unless there is a master to compare a slave with, and it is another file.
@@ -70,7 +70,7 @@ pub fn compare(
     let path = slave.place.data();
     let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
-    if Seen::of(&found).file != seen.file {
+    if FileStat::of(&found).file != seen.file {
         return Err(super::changed(slave, "another file lies under its name"));
     }
     let may_go_on = || slave.check_interrupted();

@@ -20,7 +20,7 @@ use crate::filestorage::index::pickle::{self, Entry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::slave::fields::Fields;
 use crate::slave::paths::{self, Access, Beside, Place};
-use crate::slave::step::Seen;
+use crate::slave::step::FileStat;
 use crate::source::display_chain;
 
 const BUFFER_LEN: usize = 256 * 1024;
@@ -45,7 +45,7 @@ pub(super) struct IndexCheck {
     path: PathBuf,
     file: File,
     /// Which file it is.
-    seen: Seen,
+    seen: FileStat,
     /// The position that it is of, if it tells one, until it was compared.
     fingerprint: Option<u64>,
     state: IndexState,
@@ -59,7 +59,7 @@ impl IndexCheck {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
         };
-        let seen = Seen::of(&file.metadata().map_err(Error::io("look at", &path))?);
+        let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", &path))?);
         let (position, why) = match pickle::Reader::open(&file) {
             Ok(reader) => (Some(reader.position()), String::new()),
             Err(error) => (None, display_chain(&error)),
@@ -75,7 +75,7 @@ impl IndexCheck {
 
     /// Whether it still lies beside the slave.
     pub(super) fn lies_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|found| Seen::of(&found) == self.seen)
+        fs::symlink_metadata(&self.path).is_ok_and(|found| FileStat::of(&found) == self.seen)
     }
 
     /// The position where it is to be compared, unless it was.

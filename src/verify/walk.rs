@@ -20,7 +20,7 @@ use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::progress::Monitor;
 use crate::slave::paths::Place;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::step::Seen;
+use crate::slave::step::FileStat;
 
 /// How little is read at once, in bytes, where long pickles are passed over.
 const MIN_WINDOW_LEN: u64 = 4 * 1024;
@@ -64,9 +64,9 @@ pub(super) struct Walk<'a> {
     /// Flaws before it were told, when their transaction was read before.
     told_to: u64,
     /// Where something wrong was looked at again, how often, and what the file was before.
-    looked_again: Option<(u64, usize, Seen)>,
+    looked_again: Option<(u64, usize, FileStat)>,
     /// The file as it stayed while something wrong was looked at again as often as may be.
-    at_rest: Option<Seen>,
+    at_rest: Option<FileStat>,
     /// How often anything was.
     looks: usize,
 }
@@ -283,9 +283,9 @@ impl<'a> Walk<'a> {
     }
 
     /// The file as it is now.
-    fn seen(&self) -> Result<Seen, Error> {
+    fn seen(&self) -> Result<FileStat, Error> {
         let found = self.over.file.metadata();
         let found = found.map_err(Error::io("look at", self.over.place.data()))?;
-        Ok(Seen::of(&found))
+        Ok(FileStat::of(&found))
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::io::notify::Changes;
 use crate::pass::Job;
 use crate::plan::outcome::{Exit, Outcome};
-use crate::slave::step::Seen;
+use crate::slave::step::FileStat;
 use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, MasterStat};
 use crate::upkeep::Rests;
 
@@ -59,7 +59,7 @@ pub(super) struct Rest<'a> {
 /// Both ends at a moment, as far as that costs next to nothing.
 #[derive(Clone, Debug)]
 struct Glance {
-    slave: Option<Seen>,
+    slave: Option<FileStat>,
     master: MasterStat,
 }
 

@@ -19,7 +19,7 @@ use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
-use crate::slave::step::Seen;
+use crate::slave::step::FileStat;
 
 /// The slave, open for reading.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl ReadAt for &SlaveFile {
 }
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
-pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Error> {
+pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, FileStat)>, Error> {
     let file = match paths::open(place.data(), Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -84,7 +84,7 @@ pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, Seen)>, Error> {
         place: place.clone(),
         obstacles,
     };
-    Ok(Some((file, Seen::of_statx(&found))))
+    Ok(Some((file, FileStat::of_statx(&found))))
 }
 
 /// What the sidecar is good for.
