@@ -91,7 +91,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct MasterStat {
     /// Which file it is.
-    pub identity: Identity,
+    pub identity: FileId,
     /// Its place among this machine's mounted files, if it is one.
     pub local: Option<LocalFile>,
     /// Its size in bytes: nothing beyond is read.
@@ -155,7 +155,7 @@ pub struct LocalFile {
 /// Which file it is: equal as long as nobody replaces it. An inode alone comes
 /// back after two packs, and on some file systems it is all there is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Identity {
+pub struct FileId {
     /// The inode number.
     pub inode: u64,
     /// When the file was created, where the file system says so.

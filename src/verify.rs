@@ -49,7 +49,7 @@ use crate::slave::paths::{self, Access, Place};
 use crate::slave::step::{FileStat, Slave};
 use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
-use crate::source::Identity;
+use crate::source::FileId;
 
 /// What came of a verification.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub struct Verified {
     /// Which file it was; `None` if there is none.
     pub seen: Option<FileStat>,
     /// The same, as it is recognised later.
-    pub identity: Option<Identity>,
+    pub identity: Option<FileId>,
     /// The slave's size in bytes.
     pub size: u64,
     /// Up to where it is committed, as far as that can be told.
@@ -203,7 +203,7 @@ pub fn verify(
         return Ok(Verified::nothing(place, Content::Missing));
     };
     let seen = Some(opened.seen);
-    let identity = Identity::of(&opened.file).ok();
+    let identity = FileId::of(&opened.file).ok();
     let verified = opened.walk(slave, quick, monitor, &mut tell)?;
     Ok(Verified {
         seen,

@@ -14,7 +14,7 @@ use fssync::io::digest::Digest;
 use fssync::source::protocol::{self, Reply, Request};
 use fssync::source::ssh::client::Talk;
 use fssync::source::{Entry, EntryKind};
-use fssync::source::{FileSystem, Identity, MAX_LIST_LEN, Named, Reached};
+use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
 
 use super::serve::framed;
 
@@ -93,7 +93,7 @@ fn ask<R: io::Read, W: io::Write>(talk: &mut Talk<R, W>, question: u8) -> bool {
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let sight = Reply::Sight {
-        identity: Identity {
+        identity: FileId {
             inode: 7,
             birth: "2026-01-02T03:04:05.678Z".parse().ok(),
         },

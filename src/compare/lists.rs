@@ -5,7 +5,7 @@ use super::join::Queue;
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::source::{Answer, Identity, MasterStat, Transactions};
+use crate::source::{Answer, FileId, MasterStat, Transactions};
 
 /// Where the lists of one end come from.
 pub(crate) trait Lists {
@@ -51,7 +51,7 @@ impl Lists for Ours<'_> {
 /// The master's, of which the next one is asked for ahead.
 pub(crate) struct Theirs<'a> {
     ends: Ends<'a>,
-    identity: Identity,
+    identity: FileId,
     size: u64,
     under_way: Option<Answer<Transactions>>,
     /// How far the scan over there came.

@@ -17,7 +17,7 @@ use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::io::read::Piece;
 use crate::plan::Evidence;
 use crate::slave::index::coverage::Records;
-use crate::source::{Answer, Identity, Master, MasterStat};
+use crate::source::{Answer, FileId, Master, MasterStat};
 
 /// How many blemishes are told one by one.
 const BLEMISHES_TOLD: u64 = 5;
@@ -26,7 +26,7 @@ const BLEMISHES_TOLD: u64 = 5;
 #[derive(Debug)]
 pub struct Feed<'a> {
     master: &'a Master,
-    identity: Identity,
+    identity: FileId,
     size: u64,
     scanner: Scanner,
     chunk_len: usize,

@@ -22,7 +22,7 @@ use crate::plan::Policy;
 use crate::slave::paths::{self, Access, Beside, Place};
 use crate::slave::sidecar::{Noticed, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::{self, Identity, Master, MasterStat, Stray, Surroundings};
+use crate::source::{self, FileId, Master, MasterStat, Stray, Surroundings};
 
 /// How many storages a warning names.
 const MAX_NAMED: usize = 5;
@@ -78,9 +78,9 @@ fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
 }
 
 /// Which file the slave is, as a pass notes it of a master.
-fn identity(place: &Place) -> Option<Identity> {
+fn identity(place: &Place) -> Option<FileId> {
     let file = paths::open(place.data(), Access::Read).ok()?;
-    Identity::of(&file).ok()
+    FileId::of(&file).ok()
 }
 
 /// Warns of what is around a master that is another file than before. Storages are reported

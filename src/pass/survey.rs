@@ -23,7 +23,7 @@ use crate::slave::paths::Place;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
 use crate::slave::step::{self, FileStat};
-use crate::source::{self, Identity, MasterStat};
+use crate::source::{self, FileId, MasterStat};
 
 /// How much is read of what the master has at the slave's position, in bytes.
 const AHEAD_LEN: u64 = 64 * 1024;
@@ -46,7 +46,7 @@ pub struct Survey {
     /// The digests of what was proven to be equal, if anything had to be.
     pub proven: Vec<Entry>,
     /// The file that the last pass read, if it noted one.
-    read_last: Option<Identity>,
+    read_last: Option<FileId>,
     /// What the master has at the slave's position.
     ahead: RefCell<Option<Piece>>,
     file: Option<SlaveFile>,

@@ -21,7 +21,7 @@ use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, Status, TXN_HEADER_LEN};
 use crate::io::digest::Digest;
 use crate::plan::outcome::Action;
-use crate::source::Identity;
+use crate::source::FileId;
 
 /// How many bytes at the head of a file tell it from another.
 const HEAD_LEN: u64 = 4 * 1024;
@@ -95,7 +95,7 @@ pub struct Noticed {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LastSync {
     /// The file that it was read from.
-    pub master: Identity,
+    pub master: FileId,
     /// The slave.
     pub slave: Fingerprint,
 }

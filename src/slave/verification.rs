@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::owner::Owner;
 use super::paths::{self, Access, Beside, Place};
 use crate::error::Error;
-use crate::source::Identity;
+use crate::source::FileId;
 
 /// More than a record has, in bytes.
 const MAX_LEN: u64 = 16 * 1024;
@@ -24,7 +24,7 @@ pub struct Record {
     /// When it ended.
     pub time: Timestamp,
     /// The file that was verified.
-    pub file: Identity,
+    pub file: FileId,
     /// Whether it was the structure alone.
     pub quick: bool,
     /// How many findings in `Data.fs` are damage.
@@ -56,7 +56,7 @@ impl Record {
             .inspect_err(|error| tracing::debug!("{} is passed over: {error}", path.display()))
             .ok()?;
         let file = paths::open(place.data(), Access::Read).ok()?;
-        (Identity::of(&file).ok()? == record.file).then_some(record)
+        (FileId::of(&file).ok()? == record.file).then_some(record)
     }
 
     /// Whether the slave was found damaged.

@@ -18,7 +18,7 @@ use rustix::io::retry_on_intr;
 use self::watch::Watch;
 use super::open::{self, Name};
 use super::{
-    Entry, Error, FileSystem, Identity, LONGEST_WAIT, LocalFile, MasterStat, Named, Source,
+    Entry, Error, FileId, FileSystem, LONGEST_WAIT, LocalFile, MasterStat, Named, Source,
     Surroundings, Transactions,
 };
 use crate::filestorage::scan::Scanner;
@@ -32,7 +32,7 @@ pub struct MountedPath {
     name: Name,
     opened: Option<Opened>,
     /// The file that was last looked at.
-    identity: Option<Identity>,
+    identity: Option<FileId>,
     watch: Watch,
 }
 
@@ -289,7 +289,7 @@ impl Opened {
     }
 }
 
-impl Identity {
+impl FileId {
     /// Which file an open one is.
     pub fn of(file: &File) -> io::Result<Self> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
@@ -298,12 +298,12 @@ impl Identity {
     }
 }
 
-fn identity(stat: &Statx) -> Identity {
+fn identity(stat: &Statx) -> FileId {
     let birth = StatxFlags::from_bits_retain(stat.stx_mask)
         .contains(StatxFlags::BTIME)
         .then(|| Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.cast_signed()).ok())
         .flatten();
-    Identity {
+    FileId {
         inode: stat.stx_ino,
         birth,
     }

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::io::digest::Digest;
-use crate::source::{Entry, FileSystem, Identity, MAX_LIST_LEN, Named, Reached, Surroundings};
+use crate::source::{Entry, FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings};
 
 /// The version of this protocol; it grows with every change.
 pub const VERSION: u16 = 4;
@@ -101,7 +101,7 @@ pub enum Reply {
     /// To [`Request::Look`].
     Sight {
         /// Which file it is.
-        identity: Identity,
+        identity: FileId,
         /// Its size in bytes.
         size: u64,
         /// When it was last written, in seconds and nanoseconds.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::strays::Stray;
 
 use super::open::Name;
-use super::{EntryKind, Identity};
+use super::{EntryKind, FileId};
 use crate::io::flock;
 
 /// The most names, and the most processes, that are reported.
@@ -37,7 +37,7 @@ struct Sidecar {
 /// See [`Sidecar`].
 #[derive(Deserialize)]
 struct LastSync {
-    master: Identity,
+    master: FileId,
 }
 
 /// What is around a master.
@@ -46,7 +46,7 @@ pub struct Surroundings {
     /// The other files in its directory with names that end in `.fs`, sorted.
     pub storages: Vec<String>,
     /// The file that it was copied from, if it is itself a slave whose sidecar says so.
-    pub copied_from: Option<Identity>,
+    pub copied_from: Option<FileId>,
     /// The process that has it open as ZODB does.
     pub served_by: Option<u32>,
     /// Processes that write to a file which had the master's name before.
@@ -106,7 +106,7 @@ fn storages(name: &Name, own: &str) -> io::Result<Vec<String>> {
 
 /// The file that the sidecar beside the master names as its own master, if there is one
 /// that makes sense.
-fn copied_from(name: &Name, own: &str) -> Option<Identity> {
+fn copied_from(name: &Name, own: &str) -> Option<FileId> {
     let file: File = name
         .beside(Path::new(&format!("{own}.fssync")))
         .ok()?

@@ -40,7 +40,7 @@ use crate::slave::fields::{Fields, Unreadable};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{FileStat, Slave};
-use crate::source::{Identity, Master, MasterStat};
+use crate::source::{FileId, Master, MasterStat};
 
 /// Fails unless there is a master to compare a slave with, and it is another file.
 pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
@@ -97,7 +97,7 @@ struct Subject<'a> {
     /// Up to where it is compared, in bytes.
     end: u64,
     /// Which file the last pass read, if that is noted.
-    left: Option<Identity>,
+    left: Option<FileId>,
 }
 
 impl Subject<'_> {
