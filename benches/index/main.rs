@@ -27,7 +27,7 @@ use fssync::error::Error;
 use fssync::filestorage::index::builder::Builder;
 use fssync::filestorage::scan::Scanner;
 use fssync::io::progress::Silent;
-use fssync::io::read::Piece;
+use fssync::io::read::AlignedBuf;
 use fssync::slave::index::{self, Growing, Stored};
 use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
@@ -213,7 +213,7 @@ storage.close()
         let started = Instant::now();
         let file = File::open(&self.path)?;
         let mut scanner = Scanner::new(file.metadata()?.len());
-        let mut piece = Piece::default();
+        let mut piece = AlignedBuf::default();
         let mut transactions = 0_u64;
         while scanner.left() > 0 {
             let len = scanner.left().min(1024 * 1024) as usize;

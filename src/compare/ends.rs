@@ -26,8 +26,8 @@ pub(crate) struct Ends<'a> {
 
 impl<'a> Ends<'a> {
     /// Compares a range piece by piece.
-    pub(crate) fn pieces(self, range: Range<u64>) -> Pieces<'a> {
-        let mut pieces = Pieces {
+    pub(crate) fn pieces(self, range: Range<u64>) -> AlignedBufs<'a> {
+        let mut pieces = AlignedBufs {
             ends: self,
             left: range,
             asked: None,
@@ -71,13 +71,13 @@ impl<'a> Ends<'a> {
 
 /// The pieces of a range. The master is asked for the next one before its answer
 /// to the last one is waited for.
-pub(crate) struct Pieces<'a> {
+pub(crate) struct AlignedBufs<'a> {
     ends: Ends<'a>,
     left: Range<u64>,
     asked: Option<(Range<u64>, Answer<Option<Digest>>)>,
 }
 
-impl Pieces<'_> {
+impl AlignedBufs<'_> {
     /// Compares the next piece: which one it is, and whether it is equal. `seen` is
     /// given the slave's bytes of it, in their order.
     pub(crate) fn next(

@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::io::read::{Piece, read_fully};
+use crate::io::read::{AlignedBuf, read_fully};
 
 /// The BLAKE3 digest of a range of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -44,7 +44,7 @@ impl Digest {
     ) -> Result<Option<Self>, E> {
         const PIECE_LEN: u64 = 1024 * 1024;
         let mut hasher = blake3::Hasher::new();
-        let mut piece = Piece::default();
+        let mut piece = AlignedBuf::default();
         let mut at = range.start;
         while at < range.end {
             let len = (range.end - at).min(PIECE_LEN) as usize;

@@ -38,12 +38,12 @@ const PAGE_LEN: usize = 4096;
 /// do not, copying them from and to the page cache can take six times as long
 /// (3 instead of 18 GB/s, seen on an AMD EPYC with Linux 6.18).
 #[derive(Debug, Default)]
-pub struct Piece {
+pub struct AlignedBuf {
     buffer: Vec<u8>,
     range: Range<usize>,
 }
 
-impl Piece {
+impl AlignedBuf {
     /// Room for the `len` bytes from `offset` on; what is in it is left over
     /// from an earlier read.
     pub fn room(&mut self, len: usize, offset: u64) -> &mut [u8] {
@@ -61,7 +61,7 @@ impl Piece {
     }
 }
 
-impl Deref for Piece {
+impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

@@ -14,7 +14,7 @@ use crate::filestorage::blob::BlobSearch;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
-use crate::io::read::Piece;
+use crate::io::read::AlignedBuf;
 use crate::plan::Evidence;
 use crate::slave::index::coverage::Records;
 use crate::source::{Answer, FileId, Master, MasterStat};
@@ -31,12 +31,12 @@ pub struct Feed<'a> {
     scanner: Scanner,
     chunk_len: usize,
     /// The bytes that come next, asked for ahead.
-    under_way: Option<Answer<Piece>>,
-    piece: Piece,
+    under_way: Option<Answer<AlignedBuf>>,
+    piece: AlignedBuf,
     /// The first piece, where it was read before.
-    ready: Option<Piece>,
+    ready: Option<AlignedBuf>,
     /// The piece before, whose buffer serves the next read.
-    spare: Piece,
+    spare: AlignedBuf,
     end: Option<Tail>,
     /// Where something wrong was looked at again, and how often.
     looked_again: (u64, usize),
@@ -77,9 +77,9 @@ impl<'a> Feed<'a> {
             scanner: Scanner::resume(position, last_tid, master_stat.size),
             chunk_len,
             under_way: None,
-            piece: Piece::default(),
+            piece: AlignedBuf::default(),
             ready: None,
-            spare: Piece::default(),
+            spare: AlignedBuf::default(),
             end: None,
             looked_again: (position, 0),
             handed_out: position,
@@ -99,7 +99,7 @@ impl<'a> Feed<'a> {
 
     /// Begins with these bytes, which were read at the position already; no more of
     /// them than are read at once.
-    pub fn begin_with(&mut self, piece: Option<Piece>) {
+    pub fn begin_with(&mut self, piece: Option<AlignedBuf>) {
         self.ready = piece;
         if let Some(piece) = &mut self.ready {
             piece.truncate(self.chunk_len);

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Status, Tid, TxnHeader};
 use crate::io::progress::Monitor;
-use crate::io::read::Piece;
+use crate::io::read::AlignedBuf;
 use crate::plan::{
     Continuity, Decision, MasterState, Next, Observation, Plan, Policy, Question, SlaveState,
     decide,
@@ -48,7 +48,7 @@ pub struct Survey {
     /// The file that the last pass read, if it noted one.
     read_last: Option<FileId>,
     /// What the master has at the slave's position.
-    ahead: RefCell<Option<Piece>>,
+    ahead: RefCell<Option<AlignedBuf>>,
     file: Option<SlaveFile>,
 }
 
@@ -157,7 +157,7 @@ impl Survey {
     /// The first bytes that the master has at the slave's position, as far as they
     /// were read and not taken yet.
     #[must_use]
-    pub fn take_ahead(&self) -> Option<Piece> {
+    pub fn take_ahead(&self) -> Option<AlignedBuf> {
         self.ahead.take()
     }
 
@@ -263,7 +263,7 @@ fn look_ahead(
     master: &source::Master,
     size: u64,
     position: u64,
-) -> Result<(Next, Option<Piece>), Error> {
+) -> Result<(Next, Option<AlignedBuf>), Error> {
     if size <= position {
         return Ok((Next::End, None));
     }

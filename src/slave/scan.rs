@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::filestorage::scan::{Event, Scanner};
-use crate::io::read::{Piece, read_fully};
+use crate::io::read::{AlignedBuf, read_fully};
 
 /// What a scan of a file comes by.
 pub(crate) trait Visitor {
@@ -33,7 +33,7 @@ pub(crate) fn scan_file(
     visitor: &mut impl Visitor,
 ) -> Result<(), Error> {
     const PIECE_LEN: u64 = 1024 * 1024;
-    let mut piece = Piece::default();
+    let mut piece = AlignedBuf::default();
     while scanner.stopped().is_none() && scanner.left() > 0 {
         let len = scanner.left().min(PIECE_LEN) as usize;
         let offset = scanner.offset();

@@ -17,7 +17,7 @@ use super::{Error, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
 use crate::io::digest::Digest;
-use crate::io::read::Piece;
+use crate::io::read::AlignedBuf;
 
 type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
 
@@ -143,13 +143,13 @@ impl Master {
     /// Asks for `len` bytes from `offset` on; the answer has fewer at the end
     /// of the file.
     #[must_use]
-    pub fn read(&self, len: usize, offset: u64) -> Answer<Piece> {
-        self.read_into(Piece::default(), len, offset)
+    pub fn read(&self, len: usize, offset: u64) -> Answer<AlignedBuf> {
+        self.read_into(AlignedBuf::default(), len, offset)
     }
 
     /// The same, into a piece that is no longer needed.
     #[must_use]
-    pub fn read_into(&self, mut piece: Piece, len: usize, offset: u64) -> Answer<Piece> {
+    pub fn read_into(&self, mut piece: AlignedBuf, len: usize, offset: u64) -> Answer<AlignedBuf> {
         self.ask(move |source| {
             let got = source.read(piece.room(len, offset), offset)?;
             piece.truncate(got);

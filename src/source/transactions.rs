@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::filestorage::record::{MIN_TXN_LEN, be_u64};
 use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::filestorage::{Status, Tid};
-use crate::io::read::Piece;
+use crate::io::read::AlignedBuf;
 
 /// The length of an entry in a frame, in bytes.
 const ENTRY_LEN: usize = Tid::LEN + 8 + 1;
@@ -75,7 +75,7 @@ impl Transactions {
     ) -> Result<Self, E> {
         let (from, started) = (scanner.offset(), Instant::now());
         let mut entries = Vec::new();
-        let mut piece = Piece::default();
+        let mut piece = AlignedBuf::default();
         let end = loop {
             let offset = scanner.offset();
             let len = scanner.left().min(READ_LEN) as usize;

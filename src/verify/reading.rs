@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::digests::DigestCheck;
 use super::finding::{Finding, Kind};
 use crate::error::Error;
-use crate::io::read::{Piece, read_fully};
+use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::fields::{Fields, Unreadable, read_pages};
 
 /// Reads a file piece by piece.
@@ -16,7 +16,7 @@ pub(super) struct Reading<'a> {
     may_go_on: &'a dyn Fn() -> Result<(), Error>,
     /// Has each byte come by once, in order.
     digests: Option<DigestCheck>,
-    piece: Piece,
+    piece: AlignedBuf,
     /// What of the piece cannot be read.
     holes: Vec<Range<u64>>,
     /// Up to where the file was read.
@@ -35,7 +35,7 @@ impl<'a> Reading<'a> {
             file,
             may_go_on,
             digests,
-            piece: Piece::default(),
+            piece: AlignedBuf::default(),
             holes: Vec::new(),
             read_to: 0,
             bytes_read: 0,

@@ -10,7 +10,7 @@ use std::fs::File;
 use super::{Entry, segment_end};
 use crate::error::Error;
 use crate::io::digest::Digest;
-use crate::io::read::{Piece, read_fully};
+use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::paths::Place;
 
 /// Entries that follow one another, to become one.
@@ -69,7 +69,7 @@ pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Ve
 /// entries are of.
 fn digest(data: &File, place: &Place, run: &Run) -> Result<Option<Digest>, Error> {
     let start = run.start();
-    let mut piece = Piece::default();
+    let mut piece = AlignedBuf::default();
     let room = piece.room(run.len() as usize, start);
     let got = read_fully(data, room, start)
         .map_err(Error::io(format!("read back at {start} in"), place.data()))?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::{fmt, io, mem};
 
 use super::{Entry, segment_end};
-use crate::io::read::{Piece, read_fully};
+use crate::io::read::{AlignedBuf, read_fully};
 
 /// Makes entries of bytes that follow one another.
 pub struct Tally {
@@ -87,7 +87,7 @@ impl Tally {
         }
         self.at = self.start;
         self.hasher.reset();
-        let mut piece = Piece::default();
+        let mut piece = AlignedBuf::default();
         while self.at < offset {
             let len = (offset - self.at).min(PIECE_LEN) as usize;
             let got = read_fully(file, piece.room(len, self.at), self.at)?;
