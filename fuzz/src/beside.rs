@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 
 use fssync::io::digest::Digest;
 use fssync::io::progress::Silent;
-use fssync::slave::ledger::{Tally, note};
+use fssync::slave::ledger::{SegmentHasher, note};
 use fssync::slave::paths::{Beside, Place};
 use fssync::slave::step::Slave;
 use fssync::status;
@@ -91,7 +91,7 @@ fn look(slave: &Slave) -> Verified {
 
 /// What a pass notes of the whole slave.
 fn entries(data: &File) -> Vec<fssync::slave::ledger::Entry> {
-    let mut tally = Tally::new(0);
+    let mut tally = SegmentHasher::new(0);
     tally.take(&MASTER[..SLAVE_LEN]);
     tally.end_at(data, SLAVE_LEN as u64).expect("entries")
 }

@@ -49,7 +49,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::index::coverage::make_way;
-use super::ledger::{Entry, Tally};
+use super::ledger::{Entry, SegmentHasher};
 use super::owner::Owner;
 use super::paths::{self, Access};
 use super::sidecar::{Batch, Sidecar};
@@ -82,7 +82,7 @@ pub struct Append<'a> {
     /// Whether a batch was begun.
     has_written: bool,
     /// The digests of what was appended.
-    tally: Tally,
+    segment_hasher: SegmentHasher,
     flusher: Flusher,
 }
 
@@ -111,7 +111,7 @@ impl<'a> Append<'a> {
             trim,
             batch: None,
             has_written: false,
-            tally: Tally::new(position),
+            segment_hasher: SegmentHasher::new(position),
             flusher: Flusher::default(),
         })
     }
@@ -170,7 +170,7 @@ impl<'a> Append<'a> {
         let step = self.data.step(from, &header)?;
         self.data.write(&step, rest, self.data.seen().size)?;
         drop(step);
-        self.tally.take(rest);
+        self.segment_hasher.take(rest);
         self.flusher
             .written(self.data.file(), rest.len() as u64)
             .map_err(Error::io("sync", self.data.path()))
@@ -211,7 +211,7 @@ impl<'a> Append<'a> {
         self.data
             .write(&step, &batch.begun.header(), self.position)?;
         drop(step);
-        self.tally.take(&header);
+        self.segment_hasher.take(&header);
         self.data.sync()
     }
 
@@ -277,7 +277,7 @@ impl<'a> Append<'a> {
 
     /// The digests of the batches that were finished since the last call.
     pub fn take_digests(&mut self) -> Result<Vec<Entry>, Error> {
-        self.tally
+        self.segment_hasher
             .end_at(self.data.file(), self.position)
             .map_err(Error::io("read back", self.data.path()))
     }

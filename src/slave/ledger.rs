@@ -33,7 +33,7 @@
 //! lacks ([`upkeep`](crate::upkeep)).
 
 mod join;
-mod tally;
+mod segment_hasher;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -42,7 +42,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-pub use self::tally::Tally;
+pub use self::segment_hasher::SegmentHasher;
 
 use self::join::join;
 use super::owner::Owner;

@@ -30,7 +30,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::ledger::{Entry, Tally};
+use super::ledger::{Entry, SegmentHasher};
 use super::obstacle;
 use super::owner::Owner;
 use super::paths::Beside;
@@ -48,7 +48,7 @@ pub struct Replacement<'a> {
     file: File,
     written: u64,
     /// The digests of what was written.
-    tally: Tally,
+    segment_hasher: SegmentHasher,
     flusher: Flusher,
     /// The attributes that it does not get of the slave that it is to replace, and why.
     lost: Vec<String>,
@@ -75,7 +75,7 @@ impl<'a> Replacement<'a> {
             path,
             file,
             written: 0,
-            tally: Tally::new(0),
+            segment_hasher: SegmentHasher::new(0),
             flusher: Flusher::default(),
             lost: Vec::new(),
         };
@@ -134,13 +134,13 @@ impl<'a> Replacement<'a> {
 
     /// Goes on behind bytes that proved to be the master's.
     pub fn go_on(&mut self, proven: Vec<Entry>) -> Result<(), Error> {
-        self.tally = Tally::after(proven);
-        self.truncate(self.tally.at())
+        self.segment_hasher = SegmentHasher::after(proven);
+        self.truncate(self.segment_hasher.at())
     }
 
     /// The digests of what was written.
     pub fn take_digests(&mut self) -> Result<Vec<Entry>, Error> {
-        self.tally
+        self.segment_hasher
             .end_at(&self.file, self.written)
             .map_err(Error::io("read back", &self.path))
     }
@@ -166,7 +166,7 @@ impl<'a> Replacement<'a> {
             .write_all_at(bytes, at)
             .map_err(Error::io(format!("write at {at} in"), &self.path))?;
         self.written += bytes.len() as u64;
-        self.tally.take(bytes);
+        self.segment_hasher.take(bytes);
         self.flusher
             .written(&self.file, bytes.len() as u64)
             .map_err(Error::io("sync", &self.path))

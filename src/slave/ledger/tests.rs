@@ -26,13 +26,13 @@ fn slave(len: u64) -> (TempDir, Slave, File) {
 
 /// The entries of a range, as they come of appending it.
 fn entries(data: &File, range: Range<u64>) -> Vec<Entry> {
-    let mut tally = Tally::new(range.start);
+    let mut segment_hasher = SegmentHasher::new(range.start);
     let mut bytes = vec![0; (range.end - range.start) as usize];
     data.read_exact_at(&mut bytes, range.start).unwrap();
     for piece in bytes.chunks(100_000) {
-        tally.take(piece);
+        segment_hasher.take(piece);
     }
-    tally.end_at(data, range.end).unwrap()
+    segment_hasher.end_at(data, range.end).unwrap()
 }
 
 fn all(slave: &Slave, data: &File) -> Vec<Option<Entry>> {
@@ -143,16 +143,16 @@ fn bytes_that_changed_keep_the_digests_that_they_should_have() {
 #[test]
 fn a_tally_that_goes_back_reads_what_it_has_taken() {
     let (directory, _slave, data) = slave(LEN);
-    let mut tally = Tally::new(10);
+    let mut segment_hasher = SegmentHasher::new(10);
     let bytes = fs::read(directory.path().join("Data.fs")).unwrap();
-    tally.take(&bytes[10..]);
+    segment_hasher.take(&bytes[10..]);
     for end in [LEN - 1, SEGMENT_LEN + 1, SEGMENT_LEN, 11] {
-        let mut tally = Tally::new(10);
-        tally.take(&bytes[10..]);
-        let found = tally.end_at(&data, end).unwrap();
+        let mut segment_hasher = SegmentHasher::new(10);
+        segment_hasher.take(&bytes[10..]);
+        let found = segment_hasher.end_at(&data, end).unwrap();
         assert_eq!(found, entries(&data, 10..end), "{end}");
     }
-    assert_eq!(tally.end_at(&data, 10).unwrap(), []);
+    assert_eq!(segment_hasher.end_at(&data, 10).unwrap(), []);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{Entry, segment_end};
 use crate::io::read::{AlignedBuf, read_fully};
 
 /// Makes entries of bytes that follow one another.
-pub struct Tally {
+pub struct SegmentHasher {
     /// Those of bytes that are done with.
     entries: Vec<Entry>,
     /// Where the bytes start that the hasher has.
@@ -17,7 +17,7 @@ pub struct Tally {
     hasher: blake3::Hasher,
 }
 
-impl fmt::Debug for Tally {
+impl fmt::Debug for SegmentHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tally")
             .field("entries", &self.entries.len())
@@ -26,7 +26,7 @@ impl fmt::Debug for Tally {
     }
 }
 
-impl Tally {
+impl SegmentHasher {
     /// Begins with the byte at `offset`.
     #[must_use]
     pub fn new(offset: u64) -> Self {
