@@ -9,7 +9,7 @@ use crate::filestorage::backward::Backward;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::scan::Transaction;
 use crate::io::digest::Digest;
-use crate::slave::fields::Fields;
+use crate::slave::fields::FieldReader;
 use crate::source::{Answer, Master};
 
 /// How many bytes are digested at once, in pieces that start at multiples of it.
@@ -19,7 +19,7 @@ pub(crate) const PIECE_LEN: u64 = 4 * 1024 * 1024;
 #[derive(Clone, Copy)]
 pub(crate) struct Ends<'a> {
     /// The slave.
-    pub(crate) slave: Fields<'a>,
+    pub(crate) slave: FieldReader<'a>,
     /// The master.
     pub(crate) master: &'a Master,
 }

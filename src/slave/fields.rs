@@ -22,13 +22,13 @@ pub(crate) enum Unreadable<'a> {
 
 /// Reads fields by their positions; what lies behind the end is zeros.
 #[derive(Clone, Copy)]
-pub(crate) struct Fields<'a> {
+pub(crate) struct FieldReader<'a> {
     file: &'a File,
     may_go_on: &'a dyn Fn() -> Result<(), Error>,
     unreadable: Unreadable<'a>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     pub(crate) fn new(
         file: &'a File,
         unreadable: Unreadable<'a>,
@@ -61,7 +61,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl ReadAt for Fields<'_> {
+impl ReadAt for FieldReader<'_> {
     type Error = Error;
 
     fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {

@@ -36,7 +36,7 @@ use crate::error::{Error, MasterDamage};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::io::progress::Monitor;
-use crate::slave::fields::{Fields, Unreadable};
+use crate::slave::fields::{FieldReader, Unreadable};
 use crate::slave::paths::{self, Access, Place};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{FileStat, Slave};
@@ -81,7 +81,7 @@ pub fn compare(
     };
     let subject = Subject {
         place: &slave.place,
-        fields: Fields::new(&file, unreadable, &may_go_on),
+        fields: FieldReader::new(&file, unreadable, &may_go_on),
         end: verified.end(),
         left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
     };
@@ -93,7 +93,7 @@ pub fn compare(
 /// The slave that is compared.
 struct Subject<'a> {
     place: &'a Place,
-    fields: Fields<'a>,
+    fields: FieldReader<'a>,
     /// Up to where it is compared, in bytes.
     end: u64,
     /// Which file the last pass read, if that is noted.

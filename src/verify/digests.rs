@@ -15,7 +15,7 @@ use crate::filestorage::Tid;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::scan::{Event, Scanner};
 use crate::io::digest::Digest;
-use crate::slave::fields::Fields;
+use crate::slave::fields::FieldReader;
 use crate::slave::ledger::{Entries, Entry, Ledger};
 use crate::slave::paths::{Access, Place};
 
@@ -162,7 +162,7 @@ impl DigestCheck {
     /// What came of it.
     pub(super) fn finish(
         self,
-        fields: Fields<'_>,
+        fields: FieldReader<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<DigestState, Error> {
         let held = holds(fields, self.at, &self.wrong)?;
@@ -219,7 +219,11 @@ impl Held {
 
 /// The transactions that lie in each of some ranges, at least in part, as far as the structure
 /// can be walked in a file of `size` bytes; pickles are passed over.
-fn holds(mut fields: Fields<'_>, size: u64, ranges: &[Range<u64>]) -> Result<Vec<Held>, Error> {
+fn holds(
+    mut fields: FieldReader<'_>,
+    size: u64,
+    ranges: &[Range<u64>],
+) -> Result<Vec<Held>, Error> {
     const WINDOW_LEN: u64 = 16 * 1024;
     let mut held = vec![Held::default(); ranges.len()];
     let located = &ranges[..ranges.len().min(MAX_LOCATED)];

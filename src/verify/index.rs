@@ -18,7 +18,7 @@ use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::pickle::{self, Entry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
-use crate::slave::fields::Fields;
+use crate::slave::fields::FieldReader;
 use crate::slave::paths::{self, Access, Beside, Place};
 use crate::slave::step::FileStat;
 use crate::source::display_chain;
@@ -88,7 +88,7 @@ impl IndexCheck {
     pub(super) fn compare(
         &mut self,
         (walked, size): (&Checker, u64),
-        fields: Fields<'_>,
+        fields: FieldReader<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<(), Error> {
         let Some(position) = self.fingerprint.take() else {
@@ -111,7 +111,7 @@ impl IndexCheck {
     pub(super) fn finish(
         mut self,
         size: u64,
-        fields: Fields<'_>,
+        fields: FieldReader<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
         if let Some(position) = self.fingerprint.take() {
@@ -146,7 +146,7 @@ impl IndexCheck {
     fn judge(
         &self,
         (index, position, size): (Option<&Index>, u64, u64),
-        fields: Fields<'_>,
+        fields: FieldReader<'_>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
         if position < MIN_POSITION {

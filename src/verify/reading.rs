@@ -8,7 +8,7 @@ use super::digests::DigestCheck;
 use super::finding::{Finding, Kind};
 use crate::error::Error;
 use crate::io::read::{AlignedBuf, read_fully};
-use crate::slave::fields::{Fields, Unreadable, read_pages};
+use crate::slave::fields::{FieldReader, Unreadable, read_pages};
 
 /// Reads a file piece by piece.
 pub(super) struct Reading<'a> {
@@ -127,8 +127,8 @@ impl<'a> Reading<'a> {
     }
 
     /// A reader of single fields.
-    pub(super) fn fields(&self) -> Fields<'a> {
-        Fields::new(self.file, Unreadable::Zeros, self.may_go_on)
+    pub(super) fn fields(&self) -> FieldReader<'a> {
+        FieldReader::new(self.file, Unreadable::Zeros, self.may_go_on)
     }
 }
 

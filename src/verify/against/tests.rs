@@ -51,7 +51,7 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
     let file = File::open(&ours).unwrap();
     let subject = Subject {
         place: &Place::new(&ours).unwrap(),
-        fields: Fields::new(&file, Unreadable::Zeros, &|| Ok(())),
+        fields: FieldReader::new(&file, Unreadable::Zeros, &|| Ok(())),
         end,
         left: None,
     };
