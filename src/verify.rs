@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`finding`] | what is wrong, and what to do |
 //! | `fields` | single fields, by their positions |
-//! | `reading` | bytes in windows, sectors that fail included |
+//! | `lossy_reader` | bytes in windows, sectors that fail included |
 //! | `walk` | the structure, and how it goes on behind damage |
 //! | `wording` | what the walk finds, as findings |
 //! | `digests` | the bytes against the ledger |
@@ -23,7 +23,7 @@ pub mod against;
 mod digests;
 pub mod finding;
 mod index;
-mod reading;
+mod lossy_reader;
 mod walk;
 mod wording;
 
@@ -38,8 +38,8 @@ pub use self::index::IndexState;
 use self::digests::DigestCheck;
 use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
-use self::reading::Reading;
-use self::walk::{Over, Walk};
+use self::lossy_reader::LossyReader;
+use self::walk::{Walk, WalkInput};
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::filestorage::Tid;
@@ -269,8 +269,8 @@ impl Opened {
         let may_go_on = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
         let digests = self.digests.filter(|_| !quick);
-        let reading = Reading::new(&self.file, digests, &may_go_on);
-        let over = Over {
+        let reading = LossyReader::new(&self.file, digests, &may_go_on);
+        let over = WalkInput {
             place,
             file: &self.file,
             size,

@@ -9,7 +9,7 @@ use self::obstacle::Next;
 use super::digests::DigestState;
 use super::finding::{Finding, Kind};
 use super::index::{IndexCheck, IndexState};
-use super::reading::Reading;
+use super::lossy_reader::LossyReader;
 use super::wording::of_flaw;
 use super::{Content, Unfinished, Verified};
 use crate::error::Error;
@@ -34,7 +34,7 @@ const MAX_WINDOW_LEN: u64 = 1024 * 1024;
 
 /// What is walked.
 #[derive(Clone, Copy)]
-pub(super) struct Over<'a> {
+pub(super) struct WalkInput<'a> {
     /// Where it lies.
     pub(super) place: &'a Place,
     /// It, open for reading.
@@ -49,8 +49,8 @@ pub(super) struct Over<'a> {
 
 /// A walk, and whom it tells.
 pub(super) struct Walk<'a> {
-    over: Over<'a>,
-    reading: Reading<'a>,
+    over: WalkInput<'a>,
+    reading: LossyReader<'a>,
     index: Option<IndexCheck>,
     monitor: &'a dyn Monitor,
     tell: &'a mut dyn FnMut(Finding),
@@ -74,8 +74,8 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// A walk that has not begun.
     pub(super) fn new(
-        over: Over<'a>,
-        reading: Reading<'a>,
+        over: WalkInput<'a>,
+        reading: LossyReader<'a>,
         index: Option<IndexCheck>,
         monitor: &'a dyn Monitor,
         tell: &'a mut dyn FnMut(Finding),

@@ -11,7 +11,7 @@ use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::fields::{FieldReader, Unreadable, read_pages};
 
 /// Reads a file piece by piece.
-pub(super) struct Reading<'a> {
+pub(super) struct LossyReader<'a> {
     file: &'a File,
     may_go_on: &'a dyn Fn() -> Result<(), Error>,
     /// Has each byte come by once, in order.
@@ -24,7 +24,7 @@ pub(super) struct Reading<'a> {
     bytes_read: u64,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> LossyReader<'a> {
     /// Has nothing read yet.
     pub(super) fn new(
         file: &'a File,
