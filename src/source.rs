@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use file_system::FileSystem;
 pub use master::Master;
-pub use pending::{Answer, Patience, Pulse};
+pub use pending::{Deadline, Heartbeat, Pending};
 pub use surroundings::{Stray, Surroundings};
 pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 

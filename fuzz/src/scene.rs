@@ -16,7 +16,7 @@ use fssync::slave::paths::Place;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
-use fssync::source::{Master, Patience, Pulse};
+use fssync::source::{Deadline, Heartbeat, Master};
 use tempfile::TempDir;
 
 /// The two files.
@@ -85,7 +85,7 @@ impl Scene {
     /// The master, on its path.
     #[must_use]
     pub fn master(&self) -> Master {
-        let patience = Patience::new(Duration::from_secs(60), Pulse::default(), || false);
+        let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || false);
         let path = self.master.clone();
         let open =
             move || -> Box<dyn fssync::source::Source> { Box::new(MountedPath::new(path.clone())) };

@@ -14,7 +14,7 @@ use fssync::slave::paths::Place;
 use fssync::source::location::{self, Location};
 use fssync::source::path::MountedPath;
 use fssync::source::ssh::{Process, Ssh};
-use fssync::source::{Master, Patience, Pulse, Source};
+use fssync::source::{Deadline, Heartbeat, Master, Source};
 
 use super::args::{Args, Reach};
 
@@ -72,13 +72,13 @@ pub(crate) fn master(
     halt: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<Master, Error> {
     let name = given.display().to_string();
-    let pulse = Pulse::default();
+    let pulse = Heartbeat::default();
     let tended = process.clone();
     let halt = move || {
         tended.tend();
         halt()
     };
-    let patience = Patience::new(reach.timeout, pulse.clone(), halt);
+    let patience = Deadline::new(reach.timeout, pulse.clone(), halt);
     let (open, patience): (Box<dyn Fn() -> Box<dyn Source> + Send>, _) =
         match location::parse(given)? {
             Location::Path(path) => (

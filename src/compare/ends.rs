@@ -10,7 +10,7 @@ use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::scan::Transaction;
 use crate::io::digest::Digest;
 use crate::slave::fields::FieldReader;
-use crate::source::{Answer, Master};
+use crate::source::{Master, Pending};
 
 /// How many bytes are digested at once, in pieces that start at multiples of it.
 pub(crate) const PIECE_LEN: u64 = 4 * 1024 * 1024;
@@ -74,7 +74,7 @@ impl<'a> Ends<'a> {
 pub(crate) struct AlignedBufs<'a> {
     ends: Ends<'a>,
     left: Range<u64>,
-    asked: Option<(Range<u64>, Answer<Option<Digest>>)>,
+    asked: Option<(Range<u64>, Pending<Option<Digest>>)>,
 }
 
 impl AlignedBufs<'_> {
@@ -98,7 +98,7 @@ impl AlignedBufs<'_> {
         Ok(Some((piece, is_equal)))
     }
 
-    fn ask(&mut self) -> Option<(Range<u64>, Answer<Option<Digest>>)> {
+    fn ask(&mut self) -> Option<(Range<u64>, Pending<Option<Digest>>)> {
         let Range { start, end } = self.left;
         if start >= end {
             return None;

@@ -5,7 +5,7 @@ use super::join::Queue;
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::scan::{Scanner, Tail};
-use crate::source::{Answer, FileId, MasterStat, Transactions};
+use crate::source::{FileId, MasterStat, Pending, Transactions};
 
 /// Where the lists of one end come from.
 pub(crate) trait Lists {
@@ -53,7 +53,7 @@ pub(crate) struct Theirs<'a> {
     ends: Ends<'a>,
     identity: FileId,
     size: u64,
-    under_way: Option<Answer<Transactions>>,
+    under_way: Option<Pending<Transactions>>,
     /// How far the scan over there came.
     reached: u64,
     /// How often something wrong was looked at again.

@@ -29,7 +29,7 @@ use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
 use crate::slave::space;
 use crate::slave::step::Slave;
-use crate::source::{Answer, Master};
+use crate::source::{Master, Pending};
 use crate::upkeep;
 
 /// How much of the end of a batch or a copy is compared with the master again,
@@ -58,7 +58,7 @@ impl Default for Tuning {
 /// A range that was copied, and what the master says of it.
 struct Confirmation {
     ours: Option<Digest>,
-    theirs: Answer<Option<Digest>>,
+    theirs: Pending<Option<Digest>>,
 }
 
 /// What a plan is carried out with.

@@ -17,7 +17,7 @@ use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::io::read::AlignedBuf;
 use crate::plan::Evidence;
 use crate::slave::index::coverage::Records;
-use crate::source::{Answer, FileId, Master, MasterStat};
+use crate::source::{FileId, Master, MasterStat, Pending};
 
 /// How many blemishes are told one by one.
 const BLEMISHES_TOLD: u64 = 5;
@@ -31,7 +31,7 @@ pub struct Feed<'a> {
     scanner: Scanner,
     chunk_len: usize,
     /// The bytes that come next, asked for ahead.
-    under_way: Option<Answer<AlignedBuf>>,
+    under_way: Option<Pending<AlignedBuf>>,
     piece: AlignedBuf,
     /// The first piece, where it was read before.
     ready: Option<AlignedBuf>,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
-use super::pending::{Answer, Patience, lock};
+use super::pending::{Deadline, Pending, lock};
 use super::{Error, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
@@ -24,7 +24,7 @@ type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
 /// A source, and how long its answers may take.
 pub struct Master {
     name: String,
-    patience: Patience,
+    patience: Deadline,
     open: Box<dyn Fn() -> Box<dyn Source> + Send>,
     /// Its thread, once a question was asked.
     worker: Mutex<Option<Worker>>,
@@ -104,7 +104,7 @@ impl Master {
     #[must_use]
     pub fn new(
         name: String,
-        patience: Patience,
+        patience: Deadline,
         open: Box<dyn Fn() -> Box<dyn Source> + Send>,
     ) -> Self {
         Self {
@@ -143,13 +143,13 @@ impl Master {
     /// Asks for `len` bytes from `offset` on; the answer has fewer at the end
     /// of the file.
     #[must_use]
-    pub fn read(&self, len: usize, offset: u64) -> Answer<AlignedBuf> {
+    pub fn read(&self, len: usize, offset: u64) -> Pending<AlignedBuf> {
         self.read_into(AlignedBuf::default(), len, offset)
     }
 
     /// The same, into a piece that is no longer needed.
     #[must_use]
-    pub fn read_into(&self, mut piece: AlignedBuf, len: usize, offset: u64) -> Answer<AlignedBuf> {
+    pub fn read_into(&self, mut piece: AlignedBuf, len: usize, offset: u64) -> Pending<AlignedBuf> {
         self.ask(move |source| {
             let got = source.read(piece.room(len, offset), offset)?;
             piece.truncate(got);
@@ -159,19 +159,19 @@ impl Master {
 
     /// See [`Source::digest`].
     #[must_use]
-    pub fn digest(&self, range: Range<u64>) -> Answer<Option<Digest>> {
+    pub fn digest(&self, range: Range<u64>) -> Pending<Option<Digest>> {
         self.ask(move |source| source.digest(range))
     }
 
     /// See [`Source::confirm`].
     #[must_use]
-    pub fn confirm(&self, range: Range<u64>) -> Answer<Option<Digest>> {
+    pub fn confirm(&self, range: Range<u64>) -> Pending<Option<Digest>> {
         self.ask(move |source| source.confirm(range))
     }
 
     /// See [`Source::transactions`].
     #[must_use]
-    pub fn transactions(&self, from: u64, size: u64) -> Answer<Transactions> {
+    pub fn transactions(&self, from: u64, size: u64) -> Pending<Transactions> {
         self.ask(move |source| source.transactions(from, size))
     }
 
@@ -198,7 +198,7 @@ impl Master {
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
-    ) -> Answer<T> {
+    ) -> Pending<T> {
         let (sender, receiver) = mpsc::channel();
         let unasked = sender.clone();
         let put = self.put(Box::new(move |source| {
@@ -209,7 +209,7 @@ impl Master {
             let what = format!("a thread that reads {}", self.name);
             let _ = unasked.send(Err(Error::Start { what, source }));
         }
-        Answer::new(&self.name, &self.patience, receiver)
+        Pending::new(&self.name, &self.patience, receiver)
     }
 
     /// Puts a question to the thread, or to another one if that hangs.
@@ -257,7 +257,7 @@ impl ReadAt for &Master {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Pulse;
+    use crate::source::Heartbeat;
     use crate::source::path::MountedPath;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -320,7 +320,7 @@ mod tests {
                 Box::new(source)
             }
         };
-        let patience = Patience::new(Duration::from_secs(1), Pulse::default(), || false);
+        let patience = Deadline::new(Duration::from_secs(1), Heartbeat::default(), || false);
         let master = Master::new("m".to_owned(), patience, Box::new(open));
         (master, opened, directory)
     }
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn waiting_ends_once_no_answer_is_wanted() {
         let (mut master, _, _directory) = master(1);
-        master.patience = Patience::new(Duration::from_secs(60), Pulse::default(), || true);
+        master.patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || true);
         let asked = Instant::now();
         assert!(matches!(master.look(Vec::new()), Err(Error::Interrupted)));
         assert!(asked.elapsed() < Duration::from_secs(10));

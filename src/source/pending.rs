@@ -17,15 +17,15 @@ const SIGNAL_GRACE: Duration = Duration::from_millis(100);
 /// When something last came from the master: an answer that takes its time is
 /// waited for as long as there are signs of life.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<Mutex<Instant>>);
+pub struct Heartbeat(Arc<Mutex<Instant>>);
 
-impl Default for Pulse {
+impl Default for Heartbeat {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Something came.
     pub fn beat(&self) {
         *lock(&self.0) = Instant::now();
@@ -38,23 +38,23 @@ impl Pulse {
 
 /// How long an answer is waited for.
 #[derive(Clone)]
-pub struct Patience {
+pub struct Deadline {
     timeout: Duration,
-    pulse: Pulse,
+    pulse: Heartbeat,
     halt: Arc<dyn Fn() -> bool + Send + Sync>,
     give_up: Arc<dyn Fn() + Send + Sync>,
     /// When `halt` was last asked.
     asked: Arc<Mutex<Instant>>,
 }
 
-impl Patience {
+impl Deadline {
     /// As long as `timeout` since the last sign of life, of which the source
     /// tells `pulse`, and only until `halt` says that no answer is wanted any
     /// more; it is asked some times a second.
     #[must_use]
     pub fn new(
         timeout: Duration,
-        pulse: Pulse,
+        pulse: Heartbeat,
         halt: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl Patience {
     }
 }
 
-impl fmt::Debug for Patience {
+impl fmt::Debug for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Patience")
             .field("timeout", &self.timeout)
@@ -121,16 +121,16 @@ impl fmt::Debug for Patience {
 
 /// An answer that is under way.
 #[derive(Debug)]
-pub struct Answer<T> {
+pub struct Pending<T> {
     name: String,
-    patience: Patience,
+    patience: Deadline,
     receiver: mpsc::Receiver<Result<T, Error>>,
 }
 
-impl<T> Answer<T> {
+impl<T> Pending<T> {
     pub(super) fn new(
         name: &str,
-        patience: &Patience,
+        patience: &Deadline,
         receiver: mpsc::Receiver<Result<T, Error>>,
     ) -> Self {
         Self {
@@ -178,12 +178,12 @@ mod tests {
     fn broken(nth: u32) -> Error {
         let looks = AtomicU32::new(0);
         let halt = move || looks.fetch_add(1, Ordering::Relaxed) + 1 >= nth;
-        let patience = Patience::new(Duration::from_secs(60), Pulse::default(), halt);
+        let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), halt);
         let (sender, receiver) = mpsc::channel();
         let name = "m".to_owned();
         let what = "the connection ended".to_owned();
         let hint = "";
-        let answer: Answer<()> = Answer::new("m", &patience, receiver);
+        let answer: Pending<()> = Pending::new("m", &patience, receiver);
         sender.send(Err(Error::Link { name, what, hint })).unwrap();
         answer.wait().unwrap_err()
     }

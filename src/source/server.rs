@@ -30,7 +30,7 @@ pub enum Error {
     Wire(#[from] protocol::Error),
     /// The other end does not listen any more.
     #[error("cannot answer")]
-    Answer(#[from] std::io::Error),
+    Pending(#[from] std::io::Error),
 }
 
 /// Answers requests for what lies at or below `paths`, until the input ends.

@@ -19,7 +19,9 @@ pub use self::process::Process;
 use self::client::Failure;
 use self::connection::Link;
 use self::process::Ending;
-use super::{Entry, Error, LONGEST_WAIT, MasterStat, Pulse, Source, Surroundings, Transactions};
+use super::{
+    Entry, Error, Heartbeat, LONGEST_WAIT, MasterStat, Source, Surroundings, Transactions,
+};
 use crate::io::digest::Digest;
 use crate::source::protocol::{self, Reply, Request};
 
@@ -45,7 +47,7 @@ pub struct Target {
 pub struct Ssh {
     name: String,
     target: Target,
-    pulse: Pulse,
+    pulse: Heartbeat,
     process: Process,
     link: Option<Link>,
     /// The master's size, as last seen.
@@ -58,7 +60,7 @@ impl Ssh {
     /// call it, `pulse` is told whenever something comes from it, and `process`
     /// is where the program that connects can be ended.
     #[must_use]
-    pub fn new(name: String, target: Target, pulse: Pulse, process: Process) -> Self {
+    pub fn new(name: String, target: Target, pulse: Heartbeat, process: Process) -> Self {
         Self {
             name,
             target,

@@ -13,7 +13,9 @@ use fssync::source::path::MountedPath;
 use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
 use fssync::source::server;
 use fssync::source::ssh::{Process, Ssh, Target};
-use fssync::source::{self, Entry, EntryKind, MAX_ENTRIES, Pulse, Reached, Source, Transactions};
+use fssync::source::{
+    self, Entry, EntryKind, Heartbeat, MAX_ENTRIES, Reached, Source, Transactions,
+};
 use serde_json::json;
 
 use crate::sshd::Sshd;
@@ -531,7 +533,7 @@ fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
         command: format!("{BINARY} serve {}", scene.directory.path().display()),
         path,
     };
-    let (name, pulse) = ("the master".to_owned(), Pulse::default());
+    let (name, pulse) = ("the master".to_owned(), Heartbeat::default());
     [
         Box::new(MountedPath::new(scene.master.clone())),
         Box::new(Ssh::new(name, target, pulse, Process::default())),
@@ -729,7 +731,12 @@ fn a_list_that_lies_is_refused() {
             command: String::new(),
             path: scene.master.display().to_string(),
         };
-        let mut source = Ssh::new("m".to_owned(), target, Pulse::default(), Process::default());
+        let mut source = Ssh::new(
+            "m".to_owned(),
+            target,
+            Heartbeat::default(),
+            Process::default(),
+        );
         source.look(&[]).expect("a sight");
         let list: Result<Transactions, source::Error> = source.transactions(4, 200);
         assert_eq!(list.is_ok(), what == "a list", "{what}: {list:?}");

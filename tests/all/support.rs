@@ -26,7 +26,7 @@ use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{
-    Entry, Error, Master, MasterStat, Patience, Pulse, Source, Surroundings, Transactions,
+    Deadline, Entry, Error, Heartbeat, Master, MasterStat, Source, Surroundings, Transactions,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -558,7 +558,7 @@ impl Scene {
         interrupted: &Arc<AtomicBool>,
     ) -> Master {
         let interrupted = Arc::clone(interrupted);
-        let patience = Patience::new(timeout, Pulse::default(), move || {
+        let patience = Deadline::new(timeout, Heartbeat::default(), move || {
             interrupted.load(Ordering::Relaxed)
         });
         let source = Mutex::new(Some(Box::new(source) as Box<dyn Source>));

@@ -13,7 +13,7 @@ use super::Target;
 use super::client::Talk;
 use super::process::{Process, Watched};
 use crate::io::pipe;
-use crate::source::Pulse;
+use crate::source::Heartbeat;
 
 /// How many of its last lines a program that fails is quoted with.
 const QUOTED_LINES: usize = 3;
@@ -42,7 +42,11 @@ pub(super) enum Failure {
 
 impl Link {
     /// Starts the program, and keeps it in `process`.
-    pub(super) fn start(target: &Target, pulse: Pulse, process: &Process) -> Result<Self, Failure> {
+    pub(super) fn start(
+        target: &Target,
+        pulse: Heartbeat,
+        process: &Process,
+    ) -> Result<Self, Failure> {
         let Some((program, arguments)) = target.program.split_first() else {
             return Err(Failure::Program("no program is named".to_owned()));
         };
@@ -128,7 +132,7 @@ impl Complaints {
 #[derive(Debug)]
 pub(super) struct Alive<R> {
     from: R,
-    pulse: Pulse,
+    pulse: Heartbeat,
 }
 
 impl<R: Read> Read for Alive<R> {

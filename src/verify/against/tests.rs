@@ -5,7 +5,7 @@ use crate::filestorage::{Status, Tid};
 use crate::io::progress::Silent;
 use crate::plan::outcome::Exit;
 use crate::source::path::MountedPath;
-use crate::source::{Patience, Pulse, Source};
+use crate::source::{Deadline, Heartbeat, Source};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -46,7 +46,7 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
     let [ours, theirs] = ["slave", "master"].map(|name| directory.path().join(name));
     fs::write(&ours, slave).unwrap();
     fs::write(&theirs, master).unwrap();
-    let patience = Patience::new(Duration::from_secs(60), Pulse::default(), || false);
+    let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || false);
     let open = move || -> Box<dyn Source> { Box::new(MountedPath::new(theirs.clone())) };
     let file = File::open(&ours).unwrap();
     let subject = Subject {

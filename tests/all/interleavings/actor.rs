@@ -78,7 +78,7 @@ struct Running {
 
 enum Heard {
     Line(String),
-    Answer(Value),
+    Pending(Value),
     /// `strace` and what it traced have ended.
     End,
 }
@@ -115,7 +115,7 @@ impl Actor {
                         return Went::On(calls);
                     }
                 }
-                Some(Heard::Answer(answer)) => {
+                Some(Heard::Pending(answer)) => {
                     if let Some(ending) = self.take_answer(answer) {
                         return Went::ToItsEnd(calls, ending);
                     }
@@ -183,7 +183,7 @@ impl Actor {
         thread::spawn(move || {
             let mut zodb = zodb.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody listens any more where the test has failed.
-            let _ = to_hear.send(Heard::Answer(zodb.attempt(&command)));
+            let _ = to_hear.send(Heard::Pending(zodb.attempt(&command)));
         });
         true
     }
