@@ -12,7 +12,7 @@ use fssync::filestorage::Tid;
 use fssync::filestorage::scan::Tail;
 use fssync::io::digest::Digest;
 use fssync::source::protocol::{self, Reply, Request};
-use fssync::source::ssh::client::Talk;
+use fssync::source::ssh::client::Client;
 use fssync::source::{Entry, EntryKind};
 use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
 
@@ -31,7 +31,7 @@ pub fn run(input: &[u8]) {
     let asked = lines.next().unwrap_or_default();
     let answers: Vec<u8> = lines.flat_map(received).collect();
     let mut from = &answers[..];
-    let mut talk = Talk::new(&mut from, io::sink());
+    let mut talk = Client::new(&mut from, io::sink());
     let is_greeted = talk.is_greeted();
     for &question in asked.iter().take(MAX_ASKED) {
         let is_answered = ask(&mut talk, question);
@@ -54,7 +54,7 @@ fn received(line: &[u8]) -> Vec<u8> {
 }
 
 /// Asks; says whether there was an answer.
-fn ask<R: io::Read, W: io::Write>(talk: &mut Talk<R, W>, question: u8) -> bool {
+fn ask<R: io::Read, W: io::Write>(talk: &mut Client<R, W>, question: u8) -> bool {
     let scale = u64::from(question >> 4);
     let len = scale * scale * 2500;
     match question & 0xf {

@@ -35,7 +35,7 @@ pub enum Error {
 
 /// Answers requests for what lies at or below `paths`, until the input ends.
 pub fn serve(paths: &[PathBuf], input: impl Read, output: impl Write) -> Result<(), Error> {
-    let mut agent = Agent {
+    let mut server = Server {
         paths,
         input,
         output,
@@ -43,17 +43,17 @@ pub fn serve(paths: &[PathBuf], input: impl Read, output: impl Write) -> Result<
         serves_beside: false,
         buffer: Vec::new(),
     };
-    agent.output.write_all(&protocol::hello())?;
-    agent.output.flush()?;
-    protocol::read_hello(&mut agent.input)?;
-    while let Some(request) = protocol::read_message(&mut agent.input)? {
-        agent.answer(request)?;
-        agent.output.flush()?;
+    server.output.write_all(&protocol::hello())?;
+    server.output.flush()?;
+    protocol::read_hello(&mut server.input)?;
+    while let Some(request) = protocol::read_message(&mut server.input)? {
+        server.answer(request)?;
+        server.output.flush()?;
     }
     Ok(())
 }
 
-struct Agent<'a, I, O> {
+struct Server<'a, I, O> {
     paths: &'a [PathBuf],
     input: I,
     output: O,
@@ -62,7 +62,7 @@ struct Agent<'a, I, O> {
     buffer: Vec<u8>,
 }
 
-impl<I: Read, O: Write> Agent<'_, I, O> {
+impl<I: Read, O: Write> Server<'_, I, O> {
     fn answer(&mut self, request: Request) -> Result<(), Error> {
         let reply = match request {
             Request::Look { path, ranges } => self.look(&path, &ranges),

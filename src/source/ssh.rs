@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use self::process::Process;
 
 use self::client::Failure;
-use self::connection::Link;
+use self::connection::Connection;
 use self::process::Ending;
 use super::{
     Entry, Error, Heartbeat, LONGEST_WAIT, MasterStat, Source, Surroundings, Transactions,
@@ -49,7 +49,7 @@ pub struct Ssh {
     target: Target,
     pulse: Heartbeat,
     process: Process,
-    link: Option<Link>,
+    link: Option<Connection>,
     /// The master's size, as last seen.
     size: u64,
     round_trips: u64,
@@ -76,7 +76,7 @@ impl Ssh {
     fn over_link<T>(
         &mut self,
         request: &Request,
-        work: impl FnOnce(&mut Link) -> Result<T, Failure>,
+        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         self.round_trips += 1;
         // There is one for each MiB of a copy: too many for `-v`.
@@ -104,8 +104,8 @@ impl Ssh {
         self.over_link(request, |link| link.talk.ask(request))
     }
 
-    fn connect(&self) -> Result<Link, Error> {
-        let started = Link::start(&self.target, self.pulse.clone(), &self.process);
+    fn connect(&self) -> Result<Connection, Error> {
+        let started = Connection::start(&self.target, self.pulse.clone(), &self.process);
         started.map_err(|failure| match failure {
             connection::Failure::Program(what) => Error::Link {
                 name: self.name.clone(),

@@ -32,7 +32,7 @@ impl From<protocol::Error> for Failure {
 
 /// A conversation with the master's end.
 #[derive(Debug)]
-pub struct Talk<R, W> {
+pub struct Client<R, W> {
     from: R,
     to: W,
     /// Whether this end has said hello.
@@ -43,7 +43,7 @@ pub struct Talk<R, W> {
     ahead: Option<(u64, u64)>,
 }
 
-impl<R: Read, W: Write> Talk<R, W> {
+impl<R: Read, W: Write> Client<R, W> {
     /// One in which nothing was said yet.
     #[must_use]
     pub fn new(from: R, to: W) -> Self {

@@ -10,7 +10,7 @@ use std::thread;
 use rustix::io::Errno;
 
 use super::Target;
-use super::client::Talk;
+use super::client::Client;
 use super::process::{Process, Watched};
 use crate::io::pipe;
 use crate::source::Heartbeat;
@@ -23,11 +23,11 @@ const BUFFER_LEN: usize = 4 * 1024;
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Connection {
     /// The program's process id.
     pub(super) pid: u32,
     /// What is said through it.
-    pub(super) talk: Talk<BufReader<Alive<ChildStdout>>, ChildStdin>,
+    pub(super) talk: Client<BufReader<Alive<ChildStdout>>, ChildStdin>,
     complaints: Complaints,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Failure {
     Limit(String, io::Error),
 }
 
-impl Link {
+impl Connection {
     /// Starts the program, and keeps it in `process`.
     pub(super) fn start(
         target: &Target,
@@ -67,7 +67,7 @@ impl Link {
         pipe::widen(&from);
         // Headers come through the buffer; data, for the most part, past it.
         let from = BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse });
-        let talk = Talk::new(from, to);
+        let talk = Client::new(from, to);
         let listening = Complaints::listen(complaints, talk.is_greeted(), watched);
         Ok(Self {
             pid,
