@@ -29,7 +29,7 @@ mod task;
 mod work;
 
 pub use self::end::at_end;
-pub use self::rests::Rests;
+pub use self::rests::IdleWork;
 
 use crate::error::Error;
 use crate::plan::switch_on::SinceLastPass;

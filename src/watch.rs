@@ -25,7 +25,7 @@ mod wakeups;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-pub use self::wakeups::{Bell, Ring, Rope};
+pub use self::wakeups::{WakeReason, Waker, Wakeups};
 
 use self::rest::Rest;
 use crate::io::progress::Monitor;
@@ -37,7 +37,7 @@ use crate::upkeep;
 const REPEAT_EVERY: Duration = Duration::from_secs(30 * 60);
 
 /// Whom a watch tells how it stands.
-pub trait Audience {
+pub trait Observer {
     /// A pass has ended: `is_news` if it ended in another way than the one
     /// before, or if it is time to repeat why there is no syncing.
     fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool);
@@ -51,7 +51,7 @@ pub trait Audience {
 
 /// Follows the master until a signal comes: returns what the exit code is to
 /// tell. `interval` is the time from one tick to the next.
-pub fn watch(job: &Job, interval: Duration, bell: &Bell, audience: &dyn Audience) -> Exit {
+pub fn watch(job: &Job, interval: Duration, bell: &Wakeups, audience: &dyn Observer) -> Exit {
     let is_interrupted = || job.slave.interrupted.load(Ordering::Relaxed);
     let mut rest = Rest::new(job, interval, bell, audience);
     let mut news = News::default();
@@ -102,20 +102,20 @@ impl News {
         if exit == Exit::Busy && before != Some(Exit::Busy) {
             return None;
         }
-        let mood = Mood::after(exit);
+        let mood = WatchState::after(exit);
         match mood {
-            Mood::Following | Mood::Off => self.stood = None,
-            Mood::Standing => self.stood = Some(exit),
-            Mood::Retrying => {}
+            WatchState::Following | WatchState::Off => self.stood = None,
+            WatchState::Standing => self.stood = Some(exit),
+            WatchState::Retrying => {}
         }
-        let counts = matches!(mood, Mood::Standing | Mood::Off);
+        let counts = matches!(mood, WatchState::Standing | WatchState::Off);
         let reason = counts.then(|| outcome.reason.clone());
         let told = Some((exit, reason));
         let warns_anew = !outcome.warnings.is_empty() && self.warned != outcome.warnings;
         if warns_anew {
             self.warned.clone_from(&outcome.warnings);
         }
-        let is_due = matches!(mood, Mood::Standing | Mood::Retrying)
+        let is_due = matches!(mood, WatchState::Standing | WatchState::Retrying)
             && (self.told_at).is_some_and(|at| now.duration_since(at) >= REPEAT_EVERY);
         let is_news = self.told != told || warns_anew || is_due;
         self.told = told;
@@ -128,7 +128,7 @@ impl News {
 
 /// What the way in which a pass ended makes of the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+enum WatchState {
     /// In sync: follow.
     Following,
     /// Syncing is off.
@@ -139,7 +139,7 @@ enum Mood {
     Retrying,
 }
 
-impl Mood {
+impl WatchState {
     fn after(exit: Exit) -> Self {
         match exit {
             Exit::Success => Self::Following,

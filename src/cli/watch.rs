@@ -10,7 +10,7 @@ use fssync::filestorage::Tid;
 use fssync::io::progress::Monitor;
 use fssync::plan::outcome::{Action, Exit, Outcome};
 use fssync::source::ssh::Process;
-use fssync::watch::{self, Audience, Bell, Ring};
+use fssync::watch::{self, Observer, WakeReason, Wakeups};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
@@ -24,9 +24,9 @@ use super::{progress, systemd};
 
 pub(crate) fn run(args: &Args) -> Exit {
     let process = Process::default();
-    let bell = Bell::default();
+    let bell = Wakeups::default();
     let rope = bell.rope();
-    let ring = Box::new(move || rope.ring(Ring::Signal));
+    let ring = Box::new(move || rope.ring(WakeReason::Signal));
     let reporter = Reporter::start(args);
     let service = Arc::new(Service::default());
     let heart = Arc::clone(&service);
@@ -76,7 +76,7 @@ struct Follower<'a> {
     is_read: Cell<bool>,
 }
 
-impl Audience for Follower<'_> {
+impl Observer for Follower<'_> {
     fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool) {
         if is_news || outcome.action == Action::FullCopy {
             self.reporter.log(outcome, elapsed);

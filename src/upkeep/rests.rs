@@ -25,14 +25,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The work on the index in the rests of a watch.
 #[derive(Debug, Default)]
-pub struct Rests {
+pub struct IdleWork {
     work: Option<Work>,
     due_since: Option<Instant>,
     retry_at: Option<Instant>,
     told: Option<String>,
 }
 
-impl Rests {
+impl IdleWork {
     /// Takes note of whether the last pass left work; what was begun is dropped
     /// where it did not end in sync.
     pub fn note(&mut self, is_due: bool) {

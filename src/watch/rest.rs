@@ -5,15 +5,15 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::wakeups::{Bell, Ring};
-use super::{Audience, Mood, REPEAT_EVERY};
+use super::wakeups::{WakeReason, Wakeups};
+use super::{Observer, REPEAT_EVERY, WatchState};
 use crate::error::Error;
 use crate::io::notify::Changes;
 use crate::pass::Job;
 use crate::plan::outcome::{Exit, Outcome};
 use crate::slave::step::FileStat;
 use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, MasterStat};
-use crate::upkeep::Rests;
+use crate::upkeep::IdleWork;
 
 /// How often a resting watch says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -37,8 +37,8 @@ const STANDING_RATIO: u32 = 10;
 pub(super) struct Rest<'a> {
     job: &'a Job,
     interval: Duration,
-    bell: &'a Bell,
-    audience: &'a dyn Audience,
+    bell: &'a Wakeups,
+    audience: &'a dyn Observer,
     backoff: Backoff,
     /// How many questions the master was asked that ring the bell, and whether
     /// the last one is unanswered.
@@ -53,7 +53,7 @@ pub(super) struct Rest<'a> {
     /// What was seen before the last pass, where the one before stood still too.
     stood_at: Option<Glance>,
     /// The work on the slave's index.
-    index: Rests,
+    index: IdleWork,
 }
 
 /// Both ends at a moment, as far as that costs next to nothing.
@@ -88,8 +88,8 @@ impl<'a> Rest<'a> {
     pub(super) fn new(
         job: &'a Job,
         interval: Duration,
-        bell: &'a Bell,
-        audience: &'a dyn Audience,
+        bell: &'a Wakeups,
+        audience: &'a dyn Observer,
     ) -> Self {
         Self {
             job,
@@ -103,19 +103,19 @@ impl<'a> Rest<'a> {
             switches: None,
             said: None,
             stood_at: None,
-            index: Rests::default(),
+            index: IdleWork::default(),
         }
     }
 
     /// Rests until there is cause for another pass after one that ended so.
     pub(super) fn after(&mut self, outcome: &Outcome, elapsed: Duration) {
-        let mood = Mood::after(outcome.exit);
-        if mood != Mood::Standing {
+        let mood = WatchState::after(outcome.exit);
+        if mood != WatchState::Standing {
             self.stood_at = None;
         }
         self.index.note(outcome.index_is_due);
         match mood {
-            Mood::Following => {
+            WatchState::Following => {
                 self.empty_passes = match outcome.copied.transactions {
                     0 if self.was_told => self.empty_passes.saturating_add(1),
                     _ => 0,
@@ -123,9 +123,9 @@ impl<'a> Rest<'a> {
                 self.was_told = false;
                 self.follow(outcome);
             }
-            Mood::Off => self.wait_for_on(&outcome.reason),
-            Mood::Standing => self.stand(outcome.exit, elapsed),
-            Mood::Retrying => self.wait_to_retry(outcome.exit),
+            WatchState::Off => self.wait_for_on(&outcome.reason),
+            WatchState::Standing => self.stand(outcome.exit, elapsed),
+            WatchState::Retrying => self.wait_to_retry(outcome.exit),
         }
         // A pass reads the switches itself, and would be told of its own writes.
         self.switches = None;
@@ -152,13 +152,13 @@ impl<'a> Rest<'a> {
             };
             match ring {
                 None => {}
-                Some(Ring::Master { changed: true, .. }) => {
+                Some(WakeReason::Master { changed: true, .. }) => {
                     self.was_told = true;
                     return;
                 }
-                Some(Ring::Master { is_early, .. }) => may_ask = !is_early,
-                Some(Ring::Switch) if !self.is_off() => {}
-                Some(Ring::Switch | Ring::Signal) => return,
+                Some(WakeReason::Master { is_early, .. }) => may_ask = !is_early,
+                Some(WakeReason::Switch) if !self.is_off() => {}
+                Some(WakeReason::Switch | WakeReason::Signal) => return,
             }
         }
     }
@@ -172,11 +172,11 @@ impl<'a> Rest<'a> {
             .saturating_mul(2_u32.saturating_pow(excess))
             .min(LONGEST_PAUSE);
         let until = due.min(Instant::now() + pause);
-        while Instant::now() < until && !matches!(self.wait(until), Some(Ring::Signal)) {}
+        while Instant::now() < until && !matches!(self.wait(until), Some(WakeReason::Signal)) {}
     }
 
     /// Waits for the bell; of switches it hears only once it was quiet a while.
-    fn wait_quietly(&mut self, due: Instant) -> Option<Ring> {
+    fn wait_quietly(&mut self, due: Instant) -> Option<WakeReason> {
         if self.switches.is_none() {
             let ring = self.wait(due.min(Instant::now() + QUIET));
             if ring.is_some() || Instant::now() >= due {
@@ -188,14 +188,14 @@ impl<'a> Rest<'a> {
             }
             self.listen_to_switches();
             if self.is_off() {
-                return Some(Ring::Switch);
+                return Some(WakeReason::Switch);
             }
         }
         self.wait(due)
     }
 
     /// Does what is due to the index, until the bell rings, or until `due`.
-    fn work_on_index(&mut self, due: Instant, in_haste: bool) -> Option<Ring> {
+    fn work_on_index(&mut self, due: Instant, in_haste: bool) -> Option<WakeReason> {
         let mut index = mem::take(&mut self.index);
         let slave = &self.job.slave;
         let monitor = self.audience.monitor();
@@ -222,7 +222,7 @@ impl<'a> Rest<'a> {
                 Ok(()) => true,
                 Err(error) => has_waited && error.display_chain() != reason,
             };
-            if is_over || self.wait(Instant::now() + self.interval) == Some(Ring::Signal) {
+            if is_over || self.wait(Instant::now() + self.interval) == Some(WakeReason::Signal) {
                 return;
             }
             has_waited = true;
@@ -239,7 +239,7 @@ impl<'a> Rest<'a> {
             let worked = self.work_on_index(Instant::now() + self.interval, false);
             self.listen_to_switches();
             let ring = worked.or_else(|| self.wait(Instant::now() + self.interval));
-            if ring == Some(Ring::Signal) || self.is_off() {
+            if ring == Some(WakeReason::Signal) || self.is_off() {
                 return;
             }
             let Ok(now) = self.glance() else {
@@ -265,22 +265,22 @@ impl<'a> Rest<'a> {
         let due = Instant::now() + self.backoff.next(chance());
         self.listen_to_switches();
         while Instant::now() < due {
-            if self.wait(due) == Some(Ring::Signal) || self.is_off() {
+            if self.wait(due) == Some(WakeReason::Signal) || self.is_off() {
                 return;
             }
         }
     }
 
     /// Waits for the bell, until `due` at the latest.
-    fn wait(&mut self, due: Instant) -> Option<Ring> {
+    fn wait(&mut self, due: Instant) -> Option<WakeReason> {
         loop {
             self.audience.alive();
             let left = due.saturating_duration_since(Instant::now());
             let ring = self.bell.wait(left.min(ALIVE_EVERY));
             match ring {
                 // It was asked before a pass that has looked itself.
-                Some(Ring::Master { question, .. }) if (question, true) != self.asked => {}
-                Some(Ring::Master { .. }) => {
+                Some(WakeReason::Master { question, .. }) if (question, true) != self.asked => {}
+                Some(WakeReason::Master { .. }) => {
                     self.asked.1 = false;
                     return ring;
                 }
@@ -306,7 +306,7 @@ impl<'a> Rest<'a> {
         self.job.master.when_changed(patience, move |answer| {
             // What is wrong with it is for the pass at the next tick to say.
             let changed = answer.unwrap_or(false);
-            rope.ring(Ring::Master {
+            rope.ring(WakeReason::Master {
                 question,
                 changed,
                 is_early: !changed && now.elapsed() < patience / 2,
@@ -344,7 +344,7 @@ impl<'a> Rest<'a> {
     fn listen_to_switches(&mut self) {
         let rope = self.bell.rope();
         self.switches = None;
-        let mut changes = match Changes::new(move || rope.ring(Ring::Switch)) {
+        let mut changes = match Changes::new(move || rope.ring(WakeReason::Switch)) {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::debug!("switches are looked at when something else is: {error}");

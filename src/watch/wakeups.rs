@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Why it rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ring {
+pub enum WakeReason {
     /// The master was waited for.
     Master {
         /// Which time it was asked.
@@ -23,41 +23,41 @@ pub enum Ring {
 
 /// What is waited for.
 #[derive(Debug)]
-pub struct Bell {
-    rings: Receiver<Ring>,
-    rope: Rope,
+pub struct Wakeups {
+    rings: Receiver<WakeReason>,
+    rope: Waker,
 }
 
 /// What makes it ring, from any thread.
 #[derive(Clone, Debug)]
-pub struct Rope(Sender<Ring>);
+pub struct Waker(Sender<WakeReason>);
 
-impl Default for Bell {
+impl Default for Wakeups {
     fn default() -> Self {
         let (sender, rings) = mpsc::channel();
         Self {
             rings,
-            rope: Rope(sender),
+            rope: Waker(sender),
         }
     }
 }
 
-impl Bell {
+impl Wakeups {
     /// A rope to it.
     #[must_use]
-    pub fn rope(&self) -> Rope {
+    pub fn rope(&self) -> Waker {
         self.rope.clone()
     }
 
     /// Waits for a ring; `None` if none came in that time.
-    pub(super) fn wait(&self, patience: Duration) -> Option<Ring> {
+    pub(super) fn wait(&self, patience: Duration) -> Option<WakeReason> {
         self.rings.recv_timeout(patience).ok()
     }
 }
 
-impl Rope {
+impl Waker {
     /// Rings.
-    pub fn ring(&self, why: Ring) {
+    pub fn ring(&self, why: WakeReason) {
         // Once the bell is gone, nobody needs to be woken.
         let _ = self.0.send(why);
     }

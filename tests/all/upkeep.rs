@@ -15,7 +15,7 @@ use fssync::pass::{self, Job};
 use fssync::plan::outcome::Exit;
 use fssync::slave::sidecar::Sidecar;
 use fssync::source::path::MountedPath;
-use fssync::upkeep::{self, Rests};
+use fssync::upkeep::{self, IdleWork};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -440,7 +440,7 @@ fn a_watch_that_never_rests_gets_on_with_an_index_all_the_same() {
     scene.expect("append");
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
-    let mut rests = Rests::default();
+    let mut rests = IdleWork::default();
     let quiet = without_forks();
     let mut work = |in_haste| {
         rests.note(true);
@@ -462,7 +462,7 @@ fn an_index_that_a_switch_was_in_the_way_of_is_made_once_it_is_on() {
     let scene = Scene::synced(History::get());
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
-    let mut rests = Rests::default();
+    let mut rests = IdleWork::default();
     for (switch, is_made) in [("off", false), ("on", true)] {
         run(fssync().arg(switch).arg(&scene.slave)).expect(0);
         let _quiet = without_forks();
@@ -605,7 +605,7 @@ fn an_index_under_way_is_dropped_where_the_slave_is_written_over() {
     scene.expect("append");
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
-    let mut rests = Rests::default();
+    let mut rests = IdleWork::default();
     let mut work = || {
         let _quiet = without_forks();
         rests.note(true);
