@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 
 use fssync::error::Error;
 use fssync::plan::outcome::Exit;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 
@@ -54,7 +54,7 @@ fn ended(result: anyhow::Result<Exit>) -> Exit {
 }
 
 /// The slave at a place.
-fn slave(place: Place, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBool>) -> Slave {
+fn slave(place: SlavePaths, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBool>) -> Slave {
     Slave {
         switches: Switches::new(&place, status_file.cloned()),
         place,

@@ -20,7 +20,7 @@ use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::{Plan, PlannedAction, Policy, SlaveTail};
 use crate::slave::lock;
-use crate::slave::paths::Beside;
+use crate::slave::paths::Sibling;
 use crate::slave::running::busy;
 use crate::slave::sidecar::{Pass, Sidecar};
 use crate::slave::step::Slave;
@@ -263,7 +263,7 @@ fn enter(job: &Job) -> Result<Entered, Error> {
         check_first_pass(job, &Sidecar::load(place)?)
     };
     let lock = if job.dry_run {
-        let pass_lock = place.beside(Beside::PassLock);
+        let pass_lock = place.sibling(Sibling::PassLock);
         if !pass_lock.exists() {
             check()?;
         } else if flock::holder(&pass_lock).is_some() {
@@ -393,7 +393,7 @@ impl Attempt<'_> {
 
 /// What the first step of a plan that writes would find.
 fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
-    match flock::holder(&slave.place.beside(Beside::ZodbLock)) {
+    match flock::holder(&slave.place.sibling(Sibling::ZodbLock)) {
         pid @ Some(_) if plan.action != PlannedAction::Nothing => Err(Error::InUse {
             slave: slave.place.data().to_owned(),
             pid,

@@ -36,7 +36,7 @@ use crate::io::pace::Pace;
 use crate::io::progress::Monitor;
 use crate::plan;
 use crate::plan::outcome::{Exit, Outcome};
-use crate::slave::paths::{Beside, Kept, Place};
+use crate::slave::paths::{Kept, Sibling, SlavePaths};
 use crate::slave::running;
 use crate::slave::sidecar::{FullCopy, Pass};
 use crate::slave::step::Slave;
@@ -108,8 +108,10 @@ impl Copying {
     }
 
     /// The copy that a sidecar notes, if what was written of it is still there.
-    fn look(place: &Place, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
-        let done = fs::symlink_metadata(place.beside(Beside::Tmp)).ok()?.len();
+    fn look(place: &SlavePaths, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
+        let done = fs::symlink_metadata(place.sibling(Sibling::Tmp))
+            .ok()?
+            .len();
         let written = done.saturating_sub(noted.from);
         let rest = noted.size.saturating_sub(done);
         let elapsed = Duration::try_from(now.duration_since(noted.since)).ok();
@@ -241,7 +243,7 @@ pub fn look(
     let mut sampler = Sampler::new(slave, monitor);
     let (sidecar, sample) = sampler.sample()?;
     let [pass, step, zodb] =
-        [Beside::PassLock, Beside::StepLock, Beside::ZodbLock].map(|lock| place.beside(lock));
+        [Sibling::PassLock, Sibling::StepLock, Sibling::ZodbLock].map(|lock| place.sibling(lock));
     let [pass_pid, step_pid, zodb_pid] = flock::holders([&pass, &step, &zodb]);
     let (set_aside, cut_tails) = piles(place)?;
     let time = Timestamp::now();
@@ -283,7 +285,7 @@ pub fn look(
 }
 
 /// What piles up beside the slave: what was set aside, and what was cut.
-fn piles(place: &Place) -> Result<(Pile, Pile), Error> {
+fn piles(place: &SlavePaths) -> Result<(Pile, Pile), Error> {
     let fail = || Error::io("list", place.directory());
     let (mut set_aside, mut cut) = (Pile::default(), Pile::default());
     let entries = loop {

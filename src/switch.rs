@@ -14,7 +14,7 @@ use crate::io::flock::holder;
 use crate::plan::switch_on::{Known, SwitchOnRefusal, judge};
 use crate::slave::append::{cut, is_left_behind};
 use crate::slave::lock::Lock;
-use crate::slave::paths::Beside;
+use crate::slave::paths::Sibling;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::{Ending, ending, since_last_pass};
 use crate::slave::step::Slave;
@@ -181,7 +181,7 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
         match look_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
             Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })
-                if holder(&slave.place.beside(Beside::PassLock)).is_some()
+                if holder(&slave.place.sibling(Sibling::PassLock)).is_some()
                     && started.elapsed() < NOTING_PATIENCE =>
             {
                 drop(between_steps);
@@ -197,7 +197,7 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
 
 fn look_once(slave: &Slave) -> Result<Result<Known, SwitchOnRefusal>, Error> {
     let place = &slave.place;
-    Ok(match holder(&place.beside(Beside::ZodbLock)) {
+    Ok(match holder(&place.sibling(Sibling::ZodbLock)) {
         Some(pid) => Err(SwitchOnRefusal::InUse { pid }),
         None => judge(since_last_pass(place, &Sidecar::load(place)?)?),
     })

@@ -45,7 +45,7 @@ use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::filestorage::Tid;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Exit;
-use crate::slave::paths::{self, Access, Place};
+use crate::slave::paths::{self, Access, SlavePaths};
 use crate::slave::step::{FileStat, Slave};
 use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
@@ -128,7 +128,13 @@ impl Verified {
 
     /// Notes the result beside the slave, with the exit code and in one line, for `fssync
     /// status` and later passes; of a path for which no pass was made, nothing is noted.
-    pub fn note(&self, place: &Place, quick: bool, exit: Exit, verdict: &str) -> Result<(), Error> {
+    pub fn note(
+        &self,
+        place: &SlavePaths,
+        quick: bool,
+        exit: Exit,
+        verdict: &str,
+    ) -> Result<(), Error> {
         let Some(file) = self.identity.clone() else {
             return Ok(());
         };
@@ -153,7 +159,7 @@ impl Verified {
         self.size.saturating_sub(unfinished)
     }
 
-    fn nothing(place: &Place, content: Content) -> Self {
+    fn nothing(place: &SlavePaths, content: Content) -> Self {
         Self {
             slave: place.data().to_owned(),
             traces: traces(place),
@@ -224,7 +230,7 @@ struct Opened {
 }
 
 /// Opens all as it lies there at one moment; `None` if there is no slave.
-fn open(place: &Place) -> Result<Option<Opened>, Error> {
+fn open(place: &SlavePaths) -> Result<Option<Opened>, Error> {
     let path = place.data();
     let mut looks = 0;
     loop {

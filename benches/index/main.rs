@@ -29,7 +29,7 @@ use fssync::filestorage::scan::Scanner;
 use fssync::io::progress::Silent;
 use fssync::io::read::AlignedBuf;
 use fssync::slave::index::{self, Growing, Stored};
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use generate::{Oids, small_records};
@@ -227,7 +227,7 @@ storage.close()
 }
 
 fn slave(path: &Path) -> Slave {
-    let place = Place::new(path).expect("a place for the slave");
+    let place = SlavePaths::new(path).expect("a place for the slave");
     Slave {
         switches: Switches::new(&place, None),
         place,

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use fssync::io::progress::Silent;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::verify::{DigestState, IndexState, verify};
@@ -154,7 +154,7 @@ fn pair(theirs: &Argv, ours: &Argv, rounds: usize) -> io::Result<(Duration, Dura
 
 /// What an object costs, where the index and all bytes are compared.
 fn memory(path: &Path) -> io::Result<()> {
-    let place = Place::new(path).map_err(io::Error::other)?;
+    let place = SlavePaths::new(path).map_err(io::Error::other)?;
     let slave = Slave {
         switches: Switches::new(&place, None),
         place,

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use fssync::io::digest::Digest;
 use fssync::io::progress::Silent;
 use fssync::slave::ledger::{SegmentHasher, note};
-use fssync::slave::paths::{Beside, Place};
+use fssync::slave::paths::{Sibling, SlavePaths};
 use fssync::slave::step::Slave;
 use fssync::status;
 use fssync::verify::finding::Kind;
@@ -104,22 +104,22 @@ fn put(slave: &Slave, mut input: Input<'_>, vouches: bool) {
     if let Some(bodies) = input.section().filter(|it| !it.is_empty()) {
         put_ledger(slave, bodies);
     }
-    for file in [Beside::ZodbIndex, Beside::Switch] {
+    for file in [Sibling::ZodbIndex, Sibling::Switch] {
         if let Some(bytes) = input.section().filter(|it| !it.is_empty()) {
-            fs::write(place.beside(file), bytes).expect("a file");
+            fs::write(place.sibling(file), bytes).expect("a file");
         }
     }
     if let Some(bytes) = sidecar.filter(|it| !it.is_empty()) {
         let known = serde_json::from_slice(bytes).ok().filter(|_| vouches);
         let bytes = known.map_or(bytes.to_vec(), |said| vouch(said, place));
-        fs::write(place.beside(Beside::Sidecar), bytes).expect("a file");
+        fs::write(place.sibling(Sibling::Sidecar), bytes).expect("a file");
     }
 }
 
 fn put_ledger(slave: &Slave, bodies: &[u8]) {
     let data = File::open(slave.place.data()).expect("the slave");
     note(slave, &data, entries(&data)).expect("a ledger");
-    let path = slave.place.beside(Beside::Ledger);
+    let path = slave.place.sibling(Sibling::Ledger);
     let mut ledger = fs::read(&path).expect("a ledger");
     ledger.truncate(RECORD_LEN);
     for (body, number) in bodies.chunks(BODY_LEN).zip(1u64..) {
@@ -132,8 +132,8 @@ fn put_ledger(slave: &Slave, bodies: &[u8]) {
 }
 
 /// Has a sidecar vouch for the index that lies there.
-fn vouch(mut said: Value, place: &Place) -> Vec<u8> {
-    let path = place.beside(Beside::ZodbIndex);
+fn vouch(mut said: Value, place: &SlavePaths) -> Vec<u8> {
+    let path = place.sibling(Sibling::ZodbIndex);
     if let (Ok(bytes), Ok(found)) = (fs::read(&path), fs::metadata(&path))
         && let Some(stored) = said
             .pointer_mut("/index/stored")

@@ -12,7 +12,7 @@ use fssync::pass::apply::Tuning;
 use fssync::pass::{self, Job};
 use fssync::plan::Policy;
 use fssync::plan::outcome::Outcome;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
@@ -74,7 +74,7 @@ impl Scene {
     /// Where it is no regular file.
     #[must_use]
     pub fn slave(&self) -> Slave {
-        let place = Place::new(&self.slave).expect("a place");
+        let place = SlavePaths::new(&self.slave).expect("a place");
         Slave {
             switches: Switches::new(&place, None),
             place,

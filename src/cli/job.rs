@@ -10,7 +10,7 @@ use fssync::error::Error;
 use fssync::pass::Job;
 use fssync::pass::apply::Tuning;
 use fssync::plan::Policy;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::source::location::{self, Location};
 use fssync::source::path::MountedPath;
 use fssync::source::ssh::{Process, Ssh};
@@ -32,7 +32,7 @@ pub(crate) fn job(
     let given = args.master.as_deref().unwrap_or_default();
     let slave = args.slave.as_deref().unwrap_or(Path::new(""));
     let location = location::parse(given)?;
-    let place = Place::of_pass(slave, location.file_name())?;
+    let place = SlavePaths::of_pass(slave, location.file_name())?;
     if let Location::Path(master) = &location {
         place.check_is_not_named(master)?;
     }

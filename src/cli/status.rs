@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use fssync::error::Error;
 use fssync::plan::outcome::Exit;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::source::ssh::Process;
 use fssync::status::{self, Status};
 
@@ -50,7 +50,7 @@ fn look(
 ) -> Result<Status, Error> {
     let halted = Arc::clone(&interrupted);
     let halt = move || halted.load(Ordering::Relaxed);
-    let place = Place::new(&args.slave)?;
+    let place = SlavePaths::new(&args.slave)?;
     let slave = super::slave(place, common.status_file.as_ref(), interrupted);
     let master = match &args.against {
         Some(given) => Some(job::master(given, &args.reach, process, halt)?),

@@ -8,7 +8,7 @@ use fssync::error::Error;
 use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::since_last_pass::Ending;
 use fssync::slave::traces::Traces;
 use fssync::switch::{self, SwitchedOff, SwitchedOn};
@@ -56,7 +56,7 @@ pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
 
 fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Error> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    let place = Place::new(&target.slave)?;
+    let place = SlavePaths::new(&target.slave)?;
     Ok(super::slave(
         place,
         common.status_file.as_ref(),

@@ -13,7 +13,7 @@ use anyhow::Context;
 use fssync::error::Error;
 use fssync::human::count;
 use fssync::plan::outcome::Exit;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::source::ssh::Process;
@@ -95,7 +95,7 @@ impl Ends {
         process: &Process,
     ) -> Result<Self, Error> {
         let halted = Arc::clone(&interrupted);
-        let place = Place::new(&args.slave)?;
+        let place = SlavePaths::new(&args.slave)?;
         let slave = super::slave(place, common.status_file.as_ref(), interrupted);
         let Some(given) = &args.against else {
             let master = None;

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::Policy;
-use crate::slave::paths::{self, Access, Beside, Place};
+use crate::slave::paths::{self, Access, Sibling, SlavePaths};
 use crate::slave::sidecar::{Noticed, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{self, FileId, Master, MasterStat, Stray, Surroundings};
@@ -49,7 +49,7 @@ pub(crate) fn check_first_pass(
     if policy.full || seen.size == 0 {
         return Ok(());
     }
-    if let pid @ Some(_) = flock::holder(&place.beside(Beside::ZodbLock)) {
+    if let pid @ Some(_) = flock::holder(&place.sibling(Sibling::ZodbLock)) {
         return Err(Error::InUse {
             slave: place.data().to_owned(),
             pid,
@@ -78,7 +78,7 @@ fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
 }
 
 /// Which file the slave is, as a pass notes it of a master.
-fn identity(place: &Place) -> Option<FileId> {
+fn identity(place: &SlavePaths) -> Option<FileId> {
     let file = paths::open(place.data(), Access::Read).ok()?;
     FileId::of(&file).ok()
 }
@@ -141,7 +141,7 @@ fn describe_storages(names: &[String], master: &str) -> String {
 }
 
 /// The storages beside the master that have no slave of the same name beside this one.
-fn not_copied(around: &Surroundings, place: &Place) -> Vec<String> {
+fn not_copied(around: &Surroundings, place: &SlavePaths) -> Vec<String> {
     let has_slave = |name: &String| {
         // A name from another machine must not lead elsewhere.
         let is_plain = !name.contains('/');

@@ -19,7 +19,7 @@ use crate::plan::{
     decide,
 };
 use crate::slave::ledger::Entry;
-use crate::slave::paths::Place;
+use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
 use crate::slave::step::{self, FileStat};
@@ -73,7 +73,7 @@ impl Survey {
     /// Looks at the master, for a slave that was looked at before.
     pub fn of(
         sample: Sample,
-        place: &Place,
+        place: &SlavePaths,
         master: &source::Master,
         sidecar: &Sidecar,
     ) -> Result<Self, Error> {

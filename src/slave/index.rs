@@ -41,7 +41,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
-use super::paths::{self, Access, Beside, Place};
+use super::paths::{self, Access, Sibling, SlavePaths};
 use super::step::{FileStat, Slave};
 use crate::error::Error;
 use crate::filestorage::index::Index;
@@ -95,8 +95,8 @@ impl Stored {
     }
 
     /// Whether it lies beside the slave still, and was left alone. Reads nothing.
-    pub fn lies_there(&self, place: &Place) -> Result<bool, Error> {
-        let path = place.beside(Beside::ZodbIndex);
+    pub fn lies_there(&self, place: &SlavePaths) -> Result<bool, Error> {
+        let path = place.sibling(Sibling::ZodbIndex);
         match fs::symlink_metadata(&path) {
             Ok(found) => Ok(Stamp::of(&found) == self.stamp),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -106,8 +106,8 @@ impl Stored {
 
     /// Reads it; `None`, with a warning, if it is not what was stored.
     #[must_use]
-    pub fn load(&self, place: &Place) -> Option<Index> {
-        let path = place.beside(Beside::ZodbIndex);
+    pub fn load(&self, place: &SlavePaths) -> Option<Index> {
+        let path = place.sibling(Sibling::ZodbIndex);
         match self.read(&path) {
             Ok(index) => Some(index),
             Err(error) => {
@@ -183,7 +183,7 @@ impl Growing {
     pub fn read(
         &mut self,
         data: &File,
-        place: &Place,
+        place: &SlavePaths,
         may_go_on: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
@@ -211,7 +211,7 @@ impl Growing {
     /// The index, once all was read. Where no transaction ends where it should, an
     /// error says what does not fit: ZODB stumbles over it, too, when it scans the
     /// file.
-    pub fn finish(self, place: &Place) -> Result<Index, Error> {
+    pub fn finish(self, place: &SlavePaths) -> Result<Index, Error> {
         let (to, last) = (self.to, self.builder.position());
         let what = match self.scanner.tail() {
             Tail::Damaged(damage) => damage.to_string(),
@@ -244,13 +244,13 @@ pub fn store(
         return Ok(None);
     }
     slave.check_may_go_on()?;
-    let path = slave.place.beside(Beside::Tmp);
+    let path = slave.place.sibling(Sibling::Tmp);
     remove_file(&path)?;
     let file = Owner::of(&slave.place)?.create_new(&path)?;
     let stored = write(slave, file, &path, (index, position)).and_then(|stored| {
         let step = slave.step()?;
         step.check_unchanged(Some(seen))?;
-        let renamed = fs::rename(&path, slave.place.beside(Beside::ZodbIndex));
+        let renamed = fs::rename(&path, slave.place.sibling(Sibling::ZodbIndex));
         drop(step);
         renamed.map_err(Error::io("rename", &path))?;
         Ok(stored)
@@ -267,7 +267,7 @@ pub fn store(
 pub fn remove(slave: &Slave) -> Result<(), Error> {
     let place = &slave.place;
     let step = slave.step()?;
-    let removed = remove_file(&place.beside(Beside::ZodbIndex));
+    let removed = remove_file(&place.sibling(Sibling::ZodbIndex));
     drop(step);
     if removed? {
         place.sync_directory()?;

@@ -46,7 +46,7 @@ pub use self::segment_hasher::SegmentHasher;
 
 use self::join::join;
 use super::owner::Owner;
-use super::paths::{self, Access, Beside, Place};
+use super::paths::{self, Access, Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 use crate::io::digest::Digest;
@@ -138,8 +138,8 @@ pub struct Ledger {
 impl Ledger {
     /// The ledger of `data`, which is the slave; `None` if there is none, or it is
     /// another file's.
-    pub fn open(place: &Place, data: &File, access: Access) -> Result<Option<Self>, Error> {
-        let path = place.beside(Beside::Ledger);
+    pub fn open(place: &SlavePaths, data: &File, access: Access) -> Result<Option<Self>, Error> {
+        let path = place.sibling(Sibling::Ledger);
         let file = match paths::open(&path, access) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
@@ -156,8 +156,8 @@ impl Ledger {
 
     /// Puts an empty ledger for `data`, which is the slave, in the place of
     /// whatever lies there.
-    fn create(place: &Place, data: &File) -> Result<Self, Error> {
-        let (path, new) = (place.beside(Beside::Ledger), place.beside(Beside::Tmp));
+    fn create(place: &SlavePaths, data: &File) -> Result<Self, Error> {
+        let (path, new) = (place.sibling(Sibling::Ledger), place.sibling(Sibling::Tmp));
         let head = head(place, data)?;
         for path in [&new, &path] {
             match fs::remove_file(path) {
@@ -213,7 +213,12 @@ impl Ledger {
     /// Adds entries, of which each starts where the one before it ends. Nothing is
     /// added where they do not follow what the ledger has. What it has behind their
     /// start is forgotten.
-    fn extend(&mut self, place: &Place, data: &File, entries: Vec<Entry>) -> Result<(), Error> {
+    fn extend(
+        &mut self,
+        place: &SlavePaths,
+        data: &File,
+        entries: Vec<Entry>,
+    ) -> Result<(), Error> {
         let Some(start) = entries.first().map(|first| first.range.start) else {
             return Ok(());
         };
@@ -336,7 +341,7 @@ impl Iterator for Entries {
 
 /// The first record of the ledger of a slave. An inode number alone comes back after
 /// two packs of the slave's.
-fn head(place: &Place, data: &File) -> Result<Record, Error> {
+fn head(place: &SlavePaths, data: &File) -> Result<Record, Error> {
     let found = data
         .metadata()
         .map_err(Error::io("look at", place.data()))?;

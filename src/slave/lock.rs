@@ -22,7 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::owner::Owner;
-use super::paths::{Beside, Place};
+use super::paths::{Sibling, SlavePaths};
 use crate::error::Error;
 use crate::io::flock::holder;
 
@@ -44,16 +44,16 @@ impl Drop for Lock {
 }
 
 /// Tries to take the lock of the pass; `None` if another pass has it.
-pub fn take_pass(place: &Place) -> Result<Option<Lock>, Error> {
+pub fn take_pass(place: &SlavePaths) -> Result<Option<Lock>, Error> {
     take_pass_after(place, || Ok(()))
 }
 
 /// The same, with a check before the lock file is created: where no pass was made yet.
 pub fn take_pass_after(
-    place: &Place,
+    place: &SlavePaths,
     check_first: impl FnOnce() -> Result<(), Error>,
 ) -> Result<Option<Lock>, Error> {
-    let path = place.beside(Beside::PassLock);
+    let path = place.sibling(Sibling::PassLock);
     let file = if let Some(file) = Owner::open_for(place, &path)? {
         file
     } else {
@@ -64,8 +64,8 @@ pub fn take_pass_after(
 }
 
 /// Tries to take ZODB's lock.
-pub fn take_zodb(place: &Place) -> Result<Lock, Error> {
-    let path = place.beside(Beside::ZodbLock);
+pub fn take_zodb(place: &SlavePaths) -> Result<Lock, Error> {
+    let path = place.sibling(Sibling::ZodbLock);
     try_take(&path, place)?.ok_or_else(|| Error::InUse {
         slave: place.data().to_owned(),
         pid: holder(&path),
@@ -73,8 +73,8 @@ pub fn take_zodb(place: &Place) -> Result<Lock, Error> {
 }
 
 /// Takes the step lock, waiting for its holder.
-pub fn take_step(place: &Place) -> Result<Lock, Error> {
-    let path = place.beside(Beside::StepLock);
+pub fn take_step(place: &SlavePaths) -> Result<Lock, Error> {
+    let path = place.sibling(Sibling::StepLock);
     let started = Instant::now();
     loop {
         if let Some(lock) = try_take(&path, place)? {
@@ -90,7 +90,7 @@ pub fn take_step(place: &Place) -> Result<Lock, Error> {
     }
 }
 
-fn try_take(path: &Path, place: &Place) -> Result<Option<Lock>, Error> {
+fn try_take(path: &Path, place: &SlavePaths) -> Result<Option<Lock>, Error> {
     try_lock(Owner::open_or_create_for(place, path)?, path)
 }
 
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn a_lock_is_found_while_it_is_held() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
-        let path = place.beside(Beside::PassLock);
+        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
+        let path = place.sibling(Sibling::PassLock);
         let lock = take_pass(&place).unwrap().unwrap();
-        let step = place.beside(Beside::StepLock);
+        let step = place.sibling(Sibling::StepLock);
         assert_eq!(holder(&path), Some(std::process::id()));
         assert_eq!(holders([&step, &path]), [None, Some(std::process::id())]);
         assert!(take_pass(&place).unwrap().is_none());
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_lock_is_let_go_although_its_handle_was_inherited() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let lock = take_pass(&place).unwrap().unwrap();
         // What a process has between fork and exec.
         let inherited = lock.file.try_clone().unwrap();

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx};
 
-use super::paths::Place;
+use super::paths::SlavePaths;
 use crate::error::Error;
 
 /// An open slave, as far as it matters here.
@@ -35,7 +35,7 @@ pub fn look(file: &File) -> io::Result<(Statx, Obstacles)> {
 
 impl Obstacles {
     /// Fails if one of them is in the way of the slave, which is at `place`.
-    pub fn check(self, place: &Place) -> Result<(), Error> {
+    pub fn check(self, place: &SlavePaths) -> Result<(), Error> {
         let path = place.data();
         if self.attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Err(Error::Usage(format!(
@@ -56,7 +56,7 @@ impl Obstacles {
 }
 
 /// Fails if an attribute of the slave's directory keeps files in it from being replaced.
-pub fn check_directory(place: &Place) -> Result<(), Error> {
+pub fn check_directory(place: &SlavePaths) -> Result<(), Error> {
     let directory = place.directory();
     let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
         .map_err(|error| Error::io("look at", directory)(error.into()))?;
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_file_that_was_deleted_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let file = File::create(place.data()).unwrap();
         let (_, obstacles) = look(&file).unwrap();
         obstacles.check(&place).unwrap();

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::attributes::{Attributes, Given};
-use super::paths::{self, Access, Place};
+use super::paths::{self, Access, SlavePaths};
 use crate::error::Error;
 
 /// The owner, group and permission bits of new files.
@@ -47,7 +47,7 @@ const DEFAULT_MODE: u32 = 0o644;
 impl Owner {
     /// The slave's. If there is no slave, its directory's, or of whoever is not root,
     /// with the usual mode.
-    pub fn of(place: &Place) -> Result<Self, Error> {
+    pub fn of(place: &SlavePaths) -> Result<Self, Error> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
         match fs::symlink_metadata(place.data()) {
             Ok(found) => {
@@ -162,7 +162,7 @@ impl Owner {
 
     /// Opens a file beside the slave for reading and writing; where it is missing,
     /// it is created with the slave's owner and mode.
-    pub fn open_or_create_for(place: &Place, path: &Path) -> Result<File, Error> {
+    pub fn open_or_create_for(place: &SlavePaths, path: &Path) -> Result<File, Error> {
         match Self::open_for(place, path)? {
             Some(file) => Ok(file),
             None => Self::of(place)?.open_or_create(path),
@@ -170,7 +170,7 @@ impl Owner {
     }
 
     /// Opens a file beside the slave for reading and writing; `None` if there is none.
-    pub fn open_for(place: &Place, path: &Path) -> Result<Option<File>, Error> {
+    pub fn open_for(place: &SlavePaths, path: &Path) -> Result<Option<File>, Error> {
         match paths::open(path, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => {
@@ -223,7 +223,7 @@ impl Owner {
 
 /// Gives a file to its owner that a crash has kept from its owner: one that is as it was
 /// created. Else ZEO's user could not open the lock that root left, for good.
-fn mend(file: &File, place: &Place, path: &Path) -> Result<(), Error> {
+fn mend(file: &File, place: &SlavePaths, path: &Path) -> Result<(), Error> {
     let found = file.metadata().map_err(Error::io("look at", path))?;
     let is_ours = found.uid() == geteuid().as_raw();
     if !is_ours || found.permissions().mode() & 0o7777 != MODE_AT_FIRST {

@@ -41,9 +41,9 @@ pub fn open(path: &Path, access: Access) -> io::Result<File> {
 }
 
 /// Suffixes of the names beside the slave; there are no others but
-/// [`Place::diverged`] and ZODB's `.trN`.
+/// [`SlavePaths::diverged`] and ZODB's `.trN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beside {
+pub enum Sibling {
     /// What the last pass left.
     Sidecar,
     /// The sidecar while it is replaced.
@@ -70,7 +70,7 @@ pub enum Beside {
     ZodbIndex,
 }
 
-impl Beside {
+impl Sibling {
     fn suffix(self) -> &'static str {
         match self {
             Self::Sidecar => ".fssync",
@@ -100,7 +100,7 @@ pub enum Kept {
 
 /// The slave's place in the file system.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct SlavePaths {
     data: PathBuf,
     directory: PathBuf,
     /// Whether the path was a directory's, or else why it may be a file's.
@@ -109,7 +109,7 @@ pub struct Place {
     mount: Arc<Mount>,
 }
 
-impl Place {
+impl SlavePaths {
     /// The place that `given` names: a directory, for the `Data.fs` in it, or a file. If
     /// there is nothing of this name, it is a file's only if it ends in `.fs`, or if a
     /// pass has left its sidecar beside it: a directory may be missing because its file
@@ -118,7 +118,7 @@ impl Place {
     /// A symlink in the last component is refused, since ZODB's lock lies
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Error> {
-        let has_sidecar = || with_suffix(given, Beside::Sidecar.suffix()).exists();
+        let has_sidecar = || with_suffix(given, Sibling::Sidecar.suffix()).exists();
         let or_else = || has_sidecar().then_some(Named::File);
         Self::at(given, or_else)
     }
@@ -229,7 +229,7 @@ impl Place {
 
     /// A file beside it.
     #[must_use]
-    pub fn beside(&self, what: Beside) -> PathBuf {
+    pub fn sibling(&self, what: Sibling) -> PathBuf {
         self.with_suffix(what.suffix())
     }
 
@@ -299,7 +299,7 @@ impl Place {
             return Ok(false);
         }
         let is_there = |path: &Path| found(path, fs::symlink_metadata(path)).map(|it| it.is_some());
-        Ok(!is_there(&self.data)? && !is_there(&self.beside(Beside::Sidecar))?)
+        Ok(!is_there(&self.data)? && !is_there(&self.sibling(Sibling::Sidecar))?)
     }
 
     /// Refuses a slave that does not exist, and would be a file, of a master that is a
@@ -358,7 +358,7 @@ impl Place {
     }
 }
 
-/// Whether a suffix is one of those that [`Place::diverged`] gives.
+/// Whether a suffix is one of those that [`SlavePaths::diverged`] gives.
 fn is_aside(suffix: &[u8]) -> bool {
     let is_tid = |tid: &[u8]| tid.len() == 16 && tid.iter().all(u8::is_ascii_hexdigit);
     let is_number = |n: &[u8]| !n.is_empty() && n.iter().all(u8::is_ascii_digit);
@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn what_piles_up_is_known_by_its_name() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(&directory.path().join("Data.fs")).unwrap();
+        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_owned();
         let tid = Some(Tid(0x0406_0072_f24c_bb52));
         for n in [0, 12] {
@@ -404,10 +404,10 @@ mod tests {
                 Some(Kept::SetAside)
             );
             fs::write(place.diverged(tid, n), "").unwrap();
-            let aside = Place::new(&place.diverged(tid, n)).unwrap();
+            let aside = SlavePaths::new(&place.diverged(tid, n)).unwrap();
             assert!(aside.is_set_aside() && !place.is_set_aside());
-            for beside in [Beside::Verified, Beside::ZodbIndex, Beside::ZodbLock] {
-                assert_eq!(place.kept(&name(aside.beside(beside))), None);
+            for beside in [Sibling::Verified, Sibling::ZodbIndex, Sibling::ZodbLock] {
+                assert_eq!(place.kept(&name(aside.sibling(beside))), None);
             }
             assert_eq!(place.kept(&name(place.cut(n))), Some(Kept::Cut));
         }

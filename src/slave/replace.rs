@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use super::ledger::{Entry, SegmentHasher};
 use super::obstacle;
 use super::owner::Owner;
-use super::paths::Beside;
+use super::paths::Sibling;
 use super::space;
 use super::step::{FileStat, Slave};
 use crate::error::Error;
@@ -62,7 +62,7 @@ impl<'a> Replacement<'a> {
         // Better now than after hours of copying.
         drop(slave.step()?);
         obstacle::check_directory(&slave.place)?;
-        let path = slave.place.beside(Beside::Tmp);
+        let path = slave.place.sibling(Sibling::Tmp);
         let owner = Owner::of(&slave.place)?;
         let owner = match slave.seen()? {
             Some(_) => owner,
@@ -200,7 +200,7 @@ impl<'a> Replacement<'a> {
             (Some(old), Some(aside)) => Some(set_aside(self.slave, old, aside)?),
             _ => None,
         };
-        let prepared = remove(&place.beside(Beside::ZodbIndex));
+        let prepared = remove(&place.sibling(Sibling::ZodbIndex));
         drop(step);
         let renamed = prepared
             .and_then(|()| place.sync_directory())
@@ -224,7 +224,7 @@ impl<'a> Replacement<'a> {
         let place = &self.slave.place;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
-        remove(&place.beside(Beside::ZodbIndex))?;
+        remove(&place.sibling(Sibling::ZodbIndex))?;
         let renamed = fs::rename(&self.path, place.data());
         drop(step);
         renamed.map_err(Error::io("rename", &self.path))
@@ -240,7 +240,7 @@ pub struct Aside {
 
 /// Removes what a full copy left that was killed.
 pub fn clean_up(slave: &Slave) -> Result<(), Error> {
-    remove(&slave.place.beside(Beside::Tmp))
+    remove(&slave.place.sibling(Sibling::Tmp))
 }
 
 /// Gives the slave, in a step in which it is what was seen, a second name that

@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::paths::Beside;
+use super::paths::Sibling;
 use super::sidecar::Sidecar;
 use super::step::Slave;
 use crate::error::Error;
@@ -43,7 +43,7 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
     let started = pid.and_then(|pid| started(pid, now));
     let single = started.filter(|_| pid.is_some_and(makes_a_single_pass));
     let began = single.or_else(|| {
-        let lock = changed(&slave.place.beside(Beside::PassLock));
+        let lock = changed(&slave.place.sibling(Sibling::PassLock));
         let earlier = [started, passed.filter(is_past), switched, lock];
         earlier.into_iter().flatten().max()
     });
@@ -65,7 +65,7 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
 /// Why a pass cannot have the pass lock: another one has it.
 #[must_use]
 pub fn busy(slave: &Slave) -> Error {
-    let pid = holder(&slave.place.beside(Beside::PassLock));
+    let pid = holder(&slave.place.sibling(Sibling::PassLock));
     let sidecar = Sidecar::load(&slave.place).unwrap_or_default();
     Error::Busy {
         slave: slave.place.data().to_owned(),

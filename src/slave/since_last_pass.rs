@@ -10,7 +10,7 @@ use crate::filestorage::scan::{Event, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
 use crate::plan::Continuity;
 use crate::plan::switch_on::{Newer, SinceLastPass, TransactionRun};
-use crate::slave::paths::Place;
+use crate::slave::paths::SlavePaths;
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::snapshot::file::{SlaveFile, Start, open, start};
@@ -30,7 +30,7 @@ pub enum Ending {
 
 /// What the slave ends with, as far as this can be found out in a time: read on
 /// from where an earlier pass vouches for it, or else from its start.
-pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Error> {
+pub fn ending(place: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Error> {
     let started = Instant::now();
     let Some((file, _)) = open(place)? else {
         return Ok(Ending::NoSlave);
@@ -65,7 +65,7 @@ pub fn ending(place: &Place, sidecar: &Sidecar, patience: Duration) -> Result<En
 }
 
 /// Compares the slave with what the sidecar says about it.
-pub fn since_last_pass(place: &Place, sidecar: &Sidecar) -> Result<SinceLastPass, Error> {
+pub fn since_last_pass(place: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLastPass, Error> {
     let Some((file, _)) = open(place)? else {
         return Ok(SinceLastPass::NoSlave);
     };

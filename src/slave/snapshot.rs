@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::progress::Monitor;
 use crate::plan::SlaveState;
-use crate::slave::paths::Place;
+use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::step::FileStat;
 
@@ -19,7 +19,7 @@ pub struct Opened(Option<(SlaveFile, FileStat, Start)>);
 
 impl Opened {
     /// Opens the slave for reading.
-    pub fn open(place: &Place, sidecar: &Sidecar) -> Result<Self, Error> {
+    pub fn open(place: &SlavePaths, sidecar: &Sidecar) -> Result<Self, Error> {
         let Some((file, seen)) = file::open(place)? else {
             return Ok(Self(None));
         };

@@ -9,13 +9,13 @@ use std::path::Path;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 
-use super::paths::{Beside, Place};
+use super::paths::{Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 
 /// Fails unless a full copy of `size` bytes fits, of which `written` are there.
-pub fn check_copy(place: &Place, size: u64, written: u64) -> Result<(), Error> {
-    check_file_size_limit(&place.beside(Beside::Tmp), size)?;
+pub fn check_copy(place: &SlavePaths, size: u64, written: u64) -> Result<(), Error> {
+    check_file_size_limit(&place.sibling(Sibling::Tmp), size)?;
     check_space(
         place.directory(),
         "a full copy",
@@ -25,7 +25,7 @@ pub fn check_copy(place: &Place, size: u64, written: u64) -> Result<(), Error> {
 
 /// The same, beside what an earlier pass has left of a copy.
 pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Error> {
-    let found = fs::symlink_metadata(slave.place.beside(Beside::Tmp));
+    let found = fs::symlink_metadata(slave.place.sibling(Sibling::Tmp));
     let written = found.map_or(0, |found| found.len());
     check_copy(&slave.place, size, written)
 }

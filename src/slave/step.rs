@@ -126,7 +126,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Statx, makedev};
 
 use super::lock::{self, Lock};
-use super::paths::{self, Access, Place};
+use super::paths::{self, Access, SlavePaths};
 use super::switch::Switches;
 use crate::error::Error;
 use crate::source::LocalFile;
@@ -135,7 +135,7 @@ use crate::source::LocalFile;
 #[derive(Debug)]
 pub struct Slave {
     /// Where it lies.
-    pub place: Place,
+    pub place: SlavePaths,
     /// Whether it may be written.
     pub switches: Switches,
     /// Set by a signal.

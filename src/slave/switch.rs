@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::owner::Owner;
-use super::paths::{Beside, Place};
+use super::paths::{Sibling, SlavePaths};
 use crate::error::Error;
 use crate::error::off::{Cause, OFF, ON, Off};
 
@@ -62,8 +62,8 @@ impl Switches {
     /// The switches of the slave at `place`; `named` is that of
     /// `--status-file`.
     #[must_use]
-    pub fn new(place: &Place, named: Option<PathBuf>) -> Self {
-        let beside = place.beside(Beside::Switch);
+    pub fn new(place: &SlavePaths, named: Option<PathBuf>) -> Self {
+        let beside = place.sibling(Sibling::Switch);
         let own = named.clone().unwrap_or_else(|| beside.clone());
         let mut found = vec![beside];
         found.extend(MACHINE_WIDE.map(PathBuf::from));
@@ -147,7 +147,7 @@ impl Switches {
     ///
     /// The slave's owner can read what is written. If that cannot be had, on is not
     /// written; off is, with a warning, since an unreadable switch is off.
-    pub fn set(&self, on: bool, place: &Place) -> Result<&Path, Error> {
+    pub fn set(&self, on: bool, place: &SlavePaths) -> Result<&Path, Error> {
         let path = self.own.as_path();
         let fail = |action| Error::io(action, path);
         let warn_if_off = |result: Result<(), Error>| match result {
@@ -176,7 +176,7 @@ impl Switches {
     }
 
     /// Opens the slave's own switch for writing; says whether other slaves may share it.
-    fn open_own(&self, on: bool, place: &Place) -> Result<(File, bool), Error> {
+    fn open_own(&self, on: bool, place: &SlavePaths) -> Result<(File, bool), Error> {
         let path = self.own.as_path();
         if self.named.is_some() {
             let mut options = OpenOptions::new();
@@ -199,7 +199,7 @@ impl Switches {
 
     /// Lets the slave's owner read the slave's own switch, if it is closed to that user. One
     /// that is shared keeps its owner.
-    fn make_readable(&self, file: &File, is_shared: bool, place: &Place) -> Result<(), Error> {
+    fn make_readable(&self, file: &File, is_shared: bool, place: &SlavePaths) -> Result<(), Error> {
         let owner = Owner::of(place)?;
         let fail = |action| Error::io(action, &self.own);
         let found = file.metadata().map_err(fail("look at"))?;
@@ -220,7 +220,7 @@ impl Switches {
     }
 
     /// Fails if a directory keeps the slave's owner from the switch of `--status-file`.
-    fn check_directories(&self, place: &Place) -> Result<(), Error> {
+    fn check_directories(&self, place: &SlavePaths) -> Result<(), Error> {
         let Some(named) = &self.named else {
             return Ok(());
         };

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::paths::{self, Access, Beside, Place};
+use super::paths::{self, Access, Sibling, SlavePaths};
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::read::read_fully;
 
@@ -21,9 +21,9 @@ pub enum Traces {
 
 /// What there is of a slave.
 #[must_use]
-pub fn traces(place: &Place) -> Traces {
-    let is_there = |what| fs::symlink_metadata(place.beside(what)).is_ok();
-    let of_passes = [Beside::Sidecar, Beside::PassLock, Beside::Tmp];
+pub fn traces(place: &SlavePaths) -> Traces {
+    let is_there = |what| fs::symlink_metadata(place.sibling(what)).is_ok();
+    let of_passes = [Sibling::Sidecar, Sibling::PassLock, Sibling::Tmp];
     if of_passes.into_iter().any(is_there) {
         return Traces::OfPasses;
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
-use super::paths::{self, Access, Beside, Place};
+use super::paths::{self, Access, Sibling, SlavePaths};
 use crate::error::Error;
 use crate::source::FileId;
 
@@ -39,8 +39,8 @@ impl Record {
     /// The record of the file that is at `place` now. What cannot be read, or makes no
     /// sense, is passed over.
     #[must_use]
-    pub fn load(place: &Place) -> Option<Self> {
-        let path = place.beside(Beside::Verified);
+    pub fn load(place: &SlavePaths) -> Option<Self> {
+        let path = place.sibling(Sibling::Verified);
         let mut text = Vec::new();
         let read = paths::open(&path, Access::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
@@ -73,12 +73,12 @@ impl Record {
 
     /// Puts it in its place, with the slave's owner and mode, unless an earlier one tells
     /// more.
-    pub fn store(&self, place: &Place) -> Result<(), Error> {
+    pub fn store(&self, place: &SlavePaths) -> Result<(), Error> {
         if Self::load(place).is_some_and(|earlier| self.is_outdone_by(&earlier)) {
             return Ok(());
         }
         place.check_is_mounted()?;
-        let new = place.beside(Beside::VerifiedNew);
+        let new = place.sibling(Sibling::VerifiedNew);
         let fail = |action| Error::io(action, &new);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -90,7 +90,7 @@ impl Record {
         let mut text =
             serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
         text.push(b'\n');
-        let to = place.beside(Beside::Verified);
+        let to = place.sibling(Sibling::Verified);
         let stored = file
             .write_all(&text)
             .map_err(fail("write"))

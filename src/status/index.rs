@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::index::pickle::{self, MAX_HEAD_LEN, read_position};
 use crate::filestorage::index::sanity::MIN_POSITION;
-use crate::slave::paths::{self, Access, Beside, Place};
+use crate::slave::paths::{self, Access, Sibling, SlavePaths};
 
 /// How much of ZODB's work on opening the index spares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum Index {
 
 impl Index {
     /// Looks at the index of a slave with this position.
-    pub(super) fn look(place: &Place, position: Option<u64>) -> Result<Self, Error> {
-        let path = place.beside(Beside::ZodbIndex);
+    pub(super) fn look(place: &SlavePaths, position: Option<u64>) -> Result<Self, Error> {
+        let path = place.sibling(Sibling::ZodbIndex);
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
             Ok(found) if !found.is_file() => return Ok(Self::Unusable),

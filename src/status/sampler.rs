@@ -7,7 +7,7 @@ use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
-use crate::slave::paths::Beside;
+use crate::slave::paths::Sibling;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample};
 use crate::slave::step::Slave;
@@ -60,7 +60,7 @@ impl<'a> Sampler<'a> {
         }
         let look = || {
             let opened = Opened::open(place, &sidecar)?;
-            if may_wait && opened.must_be_read() && self.is_held(Beside::PassLock) {
+            if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
             let sample = opened.look(&sidecar, &|| self.check_may_go_on(), self.monitor)?;
@@ -74,7 +74,7 @@ impl<'a> Sampler<'a> {
         let Storage { tail, left, .. } = match &sample.slave {
             SlaveState::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.
-            SlaveState::Missing if self.is_held(Beside::ZodbLock) => return Ok(false),
+            SlaveState::Missing if self.is_held(Sibling::ZodbLock) => return Ok(false),
             _ => return Ok(self.slave.seen()? == sample.seen),
         };
         Ok(match (tail, left) {
@@ -85,8 +85,8 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    fn is_held(&self, lock: Beside) -> bool {
-        flock::holder(&self.slave.place.beside(lock)).is_some()
+    fn is_held(&self, lock: Sibling) -> bool {
+        flock::holder(&self.slave.place.sibling(lock)).is_some()
     }
 
     /// Whether the sidecar still says the same of the slave.

@@ -11,7 +11,7 @@ use super::task::{Task, Wanted, is_in_use, task};
 use crate::error::Error;
 use crate::io::progress::Silent;
 use crate::slave::index::coverage::Coverage;
-use crate::slave::paths::Beside;
+use crate::slave::paths::Sibling;
 use crate::slave::step::Slave;
 
 /// For how long the end of a watch may be put off for the index.
@@ -49,7 +49,7 @@ fn try_at_end(slave: &Slave) -> Result<(), Error> {
         return Ok(());
     };
     // A part of a full copy, which waits there for the master, is worth more.
-    if slave.place.beside(Beside::Tmp).exists() {
+    if slave.place.sibling(Sibling::Tmp).exists() {
         return Ok(());
     }
     let known = sidecar.index.as_ref();

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::io::flock;
 use crate::slave::index::coverage::Coverage;
-use crate::slave::paths::{Beside, Place};
+use crate::slave::paths::{Sibling, SlavePaths};
 use crate::slave::step::Slave;
 
 /// How new the index is to be.
@@ -28,7 +28,7 @@ pub(super) enum Task {
 
 /// What is to be done for a slave that ends at `position`. Reads nothing.
 pub(super) fn task(
-    place: &Place,
+    place: &SlavePaths,
     known: Option<&Coverage>,
     position: u64,
     wanted: Wanted,
@@ -52,5 +52,5 @@ pub(super) fn task(
 
 /// Whether ZODB has the slave: then its index is ZODB's affair.
 pub(super) fn is_in_use(slave: &Slave) -> bool {
-    flock::holder(&slave.place.beside(Beside::ZodbLock)).is_some()
+    flock::holder(&slave.place.sibling(Sibling::ZodbLock)).is_some()
 }

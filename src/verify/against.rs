@@ -37,7 +37,7 @@ use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::io::progress::Monitor;
 use crate::slave::fields::{FieldReader, Unreadable};
-use crate::slave::paths::{self, Access, Place};
+use crate::slave::paths::{self, Access, SlavePaths};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::{FileStat, Slave};
 use crate::source::{FileId, Master, MasterStat};
@@ -92,7 +92,7 @@ pub fn compare(
 
 /// The slave that is compared.
 struct Subject<'a> {
-    place: &'a Place,
+    place: &'a SlavePaths,
     fields: FieldReader<'a>,
     /// Up to where it is compared, in bytes.
     end: u64,

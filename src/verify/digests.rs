@@ -17,7 +17,7 @@ use crate::filestorage::scan::{Event, Scanner};
 use crate::io::digest::Digest;
 use crate::slave::fields::FieldReader;
 use crate::slave::ledger::{Entries, Entry, Ledger};
-use crate::slave::paths::{Access, Place};
+use crate::slave::paths::{Access, SlavePaths};
 
 /// How many ranges are told of with the transactions that they hold.
 const MAX_LOCATED: usize = 100;
@@ -56,7 +56,7 @@ pub(super) struct DigestCheck {
 
 impl DigestCheck {
     /// Opens the ledger of `data`, which is the slave; `None` if there is none.
-    pub(super) fn open(place: &Place, data: &File) -> Result<Option<Self>, Error> {
+    pub(super) fn open(place: &SlavePaths, data: &File) -> Result<Option<Self>, Error> {
         let Some(ledger) = Ledger::open(place, data, Access::Read)? else {
             return Ok(None);
         };

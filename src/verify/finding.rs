@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::filestorage::Tid;
-use crate::slave::paths::{Beside, Place};
+use crate::slave::paths::{Sibling, SlavePaths};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,11 +73,11 @@ pub enum File {
 impl File {
     /// Its path.
     #[must_use]
-    pub fn path(self, place: &Place) -> PathBuf {
+    pub fn path(self, place: &SlavePaths) -> PathBuf {
         match self {
             Self::Data => place.data().to_owned(),
-            Self::Index => place.beside(Beside::ZodbIndex),
-            Self::Ledger => place.beside(Beside::Ledger),
+            Self::Index => place.sibling(Sibling::ZodbIndex),
+            Self::Ledger => place.sibling(Sibling::Ledger),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::filestorage::index::Index;
 use crate::filestorage::index::pickle::{self, Entry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::slave::fields::FieldReader;
-use crate::slave::paths::{self, Access, Beside, Place};
+use crate::slave::paths::{self, Access, Sibling, SlavePaths};
 use crate::slave::step::FileStat;
 use crate::source::display_chain;
 
@@ -53,8 +53,8 @@ pub(super) struct IndexCheck {
 
 impl IndexCheck {
     /// Opens the index, if there is one.
-    pub(super) fn open(place: &Place) -> Result<Option<Self>, Error> {
-        let path = place.beside(Beside::ZodbIndex);
+    pub(super) fn open(place: &SlavePaths) -> Result<Option<Self>, Error> {
+        let path = place.sibling(Sibling::ZodbIndex);
         let file = match paths::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,

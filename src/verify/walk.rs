@@ -18,7 +18,7 @@ use crate::filestorage::record::MIN_TXN_LEN;
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::progress::Monitor;
-use crate::slave::paths::Place;
+use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::FileStat;
 
@@ -36,7 +36,7 @@ const MAX_WINDOW_LEN: u64 = 1024 * 1024;
 #[derive(Clone, Copy)]
 pub(super) struct WalkInput<'a> {
     /// Where it lies.
-    pub(super) place: &'a Place,
+    pub(super) place: &'a SlavePaths,
     /// It, open for reading.
     pub(super) file: &'a File,
     /// Its size in bytes.

@@ -10,7 +10,7 @@ use std::thread;
 use fssync::io::progress::Silent;
 use fssync::plan::outcome::Exit;
 use fssync::slave::ledger::SEGMENT_LEN;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::verify::finding::{Finding, Kind, Severity};
@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 fn verified(path: &Path) -> (Verified, Vec<Finding>) {
-    let place = Place::new(path).expect("a place for the slave");
+    let place = SlavePaths::new(path).expect("a place for the slave");
     let slave = Slave {
         switches: Switches::new(&place, None),
         place,

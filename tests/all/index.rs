@@ -13,7 +13,7 @@ use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
 use fssync::io::progress::Silent;
 use fssync::slave::index::{self, Growing, Stored};
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ use crate::support::{
 
 /// The slave of a scene, as a pass would hold it.
 fn slave(scene: &Scene) -> Slave {
-    let place = Place::new(&scene.slave).expect("a place for the slave");
+    let place = SlavePaths::new(&scene.slave).expect("a place for the slave");
     Slave {
         switches: Switches::new(&place, None),
         place,

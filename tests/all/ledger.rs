@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fssync::slave::ledger::{Entry, Ledger, SEGMENT_LEN};
-use fssync::slave::paths::{Access, Place};
+use fssync::slave::paths::{Access, SlavePaths};
 use fssync::slave::sidecar::Sidecar;
 
 use crate::support::{
@@ -18,7 +18,7 @@ use crate::support::{
 /// nothing if it has none.
 #[track_caller]
 fn right_entries(slave: &Path) -> Vec<Range<u64>> {
-    let place = Place::new(slave).expect("a slave");
+    let place = SlavePaths::new(slave).expect("a slave");
     let data = File::open(slave).expect("the slave");
     let Some(ledger) = Ledger::open(&place, &data, Access::Read).expect("a ledger or none") else {
         return Vec::new();
@@ -180,7 +180,7 @@ fn what_is_made_up_for_is_the_masters_digest_and_not_that_of_the_slaves_bytes() 
     data.write_all_at(b"x", SEGMENT_LEN + 5).unwrap();
     fs::remove_file(ledger(&scene)).unwrap();
     scene.expect("up-to-date");
-    let place = Place::new(&scene.slave).unwrap();
+    let place = SlavePaths::new(&scene.slave).unwrap();
     let data = File::open(&scene.slave).unwrap();
     let ledger = Ledger::open(&place, &data, Access::Read).unwrap().unwrap();
     let master = fs::read(&scene.master).unwrap();
@@ -303,7 +303,7 @@ fn a_byte_that_changes_on_the_slave_is_told_of_where_the_pass_meets_it() {
     let pass = scene.pass(&[]).expect(0);
     let told = "bytes 0 to 100077 are not those that were written there";
     assert!(pass.stderr.contains(told), "{pass:?}");
-    let place = Place::new(&scene.slave).unwrap();
+    let place = SlavePaths::new(&scene.slave).unwrap();
     let sidecar = Sidecar::load(&place).unwrap();
     assert_eq!(sidecar.pass.unwrap().exit_code, 0);
 }

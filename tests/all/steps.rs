@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use fssync::error::Error;
 use fssync::pass::apply::Tuning;
 use fssync::plan::outcome::{Exit, Outcome};
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
 use fssync::source;
 use fssync::source::path::MountedPath;
@@ -334,7 +334,7 @@ fn a_slave_whose_file_system_goes_is_not_copied_to_its_mount_point() {
 fn what_a_pass_left_is_not_noted_on_a_mount_point() {
     require_root();
     let scene = Scene::synced(History::get());
-    let place = Place::new(&scene.slave).unwrap();
+    let place = SlavePaths::new(&scene.slave).unwrap();
     let sidecar = Sidecar::load(&place).unwrap();
     let mount = Mount::empty_in_a_pass(place.directory());
     let stored = sidecar.store(&place);

@@ -21,7 +21,7 @@ use fssync::pass::apply::Tuning;
 use fssync::pass::{self, Job};
 use fssync::plan::Policy;
 use fssync::plan::outcome::Outcome;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
@@ -534,7 +534,7 @@ impl Scene {
     /// A pass to be made in this process, with a source of the test's.
     pub fn job(&self, source: impl Source + 'static, tuning: Tuning) -> Job {
         let interrupted = Arc::new(AtomicBool::new(false));
-        let place = Place::new(&self.slave).expect("a place for the slave");
+        let place = SlavePaths::new(&self.slave).expect("a place for the slave");
         Job {
             master: self.master_of(source, Duration::from_secs(10), &interrupted),
             slave: Slave {

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use fssync::error::Error;
 use fssync::filestorage::scan::{Event, Scanner, Transaction};
 use fssync::io::progress::Silent;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::verify::finding::Finding;
@@ -28,7 +28,7 @@ use crate::support::{Scene, Zodb};
 
 /// The slave at a path.
 fn slave(path: &Path) -> Slave {
-    let place = Place::new(path).expect("a place for the slave");
+    let place = SlavePaths::new(path).expect("a place for the slave");
     Slave {
         switches: Switches::new(&place, None),
         place,

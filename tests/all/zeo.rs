@@ -45,12 +45,12 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Where a ZEO server listens, what it serves, and its configuration.
-pub struct Place {
+pub struct SlavePaths {
     pub port: u16,
     pub configuration: PathBuf,
 }
 
-impl Place {
+impl SlavePaths {
     /// A server that is not started yet; its own files go into a directory,
     /// which is made, and away from the database.
     pub fn new(data_fs: &Path, directory: &Path) -> Self {

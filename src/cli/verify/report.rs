@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::against::{Against, Comparison};
 use fssync::filestorage::Tid;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::verify::finding::{File, Finding, Kind, Severity};
 use fssync::verify::{Content, DigestState, IndexState, Verified};
 use jiff::Timestamp;
@@ -17,13 +17,13 @@ const KEPT: u64 = 100;
 
 /// What was found: the first of each kind, and how many there are.
 pub(super) struct Findings {
-    place: Place,
+    place: SlavePaths,
     kept: Vec<Finding>,
     counts: BTreeMap<Kind, u64>,
 }
 
 impl Findings {
-    pub(super) fn of(place: &Place) -> Self {
+    pub(super) fn of(place: &SlavePaths) -> Self {
         Self {
             place: place.clone(),
             kept: Vec::new(),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Stored, remove};
 use crate::error::Error;
 use crate::filestorage::record::MIN_TXN_LEN;
-use crate::slave::paths::{Beside, Place};
+use crate::slave::paths::{Sibling, SlavePaths};
 use crate::slave::step::Slave;
 
 /// How many bytes of the slave an index may leave to ZODB's scan: half a second,
@@ -98,7 +98,7 @@ impl Coverage {
 
     /// Whether what was left there lies there still, and was left alone. Reads
     /// nothing.
-    pub fn lies_there(&self, place: &Place) -> Result<bool, Error> {
+    pub fn lies_there(&self, place: &SlavePaths) -> Result<bool, Error> {
         match &self.stored {
             Some(stored) => stored.lies_there(place),
             None => Ok(!exists(place)?),
@@ -128,8 +128,8 @@ impl Coverage {
 }
 
 /// Whether anything lies under the index's name.
-pub fn exists(place: &Place) -> Result<bool, Error> {
-    let path = place.beside(Beside::ZodbIndex);
+pub fn exists(place: &SlavePaths) -> Result<bool, Error> {
+    let path = place.sibling(Sibling::ZodbIndex);
     match fs::symlink_metadata(&path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -149,7 +149,7 @@ pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Resul
     {
         return Ok(());
     }
-    let path = place.beside(Beside::ZodbIndex);
+    let path = place.sibling(Sibling::ZodbIndex);
     match fs::symlink_metadata(&path) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => remove(slave),

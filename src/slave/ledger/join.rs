@@ -11,7 +11,7 @@ use super::{Entry, segment_end};
 use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::read::{AlignedBuf, read_fully};
-use crate::slave::paths::Place;
+use crate::slave::paths::SlavePaths;
 
 /// Entries that follow one another, to become one.
 struct Run(Vec<Entry>);
@@ -39,7 +39,11 @@ impl Run {
 
 /// Joins entries that follow one another, of bytes of the slave's, which is `data`. Those
 /// that its bytes contradict stay as they are.
-pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Vec<Entry>, Error> {
+pub(super) fn join(
+    data: &File,
+    place: &SlavePaths,
+    entries: Vec<Entry>,
+) -> Result<Vec<Entry>, Error> {
     let mut runs: Vec<Run> = Vec::new();
     for entry in entries {
         let mut run = Run(vec![entry]);
@@ -67,7 +71,7 @@ pub(super) fn join(data: &File, place: &Place, entries: Vec<Entry>) -> Result<Ve
 
 /// The digest of all bytes of a run; `None`, with a warning, if they are not those that its
 /// entries are of.
-fn digest(data: &File, place: &Place, run: &Run) -> Result<Option<Digest>, Error> {
+fn digest(data: &File, place: &SlavePaths, run: &Run) -> Result<Option<Digest>, Error> {
     let start = run.start();
     let mut piece = AlignedBuf::default();
     let room = piece.room(run.len() as usize, start);

@@ -14,7 +14,7 @@ fn slave(len: u64) -> (TempDir, Slave, File) {
     let path = directory.path().join("Data.fs");
     let bytes: Vec<u8> = (0..len).map(|n| (n * 31 + n / 251) as u8).collect();
     fs::write(&path, bytes).unwrap();
-    let place = Place::new(&path).unwrap();
+    let place = SlavePaths::new(&path).unwrap();
     let slave = Slave {
         switches: Switches::new(&place, None),
         interrupted: Arc::new(AtomicBool::new(false)),
@@ -59,7 +59,7 @@ fn assert_covers(slave: &Slave, data: &File, end: u64) -> usize {
 }
 
 fn ledger_file(slave: &Slave) -> PathBuf {
-    slave.place.beside(Beside::Ledger)
+    slave.place.sibling(Sibling::Ledger)
 }
 
 const LEN: u64 = 3 * SEGMENT_LEN - 1_000;

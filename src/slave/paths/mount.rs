@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Access, Place, open};
+use super::{Access, SlavePaths, open};
 use crate::slave::sidecar::Fingerprint;
 
 /// The file system that the slave is on.
@@ -42,7 +42,7 @@ impl Mount {
 
     /// Whether the slave is found as it was left, so that this is its file system; then the
     /// device number is the one that this has now.
-    pub(super) fn recognise(&self, place: &Place) -> bool {
+    pub(super) fn recognise(&self, place: &SlavePaths) -> bool {
         let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let found = left.and_then(|left| device_with(place, left));
         if let Some(device) = found {
@@ -54,7 +54,7 @@ impl Mount {
 
 /// The device number of the slave's directory, if the slave has this mark. What cannot be
 /// read is not recognised.
-fn device_with(place: &Place, left: Fingerprint) -> Option<u64> {
+fn device_with(place: &SlavePaths, left: Fingerprint) -> Option<u64> {
     let file = open(place.data(), Access::Read).ok()?;
     let fingerprint = Fingerprint::of(&file, left.position, left.last_tid).ok()?;
     let device = file.metadata().ok()?.dev();

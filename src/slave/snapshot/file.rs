@@ -16,7 +16,7 @@ use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::obstacle::{self, Obstacles};
-use crate::slave::paths::{self, Access, Place};
+use crate::slave::paths::{self, Access, SlavePaths};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::step::FileStat;
@@ -26,7 +26,7 @@ use crate::slave::step::FileStat;
 pub(crate) struct SlaveFile {
     pub(crate) file: File,
     pub(crate) size: u64,
-    pub(crate) place: Place,
+    pub(crate) place: SlavePaths,
     pub(crate) obstacles: Obstacles,
 }
 
@@ -71,7 +71,7 @@ impl ReadAt for &SlaveFile {
 }
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
-pub(crate) fn open(place: &Place) -> Result<Option<(SlaveFile, FileStat)>, Error> {
+pub(crate) fn open(place: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
     let file = match paths::open(place.data(), Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -15,7 +15,7 @@ use rustix::process::geteuid;
 use super::content::is_switch;
 use crate::error::Error;
 use crate::slave::owner::Owner;
-use crate::slave::paths::{Beside, Place};
+use crate::slave::paths::{Sibling, SlavePaths};
 
 /// Opens the switch that a link leads to, for writing.
 pub(super) fn open(link: &Path) -> io::Result<File> {
@@ -45,8 +45,8 @@ pub(super) fn open(link: &Path) -> io::Result<File> {
 }
 
 /// Replaces a link by a switch that is off, at once.
-pub(super) fn replace(link: &Path, place: &Place) -> Result<File, Error> {
-    let new = place.beside(Beside::SwitchNew);
+pub(super) fn replace(link: &Path, place: &SlavePaths) -> Result<File, Error> {
+    let new = place.sibling(Sibling::SwitchNew);
     match fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Error::io("remove", &new)(error));

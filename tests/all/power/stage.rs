@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use fssync::io::progress::Silent;
-use fssync::slave::paths::Place;
+use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
@@ -224,7 +224,7 @@ impl Stage {
     }
 
     fn judge_by_verify(&self) {
-        let place = Place::new(&self.scene.slave).expect("a place");
+        let place = SlavePaths::new(&self.scene.slave).expect("a place");
         let slave = Slave {
             switches: Switches::new(&place, None),
             place,
@@ -249,7 +249,7 @@ impl Stage {
         if let Some(then) = self.play.then {
             then(self);
         }
-        let place = Place::new(&self.scene.slave).expect("a place");
+        let place = SlavePaths::new(&self.scene.slave).expect("a place");
         let witness = Sidecar::load(&place).expect("a sidecar").left;
         let mut healing = self.pass();
         if healing.code == 10 && self.play.ends_off {
