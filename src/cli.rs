@@ -54,10 +54,10 @@ fn ended(result: anyhow::Result<Exit>) -> Exit {
 }
 
 /// The slave at a place.
-fn slave(place: SlavePaths, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBool>) -> Slave {
+fn slave(paths: SlavePaths, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBool>) -> Slave {
     Slave {
-        switches: Switches::new(&place, status_file.cloned()),
-        place,
+        switches: Switches::new(&paths, status_file.cloned()),
+        paths,
         interrupted,
     }
 }

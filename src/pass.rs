@@ -89,7 +89,7 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
     };
     outcome.file_system = file_system;
     let left = sidecar.left.as_ref().map(|left| left.slave);
-    job.slave.place.note_left(left);
+    job.slave.paths.note_left(left);
     let is_noted = match result {
         Err(Error::Off(_) | Error::Interrupted) => false,
         // The file is no slave of this master: nothing is left beside it.
@@ -113,13 +113,13 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
 
 /// Warns if the slave, as it is after the pass, was found damaged by a verification.
 fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
-    let Some(record) = Record::load(&slave.place).filter(Record::is_damaged) else {
+    let Some(record) = Record::load(&slave.paths).filter(Record::is_damaged) else {
         return;
     };
     monitor.warn(format!(
         "{}: `fssync verify` found damage at {:.0}: {}; replace the slave with `fssync --full`, \
          or verify it again",
-        slave.place.data().display(),
+        slave.paths.data().display(),
         record.time,
         record.verdict
     ));
@@ -237,7 +237,7 @@ fn note(
     if outcome.exit == Exit::Success {
         sidecar.in_sync = looked_at;
     }
-    sidecar.store(&job.slave.place)
+    sidecar.store(&job.slave.paths)
 }
 
 /// What a pass begins with.
@@ -253,17 +253,17 @@ struct Entered {
 /// Takes the pass lock, if syncing is on, and reads what the last pass left; a
 /// dry run only looks who has the lock.
 fn enter(job: &Job) -> Result<Entered, Error> {
-    let place = &job.slave.place;
+    let paths = &job.slave.paths;
     job.slave.check_may_go_on()?;
-    place.find_mounted()?;
+    paths.find_mounted()?;
     check_kind(job)?;
     let mut is_checked = false;
     let mut check = || {
         is_checked = true;
-        check_first_pass(job, &Sidecar::load(place)?)
+        check_first_pass(job, &Sidecar::load(paths)?)
     };
     let lock = if job.dry_run {
-        let pass_lock = place.sibling(Sibling::PassLock);
+        let pass_lock = paths.sibling(Sibling::PassLock);
         if !pass_lock.exists() {
             check()?;
         } else if flock::holder(&pass_lock).is_some() {
@@ -271,9 +271,9 @@ fn enter(job: &Job) -> Result<Entered, Error> {
         }
         None
     } else {
-        Some(lock::take_pass_after(place, check)?.ok_or_else(|| busy(&job.slave))?)
+        Some(lock::take_pass_after(paths, check)?.ok_or_else(|| busy(&job.slave))?)
     };
-    let sidecar = Sidecar::load(place)?;
+    let sidecar = Sidecar::load(paths)?;
     Ok(Entered {
         lock,
         is_checked: is_checked || sidecar.left.is_some(),
@@ -288,13 +288,13 @@ fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Error> {
 /// Refuses a slave whose name may be a mistake before anything is left beside it, even a
 /// lock: what a pass leaves makes the name one that `fssync off` believes.
 fn check_kind(job: &Job) -> Result<(), Error> {
-    let place = &job.slave.place;
-    if !place.may_be_mistaken()? {
+    let paths = &job.slave.paths;
+    if !paths.may_be_mistaken()? {
         return Ok(());
     }
     match job.master.look(Vec::new()) {
-        Ok(master_stat) => place.check_kind(master_stat.named.is_directory),
-        Err(error) if place.is_named_like_the_master() => Err(error.into()),
+        Ok(master_stat) => paths.check_kind(master_stat.named.is_directory),
+        Err(error) if paths.is_named_like_the_master() => Err(error.into()),
         // The survey looks again, and with more patience.
         Err(_) => Ok(()),
     }
@@ -369,7 +369,7 @@ impl Attempt<'_> {
         let mut copied = Copied::default();
         let result = if job.dry_run {
             check_not_in_use(slave, &plan)
-                .and_then(|()| slave.place.check_is_writable())
+                .and_then(|()| slave.paths.check_is_writable())
                 .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
         } else {
             apply.carry_out(&plan, &mut survey, &mut self.sidecar, &mut copied, monitor)
@@ -393,9 +393,9 @@ impl Attempt<'_> {
 
 /// What the first step of a plan that writes would find.
 fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
-    match flock::holder(&slave.place.sibling(Sibling::ZodbLock)) {
+    match flock::holder(&slave.paths.sibling(Sibling::ZodbLock)) {
         pid @ Some(_) if plan.action != PlannedAction::Nothing => Err(Error::InUse {
-            slave: slave.place.data().to_owned(),
+            slave: slave.paths.data().to_owned(),
             pid,
         }),
         _ => Ok(()),

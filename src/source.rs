@@ -186,7 +186,7 @@ pub enum Error {
     /// The file is mounted by itself.
     #[error(
         "{name} is mounted as a single file, so that the file that a pack puts in its \
-         place would never be seen: mount the directory that it is in"
+         paths would never be seen: mount the directory that it is in"
     )]
     Mounted {
         /// The master's name.

@@ -108,8 +108,8 @@ impl Copying {
     }
 
     /// The copy that a sidecar notes, if what was written of it is still there.
-    fn look(place: &SlavePaths, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
-        let done = fs::symlink_metadata(place.sibling(Sibling::Tmp))
+    fn look(paths: &SlavePaths, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
+        let done = fs::symlink_metadata(paths.sibling(Sibling::Tmp))
             .ok()?
             .len();
         let written = done.saturating_sub(noted.from);
@@ -239,18 +239,18 @@ pub fn look(
     master: Option<&Master>,
     monitor: &dyn Monitor,
 ) -> Result<Status, Error> {
-    let place = &slave.place;
+    let paths = &slave.paths;
     let mut sampler = Sampler::new(slave, monitor);
     let (sidecar, sample) = sampler.sample()?;
     let [pass, step, zodb] =
-        [Sibling::PassLock, Sibling::StepLock, Sibling::ZodbLock].map(|lock| place.sibling(lock));
+        [Sibling::PassLock, Sibling::StepLock, Sibling::ZodbLock].map(|lock| paths.sibling(lock));
     let [pass_pid, step_pid, zodb_pid] = flock::holders([&pass, &step, &zodb]);
-    let (set_aside, cut_tails) = piles(place)?;
+    let (set_aside, cut_tails) = piles(paths)?;
     let time = Timestamp::now();
     let mut status = Status {
         time,
-        slave: place.data().to_owned(),
-        traces: traces(place),
+        slave: paths.data().to_owned(),
+        traces: traces(paths),
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,
@@ -261,8 +261,8 @@ pub fn look(
         state: sample.slave.clone(),
         size: sample.seen.map_or(0, |seen| seen.size),
         last_tid: sample.last_tid,
-        index: Index::look(place, sample.position())?,
-        verified: Record::load(place),
+        index: Index::look(paths, sample.position())?,
+        verified: Record::load(paths),
         set_aside,
         cut_tails,
         against: None,
@@ -271,7 +271,7 @@ pub fn look(
     let is_running = status.pass.is_some();
     status.copy = sidecar
         .copy
-        .and_then(|noted| Copying::look(place, noted, is_running, status.time));
+        .and_then(|noted| Copying::look(paths, noted, is_running, status.time));
     if let Some(master) = master {
         status.against = Some(ask::against(
             sampler,
@@ -285,18 +285,18 @@ pub fn look(
 }
 
 /// What piles up beside the slave: what was set aside, and what was cut.
-fn piles(place: &SlavePaths) -> Result<(Pile, Pile), Error> {
-    let fail = || Error::io("list", place.directory());
+fn piles(paths: &SlavePaths) -> Result<(Pile, Pile), Error> {
+    let fail = || Error::io("list", paths.directory());
     let (mut set_aside, mut cut) = (Pile::default(), Pile::default());
     let entries = loop {
-        match place.directory().read_dir() {
+        match paths.directory().read_dir() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             listed => break listed.map_err(fail())?,
         }
     };
     for entry in entries {
         let entry = entry.map_err(fail())?;
-        let pile = match place.kept(&entry.file_name()) {
+        let pile = match paths.kept(&entry.file_name()) {
             Some(Kept::SetAside) => &mut set_aside,
             Some(Kept::Cut) => &mut cut,
             None => continue,

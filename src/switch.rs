@@ -54,17 +54,17 @@ pub struct SwitchedOff {
 /// Without `force` it fails if there is no slave, nor any trace of a pass: whoever
 /// mistypes the path would switch off nothing, and serve what passes go on writing.
 pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
-    let traces = traces(&slave.place);
+    let traces = traces(&slave.paths);
     if traces == Traces::Nothing && !force {
         return Err(no_slave(slave));
     }
-    let switch = slave.switches.set(false, &slave.place)?.to_owned();
+    let switch = slave.switches.set(false, &slave.paths)?.to_owned();
     let between_steps = slave.between_steps()?;
     if !slave.switches.own_says_off() {
         // An `on` came in between; from here on it waits.
-        slave.switches.set(false, &slave.place)?;
+        slave.switches.set(false, &slave.paths)?;
     }
-    let sidecar = Sidecar::load(&slave.place).unwrap_or_else(|error| {
+    let sidecar = Sidecar::load(&slave.paths).unwrap_or_else(|error| {
         tracing::warn!(
             "an unfinished append, if there is one, is left to ZODB: {}",
             error.display_chain()
@@ -78,12 +78,12 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
         );
         0
     });
-    let ending = ending(&slave.place, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
+    let ending = ending(&slave.paths, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
         tracing::warn!("{}", error.display_chain());
         Ending::Unknown
     });
     Ok(SwitchedOff {
-        slave: slave.place.data().to_owned(),
+        slave: slave.paths.data().to_owned(),
         switch,
         cut_len,
         ending,
@@ -93,7 +93,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
 
 /// Refuses a path at which there is nothing to switch off.
 fn no_slave(slave: &Slave) -> Error {
-    let data = slave.place.data();
+    let data = slave.paths.data();
     let is_there = data.symlink_metadata().is_ok();
     let what = if is_there {
         "is not a FileStorage"
@@ -119,7 +119,7 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
             return slave.closing_step(between_steps);
         }
         Err(Error::SlaveChanged {
-            slave: slave.place.data().to_owned(),
+            slave: slave.paths.data().to_owned(),
             what: "nothing is left of the batch".to_owned(),
         })
     };
@@ -163,12 +163,12 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
         let (between_steps, known) = look(slave)?;
         (between_steps, Some(known))
     };
-    let switch = slave.switches.set(true, &slave.place)?.to_owned();
+    let switch = slave.switches.set(true, &slave.paths)?.to_owned();
     slave.switches.check()?;
     Ok(SwitchedOn {
         switch,
         known,
-        traces: traces(&slave.place),
+        traces: traces(&slave.paths),
     })
 }
 
@@ -181,14 +181,14 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
         match look_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
             Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })
-                if holder(&slave.place.sibling(Sibling::PassLock)).is_some()
+                if holder(&slave.paths.sibling(Sibling::PassLock)).is_some()
                     && started.elapsed() < NOTING_PATIENCE =>
             {
                 drop(between_steps);
                 thread::sleep(LOOK_EVERY);
             }
             Err(why) => {
-                let slave = slave.place.data().to_owned();
+                let slave = slave.paths.data().to_owned();
                 return Err(Error::NotSwitchedOn { slave, why });
             }
         }
@@ -196,9 +196,9 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
 }
 
 fn look_once(slave: &Slave) -> Result<Result<Known, SwitchOnRefusal>, Error> {
-    let place = &slave.place;
-    Ok(match holder(&place.sibling(Sibling::ZodbLock)) {
+    let paths = &slave.paths;
+    Ok(match holder(&paths.sibling(Sibling::ZodbLock)) {
         Some(pid) => Err(SwitchOnRefusal::InUse { pid }),
-        None => judge(since_last_pass(place, &Sidecar::load(place)?)?),
+        None => judge(since_last_pass(paths, &Sidecar::load(paths)?)?),
     })
 }

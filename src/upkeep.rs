@@ -67,12 +67,12 @@ fn is_failure(error: &Error) -> bool {
 /// The slave as the last pass left it, if it is that still: what was seen, its
 /// position, and the sidecar that says so.
 fn as_left(slave: &Slave) -> Result<Option<(FileStat, u64, Sidecar)>, Error> {
-    let sidecar = Sidecar::load(&slave.place)?;
+    let sidecar = Sidecar::load(&slave.paths)?;
     let (Some(seen), Some(left)) = (slave.seen()?, &sidecar.left) else {
         return Ok(None);
     };
     let position = left.slave.position;
-    Ok(match since_last_pass(&slave.place, &sidecar)? {
+    Ok(match since_last_pass(&slave.paths, &sidecar)? {
         SinceLastPass::Beyond { run: None, .. } => Some((seen, position, sidecar)),
         _ => None,
     })
@@ -84,6 +84,6 @@ fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, FileStat, u64, Sidecar)>,
     if as_left(slave)?.is_none() {
         return Ok(None);
     }
-    let lock = lock::take_pass(&slave.place)?.ok_or_else(|| busy(slave))?;
+    let lock = lock::take_pass(&slave.paths)?.ok_or_else(|| busy(slave))?;
     Ok(as_left(slave)?.map(|(seen, position, sidecar)| (lock, seen, position, sidecar)))
 }

@@ -130,7 +130,7 @@ impl Verified {
     /// status` and later passes; of a path for which no pass was made, nothing is noted.
     pub fn note(
         &self,
-        place: &SlavePaths,
+        paths: &SlavePaths,
         quick: bool,
         exit: Exit,
         verdict: &str,
@@ -149,7 +149,7 @@ impl Verified {
             exit_code: exit as u8,
             verdict: verdict.to_owned(),
         };
-        record.store(place)
+        record.store(paths)
     }
 
     /// Where its last transaction ends; where that is not known, as it is damaged
@@ -159,10 +159,10 @@ impl Verified {
         self.size.saturating_sub(unfinished)
     }
 
-    fn nothing(place: &SlavePaths, content: Content) -> Self {
+    fn nothing(paths: &SlavePaths, content: Content) -> Self {
         Self {
-            slave: place.data().to_owned(),
-            traces: traces(place),
+            slave: paths.data().to_owned(),
+            traces: traces(paths),
             content,
             seen: None,
             identity: None,
@@ -192,7 +192,7 @@ pub fn verify(
     monitor: &dyn Monitor,
     tell: &mut dyn FnMut(&Finding),
 ) -> Result<Verified, Error> {
-    let place = &slave.place;
+    let paths = &slave.paths;
     let (mut damages, mut data_damages, mut blemishes) = (0, 0, 0);
     let mut tell = |finding: Finding| {
         let is_in_data = finding.kind.file() == finding::File::Data;
@@ -205,8 +205,8 @@ pub fn verify(
         }
         tell(&finding);
     };
-    let Some(opened) = open(place)? else {
-        return Ok(Verified::nothing(place, Content::Missing));
+    let Some(opened) = open(paths)? else {
+        return Ok(Verified::nothing(paths, Content::Missing));
     };
     let seen = Some(opened.seen);
     let identity = FileId::of(&opened.file).ok();
@@ -230,12 +230,12 @@ struct Opened {
 }
 
 /// Opens all as it lies there at one moment; `None` if there is no slave.
-fn open(place: &SlavePaths) -> Result<Option<Opened>, Error> {
-    let path = place.data();
+fn open(paths: &SlavePaths) -> Result<Option<Opened>, Error> {
+    let path = paths.data();
     let mut looks = 0;
     loop {
         looks += 1;
-        let index = IndexCheck::open(place)?;
+        let index = IndexCheck::open(paths)?;
         let file = match paths::open(path, Access::Read) {
             Ok(file) => file,
             // Where ZODB packs what it serves, there is none for an instant.
@@ -249,7 +249,7 @@ fn open(place: &SlavePaths) -> Result<Option<Opened>, Error> {
             Err(error) => return Err(Error::io("open", path)(error)),
         };
         // Before the size is taken: it ends with bytes that are there by then.
-        let digests = DigestCheck::open(place, &file)?;
+        let digests = DigestCheck::open(paths, &file)?;
         let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
         let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
         if is_there || looks == MAX_LOOKS {
@@ -271,13 +271,13 @@ impl Opened {
         monitor: &dyn Monitor,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Error> {
-        let (place, size) = (&slave.place, self.seen.size);
+        let (paths, size) = (&slave.paths, self.seen.size);
         let may_go_on = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
         let digests = self.digests.filter(|_| !quick);
         let reading = LossyReader::new(&self.file, digests, &may_go_on);
         let over = WalkInput {
-            place,
+            paths,
             file: &self.file,
             size,
             quick,
@@ -288,7 +288,7 @@ impl Opened {
         if content != Content::Storage {
             return Ok(Verified {
                 size,
-                ..Verified::nothing(place, content)
+                ..Verified::nothing(paths, content)
             });
         }
         let unfinished = walk.run()?;
@@ -300,7 +300,7 @@ impl Opened {
 
 fn changed(slave: &Slave, what: &str) -> Error {
     Error::SlaveChanged {
-        slave: slave.place.data().to_owned(),
+        slave: slave.paths.data().to_owned(),
         what: what.to_owned(),
     }
 }

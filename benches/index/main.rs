@@ -107,7 +107,7 @@ impl Bench {
         let slave = slave(&self.path);
         let (stored, _) = self.build(&slave)?;
         let started = Instant::now();
-        let objects = stored.load(&slave.place).map_or(0, |index| index.len()) as u64;
+        let objects = stored.load(&slave.paths).map_or(0, |index| index.len()) as u64;
         let loading = started.elapsed();
         let peak = memory("VmHWM:")?.saturating_sub(before);
         let each = peak.div_ceil(objects.max(1));
@@ -199,8 +199,8 @@ storage.close()
             };
             let mut growing = Growing::new(Builder::default(), seen.size);
             let may_go_on = || slave.check_may_go_on();
-            growing.read(&file, &slave.place, &may_go_on, &Silent)?;
-            let index = growing.finish(&slave.place)?;
+            growing.read(&file, &slave.paths, &may_go_on, &Silent)?;
+            let index = growing.finish(&slave.paths)?;
             index::store(slave, (&file, seen), (&index, seen.size))
         };
         let stored = stored().map_err(|error: Error| io::Error::other(error))?;
@@ -227,10 +227,10 @@ storage.close()
 }
 
 fn slave(path: &Path) -> Slave {
-    let place = SlavePaths::new(path).expect("a place for the slave");
+    let paths = SlavePaths::new(path).expect("a place for the slave");
     Slave {
-        switches: Switches::new(&place, None),
-        place,
+        switches: Switches::new(&paths, None),
+        paths,
         interrupted: Arc::new(AtomicBool::new(false)),
     }
 }

@@ -154,10 +154,10 @@ fn pair(theirs: &Argv, ours: &Argv, rounds: usize) -> io::Result<(Duration, Dura
 
 /// What an object costs, where the index and all bytes are compared.
 fn memory(path: &Path) -> io::Result<()> {
-    let place = SlavePaths::new(path).map_err(io::Error::other)?;
+    let paths = SlavePaths::new(path).map_err(io::Error::other)?;
     let slave = Slave {
-        switches: Switches::new(&place, None),
-        place,
+        switches: Switches::new(&paths, None),
+        paths,
         interrupted: Arc::new(AtomicBool::new(false)),
     };
     let before = resident("VmRSS:")?;

@@ -99,27 +99,27 @@ fn entries(data: &File) -> Vec<fssync::slave::ledger::Entry> {
 /// Puts the files of an input beside the slave, in a section each: the sidecar, which
 /// may vouch for the index, the ledger, the index and the switch.
 fn put(slave: &Slave, mut input: Input<'_>, vouches: bool) {
-    let place = &slave.place;
+    let paths = &slave.paths;
     let sidecar = input.section();
     if let Some(bodies) = input.section().filter(|it| !it.is_empty()) {
         put_ledger(slave, bodies);
     }
     for file in [Sibling::ZodbIndex, Sibling::Switch] {
         if let Some(bytes) = input.section().filter(|it| !it.is_empty()) {
-            fs::write(place.sibling(file), bytes).expect("a file");
+            fs::write(paths.sibling(file), bytes).expect("a file");
         }
     }
     if let Some(bytes) = sidecar.filter(|it| !it.is_empty()) {
         let known = serde_json::from_slice(bytes).ok().filter(|_| vouches);
-        let bytes = known.map_or(bytes.to_vec(), |said| vouch(said, place));
-        fs::write(place.sibling(Sibling::Sidecar), bytes).expect("a file");
+        let bytes = known.map_or(bytes.to_vec(), |said| vouch(said, paths));
+        fs::write(paths.sibling(Sibling::Sidecar), bytes).expect("a file");
     }
 }
 
 fn put_ledger(slave: &Slave, bodies: &[u8]) {
-    let data = File::open(slave.place.data()).expect("the slave");
+    let data = File::open(slave.paths.data()).expect("the slave");
     note(slave, &data, entries(&data)).expect("a ledger");
-    let path = slave.place.sibling(Sibling::Ledger);
+    let path = slave.paths.sibling(Sibling::Ledger);
     let mut ledger = fs::read(&path).expect("a ledger");
     ledger.truncate(RECORD_LEN);
     for (body, number) in bodies.chunks(BODY_LEN).zip(1u64..) {
@@ -132,8 +132,8 @@ fn put_ledger(slave: &Slave, bodies: &[u8]) {
 }
 
 /// Has a sidecar vouch for the index that lies there.
-fn vouch(mut said: Value, place: &SlavePaths) -> Vec<u8> {
-    let path = place.sibling(Sibling::ZodbIndex);
+fn vouch(mut said: Value, paths: &SlavePaths) -> Vec<u8> {
+    let path = paths.sibling(Sibling::ZodbIndex);
     if let (Ok(bytes), Ok(found)) = (fs::read(&path), fs::metadata(&path))
         && let Some(stored) = said
             .pointer_mut("/index/stored")

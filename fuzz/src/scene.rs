@@ -74,10 +74,10 @@ impl Scene {
     /// Where it is no regular file.
     #[must_use]
     pub fn slave(&self) -> Slave {
-        let place = SlavePaths::new(&self.slave).expect("a place");
+        let paths = SlavePaths::new(&self.slave).expect("a place");
         Slave {
-            switches: Switches::new(&place, None),
-            place,
+            switches: Switches::new(&paths, None),
+            paths,
             interrupted: Arc::new(AtomicBool::new(false)),
         }
     }

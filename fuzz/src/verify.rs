@@ -47,7 +47,7 @@ pub fn run(file: &[u8]) {
         compare_with_scan(file, &verified, &findings);
         compare_with_status(&verified, &status.state);
     }
-    since_last_pass::since_last_pass(&slave.place, &Sidecar::default()).expect("it can be read");
+    since_last_pass::since_last_pass(&slave.paths, &Sidecar::default()).expect("it can be read");
     assert_eq!(scene.beside_slave().len(), 1, "nothing is made beside it");
     assert!(fs::read(&scene.slave).expect("the slave") == file);
 }

@@ -32,12 +32,12 @@ pub(crate) fn job(
     let given = args.master.as_deref().unwrap_or_default();
     let slave = args.slave.as_deref().unwrap_or(Path::new(""));
     let location = location::parse(given)?;
-    let place = SlavePaths::of_pass(slave, location.file_name())?;
+    let paths = SlavePaths::of_pass(slave, location.file_name())?;
     if let Location::Path(master) = &location {
-        place.check_is_not_named(master)?;
+        paths.check_is_not_named(master)?;
     }
     let slave = super::slave(
-        place,
+        paths,
         args.common.status_file.as_ref(),
         Arc::clone(&interrupted),
     );

@@ -50,8 +50,8 @@ fn look(
 ) -> Result<Status, Error> {
     let halted = Arc::clone(&interrupted);
     let halt = move || halted.load(Ordering::Relaxed);
-    let place = SlavePaths::new(&args.slave)?;
-    let slave = super::slave(place, common.status_file.as_ref(), interrupted);
+    let paths = SlavePaths::new(&args.slave)?;
+    let slave = super::slave(paths, common.status_file.as_ref(), interrupted);
     let master = match &args.against {
         Some(given) => Some(job::master(given, &args.reach, process, halt)?),
         None => None,

@@ -56,9 +56,9 @@ pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
 
 fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Error> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    let place = SlavePaths::new(&target.slave)?;
+    let paths = SlavePaths::new(&target.slave)?;
     Ok(super::slave(
-        place,
+        paths,
         common.status_file.as_ref(),
         interrupted,
     ))

@@ -42,7 +42,7 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     let started = Instant::now();
     let Ends { slave, master } = ends;
     let monitor = progress::monitor(&args.telling, common);
-    let mut findings = Findings::of(&slave.place);
+    let mut findings = Findings::of(&slave.paths);
     let verified = verify::verify(slave, args.quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     });
@@ -55,7 +55,7 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     let exit = against.exit(&verified);
     let verdict = lines::verdict(&verified, &against);
     let unnoted = verified
-        .note(&slave.place, args.quick, exit, &verdict)
+        .note(&slave.paths, args.quick, exit, &verdict)
         .err();
     if let Some(error) = &unnoted {
         tracing::warn!(
@@ -95,8 +95,8 @@ impl Ends {
         process: &Process,
     ) -> Result<Self, Error> {
         let halted = Arc::clone(&interrupted);
-        let place = SlavePaths::new(&args.slave)?;
-        let slave = super::slave(place, common.status_file.as_ref(), interrupted);
+        let paths = SlavePaths::new(&args.slave)?;
+        let slave = super::slave(paths, common.status_file.as_ref(), interrupted);
         let Some(given) = &args.against else {
             let master = None;
             return Ok(Self { slave, master });

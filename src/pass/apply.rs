@@ -90,7 +90,7 @@ impl Apply<'_> {
             sidecar.copy = None;
             if !survey.is_as_left() {
                 // A pass may have put it there, and been killed before its name was durable.
-                self.slave.place.sync_directory()?;
+                self.slave.paths.sync_directory()?;
             }
         }
         self.note_proven(survey)?;
@@ -146,8 +146,8 @@ impl Apply<'_> {
         }
         if let Some(old) = old {
             let replaced = Replaced::judge(survey, (old, plan.reason), &mut feed)?;
-            let name = self.slave.place.free_aside(survey.last_tid);
-            replaced.warn(Planned, self.slave.place.data(), Some(&name), monitor);
+            let name = self.slave.paths.free_aside(survey.last_tid);
+            replaced.warn(Planned, self.slave.paths.data(), Some(&name), monitor);
         }
         let start = if old.is_some() { 0 } else { from };
         note(copied, &feed, start);
@@ -170,9 +170,9 @@ impl Apply<'_> {
         // What was found equal may be somebody's copy, or the batch of a pass that was
         // killed before its last sync.
         file.sync_data()
-            .map_err(Error::io("sync", self.slave.place.data()))?;
+            .map_err(Error::io("sync", self.slave.paths.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)?;
-        sidecar.store(&self.slave.place)
+        sidecar.store(&self.slave.paths)
     }
 
     /// Notes the digests of what was proven to be equal, which may be somebody's copy, and
@@ -181,7 +181,7 @@ impl Apply<'_> {
         let proven = mem::take(&mut survey.proven);
         if let Some(file) = survey.slave_file().filter(|_| !proven.is_empty()) {
             file.sync_data()
-                .map_err(Error::io("sync", self.slave.place.data()))?;
+                .map_err(Error::io("sync", self.slave.paths.data()))?;
             self.note_digests(file, proven);
         }
         Ok(())
@@ -235,7 +235,7 @@ impl Apply<'_> {
         let confirm = |range: Range<u64>| {
             let theirs = self.master.confirm(range.clone());
             let ours = Digest::of_file(file, range)
-                .map_err(Error::io("read back", self.slave.place.data()))?;
+                .map_err(Error::io("read back", self.slave.paths.data()))?;
             Ok(Confirmation { ours, theirs })
         };
         iter::once(end..copied.end)
@@ -264,7 +264,7 @@ impl Apply<'_> {
         sidecar: &mut Sidecar,
     ) -> Result<(), Error> {
         let slave = Fingerprint::of(file, position, last_tid)
-            .map_err(Error::io("read back", self.slave.place.data()))?;
+            .map_err(Error::io("read back", self.slave.paths.data()))?;
         sidecar.scanned = None;
         sidecar.left = Some(LastSync {
             master: survey.master_stat.identity.clone(),

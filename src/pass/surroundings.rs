@@ -38,28 +38,28 @@ pub(crate) fn check_first_pass(
     if sidecar.left.is_some() {
         return Ok(());
     }
-    let place = &slave.place;
+    let paths = &slave.paths;
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
     let Some((master_stat, around)) = look(master)? else {
         return Ok(());
     };
-    place.check_is_not(master_stat.local)?;
+    paths.check_is_not(master_stat.local)?;
     if policy.full || seen.size == 0 {
         return Ok(());
     }
-    if let pid @ Some(_) = flock::holder(&place.sibling(Sibling::ZodbLock)) {
+    if let pid @ Some(_) = flock::holder(&paths.sibling(Sibling::ZodbLock)) {
         return Err(Error::InUse {
-            slave: place.data().to_owned(),
+            slave: paths.data().to_owned(),
             pid,
         });
     }
-    let is_copy = around.copied_from.is_some() && around.copied_from == identity(place);
+    let is_copy = around.copied_from.is_some() && around.copied_from == identity(paths);
     if is_copy && around.served_by.is_none() && master_stat.size <= seen.size {
         return Err(Error::Swapped {
             master: master.name().to_owned(),
-            slave: place.data().to_owned(),
+            slave: paths.data().to_owned(),
         });
     }
     Ok(())
@@ -78,8 +78,8 @@ fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
 }
 
 /// Which file the slave is, as a pass notes it of a master.
-fn identity(place: &SlavePaths) -> Option<FileId> {
-    let file = paths::open(place.data(), Access::Read).ok()?;
+fn identity(paths: &SlavePaths) -> Option<FileId> {
+    let file = paths::open(paths.data(), Access::Read).ok()?;
     FileId::of(&file).ok()
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, moni
     for stray in &around.strays {
         monitor.warn(describe(stray, master.name()));
     }
-    let others = not_copied(&around, &slave.place);
+    let others = not_copied(&around, &slave.paths);
     let new: Vec<_> = others
         .into_iter()
         .filter(|name| !noticed.storages.contains(name))
@@ -110,7 +110,7 @@ pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, moni
 /// All that a person should know of a master's surroundings.
 pub(crate) fn warnings(around: &Surroundings, slave: &Slave, master: &str) -> Vec<String> {
     let strays = around.strays.iter().map(|stray| describe(stray, master));
-    let others = not_copied(around, &slave.place);
+    let others = not_copied(around, &slave.paths);
     let others = (!others.is_empty()).then(|| describe_storages(&others, master));
     strays.chain(others).collect()
 }
@@ -121,7 +121,7 @@ fn describe(stray: &Stray, master: &str) -> String {
     format!(
         "{master}: process {pid} writes to {file:?}, which is no longer this file: what it \
          commits is not copied, and is lost when it ends; error its clients, copy \
-         /proc/{pid}/fd/{handle} on that machine to a safe place, then restart it"
+         /proc/{pid}/fd/{handle} on that machine to a safe paths, then restart it"
     )
 }
 
@@ -141,11 +141,11 @@ fn describe_storages(names: &[String], master: &str) -> String {
 }
 
 /// The storages beside the master that have no slave of the same name beside this one.
-fn not_copied(around: &Surroundings, place: &SlavePaths) -> Vec<String> {
+fn not_copied(around: &Surroundings, paths: &SlavePaths) -> Vec<String> {
     let has_slave = |name: &String| {
         // A name from another machine must not lead elsewhere.
         let is_plain = !name.contains('/');
-        is_plain && place.directory().join(format!("{name}.fssync")).exists()
+        is_plain && paths.directory().join(format!("{name}.fssync")).exists()
     };
     let names = around.storages.iter();
     names.filter(|name| !has_slave(name)).cloned().collect()

@@ -60,25 +60,25 @@ impl Survey {
         sidecar: &Sidecar,
         monitor: &dyn Monitor,
     ) -> Result<Self, Error> {
-        let place = &of.place;
-        let opened = Opened::open(place, sidecar)?;
+        let paths = &of.paths;
+        let opened = Opened::open(paths, sidecar)?;
         if opened.must_be_read() {
             // The slave is read in vain if there is no master.
             master.look(Vec::new())?;
         }
         let sample = opened.look(sidecar, &|| of.check_may_go_on(), monitor)?;
-        Self::of(sample, place, master, sidecar)
+        Self::of(sample, paths, master, sidecar)
     }
 
     /// Looks at the master, for a slave that was looked at before.
     pub fn of(
         sample: Sample,
-        place: &SlavePaths,
+        paths: &SlavePaths,
         master: &source::Master,
         sidecar: &Sidecar,
     ) -> Result<Self, Error> {
         if let Some(file) = &sample.file {
-            file.obstacles.check(place)?;
+            file.obstacles.check(paths)?;
         }
         let position = sample.position();
         let Sample {
@@ -96,9 +96,9 @@ impl Survey {
             _ => Vec::new(),
         };
         let master_stat = master.look(ranges.clone())?;
-        place.check_is_not(master_stat.local)?;
+        paths.check_is_not(master_stat.local)?;
         if seen.is_none() && sidecar.left.is_none() {
-            place.check_kind(master_stat.named.is_directory)?;
+            paths.check_kind(master_stat.named.is_directory)?;
         }
         let master_reaches = ranges.iter().all(|range| range.end <= master_stat.size);
         let matches = match &file {
@@ -240,7 +240,7 @@ impl Survey {
                 );
                 let proven = prove_equal(
                     &file.file,
-                    file.place.data(),
+                    file.paths.data(),
                     master,
                     from..position,
                     monitor,

@@ -57,7 +57,7 @@ impl Refusal {
             }
             Self::FallenBehind { .. } => {
                 "the master was probably restored from a backup, or its file system is not \
-                 mounted: put the right file in its place, or, if the master is right as it \
+                 mounted: put the right file in its paths, or, if the master is right as it \
                  is, run `fssync --full`, which sets the slave aside"
             }
             Self::Diverged(_) => {

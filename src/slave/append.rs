@@ -131,7 +131,7 @@ impl<'a> Append<'a> {
             return None;
         }
         Some(format!(
-            "{} was written in place, and has {} (hard links), which show the same bytes: a \
+            "{} was written in paths, and has {} (hard links), which show the same bytes: a \
              snapshot must be a copy (cp --reflink=auto), not a link",
             self.data.path().display(),
             count(others, "other name")
@@ -219,7 +219,7 @@ impl<'a> Append<'a> {
     /// it.
     fn announce(&self, begun: &Batch, sidecar: &mut Sidecar) -> Result<Step<'a>, Error> {
         sidecar.batch = Some(begun.clone());
-        sidecar.store(&self.slave.place)?;
+        sidecar.store(&self.slave.paths)?;
         self.data.step(self.position, &[])
     }
 
@@ -373,7 +373,7 @@ fn cut_tail<'a>(
 
 /// Whether the slave ends in what an unfinished batch has left of itself.
 pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
-    let path = slave.place.data();
+    let path = slave.paths.data();
     let file = match paths::open(path, Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", path))?,
@@ -421,7 +421,7 @@ fn kept_before(
     data: &DataFile<'_>,
     position: u64,
 ) -> Result<Option<PathBuf>, Error> {
-    let names = (0..).map(|n| slave.place.cut(n));
+    let names = (0..).map(|n| slave.paths.cut(n));
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
     };
@@ -448,7 +448,7 @@ fn kept_before(
         return Ok(None);
     }
     file.sync_all().map_err(Error::io("sync", &path))?;
-    slave.place.sync_directory()?;
+    slave.paths.sync_directory()?;
     Ok(Some(path))
 }
 
@@ -457,7 +457,7 @@ fn kept_before(
 fn copy_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Error> {
     let (kept, path) = create_cut(slave)?;
     let copied =
-        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.place.sync_directory());
+        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.paths.sync_directory());
     if let Err(error) = copied {
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         return Err(error);
@@ -492,10 +492,10 @@ fn read_tail(
 }
 
 fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Error> {
-    let owner = Owner::of(&slave.place)?;
+    let owner = Owner::of(&slave.paths)?;
     let mut n = 0;
     loop {
-        let path = slave.place.cut(n);
+        let path = slave.paths.cut(n);
         match owner.create_new(&path) {
             Ok(file) => return Ok((file, path)),
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => n += 1,

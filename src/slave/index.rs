@@ -95,8 +95,8 @@ impl Stored {
     }
 
     /// Whether it lies beside the slave still, and was left alone. Reads nothing.
-    pub fn lies_there(&self, place: &SlavePaths) -> Result<bool, Error> {
-        let path = place.sibling(Sibling::ZodbIndex);
+    pub fn lies_there(&self, paths: &SlavePaths) -> Result<bool, Error> {
+        let path = paths.sibling(Sibling::ZodbIndex);
         match fs::symlink_metadata(&path) {
             Ok(found) => Ok(Stamp::of(&found) == self.stamp),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -106,8 +106,8 @@ impl Stored {
 
     /// Reads it; `None`, with a warning, if it is not what was stored.
     #[must_use]
-    pub fn load(&self, place: &SlavePaths) -> Option<Index> {
-        let path = place.sibling(Sibling::ZodbIndex);
+    pub fn load(&self, paths: &SlavePaths) -> Option<Index> {
+        let path = paths.sibling(Sibling::ZodbIndex);
         match self.read(&path) {
             Ok(index) => Some(index),
             Err(error) => {
@@ -183,7 +183,7 @@ impl Growing {
     pub fn read(
         &mut self,
         data: &File,
-        place: &SlavePaths,
+        paths: &SlavePaths,
         may_go_on: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
@@ -197,7 +197,7 @@ impl Growing {
             monitor.progress("indexing", offset - *from, *to - *from);
             may_go_on()
         };
-        scan_file(data, place.data(), scanner, &go_on, &mut |event| {
+        scan_file(data, paths.data(), scanner, &go_on, &mut |event| {
             builder.take(event);
         })
     }
@@ -211,7 +211,7 @@ impl Growing {
     /// The index, once all was read. Where no transaction ends where it should, an
     /// error says what does not fit: ZODB stumbles over it, too, when it scans the
     /// file.
-    pub fn finish(self, place: &SlavePaths) -> Result<Index, Error> {
+    pub fn finish(self, paths: &SlavePaths) -> Result<Index, Error> {
         let (to, last) = (self.to, self.builder.position());
         let what = match self.scanner.tail() {
             Tail::Damaged(damage) => damage.to_string(),
@@ -224,7 +224,7 @@ impl Growing {
         };
         index.ok_or_else(|| {
             let action = format!("follow the transactions up to {to} in");
-            Error::io(action, place.data())(io::Error::new(ErrorKind::InvalidData, what))
+            Error::io(action, paths.data())(io::Error::new(ErrorKind::InvalidData, what))
         })
     }
 }
@@ -239,18 +239,18 @@ pub fn store(
     (index, position): (&Index, u64),
 ) -> Result<Option<Stored>, Error> {
     let found =
-        witnesses(data, seen.size, position).map_err(Error::io("read", slave.place.data()))?;
+        witnesses(data, seen.size, position).map_err(Error::io("read", slave.paths.data()))?;
     if !is_sane(index, &found) {
         return Ok(None);
     }
     slave.check_may_go_on()?;
-    let path = slave.place.sibling(Sibling::Tmp);
+    let path = slave.paths.sibling(Sibling::Tmp);
     remove_file(&path)?;
-    let file = Owner::of(&slave.place)?.create_new(&path)?;
+    let file = Owner::of(&slave.paths)?.create_new(&path)?;
     let stored = write(slave, file, &path, (index, position)).and_then(|stored| {
         let step = slave.step()?;
         step.check_unchanged(Some(seen))?;
-        let renamed = fs::rename(&path, slave.place.sibling(Sibling::ZodbIndex));
+        let renamed = fs::rename(&path, slave.paths.sibling(Sibling::ZodbIndex));
         drop(step);
         renamed.map_err(Error::io("rename", &path))?;
         Ok(stored)
@@ -265,12 +265,12 @@ pub fn store(
 
 /// Removes the index, in a step, durably.
 pub fn remove(slave: &Slave) -> Result<(), Error> {
-    let place = &slave.place;
+    let paths = &slave.paths;
     let step = slave.step()?;
-    let removed = remove_file(&place.sibling(Sibling::ZodbIndex));
+    let removed = remove_file(&paths.sibling(Sibling::ZodbIndex));
     drop(step);
     if removed? {
-        place.sync_directory()?;
+        paths.sync_directory()?;
     }
     Ok(())
 }

@@ -138,8 +138,8 @@ pub struct Ledger {
 impl Ledger {
     /// The ledger of `data`, which is the slave; `None` if there is none, or it is
     /// another file's.
-    pub fn open(place: &SlavePaths, data: &File, access: Access) -> Result<Option<Self>, Error> {
-        let path = place.sibling(Sibling::Ledger);
+    pub fn open(paths: &SlavePaths, data: &File, access: Access) -> Result<Option<Self>, Error> {
+        let path = paths.sibling(Sibling::Ledger);
         let file = match paths::open(&path, access) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
@@ -150,15 +150,15 @@ impl Ledger {
             path,
             records: found.len() / RECORD_LEN as u64,
         };
-        let is_of_it = ledger.read(0, 1)? == [head(place, data)?];
+        let is_of_it = ledger.read(0, 1)? == [head(paths, data)?];
         Ok(is_of_it.then_some(ledger))
     }
 
     /// Puts an empty ledger for `data`, which is the slave, in the place of
     /// whatever lies there.
-    fn create(place: &SlavePaths, data: &File) -> Result<Self, Error> {
-        let (path, new) = (place.sibling(Sibling::Ledger), place.sibling(Sibling::Tmp));
-        let head = head(place, data)?;
+    fn create(paths: &SlavePaths, data: &File) -> Result<Self, Error> {
+        let (path, new) = (paths.sibling(Sibling::Ledger), paths.sibling(Sibling::Tmp));
+        let head = head(paths, data)?;
         for path in [&new, &path] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -167,7 +167,7 @@ impl Ledger {
                 _ => {}
             }
         }
-        let file = Owner::of(place)?.create_new(&new)?;
+        let file = Owner::of(paths)?.create_new(&new)?;
         let stored = file
             .write_all_at(&head, 0)
             .and_then(|()| fs::rename(&new, &path));
@@ -215,7 +215,7 @@ impl Ledger {
     /// start is forgotten.
     fn extend(
         &mut self,
-        place: &SlavePaths,
+        paths: &SlavePaths,
         data: &File,
         entries: Vec<Entry>,
     ) -> Result<(), Error> {
@@ -230,7 +230,7 @@ impl Ledger {
         let settled = tail.entries.iter().take_while(|it| !is_growing(it)).count();
         let mut grown = tail.entries.split_off(settled);
         grown.extend(entries);
-        self.write(tail.number + settled as u64, &join(data, place, grown)?)
+        self.write(tail.number + settled as u64, &join(data, paths, grown)?)
     }
 
     /// The last entries that follow one another, as far as they reach no further
@@ -341,10 +341,10 @@ impl Iterator for Entries {
 
 /// The first record of the ledger of a slave. An inode number alone comes back after
 /// two packs of the slave's.
-fn head(place: &SlavePaths, data: &File) -> Result<Record, Error> {
+fn head(paths: &SlavePaths, data: &File) -> Result<Record, Error> {
     let found = data
         .metadata()
-        .map_err(Error::io("look at", place.data()))?;
+        .map_err(Error::io("look at", paths.data()))?;
     let created = found.created().unwrap_or(UNIX_EPOCH);
     let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut body = [0; BODY_LEN];
@@ -357,11 +357,11 @@ fn head(place: &SlavePaths, data: &File) -> Result<Record, Error> {
 
 /// Opens the slave's ledger, or begins one.
 fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Error> {
-    if let Some(ledger) = Ledger::open(&slave.place, data, Access::Write)? {
+    if let Some(ledger) = Ledger::open(&slave.paths, data, Access::Write)? {
         return Ok(ledger);
     }
     slave.check_may_go_on()?;
-    Ledger::create(&slave.place, data)
+    Ledger::create(&slave.paths, data)
 }
 
 /// Notes what digests bytes of the slave's have, which is `data`: bytes that are
@@ -374,11 +374,11 @@ pub fn note(slave: &Slave, data: &File, entries: Vec<Entry>) -> Result<(), Error
     let ledger = if first.range.start == 0 {
         Some(open_or_create(slave, data)?)
     } else {
-        Ledger::open(&slave.place, data, Access::Write)?
+        Ledger::open(&slave.paths, data, Access::Write)?
     };
     slave.check_may_go_on()?;
     match ledger {
-        Some(mut ledger) => ledger.extend(&slave.place, data, entries),
+        Some(mut ledger) => ledger.extend(&slave.paths, data, entries),
         None => Ok(()),
     }
 }

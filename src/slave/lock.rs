@@ -44,40 +44,40 @@ impl Drop for Lock {
 }
 
 /// Tries to take the lock of the pass; `None` if another pass has it.
-pub fn take_pass(place: &SlavePaths) -> Result<Option<Lock>, Error> {
-    take_pass_after(place, || Ok(()))
+pub fn take_pass(paths: &SlavePaths) -> Result<Option<Lock>, Error> {
+    take_pass_after(paths, || Ok(()))
 }
 
 /// The same, with a check before the lock file is created: where no pass was made yet.
 pub fn take_pass_after(
-    place: &SlavePaths,
+    paths: &SlavePaths,
     check_first: impl FnOnce() -> Result<(), Error>,
 ) -> Result<Option<Lock>, Error> {
-    let path = place.sibling(Sibling::PassLock);
-    let file = if let Some(file) = Owner::open_for(place, &path)? {
+    let path = paths.sibling(Sibling::PassLock);
+    let file = if let Some(file) = Owner::open_for(paths, &path)? {
         file
     } else {
         check_first()?;
-        Owner::open_or_create_for(place, &path)?
+        Owner::open_or_create_for(paths, &path)?
     };
     try_lock(file, &path)
 }
 
 /// Tries to take ZODB's lock.
-pub fn take_zodb(place: &SlavePaths) -> Result<Lock, Error> {
-    let path = place.sibling(Sibling::ZodbLock);
-    try_take(&path, place)?.ok_or_else(|| Error::InUse {
-        slave: place.data().to_owned(),
+pub fn take_zodb(paths: &SlavePaths) -> Result<Lock, Error> {
+    let path = paths.sibling(Sibling::ZodbLock);
+    try_take(&path, paths)?.ok_or_else(|| Error::InUse {
+        slave: paths.data().to_owned(),
         pid: holder(&path),
     })
 }
 
 /// Takes the step lock, waiting for its holder.
-pub fn take_step(place: &SlavePaths) -> Result<Lock, Error> {
-    let path = place.sibling(Sibling::StepLock);
+pub fn take_step(paths: &SlavePaths) -> Result<Lock, Error> {
+    let path = paths.sibling(Sibling::StepLock);
     let started = Instant::now();
     loop {
-        if let Some(lock) = try_take(&path, place)? {
+        if let Some(lock) = try_take(&path, paths)? {
             return Ok(lock);
         }
         if started.elapsed() > STEP_LOCK_PATIENCE {
@@ -90,8 +90,8 @@ pub fn take_step(place: &SlavePaths) -> Result<Lock, Error> {
     }
 }
 
-fn try_take(path: &Path, place: &SlavePaths) -> Result<Option<Lock>, Error> {
-    try_lock(Owner::open_or_create_for(place, path)?, path)
+fn try_take(path: &Path, paths: &SlavePaths) -> Result<Option<Lock>, Error> {
+    try_lock(Owner::open_or_create_for(paths, path)?, path)
 }
 
 fn try_lock(file: File, path: &Path) -> Result<Option<Lock>, Error> {
@@ -110,13 +110,13 @@ mod tests {
     #[test]
     fn a_lock_is_found_while_it_is_held() {
         let directory = tempfile::tempdir().unwrap();
-        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
-        let path = place.sibling(Sibling::PassLock);
-        let lock = take_pass(&place).unwrap().unwrap();
-        let step = place.sibling(Sibling::StepLock);
+        let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
+        let path = paths.sibling(Sibling::PassLock);
+        let lock = take_pass(&paths).unwrap().unwrap();
+        let step = paths.sibling(Sibling::StepLock);
         assert_eq!(holder(&path), Some(std::process::id()));
         assert_eq!(holders([&step, &path]), [None, Some(std::process::id())]);
-        assert!(take_pass(&place).unwrap().is_none());
+        assert!(take_pass(&paths).unwrap().is_none());
         drop(lock);
         assert_eq!(holder(&path), None);
     }
@@ -124,12 +124,12 @@ mod tests {
     #[test]
     fn a_lock_is_let_go_although_its_handle_was_inherited() {
         let directory = tempfile::tempdir().unwrap();
-        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
-        let lock = take_pass(&place).unwrap().unwrap();
+        let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
+        let lock = take_pass(&paths).unwrap().unwrap();
         // What a process has between fork and exec.
         let inherited = lock.file.try_clone().unwrap();
         drop(lock);
-        assert!(take_pass(&place).unwrap().is_some());
+        assert!(take_pass(&paths).unwrap().is_some());
         drop(inherited);
     }
 }

@@ -35,8 +35,8 @@ pub fn look(file: &File) -> io::Result<(Statx, Obstacles)> {
 
 impl Obstacles {
     /// Fails if one of them is in the way of the slave, which is at `place`.
-    pub fn check(self, place: &SlavePaths) -> Result<(), Error> {
-        let path = place.data();
+    pub fn check(self, paths: &SlavePaths) -> Result<(), Error> {
+        let path = paths.data();
         if self.attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Err(Error::Usage(format!(
                 "{} is mounted as a single file, which cannot be replaced, and whose locks \
@@ -56,8 +56,8 @@ impl Obstacles {
 }
 
 /// Fails if an attribute of the slave's directory keeps files in it from being replaced.
-pub fn check_directory(place: &SlavePaths) -> Result<(), Error> {
-    let directory = place.directory();
+pub fn check_directory(paths: &SlavePaths) -> Result<(), Error> {
+    let directory = paths.directory();
     let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
         .map_err(|error| Error::io("look at", directory)(error.into()))?;
     check_attributes(directory, found.stx_attributes)
@@ -85,13 +85,13 @@ mod tests {
     #[test]
     fn a_file_that_was_deleted_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
-        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
-        let file = File::create(place.data()).unwrap();
+        let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
+        let file = File::create(paths.data()).unwrap();
         let (_, obstacles) = look(&file).unwrap();
-        obstacles.check(&place).unwrap();
-        std::fs::remove_file(place.data()).unwrap();
+        obstacles.check(&paths).unwrap();
+        std::fs::remove_file(paths.data()).unwrap();
         let (_, obstacles) = look(&file).unwrap();
-        let error = obstacles.check(&place).unwrap_err();
+        let error = obstacles.check(&paths).unwrap_err();
         assert!(matches!(error, Error::SlaveChanged { .. }), "{error}");
     }
 }

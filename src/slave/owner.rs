@@ -47,9 +47,9 @@ const DEFAULT_MODE: u32 = 0o644;
 impl Owner {
     /// The slave's. If there is no slave, its directory's, or of whoever is not root,
     /// with the usual mode.
-    pub fn of(place: &SlavePaths) -> Result<Self, Error> {
+    pub fn of(paths: &SlavePaths) -> Result<Self, Error> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
-        match fs::symlink_metadata(place.data()) {
+        match fs::symlink_metadata(paths.data()) {
             Ok(found) => {
                 let mode = bits(&found);
                 let (group, others) = (mode >> 3 & 0o7, mode & 0o7);
@@ -58,12 +58,12 @@ impl Owner {
                     gid: found.gid(),
                     mode,
                     needs_group: group & !others != 0,
-                    model: Some(place.data().to_owned()),
+                    model: Some(paths.data().to_owned()),
                 })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let found = fs::metadata(place.directory())
-                    .map_err(Error::io("look at", place.directory()))?;
+                let found = fs::metadata(paths.directory())
+                    .map_err(Error::io("look at", paths.directory()))?;
                 let user = geteuid();
                 Ok(Self {
                     uid: if user.is_root() {
@@ -77,7 +77,7 @@ impl Owner {
                     model: None,
                 })
             }
-            Err(error) => Err(Error::io("look at", place.data())(error)),
+            Err(error) => Err(Error::io("look at", paths.data())(error)),
         }
     }
 
@@ -162,20 +162,20 @@ impl Owner {
 
     /// Opens a file beside the slave for reading and writing; where it is missing,
     /// it is created with the slave's owner and mode.
-    pub fn open_or_create_for(place: &SlavePaths, path: &Path) -> Result<File, Error> {
-        match Self::open_for(place, path)? {
+    pub fn open_or_create_for(paths: &SlavePaths, path: &Path) -> Result<File, Error> {
+        match Self::open_for(paths, path)? {
             Some(file) => Ok(file),
-            None => Self::of(place)?.open_or_create(path),
+            None => Self::of(paths)?.open_or_create(path),
         }
     }
 
     /// Opens a file beside the slave for reading and writing; `None` if there is none.
-    pub fn open_for(place: &SlavePaths, path: &Path) -> Result<Option<File>, Error> {
+    pub fn open_for(paths: &SlavePaths, path: &Path) -> Result<Option<File>, Error> {
         match paths::open(path, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => {
                 let file = result.map_err(Error::io("open", path))?;
-                mend(&file, place, path)?;
+                mend(&file, paths, path)?;
                 Ok(Some(file))
             }
         }
@@ -223,13 +223,13 @@ impl Owner {
 
 /// Gives a file to its owner that a crash has kept from its owner: one that is as it was
 /// created. Else ZEO's user could not open the lock that root left, for good.
-fn mend(file: &File, place: &SlavePaths, path: &Path) -> Result<(), Error> {
+fn mend(file: &File, paths: &SlavePaths, path: &Path) -> Result<(), Error> {
     let found = file.metadata().map_err(Error::io("look at", path))?;
     let is_ours = found.uid() == geteuid().as_raw();
     if !is_ours || found.permissions().mode() & 0o7777 != MODE_AT_FIRST {
         return Ok(());
     }
-    let owner = Owner::of(place)?;
+    let owner = Owner::of(paths)?;
     if (owner.uid, owner.mode) != (found.uid(), MODE_AT_FIRST)
         && let Err(error) = owner.own(file, path)
     {

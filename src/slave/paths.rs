@@ -395,21 +395,21 @@ mod tests {
     #[test]
     fn what_piles_up_is_known_by_its_name() {
         let directory = tempfile::tempdir().unwrap();
-        let place = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
+        let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_owned();
         let tid = Some(Tid(0x0406_0072_f24c_bb52));
         for n in [0, 12] {
             assert_eq!(
-                place.kept(&name(place.diverged(tid, n))),
+                paths.kept(&name(paths.diverged(tid, n))),
                 Some(Kept::SetAside)
             );
-            fs::write(place.diverged(tid, n), "").unwrap();
-            let aside = SlavePaths::new(&place.diverged(tid, n)).unwrap();
-            assert!(aside.is_set_aside() && !place.is_set_aside());
+            fs::write(paths.diverged(tid, n), "").unwrap();
+            let aside = SlavePaths::new(&paths.diverged(tid, n)).unwrap();
+            assert!(aside.is_set_aside() && !paths.is_set_aside());
             for beside in [Sibling::Verified, Sibling::ZodbIndex, Sibling::ZodbLock] {
-                assert_eq!(place.kept(&name(aside.sibling(beside))), None);
+                assert_eq!(paths.kept(&name(aside.sibling(beside))), None);
             }
-            assert_eq!(place.kept(&name(place.cut(n))), Some(Kept::Cut));
+            assert_eq!(paths.kept(&name(paths.cut(n))), Some(Kept::Cut));
         }
         for other in [
             "Data.fs",
@@ -419,7 +419,7 @@ mod tests {
             "Other.fs.tr0",
             "Other.fs.diverged-0406",
         ] {
-            assert_eq!(place.kept(OsStr::new(other)), None, "{other}");
+            assert_eq!(paths.kept(OsStr::new(other)), None, "{other}");
         }
     }
 }

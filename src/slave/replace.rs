@@ -61,9 +61,9 @@ impl<'a> Replacement<'a> {
     pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Error> {
         // Better now than after hours of copying.
         drop(slave.step()?);
-        obstacle::check_directory(&slave.place)?;
-        let path = slave.place.sibling(Sibling::Tmp);
-        let owner = Owner::of(&slave.place)?;
+        obstacle::check_directory(&slave.paths)?;
+        let path = slave.paths.sibling(Sibling::Tmp);
+        let owner = Owner::of(&slave.paths)?;
         let owner = match slave.seen()? {
             Some(_) => owner,
             // ZODB opens it for writing, whatever the master's mode.
@@ -93,7 +93,7 @@ impl<'a> Replacement<'a> {
         self.lost = owner.own(&self.file, &self.path)?;
         let found = self.file.metadata();
         self.written = found.map_err(Error::io("look at", &self.path))?.len();
-        space::check_copy(&self.slave.place, size, self.written)
+        space::check_copy(&self.slave.paths, size, self.written)
     }
 
     /// A warning, if the copy does not get all of the extended attributes that the slave
@@ -103,7 +103,7 @@ impl<'a> Replacement<'a> {
         if self.lost.is_empty() {
             return None;
         }
-        let slave = self.slave.place.data().display();
+        let slave = self.slave.paths.data().display();
         let lost = self.lost.join(", ");
         Some(format!(
             "{slave}: the new file lacks an attribute of the old one ({lost}); it grants \
@@ -193,39 +193,39 @@ impl<'a> Replacement<'a> {
         old: Option<FileStat>,
         aside: Option<Aside>,
     ) -> Result<Option<PathBuf>, Error> {
-        let place = &self.slave.place;
+        let paths = &self.slave.paths;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
         let kept = match (old, aside) {
             (Some(old), Some(aside)) => Some(set_aside(self.slave, old, aside)?),
             _ => None,
         };
-        let prepared = remove(&place.sibling(Sibling::ZodbIndex));
+        let prepared = remove(&paths.sibling(Sibling::ZodbIndex));
         drop(step);
         let renamed = prepared
-            .and_then(|()| place.sync_directory())
+            .and_then(|()| paths.sync_directory())
             .and_then(|()| self.rename(old));
         if let Err(error) = renamed {
             // Where the slave keeps its place, it needs no second name; where
             // somebody put another file there, this name is all that holds it.
             if let (Some(name), Some(old)) = (&kept, old)
-                && is_same(place.data(), old).unwrap_or(false)
+                && is_same(paths.data(), old).unwrap_or(false)
             {
                 remove(name)?;
             }
             return Err(error);
         }
-        place.sync_directory()?;
+        paths.sync_directory()?;
         Ok(kept)
     }
 
     /// The last step of an installation.
     fn rename(&self, old: Option<FileStat>) -> Result<(), Error> {
-        let place = &self.slave.place;
+        let paths = &self.slave.paths;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
-        remove(&place.sibling(Sibling::ZodbIndex))?;
-        let renamed = fs::rename(&self.path, place.data());
+        remove(&paths.sibling(Sibling::ZodbIndex))?;
+        let renamed = fs::rename(&self.path, paths.data());
         drop(step);
         renamed.map_err(Error::io("rename", &self.path))
     }
@@ -240,7 +240,7 @@ pub struct Aside {
 
 /// Removes what a full copy left that was killed.
 pub fn clean_up(slave: &Slave) -> Result<(), Error> {
-    remove(&slave.place.sibling(Sibling::Tmp))
+    remove(&slave.paths.sibling(Sibling::Tmp))
 }
 
 /// Gives the slave, in a step in which it is what was seen, a second name that
@@ -248,8 +248,8 @@ pub fn clean_up(slave: &Slave) -> Result<(), Error> {
 fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Error> {
     let mut n = 0;
     loop {
-        let name = slave.place.diverged(aside.last_tid, n);
-        match fs::hard_link(slave.place.data(), &name) {
+        let name = slave.paths.diverged(aside.last_tid, n);
+        match fs::hard_link(slave.paths.data(), &name) {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A pass that was killed had linked it.

@@ -43,7 +43,7 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
     let started = pid.and_then(|pid| started(pid, now));
     let single = started.filter(|_| pid.is_some_and(makes_a_single_pass));
     let began = single.or_else(|| {
-        let lock = changed(&slave.place.sibling(Sibling::PassLock));
+        let lock = changed(&slave.paths.sibling(Sibling::PassLock));
         let earlier = [started, passed.filter(is_past), switched, lock];
         earlier.into_iter().flatten().max()
     });
@@ -65,10 +65,10 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
 /// Why a pass cannot have the pass lock: another one has it.
 #[must_use]
 pub fn busy(slave: &Slave) -> Error {
-    let pid = holder(&slave.place.sibling(Sibling::PassLock));
-    let sidecar = Sidecar::load(&slave.place).unwrap_or_default();
+    let pid = holder(&slave.paths.sibling(Sibling::PassLock));
+    let sidecar = Sidecar::load(&slave.paths).unwrap_or_default();
     Error::Busy {
-        slave: slave.place.data().to_owned(),
+        slave: slave.paths.data().to_owned(),
         pass: look(slave, &sidecar, pid, Timestamp::now()),
     }
 }

@@ -209,8 +209,8 @@ impl Sidecar {
     /// Reads the sidecar at `place`; one that is missing is empty, and so, with
     /// a warning, is one that makes no sense. One that cannot be read is an
     /// error: it must not be replaced by an empty one.
-    pub fn load(place: &SlavePaths) -> Result<Self, Error> {
-        let path = place.sibling(Sibling::Sidecar);
+    pub fn load(paths: &SlavePaths) -> Result<Self, Error> {
+        let path = paths.sibling(Sibling::Sidecar);
         let mut text = Vec::new();
         let read = paths::open(&path, Access::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
@@ -227,9 +227,9 @@ impl Sidecar {
 
     /// Puts it in its place, with the slave's owner and mode, if the slave's file system
     /// is there.
-    pub fn store(&self, place: &SlavePaths) -> Result<(), Error> {
-        place.check_is_mounted()?;
-        let new = place.sibling(Sibling::SidecarNew);
+    pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
+        paths.check_is_mounted()?;
+        let new = paths.sibling(Sibling::SidecarNew);
         let fail = |action| Error::io(action, &new);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -237,12 +237,12 @@ impl Sidecar {
             }
             _ => {}
         }
-        let mut file = Owner::of(place)?.create_new(&new)?;
+        let mut file = Owner::of(paths)?.create_new(&new)?;
         let mut text =
             serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
         text.push(b'\n');
         let stored = file.write_all(&text).map_err(fail("write")).and_then(|()| {
-            fs::rename(&new, place.sibling(Sibling::Sidecar)).map_err(fail("rename"))
+            fs::rename(&new, paths.sibling(Sibling::Sidecar)).map_err(fail("rename"))
         });
         if stored.is_err() {
             // The first failure is the one to tell.

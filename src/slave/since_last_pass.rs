@@ -30,9 +30,9 @@ pub enum Ending {
 
 /// What the slave ends with, as far as this can be found out in a time: read on
 /// from where an earlier pass vouches for it, or else from its start.
-pub fn ending(place: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Error> {
+pub fn ending(paths: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Error> {
     let started = Instant::now();
-    let Some((file, _)) = open(place)? else {
+    let Some((file, _)) = open(paths)? else {
         return Ok(Ending::NoSlave);
     };
     if file.size == 0 {
@@ -51,7 +51,7 @@ pub fn ending(place: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Resu
     };
     match scan_file(
         &file.file,
-        place.data(),
+        paths.data(),
         &mut scanner,
         &in_time,
         &mut |_| {},
@@ -65,8 +65,8 @@ pub fn ending(place: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Resu
 }
 
 /// Compares the slave with what the sidecar says about it.
-pub fn since_last_pass(place: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLastPass, Error> {
-    let Some((file, _)) = open(place)? else {
+pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLastPass, Error> {
+    let Some((file, _)) = open(paths)? else {
         return Ok(SinceLastPass::NoSlave);
     };
     if file.size < MAGIC_LEN + MIN_TXN_LEN {
@@ -94,7 +94,7 @@ fn beyond(
 ) -> Result<Option<TransactionRun>, Error> {
     let mut scanner = Scanner::resume(position, last_tid, file.size);
     let mut run: Option<TransactionRun> = None;
-    let path = file.place.data();
+    let path = file.paths.data();
     scan_file(&file.file, path, &mut scanner, &|_| Ok(()), &mut |event| {
         if let Event::Transaction(transaction) = event {
             let last = transaction.header.tid;

@@ -19,8 +19,8 @@ pub struct Opened(Option<(SlaveFile, FileStat, Start)>);
 
 impl Opened {
     /// Opens the slave for reading.
-    pub fn open(place: &SlavePaths, sidecar: &Sidecar) -> Result<Self, Error> {
-        let Some((file, seen)) = file::open(place)? else {
+    pub fn open(paths: &SlavePaths, sidecar: &Sidecar) -> Result<Self, Error> {
+        let Some((file, seen)) = file::open(paths)? else {
             return Ok(Self(None));
         };
         let start = file::start(&file, sidecar)?;

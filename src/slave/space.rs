@@ -14,10 +14,10 @@ use super::step::Slave;
 use crate::error::Error;
 
 /// Fails unless a full copy of `size` bytes fits, of which `written` are there.
-pub fn check_copy(place: &SlavePaths, size: u64, written: u64) -> Result<(), Error> {
-    check_file_size_limit(&place.sibling(Sibling::Tmp), size)?;
+pub fn check_copy(paths: &SlavePaths, size: u64, written: u64) -> Result<(), Error> {
+    check_file_size_limit(&paths.sibling(Sibling::Tmp), size)?;
     check_space(
-        place.directory(),
+        paths.directory(),
         "a full copy",
         size.saturating_sub(written),
     )
@@ -25,9 +25,9 @@ pub fn check_copy(place: &SlavePaths, size: u64, written: u64) -> Result<(), Err
 
 /// The same, beside what an earlier pass has left of a copy.
 pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Error> {
-    let found = fs::symlink_metadata(slave.place.sibling(Sibling::Tmp));
+    let found = fs::symlink_metadata(slave.paths.sibling(Sibling::Tmp));
     let written = found.map_or(0, |found| found.len());
-    check_copy(&slave.place, size, written)
+    check_copy(&slave.paths, size, written)
 }
 
 /// Fails unless the slave can grow to `end` bytes.
@@ -36,8 +36,8 @@ pub fn check_append(slave: &Slave, end: u64) -> Result<(), Error> {
     if end <= size {
         return Ok(());
     }
-    check_file_size_limit(slave.place.data(), end)?;
-    check_space(slave.place.directory(), "an append", end - size)
+    check_file_size_limit(slave.paths.data(), end)?;
+    check_space(slave.paths.directory(), "an append", end - size)
 }
 
 /// Fails if this process may not make a file of `size` bytes: better now than at the

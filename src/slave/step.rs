@@ -135,7 +135,7 @@ use crate::source::LocalFile;
 #[derive(Debug)]
 pub struct Slave {
     /// Where it lies.
-    pub place: SlavePaths,
+    pub paths: SlavePaths,
     /// Whether it may be written.
     pub switches: Switches,
     /// Set by a signal.
@@ -199,10 +199,10 @@ impl Slave {
 
     /// Takes a step although a signal asks for the end, to tidy up.
     pub fn last_step(&self) -> Result<Step<'_>, Error> {
-        self.place.check_is_mounted()?;
-        let step_lock = lock::take_step(&self.place)?;
+        self.paths.check_is_mounted()?;
+        let step_lock = lock::take_step(&self.paths)?;
         self.switches.check()?;
-        let zodb_lock = lock::take_zodb(&self.place)?;
+        let zodb_lock = lock::take_zodb(&self.paths)?;
         Ok(Step {
             slave: self,
             _zodb_lock: zodb_lock,
@@ -213,7 +213,7 @@ impl Slave {
     /// Waits until whoever takes a step has left it, and keeps everybody else from
     /// theirs until what this returns is dropped.
     pub fn between_steps(&self) -> Result<Lock, Error> {
-        lock::take_step(&self.place)
+        lock::take_step(&self.paths)
     }
 
     /// Takes a step although syncing is off, to tidy up behind the last one; fails with
@@ -221,7 +221,7 @@ impl Slave {
     pub fn closing_step(&self, between_steps: Lock) -> Result<Step<'_>, Error> {
         Ok(Step {
             slave: self,
-            _zodb_lock: lock::take_zodb(&self.place)?,
+            _zodb_lock: lock::take_zodb(&self.paths)?,
             _step_lock: between_steps,
         })
     }
@@ -242,14 +242,14 @@ impl Slave {
 
     fn changed(&self, what: String) -> Error {
         Error::SlaveChanged {
-            slave: self.place.data().to_owned(),
+            slave: self.paths.data().to_owned(),
             what,
         }
     }
 
     /// What lies under the slave's name now.
     pub fn seen(&self) -> Result<Option<FileStat>, Error> {
-        let path = self.place.data();
+        let path = self.paths.data();
         match fs::symlink_metadata(path) {
             Ok(found) => Ok(Some(FileStat::of(&found))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -297,7 +297,7 @@ pub struct DataFile<'a> {
 impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
     pub fn open(slave: &'a Slave, seen: FileStat) -> Result<Self, Error> {
-        let path = slave.place.data();
+        let path = slave.paths.data();
         let file = match paths::open(path, Access::Write) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -339,7 +339,7 @@ impl<'a> DataFile<'a> {
     /// Where it lies.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.slave.place.data()
+        self.slave.paths.data()
     }
 
     /// Takes a step in which the slave is still what we left, and has `bytes`

@@ -62,8 +62,8 @@ impl Switches {
     /// The switches of the slave at `place`; `named` is that of
     /// `--status-file`.
     #[must_use]
-    pub fn new(place: &SlavePaths, named: Option<PathBuf>) -> Self {
-        let beside = place.sibling(Sibling::Switch);
+    pub fn new(paths: &SlavePaths, named: Option<PathBuf>) -> Self {
+        let beside = paths.sibling(Sibling::Switch);
         let own = named.clone().unwrap_or_else(|| beside.clone());
         let mut found = vec![beside];
         found.extend(MACHINE_WIDE.map(PathBuf::from));
@@ -147,7 +147,7 @@ impl Switches {
     ///
     /// The slave's owner can read what is written. If that cannot be had, on is not
     /// written; off is, with a warning, since an unreadable switch is off.
-    pub fn set(&self, on: bool, place: &SlavePaths) -> Result<&Path, Error> {
+    pub fn set(&self, on: bool, paths: &SlavePaths) -> Result<&Path, Error> {
         let path = self.own.as_path();
         let fail = |action| Error::io(action, path);
         let warn_if_off = |result: Result<(), Error>| match result {
@@ -160,9 +160,9 @@ impl Switches {
             }
             result => result,
         };
-        warn_if_off(self.check_directories(place))?;
-        let (file, is_shared) = self.open_own(on, place)?;
-        warn_if_off(self.make_readable(&file, is_shared, place))?;
+        warn_if_off(self.check_directories(paths))?;
+        let (file, is_shared) = self.open_own(on, paths)?;
+        warn_if_off(self.make_readable(&file, is_shared, paths))?;
         match write(&file, if on { ON } else { OFF }) {
             Err(error) if is_full(&error) && !on => file.set_len(0),
             written => written,
@@ -170,13 +170,13 @@ impl Switches {
         .map_err(fail("write"))?;
         file.sync_all().map_err(fail("sync"))?;
         if self.named.is_none() {
-            place.sync_directory()?;
+            paths.sync_directory()?;
         }
         Ok(path)
     }
 
     /// Opens the slave's own switch for writing; says whether other slaves may share it.
-    fn open_own(&self, on: bool, place: &SlavePaths) -> Result<(File, bool), Error> {
+    fn open_own(&self, on: bool, paths: &SlavePaths) -> Result<(File, bool), Error> {
         let path = self.own.as_path();
         if self.named.is_some() {
             let mut options = OpenOptions::new();
@@ -184,13 +184,13 @@ impl Switches {
             let file = options.mode(NAMED_MODE).open(path);
             return Ok((file.map_err(Error::io("open", path))?, true));
         }
-        match Owner::open_or_create_for(place, path) {
+        match Owner::open_or_create_for(paths, path) {
             Err(Error::Io { source, .. }) if content::is_link(&source) => match link::open(path) {
                 Ok(file) => Ok((file, true)),
                 Err(error) if on => Err(Error::io("write", path)(error)),
                 Err(error) => {
                     tracing::warn!("{}: {error}; a file replaces it", path.display());
-                    Ok((link::replace(path, place)?, false))
+                    Ok((link::replace(path, paths)?, false))
                 }
             },
             opened => Ok((opened?, false)),
@@ -199,8 +199,8 @@ impl Switches {
 
     /// Lets the slave's owner read the slave's own switch, if it is closed to that user. One
     /// that is shared keeps its owner.
-    fn make_readable(&self, file: &File, is_shared: bool, place: &SlavePaths) -> Result<(), Error> {
-        let owner = Owner::of(place)?;
+    fn make_readable(&self, file: &File, is_shared: bool, paths: &SlavePaths) -> Result<(), Error> {
+        let owner = Owner::of(paths)?;
         let fail = |action| Error::io(action, &self.own);
         let found = file.metadata().map_err(fail("look at"))?;
         let is_readable = || accessat(CWD, &self.own, Access::READ_OK, AtFlags::EACCESS).is_ok();
@@ -220,11 +220,11 @@ impl Switches {
     }
 
     /// Fails if a directory keeps the slave's owner from the switch of `--status-file`.
-    fn check_directories(&self, place: &SlavePaths) -> Result<(), Error> {
+    fn check_directories(&self, paths: &SlavePaths) -> Result<(), Error> {
         let Some(named) = &self.named else {
             return Ok(());
         };
-        let owner = Owner::of(place)?;
+        let owner = Owner::of(paths)?;
         // The kernel knows more than the permission bits, but of this user only.
         if owner.is_this_user() {
             return Ok(());

@@ -21,13 +21,13 @@ pub enum Traces {
 
 /// What there is of a slave.
 #[must_use]
-pub fn traces(place: &SlavePaths) -> Traces {
-    let is_there = |what| fs::symlink_metadata(place.sibling(what)).is_ok();
+pub fn traces(paths: &SlavePaths) -> Traces {
+    let is_there = |what| fs::symlink_metadata(paths.sibling(what)).is_ok();
     let of_passes = [Sibling::Sidecar, Sibling::PassLock, Sibling::Tmp];
     if of_passes.into_iter().any(is_there) {
         return Traces::OfPasses;
     }
-    match paths::open(place.data(), Access::Read) {
+    match paths::open(paths.data(), Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => Traces::Nothing,
         Err(_) => Traces::File,
         Ok(file) => {

@@ -39,8 +39,8 @@ impl Record {
     /// The record of the file that is at `place` now. What cannot be read, or makes no
     /// sense, is passed over.
     #[must_use]
-    pub fn load(place: &SlavePaths) -> Option<Self> {
-        let path = place.sibling(Sibling::Verified);
+    pub fn load(paths: &SlavePaths) -> Option<Self> {
+        let path = paths.sibling(Sibling::Verified);
         let mut text = Vec::new();
         let read = paths::open(&path, Access::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
@@ -55,7 +55,7 @@ impl Record {
         let record: Self = serde_json::from_slice(&text)
             .inspect_err(|error| tracing::debug!("{} is passed over: {error}", path.display()))
             .ok()?;
-        let file = paths::open(place.data(), Access::Read).ok()?;
+        let file = paths::open(paths.data(), Access::Read).ok()?;
         (FileId::of(&file).ok()? == record.file).then_some(record)
     }
 
@@ -73,12 +73,12 @@ impl Record {
 
     /// Puts it in its place, with the slave's owner and mode, unless an earlier one tells
     /// more.
-    pub fn store(&self, place: &SlavePaths) -> Result<(), Error> {
-        if Self::load(place).is_some_and(|earlier| self.is_outdone_by(&earlier)) {
+    pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
+        if Self::load(paths).is_some_and(|earlier| self.is_outdone_by(&earlier)) {
             return Ok(());
         }
-        place.check_is_mounted()?;
-        let new = place.sibling(Sibling::VerifiedNew);
+        paths.check_is_mounted()?;
+        let new = paths.sibling(Sibling::VerifiedNew);
         let fail = |action| Error::io(action, &new);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -86,11 +86,11 @@ impl Record {
             }
             _ => {}
         }
-        let mut file = Owner::of(place)?.create_new(&new)?;
+        let mut file = Owner::of(paths)?.create_new(&new)?;
         let mut text =
             serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
         text.push(b'\n');
-        let to = place.sibling(Sibling::Verified);
+        let to = paths.sibling(Sibling::Verified);
         let stored = file
             .write_all(&text)
             .map_err(fail("write"))

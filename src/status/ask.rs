@@ -67,7 +67,7 @@ fn compare(
     retry: &mut Retry,
 ) -> Result<(Outcome, Option<Lag>), Error> {
     let Sampler { slave, monitor, .. } = sampler;
-    let mut survey = Survey::of(sample, &slave.place, master, sidecar)?;
+    let mut survey = Survey::of(sample, &slave.paths, master, sidecar)?;
     retry.found_master();
     let plan = match survey.decide(Policy::default(), master, *monitor) {
         Err(error @ Error::Refused(_)) => {
@@ -106,7 +106,7 @@ fn compare(
     };
     let next_pass = match room.err().or(damage) {
         _ if is_written && zodb_pid.is_some() => Outcome::from(&Error::InUse {
-            slave: slave.place.data().to_owned(),
+            slave: slave.paths.data().to_owned(),
             pid: zodb_pid,
         }),
         None => pass::done(&plan, copied),

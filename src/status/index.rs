@@ -22,8 +22,8 @@ pub enum Index {
 
 impl Index {
     /// Looks at the index of a slave with this position.
-    pub(super) fn look(place: &SlavePaths, position: Option<u64>) -> Result<Self, Error> {
-        let path = place.sibling(Sibling::ZodbIndex);
+    pub(super) fn look(paths: &SlavePaths, position: Option<u64>) -> Result<Self, Error> {
+        let path = paths.sibling(Sibling::ZodbIndex);
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
             Ok(found) if !found.is_file() => return Ok(Self::Unusable),

@@ -53,13 +53,13 @@ impl<'a> Sampler<'a> {
     /// One look, which reads the whole slave only if nobody is about to vouch for
     /// it, unless it `may_wait` no longer.
     fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Error>), Error> {
-        let place = &self.slave.place;
-        let mut sidecar = Sidecar::load(place)?;
+        let paths = &self.slave.paths;
+        let mut sidecar = Sidecar::load(paths)?;
         if self.scanned.is_some() {
             sidecar.scanned = self.scanned;
         }
         let look = || {
-            let opened = Opened::open(place, &sidecar)?;
+            let opened = Opened::open(paths, &sidecar)?;
             if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
@@ -86,12 +86,12 @@ impl<'a> Sampler<'a> {
     }
 
     fn is_held(&self, lock: Sibling) -> bool {
-        flock::holder(&self.slave.place.sibling(lock)).is_some()
+        flock::holder(&self.slave.paths.sibling(lock)).is_some()
     }
 
     /// Whether the sidecar still says the same of the slave.
     fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Error> {
-        let now = Sidecar::load(&self.slave.place)?;
+        let now = Sidecar::load(&self.slave.paths)?;
         Ok((now.left, now.batch) == (sidecar.left.clone(), sidecar.batch.clone()))
     }
 

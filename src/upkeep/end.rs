@@ -26,7 +26,7 @@ const MAX_LEN_AT_END: u64 = 16 * 1024 * 1024;
 pub fn at_end(slave: &Slave) {
     let interrupted = Arc::new(AtomicBool::new(false));
     let slave = Slave {
-        place: slave.place.clone(),
+        paths: slave.paths.clone(),
         switches: slave.switches.clone(),
         interrupted: Arc::clone(&interrupted),
     };
@@ -49,11 +49,11 @@ fn try_at_end(slave: &Slave) -> Result<(), Error> {
         return Ok(());
     };
     // A part of a full copy, which waits there for the master, is worth more.
-    if slave.place.sibling(Sibling::Tmp).exists() {
+    if slave.paths.sibling(Sibling::Tmp).exists() {
         return Ok(());
     }
     let known = sidecar.index.as_ref();
-    let is_quick = match task(&slave.place, known, position, Wanted::Newest)? {
+    let is_quick = match task(&slave.paths, known, position, Wanted::Newest)? {
         Task::Nothing => return Ok(()),
         Task::Build => Coverage::is_little(position),
         Task::Extend(known) => {

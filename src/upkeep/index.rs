@@ -24,7 +24,7 @@ pub const IN_A_PASS: Duration = Duration::from_secs(20);
 /// is to have it now. One that is not what was left does not wait for that.
 pub fn is_due(slave: &Slave, sidecar: &Sidecar, position: u64) -> Result<bool, Error> {
     let known = sidecar.index.as_ref();
-    let task = task(&slave.place, known, position, Wanted::Near)?;
+    let task = task(&slave.paths, known, position, Wanted::Near)?;
     if task == Task::Nothing || is_in_use(slave) {
         return Ok(false);
     }
@@ -86,7 +86,7 @@ pub(super) fn store_sidecar(
     sidecar: &Sidecar,
 ) -> Result<(), Error> {
     if done.as_ref().err().is_none_or(is_failure) {
-        sidecar.store(&slave.place)?;
+        sidecar.store(&slave.paths)?;
     }
     done
 }
@@ -113,7 +113,7 @@ pub(super) fn make(
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
     let task = task(
-        &slave.place,
+        &slave.paths,
         sidecar.index.as_ref(),
         position,
         Wanted::Newest,
@@ -133,7 +133,7 @@ pub(super) fn store_made(
     sidecar: &mut Sidecar,
 ) -> Result<(), Error> {
     let position = work.growing.to();
-    let index = work.growing.finish(&slave.place)?;
+    let index = work.growing.finish(&slave.paths)?;
     put(slave, (&work.file, seen), (&index, position), sidecar)
 }
 
@@ -151,7 +151,7 @@ fn put(
         && let Some(known) = &mut sidecar.index
         && known.stored().is_some()
         && known.position() < position
-        && known.lies_there(&slave.place)?
+        && known.lies_there(&slave.paths)?
     {
         known.pass_over(position);
         return Ok(());

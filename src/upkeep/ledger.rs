@@ -33,9 +33,9 @@ pub fn catch_up(
     patience: Duration,
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
-    let path = slave.place.data();
+    let path = slave.paths.data();
     let data = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
-    let known = Ledger::open(&slave.place, &data, Access::Read)?;
+    let known = Ledger::open(&slave.paths, &data, Access::Read)?;
     if let Some(ledger) = &known
         && ledger.ends_at(position)?
     {

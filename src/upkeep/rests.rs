@@ -109,7 +109,7 @@ impl IdleWork {
                 return Ok(Progress::Done);
             };
             let Work { file, growing, .. } = self.work.insert(work);
-            match growing.read(file, &slave.place, &may_go_on, monitor) {
+            match growing.read(file, &slave.paths, &may_go_on, monitor) {
                 Err(Error::Interrupted) if was_called.get() => return Ok(Progress::Left),
                 read => read?,
             }
@@ -134,7 +134,7 @@ impl IdleWork {
             return Ok(None);
         };
         let known = sidecar.index.as_ref();
-        match task(&slave.place, known, position, Wanted::Near)? {
+        match task(&slave.paths, known, position, Wanted::Near)? {
             Task::Nothing => Ok(None),
             task => Work::begin(slave, seen, task, position).map(Some),
         }

@@ -28,7 +28,7 @@ pub(super) enum Task {
 
 /// What is to be done for a slave that ends at `position`. Reads nothing.
 pub(super) fn task(
-    place: &SlavePaths,
+    paths: &SlavePaths,
     known: Option<&Coverage>,
     position: u64,
     wanted: Wanted,
@@ -36,7 +36,7 @@ pub(super) fn task(
     let Some(known) = known.filter(|known| known.position() <= position) else {
         return Ok(Task::Build);
     };
-    if !known.lies_there(place)? {
+    if !known.lies_there(paths)? {
         return Ok(Task::Build);
     }
     let is_wanted = match wanted {
@@ -52,5 +52,5 @@ pub(super) fn task(
 
 /// Whether ZODB has the slave: then its index is ZODB's affair.
 pub(super) fn is_in_use(slave: &Slave) -> bool {
-    flock::holder(&slave.place.sibling(Sibling::ZodbLock)).is_some()
+    flock::holder(&slave.paths.sibling(Sibling::ZodbLock)).is_some()
 }

@@ -37,7 +37,7 @@ impl Work {
         let file = open(slave, seen)?;
         let loaded = match task {
             Task::Extend(known) => known.stored().and_then(|stored| {
-                let index = stored.load(&slave.place)?;
+                let index = stored.load(&slave.paths)?;
                 Some(Builder::resume(index, stored.position))
             }),
             Task::Nothing | Task::Build => None,
@@ -72,13 +72,13 @@ impl Work {
             }
             Ok(())
         };
-        match growing.read(file, &slave.place, &in_time, monitor) {
+        match growing.read(file, &slave.paths, &in_time, monitor) {
             Err(Error::Interrupted) if is_late.get() => {}
             read => return read,
         }
         growing.end_with_transaction();
         let may_go_on = || slave.check_may_go_on();
-        growing.read(file, &slave.place, &may_go_on, monitor)
+        growing.read(file, &slave.paths, &may_go_on, monitor)
     }
 
     /// Whether it is of the file that was seen, and nobody has written over that
@@ -103,7 +103,7 @@ impl Work {
 
 /// Removes what lies there and is not what was left.
 pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Error> {
-    if exists(&slave.place)? {
+    if exists(&slave.paths)? {
         tracing::debug!("the index that lies there is not what was left: it is made anew");
         remove(slave)?;
     }
@@ -112,12 +112,12 @@ pub(super) fn remove_foreign(slave: &Slave) -> Result<(), Error> {
 
 /// What the slave, which is `file`, has at a position.
 fn fingerprint(slave: &Slave, file: &File, position: u64) -> Result<Fingerprint, Error> {
-    Fingerprint::of(file, position, None).map_err(Error::io("read", slave.place.data()))
+    Fingerprint::of(file, position, None).map_err(Error::io("read", slave.paths.data()))
 }
 
 /// Opens the slave, which must be the file that was seen.
 pub(super) fn open(slave: &Slave, seen: FileStat) -> Result<File, Error> {
-    let path = slave.place.data();
+    let path = slave.paths.data();
     let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
     if FileStat::of(&found).file == seen.file {

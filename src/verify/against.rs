@@ -52,7 +52,7 @@ pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
         }
     };
     master.let_go();
-    slave.place.check_is_not(master_stat.local)
+    slave.paths.check_is_not(master_stat.local)
 }
 
 /// Compares a slave that was verified with its master; `None` if it holds nothing to
@@ -67,7 +67,7 @@ pub fn compare(
     else {
         return Ok(None);
     };
-    let path = slave.place.data();
+    let path = slave.paths.data();
     let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
     if FileStat::of(&found).file != seen.file {
@@ -80,10 +80,10 @@ pub fn compare(
         _ => Unreadable::Zeros,
     };
     let subject = Subject {
-        place: &slave.place,
+        paths: &slave.paths,
         fields: FieldReader::new(&file, unreadable, &may_go_on),
         end: verified.end(),
-        left: Sidecar::load(&slave.place)?.left.map(|left| left.master),
+        left: Sidecar::load(&slave.paths)?.left.map(|left| left.master),
     };
     let compared = subject.compare(master, monitor)?;
     check_counts(slave, seen, subject.end)?;
@@ -92,7 +92,7 @@ pub fn compare(
 
 /// The slave that is compared.
 struct Subject<'a> {
-    place: &'a SlavePaths,
+    paths: &'a SlavePaths,
     fields: FieldReader<'a>,
     /// Up to where it is compared, in bytes.
     end: u64,
@@ -119,7 +119,7 @@ impl Subject<'_> {
     ) -> Result<Compared, Error> {
         let master_stat = master.look(Vec::new())?;
         retry.found_master();
-        self.place.check_is_not(master_stat.local)?;
+        self.paths.check_is_not(master_stat.local)?;
         let mut comparison = Comparison::new(self, master, &master_stat, monitor);
         comparison.run()?;
         Ok(comparison.compared)
@@ -159,7 +159,7 @@ impl<'a> Comparison<'a> {
                     .as_ref()
                     .map(|left| *left == master_stat.identity),
                 slave_end: slave.end,
-                is_set_aside: slave.place.is_set_aside(),
+                is_set_aside: slave.paths.is_set_aside(),
                 master_size: master_stat.size,
                 equal_bytes: 0,
                 magic_differs: false,

@@ -56,13 +56,13 @@ pub(super) struct DigestCheck {
 
 impl DigestCheck {
     /// Opens the ledger of `data`, which is the slave; `None` if there is none.
-    pub(super) fn open(place: &SlavePaths, data: &File) -> Result<Option<Self>, Error> {
-        let Some(ledger) = Ledger::open(place, data, Access::Read)? else {
+    pub(super) fn open(paths: &SlavePaths, data: &File) -> Result<Option<Self>, Error> {
+        let Some(ledger) = Ledger::open(paths, data, Access::Read)? else {
             return Ok(None);
         };
         let found = data
             .metadata()
-            .map_err(Error::io("look at", place.data()))?;
+            .map_err(Error::io("look at", paths.data()))?;
         Ok(Some(Self {
             end: ledger.end(u64::MAX)?,
             entries: ledger.entries(found.len()),

@@ -73,11 +73,11 @@ pub enum File {
 impl File {
     /// Its path.
     #[must_use]
-    pub fn path(self, place: &SlavePaths) -> PathBuf {
+    pub fn path(self, paths: &SlavePaths) -> PathBuf {
         match self {
-            Self::Data => place.data().to_owned(),
-            Self::Index => place.sibling(Sibling::ZodbIndex),
-            Self::Ledger => place.sibling(Sibling::Ledger),
+            Self::Data => paths.data().to_owned(),
+            Self::Index => paths.sibling(Sibling::ZodbIndex),
+            Self::Ledger => paths.sibling(Sibling::Ledger),
         }
     }
 }

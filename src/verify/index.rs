@@ -53,8 +53,8 @@ pub(super) struct IndexCheck {
 
 impl IndexCheck {
     /// Opens the index, if there is one.
-    pub(super) fn open(place: &SlavePaths) -> Result<Option<Self>, Error> {
-        let path = place.sibling(Sibling::ZodbIndex);
+    pub(super) fn open(paths: &SlavePaths) -> Result<Option<Self>, Error> {
+        let path = paths.sibling(Sibling::ZodbIndex);
         let file = match paths::open(&path, Access::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,

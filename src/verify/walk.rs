@@ -36,7 +36,7 @@ const MAX_WINDOW_LEN: u64 = 1024 * 1024;
 #[derive(Clone, Copy)]
 pub(super) struct WalkInput<'a> {
     /// Where it lies.
-    pub(super) place: &'a SlavePaths,
+    pub(super) paths: &'a SlavePaths,
     /// It, open for reading.
     pub(super) file: &'a File,
     /// Its size in bytes.
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
             unfinished,
             digests,
             index,
-            ..Verified::nothing(self.over.place, Content::Storage)
+            ..Verified::nothing(self.over.paths, Content::Storage)
         })
     }
 
@@ -276,7 +276,7 @@ impl<'a> Walk<'a> {
 
     /// What the last pass left; nothing if that cannot be read.
     fn sidecar(&self) -> Sidecar {
-        Sidecar::load(self.over.place).unwrap_or_else(|error| {
+        Sidecar::load(self.over.paths).unwrap_or_else(|error| {
             tracing::warn!("{}", error.display_chain());
             Sidecar::default()
         })
@@ -285,7 +285,7 @@ impl<'a> Walk<'a> {
     /// The file as it is now.
     fn seen(&self) -> Result<FileStat, Error> {
         let found = self.over.file.metadata();
-        let found = found.map_err(Error::io("look at", self.over.place.data()))?;
+        let found = found.map_err(Error::io("look at", self.over.paths.data()))?;
         Ok(FileStat::of(&found))
     }
 }

@@ -22,10 +22,10 @@ use crate::support::{
 };
 
 fn verified(path: &Path) -> (Verified, Vec<Finding>) {
-    let place = SlavePaths::new(path).expect("a place for the slave");
+    let paths = SlavePaths::new(path).expect("a place for the slave");
     let slave = Slave {
-        switches: Switches::new(&place, None),
-        place,
+        switches: Switches::new(&paths, None),
+        paths,
         interrupted: Arc::new(AtomicBool::new(false)),
     };
     let mut findings = Vec::new();

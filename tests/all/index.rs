@@ -28,10 +28,10 @@ use crate::support::{
 
 /// The slave of a scene, as a pass would hold it.
 fn slave(scene: &Scene) -> Slave {
-    let place = SlavePaths::new(&scene.slave).expect("a place for the slave");
+    let paths = SlavePaths::new(&scene.slave).expect("a place for the slave");
     Slave {
-        switches: Switches::new(&place, None),
-        place,
+        switches: Switches::new(&paths, None),
+        paths,
         interrupted: Arc::new(AtomicBool::new(false)),
     }
 }
@@ -42,9 +42,9 @@ fn extended(slave: &Slave, file: &Path, builder: Builder, position: u64) -> Opti
     let mut growing = Growing::new(builder, position);
     let may_go_on = || slave.check_may_go_on();
     growing
-        .read(&data, &slave.place, &may_go_on, &Silent)
+        .read(&data, &slave.paths, &may_go_on, &Silent)
         .expect("it is read");
-    growing.finish(&slave.place).ok()
+    growing.finish(&slave.paths).ok()
 }
 
 fn written(index: &Index, position: u64) -> Vec<u8> {
@@ -57,8 +57,8 @@ fn written(index: &Index, position: u64) -> Vec<u8> {
 fn store(slave: &Slave) -> Result<Option<Stored>, Error> {
     let _quiet = without_forks();
     let seen = slave.seen()?.expect("a slave");
-    let index = extended(slave, slave.place.data(), Builder::default(), seen.size);
-    let data = File::open(slave.place.data()).expect("the slave");
+    let index = extended(slave, slave.paths.data(), Builder::default(), seen.size);
+    let data = File::open(slave.paths.data()).expect("the slave");
     let index = index.expect("an index");
     index::store(slave, (&data, seen), (&index, seen.size))
 }
@@ -223,10 +223,10 @@ fn no_index_lies_beside_a_file_of_empty_transactions() {
 #[test]
 fn an_index_that_was_left_alone_is_read_again_and_extended() {
     let (scene, slave, stored) = stored();
-    assert!(stored.lies_there(&slave.place).unwrap());
+    assert!(stored.lies_there(&slave.paths).unwrap());
     let said = serde_json::to_string(&stored).unwrap();
     let stored: Stored = serde_json::from_str(&said).unwrap();
-    let index = stored.load(&slave.place).expect("the index");
+    let index = stored.load(&slave.paths).expect("the index");
     let after = &History::get().after;
     fs::write(&scene.slave, after).unwrap();
     let position = after.len() as u64;
@@ -237,7 +237,7 @@ fn an_index_that_was_left_alone_is_read_again_and_extended() {
     assert_eq!(of, position);
     assert!(written(&index, position) == theirs);
     // The old one is still good for the longer file.
-    assert!(stored.lies_there(&slave.place).unwrap());
+    assert!(stored.lies_there(&slave.paths).unwrap());
     assert!(is_used(&mut zodb, &scene.slave));
     assert_eq!(
         zodb.call(&json!({"cmd": "check_open", "path": scene.slave}))["position"],
@@ -281,8 +281,8 @@ fn an_index_that_was_touched_is_not_trusted() {
     for (name, touch) in touches {
         let (scene, slave, stored) = stored();
         touch(&scene.beside(".index"));
-        assert!(!stored.lies_there(&slave.place).unwrap(), "{name}");
-        assert!(stored.load(&slave.place).is_none(), "{name}");
+        assert!(!stored.lies_there(&slave.paths).unwrap(), "{name}");
+        assert!(stored.load(&slave.paths).is_none(), "{name}");
     }
 }
 
@@ -292,8 +292,8 @@ fn an_index_that_zodb_saved_is_not_trusted() {
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "close", "name": "s"}));
-    assert!(!stored.lies_there(&slave.place).unwrap());
-    assert!(stored.load(&slave.place).is_none());
+    assert!(!stored.lies_there(&slave.paths).unwrap());
+    assert!(stored.load(&slave.paths).is_none());
 }
 
 #[test]
@@ -309,8 +309,8 @@ fn a_bit_that_rotted_in_an_index_is_noticed() {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     file.set_times(FileTimes::new().set_modified(found.modified().unwrap()))
         .unwrap();
-    assert!(stored.lies_there(&slave.place).unwrap());
-    assert!(stored.load(&slave.place).is_none());
+    assert!(stored.lies_there(&slave.paths).unwrap());
+    assert!(stored.load(&slave.paths).is_none());
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn nothing_is_stored_beside_a_slave_that_is_not_ours_to_write() {
     ];
     for (name, hinder) in hindrances {
         let (scene, slave, stored) = stored();
-        let index = stored.load(&slave.place).expect("the index");
+        let index = stored.load(&slave.paths).expect("the index");
         let before = scene.beside_slave();
         let mut seen = slave.seen().unwrap().expect("a slave");
         seen.size += u64::from(name == "grown");
@@ -349,7 +349,7 @@ fn nothing_is_stored_beside_a_slave_that_is_not_ours_to_write() {
             _ => false,
         };
         assert!(is_expected, "{name}: {result:?}");
-        assert!(stored.lies_there(&slave.place).unwrap(), "{name}");
+        assert!(stored.lies_there(&slave.paths).unwrap(), "{name}");
         let mut left = scene.beside_slave();
         left.retain(|it| it != "Data.fs.fssync-switch" && it != "Data.fs.lock");
         let mut before = before;

@@ -534,12 +534,12 @@ impl Scene {
     /// A pass to be made in this process, with a source of the test's.
     pub fn job(&self, source: impl Source + 'static, tuning: Tuning) -> Job {
         let interrupted = Arc::new(AtomicBool::new(false));
-        let place = SlavePaths::new(&self.slave).expect("a place for the slave");
+        let paths = SlavePaths::new(&self.slave).expect("a place for the slave");
         Job {
             master: self.master_of(source, Duration::from_secs(10), &interrupted),
             slave: Slave {
-                switches: Switches::new(&place, None),
-                place,
+                switches: Switches::new(&paths, None),
+                paths,
                 interrupted,
             },
             policy: Policy::default(),

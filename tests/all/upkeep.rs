@@ -721,7 +721,7 @@ fn an_index_is_made_a_part_in_each_pass() {
     let end = len(&scene.slave);
     let mut covered = vec![0];
     while covered.last() != Some(&end) {
-        let mut sidecar = Sidecar::load(&job.slave.place).unwrap();
+        let mut sidecar = Sidecar::load(&job.slave.paths).unwrap();
         let quiet = without_forks();
         upkeep::index::after_pass(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
         drop(quiet);

@@ -28,10 +28,10 @@ use crate::support::{Scene, Zodb};
 
 /// The slave at a path.
 fn slave(path: &Path) -> Slave {
-    let place = SlavePaths::new(path).expect("a place for the slave");
+    let paths = SlavePaths::new(path).expect("a place for the slave");
     Slave {
-        switches: Switches::new(&place, None),
-        place,
+        switches: Switches::new(&paths, None),
+        paths,
         interrupted: Arc::new(AtomicBool::new(false)),
     }
 }

@@ -114,25 +114,25 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
         Severity::Damage => ("DAMAGE", Tone::Bad),
         Severity::Blemish => ("blemish", Tone::Mind),
     };
-    let mut place = format!(
+    let mut paths = format!(
         "{} at {}",
         findings.name(finding.kind.file()),
         finding.position
     );
     if let Some(end) = finding.end {
-        let _ = write!(place, " to {end}");
+        let _ = write!(paths, " to {end}");
     }
     if let Some(tid) = finding.tid {
-        let _ = write!(place, ", tid {}", tid.with_time());
+        let _ = write!(paths, ", tid {}", tid.with_time());
     }
     if let Some(oid) = finding.oid {
-        let _ = write!(place, ", oid {oid:016x}");
+        let _ = write!(paths, ", oid {oid:016x}");
     }
     let Finding {
         expected, found, ..
     } = finding;
     lines.gap();
-    lines.add(what, tone, &place);
+    lines.add(what, tone, &paths);
     lines.add(
         "",
         Tone::Plain,

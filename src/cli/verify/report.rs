@@ -17,15 +17,15 @@ const KEPT: u64 = 100;
 
 /// What was found: the first of each kind, and how many there are.
 pub(super) struct Findings {
-    place: SlavePaths,
+    paths: SlavePaths,
     kept: Vec<Finding>,
     counts: BTreeMap<Kind, u64>,
 }
 
 impl Findings {
-    pub(super) fn of(place: &SlavePaths) -> Self {
+    pub(super) fn of(paths: &SlavePaths) -> Self {
         Self {
-            place: place.clone(),
+            paths: paths.clone(),
             kept: Vec::new(),
             counts: BTreeMap::new(),
         }
@@ -61,7 +61,7 @@ impl Findings {
 
     /// Whether the file that was verified is a slave that was set aside.
     pub(super) fn are_of_set_aside(&self) -> bool {
-        self.place.is_set_aside()
+        self.paths.is_set_aside()
     }
 
     /// What a person can do about a finding of this kind.
@@ -77,7 +77,7 @@ impl Findings {
 
     /// What the file of a finding is called.
     pub(super) fn name(&self, file: File) -> String {
-        let path = file.path(&self.place);
+        let path = file.path(&self.paths);
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.display().to_string()
     }

@@ -250,10 +250,10 @@ proptest! {
         }
         let (slave, master) = (places(&slave), places(&master));
         let mut expected: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-        for (tid, place) in &slave {
+        for (tid, paths) in &slave {
             let what = match master.get(tid) {
                 None => "slave",
-                Some(other) if other == place => "same",
+                Some(other) if other == paths => "same",
                 Some(_) => "elsewhere",
             };
             expected.entry(what).or_default().insert(*tid);

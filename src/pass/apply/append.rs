@@ -38,7 +38,7 @@ impl Apply<'_> {
                 if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
                     self.finish_batch(&mut append, &mut feed, survey, sidecar)?;
                     note(copied, &feed, from);
-                    sidecar.store(&self.slave.place)?;
+                    sidecar.store(&self.slave.paths)?;
                 }
             }
             if append.shorten(feed.position())? {

@@ -112,7 +112,7 @@ impl Apply<'_> {
             from,
             size,
         });
-        let stored = sidecar.store(&self.slave.place);
+        let stored = sidecar.store(&self.slave.paths);
         if let Some(why) = stored.err().as_ref().and_then(complaint) {
             tracing::warn!("{why}");
         }
@@ -129,7 +129,7 @@ impl Apply<'_> {
         monitor: &dyn Monitor,
     ) {
         let built = (feed.take_index(), feed.position());
-        let stored = sidecar.store(&self.slave.place).and_then(|()| {
+        let stored = sidecar.store(&self.slave.paths).and_then(|()| {
             self.note_digests(file, digests);
             store_built(self.slave, built, sidecar, monitor)
         });
@@ -226,7 +226,7 @@ impl Apply<'_> {
         let kept_as = copy.install(survey.seen, aside)?;
         replaced.warn(
             Tense::Done,
-            self.slave.place.data(),
+            self.slave.paths.data(),
             kept_as.as_deref(),
             monitor,
         );

@@ -98,10 +98,10 @@ impl Coverage {
 
     /// Whether what was left there lies there still, and was left alone. Reads
     /// nothing.
-    pub fn lies_there(&self, place: &SlavePaths) -> Result<bool, Error> {
+    pub fn lies_there(&self, paths: &SlavePaths) -> Result<bool, Error> {
         match &self.stored {
-            Some(stored) => stored.lies_there(place),
-            None => Ok(!exists(place)?),
+            Some(stored) => stored.lies_there(paths),
+            None => Ok(!exists(paths)?),
         }
     }
 
@@ -128,8 +128,8 @@ impl Coverage {
 }
 
 /// Whether anything lies under the index's name.
-pub fn exists(place: &SlavePaths) -> Result<bool, Error> {
-    let path = place.sibling(Sibling::ZodbIndex);
+pub fn exists(paths: &SlavePaths) -> Result<bool, Error> {
+    let path = paths.sibling(Sibling::ZodbIndex);
     match fs::symlink_metadata(&path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -142,14 +142,14 @@ pub fn exists(place: &SlavePaths) -> Result<bool, Error> {
 /// be of another file, or say something of what comes then. A directory of that
 /// name is no index for ZODB either, and stays.
 pub fn make_way(slave: &Slave, known: Option<&Coverage>, position: u64) -> Result<(), Error> {
-    let place = &slave.place;
+    let paths = &slave.paths;
     if let Some(known) = known
         && known.position() <= position
-        && known.lies_there(place)?
+        && known.lies_there(paths)?
     {
         return Ok(());
     }
-    let path = place.sibling(Sibling::ZodbIndex);
+    let path = paths.sibling(Sibling::ZodbIndex);
     match fs::symlink_metadata(&path) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => remove(slave),

@@ -41,7 +41,7 @@ impl Run {
 /// that its bytes contradict stay as they are.
 pub(super) fn join(
     data: &File,
-    place: &SlavePaths,
+    paths: &SlavePaths,
     entries: Vec<Entry>,
 ) -> Result<Vec<Entry>, Error> {
     let mut runs: Vec<Run> = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn join(
     for run in runs {
         match &run.0[..] {
             [_] => joined.extend(run.0),
-            _ => match digest(data, place, &run)? {
+            _ => match digest(data, paths, &run)? {
                 Some(digest) => joined.push(Entry {
                     range: run.start()..run.end(),
                     digest,
@@ -71,18 +71,18 @@ pub(super) fn join(
 
 /// The digest of all bytes of a run; `None`, with a warning, if they are not those that its
 /// entries are of.
-fn digest(data: &File, place: &SlavePaths, run: &Run) -> Result<Option<Digest>, Error> {
+fn digest(data: &File, paths: &SlavePaths, run: &Run) -> Result<Option<Digest>, Error> {
     let start = run.start();
     let mut piece = AlignedBuf::default();
     let room = piece.room(run.len() as usize, start);
     let got = read_fully(data, room, start)
-        .map_err(Error::io(format!("read back at {start} in"), place.data()))?;
+        .map_err(Error::io(format!("read back at {start} in"), paths.data()))?;
     for Entry { range, digest } in &run.0 {
         let bytes = (range.start - start) as usize..(range.end - start) as usize;
         if got < bytes.end || Digest::of(&piece[bytes]) != *digest {
             tracing::warn!(
                 "{}: bytes {} to {} are not those that were written there; see `fssync verify`",
-                place.data().display(),
+                paths.data().display(),
                 range.start,
                 range.end
             );

@@ -14,11 +14,11 @@ fn slave(len: u64) -> (TempDir, Slave, File) {
     let path = directory.path().join("Data.fs");
     let bytes: Vec<u8> = (0..len).map(|n| (n * 31 + n / 251) as u8).collect();
     fs::write(&path, bytes).unwrap();
-    let place = SlavePaths::new(&path).unwrap();
+    let paths = SlavePaths::new(&path).unwrap();
     let slave = Slave {
-        switches: Switches::new(&place, None),
+        switches: Switches::new(&paths, None),
         interrupted: Arc::new(AtomicBool::new(false)),
-        place,
+        paths,
     };
     let data = File::open(&path).unwrap();
     (directory, slave, data)
@@ -36,7 +36,7 @@ fn entries(data: &File, range: Range<u64>) -> Vec<Entry> {
 }
 
 fn all(slave: &Slave, data: &File) -> Vec<Option<Entry>> {
-    let ledger = Ledger::open(&slave.place, data, Access::Read)
+    let ledger = Ledger::open(&slave.paths, data, Access::Read)
         .unwrap()
         .unwrap();
     let size = data.metadata().unwrap().len();
@@ -59,7 +59,7 @@ fn assert_covers(slave: &Slave, data: &File, end: u64) -> usize {
 }
 
 fn ledger_file(slave: &Slave) -> PathBuf {
-    slave.place.sibling(Sibling::Ledger)
+    slave.paths.sibling(Sibling::Ledger)
 }
 
 const LEN: u64 = 3 * SEGMENT_LEN - 1_000;
@@ -108,12 +108,12 @@ fn what_is_noted_again_replaces_what_follows() {
 fn another_files_ledger_counts_for_nothing() {
     let (_directory, slave, data) = slave(10_000);
     note(&slave, &data, entries(&data, 0..10_000)).unwrap();
-    let path = slave.place.data();
+    let path = slave.paths.data();
     fs::copy(path, path.with_extension("new")).unwrap();
     fs::rename(path.with_extension("new"), path).unwrap();
     let data = File::open(path).unwrap();
     assert!(
-        Ledger::open(&slave.place, &data, Access::Read)
+        Ledger::open(&slave.paths, &data, Access::Read)
             .unwrap()
             .is_none()
     );
@@ -132,9 +132,9 @@ fn bytes_that_changed_keep_the_digests_that_they_should_have() {
         .flatten()
         .chain(more.clone())
         .collect();
-    let mut bytes = fs::read(slave.place.data()).unwrap();
+    let mut bytes = fs::read(slave.paths.data()).unwrap();
     bytes[1_234] ^= 1;
-    fs::write(slave.place.data(), bytes).unwrap();
+    fs::write(slave.paths.data(), bytes).unwrap();
     note(&slave, &data, more).unwrap();
     let found: Vec<_> = all(&slave, &data).into_iter().flatten().collect();
     assert_eq!(found, expected);
@@ -187,20 +187,20 @@ proptest! {
         for (step, len) in lens.iter().enumerate() {
             note(&slave, &data, entries(&data, at..at + len)).unwrap();
             at += len;
-            for &(when, place, byte, cut) in &damage {
+            for &(when, paths, byte, cut) in &damage {
                 if when != step {
                     continue;
                 }
                 let mut bytes = fs::read(ledger_file(&slave)).unwrap();
-                let place = bytes.len() - 1 - place % bytes.len();
+                let paths = bytes.len() - 1 - paths % bytes.len();
                 if cut {
-                    bytes.truncate(place);
+                    bytes.truncate(paths);
                 } else {
-                    bytes[place] = byte;
+                    bytes[paths] = byte;
                 }
                 fs::write(ledger_file(&slave), bytes).unwrap();
             }
-            let ledger = Ledger::open(&slave.place, &data, Access::Read).unwrap();
+            let ledger = Ledger::open(&slave.paths, &data, Access::Read).unwrap();
             let end = ledger.map_or(0, |ledger| ledger.end(u64::MAX).unwrap());
             prop_assert!(end <= at);
             if end < at {

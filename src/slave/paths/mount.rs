@@ -42,9 +42,9 @@ impl Mount {
 
     /// Whether the slave is found as it was left, so that this is its file system; then the
     /// device number is the one that this has now.
-    pub(super) fn recognise(&self, place: &SlavePaths) -> bool {
+    pub(super) fn recognise(&self, paths: &SlavePaths) -> bool {
         let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = left.and_then(|left| device_with(place, left));
+        let found = left.and_then(|left| device_with(paths, left));
         if let Some(device) = found {
             self.device.store(device, Ordering::Relaxed);
         }
@@ -54,10 +54,10 @@ impl Mount {
 
 /// The device number of the slave's directory, if the slave has this mark. What cannot be
 /// read is not recognised.
-fn device_with(place: &SlavePaths, left: Fingerprint) -> Option<u64> {
-    let file = open(place.data(), Access::Read).ok()?;
+fn device_with(paths: &SlavePaths, left: Fingerprint) -> Option<u64> {
+    let file = open(paths.data(), Access::Read).ok()?;
     let fingerprint = Fingerprint::of(&file, left.position, left.last_tid).ok()?;
     let device = file.metadata().ok()?.dev();
-    let directory = fs::metadata(place.directory()).ok()?;
+    let directory = fs::metadata(paths.directory()).ok()?;
     (fingerprint == left && directory.dev() == device).then_some(device)
 }

@@ -26,7 +26,7 @@ use crate::slave::step::FileStat;
 pub(crate) struct SlaveFile {
     pub(crate) file: File,
     pub(crate) size: u64,
-    pub(crate) place: SlavePaths,
+    pub(crate) paths: SlavePaths,
     pub(crate) obstacles: Obstacles,
 }
 
@@ -42,7 +42,7 @@ impl SlaveFile {
 
     fn shrunk(&self) -> Error {
         Error::SlaveChanged {
-            slave: self.place.data().to_owned(),
+            slave: self.paths.data().to_owned(),
             what: "it became shorter".to_owned(),
         }
     }
@@ -55,7 +55,7 @@ impl SlaveFile {
     }
 
     fn fail(&self, offset: u64) -> impl FnOnce(io::Error) -> Error + use<> {
-        Error::io(format!("read at {offset} in"), self.place.data())
+        Error::io(format!("read at {offset} in"), self.paths.data())
     }
 }
 
@@ -71,17 +71,17 @@ impl ReadAt for &SlaveFile {
 }
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
-pub(crate) fn open(place: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
-    let file = match paths::open(place.data(), Access::Read) {
+pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
+    let file = match paths::open(paths.data(), Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("open", place.data())(error)),
+        Err(error) => return Err(Error::io("open", paths.data())(error)),
     };
-    let (found, obstacles) = obstacle::look(&file).map_err(Error::io("look at", place.data()))?;
+    let (found, obstacles) = obstacle::look(&file).map_err(Error::io("look at", paths.data()))?;
     let file = SlaveFile {
         file,
         size: found.stx_size,
-        place: place.clone(),
+        paths: paths.clone(),
         obstacles,
     };
     Ok(Some((file, FileStat::of_statx(&found))))
@@ -177,7 +177,7 @@ pub(crate) fn look(
         Some(fingerprint) => Scanner::resume(fingerprint.position, fingerprint.last_tid, size),
         None => Scanner::new(size),
     };
-    let path = file.place.data();
+    let path = file.paths.data();
     let go_on = |offset| {
         monitor.progress("reading the slave", offset, size);
         may_go_on()

@@ -45,8 +45,8 @@ pub(super) fn open(link: &Path) -> io::Result<File> {
 }
 
 /// Replaces a link by a switch that is off, at once.
-pub(super) fn replace(link: &Path, place: &SlavePaths) -> Result<File, Error> {
-    let new = place.sibling(Sibling::SwitchNew);
+pub(super) fn replace(link: &Path, paths: &SlavePaths) -> Result<File, Error> {
+    let new = paths.sibling(Sibling::SwitchNew);
     match fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Error::io("remove", &new)(error));
@@ -54,7 +54,7 @@ pub(super) fn replace(link: &Path, place: &SlavePaths) -> Result<File, Error> {
         _ => {}
     }
     // A file that is empty is off as well, so that no room on the disk is needed.
-    let file = Owner::of(place)?.create_new(&new)?;
+    let file = Owner::of(paths)?.create_new(&new)?;
     fs::rename(&new, link).map_err(Error::io("rename", &new))?;
     Ok(file)
 }

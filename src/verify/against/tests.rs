@@ -50,7 +50,7 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
     let open = move || -> Box<dyn Source> { Box::new(MountedPath::new(theirs.clone())) };
     let file = File::open(&ours).unwrap();
     let subject = Subject {
-        place: &SlavePaths::new(&ours).unwrap(),
+        paths: &SlavePaths::new(&ours).unwrap(),
         fields: FieldReader::new(&file, Unreadable::Zeros, &|| Ok(())),
         end,
         left: None,

@@ -224,10 +224,10 @@ impl Stage {
     }
 
     fn judge_by_verify(&self) {
-        let place = SlavePaths::new(&self.scene.slave).expect("a place");
+        let paths = SlavePaths::new(&self.scene.slave).expect("a place");
         let slave = Slave {
-            switches: Switches::new(&place, None),
-            place,
+            switches: Switches::new(&paths, None),
+            paths,
             interrupted: Arc::new(AtomicBool::new(false)),
         };
         let mut findings = Vec::new();
@@ -237,7 +237,7 @@ impl Stage {
         let verified = verified.expect("it can be read");
         // Of several batches in one pass, the power cut may have taken back all that says
         // that the first ones were finished, and by whom.
-        let left = Sidecar::load(&slave.place).expect("a sidecar").left;
+        let left = Sidecar::load(&slave.paths).expect("a sidecar").left;
         let is_behind = left.is_none_or(|left| left.slave.position < verified.position);
         findings.retain(|it| it.kind.severity() == Severity::Damage);
         findings.retain(|it| !(is_behind && it.kind == Kind::UnfinishedWithin));
@@ -249,8 +249,8 @@ impl Stage {
         if let Some(then) = self.play.then {
             then(self);
         }
-        let place = SlavePaths::new(&self.scene.slave).expect("a place");
-        let witness = Sidecar::load(&place).expect("a sidecar").left;
+        let paths = SlavePaths::new(&self.scene.slave).expect("a place");
+        let witness = Sidecar::load(&paths).expect("a sidecar").left;
         let mut healing = self.pass();
         if healing.code == 10 && self.play.ends_off {
             assert_eq!(self.disk.disk().read(DATA), left.read(DATA), "untouched");
