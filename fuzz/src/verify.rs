@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use fssync::filestorage::check::{Checker, What};
+use fssync::filestorage::check::{Checker, FlawKind};
 use fssync::filestorage::{MAGIC_LEN, Magic};
 use fssync::io::progress::Silent;
 use fssync::plan::outcome::Exit;
@@ -72,7 +72,7 @@ fn compare_with_scan(file: &[u8], verified: &Verified, findings: &[Finding]) {
         assert_eq!(findings.len(), flaws.len(), "{findings:?}, {flaws:?}");
         let is_damaged = flaws
             .iter()
-            .any(|flaw| matches!(flaw.what, What::DataTid(_) | What::BackPointer(_)));
+            .any(|flaw| matches!(flaw.what, FlawKind::DataTid(_) | FlawKind::BackPointer(_)));
         assert_eq!(verified.exit() == Exit::SlaveDamaged, is_damaged);
     }
     assert!(verified.position >= scanned.position);

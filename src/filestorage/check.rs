@@ -36,12 +36,12 @@ pub struct Flaw {
     /// The object, if it is a data record.
     pub oid: Option<u64>,
     /// What is wrong with it.
-    pub what: What,
+    pub what: FlawKind,
 }
 
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum FlawKind {
     /// The transaction's tid is not higher than this one, that of the last.
     TidReduction(Tid),
     /// The transaction has another status than ZODB gives.
@@ -100,8 +100,10 @@ impl Checker {
             }
             Event::Blemish { position, blemish } => {
                 let what = match blemish {
-                    Blemish::TidReduction(tid) => What::TidReduction(self.last_tid.unwrap_or(tid)),
-                    Blemish::OddStatus(status) => What::OddStatus(status),
+                    Blemish::TidReduction(tid) => {
+                        FlawKind::TidReduction(self.last_tid.unwrap_or(tid))
+                    }
+                    Blemish::OddStatus(status) => FlawKind::OddStatus(status),
                 };
                 tell(Flaw {
                     position,
@@ -171,7 +173,7 @@ impl Checker {
             });
         };
         if header.tid != tid {
-            flawed(What::DataTid(header.tid));
+            flawed(FlawKind::DataTid(header.tid));
         }
         let last = self.index.insert(header.oid, position).unwrap_or(0);
         if header.prev != last
@@ -179,13 +181,13 @@ impl Checker {
             && header.prev != expected
         {
             let found = header.prev;
-            flawed(What::Prev { expected, found });
+            flawed(FlawKind::Prev { expected, found });
         }
         if let Some(back) = back
             && back != 0
             && !leads_back(file, back, header.oid, position)
         {
-            flawed(What::BackPointer(back));
+            flawed(FlawKind::BackPointer(back));
         }
     }
 

@@ -23,7 +23,7 @@ mod compared;
 
 use std::mem;
 
-pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, Told};
+pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, TransactionRef};
 pub use crate::compare::join::Why;
 
 use super::{Content, Verified, check_counts};

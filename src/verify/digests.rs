@@ -187,13 +187,13 @@ impl DigestCheck {
 
 /// The transactions in a range.
 #[derive(Clone, Copy, Debug, Default)]
-struct Held {
+struct TransactionSpan {
     count: u64,
     first: Option<Tid>,
     last: Option<Tid>,
 }
 
-impl Held {
+impl TransactionSpan {
     fn finding(self, range: Range<u64>) -> Finding {
         let held = match (self.first, self.last) {
             (Some(first), Some(last)) if first != last => format!(
@@ -223,9 +223,9 @@ fn holds(
     mut fields: FieldReader<'_>,
     size: u64,
     ranges: &[Range<u64>],
-) -> Result<Vec<Held>, Error> {
+) -> Result<Vec<TransactionSpan>, Error> {
     const WINDOW_LEN: u64 = 16 * 1024;
-    let mut held = vec![Held::default(); ranges.len()];
+    let mut held = vec![TransactionSpan::default(); ranges.len()];
     let located = &ranges[..ranges.len().min(MAX_LOCATED)];
     let last = located.last().map_or(0, |last| last.end);
     let mut scanner = Scanner::new(size);

@@ -2,33 +2,33 @@
 
 use super::finding::{Finding, Kind};
 use crate::filestorage::Status;
-use crate::filestorage::check::{Flaw, What};
+use crate::filestorage::check::{Flaw, FlawKind};
 use crate::filestorage::scan::{Cause, Damage, Record};
 
 /// A flaw, in words.
 pub(super) fn of_flaw(flaw: Flaw) -> Finding {
     let (kind, expected, found) = match flaw.what {
-        What::TidReduction(last) => (
+        FlawKind::TidReduction(last) => (
             Kind::TidReduction,
             format!("a tid above {last}"),
             flaw.tid.to_string(),
         ),
-        What::OddStatus(Status(byte)) => (
+        FlawKind::OddStatus(Status(byte)) => (
             Kind::OddStatus,
             "status ' ', 'p' or 'u'".to_owned(),
             format!("'{}'", byte.escape_ascii()),
         ),
-        What::DataTid(found) => (
+        FlawKind::DataTid(found) => (
             Kind::DataTid,
             format!("tid {}", flaw.tid),
             found.to_string(),
         ),
-        What::Prev { expected, found } => (
+        FlawKind::Prev { expected, found } => (
             Kind::PreviousPointer,
             format!("previous record at {expected}"),
             found.to_string(),
         ),
-        What::BackPointer(found) => (
+        FlawKind::BackPointer(found) => (
             Kind::BackPointer,
             "a pointer to an earlier data record of the object".to_owned(),
             found.to_string(),

@@ -8,7 +8,7 @@ use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::verify::Verified;
-use fssync::verify::against::{self, Compared, Found, Span, Told};
+use fssync::verify::against::{self, Compared, Found, Span, TransactionRef};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -302,7 +302,7 @@ impl<'a> Group<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    fn of(told: &'a Told) -> Self {
+    fn of(told: &'a TransactionRef) -> Self {
         let (user, description) = match &told.by {
             Some((user, description)) => (Some(user.as_str()), Some(description.as_str())),
             None => (None, None),

@@ -159,7 +159,7 @@ proptest! {
         let (_, flaws, _) = check(&put(&file, record + 8, tid));
         prop_assert_eq!(flaws.len(), 1);
         prop_assert_eq!(flaws[0].position, record);
-        prop_assert_eq!(flaws[0].what, What::DataTid(Tid(tid)));
+        prop_assert_eq!(flaws[0].what, FlawKind::DataTid(Tid(tid)));
     }
 
     #[test]
@@ -175,9 +175,9 @@ proptest! {
         let (_, flaws, _) = check(&put(&file, record + 16, found));
         prop_assert!(
             flaws.iter().any(|flaw| flaw.position == record
-                && flaw.what == What::Prev { expected, found }
+                && flaw.what == FlawKind::Prev { expected, found }
                 // Where an object comes twice, ZODB compares with the same.
-                || matches!(flaw.what, What::Prev { expected, .. } if expected == found)),
+                || matches!(flaw.what, FlawKind::Prev { expected, .. } if expected == found)),
             "{:?}",
             flaws
         );
@@ -198,7 +198,7 @@ proptest! {
         prop_assume!(!is_other);
         let (_, flaws, _) = check(&put(&file, at, found));
         prop_assert_eq!(flaws.len(), 1);
-        prop_assert_eq!((flaws[0].position, flaws[0].what), (record, What::BackPointer(found)));
+        prop_assert_eq!((flaws[0].position, flaws[0].what), (record, FlawKind::BackPointer(found)));
     }
 
     #[test]
@@ -247,11 +247,11 @@ fn what_zodb_only_warns_about_is_told_with_its_transaction() {
         (flaw.position, flaw.tid, flaw.oid),
         (second, Tid(100), None)
     );
-    assert_eq!(flaw.what, What::TidReduction(Tid(100)));
+    assert_eq!(flaw.what, FlawKind::TidReduction(Tid(100)));
     let mut bytes = file.bytes.clone();
     bytes[second as usize + 16] = b'x';
     let (_, flaws, _) = check(&bytes);
-    assert_eq!(flaws[0].what, What::OddStatus(Status(b'x')));
+    assert_eq!(flaws[0].what, FlawKind::OddStatus(Status(b'x')));
 }
 
 #[test]

@@ -67,12 +67,12 @@ pub struct Found {
     /// All of them.
     pub all: Span,
     /// The first ones.
-    pub told: Vec<Told>,
+    pub told: Vec<TransactionRef>,
 }
 
 /// A transaction, for a person to find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct TransactionRef {
     /// Where its record starts.
     pub position: u64,
     /// The length of its record in bytes.
@@ -172,7 +172,7 @@ impl Found {
     ) -> Result<(), E> {
         self.all.add(txn);
         if self.told.len() < MAX_TOLD {
-            self.told.push(Told {
+            self.told.push(TransactionRef {
                 position: txn.position,
                 len: txn.end - txn.position,
                 tid: txn.tid,
