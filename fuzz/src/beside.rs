@@ -90,7 +90,7 @@ fn look(slave: &Slave) -> Verified {
 }
 
 /// What a pass notes of the whole slave.
-fn entries(data: &File) -> Vec<fssync::slave::ledger::Entry> {
+fn entries(data: &File) -> Vec<fssync::slave::ledger::LedgerEntry> {
     let mut tally = SegmentHasher::new(0);
     tally.take(&MASTER[..SLAVE_LEN]);
     tally.end_at(data, SLAVE_LEN as u64).expect("entries")

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
-use crate::slave::ledger::{Entry, segment_end};
+use crate::slave::ledger::{LedgerEntry, segment_end};
 use crate::source::Master;
 
 /// Whether a range of `file`, which lies at `path`, has the same bytes as the
@@ -19,7 +19,7 @@ pub(crate) fn prove_equal(
     master: &Master,
     range: Range<u64>,
     monitor: &dyn Monitor,
-) -> Result<Option<Vec<Entry>>, Error> {
+) -> Result<Option<Vec<LedgerEntry>>, Error> {
     let ask = |at: u64| {
         let segment = at..range.end.min(segment_end(at));
         (!segment.is_empty()).then(|| (segment.clone(), master.digest(segment)))
@@ -37,7 +37,7 @@ pub(crate) fn prove_equal(
         }
         let (done, total) = (segment.end - range.start, range.end - range.start);
         monitor.progress("comparing", done, total);
-        entries.push(Entry {
+        entries.push(LedgerEntry {
             range: segment,
             digest: theirs,
         });

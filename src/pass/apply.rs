@@ -24,7 +24,7 @@ use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Plan, PlannedAction, Policy};
-use crate::slave::ledger::{self, Entry};
+use crate::slave::ledger::{self, LedgerEntry};
 use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
 use crate::slave::space;
@@ -201,7 +201,7 @@ impl Apply<'_> {
 
     /// Notes what digests committed bytes of the slave's have, which is `file`: all that
     /// the ledger lacks for want of a disk or so is made up for later.
-    fn note_digests(&self, file: &File, digests: Vec<Entry>) {
+    fn note_digests(&self, file: &File, digests: Vec<LedgerEntry>) {
         let noted = ledger::note(self.slave, file, digests);
         if let Some(why) = noted.err().as_ref().and_then(upkeep::ledger::complaint) {
             tracing::warn!("{why}");

@@ -18,7 +18,7 @@ use crate::plan::{
     Continuity, Decision, MasterState, Next, Observation, Plan, Policy, Question, SlaveState,
     decide,
 };
-use crate::slave::ledger::Entry;
+use crate::slave::ledger::LedgerEntry;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
@@ -44,7 +44,7 @@ pub struct Survey {
     /// Where the next survey may start to read, if this one read it all.
     pub scanned: Option<Fingerprint>,
     /// The digests of what was proven to be equal, if anything had to be.
-    pub proven: Vec<Entry>,
+    pub proven: Vec<LedgerEntry>,
     /// The file that the last pass read, if it noted one.
     read_last: Option<FileId>,
     /// What the master has at the slave's position.

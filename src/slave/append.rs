@@ -49,7 +49,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::index::coverage::make_way;
-use super::ledger::{Entry, SegmentHasher};
+use super::ledger::{LedgerEntry, SegmentHasher};
 use super::owner::Owner;
 use super::paths::{self, Access};
 use super::sidecar::{Batch, Sidecar};
@@ -276,7 +276,7 @@ impl<'a> Append<'a> {
     }
 
     /// The digests of the batches that were finished since the last call.
-    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Error> {
+    pub fn take_digests(&mut self) -> Result<Vec<LedgerEntry>, Error> {
         self.segment_hasher
             .end_at(self.data.file(), self.position)
             .map_err(Error::io("read back", self.data.path()))

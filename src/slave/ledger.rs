@@ -68,14 +68,14 @@ type Record = [u8; RECORD_LEN];
 
 /// The digest that a range of the slave's bytes has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// The range, within one segment.
     pub range: Range<u64>,
     /// Its digest.
     pub digest: Digest,
 }
 
-impl Entry {
+impl LedgerEntry {
     fn encode(&self, number: u64) -> Record {
         let mut body = [0; BODY_LEN];
         body[..8].copy_from_slice(&self.range.start.to_be_bytes());
@@ -217,7 +217,7 @@ impl Ledger {
         &mut self,
         paths: &SlavePaths,
         data: &File,
-        entries: Vec<Entry>,
+        entries: Vec<LedgerEntry>,
     ) -> Result<(), Error> {
         let Some(start) = entries.first().map(|first| first.range.start) else {
             return Ok(());
@@ -226,7 +226,7 @@ impl Ledger {
         if tail.end() != start {
             return Ok(());
         }
-        let is_growing = |entry: &Entry| segment_end(entry.range.start) == segment_end(start);
+        let is_growing = |entry: &LedgerEntry| segment_end(entry.range.start) == segment_end(start);
         let settled = tail.entries.iter().take_while(|it| !is_growing(it)).count();
         let mut grown = tail.entries.split_off(settled);
         grown.extend(entries);
@@ -258,7 +258,7 @@ impl Ledger {
 
     /// Has the ledger end with these entries, the first of them in the record of
     /// this number.
-    fn write(&mut self, number: u64, entries: &[Entry]) -> Result<(), Error> {
+    fn write(&mut self, number: u64, entries: &[LedgerEntry]) -> Result<(), Error> {
         let records: Vec<u8> = (number..)
             .zip(entries)
             .flat_map(|(number, entry)| entry.encode(number))
@@ -277,11 +277,11 @@ impl Ledger {
         Ok(())
     }
 
-    fn read_entries(&self, number: u64, count: u64) -> Result<Vec<Option<Entry>>, Error> {
+    fn read_entries(&self, number: u64, count: u64) -> Result<Vec<Option<LedgerEntry>>, Error> {
         let records = self.read(number, count)?;
         let entries = (number..).zip(&records);
         Ok(entries
-            .map(|(number, record)| Entry::decode(record, number))
+            .map(|(number, record)| LedgerEntry::decode(record, number))
             .collect())
     }
 
@@ -298,7 +298,7 @@ impl Ledger {
 struct LedgerTail {
     /// The number of the first entry's record.
     number: u64,
-    entries: Vec<Entry>,
+    entries: Vec<LedgerEntry>,
 }
 
 impl LedgerTail {
@@ -313,11 +313,11 @@ pub struct Entries {
     ledger: Ledger,
     /// Those of the records that are still to be read.
     numbers: Range<u64>,
-    read: std::vec::IntoIter<Option<Entry>>,
+    read: std::vec::IntoIter<Option<LedgerEntry>>,
 }
 
 impl Iterator for Entries {
-    type Item = Result<Option<Entry>, Error>;
+    type Item = Result<Option<LedgerEntry>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(entry) = self.read.next() {
@@ -367,7 +367,7 @@ fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Error> {
 /// Notes what digests bytes of the slave's have, which is `data`: bytes that are
 /// committed and durable. Nothing is noted where the ledger lacks what precedes them;
 /// one is begun for bytes that nothing precedes.
-pub fn note(slave: &Slave, data: &File, entries: Vec<Entry>) -> Result<(), Error> {
+pub fn note(slave: &Slave, data: &File, entries: Vec<LedgerEntry>) -> Result<(), Error> {
     let Some(first) = entries.first() else {
         return Ok(());
     };

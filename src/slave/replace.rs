@@ -30,7 +30,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::ledger::{Entry, SegmentHasher};
+use super::ledger::{LedgerEntry, SegmentHasher};
 use super::obstacle;
 use super::owner::Owner;
 use super::paths::Sibling;
@@ -133,13 +133,13 @@ impl<'a> Replacement<'a> {
     }
 
     /// Goes on behind bytes that proved to be the master's.
-    pub fn go_on(&mut self, proven: Vec<Entry>) -> Result<(), Error> {
+    pub fn go_on(&mut self, proven: Vec<LedgerEntry>) -> Result<(), Error> {
         self.segment_hasher = SegmentHasher::after(proven);
         self.truncate(self.segment_hasher.at())
     }
 
     /// The digests of what was written.
-    pub fn take_digests(&mut self) -> Result<Vec<Entry>, Error> {
+    pub fn take_digests(&mut self) -> Result<Vec<LedgerEntry>, Error> {
         self.segment_hasher
             .end_at(&self.file, self.written)
             .map_err(Error::io("read back", &self.path))

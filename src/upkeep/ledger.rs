@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::complain;
 use crate::error::Error;
 use crate::io::progress::Monitor;
-use crate::slave::ledger::{Entry, Ledger, note, segment_end};
+use crate::slave::ledger::{Ledger, LedgerEntry, note, segment_end};
 use crate::slave::paths::{self, Access};
 use crate::slave::step::Slave;
 use crate::source::Master;
@@ -57,7 +57,7 @@ pub fn catch_up(
             break;
         };
         at = range.end;
-        entries.push(Entry { range, digest });
+        entries.push(LedgerEntry { range, digest });
         monitor.progress("asking for digests", at - from, position - from);
         if entries.len() >= NOTED_AFTER {
             note(slave, &data, std::mem::take(&mut entries))?;

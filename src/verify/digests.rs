@@ -16,7 +16,7 @@ use crate::filestorage::backward::ReadAt;
 use crate::filestorage::scan::{Event, Scanner};
 use crate::io::digest::Digest;
 use crate::slave::fields::FieldReader;
-use crate::slave::ledger::{Entries, Entry, Ledger};
+use crate::slave::ledger::{Entries, Ledger, LedgerEntry};
 use crate::slave::paths::{Access, SlavePaths};
 
 /// How many ranges are told of with the transactions that they hold.
@@ -39,7 +39,7 @@ pub(super) struct DigestCheck {
     /// Where the ledger ended before the slave's size was taken.
     end: u64,
     /// The entry whose bytes come by, or come next.
-    entry: Option<Entry>,
+    entry: Option<LedgerEntry>,
     /// The offset of the byte that comes next.
     at: u64,
     hasher: blake3::Hasher,
@@ -107,10 +107,10 @@ impl DigestCheck {
             match self.entries.next() {
                 // Others are of bytes that have come by, or were not committed yet when
                 // they were read: a pass is joining them.
-                Some(Ok(Some(Entry { range, digest })))
+                Some(Ok(Some(LedgerEntry { range, digest })))
                     if range.start >= self.at && range.end <= self.end =>
                 {
-                    self.entry = Some(Entry { range, digest });
+                    self.entry = Some(LedgerEntry { range, digest });
                 }
                 Some(Ok(Some(_))) => {}
                 Some(Ok(None)) => self.damaged_entries += 1,
@@ -119,8 +119,10 @@ impl DigestCheck {
             }
         }
         match &self.entry {
-            Some(Entry { range, .. }) if self.at < range.start => most.min(range.start - self.at),
-            Some(Entry { range, .. }) => most.min(range.end - self.at),
+            Some(LedgerEntry { range, .. }) if self.at < range.start => {
+                most.min(range.start - self.at)
+            }
+            Some(LedgerEntry { range, .. }) => most.min(range.end - self.at),
             None => most,
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use fssync::slave::ledger::{Entry, Ledger, SEGMENT_LEN};
+use fssync::slave::ledger::{Ledger, LedgerEntry, SEGMENT_LEN};
 use fssync::slave::paths::{Access, SlavePaths};
 use fssync::slave::sidecar::Sidecar;
 
@@ -28,7 +28,7 @@ fn right_entries(slave: &Path) -> Vec<Range<u64>> {
         .entries(size)
         .filter_map(|entry| entry.expect("read"));
     entries
-        .map(|Entry { range, digest }| {
+        .map(|LedgerEntry { range, digest }| {
             let mut bytes = vec![0; (range.end - range.start) as usize];
             data.read_exact_at(&mut bytes, range.start)
                 .unwrap_or_else(|error| panic!("{range:?} is no range of the slave's: {error}"));
@@ -186,7 +186,7 @@ fn what_is_made_up_for_is_the_masters_digest_and_not_that_of_the_slaves_bytes() 
     let master = fs::read(&scene.master).unwrap();
     let mut covered = 0;
     for entry in ledger.entries(master.len() as u64) {
-        let Entry { range, digest } = entry.unwrap().expect("whole");
+        let LedgerEntry { range, digest } = entry.unwrap().expect("whole");
         let bytes = &master[range.start as usize..range.end as usize];
         assert_eq!(blake3::hash(bytes).as_bytes(), digest.as_bytes());
         covered = range.end;

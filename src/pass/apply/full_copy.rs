@@ -17,7 +17,7 @@ use crate::pass::reader::Feed;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Reason};
-use crate::slave::ledger::Entry;
+use crate::slave::ledger::LedgerEntry;
 use crate::slave::replace::{Aside, Replacement};
 use crate::slave::scan::{Visitor, scan_file};
 use crate::slave::sidecar::{FullCopy, Sidecar};
@@ -124,7 +124,7 @@ impl Apply<'_> {
     fn keep(
         &self,
         file: &File,
-        (digests, feed): (Vec<Entry>, &mut Feed<'_>),
+        (digests, feed): (Vec<LedgerEntry>, &mut Feed<'_>),
         sidecar: &mut Sidecar,
         monitor: &dyn Monitor,
     ) {

@@ -7,14 +7,14 @@
 
 use std::fs::File;
 
-use super::{Entry, segment_end};
+use super::{LedgerEntry, segment_end};
 use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::paths::SlavePaths;
 
 /// Entries that follow one another, to become one.
-struct Run(Vec<Entry>);
+struct Run(Vec<LedgerEntry>);
 
 impl Run {
     fn start(&self) -> u64 {
@@ -42,8 +42,8 @@ impl Run {
 pub(super) fn join(
     data: &File,
     paths: &SlavePaths,
-    entries: Vec<Entry>,
-) -> Result<Vec<Entry>, Error> {
+    entries: Vec<LedgerEntry>,
+) -> Result<Vec<LedgerEntry>, Error> {
     let mut runs: Vec<Run> = Vec::new();
     for entry in entries {
         let mut run = Run(vec![entry]);
@@ -58,7 +58,7 @@ pub(super) fn join(
         match &run.0[..] {
             [_] => joined.extend(run.0),
             _ => match digest(data, paths, &run)? {
-                Some(digest) => joined.push(Entry {
+                Some(digest) => joined.push(LedgerEntry {
                     range: run.start()..run.end(),
                     digest,
                 }),
@@ -77,7 +77,7 @@ fn digest(data: &File, paths: &SlavePaths, run: &Run) -> Result<Option<Digest>, 
     let room = piece.room(run.len() as usize, start);
     let got = read_fully(data, room, start)
         .map_err(Error::io(format!("read back at {start} in"), paths.data()))?;
-    for Entry { range, digest } in &run.0 {
+    for LedgerEntry { range, digest } in &run.0 {
         let bytes = (range.start - start) as usize..(range.end - start) as usize;
         if got < bytes.end || Digest::of(&piece[bytes]) != *digest {
             tracing::warn!(

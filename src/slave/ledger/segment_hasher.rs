@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::{fmt, io, mem};
 
-use super::{Entry, segment_end};
+use super::{LedgerEntry, segment_end};
 use crate::io::read::{AlignedBuf, read_fully};
 
 /// Makes entries of bytes that follow one another.
 pub struct SegmentHasher {
     /// Those of bytes that are done with.
-    entries: Vec<Entry>,
+    entries: Vec<LedgerEntry>,
     /// Where the bytes start that the hasher has.
     start: u64,
     /// The offset of the byte that comes next.
@@ -40,7 +40,7 @@ impl SegmentHasher {
 
     /// Begins behind bytes whose entries are known.
     #[must_use]
-    pub fn after(entries: Vec<Entry>) -> Self {
+    pub fn after(entries: Vec<LedgerEntry>) -> Self {
         let offset = entries.last().map_or(0, |last| last.range.end);
         Self {
             entries,
@@ -72,7 +72,7 @@ impl SegmentHasher {
     /// The entries of all bytes that were taken since the last call, as far as
     /// `offset`: where more were taken, the last ones before it are read again, from the
     /// file that they were written to.
-    pub fn end_at(&mut self, file: &File, offset: u64) -> io::Result<Vec<Entry>> {
+    pub fn end_at(&mut self, file: &File, offset: u64) -> io::Result<Vec<LedgerEntry>> {
         if self.at != offset {
             self.go_back(file, offset)?;
         }
@@ -101,7 +101,7 @@ impl SegmentHasher {
 
     fn complete(&mut self) {
         if self.start < self.at {
-            self.entries.push(Entry {
+            self.entries.push(LedgerEntry {
                 range: self.start..self.at,
                 digest: self.hasher.finalize().into(),
             });

@@ -25,7 +25,7 @@ fn slave(len: u64) -> (TempDir, Slave, File) {
 }
 
 /// The entries of a range, as they come of appending it.
-fn entries(data: &File, range: Range<u64>) -> Vec<Entry> {
+fn entries(data: &File, range: Range<u64>) -> Vec<LedgerEntry> {
     let mut segment_hasher = SegmentHasher::new(range.start);
     let mut bytes = vec![0; (range.end - range.start) as usize];
     data.read_exact_at(&mut bytes, range.start).unwrap();
@@ -35,7 +35,7 @@ fn entries(data: &File, range: Range<u64>) -> Vec<Entry> {
     segment_hasher.end_at(data, range.end).unwrap()
 }
 
-fn all(slave: &Slave, data: &File) -> Vec<Option<Entry>> {
+fn all(slave: &Slave, data: &File) -> Vec<Option<LedgerEntry>> {
     let ledger = Ledger::open(&slave.paths, data, Access::Read)
         .unwrap()
         .unwrap();
@@ -157,17 +157,17 @@ fn a_tally_that_goes_back_reads_what_it_has_taken() {
 
 #[test]
 fn a_record_says_the_same_when_read_again() {
-    let entry = Entry {
+    let entry = LedgerEntry {
         range: 5..SEGMENT_LEN,
         digest: Digest::of(b"x"),
     };
     let record = entry.encode(3);
-    assert_eq!(Entry::decode(&record, 3), Some(entry));
-    assert_eq!(Entry::decode(&record, 4), None);
+    assert_eq!(LedgerEntry::decode(&record, 3), Some(entry));
+    assert_eq!(LedgerEntry::decode(&record, 4), None);
     for bit in 0..record.len() * 8 {
         let mut flipped = record;
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(Entry::decode(&flipped, 3), None, "{bit}");
+        assert_eq!(LedgerEntry::decode(&flipped, 3), None, "{bit}");
     }
 }
 
