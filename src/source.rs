@@ -47,7 +47,7 @@ pub trait Source: Send {
     /// Lists the directory that the master's `Data.fs` lies in, or one below it:
     /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
     /// name.
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error>;
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error>;
 
     /// Opens a regular file beside the master's `Data.fs`, or below its
     /// directory; returns its size. Later calls read that file, until the next
@@ -123,7 +123,7 @@ pub const MAX_ENTRIES: usize = 150;
 
 /// What lies beside the master's `Data.fs`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Entry {
+pub struct DirectoryEntry {
     /// Its name in its directory; one that is not UTF-8 is not listed.
     pub name: String,
     /// What it is; a link is not followed.

@@ -13,7 +13,7 @@ use fssync::filestorage::scan::Tail;
 use fssync::io::digest::Digest;
 use fssync::source::protocol::{self, Reply, Request};
 use fssync::source::ssh::client::Client;
-use fssync::source::{Entry, EntryKind};
+use fssync::source::{DirectoryEntry, EntryKind};
 use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
 
 use super::serve::framed;
@@ -113,7 +113,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         why: "not served".to_owned(),
         passing: true,
     };
-    let entries = Reply::Entries(vec![Entry {
+    let entries = Reply::Entries(vec![DirectoryEntry {
         name: "Data.fs".to_owned(),
         kind: EntryKind::File,
         size: 9,

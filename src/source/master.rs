@@ -270,7 +270,11 @@ mod tests {
             self.0.look(ranges)
         }
 
-        fn list(&mut self, _: &str, _: Option<&str>) -> Result<Vec<crate::source::Entry>, Error> {
+        fn list(
+            &mut self,
+            _: &str,
+            _: Option<&str>,
+        ) -> Result<Vec<crate::source::DirectoryEntry>, Error> {
             Ok(Vec::new())
         }
 

@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Entry, EntryKind, MAX_ENTRIES};
+use super::{DirectoryEntry, EntryKind, MAX_ENTRIES};
 use crate::filestorage::DATA_FS;
 
 /// Without NONBLOCK, the open of a FIFO waits for a writer.
@@ -122,7 +122,7 @@ impl Name {
 
     /// Lists the directory of this name; see
     /// [`Source::list`](super::Source::list).
-    pub fn list(&self, after: Option<&str>) -> io::Result<Vec<Entry>> {
+    pub fn list(&self, after: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
         let Self::Beneath { root, below } = self else {
             return Err(ErrorKind::PermissionDenied.into());
         };
@@ -139,7 +139,7 @@ impl Name {
             }
             // It may be gone by now.
             if let Ok(found) = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                entries.push(Entry {
+                entries.push(DirectoryEntry {
                     name: name.to_owned(),
                     kind: match FileType::from_raw_mode(found.st_mode) {
                         FileType::RegularFile => EntryKind::File,

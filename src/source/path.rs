@@ -18,7 +18,7 @@ use rustix::io::retry_on_intr;
 use self::watch::Watch;
 use super::open::{self, Name};
 use super::{
-    Entry, Error, FileId, FileSystem, LONGEST_WAIT, LocalFile, MasterStat, Named, Source,
+    DirectoryEntry, Error, FileId, FileSystem, LONGEST_WAIT, LocalFile, MasterStat, Named, Source,
     Surroundings, Transactions,
 };
 use crate::filestorage::scan::Scanner;
@@ -213,7 +213,7 @@ impl Source for MountedPath {
         })
     }
 
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
         let name = self.beside(below)?;
         name.list(after)
             .map_err(|e| self.error(format!("list {below:?} beside"), e))

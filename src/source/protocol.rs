@@ -24,7 +24,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::io::digest::Digest;
-use crate::source::{Entry, FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings};
+use crate::source::{
+    DirectoryEntry, FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings,
+};
 
 /// The version of this protocol; it grows with every change.
 pub const VERSION: u16 = 4;
@@ -116,7 +118,7 @@ pub enum Reply {
         digests: Vec<Option<Digest>>,
     },
     /// To [`Request::List`].
-    Entries(Vec<Entry>),
+    Entries(Vec<DirectoryEntry>),
     /// To [`Request::Open`]: the file's size in bytes.
     Opened(u64),
     /// To [`Request::Surroundings`].

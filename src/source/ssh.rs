@@ -20,7 +20,7 @@ use self::client::Failure;
 use self::connection::Connection;
 use self::process::Ending;
 use super::{
-    Entry, Error, Heartbeat, LONGEST_WAIT, MasterStat, Source, Surroundings, Transactions,
+    DirectoryEntry, Error, Heartbeat, LONGEST_WAIT, MasterStat, Source, Surroundings, Transactions,
 };
 use crate::io::digest::Digest;
 use crate::source::protocol::{self, Reply, Request};
@@ -224,7 +224,7 @@ impl Source for Ssh {
         }
     }
 
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
         let request = Request::List {
             below: below.to_owned(),
             after: after.map(str::to_owned),

@@ -14,7 +14,7 @@ use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
 use fssync::source::server;
 use fssync::source::ssh::{Process, Ssh, Target};
 use fssync::source::{
-    self, Entry, EntryKind, Heartbeat, MAX_ENTRIES, Reached, Source, Transactions,
+    self, DirectoryEntry, EntryKind, Heartbeat, MAX_ENTRIES, Reached, Source, Transactions,
 };
 use serde_json::json;
 
@@ -554,7 +554,9 @@ fn what_lies_beside_data_fs_is_listed_and_read_over_each_transport() {
         source.look(&[]).expect("a sight");
         let mut listed = Vec::new();
         loop {
-            let after = listed.last().map(|entry: &Entry| entry.name.clone());
+            let after = listed
+                .last()
+                .map(|entry: &DirectoryEntry| entry.name.clone());
             let more = source.list("", after.as_deref()).expect("entries");
             if more.is_empty() {
                 break;

@@ -26,7 +26,8 @@ use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{
-    Deadline, Entry, Error, Heartbeat, Master, MasterStat, Source, Surroundings, Transactions,
+    Deadline, DirectoryEntry, Error, Heartbeat, Master, MasterStat, Source, Surroundings,
+    Transactions,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -821,7 +822,7 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         self.path.look(ranges)
     }
 
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<Entry>, Error> {
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
         self.path.list(below, after)
     }
 
