@@ -254,7 +254,7 @@ struct Entered {
 /// dry run only looks who has the lock.
 fn enter(job: &Job) -> Result<Entered, Error> {
     let paths = &job.slave.paths;
-    job.slave.check_may_go_on()?;
+    job.slave.check_cancelled()?;
     paths.find_mounted()?;
     check_kind(job)?;
     let mut is_checked = false;
@@ -326,7 +326,7 @@ impl Attempt<'_> {
                 // It was a switch that ended a wait; does it still say so?
                 Err(error @ Error::Interrupted) => {
                     let slave = &self.job.slave;
-                    slave.check_may_go_on()?;
+                    slave.check_cancelled()?;
                     let why = slave.switches.what_ended_a_wait();
                     self.retry.again(why.map_or(error, Error::Off))?;
                 }

@@ -272,10 +272,10 @@ impl Opened {
         tell: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Error> {
         let (paths, size) = (&slave.paths, self.seen.size);
-        let may_go_on = || slave.check_interrupted();
+        let check_cancelled = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
         let digests = self.digests.filter(|_| !quick);
-        let reading = LossyReader::new(&self.file, digests, &may_go_on);
+        let reading = LossyReader::new(&self.file, digests, &check_cancelled);
         let over = WalkInput {
             paths,
             file: &self.file,

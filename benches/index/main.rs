@@ -198,8 +198,8 @@ storage.close()
                 return Ok(None);
             };
             let mut growing = Growing::new(Builder::default(), seen.size);
-            let may_go_on = || slave.check_may_go_on();
-            growing.read(&file, &slave.paths, &may_go_on, &Silent)?;
+            let check_cancelled = || slave.check_cancelled();
+            growing.read(&file, &slave.paths, &check_cancelled, &Silent)?;
             let index = growing.finish(&slave.paths)?;
             index::store(slave, (&file, seen), (&index, seen.size))
         };

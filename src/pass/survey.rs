@@ -66,7 +66,7 @@ impl Survey {
             // The slave is read in vain if there is no master.
             master.look(Vec::new())?;
         }
-        let sample = opened.look(sidecar, &|| of.check_may_go_on(), monitor)?;
+        let sample = opened.look(sidecar, &|| of.check_cancelled(), monitor)?;
         Self::of(sample, paths, master, sidecar)
     }
 

@@ -24,7 +24,7 @@ pub(crate) enum Unreadable<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct FieldReader<'a> {
     file: &'a File,
-    may_go_on: &'a dyn Fn() -> Result<(), Error>,
+    check_cancelled: &'a dyn Fn() -> Result<(), Error>,
     unreadable: Unreadable<'a>,
 }
 
@@ -32,24 +32,24 @@ impl<'a> FieldReader<'a> {
     pub(crate) fn new(
         file: &'a File,
         unreadable: Unreadable<'a>,
-        may_go_on: &'a dyn Fn() -> Result<(), Error>,
+        check_cancelled: &'a dyn Fn() -> Result<(), Error>,
     ) -> Self {
         Self {
             file,
-            may_go_on,
+            check_cancelled,
             unreadable,
         }
     }
 
     /// Fills the buffer; says whether all of it is what the file holds.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Error> {
-        (self.may_go_on)()?;
+        (self.check_cancelled)()?;
         let mut is_whole = true;
         let got = match read_fully(self.file, buffer, offset) {
             Ok(got) => got,
             Err(error) => {
                 let hole = |_| is_whole = false;
-                let got = read_pages(self.file, buffer, offset, self.may_go_on, hole)?;
+                let got = read_pages(self.file, buffer, offset, self.check_cancelled, hole)?;
                 if !is_whole && let Unreadable::Error(path) = self.unreadable {
                     return Err(Error::io(format!("read at {offset} in"), path)(error));
                 }
@@ -74,12 +74,12 @@ pub(crate) fn read_pages(
     file: &File,
     buffer: &mut [u8],
     offset: u64,
-    may_go_on: &dyn Fn() -> Result<(), Error>,
+    check_cancelled: &dyn Fn() -> Result<(), Error>,
     mut unreadable: impl FnMut(Range<u64>),
 ) -> Result<usize, Error> {
     let mut filled = 0;
     while filled < buffer.len() {
-        may_go_on()?;
+        check_cancelled()?;
         let at = offset.saturating_add(filled as u64);
         let len = (PAGE_LEN - at % PAGE_LEN).min((buffer.len() - filled) as u64) as usize;
         let page = &mut buffer[filled..filled + len];

@@ -184,7 +184,7 @@ impl Growing {
         &mut self,
         data: &File,
         paths: &SlavePaths,
-        may_go_on: &dyn Fn() -> Result<(), Error>,
+        check_cancelled: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
         let Self {
@@ -195,7 +195,7 @@ impl Growing {
         } = self;
         let go_on = |offset: u64| {
             monitor.progress("indexing", offset - *from, *to - *from);
-            may_go_on()
+            check_cancelled()
         };
         scan_file(data, paths.data(), scanner, &go_on, &mut |event| {
             builder.take(event);
@@ -243,7 +243,7 @@ pub fn store(
     if !is_sane(index, &found) {
         return Ok(None);
     }
-    slave.check_may_go_on()?;
+    slave.check_cancelled()?;
     let path = slave.paths.sibling(Sibling::Tmp);
     remove_file(&path)?;
     let file = Owner::of(&slave.paths)?.create_new(&path)?;
@@ -319,7 +319,7 @@ struct Guarded<'a> {
 
 impl Write for Guarded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.slave.check_may_go_on().map_err(io::Error::other)?;
+        self.slave.check_cancelled().map_err(io::Error::other)?;
         self.file.write(bytes)
     }
 

@@ -360,7 +360,7 @@ fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Error> {
     if let Some(ledger) = Ledger::open(&slave.paths, data, Access::Write)? {
         return Ok(ledger);
     }
-    slave.check_may_go_on()?;
+    slave.check_cancelled()?;
     Ledger::create(&slave.paths, data)
 }
 
@@ -376,7 +376,7 @@ pub fn note(slave: &Slave, data: &File, entries: Vec<LedgerEntry>) -> Result<(),
     } else {
         Ledger::open(&slave.paths, data, Access::Write)?
     };
-    slave.check_may_go_on()?;
+    slave.check_cancelled()?;
     match ledger {
         Some(mut ledger) => ledger.extend(&slave.paths, data, entries),
         None => Ok(()),

@@ -160,7 +160,7 @@ impl<'a> Replacement<'a> {
 
     /// Writes the next bytes, unless syncing was switched off meanwhile.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.slave.check_may_go_on()?;
+        self.slave.check_cancelled()?;
         let at = self.written;
         self.file
             .write_all_at(bytes, at)

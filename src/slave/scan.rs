@@ -29,7 +29,7 @@ pub(crate) fn scan_file(
     file: &File,
     path: &Path,
     scanner: &mut Scanner,
-    may_go_on: &dyn Fn(u64) -> Result<(), Error>,
+    check_cancelled: &dyn Fn(u64) -> Result<(), Error>,
     visitor: &mut impl Visitor,
 ) -> Result<(), Error> {
     const PIECE_LEN: u64 = 1024 * 1024;
@@ -37,7 +37,7 @@ pub(crate) fn scan_file(
     while scanner.stopped().is_none() && scanner.left() > 0 {
         let len = scanner.left().min(PIECE_LEN) as usize;
         let offset = scanner.offset();
-        may_go_on(offset)?;
+        check_cancelled(offset)?;
         let got = read_fully(file, piece.room(len, offset), offset)
             .map_err(Error::io(format!("read at {offset} in"), path))?;
         if got == 0 {

@@ -37,13 +37,13 @@ impl Opened {
     pub fn look(
         self,
         sidecar: &Sidecar,
-        may_go_on: &dyn Fn() -> Result<(), Error>,
+        check_cancelled: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
     ) -> Result<Sample, Error> {
         let (look, opened) = match self.0 {
             None => (SlaveState::Missing.into(), None),
             Some((file, seen, start)) => (
-                file::look(&file, start, sidecar, may_go_on, monitor)?,
+                file::look(&file, start, sidecar, check_cancelled, monitor)?,
                 Some((file, seen)),
             ),
         };

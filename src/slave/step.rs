@@ -193,7 +193,7 @@ impl FileStat {
 impl Slave {
     /// Takes a step; see the module's description.
     pub fn step(&self) -> Result<Step<'_>, Error> {
-        self.check_may_go_on()?;
+        self.check_cancelled()?;
         self.last_step()
     }
 
@@ -227,7 +227,7 @@ impl Slave {
     }
 
     /// Fails once a switch says off or a signal came.
-    pub fn check_may_go_on(&self) -> Result<(), Error> {
+    pub fn check_cancelled(&self) -> Result<(), Error> {
         self.check_interrupted()?;
         self.switches.check()
     }

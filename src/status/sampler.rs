@@ -63,7 +63,7 @@ impl<'a> Sampler<'a> {
             if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
-            let sample = opened.look(&sidecar, &|| self.check_may_go_on(), self.monitor)?;
+            let sample = opened.look(&sidecar, &|| self.check_cancelled(), self.monitor)?;
             Ok(Some(sample))
         };
         let result = look();
@@ -96,7 +96,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Switched off or not, a status can be asked.
-    fn check_may_go_on(&self) -> Result<(), Error> {
+    fn check_cancelled(&self) -> Result<(), Error> {
         if self.slave.interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }

@@ -44,7 +44,7 @@ pub fn at_end(slave: &Slave) {
 }
 
 fn try_at_end(slave: &Slave) -> Result<(), Error> {
-    slave.check_may_go_on()?;
+    slave.check_cancelled()?;
     let Some((_lock, seen, position, mut sidecar)) = lock_as_left(slave)? else {
         return Ok(());
     };

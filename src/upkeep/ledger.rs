@@ -51,7 +51,7 @@ pub fn catch_up(
     let mut at = from;
     let mut entries = Vec::new();
     while at < position && (at == from || started.elapsed() < patience) {
-        slave.check_may_go_on()?;
+        slave.check_cancelled()?;
         let range = at..position.min(segment_end(at));
         let Some(digest) = master.digest(range.clone()).wait()? else {
             break;

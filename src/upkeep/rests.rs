@@ -96,8 +96,8 @@ impl IdleWork {
     ) -> Result<Progress, Error> {
         let is_called = RefCell::new(is_called);
         let was_called = Cell::new(false);
-        let may_go_on = || {
-            slave.check_may_go_on()?;
+        let check_cancelled = || {
+            slave.check_cancelled()?;
             was_called.set((is_called.borrow_mut())());
             if was_called.get() {
                 return Err(Error::Interrupted);
@@ -109,7 +109,7 @@ impl IdleWork {
                 return Ok(Progress::Done);
             };
             let Work { file, growing, .. } = self.work.insert(work);
-            match growing.read(file, &slave.paths, &may_go_on, monitor) {
+            match growing.read(file, &slave.paths, &check_cancelled, monitor) {
                 Err(Error::Interrupted) if was_called.get() => return Ok(Progress::Left),
                 read => read?,
             }

@@ -65,7 +65,7 @@ impl Work {
         let started = Instant::now();
         let (has_begun, is_late) = (Cell::new(false), Cell::new(false));
         let in_time = || {
-            slave.check_may_go_on()?;
+            slave.check_cancelled()?;
             is_late.set(has_begun.replace(true) && started.elapsed() >= patience);
             if is_late.get() {
                 return Err(Error::Interrupted);
@@ -77,8 +77,8 @@ impl Work {
             read => return read,
         }
         growing.end_with_transaction();
-        let may_go_on = || slave.check_may_go_on();
-        growing.read(file, &slave.paths, &may_go_on, monitor)
+        let check_cancelled = || slave.check_cancelled();
+        growing.read(file, &slave.paths, &check_cancelled, monitor)
     }
 
     /// Whether it is of the file that was seen, and nobody has written over that

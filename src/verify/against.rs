@@ -73,7 +73,7 @@ pub fn compare(
     if FileStat::of(&found).file != seen.file {
         return Err(super::changed(slave, "another file lies under its name"));
     }
-    let may_go_on = || slave.check_interrupted();
+    let check_cancelled = || slave.check_interrupted();
     // Where nothing was found, all could be read.
     let unreadable = match verified.damages {
         0 => Unreadable::Error(path),
@@ -81,7 +81,7 @@ pub fn compare(
     };
     let subject = Subject {
         paths: &slave.paths,
-        fields: FieldReader::new(&file, unreadable, &may_go_on),
+        fields: FieldReader::new(&file, unreadable, &check_cancelled),
         end: verified.end(),
         left: Sidecar::load(&slave.paths)?.left.map(|left| left.master),
     };

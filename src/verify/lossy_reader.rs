@@ -13,7 +13,7 @@ use crate::slave::fields::{FieldReader, Unreadable, read_pages};
 /// Reads a file piece by piece.
 pub(super) struct LossyReader<'a> {
     file: &'a File,
-    may_go_on: &'a dyn Fn() -> Result<(), Error>,
+    check_cancelled: &'a dyn Fn() -> Result<(), Error>,
     /// Has each byte come by once, in order.
     digests: Option<DigestCheck>,
     piece: AlignedBuf,
@@ -29,11 +29,11 @@ impl<'a> LossyReader<'a> {
     pub(super) fn new(
         file: &'a File,
         digests: Option<DigestCheck>,
-        may_go_on: &'a dyn Fn() -> Result<(), Error>,
+        check_cancelled: &'a dyn Fn() -> Result<(), Error>,
     ) -> Self {
         Self {
             file,
-            may_go_on,
+            check_cancelled,
             digests,
             piece: AlignedBuf::default(),
             holes: Vec::new(),
@@ -49,13 +49,13 @@ impl<'a> LossyReader<'a> {
         range: Range<u64>,
         tell: &mut dyn FnMut(Finding),
     ) -> Result<u64, Error> {
-        (self.may_go_on)()?;
+        (self.check_cancelled)()?;
         self.holes.clear();
         let (start, holes) = (range.start, &mut self.holes);
         let room = self.piece.room((range.end - start) as usize, start);
         let got = match read_fully(self.file, room, start) {
             Ok(got) => got,
-            Err(_) => read_pages(self.file, room, start, self.may_go_on, |hole| {
+            Err(_) => read_pages(self.file, room, start, self.check_cancelled, |hole| {
                 join(holes, hole);
             })?,
         };
@@ -128,7 +128,7 @@ impl<'a> LossyReader<'a> {
 
     /// A reader of single fields.
     pub(super) fn fields(&self) -> FieldReader<'a> {
-        FieldReader::new(self.file, Unreadable::Zeros, self.may_go_on)
+        FieldReader::new(self.file, Unreadable::Zeros, self.check_cancelled)
     }
 }
 

@@ -40,9 +40,9 @@ fn slave(scene: &Scene) -> Slave {
 fn extended(slave: &Slave, file: &Path, builder: Builder, position: u64) -> Option<Index> {
     let data = File::open(file).expect("the file");
     let mut growing = Growing::new(builder, position);
-    let may_go_on = || slave.check_may_go_on();
+    let check_cancelled = || slave.check_cancelled();
     growing
-        .read(&data, &slave.paths, &may_go_on, &Silent)
+        .read(&data, &slave.paths, &check_cancelled, &Silent)
         .expect("it is read");
     growing.finish(&slave.paths).ok()
 }

@@ -158,7 +158,7 @@ impl Apply<'_> {
         let written = copy.written();
         let go_on = |offset| {
             monitor.progress("reading what there is", offset, written);
-            self.slave.check_may_go_on()
+            self.slave.check_cancelled()
         };
         scan_file(copy.file(), copy.path(), &mut scanner, &go_on, &mut taken)?;
         let position = scanner.position();

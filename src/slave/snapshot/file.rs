@@ -156,7 +156,7 @@ pub(crate) fn look(
     file: &SlaveFile,
     start: Start,
     sidecar: &Sidecar,
-    may_go_on: &dyn Fn() -> Result<(), Error>,
+    check_cancelled: &dyn Fn() -> Result<(), Error>,
     monitor: &dyn Monitor,
 ) -> Result<Look, Error> {
     let size = file.size;
@@ -180,7 +180,7 @@ pub(crate) fn look(
     let path = file.paths.data();
     let go_on = |offset| {
         monitor.progress("reading the slave", offset, size);
-        may_go_on()
+        check_cancelled()
     };
     scan_file(&file.file, path, &mut scanner, &go_on, &mut |_| {})?;
     let (position, last_tid) = (scanner.position(), scanner.last_tid());

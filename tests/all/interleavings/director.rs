@@ -56,14 +56,14 @@ impl<S, L: FnMut() -> S> Director<S, L> {
     pub fn perform(&mut self, schedule: &Schedule) {
         for turn in schedule.turns() {
             for _ in 0..turn.calls {
-                if self.may_go_on(turn.who) {
+                if self.check_cancelled(turn.who) {
                     self.go_on(turn.who);
                 }
             }
         }
         let next = |it: &Self| {
             let mut rest = schedule.rest(it.actors.len());
-            rest.find(|&who| it.may_go_on(who))
+            rest.find(|&who| it.check_cancelled(who))
         };
         while let Some(who) = next(self) {
             self.go_on(who);
@@ -80,7 +80,7 @@ impl<S, L: FnMut() -> S> Director<S, L> {
         }
     }
 
-    fn may_go_on(&self, who: usize) -> bool {
+    fn check_cancelled(&self, who: usize) -> bool {
         let has_ended = |who: usize| self.endings[who].is_some();
         !has_ended(who) && self.actors[who].1.is_none_or(has_ended)
     }
