@@ -132,7 +132,7 @@ pub struct DirectoryEntry {
     pub size: u64,
 }
 
-/// The kinds of [`Entry`].
+/// The kinds of [`DirectoryEntry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum EntryKind {
     /// A regular file.

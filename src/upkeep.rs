@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | a full copy | the index is built from what streams by, and stored once the copy is in its place ([`index::store_built`]) |
 //! | the end of a pass | stored again if it is due, built anew if it is not what was left there ([`index::after_pass`]); digests that lack are asked for ([`ledger`]) |
-//! | a watch rests | the index again, in pieces, which make way for a pass ([`Rests`]) |
+//! | a watch rests | the index again, in pieces, which make way for a pass ([`IdleWork`]) |
 //! | the end of a watch | stored again if there is anything new, and time for it ([`at_end`]) |
 //!
 //! Caches: what goes wrong here is told, and costs no pass its outcome. They are

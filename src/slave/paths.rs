@@ -92,9 +92,9 @@ impl Sibling {
 /// What piles up beside the slave, as nothing removes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// A slave that was [set aside](Place::diverged).
+    /// A slave that was [set aside](SlavePaths::diverged).
     SetAside,
-    /// A tail that was [cut](Place::cut).
+    /// A tail that was [cut](SlavePaths::cut).
     Cut,
 }
 
