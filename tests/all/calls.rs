@@ -1,9 +1,9 @@
 //! Every system call: what befalls a process at any of them that concerns the slave, or
 //! the master.
 //!
-//! A process is traced once, which tells its calls ([`faults`]). Then, for each of them, the
-//! same is set up again ([`cast`]), and `strace` kills it there, or has the call fail. How it
-//! ended, and what it has left, is judged by ZODB and by the next pass ([`stage`]).
+//! A process is traced once, which tells its calls ([`fault`]). Then, for each of them, the
+//! same is set up again ([`scenario`]), and `strace` kills it there, or has the call fail. How it
+//! ended, and what it has left, is judged by ZODB and by the next pass ([`trace`]).
 //!
 //! Each test takes a share of the calls, the same at each run. All of them, in some minutes:
 //!
@@ -14,16 +14,15 @@
 //! `FSSYNC_CALLS=N` takes so many, `FSSYNC_CALLS_SEED` others. What is read and written in
 //! part is [`crate::power`]'s.
 
-pub mod cast;
-mod faults;
-pub mod stage;
+mod fault;
+pub mod trace;
 
 use std::cell::Cell;
 use std::fs;
 
-use self::cast::Situation;
-use self::faults::{Fault, Point};
-use self::stage::Stage;
+use self::fault::{Fault, Point};
+use self::trace::Stage;
+use crate::crash::scenario::{self, Situation};
 use crate::support::{History, Run, Zodb, fssync, run};
 use crate::watcher::Watcher;
 
@@ -32,7 +31,7 @@ fn points(situation: &Situation, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
     let stage = Stage::set(situation, zodb);
     let trace = format!("trace={}", fault.calls());
     stage.run(&["-e", &trace]).expect(0);
-    faults::points(&stage.log())
+    fault::points(&stage.log())
 }
 
 /// Has a fault befall a share of the calls, one at a time, and judges each.
@@ -51,7 +50,7 @@ fn disturb_as(
     let points = points(situation, fault, &mut zodb);
     assert!(points.len() > 3, "{points:?}");
     let (mut befallen, mut all) = (0, 0);
-    for point in faults::share(points) {
+    for point in fault::share(points) {
         let injection = injection(fault, &point);
         eprintln!("{injection}");
         let stage = Stage::set(situation, &mut zodb);
@@ -168,32 +167,32 @@ macro_rules! disturbed {
 
             #[test]
             fn survives_being_killed() {
-                super::survives_being_killed(&cast::$situation);
+                super::survives_being_killed(&scenario::$situation);
             }
 
             #[test]
             fn survives_an_io_error() {
-                survives_an_error(&cast::$situation, "EIO");
+                survives_an_error(&scenario::$situation, "EIO");
             }
 
             #[test]
             fn survives_a_dying_disk() {
-                super::survives_a_dying_disk(&cast::$situation);
+                super::survives_a_dying_disk(&scenario::$situation);
             }
 
             #[test]
             fn survives_a_full_disk() {
-                survives_an_error(&cast::$situation, "ENOSPC");
+                survives_an_error(&scenario::$situation, "ENOSPC");
             }
 
             #[test]
             fn survives_a_quota() {
-                survives_an_error(&cast::$situation, "EDQUOT");
+                survives_an_error(&scenario::$situation, "EDQUOT");
             }
 
             #[test]
             fn survives_interruptions() {
-                super::survives_interruptions(&cast::$situation);
+                super::survives_interruptions(&scenario::$situation);
             }
         }
     )* };
@@ -257,22 +256,22 @@ macro_rules! disturbed_at_the_master {
 
             #[test]
             fn survives_an_io_error() {
-                survives_an_error_of_the_master(&cast::$situation, "EIO");
+                survives_an_error_of_the_master(&scenario::$situation, "EIO");
             }
 
             #[test]
             fn survives_a_stale_handle() {
-                survives_an_error_of_the_master(&cast::$situation, "ESTALE");
+                survives_an_error_of_the_master(&scenario::$situation, "ESTALE");
             }
 
             #[test]
             fn survives_a_master_that_is_lost() {
-                super::survives_a_master_that_is_lost(&cast::$situation, "ESTALE");
+                super::survives_a_master_that_is_lost(&scenario::$situation, "ESTALE");
             }
 
             #[test]
             fn survives_interruptions() {
-                super::survives_interruptions(&cast::$situation);
+                super::survives_interruptions(&scenario::$situation);
             }
         }
     )* };
@@ -291,7 +290,7 @@ fn survives_in_a_watch(situation: &Situation, fault: Fault) {
     let mut zodb = Zodb::start();
     let points = points(situation, fault, &mut zodb);
     let (mut befallen, mut all) = (0, 0);
-    for point in faults::share(points).into_iter().step_by(2) {
+    for point in fault::share(points).into_iter().step_by(2) {
         let injection = fault.at(&point);
         eprintln!("{injection}");
         let stage = Stage::set(situation, &mut zodb);
@@ -314,9 +313,9 @@ fn survives_in_a_watch(situation: &Situation, fault: Fault) {
 
 #[test]
 fn a_watch_goes_on_whatever_call_fails() {
-    survives_in_a_watch(&cast::APPEND, Fault::Error("EIO"));
-    survives_in_a_watch(&cast::FULL_COPY, Fault::Error("EIO"));
-    survives_in_a_watch(&cast::FULL_COPY_FROM_A_MOUNT, Fault::Error("ESTALE"));
+    survives_in_a_watch(&scenario::APPEND, Fault::Error("EIO"));
+    survives_in_a_watch(&scenario::FULL_COPY, Fault::Error("EIO"));
+    survives_in_a_watch(&scenario::FULL_COPY_FROM_A_MOUNT, Fault::Error("ESTALE"));
 }
 
 /// `fssync off` says 0 only if it is so: nothing is written from then on, and no part of
@@ -353,13 +352,13 @@ fn judge_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_off_that_is_killed_leaves_a_slave_that_zodb_opens() {
-    disturb(&cast::OFF, Fault::Kill, judge_off);
+    disturb(&scenario::OFF, Fault::Kill, judge_off);
 }
 
 #[test]
 fn an_off_keeps_its_word_whatever_call_fails() {
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(&cast::OFF, Fault::Error(error), judge_off);
+        disturb(&scenario::OFF, Fault::Error(error), judge_off);
     }
 }
 
@@ -379,15 +378,15 @@ fn judge_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_on_keeps_its_word_whatever_befalls_it() {
-    disturb(&cast::ON, Fault::Kill, judge_on);
+    disturb(&scenario::ON, Fault::Kill, judge_on);
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(&cast::ON, Fault::Error(error), judge_on);
+        disturb(&scenario::ON, Fault::Error(error), judge_on);
     }
 }
 
 #[test]
 fn status_and_verify_are_not_told_of_interruptions() {
-    for situation in [&cast::VERIFY, &cast::STATUS] {
+    for situation in [&scenario::VERIFY, &scenario::STATUS] {
         interrupt(situation, |stage, _, _| stage.assert_untouched());
     }
 }
@@ -396,10 +395,10 @@ fn status_and_verify_are_not_told_of_interruptions() {
 #[test]
 fn no_call_is_forgotten() {
     let mut zodb = Zodb::start();
-    for situation in cast::ALL {
+    for situation in scenario::ALL {
         let stage = Stage::set(situation, &mut zodb);
         stage.run(&[]).expect(0);
-        let of_any_kind = faults::points(&stage.log());
+        let of_any_kind = fault::points(&stage.log());
         assert!(of_any_kind.len() > 10, "{of_any_kind:?}");
         for Point { call, .. } in of_any_kind {
             let is_listed = Fault::Error("EIO").befalls(&call);
@@ -411,7 +410,7 @@ fn no_call_is_forgotten() {
 
 #[test]
 fn off_and_on_are_not_told_of_interruptions() {
-    for situation in [&cast::OFF, &cast::ON] {
+    for situation in [&scenario::OFF, &scenario::ON] {
         interrupt(situation, |_, run, _| assert_eq!(run.stderr, ""));
     }
 }
@@ -446,7 +445,7 @@ fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn status_and_verify_touch_nothing_whatever_call_fails() {
-    for situation in [&cast::VERIFY, &cast::STATUS] {
+    for situation in [&scenario::VERIFY, &scenario::STATUS] {
         disturb(situation, Fault::Error("EIO"), judge_second_look);
         disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_look);
     }

@@ -26,7 +26,7 @@ use fuser::{
 };
 use tempfile::TempDir;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::support::{must, require_root, tool};
 
 /// How long a client is waited for that is to get stuck.

@@ -1,8 +1,8 @@
 //! Two of everything on one slave, interleaved call by call.
 //!
 //! Real processes stop behind each of their system calls that concern the slave
-//! ([`actor`]); a schedule ([`schedule`]) says who goes on when, and what came of it is
-//! judged ([`judgement`]). In the schedules with one preemption, one of the processes makes
+//! ([`process`]); a schedule ([`schedule`]) says who goes on when, and what came of it is
+//! judged ([`checks`]). In the schedules with one preemption, one of the processes makes
 //! its first calls, then the others go to their ends, then it goes on. Random ones have
 //! two to five turns.
 //!
@@ -16,27 +16,26 @@
 //! `FSSYNC_INTERLEAVINGS_SEED` has others chosen. What fails says its schedule, such as
 //! `a12 b3`; `FSSYNC_INTERLEAVINGS_ONLY='a12 b3'` makes the test of that name play it alone.
 
-mod actor;
 mod call;
-mod cast;
-mod director;
-mod door;
-mod judgement;
+mod checks;
 mod mistakes;
+pub mod process;
 mod schedule;
+mod scheduler;
+mod steps;
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-use self::actor::Actor;
-use self::cast::{Play, Role, Visit};
-use self::director::{Director, told};
-use self::judgement::{Judgement, Seen};
+use self::checks::{Judgement, Seen};
+use self::process::Actor;
 use self::schedule::Schedule;
-use crate::calls::cast as situations;
-use crate::calls::stage::Stage;
-use crate::dice::Dice;
+use self::scheduler::{Director, told};
+use crate::calls::trace::Stage;
+use crate::crash::actor::{Play, Role, Visit};
+use crate::crash::scenario as situations;
+use crate::rng::Dice;
 use crate::support::Zodb;
 use crate::support::number;
 
@@ -128,8 +127,8 @@ fn play(name: &str, play: &Play<'_>) {
     println!("{name}: {schedules} schedules, of {lens:?} calls");
 }
 
-use self::cast::Role::{Echo, Off, On, Status, Verify, Watch};
-use self::cast::Visit::{Grow, Look, Open, Serve};
+use crate::crash::actor::Role::{Echo, Off, On, Status, Verify, Watch};
+use crate::crash::actor::Visit::{Grow, Look, Open, Serve};
 
 const PASS: Role = Role::Pass(&[]);
 const FULL: Role = Role::Pass(&["--full"]);

@@ -3,7 +3,7 @@
 //! What fssync does there is recorded once, by a file system that sees every call
 //! ([`mount`]). Then the power is cut after each of them: a model of the disk ([`disk`])
 //! says what may be left, and each of that is judged, by ZODB, by `fssync verify` and by
-//! the next pass ([`stage`]). In some, the power is cut once more while that pass heals.
+//! the next pass ([`checks`]). In some, the power is cut once more while that pass heals.
 //!
 //! Each test makes a share of the power cuts, the same at each run. More of them, for
 //! each of the plays:
@@ -14,14 +14,14 @@
 //!
 //! `FSSYNC_POWER_SEED` has others chosen.
 
+mod checks;
 mod cuts;
 mod disk;
 mod failures;
 mod mistakes;
 mod mount;
-mod parts;
+mod partial;
 mod plays;
-mod stage;
 
 use self::cuts::play_and_cut;
 use crate::support::number;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::iter;
 use std::str::FromStr;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 
 /// So many calls of one of the actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

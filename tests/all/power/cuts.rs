@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::checks::{DATA, Play, Stage};
 use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
 use super::mount::Recording;
-use super::stage::{DATA, Play, Stage};
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::support::said_by;
 
 /// A power cut, by which it can be had again.

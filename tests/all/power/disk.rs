@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 
 pub const SECTOR_LEN: usize = 512;
 pub const PAGE_LEN: usize = 4096;

@@ -1,11 +1,11 @@
 //! A pass that is killed, or whose sync fails, and a power cut in the one behind it: what
 //! the page cache shows it need not be on the disk.
 
+use super::checks::{Play, Stage};
 use super::cuts::cut;
 use super::disk::Op;
 use super::mount::Recording;
 use super::plays;
-use super::stage::{Play, Stage};
 use super::{seed, share};
 
 /// What a pass does behind one that was disturbed.

@@ -1,12 +1,12 @@
 //! Does the harness find what is wrong? A recording is changed as a build with a mistake
 //! would have made it; of the states that only the mistake leaves, one must be told of.
 
+use super::checks::{Play, Stage};
 use super::cuts::{complaint, syncs, without};
 use super::disk::Op;
 use super::mount::Recording;
 use super::number;
 use super::plays;
-use super::stage::{Play, Stage};
 
 /// How many states are tried of a mistake.
 const TRIES: usize = 500;

@@ -16,7 +16,7 @@ use fuser::{BackgroundSession, Config, MountOption};
 use self::files::Files;
 use self::state::{State, Trouble};
 use super::disk::{Disk, Op};
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::support::{must, require_root, tool};
 
 /// Whom the directory belongs to.

@@ -7,8 +7,8 @@ use fssync::plan::outcome::Exit;
 use fssync::source::path::MountedPath;
 use serde_json::json;
 
+use super::checks::{DATA, Play, Stage};
 use super::disk::Op;
-use super::stage::{DATA, Play, Stage};
 use crate::support::{
     Call, History, Hooked, fssync, pass_here, replace, rewrite_end, run, run_in_a_pass,
 };

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use super::books::Books;
+use super::acknowledged::Books;
+use super::background::{Excuse, Excuses, Rounds, Views, named};
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
-use super::rounds::{Excuse, Excuses, Rounds, Views, named};
-use super::script::{self, Act, PlannedAction, SIDECAR, Trouble};
-use crate::dice::Dice;
+use super::schedule::{self, Act, PlannedAction, SIDECAR, Trouble};
 use crate::failover::{self, Manager};
+use crate::rng::Dice;
 use crate::support::{Transport, Zodb, must};
 use crate::watcher::Watcher;
 use crate::zeo::{self, Client, Server, eventually};
@@ -98,7 +98,7 @@ impl Site {
     pub fn live_a_week(&mut self) {
         self.tell(&format!("a week over {:?}", self.way));
         self.start_week();
-        for act in script::week(&mut self.dice, spares_the_watch(self.week)) {
+        for act in schedule::week(&mut self.dice, spares_the_watch(self.week)) {
             self.tell(&format!("{act:?}"));
             match act {
                 Act::Trouble(trouble, deeds) => {

@@ -8,7 +8,7 @@ use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request}
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::disk::{Disk, Meta, Node, Op};
-use crate::dice::Dice;
+use crate::rng::Dice;
 
 #[derive(Default)]
 pub struct State {

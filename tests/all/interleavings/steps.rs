@@ -3,7 +3,7 @@
 //! for with it in hand.
 
 use super::call::{Lock, Locking};
-use super::director::Event;
+use super::scheduler::Event;
 
 /// Fails with the first call of ours that breaks this.
 pub fn judge(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {

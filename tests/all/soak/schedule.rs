@@ -1,7 +1,7 @@
 //! What happens in a week, and in what order.
 
 use super::network::Cut;
-use crate::dice::Dice;
+use crate::rng::Dice;
 
 /// Something that lasts for a while, during which the authors go on, if they can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use fssync::io::flock::holder;
 use serde_json::{Value, json};
 
 use super::call::{Lock, Locking};
-use super::cast::{Play, Role, Visit};
-use super::director::{Event, Record};
-use super::door;
-use crate::calls::stage::Stage;
+use super::scheduler::{Event, Record};
+use super::steps;
+use crate::calls::trace::Stage;
+use crate::crash::actor::{Play, Role, Visit};
 use crate::support::{Scene, Zodb, fssync, run};
 
 /// What is seen of a slave when an actor has ended.
@@ -50,7 +50,7 @@ impl Judgement<'_> {
     /// next pass has refused.
     pub fn judge(&mut self) {
         let is_ours = |who: usize| self.play.cast[who].is_ours();
-        if let Err(said) = door::judge(&self.record.events, is_ours) {
+        if let Err(said) = steps::judge(&self.record.events, is_ours) {
             panic!("{said}");
         }
         self.judge_codes();

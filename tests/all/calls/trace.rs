@@ -7,8 +7,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::cast::{Side, Situation};
-use crate::before::Before;
+use crate::crash::oracle::Before;
+use crate::crash::scenario::{Side, Situation};
 use crate::ledger;
 use crate::support::{Run, Scene, Zodb, fssync, run, strace, tool};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::support::{Run, number};
 
 /// What befalls one call of a process.

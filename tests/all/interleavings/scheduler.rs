@@ -1,7 +1,7 @@
 //! Has actors play by a schedule, one call at a time.
 
-use super::actor::{Actor, Ending, Went};
 use super::call::{Call, Lock, Locking};
+use super::process::{Actor, Ending, Went};
 use super::schedule::{Schedule, letter};
 
 /// Who makes so many calls has no end.

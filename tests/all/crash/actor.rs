@@ -9,9 +9,9 @@ use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 
-use super::actor::Part;
-use crate::calls::cast::Situation;
-use crate::calls::stage::Stage;
+use crate::calls::trace::Stage;
+use crate::crash::scenario::Situation;
+use crate::interleavings::process::Part;
 use crate::support::{Scene, Zodb, fssync, pass_here, python};
 
 /// What is at work on one slave at the same time.
@@ -179,7 +179,7 @@ const SLAVE: &str = "FSSYNC_TEST_SLAVE";
 /// This program, for a pass as [`passes_in_batches`] makes it.
 fn pass_in_batches(scene: &Scene) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args(["--exact", "interleavings::cast::passes_in_batches"]);
+    command.args(["--exact", "crash::actor::passes_in_batches"]);
     command.args(["--ignored", "--nocapture", "--test-threads=1"]);
     command.env(MASTER, &scene.master).env(SLAVE, &scene.slave);
     command

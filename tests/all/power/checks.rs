@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::disk::{Disk, File, Op};
 use super::mount::{OWNER, Powered, Recording};
-use crate::before::Before;
+use crate::crash::oracle::Before;
 use crate::ledger;
 use crate::support::{Run, Scene, Zodb, fssync, run};
 

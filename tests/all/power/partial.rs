@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::checks::{DATA, Play, Stage};
 use super::disk::{Disk, Node};
 use super::plays;
-use super::stage::{DATA, Play, Stage};
 use super::{seed, share};
-use crate::dice::Dice;
 use crate::fuse::Served;
 use crate::ledger;
+use crate::rng::Dice;
 use crate::support::{History, Scene, Transport, Zodb, replace, rewrite_end};
 
 /// Each read and write at the slave does a part of what it is asked for: that is no
