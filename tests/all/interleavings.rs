@@ -35,7 +35,7 @@ use self::scheduler::{Director, told};
 use crate::calls::trace::Stage;
 use crate::crash::actor::{Play, Role, Visit};
 use crate::crash::scenario as situations;
-use crate::rng::Dice;
+use crate::rng::Rng;
 use crate::support::Zodb;
 use crate::support::number;
 
@@ -107,19 +107,19 @@ fn play(name: &str, play: &Play<'_>) {
     }
     assert!(lens.iter().all(|&len| len > 2), "they stop: {lens:?}");
     let seed = number("FSSYNC_INTERLEAVINGS_SEED").unwrap_or(1) as u64;
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     let wanted = number("FSSYNC_INTERLEAVINGS");
     let ones = lens.iter().enumerate().flat_map(|(who, &len)| {
         let chosen: Vec<usize> = match wanted {
             Some(_) => (1..=len).collect(),
-            None => (0..SHARE).map(|_| 1 + dice.below(len)).collect(),
+            None => (0..SHARE).map(|_| 1 + rng.below(len)).collect(),
         };
         chosen
             .into_iter()
             .map(move |calls| Schedule::of_one(who, calls))
     });
     let ones: Vec<Schedule> = ones.collect();
-    let random = (0..wanted.unwrap_or(SHARE)).map(|_| Schedule::random(&mut dice, &lens));
+    let random = (0..wanted.unwrap_or(SHARE)).map(|_| Schedule::random(&mut rng, &lens));
     for schedule in ones.into_iter().chain(random) {
         house.play(play, &schedule);
         schedules += 1;

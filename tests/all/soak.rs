@@ -14,7 +14,7 @@
 //! failover, in the one that was set aside; the lost ones are the newest. The slave is the
 //! master to the byte, `verify --against` proves it, and nothing is left over.
 //!
-//! One week is lived in `cargo test`. As long as is wanted, and with other dice:
+//! One week is lived in `cargo test`. As long as is wanted, and with other rng:
 //!
 //! ```sh
 //! FSSYNC_SOAK_MINUTES=30 FSSYNC_SOAK_SEED=7 cargo test --test all -- busy_site --nocapture

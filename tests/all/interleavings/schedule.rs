@@ -4,7 +4,7 @@ use std::fmt;
 use std::iter;
 use std::str::FromStr;
 
-use crate::rng::Dice;
+use crate::rng::Rng;
 
 /// So many calls of one of the actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +28,16 @@ impl Schedule {
 
     /// Two to five turns of actors which make so many calls when they are not disturbed.
     /// Half of them are short: what matters often lies close together.
-    pub fn random(dice: &mut Dice, lens: &[usize]) -> Self {
+    pub fn random(rng: &mut Rng, lens: &[usize]) -> Self {
         let mut turns: Vec<Turn> = Vec::new();
-        for _ in 0..2 + dice.below(4) {
+        for _ in 0..2 + rng.below(4) {
             let who = match turns.last() {
-                Some(last) => (last.who + 1 + dice.below(lens.len() - 1)) % lens.len(),
-                None => dice.below(lens.len()),
+                Some(last) => (last.who + 1 + rng.below(lens.len() - 1)) % lens.len(),
+                None => rng.below(lens.len()),
             };
-            let is_short = !turns.is_empty() && dice.flip();
+            let is_short = !turns.is_empty() && rng.flip();
             let longest = if is_short { 6 } else { lens[who].max(1) };
-            let calls = 1 + dice.below(longest);
+            let calls = 1 + rng.below(longest);
             turns.push(Turn { who, calls });
         }
         Self(turns)
@@ -114,8 +114,8 @@ fn the_one_that_was_preempted_goes_to_its_end_last() {
 fn random_schedules_take_turns_and_follow_from_their_seed() {
     let lens = [100, 1, 30];
     let made = |seed| {
-        let mut dice = Dice::new(seed);
-        (0..200).map(move |_| Schedule::random(&mut dice, &lens))
+        let mut rng = Rng::new(seed);
+        (0..200).map(move |_| Schedule::random(&mut rng, &lens))
     };
     assert!(made(1).eq(made(1)) && !made(1).eq(made(2)));
     for schedule in made(1) {

@@ -16,7 +16,7 @@ use fuser::{BackgroundSession, Config, MountOption};
 use self::files::Files;
 use self::state::{State, Trouble};
 use super::disk::{Disk, Op};
-use crate::rng::Dice;
+use crate::rng::Rng;
 use crate::support::{must, require_root, tool};
 
 /// Whom the directory belongs to.
@@ -91,9 +91,9 @@ impl Powered {
         self.lock().trouble = Some(Trouble::FailSync(syncs));
     }
 
-    /// Reads and writes less than is asked for, from now on, as dice say.
-    pub fn answer_in_part(&self, dice: Dice) {
-        self.lock().parts = Some(dice);
+    /// Reads and writes less than is asked for, from now on, as rng say.
+    pub fn answer_in_part(&self, rng: Rng) {
+        self.lock().parts = Some(rng);
     }
 
     /// Lets its files have so many bytes, and no more. What there is does not show it, as

@@ -10,7 +10,7 @@ use super::plays;
 use super::{seed, share};
 use crate::fuse::Served;
 use crate::ledger;
-use crate::rng::Dice;
+use crate::rng::Rng;
 use crate::support::{History, Scene, Transport, Zodb, replace, rewrite_end};
 
 /// Each read and write at the slave does a part of what it is asked for: that is no
@@ -20,7 +20,7 @@ fn is_done_in_parts(play: Play) {
     let start = stage.disk.disk();
     for nth in 0..share().div_ceil(8) as u64 {
         stage.disk.load(start.clone());
-        stage.disk.answer_in_part(Dice::new(seed() + nth));
+        stage.disk.answer_in_part(Rng::new(seed() + nth));
         let (ended_well, recording) = stage.act();
         assert!(ended_well);
         let left = stage.disk.disk();
@@ -57,10 +57,10 @@ fn survives_a_full_disk(play: Play) {
         used(&disk)
     });
     let needed = at_each.max().expect("something is written") - before;
-    let mut dice = Dice::new(seed());
+    let mut rng = Rng::new(seed());
     let mut full = 0;
     for _ in 0..share() {
-        let free = dice.below(needed);
+        let free = rng.below(needed);
         eprintln!("{free} of {needed} bytes are free");
         stage.disk.load(start.clone());
         stage.disk.allow(before + free);
@@ -121,7 +121,7 @@ fn a_master_is_read_in_parts() {
         let file = scene.master.clone();
         fs::write(&file, &history.before).unwrap();
         let served = Served::directory(file.parent().unwrap());
-        served.answer_in_part(Dice::new(seed()));
+        served.answer_in_part(Rng::new(seed()));
         scene.master = served.file(DATA);
         let mut zodb = Zodb::start();
         let mut expect = |action| {

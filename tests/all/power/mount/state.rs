@@ -8,7 +8,7 @@ use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request}
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::disk::{Disk, Meta, Node, Op};
-use crate::rng::Dice;
+use crate::rng::Rng;
 
 #[derive(Default)]
 pub struct State {
@@ -17,7 +17,7 @@ pub struct State {
     pub open: HashMap<u64, Node>,
     pub handles: u64,
     pub trouble: Option<Trouble>,
-    pub parts: Option<Dice>,
+    pub parts: Option<Rng>,
     pub failed: BTreeSet<u64>,
     pub reused_failed: bool,
 }
@@ -72,7 +72,7 @@ impl State {
     /// How many of so many bytes are read or written at once.
     pub fn part(&mut self, len: usize) -> usize {
         match &mut self.parts {
-            Some(dice) if len > 1 => 1 + dice.below(len),
+            Some(rng) if len > 1 => 1 + rng.below(len),
             _ => len,
         }
     }
