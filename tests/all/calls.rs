@@ -22,38 +22,38 @@ use std::fs;
 
 use self::fault::{Fault, Point};
 use self::trace::Stage;
-use crate::crash::scenario::{self, Situation};
+use crate::crash::scenario::{self, Scenario};
 use crate::support::{History, Run, Zodb, fssync, run};
 use crate::watcher::Watcher;
 
 /// The calls that a fault can befall.
-fn points(situation: &Situation, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
-    let stage = Stage::set(situation, zodb);
+fn points(scenario: &Scenario, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
+    let stage = Stage::set(scenario, zodb);
     let trace = format!("trace={}", fault.calls());
     stage.run(&["-e", &trace]).expect(0);
     fault::points(&stage.log())
 }
 
 /// Has a fault befall a share of the calls, one at a time, and judges each.
-fn disturb(situation: &Situation, fault: Fault, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
-    disturb_as(situation, fault, Fault::at, judge);
+fn disturb(scenario: &Scenario, fault: Fault, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+    disturb_as(scenario, fault, Fault::at, judge);
 }
 
 /// The same, as `injection` says.
 fn disturb_as(
-    situation: &Situation,
+    scenario: &Scenario,
     fault: Fault,
     injection: impl Fn(Fault, &Point) -> String,
     judge: impl Fn(&Stage<'_>, &Run, &mut Zodb),
 ) {
     let mut zodb = Zodb::start();
-    let points = points(situation, fault, &mut zodb);
+    let points = points(scenario, fault, &mut zodb);
     assert!(points.len() > 3, "{points:?}");
     let (mut befallen, mut all) = (0, 0);
     for point in fault::share(points) {
         let injection = injection(fault, &point);
         eprintln!("{injection}");
-        let stage = Stage::set(situation, &mut zodb);
+        let stage = Stage::set(scenario, &mut zodb);
         let run = stage.run(&["-e", &injection]);
         all += 1;
         befallen += u32::from(fault.has_befallen(&run, &stage.log()));
@@ -64,21 +64,21 @@ fn disturb_as(
 }
 
 /// The process is killed.
-fn survives_being_killed(situation: &Situation) {
-    disturb(situation, Fault::Kill, |stage, run, zodb| {
+fn survives_being_killed(scenario: &Scenario) {
+    disturb(scenario, Fault::Kill, |stage, run, zodb| {
         assert!([-1, 0].contains(&run.code), "{run:?}");
         judge_slave(stage, run, zodb);
     });
 }
 
 /// A call at the slave fails.
-fn survives_an_error(situation: &Situation, error: &'static str) {
-    disturb(situation, Fault::Error(error), judge_failed);
+fn survives_an_error(scenario: &Scenario, error: &'static str) {
+    disturb(scenario, Fault::Error(error), judge_failed);
 }
 
 /// A call at the slave fails, and so does whatever is tried with it from then on.
-fn survives_a_dying_disk(situation: &Situation) {
-    disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_failed);
+fn survives_a_dying_disk(scenario: &Scenario) {
+    disturb_as(scenario, Fault::Error("EIO"), Fault::from, judge_failed);
 }
 
 fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
@@ -103,10 +103,10 @@ fn judge_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
 }
 
 /// Has a signal interrupt every other call, which makes no difference, and judges.
-fn interrupt(situation: &Situation, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+fn interrupt(scenario: &Scenario, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
     let mut zodb = Zodb::start();
     for first in [1, 2] {
-        let stage = Stage::set(situation, &mut zodb);
+        let stage = Stage::set(scenario, &mut zodb);
         let interrupted = Fault::Error("EINTR").at_every_other(first);
         let run = stage.run(&["-e", &interrupted]).expect(0);
         assert!(stage.log().contains("(INJECTED)"));
@@ -117,8 +117,8 @@ fn interrupt(situation: &Situation, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb))
 }
 
 /// A signal interrupts it, which is nothing to tell of.
-fn survives_interruptions(situation: &Situation) {
-    interrupt(situation, judge_slave);
+fn survives_interruptions(scenario: &Scenario) {
+    interrupt(scenario, judge_slave);
 }
 
 /// What fails without a word: to let a lock go, which the kernel does at the end of the
@@ -161,38 +161,38 @@ fn assert_documented(stage: &Stage<'_>, run: &Run) {
 }
 
 macro_rules! disturbed {
-    ($($name:ident: $situation:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn survives_being_killed() {
-                super::survives_being_killed(&scenario::$situation);
+                super::survives_being_killed(&scenario::$scenario);
             }
 
             #[test]
             fn survives_an_io_error() {
-                survives_an_error(&scenario::$situation, "EIO");
+                survives_an_error(&scenario::$scenario, "EIO");
             }
 
             #[test]
             fn survives_a_dying_disk() {
-                super::survives_a_dying_disk(&scenario::$situation);
+                super::survives_a_dying_disk(&scenario::$scenario);
             }
 
             #[test]
             fn survives_a_full_disk() {
-                survives_an_error(&scenario::$situation, "ENOSPC");
+                survives_an_error(&scenario::$scenario, "ENOSPC");
             }
 
             #[test]
             fn survives_a_quota() {
-                survives_an_error(&scenario::$situation, "EDQUOT");
+                survives_an_error(&scenario::$scenario, "EDQUOT");
             }
 
             #[test]
             fn survives_interruptions() {
-                super::survives_interruptions(&scenario::$situation);
+                super::survives_interruptions(&scenario::$scenario);
             }
         }
     )* };
@@ -212,8 +212,8 @@ disturbed! {
 }
 
 /// A call at the master fails, once: another look finds it well.
-fn survives_an_error_of_the_master(situation: &Situation, error: &'static str) {
-    disturb(situation, Fault::Error(error), |stage, run, zodb| {
+fn survives_an_error_of_the_master(scenario: &Scenario, error: &'static str) {
+    disturb(scenario, Fault::Error(error), |stage, run, zodb| {
         assert_eq!(run.code, 0, "{run:?}");
         judge_unreachable(stage, run, zodb);
     });
@@ -221,10 +221,10 @@ fn survives_an_error_of_the_master(situation: &Situation, error: &'static str) {
 
 /// A call at the master fails, and goes on failing. All may have been read by then, and what
 /// is around the master may be missing without harm.
-fn survives_a_master_that_is_lost(situation: &Situation, error: &'static str) {
+fn survives_a_master_that_is_lost(scenario: &Scenario, error: &'static str) {
     let fault = Fault::Error(error);
     let (missed, all) = (Cell::new(0), Cell::new(0));
-    disturb_as(situation, fault, Fault::from, |stage, run, zodb| {
+    disturb_as(scenario, fault, Fault::from, |stage, run, zodb| {
         all.update(|all| all + 1);
         missed.update(|missed| missed + u32::from(run.code == 12));
         judge_unreachable(stage, run, zodb);
@@ -250,28 +250,28 @@ fn judge_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
 }
 
 macro_rules! disturbed_at_the_master {
-    ($($name:ident: $situation:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn survives_an_io_error() {
-                survives_an_error_of_the_master(&scenario::$situation, "EIO");
+                survives_an_error_of_the_master(&scenario::$scenario, "EIO");
             }
 
             #[test]
             fn survives_a_stale_handle() {
-                survives_an_error_of_the_master(&scenario::$situation, "ESTALE");
+                survives_an_error_of_the_master(&scenario::$scenario, "ESTALE");
             }
 
             #[test]
             fn survives_a_master_that_is_lost() {
-                super::survives_a_master_that_is_lost(&scenario::$situation, "ESTALE");
+                super::survives_a_master_that_is_lost(&scenario::$scenario, "ESTALE");
             }
 
             #[test]
             fn survives_interruptions() {
-                super::survives_interruptions(&scenario::$situation);
+                super::survives_interruptions(&scenario::$scenario);
             }
         }
     )* };
@@ -286,14 +286,14 @@ disturbed_at_the_master! {
 
 /// A watch in which a call fails goes on by itself, or ends with exit code 1, and a
 /// supervisor starts it again.
-fn survives_in_a_watch(situation: &Situation, fault: Fault) {
+fn survives_in_a_watch(scenario: &Scenario, fault: Fault) {
     let mut zodb = Zodb::start();
-    let points = points(situation, fault, &mut zodb);
+    let points = points(scenario, fault, &mut zodb);
     let (mut befallen, mut all) = (0, 0);
     for point in fault::share(points).into_iter().step_by(2) {
         let injection = fault.at(&point);
         eprintln!("{injection}");
-        let stage = Stage::set(situation, &mut zodb);
+        let stage = Stage::set(scenario, &mut zodb);
         let mut command = stage.traced(&["-D", "-e", &injection]);
         let mut watch = Watcher::of(&stage.scene, command.arg("--watch"));
         let ended = watch.in_sync_or_ended(&stage.scene);
@@ -386,8 +386,8 @@ fn an_on_keeps_its_word_whatever_befalls_it() {
 
 #[test]
 fn status_and_verify_are_not_told_of_interruptions() {
-    for situation in [&scenario::VERIFY, &scenario::STATUS] {
-        interrupt(situation, |stage, _, _| stage.assert_untouched());
+    for scenario in [&scenario::VERIFY, &scenario::STATUS] {
+        interrupt(scenario, |stage, _, _| stage.assert_untouched());
     }
 }
 
@@ -395,8 +395,8 @@ fn status_and_verify_are_not_told_of_interruptions() {
 #[test]
 fn no_call_is_forgotten() {
     let mut zodb = Zodb::start();
-    for situation in scenario::ALL {
-        let stage = Stage::set(situation, &mut zodb);
+    for scenario in scenario::ALL {
+        let stage = Stage::set(scenario, &mut zodb);
         stage.run(&[]).expect(0);
         let of_any_kind = fault::points(&stage.log());
         assert!(of_any_kind.len() > 10, "{of_any_kind:?}");
@@ -410,8 +410,8 @@ fn no_call_is_forgotten() {
 
 #[test]
 fn off_and_on_are_not_told_of_interruptions() {
-    for situation in [&scenario::OFF, &scenario::ON] {
-        interrupt(situation, |_, run, _| assert_eq!(run.stderr, ""));
+    for scenario in [&scenario::OFF, &scenario::ON] {
+        interrupt(scenario, |_, run, _| assert_eq!(run.stderr, ""));
     }
 }
 
@@ -445,8 +445,8 @@ fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn status_and_verify_touch_nothing_whatever_call_fails() {
-    for situation in [&scenario::VERIFY, &scenario::STATUS] {
-        disturb(situation, Fault::Error("EIO"), judge_second_look);
-        disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_look);
+    for scenario in [&scenario::VERIFY, &scenario::STATUS] {
+        disturb(scenario, Fault::Error("EIO"), judge_second_look);
+        disturb_as(scenario, Fault::Error("EIO"), Fault::from, judge_look);
     }
 }

@@ -34,7 +34,7 @@ use self::schedule::Schedule;
 use self::scheduler::{Director, told};
 use crate::calls::trace::Stage;
 use crate::crash::actor::{Play, Role, Visit};
-use crate::crash::scenario as situations;
+use crate::crash::scenario;
 use crate::rng::Rng;
 use crate::support::Zodb;
 use crate::support::number;
@@ -58,7 +58,7 @@ impl House {
 
     /// Plays by a schedule and judges; returns how many calls each actor has made.
     fn play(&mut self, play: &Play<'_>, schedule: &Schedule) -> Vec<usize> {
-        let mut stage = Stage::set(play.situation, &mut self.zodb);
+        let mut stage = Stage::set(play.scenario, &mut self.zodb);
         let is_zodb = |role: &Role| matches!(role.judged_as(), Role::Zodb(..));
         stage.before.may_be_empty = play.cast.iter().any(is_zodb);
         let mut files = stage.files();
@@ -145,14 +145,14 @@ const fn zodb_behind(before: usize) -> Role {
 }
 
 macro_rules! plays {
-    ($($situation:ident as $module:ident { $($name:ident: [$($role:expr),+];)+ })+) => { $(
+    ($($scenario:ident as $module:ident { $($name:ident: [$($role:expr),+];)+ })+) => { $(
         mod $module {
             use super::*;
 
             $(
                 #[test]
                 fn $name() {
-                    let play = Play { situation: &situations::$situation, cast: &[$($role),+] };
+                    let play = Play { scenario: &scenario::$scenario, cast: &[$($role),+] };
                     super::play(concat!(stringify!($module), "::", stringify!($name)), &play);
                 }
             )+

@@ -6,7 +6,7 @@
 //! the next pass ([`checks`]). In some, the power is cut once more while that pass heals.
 //!
 //! Each test makes a share of the power cuts, the same at each run. More of them, for
-//! each of the plays:
+//! each of the scenarios:
 //!
 //! ```sh
 //! FSSYNC_POWER_CUTS=2000 cargo test --test all -- power:: --nocapture
@@ -21,12 +21,12 @@ mod failures;
 mod mistakes;
 mod mount;
 mod partial;
-mod plays;
+mod scenarios;
 
-use self::cuts::play_and_cut;
+use self::cuts::record_and_cut;
 use crate::support::number;
 
-/// How many power cuts each play has, unless it is said.
+/// How many power cuts each scenario has, unless it is said.
 const SHARE: usize = 25;
 
 fn share() -> usize {
@@ -38,10 +38,10 @@ fn seed() -> u64 {
 }
 
 macro_rules! survives_power_cuts {
-    ($($name:ident: $play:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         #[test]
         fn $name() {
-            let count = play_and_cut(plays::$play, share(), seed());
+            let count = record_and_cut(scenarios::$scenario, share(), seed());
             println!("{}: {count} states", stringify!($name));
         }
     )* };

@@ -10,14 +10,14 @@ use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 
 use crate::calls::trace::Stage;
-use crate::crash::scenario::Situation;
+use crate::crash::scenario::Scenario;
 use crate::interleavings::process::Part;
 use crate::support::{Scene, Zodb, fssync, pass_here, python};
 
 /// What is at work on one slave at the same time.
 pub struct Play<'a> {
     /// What it finds.
-    pub situation: &'a Situation,
+    pub scenario: &'a Scenario,
     pub cast: &'a [Role],
 }
 

@@ -50,7 +50,7 @@ fn assert_found(play: &Play<'_>, words: &str) {
 fn a_pass_without_a_lock_is_found() {
     let mistaken = Role::Mistaken(script!("append()"), &PASS);
     let play = Play {
-        situation: &scenario::APPEND,
+        scenario: &scenario::APPEND,
         cast: &[mistaken, zodb(Serve)],
     };
     assert_found(&play, "written to, which ZODB had");
@@ -60,7 +60,7 @@ fn a_pass_without_a_lock_is_found() {
 fn a_pass_without_zodbs_lock_is_found() {
     let script = script!("step = take('.fssync-step')" "append()");
     let play = Play {
-        situation: &scenario::APPEND,
+        scenario: &scenario::APPEND,
         cast: &[Role::Mistaken(script, &PASS), zodb(Grow)],
     };
     assert_found(&play, "written to, which ZODB had");
@@ -76,7 +76,7 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
         "append()"
     );
     let play = Play {
-        situation: &scenario::APPEND,
+        scenario: &scenario::APPEND,
         cast: &[Role::Mistaken(script, &PASS), Off],
     };
     assert_found(&play, "written behind Off");
@@ -90,8 +90,8 @@ fn an_off_that_does_not_wait_for_a_step_is_found() {
         (&[PASS, off][..], "behind Off"),
         (&[PASS, off, zodb_behind(1)], "its lock is held"),
     ] {
-        let situation = &scenario::APPEND;
-        assert_found(&Play { situation, cast }, words);
+        let scenario = &scenario::APPEND;
+        assert_found(&Play { scenario, cast }, words);
     }
 }
 
@@ -105,7 +105,7 @@ fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
         "os.remove(slave + '.index')"
     );
     let play = Play {
-        situation: &scenario::FULL_COPY_AND_SET_ASIDE,
+        scenario: &scenario::FULL_COPY_AND_SET_ASIDE,
         cast: &[Role::Mistaken(script, &PASS), zodb(Look)],
     };
     assert_found(&play, "no boundary");
@@ -119,7 +119,7 @@ fn a_verify_that_glances_at_zodbs_lock_is_found() {
         "except BlockingIOError: pass"
     );
     let play = Play {
-        situation: &scenario::APPEND,
+        scenario: &scenario::APPEND,
         cast: &[Role::Mistaken(script, &Verify), zodb(Serve)],
     };
     assert_found(&play, "it cannot be opened");

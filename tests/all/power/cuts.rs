@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::checks::{DATA, Play, Stage};
+use super::checks::{DATA, Scenario, Stage};
 use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
 use super::mount::Recording;
 use crate::rng::Rng;
@@ -151,8 +151,8 @@ pub fn cut(
 }
 
 /// Plays, and cuts the power so many times.
-pub fn play_and_cut(play: Play, count: usize, seed: u64) -> usize {
-    let mut stage = Stage::set(play);
+pub fn record_and_cut(scenario: Scenario, count: usize, seed: u64) -> usize {
+    let mut stage = Stage::set(scenario);
     let (ended_well, recording) = stage.act();
     assert!(recording.ops.len() > 5, "{:?}", recording.ops);
     cut(&mut stage, (&recording, ended_well), count, seed)

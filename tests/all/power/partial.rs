@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::checks::{DATA, Play, Stage};
+use super::checks::{DATA, Scenario, Stage};
 use super::disk::{Disk, Node};
-use super::plays;
+use super::scenarios;
 use super::{seed, share};
 use crate::fuse::Served;
 use crate::ledger;
@@ -15,8 +15,8 @@ use crate::support::{History, Scene, Transport, Zodb, replace, rewrite_end};
 
 /// Each read and write at the slave does a part of what it is asked for: that is no
 /// error, and nothing comes of it.
-fn is_done_in_parts(play: Play) {
-    let mut stage = Stage::set(play);
+fn is_done_in_parts(scenario: Scenario) {
+    let mut stage = Stage::set(scenario);
     let start = stage.disk.disk();
     for nth in 0..share().div_ceil(8) as u64 {
         stage.disk.load(start.clone());
@@ -42,8 +42,8 @@ fn assert_without_tail(stage: &mut Stage) {
 
 /// The disk is full after any number of bytes: the slave is what it was, or what fits
 /// of it is in sync, and nothing is left that was under way.
-fn survives_a_full_disk(play: Play) {
-    let mut stage = Stage::set(play);
+fn survives_a_full_disk(scenario: Scenario) {
+    let mut stage = Stage::set(scenario);
     let start = stage.disk.disk();
     let used = |disk: &Disk| -> usize {
         let files: BTreeSet<Node> = disk.names().map(|(_, node)| node).collect();
@@ -86,18 +86,18 @@ fn survives_a_full_disk(play: Play) {
 }
 
 macro_rules! in_parts {
-    ($($name:ident: $play:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn is_done_in_parts() {
-                super::is_done_in_parts(plays::$play);
+                super::is_done_in_parts(scenarios::$scenario);
             }
 
             #[test]
             fn survives_a_full_disk() {
-                super::survives_a_full_disk(plays::$play);
+                super::survives_a_full_disk(scenarios::$scenario);
             }
         }
     )* };
