@@ -10,7 +10,7 @@ use super::{seed, share};
 
 /// What a pass does behind one that was disturbed.
 fn next_pass(stage: &Stage) -> Recording {
-    stage.disk.end_trouble();
+    stage.disk.end_fault();
     let start = stage.disk.disk();
     stage.disk.take_log();
     stage.pass().expect(0);

@@ -127,7 +127,7 @@ fn pass_killed_before(stage: &Stage, nth: usize, is_it: impl Fn(&Op) -> bool) {
     stage.disk.load(start);
     stage.disk.kill_after(at);
     assert_eq!(stage.scene.pass(&[]).code, -1, "it is killed");
-    stage.disk.end_trouble();
+    stage.disk.end_fault();
 }
 
 pub const APPEND_BEHIND_OUR_OWN_TAIL: Scenario = Scenario {
