@@ -29,7 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
 use self::checks::{Judgement, Seen};
-use self::process::Actor;
+use self::process::Process;
 use self::schedule::Schedule;
 use self::scheduler::{Director, told};
 use crate::calls::trace::Stage;
@@ -56,7 +56,7 @@ impl House {
         }
     }
 
-    /// Plays by a schedule and judges; returns how many calls each actor has made.
+    /// Plays by a schedule and judges; returns how many calls each process has made.
     fn play(&mut self, play: &Play<'_>, schedule: &Schedule) -> Vec<usize> {
         let mut stage = Stage::set(play.scenario, &mut self.zodb);
         let is_zodb = |role: &Role| matches!(role.judged_as(), Role::Zodb(..));
@@ -65,11 +65,11 @@ impl House {
         files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
         let entrance = |(who, role): (usize, &Role)| {
             let output = stage.scene.directory.path().join(format!("said-{who}"));
-            let part = role.part(&stage, &self.player);
-            (Actor::new(part, &files, output), role.behind())
+            let task = role.task(&stage, &self.player);
+            (Process::new(task, &files, output), role.behind())
         };
-        let actors = play.cast.iter().enumerate().map(entrance).collect();
-        let mut director = Director::new(actors, || Seen::now(&stage.scene));
+        let processes = play.cast.iter().enumerate().map(entrance).collect();
+        let mut director = Director::new(processes, || Seen::now(&stage.scene));
         let played = catch_unwind(AssertUnwindSafe(|| director.perform(schedule)));
         let events = told(&director.events);
         let judged = played.and_then(|()| {

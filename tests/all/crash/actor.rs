@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::calls::trace::Stage;
 use crate::crash::scenario::Scenario;
-use crate::interleavings::process::Part;
+use crate::interleavings::process::Task;
 use crate::support::{Scene, Zodb, fssync, pass_here, python};
 
 /// What is at work on one slave at the same time.
@@ -121,17 +121,17 @@ impl Role {
         matches!(self, Self::Off | Self::Echo)
     }
 
-    /// What it is to do on a stage; `zodb` is for this part only.
-    pub fn part(self, stage: &Stage<'_>, zodb: &Arc<Mutex<Zodb>>) -> Part {
+    /// What it is to do on a stage; `zodb` is for this task only.
+    pub fn task(self, stage: &Stage<'_>, zodb: &Arc<Mutex<Zodb>>) -> Task {
         let Scene { master, slave, .. } = &stage.scene;
         let verb = |verb: &str| {
             let mut command = fssync();
             command.arg(verb).arg(slave);
-            Part::Program(command)
+            Task::Program(command)
         };
         match self {
-            Self::Pass(options) => Part::Program(stage.scene.command(options)),
-            Self::PassInBatches => Part::Program(pass_in_batches(&stage.scene)),
+            Self::Pass(options) => Task::Program(stage.scene.command(options)),
+            Self::PassInBatches => Task::Program(pass_in_batches(&stage.scene)),
             Self::PassWithoutLock => {
                 let pass = pass_in_batches(&stage.scene);
                 let mut python = Command::new(python());
@@ -144,14 +144,14 @@ impl Role {
                     pass.get_envs()
                         .filter_map(|(name, value)| Some((name, value?))),
                 );
-                Part::Program(python)
+                Task::Program(python)
             }
-            Self::Watch => Part::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
+            Self::Watch => Task::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
             // Before a first copy, there is no slave yet.
             Self::Off => {
                 let mut command = fssync();
                 command.args(["off", "--force"]).arg(slave);
-                Part::Program(command)
+                Task::Program(command)
             }
             Self::On(_) => verb("on"),
             Self::Verify => verb("verify"),
@@ -160,13 +160,13 @@ impl Role {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", "echo SYNCING=0 >\"$1\"", "sh"]);
                 shell.arg(stage.scene.beside(".fssync-switch"));
-                Part::Program(shell)
+                Task::Program(shell)
             }
-            Self::Zodb(visit, _) => Part::Zodb(Arc::clone(zodb), visit.commands(slave)),
+            Self::Zodb(visit, _) => Task::Zodb(Arc::clone(zodb), visit.commands(slave)),
             Self::Mistaken(script, _) => {
                 let mut command = Command::new(python());
                 command.args(["-c", script]).args([master, slave]);
-                Part::Program(command)
+                Task::Program(command)
             }
         }
     }

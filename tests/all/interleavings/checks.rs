@@ -78,7 +78,7 @@ impl Judgement<'_> {
     }
 
     fn code(&self, who: usize) -> i32 {
-        self.record.endings[who].0.code
+        self.record.exits[who].0.code
     }
 
     /// ZODB's part.
@@ -118,14 +118,14 @@ impl Judgement<'_> {
                 (Role::On(_), 20) => has_other(Role::is_pass),
                 // A full copy came in between.
                 (Role::Verify, 1) => {
-                    let said = &self.record.endings[who].0.said;
+                    let said = &self.record.exits[who].0.output;
                     has_other(Role::is_pass) && said.contains("another file lies under its name")
                 }
                 _ => false,
             };
-            let (ending, _) = &self.record.endings[who];
-            assert!(may_be(ending.code), "{role:?}: {ending:?}");
-            ended_well += i32::from(role.is_pass() && ending.code == 0);
+            let (exit, _) = &self.record.exits[who];
+            assert!(may_be(exit.code), "{role:?}: {exit:?}");
+            ended_well += i32::from(role.is_pass() && exit.code == 0);
         }
         assert!(!self.must_sync() || ended_well > 0, "no pass has done it");
     }
@@ -146,7 +146,7 @@ impl Judgement<'_> {
         let served = self.visit().filter(|&(who, _)| self.code(who) == 0);
         let player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
         for (off, role) in self.cast().filter(|it| it.1 == Role::Off) {
-            let seen = &self.record.endings[off].1;
+            let seen = &self.record.exits[off].1;
             let by = seen.zodb_lock;
             assert!(by.is_none_or(|pid| pid == player.pid()), "its lock is held");
             assert!(seen.is_off, "{role:?} has returned");
@@ -162,7 +162,7 @@ impl Judgement<'_> {
             }
             match served {
                 Some((zodb, _)) if self.play.cast[zodb].behind() == Some(off) => {
-                    let opened = &self.record.endings[zodb].0.answers[0];
+                    let opened = &self.record.exits[zodb].0.answers[0];
                     let len = seen.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
                 }
@@ -202,7 +202,7 @@ impl Judgement<'_> {
     /// ZODB may meet a step of ours, and opens the slave when it tries again; it meets none
     /// behind `fssync off`, nor of what reads only.
     fn judge_refused(&mut self, who: usize) {
-        let answer = &self.record.endings[who].0.answers[0];
+        let answer = &self.record.exits[who].0.answers[0];
         let error = answer["error"].as_str().expect("an error");
         assert!(error.contains("LockError"), "{error}");
         let before = self.play.cast[who].behind();
@@ -244,8 +244,8 @@ impl Judgement<'_> {
 
     /// What ZODB had open stays as it was, and what it has committed is there.
     fn judge_visit(&mut self, who: usize, visit: Visit, last: &Seen) {
-        let (ending, seen) = &self.record.endings[who];
-        let position = self.judge_opened(&ending.answers[0]);
+        let (exit, seen) = &self.record.exits[who];
+        let position = self.judge_opened(&exit.answers[0]);
         if visit != Visit::Look {
             assert!(seen.bytes == last.bytes, "written to, which ZODB had");
         }

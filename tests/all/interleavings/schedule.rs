@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::rng::Rng;
 
-/// So many calls of one of the actors.
+/// So many calls of one of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Which of them: the first is 0, and written `a`.
@@ -14,19 +14,19 @@ pub struct Turn {
     pub calls: usize,
 }
 
-/// The turns; then each actor goes on to its end: first the one behind the actor of the
+/// The turns; then each process goes on to its end: first the one behind the process of the
 /// last turn, and that one last. So `a12` is one preemption, behind the twelfth call of
-/// the first actor.
+/// the first process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Vec<Turn>);
 
 impl Schedule {
-    /// One actor is preempted once.
+    /// One process is preempted once.
     pub fn of_one(who: usize, calls: usize) -> Self {
         Self(vec![Turn { who, calls }])
     }
 
-    /// Two to five turns of actors which make so many calls when they are not disturbed.
+    /// Two to five turns of processes which make so many calls when they are not disturbed.
     /// Half of them are short: what matters often lies close together.
     pub fn random(rng: &mut Rng, lens: &[usize]) -> Self {
         let mut turns: Vec<Turn> = Vec::new();
@@ -47,7 +47,7 @@ impl Schedule {
         &self.0
     }
 
-    /// In which order `count` actors go to their ends.
+    /// In which order `count` processes go to their ends.
     pub fn rest(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
         let last = self.0.last().map_or(count - 1, |turn| turn.who);
         (1..=count).map(move |nth| (last + nth) % count)
@@ -63,7 +63,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// How an actor is written.
+/// How an process is written.
 pub fn letter(who: usize) -> char {
     char::from(b'a' + who as u8)
 }

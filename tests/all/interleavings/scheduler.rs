@@ -1,7 +1,7 @@
-//! Has actors play by a schedule, one call at a time.
+//! Has processes play by a schedule, one call at a time.
 
 use super::call::{Call, Lock, Locking};
-use super::process::{Actor, Ending, Went};
+use super::process::{Exit, Process, Progress};
 use super::schedule::{Schedule, letter};
 
 /// Who makes so many calls has no end.
@@ -10,9 +10,9 @@ const ENDLESS: usize = 5000;
 /// What happened, in its order.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// An actor made a call.
+    /// An process made a call.
     Call(usize, Call),
-    /// An actor came to its end.
+    /// An process came to its end.
     End(usize),
 }
 
@@ -20,74 +20,74 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Record<S> {
     pub events: Vec<Event>,
-    /// How each actor ended, and what was seen right then.
-    pub endings: Vec<(Ending, S)>,
+    /// How each process ended, and what was seen right then.
+    pub exits: Vec<(Exit, S)>,
     /// How often each of them was let go.
     pub lens: Vec<usize>,
 }
 
-/// An actor, and which other must have ended before it begins.
-pub type Entrance = (Actor, Option<usize>);
+/// An process, and which other must have ended before it begins.
+pub type Entrance = (Process, Option<usize>);
 
-/// The actors at play. `S` is what is seen when one has ended.
+/// The processes at play. `S` is what is seen when one has ended.
 pub struct Director<S, L> {
-    actors: Vec<Entrance>,
+    processes: Vec<Entrance>,
     look: L,
     /// Who has the step lock.
     holder: Option<usize>,
-    endings: Vec<Option<(Ending, S)>>,
+    exits: Vec<Option<(Exit, S)>>,
     lens: Vec<usize>,
     pub events: Vec<Event>,
 }
 
 impl<S, L: FnMut() -> S> Director<S, L> {
-    pub fn new(actors: Vec<Entrance>, look: L) -> Self {
+    pub fn new(processes: Vec<Entrance>, look: L) -> Self {
         Self {
-            endings: actors.iter().map(|_| None).collect(),
-            lens: vec![0; actors.len()],
-            actors,
+            exits: processes.iter().map(|_| None).collect(),
+            lens: vec![0; processes.len()],
+            processes,
             look,
             holder: None,
             events: Vec::new(),
         }
     }
 
-    /// Lets the actors play to their ends.
+    /// Lets the processes play to their ends.
     pub fn perform(&mut self, schedule: &Schedule) {
         for turn in schedule.turns() {
             for _ in 0..turn.calls {
-                if self.may_go_on(turn.who) {
-                    self.go_on(turn.who);
+                if self.may_run(turn.who) {
+                    self.resume(turn.who);
                 }
             }
         }
         let next = |it: &Self| {
-            let mut rest = schedule.rest(it.actors.len());
-            rest.find(|&who| it.may_go_on(who))
+            let mut rest = schedule.rest(it.processes.len());
+            rest.find(|&who| it.may_run(who))
         };
         while let Some(who) = next(self) {
-            self.go_on(who);
+            self.resume(who);
         }
     }
 
     /// What came of it.
     pub fn record(self) -> Record<S> {
-        let ending = |it: Option<(Ending, S)>| it.expect("all have ended");
+        let exit = |it: Option<(Exit, S)>| it.expect("all have ended");
         Record {
             events: self.events,
-            endings: self.endings.into_iter().map(ending).collect(),
+            exits: self.exits.into_iter().map(exit).collect(),
             lens: self.lens,
         }
     }
 
-    fn may_go_on(&self, who: usize) -> bool {
-        let has_ended = |who: usize| self.endings[who].is_some();
-        !has_ended(who) && self.actors[who].1.is_none_or(has_ended)
+    fn may_run(&self, who: usize) -> bool {
+        let has_ended = |who: usize| self.exits[who].is_some();
+        !has_ended(who) && self.processes[who].1.is_none_or(has_ended)
     }
 
-    /// An actor makes a call. One that waits in vain for the step lock has it once its
+    /// An process makes a call. One that waits in vain for the step lock has it once its
     /// holder has let it go, which goes on until then.
-    fn go_on(&mut self, who: usize) {
+    fn resume(&mut self, who: usize) {
         if self.call(who)
             && let Some(holder) = self.holder
         {
@@ -101,9 +101,9 @@ impl<S, L: FnMut() -> S> Director<S, L> {
     fn call(&mut self, who: usize) -> bool {
         self.lens[who] += 1;
         assert!(self.lens[who] < ENDLESS, "{} has no end", letter(who));
-        let (calls, ending) = match self.actors[who].0.go_on() {
-            Went::On(calls) => (calls, None),
-            Went::ToItsEnd(calls, ending) => (calls, Some(ending)),
+        let (calls, exit) = match self.processes[who].0.resume() {
+            Progress::Stopped(calls) => (calls, None),
+            Progress::Ended(calls, exit) => (calls, Some(exit)),
         };
         let mut is_in_vain = false;
         for call in calls {
@@ -115,11 +115,11 @@ impl<S, L: FnMut() -> S> Director<S, L> {
             }
             self.events.push(Event::Call(who, call));
         }
-        if let Some(ending) = ending {
+        if let Some(exit) = exit {
             if self.holder == Some(who) {
                 self.holder = None;
             }
-            self.endings[who] = Some((ending, (self.look)()));
+            self.exits[who] = Some((exit, (self.look)()));
             self.events.push(Event::End(who));
         }
         is_in_vain
