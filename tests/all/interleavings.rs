@@ -33,7 +33,7 @@ use self::process::Process;
 use self::schedule::Schedule;
 use self::scheduler::{Director, told};
 use crate::calls::trace::Stage;
-use crate::crash::actor::{Play, Role, Visit};
+use crate::crash::actor::{Actor, Play, Visit};
 use crate::crash::scenario;
 use crate::rng::Rng;
 use crate::support::Zodb;
@@ -59,16 +59,16 @@ impl House {
     /// Plays by a schedule and judges; returns how many calls each process has made.
     fn play(&mut self, play: &Play<'_>, schedule: &Schedule) -> Vec<usize> {
         let mut stage = Stage::set(play.scenario, &mut self.zodb);
-        let is_zodb = |role: &Role| matches!(role.judged_as(), Role::Zodb(..));
-        stage.before.may_be_empty = play.cast.iter().any(is_zodb);
+        let is_zodb = |actor: &Actor| matches!(actor.stands_for(), Actor::Zodb(..));
+        stage.before.may_be_empty = play.actors.iter().any(is_zodb);
         let mut files = stage.files();
         files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
-        let entrance = |(who, role): (usize, &Role)| {
+        let entrance = |(who, actor): (usize, &Actor)| {
             let output = stage.scene.directory.path().join(format!("said-{who}"));
-            let task = role.task(&stage, &self.player);
-            (Process::new(task, &files, output), role.behind())
+            let task = actor.task(&stage, &self.player);
+            (Process::new(task, &files, output), actor.behind())
         };
-        let processes = play.cast.iter().enumerate().map(entrance).collect();
+        let processes = play.actors.iter().enumerate().map(entrance).collect();
         let mut director = Director::new(processes, || Seen::now(&stage.scene));
         let played = catch_unwind(AssertUnwindSafe(|| director.perform(schedule)));
         let events = told(&director.events);
@@ -84,7 +84,7 @@ impl House {
             catch_unwind(AssertUnwindSafe(|| judgement.judge())).map(|()| record.lens)
         });
         judged.unwrap_or_else(|panic| {
-            eprintln!("{events}{:?} by the schedule '{schedule}'", play.cast);
+            eprintln!("{events}{:?} by the schedule '{schedule}'", play.actors);
             resume_unwind(panic)
         })
     }
@@ -97,7 +97,7 @@ fn play(name: &str, play: &Play<'_>) {
         house.play(play, &only.parse().expect("a schedule"));
         return;
     }
-    let mut lens = vec![0; play.cast.len()];
+    let mut lens = vec![0; play.actors.len()];
     let mut schedules = 0;
     // One after the other, in each order.
     for who in 0..lens.len() {
@@ -127,32 +127,32 @@ fn play(name: &str, play: &Play<'_>) {
     println!("{name}: {schedules} schedules, of {lens:?} calls");
 }
 
-use crate::crash::actor::Role::{Echo, Off, On, Status, Verify, Watch};
+use crate::crash::actor::Actor::{Echo, Off, On, Status, Verify, Watch};
 use crate::crash::actor::Visit::{Grow, Look, Open, Serve};
 
-const PASS: Role = Role::Pass(&[]);
-const FULL: Role = Role::Pass(&["--full"]);
-const BATCHES: Role = Role::PassInBatches;
+const PASS: Actor = Actor::Pass(&[]);
+const FULL: Actor = Actor::Pass(&["--full"]);
+const BATCHES: Actor = Actor::PassInBatches;
 
 /// ZODB beside a pass.
-const fn zodb(visit: Visit) -> Role {
-    Role::Zodb(visit, None)
+const fn zodb(visit: Visit) -> Actor {
+    Actor::Zodb(visit, None)
 }
 
 /// ZODB that begins when one of the cast has ended.
-const fn zodb_behind(before: usize) -> Role {
-    Role::Zodb(Visit::Serve, Some(before))
+const fn zodb_behind(before: usize) -> Actor {
+    Actor::Zodb(Visit::Serve, Some(before))
 }
 
 macro_rules! plays {
-    ($($scenario:ident as $module:ident { $($name:ident: [$($role:expr),+];)+ })+) => { $(
+    ($($scenario:ident as $module:ident { $($name:ident: [$($actor:expr),+];)+ })+) => { $(
         mod $module {
             use super::*;
 
             $(
                 #[test]
                 fn $name() {
-                    let play = Play { scenario: &scenario::$scenario, cast: &[$($role),+] };
+                    let play = Play { scenario: &scenario::$scenario, actors: &[$($actor),+] };
                     super::play(concat!(stringify!($module), "::", stringify!($name)), &play);
                 }
             )+
@@ -174,7 +174,7 @@ plays! {
         and_an_echo: [PASS, Echo];
         in_batches_and_an_echo: [BATCHES, Echo];
         and_a_zodb_that_looks: [PASS, zodb(Look)];
-        in_batches_and_one_without_the_pass_lock: [BATCHES, Role::PassWithoutLock];
+        in_batches_and_one_without_the_pass_lock: [BATCHES, Actor::PassWithoutLock];
         in_batches_and_a_zodb_that_looks: [BATCHES, zodb(Look)];
         and_a_zodb_that_stays: [PASS, zodb(Open)];
         in_batches_and_a_zodb_that_serves: [BATCHES, zodb(Serve)];

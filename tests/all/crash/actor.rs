@@ -18,12 +18,12 @@ use crate::support::{Scene, Zodb, fssync, pass_here, python};
 pub struct Play<'a> {
     /// What it finds.
     pub scenario: &'a Scenario,
-    pub cast: &'a [Role],
+    pub actors: &'a [Actor],
 }
 
 /// One of a cast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Actor {
     /// A pass with these options.
     Pass(&'static [&'static str]),
     /// A pass with batches of a few kilobytes.
@@ -46,7 +46,7 @@ pub enum Role {
     Zodb(Visit, Option<usize>),
     /// A program that does something wrong in the place of another: Python that finds the
     /// paths of master and slave in `sys.argv`.
-    Mistaken(&'static str, &'static Role),
+    Faulty(&'static str, &'static Actor),
 }
 
 /// What ZODB does to the slave.
@@ -81,7 +81,7 @@ impl Visit {
     }
 }
 
-impl Role {
+impl Actor {
     /// Whether it makes passes, which may copy.
     pub fn is_pass(self) -> bool {
         matches!(
@@ -104,16 +104,16 @@ impl Role {
     }
 
     /// The one whose promises it must keep.
-    pub fn judged_as(self) -> Self {
+    pub fn stands_for(self) -> Self {
         match self {
-            Self::Mistaken(_, role) => *role,
-            role => role,
+            Self::Faulty(_, actor) => *actor,
+            actor => actor,
         }
     }
 
     /// Whether it is fssync.
     pub fn is_ours(self) -> bool {
-        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Mistaken(..))
+        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Faulty(..))
     }
 
     /// Whether it switches off.
@@ -163,7 +163,7 @@ impl Role {
                 Task::Program(shell)
             }
             Self::Zodb(visit, _) => Task::Zodb(Arc::clone(zodb), visit.commands(slave)),
-            Self::Mistaken(script, _) => {
+            Self::Faulty(script, _) => {
                 let mut command = Command::new(python());
                 command.args(["-c", script]).args([master, slave]);
                 Task::Program(command)

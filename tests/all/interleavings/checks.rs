@@ -11,7 +11,7 @@ use super::call::{Lock, Locking};
 use super::scheduler::{Event, Record};
 use super::steps;
 use crate::calls::trace::Stage;
-use crate::crash::actor::{Play, Role, Visit};
+use crate::crash::actor::{Actor, Play, Visit};
 use crate::support::{Scene, Zodb, fssync, run};
 
 /// What is seen of a slave when an actor has ended.
@@ -49,7 +49,7 @@ impl Judgement<'_> {
     /// Fails where a promise is broken. Goes on with the slave, until it is healed or the
     /// next pass has refused.
     pub fn judge(&mut self) {
-        let is_ours = |who: usize| self.play.cast[who].is_ours();
+        let is_ours = |who: usize| self.play.actors[who].is_ours();
         if let Err(said) = steps::judge(&self.record.events, is_ours) {
             panic!("{said}");
         }
@@ -68,13 +68,13 @@ impl Judgement<'_> {
     }
 
     /// As what each of them is judged.
-    fn cast(&self) -> impl Iterator<Item = (usize, Role)> {
-        let roles = self.play.cast.iter().map(|role| role.judged_as());
-        roles.enumerate()
+    fn actors(&self) -> impl Iterator<Item = (usize, Actor)> {
+        let actors = self.play.actors.iter().map(|actor| actor.stands_for());
+        actors.enumerate()
     }
 
-    fn has(&self, is_it: impl Fn(Role) -> bool) -> bool {
-        self.cast().any(|(_, role)| is_it(role))
+    fn has(&self, is_it: impl Fn(Actor) -> bool) -> bool {
+        self.actors().any(|(_, actor)| is_it(actor))
     }
 
     fn code(&self, who: usize) -> i32 {
@@ -83,8 +83,8 @@ impl Judgement<'_> {
 
     /// ZODB's part.
     fn visit(&self) -> Option<(usize, Visit)> {
-        self.cast().find_map(|(who, role)| match role {
-            Role::Zodb(visit, _) => Some((who, visit)),
+        self.actors().find_map(|(who, actor)| match actor {
+            Actor::Zodb(visit, _) => Some((who, visit)),
             _ => None,
         })
     }
@@ -93,75 +93,77 @@ impl Judgement<'_> {
     fn judge_codes(&self) {
         let visit = self.visit().map(|(_, visit)| visit);
         let commits = visit.is_some_and(Visit::commits);
-        let is_locked = !self.has(|role| role == Role::PassWithoutLock);
+        let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
         let mut ended_well = 0;
-        for (who, role) in self.cast() {
-            let has_other = |is_it: fn(Role) -> bool| {
-                let mut others = self.cast().filter(|&(other, _)| other != who);
-                others.any(|(_, role)| is_it(role))
+        for (who, actor) in self.actors() {
+            let has_other = |is_it: fn(Actor) -> bool| {
+                let mut others = self.actors().filter(|&(other, _)| other != who);
+                others.any(|(_, actor)| is_it(actor))
             };
-            let may_be = |code| match (role, code) {
+            let may_be = |code| match (actor, code) {
                 // Of a ZODB that was refused, more is asked below.
-                (_, 0) | (Role::Zodb(..), 1) => true,
-                (Role::Watch, 20) => commits,
-                (Role::Pass(_) | Role::PassInBatches | Role::PassWithoutLock, code) => match code {
-                    // They take each other's files away.
-                    1 => !is_locked,
-                    10 => has_other(Role::is_off),
-                    11 => has_other(Role::is_pass),
-                    13 => visit.is_some(),
-                    20 => commits,
-                    _ => false,
-                },
-                (Role::On(_), 10) => has_other(Role::is_off),
+                (_, 0) | (Actor::Zodb(..), 1) => true,
+                (Actor::Watch, 20) => commits,
+                (Actor::Pass(_) | Actor::PassInBatches | Actor::PassWithoutLock, code) => {
+                    match code {
+                        // They take each other's files away.
+                        1 => !is_locked,
+                        10 => has_other(Actor::is_off),
+                        11 => has_other(Actor::is_pass),
+                        13 => visit.is_some(),
+                        20 => commits,
+                        _ => false,
+                    }
+                }
+                (Actor::On(_), 10) => has_other(Actor::is_off),
                 // It does not wait for ever for a pass to note what it did.
-                (Role::On(_), 20) => has_other(Role::is_pass),
+                (Actor::On(_), 20) => has_other(Actor::is_pass),
                 // A full copy came in between.
-                (Role::Verify, 1) => {
+                (Actor::Verify, 1) => {
                     let said = &self.record.exits[who].0.output;
-                    has_other(Role::is_pass) && said.contains("another file lies under its name")
+                    has_other(Actor::is_pass) && said.contains("another file lies under its name")
                 }
                 _ => false,
             };
             let (exit, _) = &self.record.exits[who];
-            assert!(may_be(exit.code), "{role:?}: {exit:?}");
-            ended_well += i32::from(role.is_pass() && exit.code == 0);
+            assert!(may_be(exit.code), "{actor:?}: {exit:?}");
+            ended_well += i32::from(actor.is_pass() && exit.code == 0);
         }
         assert!(!self.must_sync() || ended_well > 0, "no pass has done it");
     }
 
     /// Whether some pass must have done its work, as nobody keeps it from that.
     fn must_sync(&self) -> bool {
-        let is_locked = !self.has(|role| role == Role::PassWithoutLock);
-        let is_disturbed = self.has(Role::is_off) || self.visit().is_some();
-        self.has(Role::is_pass) && is_locked && !is_disturbed
+        let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
+        let is_disturbed = self.has(Actor::is_off) || self.visit().is_some();
+        self.has(Actor::is_pass) && is_locked && !is_disturbed
     }
 
     /// Once `fssync off` has returned, nothing of ours writes to the slave or takes ZODB's
     /// lock, unless it is switched on again.
     fn judge_off(&self) {
-        if self.has(Role::is_on) {
+        if self.has(Actor::is_on) {
             return;
         }
         let served = self.visit().filter(|&(who, _)| self.code(who) == 0);
         let player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
-        for (off, role) in self.cast().filter(|it| it.1 == Role::Off) {
+        for (off, actor) in self.actors().filter(|it| it.1 == Actor::Off) {
             let seen = &self.record.exits[off].1;
             let by = seen.zodb_lock;
             assert!(by.is_none_or(|pid| pid == player.pid()), "its lock is held");
-            assert!(seen.is_off, "{role:?} has returned");
+            assert!(seen.is_off, "{actor:?} has returned");
             let is_end = |event: &Event| matches!(event, Event::End(who) if *who == off);
             let end = self.record.events.iter().position(is_end).expect("an end");
             for event in &self.record.events[end..] {
                 if let Event::Call(who, call) = event
-                    && self.play.cast[*who].is_ours()
+                    && self.play.actors[*who].is_ours()
                 {
                     let takes = call.locking() == Some((Lock::Zodb, Locking::Taken));
-                    assert!(!takes, "behind {role:?}: {call}");
+                    assert!(!takes, "behind {actor:?}: {call}");
                 }
             }
             match served {
-                Some((zodb, _)) if self.play.cast[zodb].behind() == Some(off) => {
+                Some((zodb, _)) if self.play.actors[zodb].behind() == Some(off) => {
                     let opened = &self.record.exits[zodb].0.answers[0];
                     let len = seen.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
@@ -169,7 +171,7 @@ impl Judgement<'_> {
                 Some((_, visit)) if visit.commits() => {}
                 _ => {
                     let now = fs::read(&self.stage.scene.slave).ok();
-                    assert!(seen.bytes == now, "written behind {role:?}");
+                    assert!(seen.bytes == now, "written behind {actor:?}");
                 }
             }
         }
@@ -177,8 +179,9 @@ impl Judgement<'_> {
 
     /// Of `off` and `on`, the one that was later in the order of their steps has its way.
     fn judge_order_of_switching(&self) {
-        let one = |is_it: fn(Role) -> bool| self.cast().find(|it| is_it(it.1));
-        let (Some((off, Role::Off)), Some((on, _))) = (one(Role::is_off), one(Role::is_on)) else {
+        let one = |is_it: fn(Actor) -> bool| self.actors().find(|it| is_it(it.1));
+        let (Some((off, Actor::Off)), Some((on, _))) = (one(Actor::is_off), one(Actor::is_on))
+        else {
             return;
         };
         let steps = |wanted: usize| {
@@ -205,9 +208,10 @@ impl Judgement<'_> {
         let answer = &self.record.exits[who].0.answers[0];
         let error = answer["error"].as_str().expect("an error");
         assert!(error.contains("LockError"), "{error}");
-        let before = self.play.cast[who].behind();
-        let is_behind_off = before.is_some_and(|it| self.play.cast[it].judged_as() == Role::Off);
-        let can_meet = self.has(Role::is_pass) || self.has(Role::is_off);
+        let before = self.play.actors[who].behind();
+        let is_behind_off =
+            before.is_some_and(|it| self.play.actors[it].stands_for() == Actor::Off);
+        let can_meet = self.has(Actor::is_pass) || self.has(Actor::is_off);
         assert!(can_meet && !is_behind_off, "it cannot be opened: {error}");
         let open = json!({"cmd": "open", "name": "s", "path": self.stage.scene.slave});
         let opened = self.play_zodb(&open);
@@ -298,7 +302,7 @@ impl Judgement<'_> {
             run(&mut scene.verify(&[])).expect(0);
         }
         if last.is_off {
-            if !self.has(|role| role == Role::Echo) && scene.slave.exists() {
+            if !self.has(|actor| actor == Actor::Echo) && scene.slave.exists() {
                 let whole = self.zodb.check(&scene.slave);
                 assert_eq!(whole["position"], whole["size"], "no unfinished tail");
             }
@@ -313,8 +317,8 @@ impl Judgement<'_> {
     fn has_late_index(&self) -> bool {
         let is_late = |by_zodb: bool| {
             let is_its = move |event: &Event| match event {
-                Event::Call(who, call) => match self.play.cast[*who] {
-                    Role::Zodb(..) => by_zodb && call.changes_index(),
+                Event::Call(who, call) => match self.play.actors[*who] {
+                    Actor::Zodb(..) => by_zodb && call.changes_index(),
                     _ => !by_zodb && call.changes_slave() && call.text.starts_with("rename"),
                 },
                 Event::End(_) => false,

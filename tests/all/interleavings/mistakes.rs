@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::schedule::Schedule;
 use super::{House, PASS, zodb, zodb_behind};
-use crate::crash::actor::Role::{Off, Verify};
+use crate::crash::actor::Actor::{Off, Verify};
 use crate::crash::actor::Visit::{Grow, Look, Serve};
-use crate::crash::actor::{Play, Role};
+use crate::crash::actor::{Actor, Play};
 use crate::crash::scenario;
 use crate::support::said_by;
 
@@ -48,10 +48,10 @@ fn assert_found(play: &Play<'_>, words: &str) {
 
 #[test]
 fn a_pass_without_a_lock_is_found() {
-    let mistaken = Role::Mistaken(script!("append()"), &PASS);
+    let faulty = Actor::Faulty(script!("append()"), &PASS);
     let play = Play {
         scenario: &scenario::APPEND,
-        cast: &[mistaken, zodb(Serve)],
+        actors: &[faulty, zodb(Serve)],
     };
     assert_found(&play, "written to, which ZODB had");
 }
@@ -61,7 +61,7 @@ fn a_pass_without_zodbs_lock_is_found() {
     let script = script!("step = take('.fssync-step')" "append()");
     let play = Play {
         scenario: &scenario::APPEND,
-        cast: &[Role::Mistaken(script, &PASS), zodb(Grow)],
+        actors: &[Actor::Faulty(script, &PASS), zodb(Grow)],
     };
     assert_found(&play, "written to, which ZODB had");
 }
@@ -77,7 +77,7 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
     );
     let play = Play {
         scenario: &scenario::APPEND,
-        cast: &[Role::Mistaken(script, &PASS), Off],
+        actors: &[Actor::Faulty(script, &PASS), Off],
     };
     assert_found(&play, "written behind Off");
 }
@@ -85,13 +85,13 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
 #[test]
 fn an_off_that_does_not_wait_for_a_step_is_found() {
     let script = script!("open(slave + '.fssync-switch', 'w').write('SYNCING=0\\n')");
-    let off = Role::Mistaken(script, &Off);
-    for (cast, words) in [
+    let off = Actor::Faulty(script, &Off);
+    for (actors, words) in [
         (&[PASS, off][..], "behind Off"),
         (&[PASS, off, zodb_behind(1)], "its lock is held"),
     ] {
         let scenario = &scenario::APPEND;
-        assert_found(&Play { scenario, cast }, words);
+        assert_found(&Play { scenario, actors }, words);
     }
 }
 
@@ -106,7 +106,7 @@ fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
     );
     let play = Play {
         scenario: &scenario::FULL_COPY_AND_SET_ASIDE,
-        cast: &[Role::Mistaken(script, &PASS), zodb(Look)],
+        actors: &[Actor::Faulty(script, &PASS), zodb(Look)],
     };
     assert_found(&play, "no boundary");
 }
@@ -120,7 +120,7 @@ fn a_verify_that_glances_at_zodbs_lock_is_found() {
     );
     let play = Play {
         scenario: &scenario::APPEND,
-        cast: &[Role::Mistaken(script, &Verify), zodb(Serve)],
+        actors: &[Actor::Faulty(script, &Verify), zodb(Serve)],
     };
     assert_found(&play, "it cannot be opened");
 }
