@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use self::checks::{Judgement, Seen};
 use self::process::Process;
 use self::schedule::Schedule;
-use self::scheduler::{Director, told};
+use self::scheduler::{Scheduler, listing};
 use crate::calls::trace::Stage;
 use crate::crash::actor::{Actor, Play, Visit};
 use crate::crash::scenario;
@@ -63,25 +63,25 @@ impl House {
         stage.before.may_be_empty = play.actors.iter().any(is_zodb);
         let mut files = stage.files();
         files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
-        let entrance = |(who, actor): (usize, &Actor)| {
+        let start = |(who, actor): (usize, &Actor)| {
             let output = stage.scene.directory.path().join(format!("said-{who}"));
             let task = actor.task(&stage, &self.player);
             (Process::new(task, &files, output), actor.behind())
         };
-        let processes = play.actors.iter().enumerate().map(entrance).collect();
-        let mut director = Director::new(processes, || Seen::now(&stage.scene));
-        let played = catch_unwind(AssertUnwindSafe(|| director.perform(schedule)));
-        let events = told(&director.events);
+        let processes = play.actors.iter().enumerate().map(start).collect();
+        let mut scheduler = Scheduler::new(processes, || Seen::now(&stage.scene));
+        let played = catch_unwind(AssertUnwindSafe(|| scheduler.run(schedule)));
+        let events = listing(&scheduler.events);
         let judged = played.and_then(|()| {
-            let record = director.record();
+            let trace = scheduler.trace();
             let mut judgement = Judgement {
                 play,
                 stage: &stage,
-                record: &record,
+                trace: &trace,
                 zodb: &mut self.zodb,
                 player: &self.player,
             };
-            catch_unwind(AssertUnwindSafe(|| judgement.judge())).map(|()| record.lens)
+            catch_unwind(AssertUnwindSafe(|| judgement.judge())).map(|()| trace.lens)
         });
         judged.unwrap_or_else(|panic| {
             eprintln!("{events}{:?} by the schedule '{schedule}'", play.actors);

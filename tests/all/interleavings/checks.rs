@@ -8,7 +8,7 @@ use fssync::io::flock::holder;
 use serde_json::{Value, json};
 
 use super::call::{Lock, Locking};
-use super::scheduler::{Event, Record};
+use super::scheduler::{Event, Trace};
 use super::steps;
 use crate::calls::trace::Stage;
 use crate::crash::actor::{Actor, Play, Visit};
@@ -38,7 +38,7 @@ impl Seen {
 pub struct Judgement<'a> {
     pub play: &'a Play<'a>,
     pub stage: &'a Stage<'a>,
-    pub record: &'a Record<Seen>,
+    pub trace: &'a Trace<Seen>,
     /// Who judges.
     pub zodb: &'a mut Zodb,
     /// Who has played ZODB.
@@ -50,7 +50,7 @@ impl Judgement<'_> {
     /// next pass has refused.
     pub fn judge(&mut self) {
         let is_ours = |who: usize| self.play.actors[who].is_ours();
-        if let Err(said) = steps::judge(&self.record.events, is_ours) {
+        if let Err(said) = steps::judge(&self.trace.events, is_ours) {
             panic!("{said}");
         }
         self.judge_codes();
@@ -78,7 +78,7 @@ impl Judgement<'_> {
     }
 
     fn code(&self, who: usize) -> i32 {
-        self.record.exits[who].0.code
+        self.trace.exits[who].0.code
     }
 
     /// ZODB's part.
@@ -120,12 +120,12 @@ impl Judgement<'_> {
                 (Actor::On(_), 20) => has_other(Actor::is_pass),
                 // A full copy came in between.
                 (Actor::Verify, 1) => {
-                    let said = &self.record.exits[who].0.output;
+                    let said = &self.trace.exits[who].0.output;
                     has_other(Actor::is_pass) && said.contains("another file lies under its name")
                 }
                 _ => false,
             };
-            let (exit, _) = &self.record.exits[who];
+            let (exit, _) = &self.trace.exits[who];
             assert!(may_be(exit.code), "{actor:?}: {exit:?}");
             ended_well += i32::from(actor.is_pass() && exit.code == 0);
         }
@@ -148,23 +148,23 @@ impl Judgement<'_> {
         let served = self.visit().filter(|&(who, _)| self.code(who) == 0);
         let player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
         for (off, actor) in self.actors().filter(|it| it.1 == Actor::Off) {
-            let seen = &self.record.exits[off].1;
+            let seen = &self.trace.exits[off].1;
             let by = seen.zodb_lock;
             assert!(by.is_none_or(|pid| pid == player.pid()), "its lock is held");
             assert!(seen.is_off, "{actor:?} has returned");
             let is_end = |event: &Event| matches!(event, Event::End(who) if *who == off);
-            let end = self.record.events.iter().position(is_end).expect("an end");
-            for event in &self.record.events[end..] {
+            let end = self.trace.events.iter().position(is_end).expect("an end");
+            for event in &self.trace.events[end..] {
                 if let Event::Call(who, call) = event
                     && self.play.actors[*who].is_ours()
                 {
-                    let takes = call.locking() == Some((Lock::Zodb, Locking::Taken));
+                    let takes = call.locking() == Some((Lock::Zodb, Locking::Acquired));
                     assert!(!takes, "behind {actor:?}: {call}");
                 }
             }
             match served {
                 Some((zodb, _)) if self.play.actors[zodb].behind() == Some(off) => {
-                    let opened = &self.record.exits[zodb].0.answers[0];
+                    let opened = &self.trace.exits[zodb].0.answers[0];
                     let len = seen.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
                 }
@@ -187,11 +187,11 @@ impl Judgement<'_> {
         let steps = |wanted: usize| {
             let is_its = move |(_, event): &(usize, &Event)| match event {
                 Event::Call(who, call) => {
-                    *who == wanted && call.locking() == Some((Lock::Step, Locking::Taken))
+                    *who == wanted && call.locking() == Some((Lock::Step, Locking::Acquired))
                 }
                 Event::End(_) => false,
             };
-            let events = self.record.events.iter().enumerate();
+            let events = self.trace.events.iter().enumerate();
             events.filter(is_its).map(|(at, _)| at)
         };
         // Behind its first one, `off` tidies up.
@@ -205,7 +205,7 @@ impl Judgement<'_> {
     /// ZODB may meet a step of ours, and opens the slave when it tries again; it meets none
     /// behind `fssync off`, nor of what reads only.
     fn judge_refused(&mut self, who: usize) {
-        let answer = &self.record.exits[who].0.answers[0];
+        let answer = &self.trace.exits[who].0.answers[0];
         let error = answer["error"].as_str().expect("an error");
         assert!(error.contains("LockError"), "{error}");
         let before = self.play.actors[who].behind();
@@ -248,7 +248,7 @@ impl Judgement<'_> {
 
     /// What ZODB had open stays as it was, and what it has committed is there.
     fn judge_visit(&mut self, who: usize, visit: Visit, last: &Seen) {
-        let (exit, seen) = &self.record.exits[who];
+        let (exit, seen) = &self.trace.exits[who];
         let position = self.judge_opened(&exit.answers[0]);
         if visit != Visit::Look {
             assert!(seen.bytes == last.bytes, "written to, which ZODB had");
@@ -323,7 +323,7 @@ impl Judgement<'_> {
                 },
                 Event::End(_) => false,
             };
-            self.record.events.iter().rposition(is_its)
+            self.trace.events.iter().rposition(is_its)
         };
         is_late(false).is_some_and(|replaced| Some(replaced) < is_late(true))
     }

@@ -5,7 +5,7 @@ use super::process::{Exit, Process, Progress};
 use super::schedule::{Schedule, letter};
 
 /// Who makes so many calls has no end.
-const ENDLESS: usize = 5000;
+const MAX_CALLS: usize = 5000;
 
 /// What happened, in its order.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub enum Event {
 
 /// What came of a play.
 #[derive(Debug)]
-pub struct Record<S> {
+pub struct Trace<S> {
     pub events: Vec<Event>,
     /// How each process ended, and what was seen right then.
     pub exits: Vec<(Exit, S)>,
@@ -27,11 +27,11 @@ pub struct Record<S> {
 }
 
 /// An process, and which other must have ended before it begins.
-pub type Entrance = (Process, Option<usize>);
+pub type Start = (Process, Option<usize>);
 
 /// The processes at play. `S` is what is seen when one has ended.
-pub struct Director<S, L> {
-    processes: Vec<Entrance>,
+pub struct Scheduler<S, L> {
+    processes: Vec<Start>,
     look: L,
     /// Who has the step lock.
     holder: Option<usize>,
@@ -40,8 +40,8 @@ pub struct Director<S, L> {
     pub events: Vec<Event>,
 }
 
-impl<S, L: FnMut() -> S> Director<S, L> {
-    pub fn new(processes: Vec<Entrance>, look: L) -> Self {
+impl<S, L: FnMut() -> S> Scheduler<S, L> {
+    pub fn new(processes: Vec<Start>, look: L) -> Self {
         Self {
             exits: processes.iter().map(|_| None).collect(),
             lens: vec![0; processes.len()],
@@ -53,7 +53,7 @@ impl<S, L: FnMut() -> S> Director<S, L> {
     }
 
     /// Lets the processes play to their ends.
-    pub fn perform(&mut self, schedule: &Schedule) {
+    pub fn run(&mut self, schedule: &Schedule) {
         for turn in schedule.turns() {
             for _ in 0..turn.calls {
                 if self.may_run(turn.who) {
@@ -71,9 +71,9 @@ impl<S, L: FnMut() -> S> Director<S, L> {
     }
 
     /// What came of it.
-    pub fn record(self) -> Record<S> {
+    pub fn trace(self) -> Trace<S> {
         let exit = |it: Option<(Exit, S)>| it.expect("all have ended");
-        Record {
+        Trace {
             events: self.events,
             exits: self.exits.into_iter().map(exit).collect(),
             lens: self.lens,
@@ -100,17 +100,17 @@ impl<S, L: FnMut() -> S> Director<S, L> {
     /// The same; returns whether it has tried to take the step lock in vain.
     fn call(&mut self, who: usize) -> bool {
         self.lens[who] += 1;
-        assert!(self.lens[who] < ENDLESS, "{} has no end", letter(who));
+        assert!(self.lens[who] < MAX_CALLS, "{} has no end", letter(who));
         let (calls, exit) = match self.processes[who].0.resume() {
             Progress::Stopped(calls) => (calls, None),
             Progress::Ended(calls, exit) => (calls, Some(exit)),
         };
-        let mut is_in_vain = false;
+        let mut is_blocked = false;
         for call in calls {
             match call.locking() {
-                Some((Lock::Step, Locking::Taken)) => self.holder = Some(who),
-                Some((Lock::Step, Locking::LetGo)) => self.holder = None,
-                Some((Lock::Step, Locking::InVain)) => is_in_vain = true,
+                Some((Lock::Step, Locking::Acquired)) => self.holder = Some(who),
+                Some((Lock::Step, Locking::Released)) => self.holder = None,
+                Some((Lock::Step, Locking::Busy)) => is_blocked = true,
                 _ => {}
             }
             self.events.push(Event::Call(who, call));
@@ -122,12 +122,12 @@ impl<S, L: FnMut() -> S> Director<S, L> {
             self.exits[who] = Some((exit, (self.look)()));
             self.events.push(Event::End(who));
         }
-        is_in_vain
+        is_blocked
     }
 }
 
 /// One line for each event.
-pub fn told(events: &[Event]) -> String {
+pub fn listing(events: &[Event]) -> String {
     let line = |event: &Event| match event {
         Event::Call(who, call) => format!("{} {call}\n", letter(*who)),
         Event::End(who) => format!("{} has ended\n", letter(*who)),

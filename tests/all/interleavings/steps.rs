@@ -27,12 +27,12 @@ pub fn judge(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), St
             return Err(format!("a sync in a step: {call}"));
         }
         match call.locking() {
-            Some((Lock::Zodb, Locking::Taken)) if !has(Lock::Step) => {
+            Some((Lock::Zodb, Locking::Acquired)) if !has(Lock::Step) => {
                 return Err(format!("ZODB's lock in no step: {call}"));
             }
-            Some((lock, Locking::Taken)) => held.push((who, thread, lock)),
-            Some((lock, Locking::LetGo)) => held.retain(|it| *it != (who, thread, lock)),
-            Some((_, Locking::InVain)) | None => {}
+            Some((lock, Locking::Acquired)) => held.push((who, thread, lock)),
+            Some((lock, Locking::Released)) => held.retain(|it| *it != (who, thread, lock)),
+            Some((_, Locking::Busy)) | None => {}
         }
     }
     Ok(())
