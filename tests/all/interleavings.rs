@@ -33,7 +33,7 @@ use self::process::Process;
 use self::schedule::Schedule;
 use self::scheduler::{Scheduler, listing};
 use crate::calls::trace::Stage;
-use crate::crash::actor::{Actor, Play, Visit};
+use crate::crash::actor::{Actor, Race, Visit};
 use crate::crash::scenario;
 use crate::rng::Rng;
 use crate::support::Zodb;
@@ -42,66 +42,66 @@ use crate::support::number;
 /// How many schedules of either kind a test has, unless it is said.
 const SHARE: usize = 3;
 
-/// Where plays are played and judged.
-struct House {
+/// Where plays are ran and judged.
+struct Harness {
     zodb: Zodb,
-    player: Arc<Mutex<Zodb>>,
+    actor_zodb: Arc<Mutex<Zodb>>,
 }
 
-impl House {
+impl Harness {
     fn open() -> Self {
         Self {
             zodb: Zodb::start(),
-            player: Arc::new(Mutex::new(Zodb::start())),
+            actor_zodb: Arc::new(Mutex::new(Zodb::start())),
         }
     }
 
     /// Plays by a schedule and judges; returns how many calls each process has made.
-    fn play(&mut self, play: &Play<'_>, schedule: &Schedule) -> Vec<usize> {
-        let mut stage = Stage::set(play.scenario, &mut self.zodb);
+    fn run(&mut self, race: &Race<'_>, schedule: &Schedule) -> Vec<usize> {
+        let mut stage = Stage::set(race.scenario, &mut self.zodb);
         let is_zodb = |actor: &Actor| matches!(actor.stands_for(), Actor::Zodb(..));
-        stage.before.may_be_empty = play.actors.iter().any(is_zodb);
+        stage.before.may_be_empty = race.actors.iter().any(is_zodb);
         let mut files = stage.files();
         files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
         let start = |(who, actor): (usize, &Actor)| {
             let output = stage.scene.directory.path().join(format!("said-{who}"));
-            let task = actor.task(&stage, &self.player);
+            let task = actor.task(&stage, &self.actor_zodb);
             (Process::new(task, &files, output), actor.behind())
         };
-        let processes = play.actors.iter().enumerate().map(start).collect();
+        let processes = race.actors.iter().enumerate().map(start).collect();
         let mut scheduler = Scheduler::new(processes, || Seen::now(&stage.scene));
-        let played = catch_unwind(AssertUnwindSafe(|| scheduler.run(schedule)));
+        let ran = catch_unwind(AssertUnwindSafe(|| scheduler.run(schedule)));
         let events = listing(&scheduler.events);
-        let judged = played.and_then(|()| {
+        let judged = ran.and_then(|()| {
             let trace = scheduler.trace();
             let mut judgement = Judgement {
-                play,
+                race,
                 stage: &stage,
                 trace: &trace,
                 zodb: &mut self.zodb,
-                player: &self.player,
+                actor_zodb: &self.actor_zodb,
             };
             catch_unwind(AssertUnwindSafe(|| judgement.judge())).map(|()| trace.lens)
         });
         judged.unwrap_or_else(|panic| {
-            eprintln!("{events}{:?} by the schedule '{schedule}'", play.actors);
+            eprintln!("{events}{:?} by the schedule '{schedule}'", race.actors);
             resume_unwind(panic)
         })
     }
 }
 
 /// Plays by a share of the schedules, or all, or one.
-fn play(name: &str, play: &Play<'_>) {
-    let mut house = House::open();
+fn run(name: &str, race: &Race<'_>) {
+    let mut harness = Harness::open();
     if let Ok(only) = env::var("FSSYNC_INTERLEAVINGS_ONLY") {
-        house.play(play, &only.parse().expect("a schedule"));
+        harness.run(race, &only.parse().expect("a schedule"));
         return;
     }
-    let mut lens = vec![0; play.actors.len()];
+    let mut lens = vec![0; race.actors.len()];
     let mut schedules = 0;
     // One after the other, in each order.
     for who in 0..lens.len() {
-        let made = house.play(play, &Schedule::of_one(who, 0));
+        let made = harness.run(race, &Schedule::of_one(who, 0));
         lens = lens.iter().zip(made).map(|(a, b)| b.max(*a)).collect();
         schedules += 1;
     }
@@ -121,7 +121,7 @@ fn play(name: &str, play: &Play<'_>) {
     let ones: Vec<Schedule> = ones.collect();
     let random = (0..wanted.unwrap_or(SHARE)).map(|_| Schedule::random(&mut rng, &lens));
     for schedule in ones.into_iter().chain(random) {
-        house.play(play, &schedule);
+        harness.run(race, &schedule);
         schedules += 1;
     }
     println!("{name}: {schedules} schedules, of {lens:?} calls");
@@ -144,7 +144,7 @@ const fn zodb_behind(before: usize) -> Actor {
     Actor::Zodb(Visit::Serve, Some(before))
 }
 
-macro_rules! plays {
+macro_rules! races {
     ($($scenario:ident as $module:ident { $($name:ident: [$($actor:expr),+];)+ })+) => { $(
         mod $module {
             use super::*;
@@ -152,15 +152,15 @@ macro_rules! plays {
             $(
                 #[test]
                 fn $name() {
-                    let play = Play { scenario: &scenario::$scenario, actors: &[$($actor),+] };
-                    super::play(concat!(stringify!($module), "::", stringify!($name)), &play);
+                    let race = Race { scenario: &scenario::$scenario, actors: &[$($actor),+] };
+                    super::run(concat!(stringify!($module), "::", stringify!($name)), &race);
                 }
             )+
         }
     )+ };
 }
 
-plays! {
+races! {
     APPEND as an_append {
         and_a_pass: [PASS, PASS];
         and_a_full_copy: [PASS, FULL];

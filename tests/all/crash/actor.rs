@@ -15,7 +15,7 @@ use crate::interleavings::process::Task;
 use crate::support::{Scene, Zodb, fssync, pass_here, python};
 
 /// What is at work on one slave at the same time.
-pub struct Play<'a> {
+pub struct Race<'a> {
     /// What it finds.
     pub scenario: &'a Scenario,
     pub actors: &'a [Actor],

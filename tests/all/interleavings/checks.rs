@@ -11,7 +11,7 @@ use super::call::{Lock, Locking};
 use super::scheduler::{Event, Trace};
 use super::steps;
 use crate::calls::trace::Stage;
-use crate::crash::actor::{Actor, Play, Visit};
+use crate::crash::actor::{Actor, Race, Visit};
 use crate::support::{Scene, Zodb, fssync, run};
 
 /// What is seen of a slave when an actor has ended.
@@ -36,20 +36,20 @@ impl Seen {
 
 /// A play that is over.
 pub struct Judgement<'a> {
-    pub play: &'a Play<'a>,
+    pub race: &'a Race<'a>,
     pub stage: &'a Stage<'a>,
     pub trace: &'a Trace<Seen>,
     /// Who judges.
     pub zodb: &'a mut Zodb,
-    /// Who has played ZODB.
-    pub player: &'a Arc<Mutex<Zodb>>,
+    /// Who has ran ZODB.
+    pub actor_zodb: &'a Arc<Mutex<Zodb>>,
 }
 
 impl Judgement<'_> {
     /// Fails where a promise is broken. Goes on with the slave, until it is healed or the
     /// next pass has refused.
     pub fn judge(&mut self) {
-        let is_ours = |who: usize| self.play.actors[who].is_ours();
+        let is_ours = |who: usize| self.race.actors[who].is_ours();
         if let Err(said) = steps::judge(&self.trace.events, is_ours) {
             panic!("{said}");
         }
@@ -69,7 +69,7 @@ impl Judgement<'_> {
 
     /// As what each of them is judged.
     fn actors(&self) -> impl Iterator<Item = (usize, Actor)> {
-        let actors = self.play.actors.iter().map(|actor| actor.stands_for());
+        let actors = self.race.actors.iter().map(|actor| actor.stands_for());
         actors.enumerate()
     }
 
@@ -146,24 +146,30 @@ impl Judgement<'_> {
             return;
         }
         let served = self.visit().filter(|&(who, _)| self.code(who) == 0);
-        let player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
+        let actor_zodb = self
+            .actor_zodb
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for (off, actor) in self.actors().filter(|it| it.1 == Actor::Off) {
             let seen = &self.trace.exits[off].1;
             let by = seen.zodb_lock;
-            assert!(by.is_none_or(|pid| pid == player.pid()), "its lock is held");
+            assert!(
+                by.is_none_or(|pid| pid == actor_zodb.pid()),
+                "its lock is held"
+            );
             assert!(seen.is_off, "{actor:?} has returned");
             let is_end = |event: &Event| matches!(event, Event::End(who) if *who == off);
             let end = self.trace.events.iter().position(is_end).expect("an end");
             for event in &self.trace.events[end..] {
                 if let Event::Call(who, call) = event
-                    && self.play.actors[*who].is_ours()
+                    && self.race.actors[*who].is_ours()
                 {
                     let takes = call.locking() == Some((Lock::Zodb, Locking::Acquired));
                     assert!(!takes, "behind {actor:?}: {call}");
                 }
             }
             match served {
-                Some((zodb, _)) if self.play.actors[zodb].behind() == Some(off) => {
+                Some((zodb, _)) if self.race.actors[zodb].behind() == Some(off) => {
                     let opened = &self.trace.exits[zodb].0.answers[0];
                     let len = seen.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
@@ -208,19 +214,22 @@ impl Judgement<'_> {
         let answer = &self.trace.exits[who].0.answers[0];
         let error = answer["error"].as_str().expect("an error");
         assert!(error.contains("LockError"), "{error}");
-        let before = self.play.actors[who].behind();
+        let before = self.race.actors[who].behind();
         let is_behind_off =
-            before.is_some_and(|it| self.play.actors[it].stands_for() == Actor::Off);
+            before.is_some_and(|it| self.race.actors[it].stands_for() == Actor::Off);
         let can_meet = self.has(Actor::is_pass) || self.has(Actor::is_off);
         assert!(can_meet && !is_behind_off, "it cannot be opened: {error}");
         let open = json!({"cmd": "open", "name": "s", "path": self.stage.scene.slave});
-        let opened = self.play_zodb(&open);
+        let opened = self.call_zodb(&open);
         self.judge_opened(&opened);
-        self.play_zodb(&json!({"cmd": "close", "name": "s"}));
+        self.call_zodb(&json!({"cmd": "close", "name": "s"}));
     }
 
-    fn play_zodb(&self, command: &Value) -> Value {
-        let mut zodb = self.player.lock().unwrap_or_else(PoisonError::into_inner);
+    fn call_zodb(&self, command: &Value) -> Value {
+        let mut zodb = self
+            .actor_zodb
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         zodb.call(command)
     }
 
@@ -267,7 +276,7 @@ impl Judgement<'_> {
             };
             scene.pass(&[]).expect(code);
             assert!(fs::read(&scene.slave).unwrap() == slave, "written to");
-            self.play_zodb(&json!({"cmd": "close", "name": "s"}));
+            self.call_zodb(&json!({"cmd": "close", "name": "s"}));
         }
         if !visit.commits() {
             return self.judge_slave(last);
@@ -317,7 +326,7 @@ impl Judgement<'_> {
     fn has_late_index(&self) -> bool {
         let is_late = |by_zodb: bool| {
             let is_its = move |event: &Event| match event {
-                Event::Call(who, call) => match self.play.actors[*who] {
+                Event::Call(who, call) => match self.race.actors[*who] {
                     Actor::Zodb(..) => by_zodb && call.changes_index(),
                     _ => !by_zodb && call.changes_slave() && call.text.starts_with("rename"),
                 },

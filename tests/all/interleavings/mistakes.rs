@@ -4,10 +4,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::schedule::Schedule;
-use super::{House, PASS, zodb, zodb_behind};
+use super::{Harness, PASS, zodb, zodb_behind};
 use crate::crash::actor::Actor::{Off, Verify};
 use crate::crash::actor::Visit::{Grow, Look, Serve};
-use crate::crash::actor::{Actor, Play};
+use crate::crash::actor::{Actor, Race};
 use crate::crash::scenario;
 use crate::support::said_by;
 
@@ -34,12 +34,12 @@ macro_rules! script {
 
 /// Fails unless something is told, with these words, where the first of the cast is
 /// preempted once.
-fn assert_found(play: &Play<'_>, words: &str) {
-    let mut house = House::open();
+fn assert_found(race: &Race<'_>, words: &str) {
+    let mut harness = Harness::open();
     for calls in 1.. {
         let schedule = Schedule::of_one(0, calls);
-        let played = catch_unwind(AssertUnwindSafe(|| house.play(play, &schedule)));
-        match played {
+        let ran = catch_unwind(AssertUnwindSafe(|| harness.run(race, &schedule)));
+        match ran {
             Ok(lens) => assert!(lens[0] > calls, "nothing is found"),
             Err(panic) => return assert!(said_by(&*panic).contains(words), "{words}"),
         }
@@ -49,21 +49,21 @@ fn assert_found(play: &Play<'_>, words: &str) {
 #[test]
 fn a_pass_without_a_lock_is_found() {
     let faulty = Actor::Faulty(script!("append()"), &PASS);
-    let play = Play {
+    let race = Race {
         scenario: &scenario::APPEND,
         actors: &[faulty, zodb(Serve)],
     };
-    assert_found(&play, "written to, which ZODB had");
+    assert_found(&race, "written to, which ZODB had");
 }
 
 #[test]
 fn a_pass_without_zodbs_lock_is_found() {
     let script = script!("step = take('.fssync-step')" "append()");
-    let play = Play {
+    let race = Race {
         scenario: &scenario::APPEND,
         actors: &[Actor::Faulty(script, &PASS), zodb(Grow)],
     };
-    assert_found(&play, "written to, which ZODB had");
+    assert_found(&race, "written to, which ZODB had");
 }
 
 #[test]
@@ -75,11 +75,11 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
         "if is_off: sys.exit(10)"
         "append()"
     );
-    let play = Play {
+    let race = Race {
         scenario: &scenario::APPEND,
         actors: &[Actor::Faulty(script, &PASS), Off],
     };
-    assert_found(&play, "written behind Off");
+    assert_found(&race, "written behind Off");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn an_off_that_does_not_wait_for_a_step_is_found() {
         (&[PASS, off, zodb_behind(1)], "its lock is held"),
     ] {
         let scenario = &scenario::APPEND;
-        assert_found(&Play { scenario, actors }, words);
+        assert_found(&Race { scenario, actors }, words);
     }
 }
 
@@ -104,11 +104,11 @@ fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
         "os.rename(slave + '.fssync-tmp', slave)"
         "os.remove(slave + '.index')"
     );
-    let play = Play {
+    let race = Race {
         scenario: &scenario::FULL_COPY_AND_SET_ASIDE,
         actors: &[Actor::Faulty(script, &PASS), zodb(Look)],
     };
-    assert_found(&play, "no boundary");
+    assert_found(&race, "no boundary");
 }
 
 #[test]
@@ -118,9 +118,9 @@ fn a_verify_that_glances_at_zodbs_lock_is_found() {
         "try: fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)"
         "except BlockingIOError: pass"
     );
-    let play = Play {
+    let race = Race {
         scenario: &scenario::APPEND,
         actors: &[Actor::Faulty(script, &Verify), zodb(Serve)],
     };
-    assert_found(&play, "it cannot be opened");
+    assert_found(&race, "it cannot be opened");
 }
