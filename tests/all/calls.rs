@@ -3,7 +3,7 @@
 //!
 //! A process is traced once, which tells its calls ([`fault`]). Then, for each of them, the
 //! same is set up again ([`scenario`]), and `strace` kills it there, or has the call fail. How it
-//! ended, and what it has left, is judged by ZODB and by the next pass ([`trace`]).
+//! ended, and what it has left, is checked by ZODB and by the next pass ([`trace`]).
 //!
 //! Each test takes a share of the calls, the same at each run. All of them, in some minutes:
 //!
@@ -34,9 +34,9 @@ fn points(scenario: &Scenario, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
     fault::points(&stage.log())
 }
 
-/// Has a fault befall a share of the calls, one at a time, and judges each.
-fn disturb(scenario: &Scenario, fault: Fault, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
-    disturb_as(scenario, fault, Fault::at, judge);
+/// Has a fault befall a share of the calls, one at a time, and checks each.
+fn disturb(scenario: &Scenario, fault: Fault, check: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+    disturb_as(scenario, fault, Fault::at, check);
 }
 
 /// The same, as `injection` says.
@@ -44,7 +44,7 @@ fn disturb_as(
     scenario: &Scenario,
     fault: Fault,
     injection: impl Fn(Fault, &Point) -> String,
-    judge: impl Fn(&Stage<'_>, &Run, &mut Zodb),
+    check: impl Fn(&Stage<'_>, &Run, &mut Zodb),
 ) {
     let mut zodb = Zodb::start();
     let points = points(scenario, fault, &mut zodb);
@@ -57,7 +57,7 @@ fn disturb_as(
         let run = stage.run(&["-e", &injection]);
         all += 1;
         befallen += u32::from(fault.has_befallen(&run, &stage.log()));
-        judge(&stage, &run, &mut zodb);
+        check(&stage, &run, &mut zodb);
     }
     // A call that is not made each time may be the last of its name.
     assert!(befallen * 10 >= all * 9, "it befell {befallen} of {all}");
@@ -67,21 +67,21 @@ fn disturb_as(
 fn survives_being_killed(scenario: &Scenario) {
     disturb(scenario, Fault::Kill, |stage, run, zodb| {
         assert!([-1, 0].contains(&run.code), "{run:?}");
-        judge_slave(stage, run, zodb);
+        check_slave(stage, run, zodb);
     });
 }
 
 /// A call at the slave fails.
 fn survives_an_error(scenario: &Scenario, error: &'static str) {
-    disturb(scenario, Fault::Error(error), judge_failed);
+    disturb(scenario, Fault::Error(error), check_failed);
 }
 
 /// A call at the slave fails, and so does whatever is tried with it from then on.
 fn survives_a_dying_disk(scenario: &Scenario) {
-    disturb_as(scenario, Fault::Error("EIO"), Fault::from, judge_failed);
+    disturb_as(scenario, Fault::Error("EIO"), Fault::from, check_failed);
 }
 
-fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     assert_documented(stage, run);
     if !run.stderr.contains("cannot remove") {
         stage.assert_tidy();
@@ -90,11 +90,11 @@ fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
             stage.assert_no_spare_copy();
         }
     }
-    judge_slave(stage, run, zodb);
+    check_slave(stage, run, zodb);
 }
 
 /// The slave is sound, in sync if that was said, and the next pass heals it.
-fn judge_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_sound(zodb);
     if run.code == 0 {
         zodb.assert_in_sync(&stage.scene.master, &stage.scene.slave);
@@ -102,8 +102,8 @@ fn judge_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_heals(zodb);
 }
 
-/// Has a signal interrupt every other call, which makes no difference, and judges.
-fn interrupt(scenario: &Scenario, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+/// Has a signal interrupt every other call, which makes no difference, and checks.
+fn interrupt(scenario: &Scenario, check: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
     let mut zodb = Zodb::start();
     for first in [1, 2] {
         let stage = Stage::set(scenario, &mut zodb);
@@ -112,13 +112,13 @@ fn interrupt(scenario: &Scenario, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
         assert!(stage.log().contains("(INJECTED)"));
         let said = format!("{}{}", run.stdout, run.stderr);
         assert!(!said.contains("Interrupted"), "{said}");
-        judge(&stage, &run, &mut zodb);
+        check(&stage, &run, &mut zodb);
     }
 }
 
 /// A signal interrupts it, which is nothing to tell of.
 fn survives_interruptions(scenario: &Scenario) {
-    interrupt(scenario, judge_slave);
+    interrupt(scenario, check_slave);
 }
 
 /// What fails without a word: to let a lock go, which the kernel does at the end of the
@@ -215,7 +215,7 @@ disturbed! {
 fn survives_an_error_of_the_master(scenario: &Scenario, error: &'static str) {
     disturb(scenario, Fault::Error(error), |stage, run, zodb| {
         assert_eq!(run.code, 0, "{run:?}");
-        judge_unreachable(stage, run, zodb);
+        check_unreachable(stage, run, zodb);
     });
 }
 
@@ -227,7 +227,7 @@ fn survives_a_master_that_is_lost(scenario: &Scenario, error: &'static str) {
     disturb_as(scenario, fault, Fault::from, |stage, run, zodb| {
         all.update(|all| all + 1);
         missed.update(|missed| missed + u32::from(run.code == 12));
-        judge_unreachable(stage, run, zodb);
+        check_unreachable(stage, run, zodb);
     });
     let (missed, all) = (missed.get(), all.get());
     assert!(missed * 5 > all * 2, "it was missed in {missed} of {all}");
@@ -235,7 +235,7 @@ fn survives_a_master_that_is_lost(scenario: &Scenario, error: &'static str) {
 
 /// It is unreachable, and the slave what it was, or in sync as far as it goes. A full copy
 /// under way waits for the next pass.
-fn judge_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     match run.code {
         0 => {}
         12 => {
@@ -246,7 +246,7 @@ fn judge_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
         }
         _ => panic!("{run:?}"),
     }
-    judge_slave(stage, run, zodb);
+    check_slave(stage, run, zodb);
 }
 
 macro_rules! disturbed_at_the_master {
@@ -320,7 +320,7 @@ fn a_watch_goes_on_whatever_call_fails() {
 
 /// `fssync off` says 0 only if it is so: nothing is written from then on, and no part of
 /// a batch is left, unless it says that ZODB is to cut it.
-fn judge_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
+fn check_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
     stage.assert_sound(zodb);
     let next = stage.scene.pass(&[]);
     match ended.code {
@@ -352,18 +352,18 @@ fn judge_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_off_that_is_killed_leaves_a_slave_that_zodb_opens() {
-    disturb(&scenario::OFF, Fault::Kill, judge_off);
+    disturb(&scenario::OFF, Fault::Kill, check_off);
 }
 
 #[test]
 fn an_off_keeps_its_word_whatever_call_fails() {
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(&scenario::OFF, Fault::Error(error), judge_off);
+        disturb(&scenario::OFF, Fault::Error(error), check_off);
     }
 }
 
 /// `fssync on` says 0 only if it is so.
-fn judge_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
+fn check_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
     let next = stage.scene.pass(&[]);
     match ended.code {
         0 => drop(next.expect(0)),
@@ -378,9 +378,9 @@ fn judge_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_on_keeps_its_word_whatever_befalls_it() {
-    disturb(&scenario::ON, Fault::Kill, judge_on);
+    disturb(&scenario::ON, Fault::Kill, check_on);
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(&scenario::ON, Fault::Error(error), judge_on);
+        disturb(&scenario::ON, Fault::Error(error), check_on);
     }
 }
 
@@ -416,7 +416,7 @@ fn off_and_on_are_not_told_of_interruptions() {
 }
 
 /// What cannot be read is told, and nothing is touched.
-fn judge_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
+fn check_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
     let said = format!("{}{}", run.stdout, run.stderr);
     // A finding says where, rather than why.
     let is_told = said.contains("os error") || said.contains("bytes that can be read");
@@ -431,7 +431,7 @@ fn judge_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
 }
 
 /// The same, unless it can be read when it is read again, which is well.
-fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_untouched();
     let lasting = |run: &Run| -> Vec<String> {
         let lines = run.stdout.lines().filter(|line| !line.contains(" ago"));
@@ -439,14 +439,14 @@ fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     };
     let is_well = run.code == 0 && lasting(run) == lasting(&stage.run_in_peace());
     if !is_well {
-        judge_look(stage, run, zodb);
+        check_look(stage, run, zodb);
     }
 }
 
 #[test]
 fn status_and_verify_touch_nothing_whatever_call_fails() {
     for scenario in [&scenario::VERIFY, &scenario::STATUS] {
-        disturb(scenario, Fault::Error("EIO"), judge_second_look);
-        disturb_as(scenario, Fault::Error("EIO"), Fault::from, judge_look);
+        disturb(scenario, Fault::Error("EIO"), check_second_look);
+        disturb_as(scenario, Fault::Error("EIO"), Fault::from, check_look);
     }
 }

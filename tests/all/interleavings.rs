@@ -2,7 +2,7 @@
 //!
 //! Real processes stop behind each of their system calls that concern the slave
 //! ([`process`]); a schedule ([`schedule`]) says who goes on when, and what came of it is
-//! judged ([`checks`]). In the schedules with one preemption, one of the processes makes
+//! checked ([`checks`]). In the schedules with one preemption, one of the processes makes
 //! its first calls, then the others go to their ends, then it goes on. Random ones have
 //! two to five turns.
 //!
@@ -28,7 +28,7 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-use self::checks::{Judgement, Seen};
+use self::checks::{Checks, SlaveState};
 use self::process::Process;
 use self::schedule::Schedule;
 use self::scheduler::{Scheduler, listing};
@@ -42,7 +42,7 @@ use crate::support::number;
 /// How many schedules of either kind a test has, unless it is said.
 const SHARE: usize = 3;
 
-/// Where plays are ran and judged.
+/// Where plays are ran and checked.
 struct Harness {
     zodb: Zodb,
     actor_zodb: Arc<Mutex<Zodb>>,
@@ -56,7 +56,7 @@ impl Harness {
         }
     }
 
-    /// Plays by a schedule and judges; returns how many calls each process has made.
+    /// Plays by a schedule and checks; returns how many calls each process has made.
     fn run(&mut self, race: &Race<'_>, schedule: &Schedule) -> Vec<usize> {
         let mut stage = Stage::set(race.scenario, &mut self.zodb);
         let is_zodb = |actor: &Actor| matches!(actor.stands_for(), Actor::Zodb(..));
@@ -69,21 +69,21 @@ impl Harness {
             (Process::new(task, &files, output), actor.behind())
         };
         let processes = race.actors.iter().enumerate().map(start).collect();
-        let mut scheduler = Scheduler::new(processes, || Seen::now(&stage.scene));
+        let mut scheduler = Scheduler::new(processes, || SlaveState::now(&stage.scene));
         let ran = catch_unwind(AssertUnwindSafe(|| scheduler.run(schedule)));
         let events = listing(&scheduler.events);
-        let judged = ran.and_then(|()| {
+        let checked = ran.and_then(|()| {
             let trace = scheduler.trace();
-            let mut judgement = Judgement {
+            let mut checks = Checks {
                 race,
                 stage: &stage,
                 trace: &trace,
                 zodb: &mut self.zodb,
                 actor_zodb: &self.actor_zodb,
             };
-            catch_unwind(AssertUnwindSafe(|| judgement.judge())).map(|()| trace.lens)
+            catch_unwind(AssertUnwindSafe(|| checks.check())).map(|()| trace.lens)
         });
-        judged.unwrap_or_else(|panic| {
+        checked.unwrap_or_else(|panic| {
             eprintln!("{events}{:?} by the schedule '{schedule}'", race.actors);
             resume_unwind(panic)
         })

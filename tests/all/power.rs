@@ -2,7 +2,7 @@
 //!
 //! What fssync does there is recorded once, by a file system that sees every call
 //! ([`mount`]). Then the power is cut after each of them: a model of the disk ([`disk`])
-//! says what may be left, and each of that is judged, by ZODB, by `fssync verify` and by
+//! says what may be left, and each of that is checked, by ZODB, by `fssync verify` and by
 //! the next pass ([`checks`]). In some, the power is cut once more while that pass heals.
 //!
 //! Each test makes a share of the power cuts, the same at each run. More of them, for

@@ -1,4 +1,4 @@
-//! A process that is about to be disturbed, and the judgement of what it leaves.
+//! A process that is about to be disturbed, and the checks of what it leaves.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use crate::crash::scenario::{Scenario, Side};
 use crate::ledger;
 use crate::support::{Run, Scene, Zodb, fssync, run, strace, tool};
 
-/// What may lie beside a slave and is looked at when it is judged.
+/// What may lie beside a slave and is looked at when it is checked.
 const SUFFIXES: [&str; 11] = [
     "",
     ".fssync",

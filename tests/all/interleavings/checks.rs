@@ -16,14 +16,14 @@ use crate::support::{Scene, Zodb, fssync, run};
 
 /// What is seen of a slave when an actor has ended.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SlaveState {
     bytes: Option<Vec<u8>>,
     /// Who has ZODB's lock.
     zodb_lock: Option<u32>,
     is_off: bool,
 }
 
-impl Seen {
+impl SlaveState {
     pub fn now(scene: &Scene) -> Self {
         let switch = fs::read(scene.beside(".fssync-switch"));
         Self {
@@ -35,39 +35,39 @@ impl Seen {
 }
 
 /// A play that is over.
-pub struct Judgement<'a> {
+pub struct Checks<'a> {
     pub race: &'a Race<'a>,
     pub stage: &'a Stage<'a>,
-    pub trace: &'a Trace<Seen>,
-    /// Who judges.
+    pub trace: &'a Trace<SlaveState>,
+    /// Who checks.
     pub zodb: &'a mut Zodb,
     /// Who has ran ZODB.
     pub actor_zodb: &'a Arc<Mutex<Zodb>>,
 }
 
-impl Judgement<'_> {
+impl Checks<'_> {
     /// Fails where a promise is broken. Goes on with the slave, until it is healed or the
     /// next pass has refused.
-    pub fn judge(&mut self) {
+    pub fn check(&mut self) {
         let is_ours = |who: usize| self.race.actors[who].is_ours();
-        if let Err(said) = steps::judge(&self.trace.events, is_ours) {
+        if let Err(said) = steps::check(&self.trace.events, is_ours) {
             panic!("{said}");
         }
-        self.judge_codes();
-        self.judge_off();
-        self.judge_order_of_switching();
-        let last = Seen::now(&self.stage.scene);
+        self.check_codes();
+        self.check_off();
+        self.check_order_of_switching();
+        let last = SlaveState::now(&self.stage.scene);
         match self.visit() {
-            Some((who, visit)) if self.code(who) == 0 => self.judge_visit(who, visit, &last),
+            Some((who, visit)) if self.code(who) == 0 => self.check_visit(who, visit, &last),
             Some((who, _)) => {
-                self.judge_refused(who);
-                self.judge_slave(&last);
+                self.check_refused(who);
+                self.check_slave(&last);
             }
-            None => self.judge_slave(&last),
+            None => self.check_slave(&last),
         }
     }
 
-    /// As what each of them is judged.
+    /// As what each of them is checked.
     fn actors(&self) -> impl Iterator<Item = (usize, Actor)> {
         let actors = self.race.actors.iter().map(|actor| actor.stands_for());
         actors.enumerate()
@@ -90,7 +90,7 @@ impl Judgement<'_> {
     }
 
     /// The exit codes are those that the others' deeds may lead to.
-    fn judge_codes(&self) {
+    fn check_codes(&self) {
         let visit = self.visit().map(|(_, visit)| visit);
         let commits = visit.is_some_and(Visit::commits);
         let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
@@ -141,7 +141,7 @@ impl Judgement<'_> {
 
     /// Once `fssync off` has returned, nothing of ours writes to the slave or takes ZODB's
     /// lock, unless it is switched on again.
-    fn judge_off(&self) {
+    fn check_off(&self) {
         if self.has(Actor::is_on) {
             return;
         }
@@ -184,7 +184,7 @@ impl Judgement<'_> {
     }
 
     /// Of `off` and `on`, the one that was later in the order of their steps has its way.
-    fn judge_order_of_switching(&self) {
+    fn check_order_of_switching(&self) {
         let one = |is_it: fn(Actor) -> bool| self.actors().find(|it| is_it(it.1));
         let (Some((off, Actor::Off)), Some((on, _))) = (one(Actor::is_off), one(Actor::is_on))
         else {
@@ -203,14 +203,14 @@ impl Judgement<'_> {
         // Behind its first one, `off` tidies up.
         let is_on_later = steps(off).next() < steps(on).next_back();
         let must_be_on = is_on_later && self.code(on) != 20;
-        let seen = Seen::now(&self.stage.scene);
+        let seen = SlaveState::now(&self.stage.scene);
         assert_eq!(seen.is_off, !must_be_on, "on is later: {is_on_later}");
         assert!(seen.is_off || self.code(on) == 0, "it is on");
     }
 
     /// ZODB may meet a step of ours, and opens the slave when it tries again; it meets none
     /// behind `fssync off`, nor of what reads only.
-    fn judge_refused(&mut self, who: usize) {
+    fn check_refused(&mut self, who: usize) {
         let answer = &self.trace.exits[who].0.answers[0];
         let error = answer["error"].as_str().expect("an error");
         assert!(error.contains("LockError"), "{error}");
@@ -221,7 +221,7 @@ impl Judgement<'_> {
         assert!(can_meet && !is_behind_off, "it cannot be opened: {error}");
         let open = json!({"cmd": "open", "name": "s", "path": self.stage.scene.slave});
         let opened = self.call_zodb(&open);
-        self.judge_opened(&opened);
+        self.check_opened(&opened);
         self.call_zodb(&json!({"cmd": "close", "name": "s"}));
     }
 
@@ -235,7 +235,7 @@ impl Judgement<'_> {
 
     /// ZODB has opened the slave at a boundary of the master's history, or the whole old
     /// slave.
-    fn judge_opened(&mut self, opened: &Value) -> usize {
+    fn check_opened(&mut self, opened: &Value) -> usize {
         let position = opened["position"].as_u64().expect("a position");
         let master = &self.stage.scene.master;
         let listed = self
@@ -256,9 +256,9 @@ impl Judgement<'_> {
     }
 
     /// What ZODB had open stays as it was, and what it has committed is there.
-    fn judge_visit(&mut self, who: usize, visit: Visit, last: &Seen) {
+    fn check_visit(&mut self, who: usize, visit: Visit, last: &SlaveState) {
         let (exit, seen) = &self.trace.exits[who];
-        let position = self.judge_opened(&exit.answers[0]);
+        let position = self.check_opened(&exit.answers[0]);
         if visit != Visit::Look {
             assert!(seen.bytes == last.bytes, "written to, which ZODB had");
         }
@@ -279,7 +279,7 @@ impl Judgement<'_> {
             self.call_zodb(&json!({"cmd": "close", "name": "s"}));
         }
         if !visit.commits() {
-            return self.judge_slave(last);
+            return self.check_slave(last);
         }
         let start = &slave[..position];
         let is_start =
@@ -297,7 +297,7 @@ impl Judgement<'_> {
     }
 
     /// The slave is sound, and the next pass brings it up to the master.
-    fn judge_slave(&mut self, last: &Seen) {
+    fn check_slave(&mut self, last: &SlaveState) {
         let stage = self.stage;
         let scene = &stage.scene;
         if self.has_late_index() {

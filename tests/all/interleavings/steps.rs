@@ -6,7 +6,7 @@ use super::call::{Lock, Locking};
 use super::scheduler::Event;
 
 /// Fails with the first call of ours that breaks this.
-pub fn judge(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {
+pub fn check(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {
     let mut held: Vec<(usize, &str, Lock)> = Vec::new();
     for event in events {
         let (who, call) = match event {
@@ -57,7 +57,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let events: Vec<Event> = calls.iter().map(event).collect();
-        judge(&events, |_| true)
+        check(&events, |_| true)
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
             other => panic!("{other:?}"),
         });
         let events: Vec<Event> = events.collect();
-        assert!(judge(&events, |_| true).is_err(), "another thread");
-        assert_eq!(judge(&events, |_| false), Ok(()), "it is ZODB");
+        assert!(check(&events, |_| true).is_err(), "another thread");
+        assert_eq!(check(&events, |_| false), Ok(()), "it is ZODB");
     }
 }

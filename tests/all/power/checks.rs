@@ -1,4 +1,4 @@
-//! A slave on a [`Powered`] disk, what is done to it, and the judgement of what a power
+//! A slave on a [`Powered`] disk, what is done to it, and the checks of what a power
 //! cut leaves.
 
 use std::fs;
@@ -55,7 +55,7 @@ pub struct Scenario {
     /// Whether the switch is off once all is done.
     pub ends_off: bool,
     /// Whether what there is before is durable. Where it is not, only what is left in
-    /// the end is judged.
+    /// the end is checked.
     pub is_settled: bool,
 }
 
@@ -116,7 +116,7 @@ impl Stage {
         if self.scenario.is_settled { 0 } else { ops }
     }
 
-    /// Whether the pass that heals is one that can be judged in the same way.
+    /// Whether the pass that heals is one that can be checked in the same way.
     pub fn may_be_cut_again(&self) -> bool {
         self.scenario.then.is_none() && !self.scenario.ends_off
     }
@@ -128,15 +128,15 @@ impl Stage {
 
     /// Judges what a power cut has left, and that the next pass heals it. `is_done`, all
     /// had been done, and must be there. Returns what the next pass did.
-    pub fn judge(&mut self, left: &Disk, start: &Disk, is_done: bool) -> Recording {
-        Self::judge_owners(left, start, &FILES);
-        self.judge_slave(left, start, is_done);
+    pub fn check(&mut self, left: &Disk, start: &Disk, is_done: bool) -> Recording {
+        Self::check_owners(left, start, &FILES);
+        self.check_slave(left, start, is_done);
         self.disk.load(left.clone());
         if left.read(DATA).is_some() {
             ledger::assert_right(&self.scene.slave);
-            self.judge_by_verify();
+            self.check_by_verify();
         }
-        let healing = self.judge_next_pass(left, is_done);
+        let healing = self.check_next_pass(left, is_done);
         let data = start.named(DATA);
         let has_stepped = healing.ops.iter().any(|op| match op {
             Op::Rename { to, .. } => to == DATA,
@@ -144,13 +144,13 @@ impl Stage {
             _ => false,
         });
         let opened = if has_stepped { 5 } else { 3 };
-        Self::judge_owners(&self.disk.disk(), start, &OPENED_BY_OTHERS[..opened]);
+        Self::check_owners(&self.disk.disk(), start, &OPENED_BY_OTHERS[..opened]);
         healing
     }
 
     /// What others open is its owner's. A lock that is nobody else's yet is so once the
     /// next pass has been there, and whatever its mode, its owner can open it.
-    fn judge_owners(left: &Disk, start: &Disk, names: &[&str]) {
+    fn check_owners(left: &Disk, start: &Disk, names: &[&str]) {
         let slave = start.named(DATA).and_then(|node| start.file(node));
         let (mode, uid) = slave.map_or((0o644, OWNER), |file| (file.meta().mode, file.meta().uid));
         for (name, node) in left.names() {
@@ -168,7 +168,7 @@ impl Stage {
     }
 
     /// ZODB finds in it what it should.
-    fn judge_slave(&mut self, left: &Disk, start: &Disk, is_done: bool) {
+    fn check_slave(&mut self, left: &Disk, start: &Disk, is_done: bool) {
         let Some(slave) = left.read(DATA) else {
             let was_there = self.before.slave.is_some();
             assert!(!was_there, "a slave that was there is there");
@@ -223,7 +223,7 @@ impl Stage {
         master.starts_with(&slave[..position as usize])
     }
 
-    fn judge_by_verify(&self) {
+    fn check_by_verify(&self) {
         let place = Place::new(&self.scene.slave).expect("a place");
         let slave = Slave {
             switches: Switches::new(&place, None),
@@ -245,7 +245,7 @@ impl Stage {
     }
 
     /// The next pass succeeds.
-    fn judge_next_pass(&mut self, left: &Disk, is_done: bool) -> Recording {
+    fn check_next_pass(&mut self, left: &Disk, is_done: bool) -> Recording {
         if let Some(then) = self.scenario.then {
             then(self);
         }

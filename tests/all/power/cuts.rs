@@ -121,7 +121,7 @@ impl States {
 }
 
 /// Cuts the power in a recording, so many times. Returns how many different states that
-/// has left; each is judged.
+/// has left; each is checked.
 pub fn cut(
     stage: &mut Stage,
     (recording, ended_well): (&Recording, bool),
@@ -136,14 +136,14 @@ pub fn cut(
         };
         let is_done = ended_well && cut.after == recording.ops.len();
         eprintln!("{cut:?} of {}", recording.ops.len());
-        let healing = stage.judge(&left, &recording.start, is_done);
+        let healing = stage.check(&left, &recording.start, is_done);
         if nth % 3 == 0 && stage.may_be_cut_again() {
             let mut rng = Rng::new(cut.seed ^ seed);
             let first = rng.below(healing.ops.len() + 1);
             let mut again = States::new(&healing, first, seed, HashSet::new());
             if let Some((cut, left)) = again.next(first) {
                 eprintln!("and again {cut:?} of {}", healing.ops.len());
-                stage.judge(&left, &healing.start, cut.after == healing.ops.len());
+                stage.check(&left, &healing.start, cut.after == healing.ops.len());
             }
         }
     }
@@ -186,10 +186,10 @@ pub fn complaint(
         {
             continue;
         }
-        let judged = catch_unwind(AssertUnwindSafe(|| {
-            stage.judge(&left, &mistaken.start, is_done);
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            stage.check(&left, &mistaken.start, is_done);
         }));
-        if let Err(panic) = judged {
+        if let Err(panic) = checked {
             return Some(format!("{cut:?}: {}", said_by(&*panic)));
         }
     }

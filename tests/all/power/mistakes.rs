@@ -11,7 +11,7 @@ use super::scenarios;
 /// How many states are tried of a mistake.
 const TRIES: usize = 500;
 
-/// A scenario that was recorded, and can be judged.
+/// A scenario that was recorded, and can be checked.
 fn recorded(scenario: Scenario) -> (Stage, Recording) {
     let mut stage = Stage::set(scenario);
     let (ended_well, recording) = stage.act();

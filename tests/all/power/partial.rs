@@ -24,7 +24,7 @@ fn is_done_in_parts(scenario: Scenario) {
         let (ended_well, recording) = stage.act();
         assert!(ended_well);
         let left = stage.disk.disk();
-        stage.judge(&left, &recording.start, true);
+        stage.check(&left, &recording.start, true);
     }
 }
 
@@ -80,7 +80,7 @@ fn survives_a_full_disk(scenario: Scenario) {
         for name in ["Data.fs.fssync-tmp", "Data.fs.fssync-new"] {
             assert!(left.named(name).is_none(), "{name} is left behind: {run:?}");
         }
-        stage.judge(&left, &start, run.code == 0);
+        stage.check(&left, &start, run.code == 0);
     }
     assert!(full * 2 > share(), "the disk was full in {full} runs");
 }
