@@ -33,7 +33,7 @@ use self::process::Process;
 use self::schedule::Schedule;
 use self::scheduler::{Scheduler, listing};
 use crate::calls::trace::Stage;
-use crate::crash::actor::{Actor, Race, Visit};
+use crate::crash::actor::{Actor, Race, Session};
 use crate::crash::scenario;
 use crate::rng::Rng;
 use crate::support::Zodb;
@@ -128,20 +128,20 @@ fn run(name: &str, race: &Race<'_>) {
 }
 
 use crate::crash::actor::Actor::{Echo, Off, On, Status, Verify, Watch};
-use crate::crash::actor::Visit::{Grow, Look, Open, Serve};
+use crate::crash::actor::Session::{CommitAndClose, CommitAndStay, OpenAndClose, StayOpen};
 
 const PASS: Actor = Actor::Pass(&[]);
 const FULL: Actor = Actor::Pass(&["--full"]);
 const BATCHES: Actor = Actor::PassInBatches;
 
 /// ZODB beside a pass.
-const fn zodb(visit: Visit) -> Actor {
-    Actor::Zodb(visit, None)
+const fn zodb(session: Session) -> Actor {
+    Actor::Zodb(session, None)
 }
 
 /// ZODB that begins when one of the cast has ended.
 const fn zodb_behind(before: usize) -> Actor {
-    Actor::Zodb(Visit::Serve, Some(before))
+    Actor::Zodb(Session::CommitAndStay, Some(before))
 }
 
 macro_rules! races {
@@ -169,23 +169,23 @@ races! {
         in_batches_and_off: [BATCHES, Off];
         of_a_watch_and_a_watch: [Watch, Watch];
         of_a_watch_and_off: [Watch, Off];
-        of_a_watch_and_a_zodb_that_commits_and_goes: [Watch, zodb(Grow)];
+        of_a_watch_and_a_zodb_that_commits_and_goes: [Watch, zodb(CommitAndClose)];
         in_batches_and_off_and_on_behind_it: [BATCHES, Off, On(Some(1))];
         and_an_echo: [PASS, Echo];
         in_batches_and_an_echo: [BATCHES, Echo];
-        and_a_zodb_that_looks: [PASS, zodb(Look)];
+        and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
         in_batches_and_one_without_the_pass_lock: [BATCHES, Actor::PassWithoutLock];
-        in_batches_and_a_zodb_that_looks: [BATCHES, zodb(Look)];
-        and_a_zodb_that_stays: [PASS, zodb(Open)];
-        in_batches_and_a_zodb_that_serves: [BATCHES, zodb(Serve)];
-        in_batches_and_a_zodb_that_commits_and_goes: [BATCHES, zodb(Grow)];
+        in_batches_and_a_zodb_that_looks: [BATCHES, zodb(OpenAndClose)];
+        and_a_zodb_that_stays: [PASS, zodb(StayOpen)];
+        in_batches_and_a_zodb_that_serves: [BATCHES, zodb(CommitAndStay)];
+        in_batches_and_a_zodb_that_commits_and_goes: [BATCHES, zodb(CommitAndClose)];
         and_verify: [BATCHES, Verify];
         and_status: [BATCHES, Status];
         and_off_and_a_zodb_behind_it: [BATCHES, Off, zodb_behind(1)];
         and_an_echo_and_a_zodb_behind_it: [BATCHES, Echo, zodb_behind(1)];
     }
     APPEND_BEHIND_A_FOREIGN_TAIL as a_foreign_tail {
-        and_a_zodb_that_looks: [PASS, zodb(Look)];
+        and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
     }
     FULL_COPY_AND_SET_ASIDE as a_full_copy {
         and_a_pass: [PASS, PASS];
@@ -193,10 +193,10 @@ races! {
         and_a_watch: [PASS, Watch];
         and_off: [PASS, Off];
         and_an_echo: [PASS, Echo];
-        and_a_zodb_that_looks: [PASS, zodb(Look)];
-        and_a_zodb_that_stays: [PASS, zodb(Open)];
-        and_a_zodb_that_serves: [PASS, zodb(Serve)];
-        and_a_zodb_that_commits_and_goes: [PASS, zodb(Grow)];
+        and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
+        and_a_zodb_that_stays: [PASS, zodb(StayOpen)];
+        and_a_zodb_that_serves: [PASS, zodb(CommitAndStay)];
+        and_a_zodb_that_commits_and_goes: [PASS, zodb(CommitAndClose)];
         and_verify: [PASS, Verify];
         and_status: [PASS, Status];
         and_off_and_a_zodb_behind_it: [PASS, Off, zodb_behind(1)];
@@ -204,16 +204,16 @@ races! {
     FIRST_COPY as a_first_copy {
         and_a_pass: [PASS, PASS];
         and_off: [PASS, Off];
-        and_a_zodb_that_serves: [PASS, zodb(Serve)];
+        and_a_zodb_that_serves: [PASS, zodb(CommitAndStay)];
     }
     APPEND_BEHIND_OUR_OWN_TAIL as an_unfinished_tail {
         and_off_and_off: [Off, Off];
         and_off_and_on: [Off, On(None)];
-        and_off_and_zodb: [Off, zodb(Serve)];
+        and_off_and_zodb: [Off, zodb(CommitAndStay)];
         and_a_pass_and_off: [PASS, Off];
-        and_a_pass_and_a_zodb_that_looks: [PASS, zodb(Look)];
+        and_a_pass_and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
         and_two_offs_and_a_zodb_behind_the_first: [Off, Off, zodb_behind(0)];
-        and_status_and_zodb: [Status, zodb(Serve)];
-        and_verify_and_zodb: [Verify, zodb(Serve)];
+        and_status_and_zodb: [Status, zodb(CommitAndStay)];
+        and_verify_and_zodb: [Verify, zodb(CommitAndStay)];
     }
 }

@@ -43,7 +43,7 @@ pub enum Actor {
     /// `fssync status`.
     Status,
     /// ZODB, which begins so, too.
-    Zodb(Visit, Option<usize>),
+    Zodb(Session, Option<usize>),
     /// A program that does something wrong in the place of another: Python that finds the
     /// paths of master and slave in `sys.argv`.
     Faulty(&'static str, &'static Actor),
@@ -51,24 +51,24 @@ pub enum Actor {
 
 /// What ZODB does to the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
+pub enum Session {
     /// It opens and closes it.
-    Look,
+    OpenAndClose,
     /// It opens it, and has it open still.
-    Open,
+    StayOpen,
     /// The same, with a transaction of its own.
-    Serve,
+    CommitAndStay,
     /// It opens it, commits a transaction and closes it.
-    Grow,
+    CommitAndClose,
 }
 
-impl Visit {
+impl Session {
     pub fn commits(self) -> bool {
-        matches!(self, Self::Serve | Self::Grow)
+        matches!(self, Self::CommitAndStay | Self::CommitAndClose)
     }
 
     pub fn stays(self) -> bool {
-        matches!(self, Self::Open | Self::Serve)
+        matches!(self, Self::StayOpen | Self::CommitAndStay)
     }
 
     fn commands(self, slave: &PathBuf) -> Vec<Value> {
@@ -162,7 +162,7 @@ impl Actor {
                 shell.arg(stage.scene.beside(".fssync-switch"));
                 Task::Program(shell)
             }
-            Self::Zodb(visit, _) => Task::Zodb(Arc::clone(zodb), visit.commands(slave)),
+            Self::Zodb(session, _) => Task::Zodb(Arc::clone(zodb), session.commands(slave)),
             Self::Faulty(script, _) => {
                 let mut command = Command::new(python());
                 command.args(["-c", script]).args([master, slave]);

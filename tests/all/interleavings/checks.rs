@@ -11,7 +11,7 @@ use super::call::{Lock, Locking};
 use super::scheduler::{Event, Trace};
 use super::steps;
 use crate::calls::trace::Stage;
-use crate::crash::actor::{Actor, Race, Visit};
+use crate::crash::actor::{Actor, Race, Session};
 use crate::support::{Scene, Zodb, fssync, run};
 
 /// What is seen of a slave when an actor has ended.
@@ -57,8 +57,8 @@ impl Checks<'_> {
         self.check_off();
         self.check_order_of_switching();
         let last = SlaveState::now(&self.stage.scene);
-        match self.visit() {
-            Some((who, visit)) if self.code(who) == 0 => self.check_visit(who, visit, &last),
+        match self.session() {
+            Some((who, session)) if self.code(who) == 0 => self.check_session(who, session, &last),
             Some((who, _)) => {
                 self.check_refused(who);
                 self.check_slave(&last);
@@ -82,17 +82,17 @@ impl Checks<'_> {
     }
 
     /// ZODB's part.
-    fn visit(&self) -> Option<(usize, Visit)> {
+    fn session(&self) -> Option<(usize, Session)> {
         self.actors().find_map(|(who, actor)| match actor {
-            Actor::Zodb(visit, _) => Some((who, visit)),
+            Actor::Zodb(session, _) => Some((who, session)),
             _ => None,
         })
     }
 
     /// The exit codes are those that the others' deeds may lead to.
     fn check_codes(&self) {
-        let visit = self.visit().map(|(_, visit)| visit);
-        let commits = visit.is_some_and(Visit::commits);
+        let session = self.session().map(|(_, session)| session);
+        let commits = session.is_some_and(Session::commits);
         let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
         let mut ended_well = 0;
         for (who, actor) in self.actors() {
@@ -110,7 +110,7 @@ impl Checks<'_> {
                         1 => !is_locked,
                         10 => has_other(Actor::is_off),
                         11 => has_other(Actor::is_pass),
-                        13 => visit.is_some(),
+                        13 => session.is_some(),
                         20 => commits,
                         _ => false,
                     }
@@ -135,7 +135,7 @@ impl Checks<'_> {
     /// Whether some pass must have done its work, as nobody keeps it from that.
     fn must_sync(&self) -> bool {
         let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
-        let is_disturbed = self.has(Actor::is_off) || self.visit().is_some();
+        let is_disturbed = self.has(Actor::is_off) || self.session().is_some();
         self.has(Actor::is_pass) && is_locked && !is_disturbed
     }
 
@@ -145,7 +145,7 @@ impl Checks<'_> {
         if self.has(Actor::is_on) {
             return;
         }
-        let served = self.visit().filter(|&(who, _)| self.code(who) == 0);
+        let served = self.session().filter(|&(who, _)| self.code(who) == 0);
         let actor_zodb = self
             .actor_zodb
             .lock()
@@ -174,7 +174,7 @@ impl Checks<'_> {
                     let len = seen.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
                 }
-                Some((_, visit)) if visit.commits() => {}
+                Some((_, session)) if session.commits() => {}
                 _ => {
                     let now = fs::read(&self.stage.scene.slave).ok();
                     assert!(seen.bytes == now, "written behind {actor:?}");
@@ -256,21 +256,21 @@ impl Checks<'_> {
     }
 
     /// What ZODB had open stays as it was, and what it has committed is there.
-    fn check_visit(&mut self, who: usize, visit: Visit, last: &SlaveState) {
+    fn check_session(&mut self, who: usize, session: Session, last: &SlaveState) {
         let (exit, seen) = &self.trace.exits[who];
         let position = self.check_opened(&exit.answers[0]);
-        if visit != Visit::Look {
+        if session != Session::OpenAndClose {
             assert!(seen.bytes == last.bytes, "written to, which ZODB had");
         }
         let scene = &self.stage.scene;
         let slave = last.bytes.as_deref().unwrap_or_default();
         let master = fs::read(&scene.master).expect("the master");
-        if visit.stays() {
-            let code = match visit {
+        if session.stays() {
+            let code = match session {
                 _ if last.is_off => 10,
                 // No pass has ended well yet.
-                Visit::Serve if !scene.was_left() => 13,
-                Visit::Serve => 20,
+                Session::CommitAndStay if !scene.was_left() => 13,
+                Session::CommitAndStay => 20,
                 _ if slave == master => 0,
                 _ => 13,
             };
@@ -278,7 +278,7 @@ impl Checks<'_> {
             assert!(fs::read(&scene.slave).unwrap() == slave, "written to");
             self.call_zodb(&json!({"cmd": "close", "name": "s"}));
         }
-        if !visit.commits() {
+        if !session.commits() {
             return self.check_slave(last);
         }
         let start = &slave[..position];

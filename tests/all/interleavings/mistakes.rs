@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::schedule::Schedule;
 use super::{Harness, PASS, zodb, zodb_behind};
 use crate::crash::actor::Actor::{Off, Verify};
-use crate::crash::actor::Visit::{Grow, Look, Serve};
+use crate::crash::actor::Session::{CommitAndClose, CommitAndStay, OpenAndClose};
 use crate::crash::actor::{Actor, Race};
 use crate::crash::scenario;
 use crate::support::said_by;
@@ -51,7 +51,7 @@ fn a_pass_without_a_lock_is_found() {
     let faulty = Actor::Faulty(script!("append()"), &PASS);
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[faulty, zodb(Serve)],
+        actors: &[faulty, zodb(CommitAndStay)],
     };
     assert_found(&race, "written to, which ZODB had");
 }
@@ -61,7 +61,7 @@ fn a_pass_without_zodbs_lock_is_found() {
     let script = script!("step = take('.fssync-step')" "append()");
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[Actor::Faulty(script, &PASS), zodb(Grow)],
+        actors: &[Actor::Faulty(script, &PASS), zodb(CommitAndClose)],
     };
     assert_found(&race, "written to, which ZODB had");
 }
@@ -106,7 +106,7 @@ fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
     );
     let race = Race {
         scenario: &scenario::FULL_COPY_AND_SET_ASIDE,
-        actors: &[Actor::Faulty(script, &PASS), zodb(Look)],
+        actors: &[Actor::Faulty(script, &PASS), zodb(OpenAndClose)],
     };
     assert_found(&race, "no boundary");
 }
@@ -120,7 +120,7 @@ fn a_verify_that_glances_at_zodbs_lock_is_found() {
     );
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[Actor::Faulty(script, &Verify), zodb(Serve)],
+        actors: &[Actor::Faulty(script, &Verify), zodb(CommitAndStay)],
     };
     assert_found(&race, "it cannot be opened");
 }
