@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::command_line::{for_every_row, forget, grow, man_page, snapshot};
+use crate::command_line::{for_every_row, grow, man_page, remove_sidecar, snapshot};
 use crate::faults::Mount;
 use crate::hanging::HangingPass;
 use crate::support::{
@@ -467,7 +467,7 @@ fn without_a_sidecar_the_whole_slave_is_read() {
     let history = History::get();
     let mut zodb = Zodb::start();
     let scene = Scene::synced(history);
-    forget(&scene);
+    remove_sidecar(&scene);
     let told = told(&scene, 0);
     assert_eq!(told["position"], len(&history.before));
     assert_eq!(told["left"], "unknown");
@@ -812,7 +812,7 @@ fn a_slave_without_a_plausible_time_in_sync_is_out_of_date() {
     // The clock was put back since.
     was_in_sync(&scene, Timestamp::now() + Duration::from_secs(3_000));
     assert_eq!(with_max_age(&scene, "600").0, 14);
-    forget(&scene);
+    remove_sidecar(&scene);
     let (code, line) = with_max_age(&scene, "600");
     assert_eq!(code, 14);
     assert!(line.contains("no pass has noted"), "{line}");

@@ -1,5 +1,4 @@
-//! What the tests share: a virtual environment with ZODB, a process that drives
-//! it, and the program under test.
+//! Shared by the tests: the program under test, ZODB, masters, slaves and their files.
 
 use std::any::Any;
 use std::env;
@@ -25,21 +24,21 @@ pub use source::{Call, Hooked};
 pub use users::{as_nobody, own, require_root};
 pub use zodb::{Zodb, python};
 
-/// A number from the environment.
+/// A number from an environment variable.
 pub fn number(variable: &str) -> Option<usize> {
     let said = env::var(variable).ok()?;
     let number = said.parse();
     Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {said}")))
 }
 
-/// What a test has failed with.
+/// The message of a panic.
 pub fn said_by(panic: &(dyn Any + Send)) -> String {
     let said = panic.downcast_ref::<String>().cloned();
     let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
     said.unwrap_or_default()
 }
 
-/// Waits until something is there.
+/// Waits until a condition holds, for ten seconds at most.
 pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_there() {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::command_line::{forget, grow, snapshot};
+use crate::command_line::{grow, remove_sidecar, snapshot};
 use crate::sshd::Sshd;
 use crate::support::{
     History, Holder, Run, Scene, Transport, Zodb, fssync, must, names, python, replace,
@@ -155,7 +155,7 @@ fn a_failback_is_not_taken_for_swapped_arguments() {
 #[test]
 fn a_first_pass_does_not_touch_a_slave_that_is_served() {
     let scene = Scene::synced(History::get());
-    forget(&scene);
+    remove_sidecar(&scene);
     for lock in [".fssync-pass", ".fssync-step"] {
         fs::remove_file(scene.beside(lock)).unwrap();
     }

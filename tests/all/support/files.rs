@@ -4,20 +4,20 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// A file of the project's.
+/// The path of a file of this project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Puts a file of these bytes under a name as a pack does: another inode.
+/// Puts a file with these bytes under a name, with a new inode, like a pack.
 pub fn replace(path: &Path, bytes: &[u8]) {
     let new = path.with_extension("pack");
     fs::write(&new, bytes).expect("a new file");
     fs::rename(&new, path).expect("a rename");
 }
 
-/// Gives a file these bytes in place, as a commit or an abort does: those that
-/// it has already are not touched.
+/// Gives a file these bytes in place, like a commit or an abort: bytes that it already has are
+/// not written.
 pub fn rewrite_end(path: &Path, bytes: &[u8]) {
     let had = fs::read(path).expect("the file");
     let same = had.iter().zip(bytes).take_while(|(a, b)| a == b).count();

@@ -1,4 +1,4 @@
-//! Masters in several states, and slaves that a pass left.
+//! Masters in several states, and slaves that a killed pass left.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 
 use super::{Scene, Zodb, rewrite_end, run, strace};
 
-/// A master's file at several times; see the fields.
+/// The bytes of one master at several times.
 pub struct History {
-    /// What a first pass copies.
+    /// The master before the first pass.
     pub before: Vec<u8>,
-    /// The same with more transactions.
+    /// `before` with more transactions.
     pub after: Vec<u8>,
-    /// `after` with one more that is voted.
+    /// `after` with another transaction that is voted, not finished.
     pub voted: Vec<u8>,
-    /// `after`, packed; it still has the last transaction of `before`.
+    /// `after`, packed. It has the last transaction of `before`.
     pub packed: Vec<u8>,
-    /// `after`, packed; it has that one no longer.
+    /// `after`, packed. It does not have the last transaction of `before`.
     pub packed_away: Vec<u8>,
 }
 
 impl History {
-    /// The one that all tests share, made by ZODB.
+    /// The history that all tests share, written by ZODB.
     pub fn get() -> &'static Self {
         static HISTORY: OnceLock<History> = OnceLock::new();
         HISTORY.get_or_init(Self::make)
@@ -66,8 +66,7 @@ impl History {
     }
 }
 
-/// A slave, in sync with the master as it was, to which an append was killed
-/// before its `nth` sync.
+/// A slave that was in sync, and an append to it that was killed before its `nth` sync.
 pub fn append_killed_at_sync(nth: u32) -> Scene {
     let history = History::get();
     let scene = Scene::synced(history);
@@ -79,8 +78,7 @@ pub fn append_killed_at_sync(nth: u32) -> Scene {
     scene
 }
 
-/// Writes a master of one transaction with one object of `len` zeros, which
-/// takes hardly any room.
+/// Writes a sparse master with one transaction, of one object of `len` zeros.
 pub fn sparse_master(path: &Path, len: u64) {
     fs::write(path, b"FS30").expect("the master");
     append_sparse(path, len, 0x03f0_0000_0000_0000);

@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use super::python;
 
-/// Held while a process is started, and while a pass is made in this one: a lock
-/// that a pass lets go stays taken by a process that is just being started from
-/// another thread, until that has closed what it inherits.
+/// Held while a process is started, and during a pass in this process. A process that another
+/// thread is starting inherits the pass's locks until it closes the inherited files, so the
+/// locks would seem to be taken after the pass has released them.
 static FORKS: Mutex<()> = Mutex::new(());
 
-/// No process is started through this module until what this returns is
-/// dropped, but with [`run_in_a_pass`].
+/// Until the guard is dropped, no process is started through this module, except with
+/// [`run_in_a_pass`].
 pub fn without_forks() -> MutexGuard<'static, ()> {
     FORKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -46,9 +46,8 @@ fn output(command: &mut Command) -> Output {
     child.wait_with_output().expect("its output")
 }
 
-/// A command for a program that the tests drive. Where it is missing, and this is
-/// root on a Debian, its package is installed; elsewhere the test fails and says
-/// what to install.
+/// A command for a program that the tests drive. If the program is missing, root on Debian
+/// installs its package. Elsewhere the test fails and names the package.
 pub fn tool(program: &str, package: &str) -> Command {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let is_there = || {
@@ -89,7 +88,7 @@ pub fn fssync() -> Command {
     Command::new(env!("CARGO_BIN_EXE_fssync"))
 }
 
-/// How a run of the program ended.
+/// The exit code and output of a program.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -124,17 +123,16 @@ pub fn run(command: &mut Command) -> Run {
     Run::of(output(command))
 }
 
-/// What a run of the program took.
+/// The resources that a run used.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
-    /// The time of processors, in seconds, its own and the kernel's for it.
+    /// Processor time in seconds, in user and kernel mode.
     pub cpu_secs: f64,
-    /// The most memory that it ever had, in bytes.
+    /// Peak memory in bytes.
     pub memory: u64,
 }
 
-/// Runs a command to its end, and says what that took. One that takes a minute of
-/// processor time is killed.
+/// Runs a command to its end, and measures it. It is killed after a minute of processor time.
 pub fn measured(command: &Command) -> (Run, Taken) {
     let measure = "import json, resource, subprocess, sys\n\
                    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n\
@@ -157,20 +155,20 @@ pub fn measured(command: &Command) -> (Run, Taken) {
     (run, Taken { cpu_secs, memory })
 }
 
-/// The same from the hook of a pass in this process.
+/// Runs a command from the hook of a pass in this process.
 pub fn run_in_a_pass(command: &mut Command) -> Run {
     Run::of(command.stdin(Stdio::null()).output().expect("it runs"))
 }
 
-/// A command to be run under `strace`, which does as its options say to all
-/// calls of the program's and its threads' that concern the files.
+/// A command that runs the program under `strace`. The options apply to all calls of the
+/// program and its threads that concern these files.
 pub fn strace(options: &[&str], files: &[PathBuf]) -> Command {
     let mut command = tracer(&[&["-qq", "-o", "/dev/null"], options].concat(), files);
     command.arg(env!("CARGO_BIN_EXE_fssync"));
     command
 }
 
-/// The same, for a program that is still to be named.
+/// Like `strace`, but the caller appends the program.
 pub fn tracer(options: &[&str], files: &[PathBuf]) -> Command {
     let mut command = tool("strace", "strace");
     command.arg("-f").args(options);
@@ -180,11 +178,11 @@ pub fn tracer(options: &[&str], files: &[PathBuf]) -> Command {
     command
 }
 
-/// A process that holds a lock as ZODB does, until it is dropped.
+/// A process that holds a lock like ZODB, until this is dropped.
 pub struct Holder(Child);
 
 impl Holder {
-    /// The lock is taken when this returns.
+    /// Returns once the lock is taken.
     pub fn of(path: &Path) -> Self {
         let mut command = tool("flock", "util-linux");
         command.arg("--no-fork").arg(path);

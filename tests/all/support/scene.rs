@@ -1,4 +1,4 @@
-//! A master, a slave, and the program between them.
+//! A master, a slave, and the commands that work on them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,18 +23,18 @@ use crate::sshd::Sshd;
 /// How a pass reads its master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// On a mounted path.
+    /// From a mounted path.
     Path,
     /// Through a real sshd on loopback.
     Ssh,
 }
 
 impl Transport {
-    /// Every decision is the same over each of them.
+    /// Every decision must be the same over both.
     pub const BOTH: [Self; 2] = [Self::Path, Self::Ssh];
 }
 
-/// A master and a slave in directories of their own.
+/// A master and a slave, in one directory each.
 pub struct Scene {
     pub directory: TempDir,
     pub master: PathBuf,
@@ -43,7 +43,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Neither file is there yet.
+    /// Two empty directories.
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for side in ["master", "slave"] {
@@ -57,7 +57,7 @@ impl Scene {
         }
     }
 
-    /// Passes read the master so.
+    /// Passes use this transport.
     pub fn over(self, transport: Transport) -> Self {
         Self { transport, ..self }
     }
@@ -69,12 +69,12 @@ impl Scene {
         scene
     }
 
-    /// One pass, with more options, that prints its report.
+    /// One pass with these options and `--json`.
     pub fn pass(&self, options: &[&str]) -> Run {
         run(self.command(options).arg("--json"))
     }
 
-    /// The program with these options, its master and its slave.
+    /// A pass with these options.
     pub fn command(&self, options: &[&str]) -> Command {
         let mut command = fssync();
         command.args(options).args(self.reach());
@@ -96,15 +96,14 @@ impl Scene {
         command
     }
 
-    /// A status against its master, with the object that it prints.
+    /// `fssync status` against the master, with `--json`.
     pub fn status_against(&self) -> Run {
         let mut command = self.status(&["--json"]);
         command.args(self.reach());
         run(command.arg("--against").arg(self.typed_master()))
     }
 
-    /// `fssync verify` of the slave against its master, with these options, and the
-    /// object that it prints.
+    /// `fssync verify` of the slave against its master, with these options and `--json`.
     pub fn verify_against(&self, options: &[&str]) -> Run {
         let mut command = fssync();
         command.args(["verify", "--json"]).args(options);
@@ -112,7 +111,7 @@ impl Scene {
         run(command.arg("--against").arg(self.typed_master()))
     }
 
-    /// The options with which the master is reached.
+    /// The options that the transport needs.
     fn reach(&self) -> &'static [&'static str] {
         static SSH: OnceLock<[&str; 4]> = OnceLock::new();
         match self.transport {
@@ -124,12 +123,12 @@ impl Scene {
         }
     }
 
-    /// What is typed for the master.
+    /// The argument for the master.
     fn typed_master(&self) -> PathBuf {
         self.typed(&self.master)
     }
 
-    /// What is typed for a master with this path.
+    /// The argument for a master with this path.
     pub fn typed(&self, master: &Path) -> PathBuf {
         match self.transport {
             Transport::Path => master.to_owned(),
@@ -137,7 +136,7 @@ impl Scene {
         }
     }
 
-    /// One pass that must succeed with this action.
+    /// A pass that must succeed with this action; returns its report.
     #[track_caller]
     pub fn expect(&self, action: &str) -> Value {
         let report = self.pass(&[]).expect(0).report();
@@ -145,7 +144,7 @@ impl Scene {
         report
     }
 
-    /// The slave is what a pass left when the master was `before`.
+    /// The slave as a pass left it, when the master was `before`.
     pub fn synced(history: &History) -> Self {
         let scene = Self::new();
         fs::write(&scene.master, &history.before).expect("the master");
@@ -153,7 +152,7 @@ impl Scene {
         scene
     }
 
-    /// Changes what the sidecar says.
+    /// Changes the content of the sidecar.
     pub fn edit_sidecar(&self, edit: impl FnOnce(&mut Value)) {
         let path = self.beside(".fssync");
         let text = fs::read(&path).expect("the sidecar");
@@ -169,7 +168,7 @@ impl Scene {
         said["left"].is_object()
     }
 
-    /// Has ZODB scan for long behind the index, as the sidecar says.
+    /// Changes the sidecar so that the index lags far behind, and is due to be stored.
     pub fn make_index_due(&self) {
         self.edit_sidecar(|said| said["index"]["records"]["data"] = json!(200_000));
     }
@@ -179,7 +178,7 @@ impl Scene {
         PathBuf::from(format!("{}{suffix}", self.slave.display()))
     }
 
-    /// Fails if a name lies in the slave's directory that is not documented.
+    /// Fails if the slave's directory contains a name that is not documented.
     pub fn assert_documented_names(&self) {
         for name in self.beside_slave() {
             let suffix = name
@@ -198,7 +197,7 @@ impl Scene {
                 ".lock",
                 ".index",
                 ".index.index_tmp",
-                // ZODB's own, too: where it collects a transaction.
+                // ZODB's, too: it collects a transaction in this file.
                 ".tmp",
             ];
             assert!(
@@ -215,7 +214,7 @@ impl Scene {
         names(self.slave.parent().expect("a directory"))
     }
 
-    /// A pass to be made in this process, with a source of the test's.
+    /// A pass in this process with this source.
     pub fn job(&self, source: impl Source + 'static, tuning: Tuning) -> Job {
         let interrupted = Arc::new(AtomicBool::new(false));
         let place = Place::new(&self.slave).expect("a place for the slave");
@@ -234,7 +233,7 @@ impl Scene {
         }
     }
 
-    /// A master with a source of the test's, which is good for one worker.
+    /// A master with this source, which can be opened only once.
     pub fn master_of(
         &self,
         source: impl Source + 'static,

@@ -1,4 +1,4 @@
-//! A master that runs a hook of the test before it answers.
+//! A master that runs a hook before it answers.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use fssync::io::digest::Digest;
 use fssync::source::path::MountedPath;
 use fssync::source::{Entry, Error, Sight, Source, Surroundings, Transactions};
 
-/// A mounted path that runs a hook before it answers: so a test does something
-/// between two steps of a pass, at a place that it can name.
+/// A mounted path that runs a hook before it answers. A test can thus act between two steps of
+/// a pass, at a point that it can name.
 pub struct Hooked<H> {
     pub path: MountedPath,
     pub hook: H,
 }
 
-/// What the source is about to be asked.
+/// The request that the source is about to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Look,

@@ -1,4 +1,4 @@
-//! Tests that need root, and runs as another user.
+//! Root, and runs as another user.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::{Scene, must, tool};
 
-/// Fails where the test does not run as root.
+/// Fails if the test does not run as root.
 #[track_caller]
 pub fn require_root() {
     let uid = rustix::process::getuid();
@@ -16,8 +16,8 @@ pub fn require_root() {
     );
 }
 
-/// The program, run as user and group 65534; the scene, which it is given, is
-/// made theirs.
+/// A command that runs the program as user and group 65534, who become the owners of the
+/// scene.
 pub fn as_nobody(scene: &Scene) -> Command {
     let program = own(scene, 65534);
     let mut command = tool("setpriv", "util-linux");
@@ -26,7 +26,7 @@ pub fn as_nobody(scene: &Scene) -> Command {
     command
 }
 
-/// Gives the scene to this user, and the group of the same number. Returns a copy of the
+/// Gives the scene to this user and to the group of the same number. Returns a copy of the
 /// program that they may run.
 pub fn own(scene: &Scene, uid: u32) -> PathBuf {
     require_root();

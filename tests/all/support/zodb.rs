@@ -22,8 +22,7 @@ pub fn python() -> &'static Path {
     })
 }
 
-/// A process that does to FileStorages what it is told; see
-/// `tests/zodb/agent.py`.
+/// A process that executes commands on FileStorages; see `tests/zodb/agent.py`.
 pub struct Zodb {
     process: Child,
     commands: ChildStdin,
@@ -43,13 +42,13 @@ impl Zodb {
         }
     }
 
-    /// The process that has ZODB's locks.
+    /// The process that holds ZODB's locks.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Gives a command, such as `json!({"cmd": "commit", "name": "m"})`;
-    /// returns the answer, be it a failure.
+    /// Sends a command, such as `json!({"cmd": "commit", "name": "m"})`; returns the answer,
+    /// even if it is an error.
     pub fn attempt(&mut self, command: &Value) -> Value {
         writeln!(self.commands, "{command}").expect("the agent listens");
         let mut answer = String::new();
@@ -60,15 +59,15 @@ impl Zodb {
             .unwrap_or_else(|error| panic!("{command}: {answer:?}: {error}"))
     }
 
-    /// Gives a command that must succeed.
+    /// Sends a command that must succeed.
     pub fn call(&mut self, command: &Value) -> Value {
         let answer = self.attempt(command);
         assert_eq!(answer["ok"], true, "{command}: {answer}");
         answer
     }
 
-    /// Opens the slave as "s", again and again as a supervisor would where ZODB
-    /// meets our lock; returns the answer.
+    /// Opens the slave as "s". If fssync holds ZODB's lock, this is repeated, as a supervisor
+    /// would. Returns the answer.
     pub fn open_as_supervised(&mut self, slave: &Path) -> Value {
         let open = json!({"cmd": "open", "name": "s", "path": slave});
         let mut answer = Value::Null;
@@ -83,14 +82,13 @@ impl Zodb {
         answer
     }
 
-    /// What ZODB finds in a file, read from its start: `position`, `last_tid`,
-    /// `objects`, `warnings`.
+    /// The result of ZODB's scan of a file from its start: `position`, `last_tid`, `objects`,
+    /// `warnings`.
     pub fn check(&mut self, path: &Path) -> Value {
         self.call(&json!({"cmd": "check", "path": path}))
     }
 
-    /// The index that ZODB's scan of a file gives, as ZODB saves it, and its
-    /// position.
+    /// The index that ZODB saves after a scan of a file, and its position.
     pub fn index_of(&mut self, path: &Path) -> (Vec<u8>, u64) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let to = directory.path().join("by-zodb.index");
@@ -98,8 +96,8 @@ impl Zodb {
         (fs::read(to).unwrap(), answer["position"].as_u64().unwrap())
     }
 
-    /// Fails unless the index beside a slave, if there is one, is ZODB's own of
-    /// some position of the slave's, and ZODB uses it. Returns the position.
+    /// Fails unless the index beside a slave, if there is one, equals ZODB's index of some
+    /// position, and ZODB uses it. Returns the position.
     #[track_caller]
     pub fn assert_index(&mut self, slave: &Path) -> Option<u64> {
         let index = fs::read(format!("{}.index", slave.display())).ok()?;
@@ -120,8 +118,8 @@ impl Zodb {
         Some(position)
     }
 
-    /// Fails unless ZODB opens the slave and finds in it, byte by byte, what it
-    /// finds committed in the master. The master may have a vote under way.
+    /// Fails unless ZODB opens the slave, and the slave has exactly the committed bytes of the
+    /// master. The master may have a vote in progress.
     pub fn assert_in_sync(&mut self, master: &Path, slave: &Path) {
         let (theirs, ours) = (self.check(master), self.check(slave));
         assert_eq!(ours["position"], theirs["position"], "{ours} {theirs}");
@@ -138,15 +136,13 @@ impl Zodb {
         );
     }
 
-    /// Fails unless ZODB opens the slave and finds a prefix of the master's
-    /// committed history in it.
+    /// Fails unless ZODB opens the slave and finds a prefix of the master's committed history.
     pub fn assert_prefix(&mut self, master: &Path, slave: &Path) {
         let committed = self.check(master)["position"].as_u64().unwrap() as usize;
         self.assert_prefix_of(&fs::read(master).unwrap()[..committed], slave);
     }
 
-    /// Fails unless ZODB opens the slave and finds a prefix of this history in
-    /// it.
+    /// Fails unless ZODB opens the slave and finds a prefix of this history.
     pub fn assert_prefix_of(&mut self, history: &[u8], slave: &Path) {
         let position = self.check(slave)["position"].as_u64().unwrap() as usize;
         let slave = fs::read(slave).unwrap();
