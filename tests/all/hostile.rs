@@ -1,5 +1,6 @@
 //! Hostile bytes: the seeds of the fuzz targets, and the inputs that found bugs.
-//! | The targets are in `fuzz/src`, and `fuzz/run` runs them with a fuzzer. An input that
+//!
+//! The targets are in `fuzz/src`, and `fuzz/run` runs them with a fuzzer. An input that
 //! found a bug is kept in `fixtures/hostile/`, in the directory of its target, and is replayed
 //! in each test run.
 

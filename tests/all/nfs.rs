@@ -1,9 +1,11 @@
 //! Passes and watches on a master that is on real NFS, in an emulated virtual machine. There
 //! is only one machine, so all scenarios are one test, which takes minutes and mostly waits.
-//! | ```sh
+//!
+//! ```sh
 //! FSSYNC_NFS=watch FSSYNC_NFS_ROUNDS=50 cargo test --test all -- real_nfs --nocapture
 //! ```
-//! | runs the scenarios with `watch` in their names, with long histories.
+//!
+//! runs the scenarios with `watch` in their names, with long histories.
 
 use std::env;
 use std::panic::catch_unwind;
