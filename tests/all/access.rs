@@ -1,5 +1,5 @@
-//! Who may read and write what a pass makes: owner, mode, ACL and other extended
-//! attributes, with and without a slave to take them from.
+//! Access to the files that a pass creates: owner, mode, ACL and other extended attributes,
+//! with and without a slave to copy them from.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -23,7 +23,7 @@ fn set_acl(options: &[&str], file: &Path) {
     must(tool("setfacl", "acl").args(options).arg(file));
 }
 
-/// The names and values of the attributes of a file, but for ACLs.
+/// The names and values of a file's extended attributes, without ACLs.
 fn attributes(file: &Path) -> Vec<(String, Vec<u8>)> {
     let mut buffer = vec![0; 65536];
     let len = listxattr(file, &mut buffer[..]).unwrap();
@@ -42,7 +42,7 @@ fn attributes(file: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// Removes all that lies beside the slave, but for its switch.
+/// Removes all files beside the slave.
 fn remove_beside(scene: &Scene) {
     for name in scene.beside_slave() {
         if name != "Data.fs" {
@@ -51,8 +51,8 @@ fn remove_beside(scene: &Scene) {
     }
 }
 
-/// Full copies and appends, with all that they make beside the slave.
-fn sync_all_ways(scene: &Scene) {
+/// Full copies and appends that create every kind of file beside the slave.
+fn create_all_files(scene: &Scene) {
     remove_beside(scene);
     rewrite_end(&scene.master, &History::get().after);
     scene.expect("append");
@@ -87,13 +87,13 @@ fn sync_all_ways(scene: &Scene) {
 }
 
 #[test]
-fn what_is_made_has_the_slaves_acl() {
+fn created_files_get_the_slaves_acl() {
     let scene = Scene::synced(History::get());
     fs::set_permissions(&scene.slave, Permissions::from_mode(0o600)).unwrap();
     set_acl(&["-m", "u:daemon:r,g:mail:rw,m::r"], &scene.slave);
     let before = acl(&scene.slave);
     assert!(before.contains("group::---"), "{before}");
-    sync_all_ways(&scene);
+    create_all_files(&scene);
     for name in scene.beside_slave() {
         let its = acl(&scene.slave.with_file_name(&name));
         assert_eq!(its, before, "{name}");
@@ -101,7 +101,7 @@ fn what_is_made_has_the_slaves_acl() {
 }
 
 #[test]
-fn a_default_acl_of_the_directory_gives_nobody_access() {
+fn a_default_acl_of_the_directory_grants_no_access() {
     let scene = Scene::synced(History::get());
     let directory = scene.slave.parent().unwrap();
     for mode in [0o600, 0o664] {
@@ -111,7 +111,7 @@ fn a_default_acl_of_the_directory_gives_nobody_access() {
         set_acl(&["-b"], &scene.slave);
         let before = acl(&scene.slave);
         set_acl(&["-d", "-m", "u:daemon:rwx,g::rwx,o::rwx"], directory);
-        sync_all_ways(&scene);
+        create_all_files(&scene);
         for name in scene.beside_slave() {
             let its = acl(&scene.slave.with_file_name(&name));
             assert_eq!(its, before, "{name}");
@@ -121,7 +121,7 @@ fn a_default_acl_of_the_directory_gives_nobody_access() {
 }
 
 #[test]
-fn what_is_made_has_the_slaves_other_attributes() {
+fn created_files_get_the_slaves_extended_attributes() {
     require_root();
     let scene = Scene::synced(History::get());
     let large = vec![b'x'; 2000];
@@ -134,15 +134,15 @@ fn what_is_made_has_the_slaves_other_attributes() {
     }
     let before = attributes(&scene.slave);
     assert!(before.len() >= 3, "{before:?}");
-    sync_all_ways(&scene);
+    create_all_files(&scene);
     for name in scene.beside_slave() {
         let its = attributes(&scene.slave.with_file_name(&name));
         assert_eq!(its, before, "{name}");
     }
 }
 
-/// A full copy of which no call sets an attribute.
-fn copy_without_attributes(scene: &Scene, error: &str) -> Run {
+/// A full copy during which every attempt to set an attribute fails.
+fn copy_that_cannot_set_attributes(scene: &Scene, error: &str) -> Run {
     replace(&scene.master, &History::get().packed);
     let inject = format!("inject=fsetxattr:error={error}");
     let copy = scene.beside(".fssync-tmp");
@@ -151,7 +151,7 @@ fn copy_without_attributes(scene: &Scene, error: &str) -> Run {
 }
 
 #[test]
-fn an_acl_that_cannot_be_set_grants_nobody_more_and_is_warned_of() {
+fn failing_to_set_an_acl_warns_and_grants_no_more_access() {
     for (entries, mode) in [
         ("u:daemon:r,m::r", 0o600),
         ("g::r,u:daemon:r,m::rw", 0o640),
@@ -161,7 +161,7 @@ fn an_acl_that_cannot_be_set_grants_nobody_more_and_is_warned_of() {
             let scene = Scene::synced(History::get());
             fs::set_permissions(&scene.slave, Permissions::from_mode(0o600)).unwrap();
             set_acl(&["-m", entries], &scene.slave);
-            let copied = copy_without_attributes(&scene, error);
+            let copied = copy_that_cannot_set_attributes(&scene, error);
             let found = fs::metadata(&scene.slave).unwrap().mode() & 0o7777;
             assert_eq!(found, mode, "{entries}: {}", acl(&scene.slave));
             assert_eq!(copied.stderr.lines().count(), 1, "{copied:?}");
@@ -171,14 +171,14 @@ fn an_acl_that_cannot_be_set_grants_nobody_more_and_is_warned_of() {
             );
             assert!(fs::read(&scene.slave).unwrap() == History::get().packed);
             let next = run(&mut scene.command(&["-q"])).expect(0);
-            assert_eq!(next.stderr, "", "it is said once");
+            assert_eq!(next.stderr, "", "the warning is printed once");
         }
     }
 }
 
-/// Where the file has an attribute by itself, as a label of SELinux.
+/// Some file systems set an attribute themselves, for example a label of SELinux.
 #[test]
-fn an_attribute_that_the_file_has_already_is_not_warned_of() {
+fn an_attribute_that_the_file_already_has_causes_no_warning() {
     require_root();
     let scene = Scene::synced(History::get());
     let (name, value) = ("user.label", b"a label");
@@ -186,21 +186,21 @@ fn an_attribute_that_the_file_has_already_is_not_warned_of() {
     for file in [&scene.slave, &scene.beside(".fssync-tmp")] {
         setxattr(file, name, value, XattrFlags::empty()).unwrap();
     }
-    let copied = copy_without_attributes(&scene, "EPERM");
+    let copied = copy_that_cannot_set_attributes(&scene, "EPERM");
     assert_eq!(copied.stderr, "");
     assert_eq!(attributes(&scene.slave).len(), 1);
 }
 
-/// A slave's directory that is not the user's, who may write it.
-fn directory_of_roots(scene: &Scene, gid: u32, mode: u32) {
+/// A slave's directory that another user owns and this user may write.
+fn make_directory_roots(scene: &Scene, gid: u32, mode: u32) {
     let directory = scene.slave.parent().unwrap();
     chown(directory, Some(0), Some(gid)).unwrap();
     fs::set_permissions(directory, Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]
-fn who_is_not_root_makes_files_of_their_own_in_a_directory_of_roots() {
-    // As Kubernetes makes a volume with fsGroup, and an emptyDir.
+fn an_ordinary_user_creates_own_files_in_roots_directory() {
+    // Like a volume that Kubernetes creates with fsGroup, and like an emptyDir.
     for (gid, mode) in [(65534, 0o2775), (0, 0o1777)] {
         let scene = Scene::with_master("commits");
         let program = as_nobody(&scene);
@@ -209,7 +209,7 @@ fn who_is_not_root_makes_files_of_their_own_in_a_directory_of_roots() {
             command.args(program.get_args()).args(words);
             run(command.arg(&scene.slave))
         };
-        directory_of_roots(&scene, gid, mode);
+        make_directory_roots(&scene, gid, mode);
         as_nobody(&["off", "--force"]).expect(0);
         as_nobody(&["on"]).expect(0);
         let master = scene.master.to_str().unwrap();
@@ -225,7 +225,7 @@ fn who_is_not_root_makes_files_of_their_own_in_a_directory_of_roots() {
 }
 
 #[test]
-fn a_group_that_may_write_a_slave_of_roots_syncs_it() {
+fn a_group_with_write_access_can_sync_roots_slave() {
     for (owner, exit) in [(0, 0), (4242, 1)] {
         let scene = Scene::with_master("commits");
         let program = as_nobody(&scene);
@@ -233,7 +233,7 @@ fn a_group_that_may_write_a_slave_of_roots_syncs_it() {
         fs::write(&scene.slave, &commits[..1362]).unwrap();
         chown(&scene.slave, Some(owner), Some(65534)).unwrap();
         fs::set_permissions(&scene.slave, Permissions::from_mode(0o664)).unwrap();
-        directory_of_roots(&scene, 65534, 0o2775);
+        make_directory_roots(&scene, 65534, 0o2775);
         let master = scene.master.to_str().unwrap();
         for words in [&["off"][..], &["on"], &[master], &["--full", master]] {
             let mut command = Command::new(program.get_program());
@@ -253,9 +253,9 @@ fn a_group_that_may_write_a_slave_of_roots_syncs_it() {
     }
 }
 
-/// Root in a container that may not give files away.
+/// Root in a container without the capability to change owners.
 #[test]
-fn root_without_the_right_to_give_files_away_keeps_them() {
+fn root_without_cap_chown_keeps_its_files() {
     require_root();
     let scene = Scene::with_master("commits");
     let directory = scene.slave.parent().unwrap();
@@ -270,7 +270,7 @@ fn root_without_the_right_to_give_files_away_keeps_them() {
 }
 
 #[test]
-fn a_slave_with_another_name_is_warned_of_when_it_is_written() {
+fn writing_to_a_slave_with_hard_links_prints_a_warning() {
     let history = History::get();
     let warning = "has 1 other name (hard links)";
     let quiet = |scene: &Scene| run(&mut scene.command(&["-q"])).expect(0);
@@ -283,7 +283,7 @@ fn a_slave_with_another_name_is_warned_of_when_it_is_written() {
     assert!(appended.stderr.contains(warning), "{appended:?}");
     assert_eq!(appended.stderr.lines().count(), 1, "{appended:?}");
     assert_eq!(quiet(&scene).stderr, "");
-    // Another file takes its place, and the snapshot stays as it is.
+    // A full copy replaces the file; the snapshot is not changed.
     replace(&scene.master, &history.packed);
     assert_eq!(quiet(&scene).stderr, "");
     assert!(fs::read(&snapshot).unwrap() == history.after);

@@ -1,5 +1,5 @@
-//! Bounded time and memory on any input: what is made to cost much costs no more than it
-//! weighs. Asserted of the processor's time and of memory, not of the clock.
+//! Bounded time and memory for any input: hostile input costs no more than its size justifies.
+//! The tests limit processor time and memory, not elapsed time.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -13,22 +13,24 @@ use crate::support::{
     History, Run, Scene, Taken, fssync, measured, must, run, sparse_master, strace, tool,
 };
 
-/// More than a few kilobytes cost, in seconds, though the program is not optimised here.
+/// More processor time than a few kilobytes of input need, in seconds, in a build without
+/// optimisation.
 const LITTLE: f64 = 1.0;
 
-/// More than megabytes cost, or what a peer sends in the second after which it is given up.
+/// More processor time than megabytes of input need, or the data that a peer sends within the
+/// timeout of one second.
 const SOME: f64 = 3.0;
 
-/// More memory than any of them takes, in bytes.
+/// More memory than any of these commands needs, in bytes.
 const MOST_MEMORY: u64 = 64 << 20;
 
-/// Runs a command on small files, which must be cheap, and end by itself.
+/// Runs a command on small files. It must be cheap and end by itself.
 #[track_caller]
 fn cheap(command: &Command) -> (Run, Taken) {
     within(LITTLE, command)
 }
 
-/// Runs a command that takes at most so many seconds, and ends by itself.
+/// Runs a command that must end by itself within this processor time.
 #[track_caller]
 fn within(secs: f64, command: &Command) -> (Run, Taken) {
     let (run, taken) = measured(command);
@@ -40,7 +42,7 @@ fn within(secs: f64, command: &Command) -> (Run, Taken) {
     (run, taken)
 }
 
-/// The verbs that read a slave, with their options.
+/// The subcommands that read a slave, with their options.
 fn verbs(scene: &Scene) -> Vec<Command> {
     let mut off = fssync();
     off.arg("off").arg(&scene.slave);
@@ -54,8 +56,8 @@ fn verbs(scene: &Scene) -> Vec<Command> {
     ]
 }
 
-/// A transaction with one record, whose header says another length, and whose record has
-/// a version name or none.
+/// A transaction with one record. Its header contains the length `tlen`, and the record a
+/// version length.
 fn txn(tid: u64, position: u64, tlen: u64, version_len: u16) -> Vec<u8> {
     let mut bytes = tid.to_be_bytes().to_vec();
     bytes.extend(tlen.to_be_bytes());
@@ -70,9 +72,9 @@ fn txn(tid: u64, position: u64, tlen: u64, version_len: u16) -> Vec<u8> {
     bytes
 }
 
-/// A file of `len` bytes or so in which each transaction is damaged. Where one ends is
-/// told by its own length, or, of each second one, found by a search alone.
-fn damaged_at_every_turn(len: usize, is_searched: bool) -> Vec<u8> {
+/// A file of about `len` bytes in which each transaction is damaged. The end of a transaction
+/// follows from its length, or, for every second one, only from a search.
+fn completely_damaged(len: usize, is_searched: bool) -> Vec<u8> {
     let mut file = b"FS30".to_vec();
     let mut tid = 0x03f0_0000_0000_0000;
     while file.len() < len {
@@ -85,10 +87,10 @@ fn damaged_at_every_turn(len: usize, is_searched: bool) -> Vec<u8> {
 }
 
 #[test]
-fn a_ledger_that_cannot_be_read_on_ends_the_comparison() {
+fn an_unreadable_ledger_entry_ends_the_comparison() {
     let scene = Scene::synced(History::get());
     let ledger = fs::canonicalize(scene.beside(".fssync-ledger")).unwrap();
-    // Its head and its end can be read.
+    // The header and the end can be read.
     let fail = ["-e", "inject=pread64:error=EIO:when=4+"];
     let mut command = strace(&fail, &[ledger]);
     command.args(["verify", "--json"]).arg(&scene.slave);
@@ -97,7 +99,7 @@ fn a_ledger_that_cannot_be_read_on_ends_the_comparison() {
 }
 
 #[test]
-fn a_ledger_with_more_entries_than_the_slave_can_have_is_not_read_to_its_end() {
+fn an_oversized_ledger_is_not_read_completely() {
     let scene = Scene::synced(History::get());
     let ledger = File::options()
         .write(true)
@@ -110,15 +112,15 @@ fn a_ledger_with_more_entries_than_the_slave_can_have_is_not_read_to_its_end() {
     assert_eq!(
         report["counts"],
         serde_json::json!({}),
-        "a pass has mended it"
+        "a pass has repaired it"
     );
 }
 
 #[test]
-fn damage_at_every_turn_costs_no_more_than_the_file_weighs() {
+fn verifying_a_completely_damaged_file_takes_bounded_time() {
     for is_searched in [false, true] {
         let scene = Scene::new();
-        let file = damaged_at_every_turn(2 << 20, is_searched);
+        let file = completely_damaged(2 << 20, is_searched);
         fs::write(&scene.slave, &file).unwrap();
         let (found, taken) = within(SOME, &scene.verify(&["--json"]));
         let report = found.report();
@@ -127,7 +129,7 @@ fn damage_at_every_turn_costs_no_more_than_the_file_weighs() {
             "{}",
             report["counts"]
         );
-        // A window, of at least some kilobytes, is read again behind each of them.
+        // After each damaged transaction a window of some kilobytes is read again.
         let most = 300 * file.len() as u64;
         assert!(report["bytes"].as_u64() < Some(most), "{}", report["bytes"]);
         println!("{is_searched}: {taken:?} {}", report["bytes"]);
@@ -135,30 +137,30 @@ fn damage_at_every_turn_costs_no_more_than_the_file_weighs() {
 }
 
 #[test]
-fn a_small_file_that_nobody_writes_is_not_waited_for_at_every_turn() {
+fn verify_waits_only_once_for_a_damaged_file_that_nobody_writes() {
     let scene = Scene::new();
-    fs::write(&scene.slave, damaged_at_every_turn(4000, true)).unwrap();
-    let told = scene.directory.path().join("sleeps");
+    fs::write(&scene.slave, completely_damaged(4000, true)).unwrap();
+    let log = scene.directory.path().join("sleeps");
     let mut command = tool("strace", "strace");
     command
         .args(["-f", "-e", "trace=clock_nanosleep", "-o"])
-        .arg(&told);
+        .arg(&log);
     command.arg(env!("CARGO_BIN_EXE_fssync")).arg("verify");
     run(command.arg(&scene.slave)).expect(31);
-    let sleeps = fs::read_to_string(told).unwrap();
-    let numbers_behind = |name: &str| -> Vec<u64> {
-        let behind = sleeps.split(name).skip(1);
-        let digits = behind.map(|it| it.split(|c: char| !c.is_ascii_digit()).next().unwrap());
+    let sleeps = fs::read_to_string(log).unwrap();
+    let numbers_after = |name: &str| -> Vec<u64> {
+        let after = sleeps.split(name).skip(1);
+        let digits = after.map(|it| it.split(|c: char| !c.is_ascii_digit()).next().unwrap());
         digits.map(|it| it.parse().unwrap()).collect()
     };
-    let slept_ms = numbers_behind("tv_sec=").iter().sum::<u64>() * 1000
-        + numbers_behind("tv_nsec=").iter().sum::<u64>() / 1_000_000;
+    let slept_ms = numbers_after("tv_sec=").iter().sum::<u64>() * 1000
+        + numbers_after("tv_nsec=").iter().sum::<u64>() / 1_000_000;
     assert!((100..200).contains(&slept_ms), "{sleeps}");
 }
 
-/// Puts something in the place of a file, that is none or has no end.
-fn put_instead(path: &Path, what: &str) {
-    // It may not be there.
+/// Replaces a file with something that is not a file, or is endless.
+fn replace_by(path: &Path, what: &str) {
+    // It may not exist.
     let _ = fs::remove_file(path);
     let _ = fs::remove_dir(path);
     match what {
@@ -171,13 +173,13 @@ fn put_instead(path: &Path, what: &str) {
 }
 
 #[test]
-fn whatever_lies_under_a_name_beside_the_slave_costs_nothing() {
+fn unusual_files_beside_the_slave_are_cheap() {
     let names = [".fssync", ".fssync-switch", ".fssync-ledger", ".index"];
     for what in ["a directory", "a FIFO", "/dev/zero", "a terabyte"] {
         for name in names {
             let scene = Scene::synced(History::get());
             for command in verbs(&scene) {
-                put_instead(&scene.beside(name), what);
+                replace_by(&scene.beside(name), what);
                 println!("{what} as {name}: {command:?}");
                 cheap(&command);
                 assert!(fs::read(&scene.slave).unwrap() == History::get().before);
@@ -187,15 +189,15 @@ fn whatever_lies_under_a_name_beside_the_slave_costs_nothing() {
 }
 
 #[test]
-fn a_master_or_a_slave_that_is_no_file_or_ends_in_a_terabyte_of_zeros_costs_nothing() {
+fn an_unusual_master_or_slave_is_cheap() {
     for what in ["a directory", "a FIFO", "/dev/zero", "a terabyte"] {
         let scene = Scene::synced(History::get());
-        put_instead(&scene.master, what);
+        replace_by(&scene.master, what);
         let against = &mut scene.status(&["--against"]);
         cheap(against.arg(&scene.master));
         cheap(&scene.command(&[]));
         let slave = Scene::synced(History::get());
-        put_instead(&slave.slave, what);
+        replace_by(&slave.slave, what);
         cheap(&slave.status(&[]));
         cheap(&slave.command(&[]));
     }
@@ -206,16 +208,16 @@ fn a_master_or_a_slave_that_is_no_file_or_ends_in_a_terabyte_of_zeros_costs_noth
     };
     lengthen(&scene.master);
     cheap(&scene.command(&[])).0.expect(30);
-    // ZODB would cut that.
+    // ZODB would truncate this tail.
     lengthen(&scene.slave);
     cheap(&scene.command(&[])).0.expect(30);
     cheap(&scene.status(&[]));
 }
 
-/// A transaction's header or a data record's in a small file, with lengths that no file
-/// has.
+/// A small file in which the header of a transaction or of a data record contains an
+/// impossible length.
 #[test]
-fn lengths_that_no_file_has_are_not_believed() {
+fn impossible_lengths_are_cheap() {
     for len in [1 << 40, i64::MAX as u64, u64::MAX - 7, u64::MAX] {
         for (at, is_record) in [(4 + 8, false), (4 + 23 + 34, true)] {
             let scene = Scene::synced(History::get());
@@ -236,7 +238,7 @@ fn lengths_that_no_file_has_are_not_believed() {
     }
 }
 
-/// A pass whose master is the output of a shell's command.
+/// A pass whose master is the output of a shell command.
 fn from_peer(scene: &Scene, command: &str) -> (Run, Taken) {
     let path = scene.directory.path().join("peer");
     fs::write(&path, format!("#!/bin/sh\n{command}\n")).unwrap();
@@ -247,7 +249,7 @@ fn from_peer(scene: &Scene, command: &str) -> (Run, Taken) {
     within(SOME, &pass)
 }
 
-/// Bytes that a shell's `printf` prints.
+/// The bytes as escapes for a shell's `printf`.
 fn octal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "\\{byte:03o}");
@@ -256,7 +258,7 @@ fn octal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_peer_that_sends_what_has_no_end_is_unreachable() {
+fn a_peer_that_sends_endless_output_is_unreachable() {
     let hello = octal(&protocol::hello());
     let mut reply = Vec::new();
     protocol::write_message(&mut reply, &Reply::Entries(Vec::new())).unwrap();
@@ -278,7 +280,7 @@ fn a_peer_that_sends_what_has_no_end_is_unreachable() {
 }
 
 #[test]
-fn a_slave_that_asks_without_an_end_costs_the_master_no_memory() {
+fn endless_requests_take_little_memory_on_the_master() {
     let scene = Scene::new();
     sparse_master(&scene.master, 1000);
     let served = scene.master.parent().unwrap();
@@ -316,7 +318,7 @@ fn a_slave_that_asks_without_an_end_costs_the_master_no_memory() {
     serve("{ printf 'fssync\\000\\003J\\377\\377\\377\\377'; cat /dev/zero; }");
 }
 
-/// The same of a command whose output is no text.
+/// Like `cheap`, for a command whose output is not text.
 fn cheap_bytes(command: &Command) {
     let mut silent = Command::new("sh");
     silent.args(["-c", "exec \"$@\" >/dev/null", "sh"]);

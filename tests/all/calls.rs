@@ -1,9 +1,9 @@
 //! Every system call: what befalls a process at any of them that concerns the slave, or
 //! the master.
 //!
-//! A process is traced once, which tells its calls ([`faults`]). Then, for each of them, the
-//! same is set up again ([`cast`]), and `strace` kills it there, or has the call fail. How it
-//! ended, and what it has left, is judged by ZODB and by the next pass ([`stage`]).
+//! A process is traced once, which tells its calls ([`fault`]). Then, for each of them, the
+//! same is set up again ([`scenario`]), and `strace` kills it there, or has the call fail. How it
+//! ended, and what it has left, is checked by ZODB and by the next pass ([`trace`]).
 //!
 //! Each test takes a share of the calls, the same at each run. All of them, in some minutes:
 //!
@@ -14,75 +14,74 @@
 //! `FSSYNC_CALLS=N` takes so many, `FSSYNC_CALLS_SEED` others. What is read and written in
 //! part is [`crate::power`]'s.
 
-pub mod cast;
-mod faults;
-pub mod stage;
+mod fault;
+pub mod trace;
 
 use std::cell::Cell;
 use std::fs;
 
-use self::cast::Situation;
-use self::faults::{Fault, Point};
-use self::stage::Stage;
+use self::fault::{Fault, Point};
+use self::trace::Stage;
+use crate::crash::scenario::{self, Scenario};
 use crate::support::{History, Run, Zodb, fssync, run};
 use crate::watcher::Watcher;
 
 /// The calls that a fault can befall.
-fn points(situation: &Situation, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
-    let stage = Stage::set(situation, zodb);
+fn points(scenario: &Scenario, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
+    let stage = Stage::set(scenario, zodb);
     let trace = format!("trace={}", fault.calls());
     stage.run(&["-e", &trace]).expect(0);
-    faults::points(&stage.log())
+    fault::points(&stage.log())
 }
 
-/// Has a fault befall a share of the calls, one at a time, and judges each.
-fn disturb(situation: &Situation, fault: Fault, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
-    disturb_as(situation, fault, Fault::at, judge);
+/// Has a fault befall a share of the calls, one at a time, and checks each.
+fn disturb(scenario: &Scenario, fault: Fault, check: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+    disturb_as(scenario, fault, Fault::at, check);
 }
 
 /// The same, as `injection` says.
 fn disturb_as(
-    situation: &Situation,
+    scenario: &Scenario,
     fault: Fault,
     injection: impl Fn(Fault, &Point) -> String,
-    judge: impl Fn(&Stage<'_>, &Run, &mut Zodb),
+    check: impl Fn(&Stage<'_>, &Run, &mut Zodb),
 ) {
     let mut zodb = Zodb::start();
-    let points = points(situation, fault, &mut zodb);
+    let points = points(scenario, fault, &mut zodb);
     assert!(points.len() > 3, "{points:?}");
     let (mut befallen, mut all) = (0, 0);
-    for point in faults::share(points) {
+    for point in fault::share(points) {
         let injection = injection(fault, &point);
         eprintln!("{injection}");
-        let stage = Stage::set(situation, &mut zodb);
+        let stage = Stage::set(scenario, &mut zodb);
         let run = stage.run(&["-e", &injection]);
         all += 1;
         befallen += u32::from(fault.has_befallen(&run, &stage.log()));
-        judge(&stage, &run, &mut zodb);
+        check(&stage, &run, &mut zodb);
     }
     // A call that is not made each time may be the last of its name.
     assert!(befallen * 10 >= all * 9, "it befell {befallen} of {all}");
 }
 
 /// The process is killed.
-fn survives_being_killed(situation: &Situation) {
-    disturb(situation, Fault::Kill, |stage, run, zodb| {
+fn survives_being_killed(scenario: &Scenario) {
+    disturb(scenario, Fault::Kill, |stage, run, zodb| {
         assert!([-1, 0].contains(&run.code), "{run:?}");
-        judge_slave(stage, run, zodb);
+        check_slave(stage, run, zodb);
     });
 }
 
 /// A call at the slave fails.
-fn survives_an_error(situation: &Situation, error: &'static str) {
-    disturb(situation, Fault::Error(error), judge_failed);
+fn survives_an_error(scenario: &Scenario, error: &'static str) {
+    disturb(scenario, Fault::Error(error), check_failed);
 }
 
 /// A call at the slave fails, and so does whatever is tried with it from then on.
-fn survives_a_dying_disk(situation: &Situation) {
-    disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_failed);
+fn survives_a_dying_disk(scenario: &Scenario) {
+    disturb_as(scenario, Fault::Error("EIO"), Fault::from, check_failed);
 }
 
-fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     assert_documented(stage, run);
     if !run.stderr.contains("cannot remove") {
         stage.assert_tidy();
@@ -91,11 +90,11 @@ fn judge_failed(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
             stage.assert_no_spare_copy();
         }
     }
-    judge_slave(stage, run, zodb);
+    check_slave(stage, run, zodb);
 }
 
 /// The slave is sound, in sync if that was said, and the next pass heals it.
-fn judge_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_sound(zodb);
     if run.code == 0 {
         zodb.assert_in_sync(&stage.scene.master, &stage.scene.slave);
@@ -103,23 +102,23 @@ fn judge_slave(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_heals(zodb);
 }
 
-/// Has a signal interrupt every other call, which makes no difference, and judges.
-fn interrupt(situation: &Situation, judge: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
+/// Has a signal interrupt every other call, which makes no difference, and checks.
+fn interrupt(scenario: &Scenario, check: impl Fn(&Stage<'_>, &Run, &mut Zodb)) {
     let mut zodb = Zodb::start();
     for first in [1, 2] {
-        let stage = Stage::set(situation, &mut zodb);
+        let stage = Stage::set(scenario, &mut zodb);
         let interrupted = Fault::Error("EINTR").at_every_other(first);
         let run = stage.run(&["-e", &interrupted]).expect(0);
         assert!(stage.log().contains("(INJECTED)"));
         let said = format!("{}{}", run.stdout, run.stderr);
         assert!(!said.contains("Interrupted"), "{said}");
-        judge(&stage, &run, &mut zodb);
+        check(&stage, &run, &mut zodb);
     }
 }
 
 /// A signal interrupts it, which is nothing to tell of.
-fn survives_interruptions(situation: &Situation) {
-    interrupt(situation, judge_slave);
+fn survives_interruptions(scenario: &Scenario) {
+    interrupt(scenario, check_slave);
 }
 
 /// What fails without a word: to let a lock go, which the kernel does at the end of the
@@ -162,38 +161,38 @@ fn assert_documented(stage: &Stage<'_>, run: &Run) {
 }
 
 macro_rules! disturbed {
-    ($($name:ident: $situation:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn survives_being_killed() {
-                super::survives_being_killed(&cast::$situation);
+                super::survives_being_killed(&scenario::$scenario);
             }
 
             #[test]
             fn survives_an_io_error() {
-                survives_an_error(&cast::$situation, "EIO");
+                survives_an_error(&scenario::$scenario, "EIO");
             }
 
             #[test]
             fn survives_a_dying_disk() {
-                super::survives_a_dying_disk(&cast::$situation);
+                super::survives_a_dying_disk(&scenario::$scenario);
             }
 
             #[test]
             fn survives_a_full_disk() {
-                survives_an_error(&cast::$situation, "ENOSPC");
+                survives_an_error(&scenario::$scenario, "ENOSPC");
             }
 
             #[test]
             fn survives_a_quota() {
-                survives_an_error(&cast::$situation, "EDQUOT");
+                survives_an_error(&scenario::$scenario, "EDQUOT");
             }
 
             #[test]
             fn survives_interruptions() {
-                super::survives_interruptions(&cast::$situation);
+                super::survives_interruptions(&scenario::$scenario);
             }
         }
     )* };
@@ -213,22 +212,22 @@ disturbed! {
 }
 
 /// A call at the master fails, once: another look finds it well.
-fn survives_an_error_of_the_master(situation: &Situation, error: &'static str) {
-    disturb(situation, Fault::Error(error), |stage, run, zodb| {
+fn survives_an_error_of_the_master(scenario: &Scenario, error: &'static str) {
+    disturb(scenario, Fault::Error(error), |stage, run, zodb| {
         assert_eq!(run.code, 0, "{run:?}");
-        judge_unreachable(stage, run, zodb);
+        check_unreachable(stage, run, zodb);
     });
 }
 
 /// A call at the master fails, and goes on failing. All may have been read by then, and what
 /// is around the master may be missing without harm.
-fn survives_a_master_that_is_lost(situation: &Situation, error: &'static str) {
+fn survives_a_master_that_is_lost(scenario: &Scenario, error: &'static str) {
     let fault = Fault::Error(error);
     let (missed, all) = (Cell::new(0), Cell::new(0));
-    disturb_as(situation, fault, Fault::from, |stage, run, zodb| {
+    disturb_as(scenario, fault, Fault::from, |stage, run, zodb| {
         all.update(|all| all + 1);
         missed.update(|missed| missed + u32::from(run.code == 12));
-        judge_unreachable(stage, run, zodb);
+        check_unreachable(stage, run, zodb);
     });
     let (missed, all) = (missed.get(), all.get());
     assert!(missed * 5 > all * 2, "it was missed in {missed} of {all}");
@@ -236,7 +235,7 @@ fn survives_a_master_that_is_lost(situation: &Situation, error: &'static str) {
 
 /// It is unreachable, and the slave what it was, or in sync as far as it goes. A full copy
 /// under way waits for the next pass.
-fn judge_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     match run.code {
         0 => {}
         12 => {
@@ -247,32 +246,32 @@ fn judge_unreachable(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
         }
         _ => panic!("{run:?}"),
     }
-    judge_slave(stage, run, zodb);
+    check_slave(stage, run, zodb);
 }
 
 macro_rules! disturbed_at_the_master {
-    ($($name:ident: $situation:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn survives_an_io_error() {
-                survives_an_error_of_the_master(&cast::$situation, "EIO");
+                survives_an_error_of_the_master(&scenario::$scenario, "EIO");
             }
 
             #[test]
             fn survives_a_stale_handle() {
-                survives_an_error_of_the_master(&cast::$situation, "ESTALE");
+                survives_an_error_of_the_master(&scenario::$scenario, "ESTALE");
             }
 
             #[test]
             fn survives_a_master_that_is_lost() {
-                super::survives_a_master_that_is_lost(&cast::$situation, "ESTALE");
+                super::survives_a_master_that_is_lost(&scenario::$scenario, "ESTALE");
             }
 
             #[test]
             fn survives_interruptions() {
-                super::survives_interruptions(&cast::$situation);
+                super::survives_interruptions(&scenario::$scenario);
             }
         }
     )* };
@@ -287,14 +286,14 @@ disturbed_at_the_master! {
 
 /// A watch in which a call fails goes on by itself, or ends with exit code 1, and a
 /// supervisor starts it again.
-fn survives_in_a_watch(situation: &Situation, fault: Fault) {
+fn survives_in_a_watch(scenario: &Scenario, fault: Fault) {
     let mut zodb = Zodb::start();
-    let points = points(situation, fault, &mut zodb);
+    let points = points(scenario, fault, &mut zodb);
     let (mut befallen, mut all) = (0, 0);
-    for point in faults::share(points).into_iter().step_by(2) {
+    for point in fault::share(points).into_iter().step_by(2) {
         let injection = fault.at(&point);
         eprintln!("{injection}");
-        let stage = Stage::set(situation, &mut zodb);
+        let stage = Stage::set(scenario, &mut zodb);
         let mut command = stage.traced(&["-D", "-e", &injection]);
         let mut watch = Watcher::of(&stage.scene, command.arg("--watch"));
         let ended = watch.in_sync_or_ended(&stage.scene);
@@ -314,14 +313,14 @@ fn survives_in_a_watch(situation: &Situation, fault: Fault) {
 
 #[test]
 fn a_watch_goes_on_whatever_call_fails() {
-    survives_in_a_watch(&cast::APPEND, Fault::Error("EIO"));
-    survives_in_a_watch(&cast::FULL_COPY, Fault::Error("EIO"));
-    survives_in_a_watch(&cast::FULL_COPY_FROM_A_MOUNT, Fault::Error("ESTALE"));
+    survives_in_a_watch(&scenario::APPEND, Fault::Error("EIO"));
+    survives_in_a_watch(&scenario::FULL_COPY, Fault::Error("EIO"));
+    survives_in_a_watch(&scenario::FULL_COPY_FROM_A_MOUNT, Fault::Error("ESTALE"));
 }
 
 /// `fssync off` says 0 only if it is so: nothing is written from then on, and no part of
 /// a batch is left, unless it says that ZODB is to cut it.
-fn judge_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
+fn check_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
     stage.assert_sound(zodb);
     let next = stage.scene.pass(&[]);
     match ended.code {
@@ -353,18 +352,18 @@ fn judge_off(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_off_that_is_killed_leaves_a_slave_that_zodb_opens() {
-    disturb(&cast::OFF, Fault::Kill, judge_off);
+    disturb(&scenario::OFF, Fault::Kill, check_off);
 }
 
 #[test]
 fn an_off_keeps_its_word_whatever_call_fails() {
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(&cast::OFF, Fault::Error(error), judge_off);
+        disturb(&scenario::OFF, Fault::Error(error), check_off);
     }
 }
 
 /// `fssync on` says 0 only if it is so.
-fn judge_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
+fn check_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
     let next = stage.scene.pass(&[]);
     match ended.code {
         0 => drop(next.expect(0)),
@@ -379,16 +378,16 @@ fn judge_on(stage: &Stage<'_>, ended: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_on_keeps_its_word_whatever_befalls_it() {
-    disturb(&cast::ON, Fault::Kill, judge_on);
+    disturb(&scenario::ON, Fault::Kill, check_on);
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(&cast::ON, Fault::Error(error), judge_on);
+        disturb(&scenario::ON, Fault::Error(error), check_on);
     }
 }
 
 #[test]
 fn status_and_verify_are_not_told_of_interruptions() {
-    for situation in [&cast::VERIFY, &cast::STATUS] {
-        interrupt(situation, |stage, _, _| stage.assert_untouched());
+    for scenario in [&scenario::VERIFY, &scenario::STATUS] {
+        interrupt(scenario, |stage, _, _| stage.assert_untouched());
     }
 }
 
@@ -396,10 +395,10 @@ fn status_and_verify_are_not_told_of_interruptions() {
 #[test]
 fn no_call_is_forgotten() {
     let mut zodb = Zodb::start();
-    for situation in cast::ALL {
-        let stage = Stage::set(situation, &mut zodb);
+    for scenario in scenario::ALL {
+        let stage = Stage::set(scenario, &mut zodb);
         stage.run(&[]).expect(0);
-        let of_any_kind = faults::points(&stage.log());
+        let of_any_kind = fault::points(&stage.log());
         assert!(of_any_kind.len() > 10, "{of_any_kind:?}");
         for Point { call, .. } in of_any_kind {
             let is_listed = Fault::Error("EIO").befalls(&call);
@@ -411,13 +410,13 @@ fn no_call_is_forgotten() {
 
 #[test]
 fn off_and_on_are_not_told_of_interruptions() {
-    for situation in [&cast::OFF, &cast::ON] {
-        interrupt(situation, |_, run, _| assert_eq!(run.stderr, ""));
+    for scenario in [&scenario::OFF, &scenario::ON] {
+        interrupt(scenario, |_, run, _| assert_eq!(run.stderr, ""));
     }
 }
 
 /// What cannot be read is told, and nothing is touched.
-fn judge_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
+fn check_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
     let said = format!("{}{}", run.stdout, run.stderr);
     // A finding says where, rather than why.
     let is_told = said.contains("os error") || said.contains("bytes that can be read");
@@ -432,7 +431,7 @@ fn judge_look(stage: &Stage<'_>, run: &Run, _: &mut Zodb) {
 }
 
 /// The same, unless it can be read when it is read again, which is well.
-fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
+fn check_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     stage.assert_untouched();
     let lasting = |run: &Run| -> Vec<String> {
         let lines = run.stdout.lines().filter(|line| !line.contains(" ago"));
@@ -440,14 +439,14 @@ fn judge_second_look(stage: &Stage<'_>, run: &Run, zodb: &mut Zodb) {
     };
     let is_well = run.code == 0 && lasting(run) == lasting(&stage.run_in_peace());
     if !is_well {
-        judge_look(stage, run, zodb);
+        check_look(stage, run, zodb);
     }
 }
 
 #[test]
 fn status_and_verify_touch_nothing_whatever_call_fails() {
-    for situation in [&cast::VERIFY, &cast::STATUS] {
-        disturb(situation, Fault::Error("EIO"), judge_second_look);
-        disturb_as(situation, Fault::Error("EIO"), Fault::from, judge_look);
+    for scenario in [&scenario::VERIFY, &scenario::STATUS] {
+        disturb(scenario, Fault::Error("EIO"), check_second_look);
+        disturb_as(scenario, Fault::Error("EIO"), Fault::from, check_look);
     }
 }

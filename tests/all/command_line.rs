@@ -1,5 +1,5 @@
-//! What is typed and what is printed: usage errors, `--json`, log lines, `-q`,
-//! `--dry-run`, progress, and the man page.
+//! Arguments and output: usage errors, `--json`, log lines, `-q`, `--dry-run`, progress, and
+//! the man page.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -15,12 +15,12 @@ use crate::support::{
     project, python, replace, rewrite_end, run, sparse_master, spawn, tool,
 };
 
-/// A pass with a master and a slave that are typed as they are.
+/// A pass with these arguments.
 fn typed(master: &Path, slave: &Path) -> Run {
     run(fssync().args([master, slave]))
 }
 
-/// Fails unless it was refused as a usage error that says this.
+/// Fails unless the run ended with a usage error that contains this text.
 #[track_caller]
 fn assert_usage(run: &Run, said: &str) {
     assert_eq!(run.code, 2, "{run:?}");
@@ -82,9 +82,9 @@ fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
     assert_eq!(scene.beside_slave(), names);
 }
 
-/// It may be one that can be looked at the next time.
+/// Not a usage error: the slave may be accessible the next time.
 #[test]
-fn a_slave_that_cannot_be_looked_at_is_a_failure() {
+fn a_slave_that_cannot_be_accessed_is_a_failure() {
     let scene = Scene::with_master("commits");
     let hidden = scene.directory.path().join("hidden");
     fs::create_dir(&hidden).unwrap();
@@ -98,7 +98,7 @@ fn a_slave_that_cannot_be_looked_at_is_a_failure() {
 }
 
 #[test]
-fn what_makes_no_sense_is_a_usage_error() {
+fn invalid_arguments_are_usage_errors() {
     let scene = Scene::with_master("commits");
     let (master, slave) = (
         scene.master.to_str().unwrap(),
@@ -129,9 +129,9 @@ fn what_makes_no_sense_is_a_usage_error() {
     assert_eq!(scene.beside_slave(), [""; 0]);
 }
 
-/// It would be taken for a master.
+/// Otherwise it would be taken for a master.
 #[test]
-fn a_verb_behind_options_is_a_usage_error() {
+fn a_subcommand_after_options_is_a_usage_error() {
     let scene = Scene::synced(History::get());
     for verb in ["off", "on", "status", "verify", "serve", "help"] {
         let run = run(fssync().args(["-v", verb]).arg(&scene.slave)).expect(2);
@@ -143,9 +143,9 @@ fn a_verb_behind_options_is_a_usage_error() {
     run(fssync().args(options_behind)).expect(0);
 }
 
-/// At night it would look as if syncing were off.
+/// Otherwise the mistake would look as if syncing were off.
 #[test]
-fn a_mistyped_verb_is_a_usage_error_and_leaves_no_trace() {
+fn a_mistyped_subcommand_is_a_usage_error_and_changes_nothing() {
     let scene = Scene::synced(History::get());
     let sidecar = fs::read(scene.beside(".fssync")).unwrap();
     for (typed, meant) in [
@@ -168,7 +168,7 @@ fn a_mistyped_verb_is_a_usage_error_and_leaves_no_trace() {
         }
     }
     assert!(fs::read(scene.beside(".fssync")).unwrap() == sidecar);
-    // A file may be called so, and another name need not be a verb.
+    // A file may have such a name, and not every unknown word is a mistyped subcommand.
     fs::copy(&scene.master, scene.directory.path().join("of")).unwrap();
     for (master, code) in [("of", 0), ("./of", 0), ("./off", 12), ("elsewhere.fs", 12)] {
         let mut command = fssync();
@@ -178,7 +178,7 @@ fn a_mistyped_verb_is_a_usage_error_and_leaves_no_trace() {
 }
 
 #[test]
-fn help_is_a_verb_too() {
+fn help_is_a_subcommand() {
     let said = |arguments: &[&str]| run(fssync().args(arguments)).expect(0).stdout;
     assert_eq!(said(&["help"]), said(&["--help"]));
     for verb in ["off", "on", "status", "verify", "serve"] {
@@ -188,7 +188,7 @@ fn help_is_a_verb_too() {
 }
 
 #[test]
-fn nothing_typed_is_a_usage_error_and_help_is_none() {
+fn no_arguments_are_a_usage_error_and_help_is_not() {
     assert_eq!(run(&mut fssync()).code, 2);
     for arguments in [&["--help"][..], &["-h"], &["--version"], &["off", "--help"]] {
         let run = run(fssync().args(arguments));
@@ -198,7 +198,7 @@ fn nothing_typed_is_a_usage_error_and_help_is_none() {
 }
 
 #[test]
-fn directories_stand_for_the_data_fs_in_them() {
+fn a_directory_means_the_data_fs_in_it() {
     let scene = Scene::with_master("commits");
     let (master, slave) = (
         scene.master.parent().unwrap(),
@@ -227,7 +227,7 @@ fn directories_stand_for_the_data_fs_in_them() {
 }
 
 #[test]
-fn other_names_than_data_fs_have_theirs_beside_them() {
+fn files_beside_a_slave_start_with_its_name() {
     let scene = Scene::with_master("commits");
     let slave = scene.slave.with_file_name("käse storage.fs");
     assert_eq!(typed(&scene.master, &slave).code, 0);
@@ -262,27 +262,27 @@ const fn row(
     }
 }
 
-/// The slave commits something of its own.
+/// Commits a transaction in the slave.
 pub fn grow(scene: &Scene, zodb: &mut Zodb) {
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "commit", "name": "s", "user": "me", "description": "mine"}));
     zodb.call(&json!({"cmd": "close", "name": "s"}));
 }
 
-pub fn forget(scene: &Scene) {
+pub fn remove_sidecar(scene: &Scene) {
     fs::remove_file(scene.beside(".fssync")).unwrap();
 }
 
 fn damaged() -> Vec<u8> {
     let history = History::get();
     let mut bytes = history.after.clone();
-    // The length of the transaction behind the slave's position.
+    // The length of the transaction after the slave's position.
     let at = history.before.len() + 8;
     bytes[at..at + 8].copy_from_slice(&[0xff; 8]);
     bytes
 }
 
-/// Each begins with a slave in sync with `before`.
+/// Each row starts with a slave in sync with `before`.
 const ROWS: &[Row] = &[
     row("syncing is off", 10, "off", |scene, _| {
         fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
@@ -366,7 +366,7 @@ const ROWS: &[Row] = &[
     }),
     row("more, and no sidecar", 0, "append", |scene, _| {
         rewrite_end(&scene.master, &History::get().after);
-        forget(scene);
+        remove_sidecar(scene);
         None
     }),
     row("more, in another file", 0, "append", |scene, _| {
@@ -406,7 +406,7 @@ const ROWS: &[Row] = &[
         |scene, zodb| {
             grow(scene, zodb);
             rewrite_end(&scene.master, &History::get().after);
-            forget(scene);
+            remove_sidecar(scene);
             None
         },
     ),
@@ -444,7 +444,7 @@ const ROWS: &[Row] = &[
     }),
     row("a pack, and no sidecar", 20, "refuse", |scene, _| {
         replace(&scene.master, &History::get().packed);
-        forget(scene);
+        remove_sidecar(scene);
         None
     }),
     row(
@@ -487,7 +487,7 @@ const ROWS: &[Row] = &[
         "full-copy",
         |scene, _| {
             fs::remove_file(&scene.slave).unwrap();
-            forget(scene);
+            remove_sidecar(scene);
             rewrite_end(&scene.master, &damaged());
             None
         },
@@ -548,13 +548,13 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// The slave has all of this but its last transaction.
+/// The slave gets all of this except its last transaction.
 fn replace_slave_end(scene: &Scene, whole: &[u8]) {
     let last = u64::from_be_bytes(whole[whole.len() - 8..].try_into().unwrap()) as usize + 8;
     rewrite_end(&scene.slave, &whole[..whole.len() - last]);
 }
 
-/// Sets every row's scene, and does something with it.
+/// Sets up each row's scene, and calls `act` with it.
 pub fn for_every_row(mut act: impl FnMut(&Row, &Scene)) {
     let mut zodb = Zodb::start();
     for row in ROWS {
@@ -565,7 +565,7 @@ pub fn for_every_row(mut act: impl FnMut(&Row, &Scene)) {
 }
 
 #[test]
-fn every_row_of_the_table_ends_with_its_code_and_action() {
+fn each_row_of_the_decision_table_has_its_exit_code_and_action() {
     for_every_row(|row, scene| {
         let run = scene.pass(row.options);
         assert_eq!(run.code, row.code, "{}: {run:?}", row.name);
@@ -575,7 +575,7 @@ fn every_row_of_the_table_ends_with_its_code_and_action() {
     });
 }
 
-/// All that can be told of what lies in a directory.
+/// Everything that a change in a directory could affect.
 pub fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
     let mut paths = vec![directory.to_owned()];
     paths.extend(
@@ -586,7 +586,7 @@ pub fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
     paths.iter().map(|path| snapshot_of(path)).collect()
 }
 
-/// The same of one file or directory, without what is in it.
+/// The same for one file or directory, without its content.
 pub fn snapshot_of(path: &Path) -> impl PartialEq + use<> {
     let found = fs::symlink_metadata(path).unwrap();
     let times = [
@@ -605,7 +605,7 @@ pub fn snapshot_of(path: &Path) -> impl PartialEq + use<> {
 }
 
 #[test]
-fn a_dry_run_says_what_the_pass_does_and_touches_nothing() {
+fn a_dry_run_predicts_the_pass_and_changes_nothing() {
     for_every_row(|row, scene| {
         let directory = scene.slave.parent().unwrap();
         let before = snapshot(directory);
@@ -630,7 +630,7 @@ fn a_dry_run_says_what_the_pass_does_and_touches_nothing() {
 }
 
 #[test]
-fn the_report_has_its_keys_and_no_others() {
+fn the_report_has_exactly_the_documented_keys() {
     for_every_row(|row, scene| {
         let run = scene.pass(row.options);
         assert_eq!(run.stdout.lines().count(), 1, "{}: {run:?}", row.name);
@@ -679,7 +679,7 @@ fn the_report_has_its_keys_and_no_others() {
 }
 
 #[test]
-fn quiet_prints_one_line_for_what_a_person_must_know_and_nothing_else() {
+fn quiet_prints_one_line_if_a_person_must_know_and_nothing_otherwise() {
     for_every_row(|row, scene| {
         let mut command = fssync();
         command
@@ -729,7 +729,7 @@ fn the_log_keeps_the_phrases_of_sync_pozo() {
 }
 
 #[test]
-fn log_lines_are_stamped_with_their_time() {
+fn log_lines_start_with_a_timestamp() {
     let scene = Scene::with_master("commits");
     let log = scene.pass(&[]).expect(0).stderr;
     assert!(log.lines().count() >= 2);
@@ -740,7 +740,7 @@ fn log_lines_are_stamped_with_their_time() {
 }
 
 #[test]
-fn log_lines_are_json_where_that_is_asked_for() {
+fn log_lines_are_json_if_requested() {
     for_every_row(|row, scene| {
         let options = [&["--log-format", "json"], row.options].concat();
         let run = scene.pass(&options);
@@ -767,7 +767,7 @@ fn verbose_does_not_log_each_request_of_a_copy() {
 }
 
 #[test]
-fn verbose_says_more() {
+fn verbose_logs_more_lines() {
     let lines = |option: &str| {
         let scene = Scene::with_master("commits");
         scene.pass(&[option]).expect(0).stderr.lines().count()
@@ -776,7 +776,7 @@ fn verbose_says_more() {
 }
 
 #[test]
-fn a_missing_master_is_waited_for_as_long_as_a_pack_may_take() {
+fn a_pass_waits_for_a_missing_master_as_long_as_a_pack_may_take() {
     let scene = Scene::synced(History::get());
     fs::remove_file(&scene.master).unwrap();
     let started = Instant::now();
@@ -797,7 +797,7 @@ fn a_master_that_comes_back_within_a_second_is_found() {
     assert_eq!(fs::read(&scene.slave).unwrap(), History::get().after);
 }
 
-/// What a pass prints on standard error while it copies something big.
+/// The output on standard error of a pass that copies a large file.
 fn printed(on_terminal: bool, options: &[&str]) -> String {
     printed_on(on_terminal.then_some(("xterm", 100)), options)
 }
@@ -822,14 +822,14 @@ fn printed_on(terminal: Option<(&str, u16)>, options: &[&str]) -> String {
 }
 
 #[test]
-fn a_bar_is_drawn_on_a_terminal() {
+fn a_progress_bar_is_drawn_on_a_terminal() {
     let printed = printed(true, &[]);
     assert!(printed.contains("copying ["), "{printed:?}");
     assert!(printed.contains("1.00 GiB"), "{printed:?}");
 }
 
-/// What a terminal shows at once of what was printed: without escape sequences, and up to
-/// where the next text begins at the start of the line.
+/// The lines that a terminal shows: without escape sequences, each up to the point where the
+/// next text starts at the beginning of the line.
 fn shown_lines(printed: &str) -> Vec<String> {
     let is_text = |part: &str| !part.trim().is_empty();
     let mut lines = Vec::new();
@@ -883,7 +883,7 @@ fn a_single_transaction_is_counted_in_the_singular() {
 }
 
 #[test]
-fn no_bar_is_drawn_on_a_terminal_where_none_is_wanted() {
+fn no_bar_is_drawn_on_a_terminal_with_progress_never() {
     let printed = printed(true, &["--progress", "never"]);
     assert!(!printed.contains("copying"), "{printed:?}");
     assert!(printed.contains("Finished syncing"));
@@ -897,7 +897,7 @@ fn no_bar_is_drawn_without_a_terminal() {
 }
 
 #[test]
-fn progress_is_told_in_lines_without_a_terminal_where_it_is_wanted() {
+fn progress_always_prints_lines_without_a_terminal() {
     let printed = printed(false, &["--progress", "always"]);
     assert!(
         printed.contains("copying: 1.00 GiB of 1.00 GiB"),
@@ -906,25 +906,25 @@ fn progress_is_told_in_lines_without_a_terminal_where_it_is_wanted() {
 }
 
 #[test]
-fn the_speed_of_a_resumed_copy_counts_what_is_copied_now() {
+fn the_speed_of_a_resumed_copy_counts_only_new_bytes() {
     let scene = Scene::new();
     sparse_master(&scene.master, 1 << 30);
     fs::copy(&scene.master, scene.beside(".fssync-tmp")).unwrap();
     append_sparse(&scene.master, 3 << 19, 0x0500_0000_0000_0000);
-    // Some 100 kB/s.
+    // About 100 kB/s.
     let rsh = format!("python3 {} 0 slow", project("tests/link.py").display());
     let mut copy = fssync();
     copy.args(["--progress", "always", "--remote-fssync"]);
     copy.args([env!("CARGO_BIN_EXE_fssync"), "-e", &rsh]);
     copy.arg(format!("host:{}", scene.master.display()))
         .arg(&scene.slave);
-    let told = run(&mut copy).expect(0).stderr;
-    let is_told = |line: &&str| line.starts_with("copying: ") && line.contains("/s, ");
-    let line = told.lines().find(is_told).expect(&told);
-    assert!(line.contains("KiB/s"), "{told}");
+    let log = run(&mut copy).expect(0).stderr;
+    let is_progress = |line: &&str| line.starts_with("copying: ") && line.contains("/s, ");
+    let line = log.lines().find(is_progress).expect(&log);
+    assert!(line.contains("KiB/s"), "{log}");
 }
 
-/// What a person reads of a man page's source.
+/// The text of a man page without its markup.
 fn without_roff(source: &str) -> String {
     let mut text = source.to_owned();
     for font in ["\\fB", "\\fI", "\\fR", "\\fP", "\\&", "\\|", "\\/"] {
@@ -946,8 +946,8 @@ fn without_roff(source: &str) -> String {
     lines.join("\n")
 }
 
-/// The arguments of a macro that sets them in alternating fonts, without the
-/// spaces between them.
+/// The arguments of a macro that sets them in alternating fonts, without the spaces between
+/// them.
 fn joined(arguments: &str) -> String {
     let mut quoted = false;
     arguments
@@ -959,7 +959,7 @@ fn joined(arguments: &str) -> String {
         .collect()
 }
 
-/// The long options that a text names.
+/// The long options in a text.
 fn options(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("--") {
@@ -976,7 +976,7 @@ fn options(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// What the program says of itself.
+/// The help of the program and its subcommands.
 fn help() -> String {
     [
         &["--help"][..],
@@ -1006,7 +1006,7 @@ fn the_man_page_names_every_option_and_no_other() {
     assert_eq!(options(&man_page()), typed);
 }
 
-/// The numbers at the starts of lines, or of what follows a semicolon or colon.
+/// The numbers at the start of a line, or after a semicolon or colon.
 fn leading_numbers(text: &str) -> BTreeSet<u8> {
     text.split(['\n', ';', ':'])
         .filter_map(|part| part.split_whitespace().next()?.parse().ok())
@@ -1066,9 +1066,9 @@ fn a_refusal_asks_first_whether_the_arguments_are_swapped() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
-    // The live master is named as the slave, and its copy as the master, of which nothing
-    // shows any more whose copy it is.
-    forget(&scene);
+    // The live master is given as the slave, and its copy as the master. Without the sidecar,
+    // nothing shows which is the copy.
+    remove_sidecar(&scene);
     let swapped = run(fssync().arg(&scene.slave).arg(&scene.master)).expect(20);
     let hint = swapped.stderr.find("swapped").expect("a question");
     let full = swapped.stderr.find("--full").expect("advice");

@@ -1,5 +1,5 @@
-//! The program that connects to the master: its process group, signals, the terminal,
-//! and what is left of it afterwards.
+//! The program that connects to the master: its process group, signals, the terminal, and what
+//! remains of it afterwards.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,11 +17,11 @@ use crate::watcher::Watcher;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
 
-/// Serves as the other end does.
+/// Serves like the other end of ssh.
 const SERVE: &str = "exec sh -c \"$2\"";
 
-/// The program with these options and a connection through a script, which gets the host
-/// as `$1` and the command as `$2`, and finds the scene's directory in `$D`.
+/// The program with these options, which connects through a script. The script gets the host
+/// as `$1` and the command as `$2`, and the scene's directory in `$D`.
 fn through(scene: &Scene, script: &str, options: &[&str]) -> Command {
     let rsh = scene.directory.path().join("rsh");
     let directory = scene.directory.path().display();
@@ -35,8 +35,8 @@ fn through(scene: &Scene, script: &str, options: &[&str]) -> Command {
     command
 }
 
-/// Whether there is a process of this id that has not ended.
-fn lives(pid: &str) -> bool {
+/// Whether a process with this id exists and has not ended.
+fn is_running(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit_once(") ")
@@ -44,23 +44,24 @@ fn lives(pid: &str) -> bool {
     state.is_some_and(|state| !"ZX".contains(state))
 }
 
-/// Fails if a process goes on living of those whose ids a script has noted in this file.
+/// Fails if one of the processes whose ids a script has recorded in `pids` still runs.
 #[track_caller]
 fn expect_none_left(scene: &Scene, count: usize) {
     let noted = fs::read_to_string(scene.directory.path().join("pids")).expect("process ids");
     assert_eq!(noted.split_whitespace().count(), count, "{noted}");
-    // One that was just killed may be seen for a moment more.
-    wait_for("end of all", || !noted.split_whitespace().any(lives));
+    // A process that was just killed may be visible for a moment.
+    wait_for("end of all", || !noted.split_whitespace().any(is_running));
 }
 
-/// Notes a helper that would live long, and one that has its standard error closed.
+/// Starts two helpers that run for long, one of them with its standard error closed, and
+/// records them.
 const HELPERS: &str = "sleep 600 & echo $! >> $D/pids; sleep 600 2>&- & echo $! >> $D/pids";
 
-/// Notes a helper that does not heed SIGTERM.
+/// Starts a helper that ignores SIGTERM, and records it.
 const STUBBORN: &str = "(trap '' TERM; exec sleep 600) & echo $! >> $D/pids";
 
 #[test]
-fn a_connection_ends_with_all_that_its_program_has_started() {
+fn a_connection_ends_with_all_processes_that_it_started() {
     for (what, script, code) in [
         ("in sync", format!("{HELPERS}; {SERVE}"), 0),
         ("hangs", format!("{HELPERS}; exec sleep 600"), 12),
@@ -80,7 +81,7 @@ fn a_connection_ends_with_all_that_its_program_has_started() {
 }
 
 #[test]
-fn a_connection_ends_with_a_pass_that_a_signal_ends() {
+fn a_connection_ends_if_a_signal_ends_the_pass() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let scene = Scene::synced(History::get());
         let script = format!("{STUBBORN}; exec sleep 600");
@@ -95,7 +96,7 @@ fn a_connection_ends_with_a_pass_that_a_signal_ends() {
 }
 
 #[test]
-fn a_watch_that_reconnects_leaves_nothing_behind() {
+fn a_watch_that_reconnects_leaves_no_processes() {
     let scene = Scene::synced(History::get());
     let script = format!(
         "{HELPERS}; timeout 0.3 {BINARY} serve {}",
@@ -111,9 +112,9 @@ fn a_watch_that_reconnects_leaves_nothing_behind() {
     expect_none_left(&scene, count);
 }
 
-/// A jump host that accepts, and says nothing.
+/// A jump host that accepts the connection and sends nothing.
 #[test]
-fn a_jump_host_that_hangs_leaves_no_ssh_behind() {
+fn a_jump_host_that_hangs_leaves_no_ssh_process() {
     let scene = Scene::synced(History::get());
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let jump = format!("root@127.0.0.1:{}", silent.local_addr().unwrap().port());
@@ -122,23 +123,23 @@ fn a_jump_host_that_hangs_leaves_no_ssh_behind() {
     let mut command = fssync();
     command.args(["--timeout", "1", "-e", &rsh, "host:/srv"]);
     run(command.arg(&scene.slave)).expect(12);
-    wait_for("end of all", || !is_there_an_ssh(&jump[5..]));
+    wait_for("end of all", || !is_ssh_running(&jump[5..]));
 }
 
-/// Whether an ssh lives that has this in its arguments.
-fn is_there_an_ssh(argument: &str) -> bool {
+/// Whether an ssh with this text in its arguments is running.
+fn is_ssh_running(argument: &str) -> bool {
     let mut processes = fs::read_dir("/proc").expect("processes").flatten();
     processes.any(|process| {
         let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
         let is_it = arguments.starts_with("ssh ") && arguments.contains(argument);
-        is_it && lives(&process.file_name().to_string_lossy())
+        is_it && is_running(&process.file_name().to_string_lossy())
     })
 }
 
-/// Its master connection is meant to live on, and has left the process group.
+/// ssh's master connection is meant to persist, and has left the process group.
 #[test]
-fn a_persistent_ssh_connection_lives_on() {
+fn a_persistent_ssh_connection_is_kept() {
     let scene = Scene::synced(History::get());
     let socket = scene.directory.path().join("socket");
     let rsh = Sshd::get().rsh("");
@@ -160,7 +161,7 @@ fn a_persistent_ssh_connection_lives_on() {
     run(exit.arg("host")).expect(0);
 }
 
-/// Fails unless a pass ends as one that was interrupted.
+/// Fails unless the pass ended because of a signal.
 #[track_caller]
 fn expect_interrupted(pass: Child) {
     let output = pass.wait_with_output().expect("its end");
@@ -169,7 +170,7 @@ fn expect_interrupted(pass: Child) {
     assert!(log.contains("interrupted by a signal"), "{log}");
 }
 
-/// A long first copy through a script that notes its process id.
+/// A long first copy through a script that records its process id.
 fn long_copy(scene: &Scene) -> Child {
     sparse_master(&scene.master, 8 << 30);
     let script = format!("echo $$ > $D/pids; {SERVE}");
@@ -182,10 +183,10 @@ fn long_copy(scene: &Scene) -> Child {
     pass
 }
 
-/// Who stops a unit of systemd's, or a container, signals the program that connects as
-/// well, and perhaps first. While the pass is stopped, all of it is kept for it.
+/// systemd and container managers also signal the program that connects, maybe before the
+/// pass. The pass is stopped meanwhile, so that it finds both signals when it continues.
 #[test]
-fn a_copy_that_is_interrupted_ends_the_same_way_whoever_is_signalled() {
+fn a_copy_that_is_interrupted_ends_the_same_way_whichever_process_is_signalled() {
     for (is_group, is_program) in [(false, false), (true, false), (false, true), (true, true)] {
         let scene = Scene::new();
         let pass = long_copy(&scene);
@@ -195,7 +196,7 @@ fn a_copy_that_is_interrupted_ends_the_same_way_whoever_is_signalled() {
             let noted = fs::read_to_string(scene.directory.path().join("pids")).expect("a pid");
             let program = noted.trim().parse().ok().and_then(Pid::from_raw);
             kill_process(program.expect("a pid"), Signal::TERM).expect("it runs");
-            wait_for("end of the program", || !lives(noted.trim()));
+            wait_for("end of the program", || !is_running(noted.trim()));
         }
         if is_group {
             kill_process_group(pid, Signal::INT).expect("it runs");
@@ -211,7 +212,7 @@ fn a_copy_that_is_interrupted_ends_the_same_way_whoever_is_signalled() {
 }
 
 #[test]
-fn a_pass_under_nohup_outlives_its_terminal() {
+fn a_pass_under_nohup_survives_a_hangup() {
     let scene = Scene::synced(History::get());
     let script = format!("touch $D/begun; while [ ! -e $D/go ]; do sleep 0.1; done; {SERVE}");
     let pass = through(&scene, &script, &[]);
@@ -226,9 +227,9 @@ fn a_pass_under_nohup_outlives_its_terminal() {
     assert_eq!(pass.wait().expect("its end").code(), Some(0));
 }
 
-/// Each look finds the switch on, and each wait then finds it unreadable.
+/// Each survey finds the switch on, and each wait then cannot read it.
 #[test]
-fn a_switch_that_ends_waits_is_the_cause_even_if_it_is_on_again() {
+fn a_switch_that_ends_waits_is_reported_even_if_it_is_on_again() {
     let scene = Scene::synced(History::get());
     let switch = scene.beside(".fssync-switch");
     fs::write(&switch, "SYNCING=1\n").expect("the switch");
@@ -240,7 +241,7 @@ fn a_switch_that_ends_waits_is_the_cause_even_if_it_is_on_again() {
     assert!(!ended.stderr.contains("signal"), "{ended:?}");
 }
 
-/// Runs a command at a terminal, where this is typed; see `tests/terminal.py`.
+/// Runs a command at a terminal and types these answers; see `tests/terminal.py`.
 fn at_terminal(steps: &[(&str, &str)], command: &Command) -> Run {
     let mut terminal = Command::new(python());
     terminal.arg(project("tests/terminal.py"));
@@ -251,7 +252,7 @@ fn at_terminal(steps: &[(&str, &str)], command: &Command) -> Run {
     run(terminal.args(command.get_args()))
 }
 
-/// Asks for a password as ssh does.
+/// Asks for a password like ssh.
 const ASK: &str = "stty -echo < /dev/tty; printf 'password: ' > /dev/tty; \
                    read -r word < /dev/tty; stty echo < /dev/tty; \
                    [ \"$word\" = secret ] || exit 255";
@@ -333,8 +334,8 @@ fn a_signal_that_is_typed_at_a_prompt_ends_the_pass_through_a_wrapper_too() {
     }
 }
 
-/// Runs a command at a terminal; sends SIGTERM to its process once a script has made the
-/// file `asked` in the scene's directory; then prints the settings of the terminal.
+/// Runs a command at a terminal. Sends SIGTERM to its process once a script has created the
+/// file `asked` in the scene's directory. Then prints the settings of the terminal.
 fn terminated_at_prompt(scene: &Scene, command: &Command) -> Run {
     let script = "(until [ -e \"$0/asked\" ]; do sleep 0.05; done; \
                   kill -TERM $(cat \"$0/pid\")) & \
@@ -349,7 +350,7 @@ fn terminated_at_prompt(scene: &Scene, command: &Command) -> Run {
 #[test]
 fn the_terminal_echoes_again_after_a_pass_that_ends_at_a_prompt() {
     let ask = "stty -echo < /dev/tty; touch $D/asked; read -r word < /dev/tty";
-    // As ssh does. It can only while it has the terminal.
+    // Like ssh. It works only while the program owns the terminal.
     let tidy = "trap 'stty echo < /dev/tty && touch $D/tidied; exit 255' TERM";
     for (script, tidies, is_by_signal) in [
         (format!("{tidy}; {ask}"), true, true),
@@ -380,7 +381,7 @@ fn the_terminal_echoes_again_after_a_pass_that_ends_at_a_prompt() {
 }
 
 #[test]
-fn in_the_background_of_a_terminal_nothing_can_be_asked() {
+fn in_the_background_of_a_terminal_a_prompt_fails() {
     let scene = Scene::synced(History::get());
     let pass = through(&scene, &format!("{ASK}; {SERVE}"), &[]);
     let mut command = Command::new("bash");
@@ -390,7 +391,7 @@ fn in_the_background_of_a_terminal_nothing_can_be_asked() {
     assert!(asked.stdout.contains("wants to ask"), "{asked:?}");
 }
 
-/// A watch in a PID namespace of its own, and what waits to be reaped there.
+/// A watch in its own PID namespace, with an orphan that has to be reaped.
 #[test]
 fn the_first_process_of_a_container_reaps_orphans() {
     let scene = Scene::synced(History::get());
@@ -409,22 +410,22 @@ fn the_first_process_of_a_container_reaps_orphans() {
     wait_for("reaper", || zombies_of(first.trim()) == 0);
 }
 
-/// How many children of a process have ended, and are not waited for.
+/// Number of a process's children that have ended and were not reaped.
 fn zombies_of(parent: &str) -> usize {
     let processes = fs::read_dir("/proc").expect("processes").flatten();
     let stats = processes.map(|it| fs::read_to_string(it.path().join("stat")).unwrap_or_default());
     stats
         .filter(|stat| {
-            let behind_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            behind_name.split(' ').take(2).eq(["Z", parent])
+            let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            after_name.split(' ').take(2).eq(["Z", parent])
         })
         .count()
 }
 
 #[test]
-fn the_first_process_of_a_container_knows_how_its_program_ended() {
+fn the_first_process_of_a_container_learns_the_exit_code_of_its_program() {
     let scene = Scene::synced(History::get());
-    // Orphans end all the time, and the program after a while in which they are reaped.
+    // Orphans end all the time while they are reaped; then the program ends.
     let orphans = "for n in 1 2 3 4 5 6; do (true &); sleep 0.1; done";
     let pass = through(&scene, &format!("{orphans}; exit 127"), &[]);
     let mut command = tool("unshare", "util-linux");

@@ -1,5 +1,4 @@
-//! What is shipped below `contrib`, unchanged and where it belongs, on a machine
-//! with a real systemd.
+//! The files below `contrib`, unchanged and in their places, on a machine with a real systemd.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,16 +12,16 @@ use crate::sshd::Sshd;
 use crate::support::{Run, Scene, Zodb, must, project, run, tool};
 use crate::zeo::{self, eventually};
 
-/// A file that is shipped.
+/// A file below `contrib`.
 fn shipped(path: &str) -> String {
     fs::read_to_string(project("contrib").join(path)).expect(path)
 }
 
-/// Fails unless the slave is what the master is, and nothing there is root's.
+/// Fails unless the slave equals the master, and no file there belongs to root.
 fn assert_in_sync(scene: &Scene, zodb: &mut Zodb) {
     zodb.assert_in_sync(&scene.master, &scene.slave);
     for name in scene.beside_slave() {
-        // What a pass makes may have its own name by now.
+        // A temporary file may have been renamed by now.
         if let Ok(file) = fs::metadata(scene.slave.with_file_name(&name)) {
             assert_ne!(file.uid(), 0, "{name} is the user zope's");
         }
@@ -76,7 +75,7 @@ fn shellcheck_finds_nothing_wrong_with_the_script() {
 }
 
 #[test]
-fn cron_makes_a_pass_that_says_nothing() {
+fn cron_runs_a_pass_without_output() {
     let scene = Scene::with_master("commits");
     let machine = Machine::boot(&scene);
     let table = shipped("cron.d/fssync");
@@ -101,7 +100,7 @@ fn cron_makes_a_pass_that_says_nothing() {
 }
 
 #[test]
-fn a_timer_makes_a_pass() {
+fn a_systemd_timer_runs_a_pass() {
     let scene = Scene::with_master("commits");
     let machine = Machine::boot(&scene);
     let mut zodb = Zodb::start();
@@ -130,7 +129,7 @@ fn a_timer_makes_a_pass() {
         "/srv/plone/var",
     ];
     machine.run(&off).expect(0);
-    // It keeps in systemd's memory how the service ended.
+    // systemd keeps the exit status of a service that has a timer.
     machine
         .run(&["systemctl", "start", "fssync@other.timer"])
         .expect(0);
@@ -138,10 +137,10 @@ fn a_timer_makes_a_pass() {
         .run(&["systemctl", "start", "fssync@other.service"])
         .expect(0);
     let status = machine.property("fssync@other.service", "ExecMainStatus");
-    assert_eq!(status, "10", "off is no failure");
+    assert_eq!(status, "10", "off is not a failure");
 }
 
-/// Commits to the master, and waits until the slave has it.
+/// Commits to the master, and waits until the slave has the transaction.
 fn assert_followed(scene: &Scene, zodb: &mut Zodb) {
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
     zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 1, "size": 100}));
@@ -154,14 +153,14 @@ fn assert_followed(scene: &Scene, zodb: &mut Zodb) {
 }
 
 #[test]
-fn systemd_keeps_a_watch() {
+fn systemd_restarts_a_watch() {
     let scene = Scene::with_master("commits");
     let machine = Machine::boot(&scene);
     let mut zodb = Zodb::start();
     machine.run(&["systemctl", "start", "fssync"]).expect(0);
     assert_followed(&scene, &mut zodb);
     let status = machine.property("fssync", "StatusText");
-    assert!(!status.is_empty(), "it tells systemd where it is");
+    assert!(!status.is_empty(), "systemd has its status");
     machine.run(&["systemctl", "reload", "fssync"]).expect(0);
     assert_followed(&scene, &mut zodb);
 
@@ -183,7 +182,7 @@ fn systemd_keeps_a_watch() {
 }
 
 #[test]
-fn systemd_keeps_a_watch_through_ssh() {
+fn systemd_runs_a_watch_through_ssh() {
     let scene = Scene::with_master("commits");
     let machine = Machine::boot(&scene);
     let (key, rsh) = Sshd::get().rsh_with_key("/etc/fssync-key");
@@ -207,7 +206,7 @@ fn systemd_keeps_a_watch_through_ssh() {
 }
 
 #[test]
-fn systemd_gives_up_what_is_set_up_wrongly() {
+fn systemd_does_not_restart_a_misconfigured_watch() {
     let scene = Scene::with_master("commits");
     let machine = Machine::boot(&scene);
     let wrong = "MASTER=/mnt/master/var\nSLAVE=/srv/plone/var\nFSSYNC_OPTIONS=--wrong\n";
@@ -218,7 +217,7 @@ fn systemd_gives_up_what_is_set_up_wrongly() {
 }
 
 #[test]
-fn supervisor_keeps_a_watch() {
+fn supervisor_restarts_a_watch() {
     let scene = Scene::with_master("commits");
     let machine = Machine::boot(&scene);
     let mut zodb = Zodb::start();
@@ -262,7 +261,7 @@ fn supervisor_keeps_a_watch() {
     assert!(said.contains("Start syncing"), "{said}");
 }
 
-/// The part of supervisor's configuration that is not fssync's.
+/// The part of supervisor's configuration that is not about fssync.
 const SUPERVISORD: &str = "\
 [unix_http_server]
 file=/run/supervisor.sock
@@ -294,7 +293,7 @@ fn zeo_is_started_when_syncing_is_off() {
 }
 
 #[test]
-fn the_script_takes_what_each_cluster_manager_gives() {
+fn the_script_accepts_the_arguments_of_each_cluster_manager() {
     let scene = Scene::with_master("commits");
     scene.expect("full-copy");
     let machine = Machine::boot(&scene);
@@ -354,7 +353,7 @@ fn the_script_takes_what_each_cluster_manager_gives() {
 }
 
 #[test]
-fn zeo_is_not_started_where_syncing_cannot_be_switched_off() {
+fn zeo_is_not_started_if_syncing_cannot_be_switched_off() {
     let scene = Scene::with_master("commits");
     scene.expect("full-copy");
     let machine = Machine::boot(&scene);
@@ -370,7 +369,7 @@ fn zeo_is_not_started_where_syncing_cannot_be_switched_off() {
     assert!(failed, "{off}");
 }
 
-/// The script, run with a configuration in the directory of the scene, by its bare name.
+/// Runs the script with a configuration in the scene's directory, by its bare name.
 fn script(scene: &Scene, verb: &str) -> Run {
     let path = std::env::var("PATH").unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_fssync")).parent().unwrap();
@@ -380,7 +379,7 @@ fn script(scene: &Scene, verb: &str) -> Run {
     run(command.args(["my.conf", verb]))
 }
 
-/// Configures the script: ZEO "runs" once it has a file in the scene's directory.
+/// Configures the script. ZEO "runs" if a certain file exists in the scene's directory.
 fn configure(scene: &Scene, more: &str) {
     let slave = scene.slave.parent().unwrap().display();
     let settings = format!(
@@ -414,7 +413,7 @@ fn zeo_is_not_started_on_a_file_that_is_missing() {
     assert!(refused.stderr.contains(says), "{refused:?}");
     fs::remove_file(&scene.slave).unwrap();
 
-    // A pass has failed, or its first copy is under way: `fssync off` alone would do.
+    // A pass has failed, or its first copy is in progress: `fssync off` alone would succeed.
     scene.expect("full-copy");
     fs::remove_file(&scene.slave).unwrap();
     let refused = script(&scene, "start").expect(1);
@@ -441,7 +440,7 @@ fn zeo_is_started_only_if_syncing_of_the_same_slave_is_switched_off() {
     assert!(refused.stderr.contains("ZEO is not started"), "{refused:?}");
     assert!(!scene.beside(".fssync-switch").exists(), "passes go on");
     script(&scene, "status").expect(3);
-    // The same slave under another name, and a command that names none.
+    // The same slave by another path, and commands without a path.
     let link = scene.directory.path().join("link");
     std::os::unix::fs::symlink(scene.slave.parent().unwrap(), &link).unwrap();
     for more in [

@@ -1,6 +1,6 @@
-//! Files that end in the middle of something: a slave cut at every byte, with
-//! garbage behind it or with ZODB's own unfinished transaction, and a master
-//! that is read while its last transaction is being written.
+//! Files that end in the middle of a transaction: a slave truncated at every byte, with
+//! garbage or ZODB's own unfinished transaction at its end, and a master that is read while
+//! its last transaction is being written.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -11,22 +11,21 @@ use serde_json::json;
 
 use crate::support::{Run, Scene, Zodb, project};
 
-/// Where the transactions of the fixture `commits` end; the first value is
-/// where the first one starts.
+/// The ends of the transactions in the fixture `commits`. The first value is the start of the
+/// first one.
 const BOUNDARIES: [usize; 9] = [4, 697, 879, 1180, 1362, 1663, 1845, 2146, 2318];
 
-/// The last of them, and the one before.
+/// The end of the last transaction, and of the one before.
 const END: usize = 2318;
 const BEFORE_LAST: usize = 2146;
 
-/// A slave with fewer transactions than the master.
-const BEHIND: usize = 1362;
+/// The end of a slave that lags behind the master.
+const LAGGING: usize = 1362;
 
-/// A transaction's header up to the lengths of its strings.
+/// Length of a transaction header without its strings.
 const HEADER_LEN: usize = 23;
 
-/// Names that a pass and ZODB may leave beside a slave of which nothing foreign
-/// is cut.
+/// Names that a pass and ZODB may leave beside a slave if no foreign tail was truncated.
 const NAMES: [&str; 8] = [
     "Data.fs",
     "Data.fs.fssync",
@@ -42,7 +41,7 @@ fn fixture(name: &str) -> Vec<u8> {
     fs::read(project(&format!("fixtures/{name}.fs"))).expect("the fixture")
 }
 
-/// Bytes without a pattern, the same at each call.
+/// Bytes without a pattern, the same in each call.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -54,8 +53,7 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Fails unless just the names that are allowed lie beside the slave, and what
-/// was cut from it is kept.
+/// Fails unless only allowed names exist beside the slave, and the truncated tail is saved.
 #[track_caller]
 fn assert_beside(scene: &Scene, cut: Option<&[u8]>, about: &str) {
     let (kept, others): (Vec<_>, Vec<_>) = scene
@@ -70,10 +68,10 @@ fn assert_beside(scene: &Scene, cut: Option<&[u8]>, about: &str) {
         .map(|name| fs::read(scene.slave.with_file_name(name)).unwrap())
         .collect();
     let expected: Vec<_> = cut.iter().map(|bytes| bytes.to_vec()).collect();
-    assert!(kept == expected, "{about}: what was cut is kept, once");
+    assert!(kept == expected, "{about}: the tail is saved once");
 }
 
-/// Starts over with this slave, and the sidecar that is given.
+/// Starts again with this slave and sidecar.
 fn reset(scene: &Scene, slave: &[u8], sidecar: Option<&[u8]>) {
     for name in scene.beside_slave() {
         fs::remove_file(scene.slave.with_file_name(name)).unwrap();
@@ -91,13 +89,14 @@ fn sidecar_of_a_pass(scene: &Scene) -> Vec<u8> {
     fs::read(scene.slave.with_file_name("Data.fs.fssync")).unwrap()
 }
 
-/// What a pass does to a slave that was cut at `cut`, and what of it it cuts.
-fn mends(cut: usize) -> (&'static str, Option<usize>) {
+/// The action of a pass for a slave that was truncated at `cut`, and the position to which it
+/// truncates the slave.
+fn expected_repair(cut: usize) -> (&'static str, Option<usize>) {
     let first_boundary = BOUNDARIES[0];
     let boundary = BOUNDARIES.iter().rfind(|end| **end <= cut).copied();
     match boundary {
         Some(END) => ("up-to-date", None),
-        // Too short for any transaction: there is nothing to keep.
+        // Too short for a transaction: there is nothing to keep.
         _ if cut < first_boundary + HEADER_LEN + 8 => ("full-copy", None),
         Some(end) if end == cut => ("append", None),
         Some(end) => ("trim-append", Some(end)),
@@ -110,7 +109,7 @@ fn cut_at_every_byte(with_sidecar: bool) {
     let sidecar = with_sidecar.then(|| sidecar_of_a_pass(&scene));
     for cut in 0..=END {
         reset(&scene, &master[..cut], sidecar.as_deref());
-        let (action, trimmed_at) = mends(cut);
+        let (action, trimmed_at) = expected_repair(cut);
         let about = format!("cut at {cut}");
         let report = scene.pass(&[]).expect(0).report();
         assert_eq!(report["action"], action, "{about}: {report}");
@@ -121,16 +120,16 @@ fn cut_at_every_byte(with_sidecar: bool) {
 }
 
 #[test]
-fn a_slave_cut_at_any_byte_is_mended() {
+fn a_slave_truncated_at_any_byte_is_repaired() {
     cut_at_every_byte(true);
 }
 
 #[test]
-fn a_slave_cut_at_any_byte_and_without_its_sidecar_is_mended() {
+fn a_slave_truncated_at_any_byte_without_a_sidecar_is_repaired() {
     cut_at_every_byte(false);
 }
 
-/// Tails that are no finished transaction, by name.
+/// Tails that are not finished transactions, by name.
 fn garbage() -> Vec<(String, Vec<u8>)> {
     let voted = fixture("voted")[END..].to_vec();
     let last = fixture("commits")[BEFORE_LAST..].to_vec();
@@ -150,13 +149,13 @@ fn garbage() -> Vec<(String, Vec<u8>)> {
     for len in [HEADER_LEN, 60, last.len() - 1] {
         tails.push((format!("{len} bytes of a record"), last[..len].to_vec()));
     }
-    let zeros_behind = [&voted[..], &[0; 4096]].concat();
-    tails.push(("a vote and zeros".to_owned(), zeros_behind));
+    let zeros_after = [&voted[..], &[0; 4096]].concat();
+    tails.push(("a vote and zeros".to_owned(), zeros_after));
     tails
 }
 
-/// Fails unless ZODB cuts the file at `position`. It cannot open one with a
-/// status that is no ASCII, even past the end of the file.
+/// Fails unless ZODB truncates the file to `position`. ZODB cannot open a file if the status
+/// of its last transaction is not ASCII, even past the end of the file.
 fn assert_zodb_cuts(zodb: &mut Zodb, path: &Path, position: usize, about: &str) {
     let answer = zodb.attempt(&json!({"cmd": "check_open", "path": path}));
     if answer["ok"] == true {
@@ -168,21 +167,21 @@ fn assert_zodb_cuts(zodb: &mut Zodb, path: &Path, position: usize, about: &str) 
 }
 
 #[test]
-fn garbage_behind_the_slave_is_cut_and_kept() {
+fn garbage_at_the_end_of_the_slave_is_saved_and_truncated() {
     let (scene, master) = (Scene::with_master("commits"), fixture("commits"));
     let mut zodb = Zodb::start();
-    fs::write(&scene.master, &master[..BEHIND]).unwrap();
+    fs::write(&scene.master, &master[..LAGGING]).unwrap();
     let sidecar = sidecar_of_a_pass(&scene);
     fs::write(&scene.master, &master).unwrap();
     for (name, tail) in garbage() {
         for sidecar in [Some(&sidecar[..]), None] {
-            reset(&scene, &[&master[..BEHIND], &tail].concat(), sidecar);
-            assert_zodb_cuts(&mut zodb, &scene.slave, BEHIND, &name);
+            reset(&scene, &[&master[..LAGGING], &tail].concat(), sidecar);
+            assert_zodb_cuts(&mut zodb, &scene.slave, LAGGING, &name);
             let run = scene.pass(&[]);
             assert_eq!(run.code, 0, "{name}: {run:?}");
             let report = run.report();
             assert_eq!(report["action"], "trim-append", "{name}: {report}");
-            assert_eq!(report["bytes"], END - BEHIND, "{name}: {report}");
+            assert_eq!(report["bytes"], END - LAGGING, "{name}: {report}");
             assert!(fs::read(&scene.slave).unwrap() == master, "{name}");
             assert_beside(&scene, Some(&tail), &name);
         }
@@ -190,12 +189,12 @@ fn garbage_behind_the_slave_is_cut_and_kept() {
 }
 
 #[test]
-fn garbage_behind_a_slave_in_sync_stays_until_there_is_something_to_append() {
+fn garbage_at_the_end_of_a_slave_in_sync_stays_until_the_next_append() {
     let (scene, master) = (Scene::with_master("commits"), fixture("commits"));
-    fs::write(&scene.master, &master[..BEHIND]).unwrap();
+    fs::write(&scene.master, &master[..LAGGING]).unwrap();
     scene.expect("full-copy");
     let tail = noise(HEADER_LEN - 1);
-    let slave = [&master[..BEHIND], &tail].concat();
+    let slave = [&master[..LAGGING], &tail].concat();
     fs::write(&scene.slave, &slave).unwrap();
     for _ in 0..2 {
         scene.expect("up-to-date");
@@ -207,7 +206,7 @@ fn garbage_behind_a_slave_in_sync_stays_until_there_is_something_to_append() {
     assert_beside(&scene, Some(&tail), "the tail");
 }
 
-/// Opens a file with ZODB, votes, and lets go of it.
+/// Opens a file with ZODB, votes, and abandons the transaction.
 fn vote_and_abandon(zodb: &mut Zodb, path: &Path) {
     zodb.call(&json!({"cmd": "open", "name": "one", "path": path}));
     zodb.call(&json!({"cmd": "vote", "name": "one", "objects": 3, "size": 5000}));
@@ -215,13 +214,13 @@ fn vote_and_abandon(zodb: &mut Zodb, path: &Path) {
 }
 
 #[test]
-fn a_vote_that_zodb_left_on_the_slave_is_cut_and_kept() {
+fn a_vote_that_zodb_left_in_the_slave_is_saved_and_truncated() {
     let (scene, master) = (Scene::with_master("commits"), fixture("commits"));
     let mut zodb = Zodb::start();
-    fs::write(&scene.master, &master[..BEHIND]).unwrap();
+    fs::write(&scene.master, &master[..LAGGING]).unwrap();
     scene.expect("full-copy");
     vote_and_abandon(&mut zodb, &scene.slave);
-    let tail = fs::read(&scene.slave).unwrap()[BEHIND..].to_vec();
+    let tail = fs::read(&scene.slave).unwrap()[LAGGING..].to_vec();
     assert!(tail.len() > 15_000, "the vote is on the disk");
     scene.expect("up-to-date");
     zodb.assert_prefix(&scene.master, &scene.slave);
@@ -232,14 +231,14 @@ fn a_vote_that_zodb_left_on_the_slave_is_cut_and_kept() {
 }
 
 #[test]
-fn a_vote_that_a_dead_master_left_is_not_copied_and_its_place_is_taken_later() {
+fn a_vote_that_a_dead_master_left_is_not_copied() {
     let scene = Scene::with_master("commits");
     let mut zodb = Zodb::start();
     scene.expect("full-copy");
     vote_and_abandon(&mut zodb, &scene.master);
     let report = scene.expect("up-to-date");
     assert_eq!(report["position"], END);
-    // ZODB cuts the vote on opening, and puts another transaction there.
+    // ZODB truncates the vote when it opens the file, and writes another transaction there.
     zodb.call(&json!({"cmd": "open", "name": "one", "path": scene.master}));
     scene.expect("up-to-date");
     zodb.call(&json!({"cmd": "commit", "name": "one", "size": 30_000}));
@@ -248,9 +247,9 @@ fn a_vote_that_a_dead_master_left_is_not_copied_and_its_place_is_taken_later() {
     assert_beside(&scene, None, "nothing of the slave's was cut");
 }
 
-/// Passes over `master` cut at each of `cuts`, from a slave that is behind and
-/// from none; `judge` says how a pass over a cut must end, and up to where the
-/// slave then goes. Several at once, since damage is looked at twice.
+/// Makes passes from `master` truncated at each of `cuts`, to a slave that lags and to none.
+/// `judge` returns the expected exit code and position of the slave. Several passes run at
+/// once, since a pass reads damage twice.
 fn cut_master(master: &[u8], cuts: RangeInclusive<usize>, judge: fn(usize) -> (i32, usize)) {
     thread::scope(|scope| {
         for first in 0..WORKERS {
@@ -267,7 +266,7 @@ fn cut_master(master: &[u8], cuts: RangeInclusive<usize>, judge: fn(usize) -> (i
 }
 
 fn try_cut_master(scene: &Scene, master: &[u8], cut: usize, (code, position): (i32, usize)) {
-    for old in [Some(BEHIND), None] {
+    for old in [Some(LAGGING), None] {
         reset(scene, &master[..old.unwrap_or(0)], None);
         if old.is_none() {
             fs::remove_file(&scene.slave).unwrap();
@@ -282,7 +281,7 @@ fn try_cut_master(scene: &Scene, master: &[u8], cut: usize, (code, position): (i
     }
 }
 
-/// How many passes are made at once.
+/// Number of passes at the same time.
 const WORKERS: usize = 8;
 
 #[track_caller]
@@ -295,13 +294,13 @@ fn assert_cut_master(run: &Run, cut: usize, code: i32) {
 }
 
 #[test]
-fn a_master_cut_anywhere_in_its_vote_is_copied_up_to_the_vote() {
+fn a_master_truncated_in_its_vote_is_copied_up_to_the_vote() {
     let master = fixture("voted");
     cut_master(&master, END..=master.len(), |_| (0, END));
 }
 
 #[test]
-fn a_master_cut_in_its_last_transaction_is_damaged_once_the_header_is_there() {
+fn a_master_truncated_after_its_last_header_is_damaged() {
     let master = fixture("commits");
     cut_master(&master, BEFORE_LAST..=END, |cut| match cut {
         END => (0, END),
@@ -311,7 +310,7 @@ fn a_master_cut_in_its_last_transaction_is_damaged_once_the_header_is_there() {
 }
 
 #[test]
-fn a_master_that_lost_a_part_of_its_last_transaction_has_fallen_behind() {
+fn a_master_that_lost_part_of_its_last_transaction_has_fallen_behind() {
     let (scene, master) = (Scene::with_master("commits"), fixture("commits"));
     let sidecar = sidecar_of_a_pass(&scene);
     for cut in BEFORE_LAST..END {

@@ -1,4 +1,4 @@
-//! `fssync verify` and the ledger: no bit that flips stays unfound.
+//! `fssync verify` and the ledger: every flipped bit is found.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -35,7 +35,7 @@ fn verified(path: &Path) -> (Verified, Vec<Finding>) {
     (verified.expect("it can be read"), findings)
 }
 
-/// The program's report on a slave.
+/// Verifies a slave with the program, with `--json`.
 fn report(scene: &Scene, options: &[&str]) -> Run {
     run(fssync()
         .arg("verify")
@@ -44,7 +44,7 @@ fn report(scene: &Scene, options: &[&str]) -> Run {
         .arg(&scene.slave))
 }
 
-/// Fails unless a slave is sound, with digests for all its bytes.
+/// Fails unless the slave is sound, and the ledger covers all its bytes.
 #[track_caller]
 fn assert_all_compared(path: &Path) {
     let (verified, findings) = verified(path);
@@ -58,8 +58,8 @@ fn flip(file: &File, offset: u64, bit: u32) {
     file.write_all_at(&[byte[0] ^ 1 << bit], offset).unwrap();
 }
 
-/// A slave of transactions with back pointers, undone creations and one without
-/// records, with its ledger and its index.
+/// A slave with back pointers, undone creations and a transaction without records, with its
+/// ledger and its index.
 fn small() -> Scene {
     let scene = Scene::with_master("undo-creation");
     scene.expect("full-copy");
@@ -68,12 +68,12 @@ fn small() -> Scene {
 }
 
 #[test]
-fn each_bit_of_a_slave_that_flips_is_found() {
+fn every_flipped_bit_of_a_slave_is_found() {
     let bytes = fs::read(small().slave).unwrap();
     let next = AtomicU64::new(0);
     let checked = AtomicU64::new(0);
     thread::scope(|scope| {
-        // Some wait for a write that might be under way.
+        // Some threads wait for a write that might be in progress.
         for _ in 0..16 {
             scope.spawn(|| {
                 let scene = small();
@@ -107,7 +107,7 @@ fn each_bit_of_a_slave_that_flips_is_found() {
     assert_eq!(checked.into_inner(), 8 * bytes.len() as u64);
 }
 
-/// What is found damaged.
+/// The findings that are damage.
 fn damage(scene: &Scene) -> Vec<Finding> {
     let (verified, mut findings) = verified(&scene.slave);
     findings.retain(|finding| finding.kind.severity() == Severity::Damage);
@@ -115,13 +115,13 @@ fn damage(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// The kinds of what is found.
+/// The kinds of findings.
 fn kinds(findings: &[Finding]) -> Vec<Kind> {
     findings.iter().map(|finding| finding.kind).collect()
 }
 
-/// Has each byte of a file beside a slave changed, one at a time.
-fn change_each_byte(scene: &Scene, suffix: &str, is_told: impl Fn(&Verified, &[Kind]) -> bool) {
+/// Changes each byte of a file beside the slave, one at a time, and verifies.
+fn change_each_byte(scene: &Scene, suffix: &str, is_expected: impl Fn(&Verified, &[Kind]) -> bool) {
     let path = scene.beside(suffix);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     for offset in 0..fs::metadata(&path).unwrap().len() {
@@ -129,7 +129,7 @@ fn change_each_byte(scene: &Scene, suffix: &str, is_told: impl Fn(&Verified, &[K
         flip(&file, offset, bit);
         let (verified, findings) = verified(&scene.slave);
         assert!(
-            is_told(&verified, &kinds(&findings)),
+            is_expected(&verified, &kinds(&findings)),
             "{suffix} {offset}: {verified:?} {findings:?}"
         );
         flip(&file, offset, bit);
@@ -138,21 +138,21 @@ fn change_each_byte(scene: &Scene, suffix: &str, is_told: impl Fn(&Verified, &[K
 }
 
 #[test]
-fn each_byte_of_the_index_that_changes_is_told() {
+fn every_changed_byte_of_the_index_is_reported() {
     change_each_byte(&small(), ".index", |verified, _| {
         !matches!(verified.index, IndexState::Sound(_))
     });
 }
 
 #[test]
-fn each_byte_of_the_ledger_that_changes_is_told() {
+fn every_changed_byte_of_the_ledger_is_reported() {
     change_each_byte(&small(), ".fssync-ledger", |verified, found| {
         found == [Kind::Ledger] || verified.digests == DigestState::NoLedger
     });
 }
 
 #[test]
-fn a_changed_pickle_is_told_with_its_segment_and_the_transactions_in_it() {
+fn a_changed_pickle_is_reported_with_its_segment_and_transactions() {
     let scene = Scene::new();
     sparse_master(&scene.master, 2 * SEGMENT_LEN);
     for nth in 1..4 {
@@ -162,7 +162,7 @@ fn a_changed_pickle_is_told_with_its_segment_and_the_transactions_in_it() {
     assert_eq!(damage(&scene), []);
     let file = File::options().read(true).write(true).open(&scene.slave);
     let file = file.unwrap();
-    // In the middle of the first transaction, in a segment that holds nothing else.
+    // In the middle of the first transaction, in a segment without others.
     flip(&file, SEGMENT_LEN + 77, 3);
     let found = damage(&scene);
     assert_eq!(kinds(&found), [Kind::Digest]);
@@ -170,17 +170,17 @@ fn a_changed_pickle_is_told_with_its_segment_and_the_transactions_in_it() {
     assert_eq!(found[0].end, Some(2 * SEGMENT_LEN));
     let tid = found[0].tid.expect("the one transaction there");
     assert_eq!(tid.to_string(), "03f0000000000000");
-    let told = report(&scene, &[]).expect(31).report();
+    let printed = report(&scene, &[]).expect(31).report();
     let size = fs::metadata(&scene.slave).unwrap().len();
-    assert_eq!(told["verdict"], "damaged");
-    assert_eq!(told["digested_bytes"], size);
-    let findings = told["findings"].as_array().unwrap();
+    assert_eq!(printed["verdict"], "damaged");
+    assert_eq!(printed["digested_bytes"], size);
+    let findings = printed["findings"].as_array().unwrap();
     let is_it = |finding: &&Value| finding["kind"] == "digest" && finding["file"] == "Data.fs";
-    assert_eq!(findings.iter().filter(is_it).count(), 1, "{told}");
-    // The structure is as it was.
-    let told = report(&scene, &["--quick"]).expect(0).report();
-    assert_eq!(told["digested_bytes"], Value::Null);
-    // And one in the last segment, which holds four.
+    assert_eq!(findings.iter().filter(is_it).count(), 1, "{printed}");
+    // The structure is not affected.
+    let printed = report(&scene, &["--quick"]).expect(0).report();
+    assert_eq!(printed["digested_bytes"], Value::Null);
+    // A byte in the last segment, which contains four transactions.
     flip(&file, SEGMENT_LEN + 77, 3);
     flip(&file, size - 100, 0);
     let found = damage(&scene).remove(0);
@@ -190,14 +190,14 @@ fn a_changed_pickle_is_told_with_its_segment_and_the_transactions_in_it() {
 }
 
 #[test]
-fn without_a_ledger_it_says_that_pickles_are_not_compared() {
+fn without_a_ledger_verify_reports_that_pickles_are_not_compared() {
     let scene = small();
     fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
     let (verified, findings) = verified(&scene.slave);
     assert_eq!(findings, []);
     assert_eq!(verified.digests, DigestState::NoLedger);
-    let told = run(fssync().arg("verify").arg(&scene.slave)).expect(0);
-    assert!(told.stdout.contains("there is no ledger"), "{told:?}");
+    let printed = run(fssync().arg("verify").arg(&scene.slave)).expect(0);
+    assert!(printed.stdout.contains("there is no ledger"), "{printed:?}");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_slave_that_lost_its_last_transactions_is_damaged() {
 }
 
 #[test]
-fn what_zodb_appended_after_a_failover_has_no_digests_and_is_sound() {
+fn transactions_appended_after_a_failover_have_no_digests_and_are_sound() {
     let scene = Scene::synced(History::get());
     let before = fs::metadata(&scene.slave).unwrap().len();
     let mut zodb = Zodb::start();
@@ -224,9 +224,9 @@ fn what_zodb_appended_after_a_failover_has_no_digests_and_is_sound() {
     assert_eq!(findings, []);
     assert_eq!(verified.digests, DigestState::Compared(before));
     assert!(verified.position > before);
-    let told = run(fssync().arg("verify").arg(&scene.slave)).expect(0);
-    assert!(told.stdout.contains("have none"), "{told:?}");
-    // A pack makes another file.
+    let printed = run(fssync().arg("verify").arg(&scene.slave)).expect(0);
+    assert!(printed.stdout.contains("have none"), "{printed:?}");
+    // A pack writes a new file.
     zodb.call(&json!({"cmd": "pack", "name": "s", "keep": 1}));
     let (verified, findings) = self::verified(&scene.slave);
     assert!(
@@ -239,7 +239,7 @@ fn what_zodb_appended_after_a_failover_has_no_digests_and_is_sound() {
 }
 
 #[test]
-fn a_slave_that_is_replaced_and_grows_all_the_while_is_never_found_damaged() {
+fn a_slave_that_is_replaced_and_grows_during_verify_is_not_damaged() {
     let history = History::get();
     let scene = Scene::new();
     replace(&scene.master, &history.before);

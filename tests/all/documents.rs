@@ -1,5 +1,5 @@
-//! What the documents in `docs` say proves something is there: tests by their names, which
-//! may be given in part, and the modules that argue.
+//! The tests and modules that the documents in `docs` name must exist. A name may be given in
+//! part.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn tests() -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Names in a document, in their quotes: with `::`, or of several words.
+/// The names that a document quotes: with `::`, or of several words.
 fn quoted(document: &str) -> BTreeSet<&str> {
     let is_name = |text: &&str| {
         let is_allowed = |c: char| c.is_ascii_lowercase() || "_:*…".contains(c);
@@ -31,8 +31,8 @@ fn quoted(document: &str) -> BTreeSet<&str> {
     quotes.filter(is_name).collect()
 }
 
-/// The names in the last column of a document's tables, where what proves something is, each
-/// with the module that the column's head has in quotes.
+/// The names in the last column of a document's tables, each with the module that the head of
+/// the column quotes.
 fn proofs(document: &str) -> BTreeSet<(&str, &str)> {
     let mut found = BTreeSet::new();
     let mut module = None;
@@ -50,15 +50,15 @@ fn proofs(document: &str) -> BTreeSet<(&str, &str)> {
     found
 }
 
-/// Whether a name, or what lies in one of its modules, starts with the first part of a
-/// pattern, and the others follow in their order, whatever is between.
+/// Whether a name, or its part after one of its modules, starts with the first part of a
+/// pattern and contains the other parts in their order.
 fn fits(pattern: &str, name: &str) -> bool {
     let modules = name.match_indices("::").map(|(at, sign)| at + sign.len());
     let mut starts = std::iter::once(0).chain(modules);
     starts.any(|at| fits_at_start(pattern, &name[at..]))
 }
 
-/// The same of the name as a whole.
+/// The same for the name as a whole.
 fn fits_at_start(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split(['*', '…']);
     let first = parts.next().unwrap_or_default();
@@ -74,14 +74,14 @@ fn fits_at_start(pattern: &str, name: &str) -> bool {
     })
 }
 
-/// Whether a module of the program is called so.
+/// Whether the library has a module of this name.
 fn is_module(name: &str) -> bool {
     let path = name.trim_end_matches("::").replace("::", "/");
     project(&format!("src/{path}.rs")).exists() || project(&format!("src/{path}")).is_dir()
 }
 
 #[test]
-fn what_is_said_to_prove_something_is_there() {
+fn the_tests_that_the_documents_name_exist() {
     let mut known = tests();
     known.extend(nfs::ALL.map(|(name, _)| name.to_owned()));
     let is_test = |name: &str| known.iter().any(|test| fits(name, test));
@@ -98,7 +98,7 @@ fn what_is_said_to_prove_something_is_there() {
         }
         for (module, name) in proofs(&text) {
             let is_of_the_library = name.ends_with("::tests") && is_module(name);
-            // It may be in another one, whose name it has then.
+            // It may be in another module, which the name then contains.
             let is_there = |test: &String| {
                 let is_whole = !name.starts_with(['*', '…']) && fits_at_start(name, test);
                 is_whole
@@ -113,7 +113,7 @@ fn what_is_said_to_prove_something_is_there() {
 }
 
 #[test]
-fn a_name_that_is_not_there_is_found_out() {
+fn a_name_that_does_not_exist_is_found() {
     let text = "`calls::an_append` `a_b…c` `Data.fs` `c`\n```sh\n`x::y`\n```\n";
     assert_eq!(quoted(text), BTreeSet::from(["a_b…c", "calls::an_append"]));
     let table = "| a | by (`m::`) |\n| --- | --- |\n| `c_d` | `a_b` and `x::y` |\nsee `e_f`\n";
@@ -129,7 +129,7 @@ fn a_name_that_is_not_there_is_found_out() {
 }
 
 #[test]
-fn the_readme_names_the_rust_version_that_is_needed() {
+fn the_readme_names_the_required_rust_version() {
     let manifest = fs::read_to_string(project("Cargo.toml")).expect("the manifest");
     let lines = manifest.lines();
     let needed = lines.filter_map(|line| line.strip_prefix("rust-version = "));

@@ -1,12 +1,12 @@
-//! What the tests make once and keep below the target directory: the virtual
-//! environment with the real ZODB and ZEO, and other things as dear.
+//! Things that take long to create and are kept below the target directory, such as the
+//! virtual environment with the real ZODB and ZEO.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The Python of a virtual environment with the pinned requirements. `must` runs a
-/// command that has to succeed.
+/// The Python of a virtual environment with the pinned requirements. `must` runs a command
+/// that has to succeed.
 pub fn python(must: impl Fn(&mut Command)) -> PathBuf {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zodb/requirements.txt");
     let text = fs::read(&requirements).expect("requirements.txt");
@@ -27,18 +27,18 @@ pub fn python(must: impl Fn(&mut Command)) -> PathBuf {
     venv.join("bin/python")
 }
 
-/// A directory of this name below the target directory, which `make` makes where
-/// there is none that was made of the same recipe.
+/// A directory of this name below the target directory. `make` fills it, unless a directory
+/// that was made with the same recipe exists.
 pub fn kept(name: &str, recipe: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(temporary).expect("the directory for temporary files");
-    // Processes that start together make it one after the other.
+    // Processes that start at the same time wait for the first one.
     let lock = File::create(temporary.join(format!("{name}.lock"))).expect("a lock file");
-    lock.lock().expect("the lock of what is made");
+    lock.lock().expect("the lock of the directory");
     let directory = temporary.join(format!("{name}-{}", &blake3::hash(recipe).to_hex()[..16]));
     let complete = directory.join("complete");
     if !complete.exists() {
-        // What an interrupted try has left.
+        // Left by an interrupted attempt.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir(&directory).expect("a directory");
         make(&directory);

@@ -1,6 +1,5 @@
-//! The first machine dies under a client that keeps writing, the second takes
-//! over, and the first comes back: with the script that is shipped, and the
-//! steps of the README.
+//! The first machine dies while a client keeps writing, the second takes over, and the first
+//! comes back. The tests use the script in `contrib` and the steps of the README.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,12 +22,12 @@ pub fn now() -> f64 {
     since.as_secs_f64()
 }
 
-/// How ZEO is started on the second machine.
+/// The program that starts ZEO on the second machine.
 #[derive(Clone, Copy)]
 pub enum Manager {
-    /// By zdaemon, as Plone does.
+    /// zdaemon, as in Plone.
     Zdaemon,
-    /// By a shell, in the background.
+    /// A shell, in the background.
     Shell,
 }
 
@@ -57,13 +56,13 @@ impl Site {
         }
     }
 
-    /// Runs the script as heartbeat does.
+    /// Runs the script like heartbeat.
     pub fn script(&self, verb: &str) -> Run {
         let mut command = Command::new(project("contrib/failover/fssync-zeo"));
         run(command.arg(&self.script).arg(verb))
     }
 
-    /// When the script last started ZEO.
+    /// When the script last started ZEO, in seconds since 1970.
     fn zeo_started(&self) -> f64 {
         let text = fs::read_to_string(self.script.with_file_name("zeo-started"));
         let text = text.expect("the script has started ZEO");
@@ -84,13 +83,13 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// Ends what the script has started.
+    /// Stops what the script has started.
     fn drop(&mut self) {
         self.script("stop");
     }
 }
 
-/// What the script is to run.
+/// The configuration of the script.
 fn configuration(scene: &Scene, zeo: &zeo::SlavePaths, manager: Manager) -> String {
     let directory = scene.directory.path().display();
     let (start, stop, status) = match manager {
@@ -120,23 +119,23 @@ fn configuration(scene: &Scene, zeo: &zeo::SlavePaths, manager: Manager) -> Stri
     )
 }
 
-/// What a failover took, and what it cost.
+/// The duration of a failover, and the transactions that it lost.
 struct Failover {
     killed: f64,
     zeo_started: f64,
     listening: f64,
     /// The first transaction that the second machine acknowledged.
     back: f64,
-    /// What the first machine acknowledged and the second has not.
+    /// The transactions that the first machine acknowledged and the second lacks.
     lost: Vec<Acknowledged>,
-    /// What it would have been, had the first machine's files gone with its ZEO.
+    /// The transactions that would be lost if the first machine's files had gone with its ZEO.
     behind: Vec<Acknowledged>,
     restarts: u32,
 }
 
 impl Failover {
-    /// Kills ZEO on the first machine, and has the script start it on the second;
-    /// waits for the client to go on there.
+    /// Kills ZEO on the first machine, lets the script start it on the second, and waits until
+    /// the client writes there.
     fn of(site: &Site, master: Server, client: &mut Client) -> Self {
         let killed = now();
         drop(master);
@@ -167,7 +166,7 @@ impl Failover {
         }
     }
 
-    /// Prints what was measured.
+    /// Prints the measurements.
     fn report(&self, how: &str) {
         let ms = |from: f64, to: f64| format!("{:.0} ms", (to - from) * 1000.0);
         let age = |one: &Acknowledged| ms(one.time, self.killed);
@@ -189,16 +188,16 @@ impl Failover {
     }
 }
 
-/// Those that are not among the transactions of a file.
+/// The acknowledged transactions that a file lacks.
 fn missing(tids: &[String], acknowledged: &[&Acknowledged]) -> Vec<Acknowledged> {
     let is_missing = |one: &&&Acknowledged| !tids.contains(&one.tid);
     let missing = acknowledged.iter().filter(is_missing);
     missing.map(|&one| one.clone()).collect()
 }
 
-/// What the first machine acknowledged and the second has not. Fails unless the
-/// second has a prefix of the first one's history, ends with what `off` said, and
-/// lacks nothing that was acknowledged up to there.
+/// The transactions that the first machine acknowledged and the second lacks. Fails unless the
+/// second has a prefix of the first one's history, which ends with the transaction that `off`
+/// printed, and has everything that was acknowledged up to that transaction.
 fn lost(site: &Site, off: &Run, first: &[&Acknowledged]) -> Vec<Acknowledged> {
     let mut zodb = Zodb::start();
     let master = Site::tids(&mut zodb, &site.scene.master);
@@ -219,13 +218,13 @@ fn lost(site: &Site, off: &Run, first: &[&Acknowledged]) -> Vec<Acknowledged> {
     lost
 }
 
-/// What is acknowledged, in tids.
+/// The tids of acknowledged transactions.
 fn tids_of(acknowledged: &[Acknowledged]) -> Vec<&str> {
     acknowledged.iter().map(|one| one.tid.as_str()).collect()
 }
 
-/// Copies the slave's data back onto the first machine with the README's own commands, on
-/// one machine; returns the name that the first machine's own data have now.
+/// Copies the slave's data back to the first machine with the commands of the README, on one
+/// machine. Returns the new name of the first machine's own data.
 pub fn copy_back(scene: &Scene) -> PathBuf {
     let [master, slave] = [&scene.master, &scene.slave].map(|file| {
         let directory = file.parent().expect("a directory");
@@ -255,7 +254,7 @@ pub fn copy_back(scene: &Scene) -> PathBuf {
     Path::new(&master).join(name)
 }
 
-/// What failbacks have kept of the first machine's files.
+/// The files that failbacks have kept on the first machine.
 fn kept_at_failback(directory: &str) -> BTreeSet<String> {
     let names = names(Path::new(directory)).into_iter();
     names
@@ -264,14 +263,14 @@ fn kept_at_failback(directory: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_second_failback_keeps_what_the_first_one_kept() {
+fn a_second_failback_keeps_the_files_of_the_first() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.slave, &history.after);
     let kept = copy_back(&scene);
     rewrite_end(&scene.master, &history.voted);
     fs::write(&scene.slave, &history.packed).unwrap();
-    // A name has the time in it, to the second.
+    // The name contains the time, in seconds.
     thread::sleep(Duration::from_millis(1_100));
     let kept_now = copy_back(&scene);
     assert_eq!(fs::read(kept).unwrap(), history.before);
@@ -280,7 +279,7 @@ fn a_second_failback_keeps_what_the_first_one_kept() {
 }
 
 #[test]
-fn from_cron_the_second_machine_takes_over_and_hands_back() {
+fn with_cron_the_second_machine_takes_over_and_fails_back() {
     let site = Site::new(Transport::Path, Manager::Zdaemon);
     let master = site.first.start();
     let mut client = site.client();
@@ -288,7 +287,8 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
     site.scene.expect("full-copy");
     client.listen_past(now());
     site.scene.expect("append");
-    // What is acknowledged first may have been committed before the pass; the next is not.
+    // The first transaction that is acknowledged may have been committed before the pass; the
+    // second was not.
     client.listen_past(now());
     client.listen_to(1);
 
@@ -296,11 +296,11 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
     failover.report("passes from cron, zdaemon");
     assert!(
         !failover.lost.is_empty(),
-        "the last pass was before the last transaction"
+        "the last transaction came after the last pass"
     );
     assert!(
         client.restarts > 0,
-        "ZEO's client refuses a server that is behind"
+        "ZEO's client refuses a server that lags"
     );
     assert_eq!(site.script("status").expect(0).stdout, "running\n");
     site.script("start").expect(0);
@@ -312,7 +312,7 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
     site.script("stop").expect(0);
     assert_eq!(site.script("status").expect(3).stdout, "stopped\n");
     site.script("stop").expect(0);
-    // 2: the data are copied back, and what was lost is kept.
+    // 2: the data is copied back, and the lost transactions are kept.
     let kept = copy_back(&site.scene);
     let mut zodb = Zodb::start();
     let kept = Site::tids(&mut zodb, &kept);
@@ -321,16 +321,16 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
             .iter()
             .all(|tid| kept.iter().any(|kept| kept == tid))
     );
-    // 3: ZEO is started on the first machine; the client goes there by itself.
+    // 3: ZEO is started on the first machine; the client reconnects by itself.
     let restarts = client.restarts;
     let master = site.first.start();
     client.listen_past(now());
     client.listen_to(10);
     assert_eq!(
         client.restarts, restarts,
-        "nothing was lost, nothing is refused"
+        "no transaction was lost, so the client accepts the server"
     );
-    // 4: syncing is switched on, and a pass goes on where the slave is.
+    // 4: syncing is switched on, and a pass continues from the slave.
     let on = |options: &[&str]| run(fssync().arg("on").args(options).arg(&site.scene.slave));
     on(&[]).expect(20);
     let forced = on(&["--force"]).expect(0);
@@ -352,7 +352,7 @@ fn from_cron_the_second_machine_takes_over_and_hands_back() {
 }
 
 #[test]
-fn a_master_that_was_packed_after_a_failback_is_copied_when_a_person_says_so() {
+fn a_master_packed_after_a_failback_is_copied_only_with_full() {
     let scene = Scene::with_master("commits");
     scene.expect("full-copy");
     let mut zodb = Zodb::start();

@@ -1,6 +1,5 @@
-//! What the surroundings do to a pass: a full disk, a master that may not be
-//! written or does not answer, foreign owners, a transaction larger than memory,
-//! signals.
+//! Faults in the environment of a pass: a full disk, a master that is read-only or does not
+//! answer, foreign owners, a transaction larger than memory, signals.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -24,7 +23,7 @@ use crate::support::{
     strace,
 };
 
-/// Several pieces a batch, several batches a pass.
+/// Several reads per batch, several batches per pass.
 const SMALL: Tuning = Tuning {
     chunk_len: 4096,
     batch_len: 8192,
@@ -40,7 +39,7 @@ impl Mount {
         Self(directory.to_owned())
     }
 
-    /// An empty one, mounted from the hook of a pass in this process.
+    /// An empty file system, mounted from the hook of a pass in this process.
     pub fn empty_in_a_pass(directory: &Path) -> Self {
         require_root();
         let mut mount = Command::new("mount");
@@ -48,7 +47,7 @@ impl Mount {
         Self(directory.to_owned())
     }
 
-    /// One of this size that lives in memory.
+    /// A file system of this size in memory.
     fn tmpfs(size: &str, directory: &Path) -> Self {
         Self::new(
             &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"],
@@ -63,8 +62,8 @@ impl Drop for Mount {
     }
 }
 
-/// The slave is in sync with `before`, on a file system of this size. The mount comes last, to
-/// be dropped first: a directory with a mount point in it cannot be removed.
+/// A slave in sync with `before`, on a file system of this size. The mount is the last element
+/// and must be dropped first: a directory with a mount point in it cannot be removed.
 fn on_a_small_disk(size: &str) -> (Scene, Mount) {
     let scene = Scene::new();
     let disk = Mount::tmpfs(size, scene.slave.parent().unwrap());
@@ -73,7 +72,7 @@ fn on_a_small_disk(size: &str) -> (Scene, Mount) {
     (scene, disk)
 }
 
-/// ZODB opens the slave in its place, and finds this position.
+/// Fails unless ZODB opens the slave and finds this position.
 fn assert_opens(scene: &Scene, position: usize) {
     let mut zodb = Zodb::start();
     let opened = zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
@@ -82,7 +81,7 @@ fn assert_opens(scene: &Scene, position: usize) {
 }
 
 #[test]
-fn a_full_copy_that_does_not_fit_is_not_begun() {
+fn a_full_copy_that_does_not_fit_is_not_started() {
     let (scene, _disk) = on_a_small_disk("1m");
     let before = scene.beside_slave();
     sparse_master(&scene.master, 2 << 20);
@@ -102,7 +101,7 @@ fn a_full_copy_that_does_not_fit_is_not_begun() {
 }
 
 #[test]
-fn lack_of_space_is_predicted() {
+fn a_lack_of_space_is_predicted() {
     let history = History::get();
     for (master, needs) in [
         (&history.packed, "free, a full copy needs"),
@@ -122,7 +121,7 @@ fn lack_of_space_is_predicted() {
 }
 
 #[test]
-fn a_full_copy_that_finds_the_disk_full_on_its_way_leaves_one_slave_or_the_other() {
+fn a_full_copy_that_fills_the_disk_leaves_the_old_slave_or_the_new_one() {
     for spared in [0, 200, 5_000, 20_000] {
         let (scene, _disk) = on_a_small_disk("1m");
         let found = rustix::fs::statvfs(scene.slave.parent().unwrap()).unwrap();
@@ -142,7 +141,7 @@ fn a_full_copy_that_finds_the_disk_full_on_its_way_leaves_one_slave_or_the_other
 }
 
 #[test]
-fn an_append_that_fills_the_disk_leaves_the_slave_as_it_was() {
+fn an_append_that_fills_the_disk_leaves_the_slave_unchanged() {
     let (scene, _disk) = on_a_small_disk("1m");
     append_sparse(&scene.master, 8 << 20, u64::MAX >> 1);
     for _ in 0..2 {
@@ -159,7 +158,7 @@ fn an_append_that_fills_the_disk_leaves_the_slave_as_it_was() {
 }
 
 #[test]
-fn what_fits_of_an_append_stays_when_the_disk_is_full() {
+fn batches_that_fit_stay_when_the_disk_is_full() {
     let (scene, _disk) = on_a_small_disk("1m");
     let source = MountedPath::new(scene.master.clone());
     rewrite_end(&scene.master, &History::get().after);
@@ -174,7 +173,7 @@ fn what_fits_of_an_append_stays_when_the_disk_is_full() {
     assert_opens(&scene, slave.len());
 }
 
-/// All that may change in a directory when something is written there.
+/// Everything that changes in a directory if something is written there.
 fn listing(directory: &Path) -> Vec<(String, u64, u64, [i64; 4])> {
     let look = |name: String| {
         let found = fs::metadata(directory.join(&name)).unwrap();
@@ -191,8 +190,8 @@ fn listing(directory: &Path) -> Vec<(String, u64, u64, [i64; 4])> {
     all.into_iter().map(look).collect()
 }
 
-/// A first copy, an append, nothing, a copy after a pack: what each does to the
-/// master's directory is nothing. `change` gives the master its bytes.
+/// Fails if a first copy, an append, a pass without anything new, or a copy after a pack
+/// changes the master's directory. `change` writes the master.
 fn assert_master_untouched(
     scene: &Scene,
     mut change: impl FnMut(&[u8]),
@@ -217,7 +216,7 @@ fn assert_master_untouched(
     }
 }
 
-/// Gives the master its bytes, in place where they begin with what it has.
+/// Writes the master, in place if the bytes start with its content.
 fn put(master: &Path, bytes: &[u8]) {
     if bytes.starts_with(&fs::read(master).unwrap_or_default()) {
         let mut file = File::options()
@@ -233,7 +232,7 @@ fn put(master: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn the_master_may_lie_on_a_file_system_that_is_mounted_read_only() {
+fn the_master_may_be_on_a_read_only_file_system() {
     let mut scene = Scene::new();
     let writable = scene.master.clone();
     fs::write(&writable, &History::get().before).unwrap();
@@ -252,7 +251,7 @@ fn the_master_may_lie_on_a_file_system_that_is_mounted_read_only() {
 }
 
 #[test]
-fn the_master_may_be_one_that_its_reader_may_not_write() {
+fn the_master_may_be_read_only_for_the_user() {
     let scene = Scene::new();
     fs::write(&scene.master, &History::get().before).unwrap();
     let directory = scene.master.parent().unwrap();
@@ -271,7 +270,7 @@ fn the_master_may_be_one_that_its_reader_may_not_write() {
 }
 
 #[test]
-fn the_master_is_opened_for_reading_only_and_nothing_else_is_near_it() {
+fn the_master_is_opened_read_only_and_no_file_beside_it_is_opened() {
     let scene = Scene::new();
     fs::write(&scene.master, &History::get().after).unwrap();
     let log = scene.directory.path().join("log");
@@ -285,14 +284,14 @@ fn the_master_is_opened_for_reading_only_and_nothing_else_is_near_it() {
         let reads = ["O_RDONLY", "statx(", "readlink(", "stat("];
         assert!(reads.iter().any(|call| line.contains(call)), "{line}");
         assert!(!line.contains("O_CREAT"), "{line}");
-        // Which file ZODB's lock is may be looked at, to see who has it.
+        // A pass may stat ZODB's lock file, to find out who holds the lock.
         let opens_lock = line.contains(".lock") && !line.contains("statx(");
         assert!(!opens_lock, "{line}");
     }
 }
 
-/// A pass with small batches whose source hangs at its `nth` call; `None` if it
-/// makes fewer.
+/// A pass with small batches whose source hangs in its `nth` call; `None` if it makes fewer
+/// calls.
 fn pass_that_hangs(scene: &Scene, nth: u32) -> Option<Outcome> {
     let hangs = Arc::new(AtomicBool::new(false));
     let mut calls = 0;
@@ -319,7 +318,7 @@ fn pass_that_hangs(scene: &Scene, nth: u32) -> Option<Outcome> {
 }
 
 #[test]
-fn a_master_that_hangs_is_given_up_and_no_lock_is_left() {
+fn a_master_that_hangs_is_unreachable_and_no_lock_is_left() {
     for nth in 0.. {
         let scene = Scene::synced(History::get());
         rewrite_end(&scene.master, &History::get().after);
@@ -336,7 +335,7 @@ fn a_master_that_hangs_is_given_up_and_no_lock_is_left() {
             assert_eq!(flock::holder(&scene.beside(suffix)), None, "{suffix}");
         }
         let slave = fs::read(&scene.slave).unwrap();
-        assert!(History::get().after.starts_with(&slave), "cut back");
+        assert!(History::get().after.starts_with(&slave), "a prefix");
         assert_opens(&scene, slave.len());
         scene.pass(&[]).expect(0);
         Zodb::start().assert_in_sync(&scene.master, &scene.slave);
@@ -344,11 +343,11 @@ fn a_master_that_hangs_is_given_up_and_no_lock_is_left() {
 }
 
 #[test]
-fn the_program_gives_up_a_master_whose_read_hangs() {
+fn a_read_that_hangs_makes_the_master_unreachable() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     let master = fs::canonicalize(&scene.master).unwrap();
-    // `strace` does not let the process end before; fssync itself tells its time.
+    // `strace` keeps the process alive for longer, so the time is taken from the report.
     let hang = ["-e", "inject=pread64:delay_enter=5000000:when=4"];
     let mut command = strace(&hang, &[master]);
     command.args(["--json", "--timeout", "0.5"]);
@@ -361,7 +360,7 @@ fn the_program_gives_up_a_master_whose_read_hangs() {
 }
 
 #[test]
-fn a_fifo_or_a_device_for_a_master_is_no_master() {
+fn a_fifo_or_a_device_is_not_accepted_as_master() {
     let scene = Scene::new();
     let fifo = scene.master.with_file_name("fifo");
     must(Command::new("mkfifo").arg(&fifo));
@@ -375,7 +374,7 @@ fn a_fifo_or_a_device_for_a_master_is_no_master() {
 }
 
 #[test]
-fn a_message_names_the_data_fs_of_a_directory() {
+fn messages_name_the_data_fs_in_a_directory() {
     let scene = Scene::new();
     let directory = scene.master.parent().unwrap();
     let master = scene.master.display();
@@ -388,8 +387,8 @@ fn a_message_names_the_data_fs_of_a_directory() {
     fs::write(&file, &History::get().before).unwrap();
     let _mount = Mount::new(&["--bind", file.to_str().unwrap()], &scene.master);
     let mounted = pass().expect(2).stderr;
-    let told = format!("{master} is mounted as a single file");
-    assert!(mounted.contains(&told), "{mounted}");
+    let said = format!("{master} is mounted as a single file");
+    assert!(mounted.contains(&said), "{mounted}");
 }
 
 const UID: u32 = 12_345;
@@ -401,7 +400,7 @@ fn owner(path: &Path) -> (u32, u32, u32) {
     (found.uid(), found.gid(), found.mode() & 0o7777)
 }
 
-/// A pass in a shell with a umask.
+/// A pass in a shell with this umask.
 fn pass_under_umask(scene: &Scene, umask: &str, options: &[&str]) -> Run {
     let script = format!("umask {umask} && exec \"$@\"");
     let mut command = Command::new("sh");
@@ -410,7 +409,7 @@ fn pass_under_umask(scene: &Scene, umask: &str, options: &[&str]) -> Run {
 }
 
 #[test]
-fn what_is_made_beside_the_slave_belongs_to_the_owner_of_its_directory() {
+fn files_beside_a_new_slave_get_the_owner_of_its_directory() {
     require_root();
     for (umask, mode) in [("077", 0o640), ("000", 0o600), ("022", 0o664)] {
         let scene = Scene::new();
@@ -431,13 +430,13 @@ fn what_is_made_beside_the_slave_belongs_to_the_owner_of_its_directory() {
         assert_eq!(
             owner(&scene.beside(".fssync")).2,
             mode,
-            "and what tells of it"
+            "and the sidecar has it too"
         );
     }
 }
 
 #[test]
-fn what_is_made_beside_the_slave_has_the_owner_and_mode_of_the_slave() {
+fn files_beside_the_slave_get_its_owner_and_mode() {
     require_root();
     for (umask, mode) in [("077", 0o640), ("000", 0o600), ("022", 0o664)] {
         let history = History::get();
@@ -465,9 +464,10 @@ fn what_is_made_beside_the_slave_has_the_owner_and_mode_of_the_slave() {
     }
 }
 
-/// A copy of a tail that is cut at last, not of one that every pass tries to cut.
+/// Each pass tries to truncate the tail; it is saved only if it is about to be truncated, and
+/// only once.
 #[test]
-fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
+fn a_foreign_tail_that_cannot_be_truncated_is_saved_only_once() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
@@ -498,7 +498,7 @@ fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
             let names = scene.beside_slave();
             let kept = names.iter().filter(|name| name.contains(".tr"));
             assert_eq!(kept.count(), copies, "{names:?}");
-            assert!(fs::read(&slave).unwrap() == old, "it is where it was");
+            assert!(fs::read(&slave).unwrap() == old, "the tail is still there");
         }
     }
     scene.expect("trim-append");
@@ -506,9 +506,9 @@ fn a_foreign_tail_that_cannot_be_cut_is_not_kept_over_and_over() {
     assert!(fs::read(scene.beside(".tr0")).unwrap() == tail);
 }
 
-/// A file that has another name, too, may be anybody's: it is not written to.
+/// A file with a second name may belong to anybody, so it is not written.
 #[test]
-fn a_kept_tail_with_a_second_name_is_left_alone() {
+fn a_saved_tail_with_a_second_name_is_not_written() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
@@ -524,7 +524,7 @@ fn a_kept_tail_with_a_second_name_is_left_alone() {
 }
 
 #[test]
-fn who_cannot_give_files_to_the_slaves_owner_writes_nothing() {
+fn a_user_who_cannot_chown_to_the_slaves_owner_writes_nothing() {
     let scene = Scene::with_master("commits");
     let directory = scene.slave.parent().unwrap();
     let mut command = as_nobody(&scene);
@@ -547,7 +547,7 @@ fn who_cannot_give_files_to_the_slaves_owner_writes_nothing() {
 }
 
 #[test]
-fn a_group_that_cannot_be_given_matters_where_it_may_do_more_than_everybody() {
+fn failing_to_set_a_group_matters_only_if_it_has_more_access_than_others() {
     for (mode, code) in [(0o644, 0), (0o600, 0), (0o664, 1), (0o660, 1), (0o640, 1)] {
         let scene = Scene::with_master("commits");
         let mut command = as_nobody(&scene);
@@ -565,7 +565,7 @@ fn a_group_that_cannot_be_given_matters_where_it_may_do_more_than_everybody() {
 
 const GIB: u64 = 1 << 30;
 
-/// Passes; returns the most memory that it ever had, in bytes.
+/// Makes a pass; returns its peak memory in bytes.
 fn peak_memory(scene: &Scene) -> u64 {
     let (run, taken) = measured(&scene.command(&[]));
     run.expect(0);
@@ -573,7 +573,7 @@ fn peak_memory(scene: &Scene) -> u64 {
 }
 
 #[test]
-fn a_transaction_larger_than_memory_takes_little_of_it() {
+fn a_huge_transaction_takes_little_memory() {
     let scene = Scene::new();
     let master_size = |path: &Path| fs::metadata(path).unwrap().len();
     sparse_master(&scene.master, 3 * GIB);
@@ -593,7 +593,7 @@ fn a_transaction_larger_than_memory_takes_little_of_it() {
     assert_eq!(found["position"], master_size(&scene.master));
 }
 
-/// Starts a pass, and waits until it has written so much to a file.
+/// Starts a pass, and waits until a file has this size.
 fn start_and_wait(scene: &Scene, file: &Path, size: u64) -> Child {
     let mut command = fssync();
     command
@@ -611,7 +611,7 @@ fn start_and_wait(scene: &Scene, file: &Path, size: u64) -> Child {
     child
 }
 
-/// Sends a signal; the pass ends with exit code 1 within seconds.
+/// Sends a signal. The pass must end with exit code 1 within seconds.
 fn interrupt(child: Child, signal: Signal) {
     let pid = Pid::from_child(&child);
     let started = Instant::now();
@@ -624,7 +624,7 @@ fn interrupt(child: Child, signal: Signal) {
 }
 
 #[test]
-fn a_copy_that_a_signal_interrupts_is_taken_up_by_the_next_pass() {
+fn a_copy_that_a_signal_interrupts_is_resumed_by_the_next_pass() {
     for signal in [Signal::TERM, Signal::INT] {
         let scene = Scene::new();
         let tids = 0x7000_0000_0000_0000..;
@@ -649,7 +649,7 @@ fn a_copy_that_a_signal_interrupts_is_taken_up_by_the_next_pass() {
 }
 
 #[test]
-fn a_signal_in_the_midst_of_a_full_copy_leaves_the_old_slave() {
+fn a_signal_during_a_full_copy_leaves_the_old_slave() {
     for signal in [Signal::TERM, Signal::INT] {
         let scene = Scene::synced(History::get());
         replace(&scene.master, &History::get().before);
@@ -659,14 +659,14 @@ fn a_signal_in_the_midst_of_a_full_copy_leaves_the_old_slave() {
         bytes.truncate(2);
         fs::write(&scene.slave, &bytes).unwrap();
         interrupt(start_and_wait(&scene, &tmp, 10 << 20), signal);
-        assert!(tmp.exists(), "the next pass goes on with it");
+        assert!(tmp.exists(), "the next pass resumes it");
         assert!(fs::read(&scene.slave).unwrap() == bytes);
         scene.assert_documented_names();
     }
 }
 
 #[test]
-fn a_signal_in_the_midst_of_an_append_leaves_the_slave_as_it_was() {
+fn a_signal_during_an_append_leaves_the_slave_unchanged() {
     for signal in [Signal::TERM, Signal::INT] {
         let scene = Scene::synced(History::get());
         append_sparse(&scene.master, 4 * GIB, u64::MAX >> 1);
@@ -678,12 +678,12 @@ fn a_signal_in_the_midst_of_an_append_leaves_the_slave_as_it_was() {
 }
 
 #[test]
-fn a_test_that_mounts_leaves_no_directory_behind() {
+fn a_test_that_mounts_leaves_no_directory() {
     let directory = tempfile::tempdir().unwrap();
     let mut test = Command::new(std::env::current_exe().unwrap());
     test.args([
         "--exact",
-        "faults::an_append_that_fills_the_disk_leaves_the_slave_as_it_was",
+        "faults::an_append_that_fills_the_disk_leaves_the_slave_unchanged",
     ]);
     let output = must(test.env("TMPDIR", directory.path()));
     let said = String::from_utf8_lossy(&output.stdout);

@@ -1,4 +1,4 @@
-//! Every fixture as a master, judged by what ZODB says of it.
+//! Every fixture as a master, checked against ZODB's view of it.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn expected() -> Value {
 }
 
 #[test]
-fn the_generator_makes_just_the_fixtures_that_are_there() {
+fn the_generator_reproduces_the_fixtures() {
     must(
         std::process::Command::new(python())
             .arg(project("fixtures/generate.py"))
@@ -34,7 +34,7 @@ fn every_fixture_is_replicated_up_to_its_position() {
                 .is_some_and(|ending| ending == "fs")
         })
         .count();
-    assert_eq!(on_disk, files.len(), "each fixture has its expectation");
+    assert_eq!(on_disk, files.len(), "each fixture is in expected.json");
     let mut zodb = Zodb::start();
     for (name, observation) in files {
         let scene = Scene::with_master(name);
@@ -42,7 +42,7 @@ fn every_fixture_is_replicated_up_to_its_position() {
         let code = match observation["tail"].as_str().expect("a tail") {
             "clean" | "voted" => 0,
             "foreign" => 12,
-            // ZODB takes fewer bytes than a header for a write that has just begun.
+            // ZODB takes less than a header for a write that has just started.
             "torn" if name == "torn-header" => 0,
             _ => 30,
         };

@@ -26,7 +26,7 @@ use fuser::{
 };
 use tempfile::TempDir;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::support::{must, require_root, tool};
 
 /// How long a client is waited for that is to get stuck.
@@ -90,9 +90,9 @@ impl Served {
         Silence(self)
     }
 
-    /// From now on, a read gives less than is asked for, as dice say.
-    pub fn answer_in_part(&self, dice: Dice) {
-        self.gate.lock().parts = Some(dice);
+    /// From now on, a read gives less than is asked for, as rng say.
+    pub fn answer_in_part(&self, rng: Rng) {
+        self.gate.lock().parts = Some(rng);
     }
 
     /// Waits until a client is stuck.
@@ -143,7 +143,7 @@ struct Gate {
 struct GateState {
     closed_at: Option<u64>,
     fails_at: Option<Range<u64>>,
-    parts: Option<Dice>,
+    parts: Option<Rng>,
     is_stuck: bool,
 }
 
@@ -169,7 +169,7 @@ impl Gate {
     /// How many of so many bytes are read at once.
     fn part(&self, len: u32) -> u32 {
         match &mut self.lock().parts {
-            Some(dice) if len > 1 => 1 + dice.below(len as usize) as u32,
+            Some(rng) if len > 1 => 1 + rng.below(len as usize) as u32,
             _ => len,
         }
     }

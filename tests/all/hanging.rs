@@ -1,4 +1,4 @@
-//! A pass in this process that hangs on its master, in the midst of an append.
+//! A pass in this process that hangs on its master in the middle of an append.
 
 use std::fs;
 use std::sync::mpsc::{self, Sender};
@@ -13,28 +13,28 @@ use fssync::source::path::MountedPath;
 
 use crate::support::{Call, Hooked, Scene, wait_for, without_forks};
 
-/// Where the first read of the master starts that gets no answer, at least.
-const HANGS_BEHIND: u64 = 18_000;
+/// The first read of the master that starts after this offset gets no answer.
+const HANGS_AFTER: u64 = 18_000;
 
-/// What is written of what was read before, at least.
+/// The slave has at least this length when the pass hangs.
 const WRITTEN_TO: u64 = 17_000;
 
-/// A pass that hangs until it is let go.
+/// A pass that hangs until it is released.
 pub struct HangingPass {
     release: Sender<()>,
     pass: JoinHandle<Outcome>,
 }
 
 impl HangingPass {
-    /// Starts it, and waits until it hangs and has written all that it has read.
+    /// Starts the pass, and waits until it hangs and has written everything that it read.
     pub fn start(scene: &Scene) -> Self {
         let (hangs, hung) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let hook = move |call| {
             if let Call::Read(offset) = call
-                && offset > HANGS_BEHIND
+                && offset > HANGS_AFTER
             {
-                // Once it was let go, nobody waits for that.
+                // After the release nobody receives this.
                 let _ = hangs.send(());
                 let _ = released.recv();
             }
@@ -50,13 +50,13 @@ impl HangingPass {
         let pass = thread::spawn(move || pass::pass(&job, &Silent));
         hung.recv_timeout(Duration::from_secs(10))
             .expect("it hangs");
-        wait_for("what it has read", || {
+        wait_for("data that was read before", || {
             fs::metadata(&scene.slave).is_ok_and(|found| found.len() >= WRITTEN_TO)
         });
         Self { release, pass }
     }
 
-    /// Lets it go; returns how it ends.
+    /// Releases the pass, and returns its outcome.
     pub fn go_on(self) -> Outcome {
         let _quiet = without_forks();
         drop(self.release);

@@ -1,29 +1,29 @@
-//! Hostile bytes: what the fuzz targets start from, and what they have found.
+//! Hostile bytes: the seeds of the fuzz targets, and the inputs that found bugs.
 //!
-//! The targets are `fuzz/src`; `fuzz/run` runs them with a fuzzer. An input that was found
-//! lies under `fixtures/hostile/`, in the directory of its target, and is replayed here
-//! for ever.
+//! The targets are in `fuzz/src`, and `fuzz/run` runs them with a fuzzer. An input that
+//! found a bug is kept in `fixtures/hostile/`, in the directory of its target, and is replayed
+//! in each test run.
 
 use std::fs;
 
 use crate::support::{names, project, without_forks};
 
-#[allow(dead_code, reason = "the fuzzer's part")]
+#[allow(dead_code, reason = "used by the fuzzer")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
 use targets::Target;
 
-/// Runs a target; where it makes passes, while no process is started.
+/// Runs a target. No process is started meanwhile if the target makes passes.
 fn replay(target: &Target, what: &str, input: &[u8]) {
-    // Told if it fails.
+    // Shown if the test fails.
     println!("{what}");
     let _quiet = matches!(target.name, "beside" | "pass").then(without_forks);
     (target.run)(input);
 }
 
 #[test]
-fn each_target_takes_its_seeds() {
+fn each_target_accepts_its_seeds() {
     for target in &targets::TARGETS {
         let seeds = {
             let _quiet = without_forks();
@@ -37,7 +37,7 @@ fn each_target_takes_its_seeds() {
 }
 
 #[test]
-fn what_was_found_is_found_no_more() {
+fn fixed_bugs_stay_fixed() {
     let kept = project("fixtures/hostile");
     let listed = fs::read_to_string(project("fixtures/README.md")).expect("the list");
     for name in names(&kept) {
@@ -53,7 +53,7 @@ fn what_was_found_is_found_no_more() {
 }
 
 #[test]
-fn there_is_a_program_of_each_target() {
+fn each_target_has_a_program() {
     let programs = names(&project("fuzz/fuzz_targets"));
     let targets = targets::TARGETS.iter();
     assert!(targets.map(|it| format!("{}.rs", it.name)).eq(programs));

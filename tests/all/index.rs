@@ -1,5 +1,4 @@
-//! The index, judged by ZODB's own: of the same files, with the same content,
-//! and by whether ZODB uses it.
+//! The index, compared with ZODB's: its bytes for the same file, and whether ZODB uses it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
@@ -26,7 +25,7 @@ use crate::support::{
     without_forks,
 };
 
-/// The slave of a scene, as a pass would hold it.
+/// The slave of a scene, as a pass opens it.
 fn slave(scene: &Scene) -> Slave {
     let paths = SlavePaths::new(&scene.slave).expect("a place for the slave");
     Slave {
@@ -36,13 +35,13 @@ fn slave(scene: &Scene) -> Slave {
     }
 }
 
-/// The index of a file at a position, going on with what `builder` has.
+/// Continues `builder` up to a position of the file, and returns the index.
 fn extended(slave: &Slave, file: &Path, builder: Builder, position: u64) -> Option<Index> {
     let data = File::open(file).expect("the file");
     let mut growing = Growing::new(builder, position);
-    let check_cancelled = || slave.check_cancelled();
+    let may_go_on = || slave.check_cancelled();
     growing
-        .read(&data, &slave.paths, &check_cancelled, &Silent)
+        .read(&data, &slave.paths, &may_go_on, &Silent)
         .expect("it is read");
     growing.finish(&slave.paths).ok()
 }
@@ -71,21 +70,21 @@ fn stored() -> (Scene, Slave, Stored) {
     (scene, slave, stored)
 }
 
-/// Whether ZODB, opening a slave with the index beside it, uses that; an opening
-/// that fails is none.
+/// Whether ZODB uses the index beside the slave when it opens the slave. An error counts as
+/// no.
 fn is_used(zodb: &mut Zodb, slave: &Path) -> bool {
     let opened = zodb.attempt(&json!({"cmd": "check_open", "path": slave}));
     opened["ok"] == true && opened["used_index"] == true
 }
 
 #[test]
-fn every_fixture_has_zodbs_index_where_zodb_uses_it() {
+fn the_index_of_each_fixture_equals_zodbs() {
     let expected = fs::read_to_string(project("fixtures/expected.json")).expect("expected.json");
     let expected: Value = serde_json::from_str(&expected).expect("JSON");
     let mut zodb = Zodb::start();
     let mut used = 0;
-    for (name, observation) in expected["files"].as_object().expect("the fixtures") {
-        let Some(position) = observation["position"].as_u64() else {
+    for (name, facts) in expected["files"].as_object().expect("the fixtures") {
+        let Some(position) = facts["position"].as_u64() else {
             continue;
         };
         let scene = Scene::with_master(name);
@@ -107,7 +106,7 @@ fn every_fixture_has_zodbs_index_where_zodb_uses_it() {
 }
 
 #[test]
-fn a_random_history_has_zodbs_index_at_every_step() {
+fn the_index_of_a_random_history_equals_zodbs_at_every_step() {
     let mut zodb = Zodb::start();
     for seed in 1..4 {
         let scene = Scene::new();
@@ -118,7 +117,7 @@ fn a_random_history_has_zodbs_index_at_every_step() {
         let mut used = 0;
         for _ in 0..12 {
             let random = json!({"cmd": "random", "name": "m", "count": 25, "pack": true});
-            // A pack makes another file.
+            // A pack writes a new file.
             if zodb.call(&random)["operations"].get("pack").is_some() {
                 last = Builder::default();
             }
@@ -148,7 +147,7 @@ fn a_random_history_has_zodbs_index_at_every_step() {
 }
 
 #[test]
-fn any_content_is_written_as_by_zodb() {
+fn any_index_content_is_written_as_by_zodb() {
     let oid = prop_oneof![
         0_u64..3000,
         any::<u64>(),
@@ -186,7 +185,7 @@ fn any_content_is_written_as_by_zodb() {
 }
 
 #[test]
-fn positions_beyond_4_gigabytes_are_zodbs() {
+fn positions_beyond_4_gigabytes_equal_zodbs() {
     let scene = Scene::new();
     let path = &scene.slave;
     sparse_master(path, (1 << 32) + 1000);
@@ -203,7 +202,7 @@ fn positions_beyond_4_gigabytes_are_zodbs() {
 }
 
 #[test]
-fn no_index_lies_beside_a_file_of_empty_transactions() {
+fn a_file_of_empty_transactions_gets_no_index() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.slave, "create": true}));
@@ -212,7 +211,7 @@ fn no_index_lies_beside_a_file_of_empty_transactions() {
     }
     zodb.call(&json!({"cmd": "close", "name": "m"}));
     let opened = zodb.attempt(&json!({"cmd": "check_open", "path": scene.slave}));
-    assert_eq!(opened["ok"], false, "ZODB stumbles over its own: {opened}");
+    assert_eq!(opened["ok"], false, "ZODB fails on its own index: {opened}");
     let slave = slave(&scene);
     index::remove(&slave).expect("it is removed");
     assert!(store(&slave).expect("a try").is_none());
@@ -221,7 +220,7 @@ fn no_index_lies_beside_a_file_of_empty_transactions() {
 }
 
 #[test]
-fn an_index_that_was_left_alone_is_read_again_and_extended() {
+fn an_unchanged_index_is_loaded_and_extended() {
     let (scene, slave, stored) = stored();
     assert!(stored.lies_there(&slave.paths).unwrap());
     let said = serde_json::to_string(&stored).unwrap();
@@ -236,7 +235,7 @@ fn an_index_that_was_left_alone_is_read_again_and_extended() {
     let (theirs, of) = zodb.index_of(&scene.slave);
     assert_eq!(of, position);
     assert!(written(&index, position) == theirs);
-    // The old one is still good for the longer file.
+    // The old index is still valid for the longer file.
     assert!(stored.lies_there(&slave.paths).unwrap());
     assert!(is_used(&mut zodb, &scene.slave));
     assert_eq!(
@@ -246,7 +245,7 @@ fn an_index_that_was_left_alone_is_read_again_and_extended() {
 }
 
 #[test]
-fn a_position_between_two_transactions_has_no_index() {
+fn a_position_inside_a_transaction_has_no_index() {
     let scene = Scene::synced(History::get());
     let slave = slave(&scene);
     let position = History::get().before.len() as u64;
@@ -255,7 +254,7 @@ fn a_position_between_two_transactions_has_no_index() {
 }
 
 #[test]
-fn an_index_that_was_touched_is_not_trusted() {
+fn a_modified_index_is_not_trusted() {
     type Touch = fn(&Path);
     let touches: [(&str, Touch); 5] = [
         ("removed", |path| fs::remove_file(path).unwrap()),
@@ -297,7 +296,7 @@ fn an_index_that_zodb_saved_is_not_trusted() {
 }
 
 #[test]
-fn a_bit_that_rotted_in_an_index_is_noticed() {
+fn a_flipped_bit_in_the_index_is_detected() {
     let (scene, slave, stored) = stored();
     let path = scene.beside(".index");
     let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -314,7 +313,7 @@ fn a_bit_that_rotted_in_an_index_is_noticed() {
 }
 
 #[test]
-fn nothing_is_stored_beside_a_slave_that_is_not_ours_to_write() {
+fn no_index_is_stored_if_the_slave_may_not_be_written() {
     type Hinder = fn(&Scene, &Slave) -> Option<Holder>;
     let hindrances: [(&str, Hinder); 4] = [
         ("off", |scene, _| {
@@ -359,7 +358,7 @@ fn nothing_is_stored_beside_a_slave_that_is_not_ours_to_write() {
 }
 
 #[test]
-fn the_index_is_the_slaves_owners() {
+fn the_index_gets_the_slaves_owner_and_mode() {
     require_root();
     let scene = Scene::synced(History::get());
     fs::set_permissions(&scene.slave, fs::Permissions::from_mode(0o640)).unwrap();
@@ -368,7 +367,7 @@ fn the_index_is_the_slaves_owners() {
             .arg("65534:65533")
             .arg(&scene.slave),
     );
-    // What a pass left that was killed is no hindrance.
+    // A partial copy that a killed pass left must not prevent this.
     fs::write(scene.beside(".fssync-tmp"), "a part of an index").unwrap();
     store(&slave(&scene))
         .expect("it is stored")
@@ -381,7 +380,7 @@ fn the_index_is_the_slaves_owners() {
 }
 
 #[test]
-fn removing_the_index_removes_it() {
+fn removing_the_index_twice_succeeds() {
     let (scene, slave, _) = stored();
     let path: PathBuf = scene.beside(".index");
     assert!(path.exists());

@@ -1,4 +1,4 @@
-//! A master whose inode number changes, although its bytes do not.
+//! A master whose inode number changes although its bytes do not.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -41,7 +41,7 @@ fn on_fuse_the_log_contains_why_the_inode_number_may_have_changed() {
     };
     pass();
     assert!(!pass().stderr.contains("comparing"));
-    // The number that an earlier mount gave it.
+    // The number from an earlier mount.
     scene.edit_sidecar(|sidecar| sidecar["left"]["master"]["inode"] = json!(4242));
     let remounted = pass();
     assert_eq!(remounted.report()["action"], "up-to-date");
@@ -55,7 +55,7 @@ fn on_fuse_the_log_contains_why_the_inode_number_may_have_changed() {
 }
 
 #[test]
-fn a_slave_of_which_nothing_is_noted_is_not_blamed_on_the_master() {
+fn a_missing_sidecar_is_not_reported_as_a_changed_inode() {
     let scene = Scene::synced(History::get());
     fs::remove_file(scene.beside(".fssync")).unwrap();
     let run = scene.pass(&[]).expect(0);

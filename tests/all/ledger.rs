@@ -1,4 +1,4 @@
-//! The ledger of digests, judged by the slave's bytes.
+//! The ledger of digests, checked against the slave's bytes.
 
 use std::fs::{self, File};
 use std::ops::Range;
@@ -14,13 +14,13 @@ use crate::support::{
     sparse_master, strace,
 };
 
-/// What the ledger of a slave has, each entry compared with the slave's bytes;
-/// nothing if it has none.
+/// The ranges of the entries in a slave's ledger, each checked against the slave's bytes.
+/// Empty if there is no ledger.
 #[track_caller]
-fn right_entries(slave: &Path) -> Vec<Range<u64>> {
-    let place = SlavePaths::new(slave).expect("a slave");
+fn checked_entries(slave: &Path) -> Vec<Range<u64>> {
+    let paths = SlavePaths::new(slave).expect("a slave");
     let data = File::open(slave).expect("the slave");
-    let Some(ledger) = Ledger::open(&place, &data, Access::Read).expect("a ledger or none") else {
+    let Some(ledger) = Ledger::open(&paths, &data, Access::Read).expect("a ledger or none") else {
         return Vec::new();
     };
     let size = data.metadata().expect("its size").len();
@@ -31,7 +31,7 @@ fn right_entries(slave: &Path) -> Vec<Range<u64>> {
         .map(|LedgerEntry { range, digest }| {
             let mut bytes = vec![0; (range.end - range.start) as usize];
             data.read_exact_at(&mut bytes, range.start)
-                .unwrap_or_else(|error| panic!("{range:?} is no range of the slave's: {error}"));
+                .unwrap_or_else(|error| panic!("{range:?} is not a range of the slave: {error}"));
             assert_eq!(
                 *blake3::hash(&bytes).as_bytes(),
                 *digest.as_bytes(),
@@ -42,17 +42,17 @@ fn right_entries(slave: &Path) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Fails if the ledger beside a slave, if there is one, says anything wrong.
+/// Fails if an entry of the slave's ledger is wrong.
 #[track_caller]
 pub fn assert_right(slave: &Path) {
-    right_entries(slave);
+    checked_entries(slave);
 }
 
-/// Fails unless the ledger has all bytes of a slave that ends with its last
-/// transaction, and no more entries than it should. Returns how many.
+/// Fails unless the ledger covers all bytes of a slave that ends with its last transaction,
+/// with as few entries as expected. Returns the number of entries.
 #[track_caller]
 pub fn assert_whole(slave: &Path) -> usize {
-    let entries = right_entries(slave);
+    let entries = checked_entries(slave);
     let len = fs::metadata(slave).expect("the slave").len();
     let mut at = 0;
     for range in &entries {
@@ -122,12 +122,12 @@ fn many_small_appends_leave_few_entries() {
     assert_eq!(
         len,
         64 * (1 + entries as u64),
-        "nothing is left behind them"
+        "the file ends with the entries"
     );
 }
 
 #[test]
-fn a_slave_that_was_seeded_by_hand_is_covered_once_it_is_proven() {
+fn a_slave_that_was_seeded_by_hand_is_covered_once_it_is_proved() {
     for transport in Transport::BOTH {
         let scene = Scene::new().over(transport);
         sparse_master(&scene.master, 2 * SEGMENT_LEN);
@@ -143,7 +143,7 @@ fn a_slave_that_was_seeded_by_hand_is_covered_once_it_is_proven() {
 }
 
 #[test]
-fn a_ledger_that_is_lost_or_another_files_is_made_anew_from_the_masters_digests() {
+fn a_lost_or_foreign_ledger_is_rebuilt_from_the_masters_digests() {
     for transport in Transport::BOTH {
         let scene = Scene::new().over(transport);
         sparse_master(&scene.master, 2 * SEGMENT_LEN);
@@ -172,7 +172,7 @@ fn a_ledger_that_is_lost_or_another_files_is_made_anew_from_the_masters_digests(
 }
 
 #[test]
-fn what_is_made_up_for_is_the_masters_digest_and_not_that_of_the_slaves_bytes() {
+fn missing_entries_get_the_masters_digest_not_the_slaves() {
     let scene = Scene::new();
     sparse_master(&scene.master, 2 * SEGMENT_LEN);
     scene.expect("full-copy");
@@ -180,9 +180,9 @@ fn what_is_made_up_for_is_the_masters_digest_and_not_that_of_the_slaves_bytes() 
     data.write_all_at(b"x", SEGMENT_LEN + 5).unwrap();
     fs::remove_file(ledger(&scene)).unwrap();
     scene.expect("up-to-date");
-    let place = SlavePaths::new(&scene.slave).unwrap();
+    let paths = SlavePaths::new(&scene.slave).unwrap();
     let data = File::open(&scene.slave).unwrap();
-    let ledger = Ledger::open(&place, &data, Access::Read).unwrap().unwrap();
+    let ledger = Ledger::open(&paths, &data, Access::Read).unwrap().unwrap();
     let master = fs::read(&scene.master).unwrap();
     let mut covered = 0;
     for entry in ledger.entries(master.len() as u64) {
@@ -195,7 +195,7 @@ fn what_is_made_up_for_is_the_masters_digest_and_not_that_of_the_slaves_bytes() 
 }
 
 #[test]
-fn a_copy_that_is_taken_up_is_covered_from_its_start() {
+fn a_resumed_copy_is_covered_from_its_start() {
     for transport in Transport::BOTH {
         let scene = Scene::new().over(transport);
         sparse_master(&scene.master, 100);
@@ -211,7 +211,7 @@ fn a_copy_that_is_taken_up_is_covered_from_its_start() {
 }
 
 #[test]
-fn a_pack_has_a_ledger_of_its_own() {
+fn a_copy_after_a_pack_gets_a_new_ledger() {
     let history = History::get();
     let scene = Scene::synced(history);
     let before = fs::read(ledger(&scene)).unwrap();
@@ -222,24 +222,24 @@ fn a_pack_has_a_ledger_of_its_own() {
 }
 
 #[test]
-fn what_a_pass_that_was_killed_had_appended_is_covered_by_the_next_one() {
-    // Killed where the batch is finished, and its last sync is not.
+fn an_append_of_a_killed_pass_is_covered_by_the_next_pass() {
+    // Killed after the batch is visible, before its last sync.
     let scene = append_killed_at_sync(3);
     assert_right(&scene.slave);
-    let covered = right_entries(&scene.slave).last().unwrap().end;
+    let covered = checked_entries(&scene.slave).last().unwrap().end;
     assert!(covered < fs::metadata(&scene.slave).unwrap().len());
     scene.pass(&[]).expect(0);
     assert_whole(&scene.slave);
 }
 
 #[test]
-fn a_slave_that_was_cut_by_hand_is_covered_as_far_as_it_goes() {
+fn a_slave_that_was_truncated_by_hand_is_covered_up_to_its_end() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
     scene.expect("append");
     for cut in [false, true] {
-        // Nobody vouches for it any more.
+        // Without the sidecar, no pass vouches for the slave any more.
         fs::remove_file(scene.beside(".fssync")).unwrap();
         rewrite_end(&scene.slave, &history.before);
         if cut {
@@ -251,7 +251,7 @@ fn a_slave_that_was_cut_by_hand_is_covered_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_disk_that_has_no_room_for_it_costs_the_pass_nothing() {
+fn a_pass_succeeds_if_the_disk_has_no_room_for_the_ledger() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
@@ -266,7 +266,7 @@ fn a_disk_that_has_no_room_for_it_costs_the_pass_nothing() {
 }
 
 #[test]
-fn it_is_not_touched_where_there_is_nothing_new() {
+fn the_ledger_is_not_written_if_there_is_nothing_new() {
     let scene = Scene::synced(History::get());
     let before = fs::metadata(ledger(&scene)).unwrap().modified().unwrap();
     let trace = scene.directory.path().join("trace");
@@ -281,7 +281,7 @@ fn it_is_not_touched_where_there_is_nothing_new() {
 }
 
 #[test]
-fn a_dry_run_and_a_switch_that_is_off_leave_none() {
+fn a_dry_run_and_a_switch_that_is_off_create_no_ledger() {
     let scene = Scene::new();
     fs::write(&scene.master, &History::get().before).unwrap();
     fs::copy(&scene.master, &scene.slave).unwrap();
@@ -293,7 +293,7 @@ fn a_dry_run_and_a_switch_that_is_off_leave_none() {
 }
 
 #[test]
-fn a_byte_that_changes_on_the_slave_is_told_of_where_the_pass_meets_it() {
+fn a_pass_warns_about_a_changed_byte_of_the_slave() {
     let scene = Scene::new();
     sparse_master(&scene.master, 100_000);
     scene.expect("full-copy");
@@ -301,15 +301,15 @@ fn a_byte_that_changes_on_the_slave_is_told_of_where_the_pass_meets_it() {
     data.write_all_at(b"x", 20_000).unwrap();
     append_sparse(&scene.master, 80_000, 0x03f0_0000_0000_0001);
     let pass = scene.pass(&[]).expect(0);
-    let told = "bytes 0 to 100077 are not those that were written there";
-    assert!(pass.stderr.contains(told), "{pass:?}");
-    let place = SlavePaths::new(&scene.slave).unwrap();
-    let sidecar = Sidecar::load(&place).unwrap();
+    let warning = "bytes 0 to 100077 are not those that were written there";
+    assert!(pass.stderr.contains(warning), "{pass:?}");
+    let paths = SlavePaths::new(&scene.slave).unwrap();
+    let sidecar = Sidecar::load(&paths).unwrap();
     assert_eq!(sidecar.pass.unwrap().exit_code, 0);
 }
 
 #[test]
-fn it_takes_its_owner_and_mode_from_the_slave() {
+fn the_ledger_gets_the_slaves_owner_and_mode() {
     use std::os::unix::fs::PermissionsExt;
     let scene = Scene::synced(History::get());
     fs::set_permissions(&scene.slave, fs::Permissions::from_mode(0o640)).unwrap();

@@ -1,5 +1,5 @@
-//! A slave's life: everything that ZODB does to a master, with a pass after
-//! each thing and with passes while it happens.
+//! Everything that ZODB does to a master, with a pass after each operation, and with passes
+//! during the operations.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -17,14 +17,13 @@ use crate::ledger;
 use crate::support::{Run, Scene, Transport, Zodb, project, python, replace};
 
 /// A master that ZODB has open, and its slave.
-struct Life {
+struct Pair {
     scene: Scene,
     zodb: Zodb,
 }
 
-impl Life {
-    /// A master with its first transaction, and no slave yet, over each
-    /// transport.
+impl Pair {
+    /// A master with its first transaction, and no slave yet, with each transport.
     fn over_both(seed: u64, pack_gc: bool) -> impl Iterator<Item = Self> {
         Transport::BOTH
             .into_iter()
@@ -32,27 +31,27 @@ impl Life {
     }
 
     fn new(seed: u64, pack_gc: bool, transport: Transport) -> Self {
-        let mut life = Self {
+        let mut pair = Self {
             scene: Scene::new().over(transport),
             zodb: Zodb::start(),
         };
-        let path = life.scene.master.clone();
-        life.zodb.call(&json!({
+        let path = pair.scene.master.clone();
+        pair.zodb.call(&json!({
             "cmd": "open", "name": "m", "path": path,
             "create": true, "seed": seed, "pack_gc": pack_gc,
         }));
-        life.act(&json!({"cmd": "commit", "objects": 4}));
-        life
+        pair.act(&json!({"cmd": "commit", "objects": 4}));
+        pair
     }
 
-    /// Does something to the master.
+    /// Executes a command on the master.
     fn act(&mut self, command: &Value) -> Value {
         let mut command = command.clone();
         command["name"] = "m".into();
         self.zodb.call(&command)
     }
 
-    /// Makes a pass that must do this, and no more.
+    /// Makes a pass that must have this action; the two must be in sync afterwards.
     #[track_caller]
     fn expect(&mut self, action: &str) -> Value {
         let report = self.scene.expect(action);
@@ -62,14 +61,14 @@ impl Life {
         report
     }
 
-    /// Does something to the master, then makes a pass.
+    /// Executes a command on the master, then makes a pass.
     #[track_caller]
     fn then(&mut self, command: &Value, action: &str) -> Value {
         self.act(command);
         self.expect(action)
     }
 
-    /// Packs the master; whether a pass then finds another file there.
+    /// Packs the master and makes a pass; returns whether the pack changed the file.
     #[track_caller]
     fn pack(&mut self, keep: u64) -> bool {
         let answer = self.act(&json!({"cmd": "pack", "keep": keep}));
@@ -87,32 +86,32 @@ impl Life {
 }
 
 #[test]
-fn each_operation_of_zodb_arrives_with_the_next_pass() {
-    for mut life in (1..=3).flat_map(|seed| Life::over_both(seed, true)) {
-        life.expect("full-copy");
-        life.expect("up-to-date");
+fn each_operation_of_zodb_is_replicated_by_the_next_pass() {
+    for mut pair in (1..=3).flat_map(|seed| Pair::over_both(seed, true)) {
+        pair.expect("full-copy");
+        pair.expect("up-to-date");
         let commit = json!({"cmd": "commit", "objects": 3, "user": "editor"});
-        assert_eq!(life.then(&commit, "append")["transactions"], 1);
-        life.then(&json!({"cmd": "commit", "size": 3_000_000}), "append");
-        life.then(&json!({"cmd": "undo"}), "append");
-        life.then(&json!({"cmd": "undo"}), "append");
-        life.then(&json!({"cmd": "commit", "objects": 0}), "append");
+        assert_eq!(pair.then(&commit, "append")["transactions"], 1);
+        pair.then(&json!({"cmd": "commit", "size": 3_000_000}), "append");
+        pair.then(&json!({"cmd": "undo"}), "append");
+        pair.then(&json!({"cmd": "undo"}), "append");
+        pair.then(&json!({"cmd": "commit", "objects": 0}), "append");
         for _ in 0..3 {
-            life.act(&commit);
+            pair.act(&commit);
         }
-        assert_eq!(life.then(&commit, "append")["transactions"], 4);
+        assert_eq!(pair.then(&commit, "append")["transactions"], 4);
     }
 }
 
 #[test]
 fn an_undone_creation_is_replicated() {
-    for mut life in Life::over_both(1, true) {
-        life.expect("full-copy");
-        let master = life.scene.master.clone();
-        let first = life.transactions(&master)[0]["tid"].clone();
-        life.then(&json!({"cmd": "undo", "tid": first}), "append");
-        let slave = life.scene.slave.clone();
-        let loaded = life
+    for mut pair in Pair::over_both(1, true) {
+        pair.expect("full-copy");
+        let master = pair.scene.master.clone();
+        let first = pair.transactions(&master)[0]["tid"].clone();
+        pair.then(&json!({"cmd": "undo", "tid": first}), "append");
+        let slave = pair.scene.slave.clone();
+        let loaded = pair
             .zodb
             .call(&json!({"cmd": "open_db_load_all", "path": slave}));
         assert_eq!(loaded["undone"], 4, "no object is left: {loaded}");
@@ -121,44 +120,44 @@ fn an_undone_creation_is_replicated() {
 
 #[test]
 fn a_vote_is_copied_once_it_is_finished_and_never_if_it_is_aborted() {
-    for mut life in (1..=3).flat_map(|seed| Life::over_both(seed, true)) {
-        life.expect("full-copy");
+    for mut pair in (1..=3).flat_map(|seed| Pair::over_both(seed, true)) {
+        pair.expect("full-copy");
         let vote = json!({"cmd": "vote", "objects": 3, "size": 40_000});
         for _ in 0..3 {
-            let report = life.then(&vote, "up-to-date");
+            let report = pair.then(&vote, "up-to-date");
             let reason = report["reason"].as_str().expect("a reason");
             assert!(reason.contains("not finished yet"), "{reason}");
-            life.then(&json!({"cmd": "abort"}), "up-to-date");
-            life.then(&vote, "up-to-date");
-            life.then(&json!({"cmd": "finish"}), "append");
-            // The next one takes the place of an aborted one.
-            life.then(&vote, "up-to-date");
-            life.act(&json!({"cmd": "abort"}));
-            life.then(&json!({"cmd": "commit", "size": 500}), "append");
+            pair.then(&json!({"cmd": "abort"}), "up-to-date");
+            pair.then(&vote, "up-to-date");
+            pair.then(&json!({"cmd": "finish"}), "append");
+            // The next transaction takes the place of an aborted one.
+            pair.then(&vote, "up-to-date");
+            pair.act(&json!({"cmd": "abort"}));
+            pair.then(&json!({"cmd": "commit", "size": 500}), "append");
         }
     }
 }
 
 #[test]
-fn a_pack_is_followed_by_a_full_copy_if_it_changed_the_file() {
-    for mut life in [true, false]
+fn a_pack_causes_a_full_copy_only_if_it_changed_the_file() {
+    for mut pair in [true, false]
         .into_iter()
-        .flat_map(|gc| Life::over_both(5, gc))
+        .flat_map(|gc| Pair::over_both(5, gc))
     {
-        life.expect("full-copy");
+        pair.expect("full-copy");
         let mut packs = 0;
         for round in 0..6 {
             for _ in 0..6 {
-                life.act(&json!({"cmd": "commit", "objects": 5, "user": "editor"}));
+                pair.act(&json!({"cmd": "commit", "objects": 5, "user": "editor"}));
             }
-            life.expect("append");
-            packs += u32::from(life.pack(round % 3 + 1));
-            // A second one frees nothing.
-            assert!(!life.pack(round % 3 + 1));
-            life.then(&json!({"cmd": "commit"}), "append");
+            pair.expect("append");
+            packs += u32::from(pair.pack(round % 3 + 1));
+            // A second pack frees nothing.
+            assert!(!pair.pack(round % 3 + 1));
+            pair.then(&json!({"cmd": "commit"}), "append");
         }
         assert!(packs >= 4, "{packs} packs changed the file");
-        let beside = life.scene.beside_slave();
+        let beside = pair.scene.beside_slave();
         assert!(
             beside.iter().all(|name| !name.contains("diverged")),
             "{beside:?}"
@@ -166,7 +165,7 @@ fn a_pack_is_followed_by_a_full_copy_if_it_changed_the_file() {
     }
 }
 
-/// What a pass must do after an operation of `Operations`.
+/// The expected action of a pass after an operation of `Operations`.
 fn action_after(operation: &str) -> &'static str {
     match operation {
         "pack" => "full-copy",
@@ -178,22 +177,22 @@ fn action_after(operation: &str) -> &'static str {
 
 #[test]
 fn a_random_history_is_followed_operation_by_operation() {
-    for mut life in (1..=4).flat_map(|seed| Life::over_both(seed, true)) {
-        life.expect("full-copy");
+    for mut pair in (1..=4).flat_map(|seed| Pair::over_both(seed, true)) {
+        pair.expect("full-copy");
         for step in 0..80 {
-            // What a pack keeps of the last transactions is not foreseen here.
-            let answer = life.act(&json!({"cmd": "random", "count": 1}));
+            // The result of a random pack is not predicted here, so there is none.
+            let answer = pair.act(&json!({"cmd": "random", "count": 1}));
             let operations = answer["operations"].as_object().expect("operations");
             let operation = operations.keys().next().expect("one operation");
-            life.expect(action_after(operation));
+            pair.expect(action_after(operation));
             if step % 20 == 19 {
-                life.pack(2);
+                pair.pack(2);
             }
         }
     }
 }
 
-/// `agent.py write`, and what it has acknowledged.
+/// A running `agent.py write`, and its last acknowledged transaction.
 struct Writer {
     process: Child,
     acknowledged: Arc<Mutex<Option<String>>>,
@@ -201,7 +200,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Starts writing for some seconds; without a rate as fast as it can.
+    /// Starts to write for some seconds; without a rate, as fast as possible.
     fn start(path: &Path, seed: u64, seconds: u32, rate: Option<u32>) -> Self {
         let mut command = Command::new(python());
         command
@@ -246,7 +245,7 @@ impl Writer {
         self.acknowledged.lock().unwrap().clone()
     }
 
-    /// Waits for its end; returns how often it packed.
+    /// Waits for the end; returns the number of packs.
     fn join(mut self) -> u32 {
         let status = self.process.wait().expect("its end");
         assert!(status.success(), "the writer failed: {status}");
@@ -254,30 +253,30 @@ impl Writer {
     }
 }
 
-/// The master's file at a moment; it stays readable when a pack replaces it.
+/// The master's file at this moment. It stays readable if a pack replaces it.
 fn open_master(scene: &Scene) -> Option<File> {
     File::open(&scene.master).ok()
 }
 
-fn is_still(file: &File, path: &Path) -> bool {
+fn is_same_file(file: &File, path: &Path) -> bool {
     let (opened, named) = (file.metadata().unwrap(), fs::metadata(path));
     named.is_ok_and(|named| {
         (named.ino(), named.created().ok()) == (opened.ino(), opened.created().ok())
     })
 }
 
-/// Whether a tid, in hex, stands anywhere in a file.
+/// Whether a file contains this tid, given in hex.
 fn holds(bytes: &[u8], tid: &str) -> bool {
     let tid = u64::from_str_radix(tid, 16).expect("hex").to_be_bytes();
     bytes.windows(tid.len()).any(|window| window == tid)
 }
 
-/// What is said of a pass with `--full`.
+/// The result of a pass that needed `--full`.
 const STARTED_OVER: &str = "started over";
 
-/// Makes a pass. Rarely, a pack drops as garbage just what the slave has last,
-/// and keeps nothing between that and the time that it packs to: then the table
-/// makes a person decide, who starts over.
+/// Makes a pass. Rarely, a pack drops the slave's last transaction as garbage, and keeps no
+/// transaction between it and the pack time. Then the plan leaves the decision to a person,
+/// who uses `--full`.
 fn pass_or_start_over(scene: &Scene) -> Run {
     let run = scene.pass(&[]);
     if run.code != 20 {
@@ -294,8 +293,8 @@ fn pass_or_start_over(scene: &Scene) -> Run {
     scene.pass(&["--full"]).expect(0)
 }
 
-/// Makes a pass beside the writer, and judges the slave. Returns the action.
-fn pass_beside(writer: &Writer, scene: &Scene, zodb: &mut Zodb) -> String {
+/// Makes a pass during the writes, and checks the slave. Returns the action.
+fn pass_during_writes(writer: &Writer, scene: &Scene, zodb: &mut Zodb) -> String {
     let master = open_master(scene);
     let acknowledged = writer.last_acknowledged();
     let run = pass_or_start_over(scene);
@@ -306,9 +305,10 @@ fn pass_beside(writer: &Writer, scene: &Scene, zodb: &mut Zodb) -> String {
         slave.len(),
         "a boundary: {found} {run:?}"
     );
-    if let Some(mut master) = master.filter(|file| is_still(file, &scene.master)) {
-        // No pack came between: the slave is a prefix of this very file, and
-        // has what was acknowledged before, unless an earlier pack dropped it.
+    if let Some(mut master) = master.filter(|file| is_same_file(file, &scene.master)) {
+        // No pack came in between, so the slave must be a prefix of this file. It must have
+        // the transaction that was acknowledged before the pass, unless an earlier pack
+        // dropped it.
         let mut bytes = Vec::new();
         master.read_to_end(&mut bytes).expect("the master");
         assert!(
@@ -327,22 +327,27 @@ fn pass_beside(writer: &Writer, scene: &Scene, zodb: &mut Zodb) -> String {
     action.to_owned()
 }
 
-/// Passes while a writer is at work; returns what they did.
-fn passes_beside(seed: u64, seconds: u32, rate: Option<u32>, over: Transport) -> Vec<String> {
-    let life = Life::new(seed, true, over);
-    let Life { scene, mut zodb } = life;
+/// Makes passes while a writer is running; returns their actions.
+fn passes_during_writes(
+    seed: u64,
+    seconds: u32,
+    rate: Option<u32>,
+    over: Transport,
+) -> Vec<String> {
+    let pair = Pair::new(seed, true, over);
+    let Pair { scene, mut zodb } = pair;
     zodb.call(&json!({"cmd": "close", "name": "m"}));
     let mut writer = Writer::start(&scene.master, seed, seconds, rate);
     let mut actions = Vec::new();
     while writer.is_writing() {
-        actions.push(pass_beside(&writer, &scene, &mut zodb));
+        actions.push(pass_during_writes(&writer, &scene, &mut zodb));
     }
     let packs = writer.join();
     assert!(packs > 0, "the writer packed");
     let started_over = actions.iter().filter(|action| *action == STARTED_OVER);
     assert!(
         started_over.count() <= 3 + packs as usize / 10,
-        "rarely, as was said: {actions:?}"
+        "rarely: {actions:?}"
     );
     scene.pass(&[]).expect(0);
     zodb.assert_in_sync(&scene.master, &scene.slave);
@@ -360,24 +365,24 @@ fn assert_many(actions: &[String], wanted: &str, at_least: usize) {
 }
 
 #[test]
-fn passes_beside_a_hasty_writer_end_on_its_transactions() {
+fn passes_during_fast_writes_end_on_a_transaction() {
     // On a slow machine, every pass through ssh meets a pack.
     for (seed, transport, appends) in [(1, Transport::Path, 1), (2, Transport::Ssh, 0)] {
-        let actions = passes_beside(seed, 6, None, transport);
+        let actions = passes_during_writes(seed, 6, None, transport);
         assert_many(&actions, "append", appends);
         assert_many(&actions, "full-copy", 1);
     }
 }
 
 #[test]
-fn passes_beside_a_slow_writer_end_on_its_transactions() {
+fn passes_during_slow_writes_end_on_a_transaction() {
     for transport in Transport::BOTH {
-        let actions = passes_beside(3, 6, Some(40), transport);
+        let actions = passes_during_writes(3, 6, Some(40), transport);
         assert_many(&actions, "append", 2);
     }
 }
 
-/// Where the transactions of a fixture end.
+/// The ends of the transactions in a fixture.
 fn boundaries(zodb: &mut Zodb, path: &Path) -> Vec<usize> {
     let answer = zodb.call(&json!({"cmd": "transactions", "path": path}));
     let transactions = answer["transactions"].as_array().expect("a list");
@@ -387,9 +392,9 @@ fn boundaries(zodb: &mut Zodb, path: &Path) -> Vec<usize> {
     transactions.iter().map(end).collect()
 }
 
-/// Does what ZODB does at the end of a pack, with ever more transactions in the
-/// new file, and an instant without `Data.fs` that is ever longer.
-fn pack_over_and_over(path: &Path, bytes: &[u8], ends: &[usize]) {
+/// Replaces the file like ZODB at the end of a pack, again and again: each new file has more
+/// transactions, and the time without `Data.fs` varies.
+fn pack_repeatedly(path: &Path, bytes: &[u8], ends: &[usize]) {
     let (old, new) = (
         path.with_extension("fs.old"),
         path.with_extension("fs.pack"),
@@ -404,7 +409,7 @@ fn pack_over_and_over(path: &Path, bytes: &[u8], ends: &[usize]) {
 }
 
 #[test]
-fn the_instant_without_data_fs_in_a_pack_is_waited_for() {
+fn a_pass_waits_while_a_pack_replaces_data_fs() {
     let scene = Scene::with_master("site");
     let mut zodb = Zodb::start();
     let bytes = fs::read(&scene.master).unwrap();
@@ -415,7 +420,7 @@ fn the_instant_without_data_fs_in_a_pack_is_waited_for() {
     let mut waited = 0;
     thread::scope(|scope| {
         scope.spawn(|| {
-            pack_over_and_over(&scene.master, &bytes, &ends);
+            pack_repeatedly(&scene.master, &bytes, &ends);
             done.store(true, Ordering::Relaxed);
         });
         while !done.load(Ordering::Relaxed) {
@@ -427,13 +432,13 @@ fn the_instant_without_data_fs_in_a_pack_is_waited_for() {
             zodb.assert_prefix_of(&bytes, &scene.slave);
         }
     });
-    assert!(waited >= 3, "the instant was met {waited} times");
+    assert!(waited >= 3, "Data.fs was missing in {waited} passes");
     scene.pass(&[]).expect(0);
     zodb.assert_in_sync(&scene.master, &scene.slave);
 }
 
 #[test]
-fn a_file_of_python_2_grows_and_is_copied_anew_once_its_magic_is_rewritten() {
+fn a_python_2_file_is_copied_again_after_its_magic_is_rewritten() {
     let scene = Scene::with_master("python2");
     let mut zodb = Zodb::start();
     let bytes = fs::read(&scene.master).unwrap();
@@ -445,7 +450,7 @@ fn a_file_of_python_2_grows_and_is_copied_anew_once_its_magic_is_rewritten() {
         assert_eq!(scene.expect("append")["transactions"], 1);
         zodb.assert_in_sync(&scene.master, &scene.slave);
     }
-    // As zodbupdate does: in place, and nothing else.
+    // Like zodbupdate: in place, and without any other change.
     let mut rewritten = bytes;
     rewritten[..4].copy_from_slice(b"FS30");
     fs::write(&scene.master, &rewritten).unwrap();
@@ -457,20 +462,20 @@ fn a_file_of_python_2_grows_and_is_copied_anew_once_its_magic_is_rewritten() {
 }
 
 #[test]
-fn a_master_without_a_transaction_is_copied_and_then_its_first_one() {
-    let mut life = Life {
+fn a_master_without_transactions_is_copied_and_then_its_first_one() {
+    let mut pair = Pair {
         scene: Scene::new(),
         zodb: Zodb::start(),
     };
-    let path = life.scene.master.clone();
-    life.zodb
+    let path = pair.scene.master.clone();
+    pair.zodb
         .call(&json!({"cmd": "open", "name": "m", "path": path, "create": true}));
-    assert_eq!(life.expect("full-copy")["position"], 4);
-    life.expect("up-to-date");
-    life.then(&json!({"cmd": "vote"}), "up-to-date");
-    life.then(&json!({"cmd": "abort"}), "up-to-date");
-    // Too short to append to: there is nothing that a copy could lose.
-    let report = life.then(&json!({"cmd": "commit"}), "full-copy");
+    assert_eq!(pair.expect("full-copy")["position"], 4);
+    pair.expect("up-to-date");
+    pair.then(&json!({"cmd": "vote"}), "up-to-date");
+    pair.then(&json!({"cmd": "abort"}), "up-to-date");
+    // The slave is too short to append to, and a copy cannot lose anything.
+    let report = pair.then(&json!({"cmd": "commit"}), "full-copy");
     assert_eq!(report["transactions"], 1);
-    life.then(&json!({"cmd": "commit"}), "append");
+    pair.then(&json!({"cmd": "commit"}), "append");
 }

@@ -1,4 +1,4 @@
-//! Limits on what a process may use: the size of files, and the number of threads.
+//! Limits on a process: the size of files, and the number of threads and of open files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::support::{
 };
 use crate::watcher::Watcher;
 
-/// A command under a limit on the size of files, in bytes, that can be raised.
+/// A command with a limit on the size of files in bytes, which can be raised.
 fn under_file_size_limit(command: &Command, limit: usize) -> Command {
     let mut limited = tool("prlimit", "util-linux");
     limited.arg(format!("--fsize={limit}:")).arg("--");
@@ -27,7 +27,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn an_append_beyond_the_file_size_limit_is_cut_back() {
+fn an_append_beyond_the_file_size_limit_is_truncated() {
     let history = History::get();
     let (before, after) = (&history.before, &history.after);
     for limit in [before.len(), before.len() + 10, after.len() - 1] {
@@ -43,7 +43,7 @@ fn an_append_beyond_the_file_size_limit_is_cut_back() {
 }
 
 #[test]
-fn a_full_copy_beyond_the_file_size_limit_is_not_begun() {
+fn a_full_copy_beyond_the_file_size_limit_is_not_started() {
     let scene = Scene::new();
     fs::write(&scene.master, &History::get().after).expect("the master");
     let limit = History::get().after.len() - 1;
@@ -55,7 +55,7 @@ fn a_full_copy_beyond_the_file_size_limit_is_not_begun() {
 }
 
 #[test]
-fn a_watch_outlives_the_file_size_limit() {
+fn a_watch_survives_the_file_size_limit() {
     let history = History::get();
     let scene = Scene::synced(history);
     let command = scene.command(&["--watch", "--interval", "0.1"]);
@@ -80,12 +80,12 @@ fn a_switch_beyond_the_file_size_limit_is_an_error() {
     assert!(off.stderr.contains("File too large"), "{off:?}");
 }
 
-/// A command each of whose threads starts fewer than `nth` others.
+/// A command in which each thread fails to start its `nth` thread and all later ones.
 fn without_threads(scene: &Scene, nth: usize, command: &Command) -> Command {
     let inject = format!("inject=clone3:error=EAGAIN:when={nth}+");
     let mut tracer = tool("strace", "strace");
     tracer.args(["-f", "-qq", "-o", "/dev/null", "-e", &inject]);
-    // The process to which signals are sent.
+    // Signals must go to this process.
     let pid = scene.directory.path().join("pid");
     tracer.args(["sh", "-c", "echo $$ > \"$0\"; exec \"$@\""]);
     tracer.arg(pid).arg(command.get_program());
@@ -93,7 +93,7 @@ fn without_threads(scene: &Scene, nth: usize, command: &Command) -> Command {
     tracer
 }
 
-/// The program with at most so many processes and threads, as a user who has no others.
+/// The program with a limit on processes and threads, as a user who has no others.
 fn under_process_limit(scene: &Scene, limit: usize) -> Command {
     static USERS: AtomicU32 = AtomicU32::new(0);
     let user = std::process::id() * 16 + USERS.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +106,7 @@ fn under_process_limit(scene: &Scene, limit: usize) -> Command {
     command
 }
 
-/// A pass over a connection under such a limit.
+/// A pass through a connection with such a limit.
 fn pass_under_process_limit(scene: &Scene, limit: usize) -> Command {
     let rsh = scene.directory.path().join("rsh");
     fs::write(&rsh, "#!/bin/sh\neval \"exec $2\"\n").expect("a script");
@@ -119,7 +119,7 @@ fn pass_under_process_limit(scene: &Scene, limit: usize) -> Command {
     command
 }
 
-/// The most threads and processes that are at work in a pass.
+/// The most threads and processes that a pass needs.
 const THREADS: usize = 8;
 
 #[test]
@@ -153,7 +153,7 @@ fn a_connection_without_threads_or_processes_is_an_ordinary_error() {
     assert_eq!((codes[0], codes[THREADS - 1]), (1, 0), "{codes:?}");
 }
 
-/// Either there is the whole master, or the old slave and one line.
+/// Fails unless the slave is in sync, or unchanged with one line of output.
 fn expect_in_sync_or_error(scene: &Scene, run: &Run, before: &[u8]) {
     let slave = fs::read(&scene.slave).unwrap_or_default();
     match run.code {
@@ -173,14 +173,14 @@ fn expect_in_sync_or_error(scene: &Scene, run: &Run, before: &[u8]) {
 fn a_flusher_without_a_thread_syncs_itself() {
     let scene = Scene::new();
     sparse_master(&scene.master, 24 << 20);
-    // One for signals, one for the master, and no third one.
+    // One thread for signals, one for the master, and no third one.
     let copy = run(&mut without_threads(&scene, 3, &scene.command(&[])));
     copy.expect(0);
     assert!(bytes(&scene.slave) == bytes(&scene.master));
 }
 
 #[test]
-fn a_watch_without_threads_ends_or_follows() {
+fn a_watch_without_threads_ends_or_polls() {
     for (nth, says) in [
         (1, "cannot start a thread for signals"),
         (2, "cannot start a thread that reads"),
@@ -207,9 +207,9 @@ fn a_watch_without_threads_ends_or_follows() {
 }
 
 #[test]
-fn a_watch_whose_kernel_cannot_tell_of_changes_follows_by_looking() {
+fn a_watch_without_notifications_polls() {
     let scene = Scene::synced(History::get());
-    // The program, signals and the master.
+    // The main thread, signals and the master.
     let mut command = under_process_limit(&scene, 3);
     command.args(["--watch", "--interval", "0.1"]);
     command.args([&scene.master, &scene.slave]);
@@ -220,7 +220,8 @@ fn a_watch_whose_kernel_cannot_tell_of_changes_follows_by_looking() {
     assert_eq!(watcher.end().0, 0);
 }
 
-/// A local pass needs fewer files, so that each of its own is once the first too many.
+/// A local pass needs fewer files, so each file that it opens is once the first one over the
+/// limit.
 #[test]
 fn a_pass_that_may_open_too_few_files_reports_the_limit() {
     let history = History::get();

@@ -1,6 +1,5 @@
-//! Failovers while the master is written at full speed: a watch, or pass after
-//! pass, is at work on the slave when syncing is switched off, be it by `fssync
-//! off` or by a bare `echo`.
+//! Failovers while the master is written at full speed. A watch, or pass after pass, works on
+//! the slave when syncing is switched off with `fssync off` or a bare `echo`.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -11,24 +10,24 @@ use serde_json::{Value, json};
 
 use crate::support::{Run, Scene, Zodb, fssync, project, python, run, spawn, wait_for};
 
-/// After how many rounds there is a new master: the old one has grown big.
+/// Number of rounds with one master, before a new one replaces it: it grows.
 const ROUNDS: u32 = 10;
 
-/// What is at work on the slave.
+/// The process that works on the slave.
 #[derive(Clone, Copy, Debug)]
 enum Syncing {
     Passes,
     Watch,
 }
 
-/// How syncing is switched off.
+/// The command that switches syncing off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Off,
     Echo,
 }
 
-/// A master that is written, and a slave that is synced, all the time.
+/// A master that is written all the time, and a slave that is synced all the time.
 struct Site {
     scene: Scene,
     zodb: Zodb,
@@ -45,7 +44,7 @@ impl Site {
         writer.args(["write", "--seconds", "600", "--seed", &seed.to_string()]);
         writer.arg(&scene.master);
         let mut syncer = match syncing {
-            // A shell that is killed leaves a pass that ends by itself.
+            // If the shell is killed, its last pass still ends by itself.
             Syncing::Passes => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", "while :; do \"$@\"; done", "sh"]);
@@ -82,7 +81,7 @@ impl Site {
         run(fssync().args(arguments).arg(&self.scene.slave))
     }
 
-    /// A pass made by hand, once no other is at work.
+    /// Makes a pass once no other pass is running.
     fn pass(&self, options: &[&str]) -> Run {
         let mut made = self.scene.pass(options);
         wait_for("pass that is not busy", || {
@@ -94,8 +93,8 @@ impl Site {
         made
     }
 
-    /// Waits until the slave grows, then some more milliseconds: any moment of a
-    /// pass is as likely.
+    /// Waits until the slave grows, and then for some milliseconds, to reach different moments
+    /// of a pass.
     fn wait_for_any_moment(&self, round: u32) {
         let len = || fs::metadata(&self.scene.slave).map_or(0, |found| found.len());
         let before = len();
@@ -103,7 +102,7 @@ impl Site {
         thread::sleep(Duration::from_millis(u64::from(round * 7 % 23)));
     }
 
-    /// ZODB opens the slave and finds the start of what the master has committed.
+    /// ZODB opens the slave, which must be a prefix of the master's committed history.
     fn open(&mut self, by: By) {
         let opened = match by {
             By::Off => {
@@ -113,7 +112,7 @@ impl Site {
             }
             By::Echo => self.zodb.open_as_supervised(&self.scene.slave),
         };
-        // Behind a bare echo an unfinished append may be left, which ZODB cuts.
+        // After a bare echo there may be an unfinished append, which ZODB truncates.
         if by == By::Off {
             assert_eq!(opened["warnings"], Value::from([0; 0]));
         }
@@ -127,7 +126,7 @@ impl Site {
         self.zodb.call(&json!({"cmd": "close", "name": "s"}));
     }
 
-    /// A failover in which nothing is committed: syncing goes on.
+    /// A failover in which nothing is committed: syncing continues.
     fn visit(&mut self, by: By) {
         self.open(by);
         self.close();
@@ -138,14 +137,17 @@ impl Site {
         self.pass(&[]).expect(0);
     }
 
-    /// A failover in which something is committed: it stays, until it is given up.
+    /// A failover with a commit. The slave keeps it until a pass with `--full`.
     fn serve(&mut self, by: By) {
         self.open(by);
         self.zodb
             .call(&json!({"cmd": "commit", "name": "s", "description": "only here"}));
         let serving = self.slave();
         thread::sleep(Duration::from_millis(30));
-        assert!(self.slave() == serving, "written to while it is served");
+        assert!(
+            self.slave() == serving,
+            "the slave was written while ZODB served it"
+        );
         self.close();
         self.pass(&[]).expect(10);
         match by {
@@ -165,14 +167,14 @@ impl Site {
             refused.stderr.contains("has grown since last syncing"),
             "{refused:?}"
         );
-        assert!(self.slave() == serving, "overwritten");
+        assert!(self.slave() == serving, "the slave was overwritten");
         self.pass(&["--full"]).expect(0);
         let aside = self.scene.beside_slave();
         let aside = aside.iter().find(|name| name.contains(".diverged-"));
         let aside = self.scene.slave.with_file_name(aside.expect("it is kept"));
         assert!(
             fs::read(&aside).unwrap() == serving,
-            "what is kept is what was served"
+            "the kept file has the commit"
         );
         fs::remove_file(aside).unwrap();
     }
@@ -208,21 +210,21 @@ fn fail_over(by: By, syncing: Syncing, rounds: u32) {
 }
 
 #[test]
-fn fifty_failovers_with_off_beside_pass_after_pass() {
+fn fifty_failovers_with_off_during_passes() {
     fail_over(By::Off, Syncing::Passes, 50);
 }
 
 #[test]
-fn fifty_failovers_with_off_beside_a_watch() {
+fn fifty_failovers_with_off_during_a_watch() {
     fail_over(By::Off, Syncing::Watch, 50);
 }
 
 #[test]
-fn failovers_with_a_bare_echo_beside_pass_after_pass() {
+fn failovers_with_a_bare_echo_during_passes() {
     fail_over(By::Echo, Syncing::Passes, 20);
 }
 
 #[test]
-fn failovers_with_a_bare_echo_beside_a_watch() {
+fn failovers_with_a_bare_echo_during_a_watch() {
     fail_over(By::Echo, Syncing::Watch, 20);
 }

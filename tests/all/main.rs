@@ -4,13 +4,13 @@
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
-mod before;
-mod dice;
+mod crash;
 mod environment;
 mod fuse;
 mod guest;
 mod hanging;
 mod machine;
+mod rng;
 mod sshd;
 mod support;
 mod watcher;

@@ -1,13 +1,13 @@
-//! What a message names, so that the next step is clear.
+//! The files that a message names, so that the next step is clear.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::support::{History, Scene, Transport, as_nobody, run};
 
-/// What is typed is often a directory.
+/// The argument is often a directory.
 #[test]
-fn a_directory_without_a_data_fs_is_reported_with_the_file_that_is_missing() {
+fn a_directory_without_a_data_fs_is_reported_with_the_missing_file() {
     for transport in Transport::BOTH {
         let mut scene = Scene::new().over(transport);
         let directory = scene.master.parent().unwrap().to_owned();
@@ -42,7 +42,7 @@ fn a_directory_without_a_data_fs_is_reported_with_the_file_that_is_missing() {
 }
 
 #[test]
-fn a_directory_whose_data_fs_is_closed_is_reported_with_the_file() {
+fn a_directory_with_an_unreadable_data_fs_is_reported_with_the_file() {
     let scene = Scene::with_master("commits");
     let mut nobody = as_nobody(&scene);
     chown(&scene.master, Some(0), Some(0)).unwrap();

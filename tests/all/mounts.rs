@@ -1,5 +1,5 @@
-//! Files that are mounted by themselves, as containers do it, and slaves that nobody can
-//! write: each is refused before anything is copied.
+//! Files that are mounted by themselves, as containers do it, and slaves that cannot be
+//! written. Each is refused before anything is copied.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ fn bind(file: &Path, over: &Path) -> Mount {
     Mount::new(&["--bind", file.to_str().unwrap()], over)
 }
 
-/// Fails unless a pass with these options is refused, and copies nothing.
+/// Fails unless a pass with these options is refused and copies nothing.
 #[track_caller]
 fn assert_refused(scene: &Scene, options: &[&str], code: i32, says: &str) -> Run {
     let before = fs::read(&scene.slave).unwrap();
@@ -47,14 +47,14 @@ fn a_slave_that_is_mounted_by_itself_is_refused() {
         let watch = run(&mut scene.command(&["--watch", "-q"])).expect(2);
         assert!(watch.stderr.contains(MOUNT_ITS_DIRECTORY), "{watch:?}");
         scene.status_against().expect(2);
-        // It is served, perhaps, and can be looked at.
+        // The slave may be in use, and `off` and `status` must work.
         run(fssync().arg("off").arg(&scene.slave)).expect(0);
         scene.status(&[]);
     }
 }
 
 #[test]
-fn a_slave_whose_directory_is_mounted_is_taken() {
+fn a_slave_whose_directory_is_mounted_is_accepted() {
     let scene = Scene::with_master("commits");
     let on_host = scene.directory.path().join("host");
     fs::create_dir(&on_host).unwrap();
@@ -71,7 +71,7 @@ fn a_master_that_is_mounted_by_itself_is_refused() {
         let on_host = scene.directory.path().join("Data.fs");
         fs::write(&on_host, &History::get().after).unwrap();
         let mounted = bind(&on_host, &scene.master);
-        // The file of another one after a pack, which the mount does not lead to.
+        // A pack replaces the file on the host, and the mount still shows the old one.
         for is_packed in [false, true] {
             if is_packed {
                 replace(&on_host, &History::get().packed);
@@ -97,7 +97,7 @@ fn a_master_that_is_mounted_by_itself_is_refused() {
 }
 
 #[test]
-fn a_master_that_was_deleted_while_it_was_opened_is_not_read() {
+fn a_master_that_is_deleted_while_it_is_opened_is_not_read() {
     let mut scene = Scene::synced(History::get());
     let directory = scene.master.parent().unwrap().to_owned();
     fs::write(directory.join(DELETED), &History::get().after).unwrap();
@@ -106,7 +106,7 @@ fn a_master_that_was_deleted_while_it_was_opened_is_not_read() {
     assert_refused(&scene, &[], 12, "was deleted or replaced");
 }
 
-/// A file or directory with an attribute that `chattr` sets, until this is dropped.
+/// A file or directory with an attribute of `chattr`, until this is dropped.
 struct Protected<'a>(&'a Path, &'a str);
 
 impl<'a> Protected<'a> {

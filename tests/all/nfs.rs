@@ -1,11 +1,11 @@
-//! Passes and watches on a master that lies on real NFS, in a virtual machine. There is
-//! one, which is emulated, so these are one test, which takes minutes and mostly waits.
+//! Passes and watches on a master that is on real NFS, in an emulated virtual machine. There
+//! is only one machine, so all scenarios are one test, which takes minutes and mostly waits.
 //!
 //! ```sh
 //! FSSYNC_NFS=watch FSSYNC_NFS_ROUNDS=50 cargo test --test all -- real_nfs --nocapture
 //! ```
 //!
-//! makes those with `watch` in their names, and long histories.
+//! runs the scenarios with `watch` in their names, with long histories.
 
 use std::env;
 use std::panic::catch_unwind;
@@ -18,29 +18,29 @@ macro_rules! named {
     ($($scenario:ident,)*) => { [$((stringify!($scenario), $scenario as fn()),)*] };
 }
 
-/// All of them, one after the other, with their names.
+/// All scenarios in their order, with their names.
 pub const ALL: [(&str, fn()); 11] = named![
-    a_pass_follows_whatever_zodb_does,
-    the_slave_is_a_prefix_while_zodb_is_in_haste,
-    a_flip_within_a_tick_of_the_clock_is_seen,
+    a_pass_replicates_each_operation_of_zodb,
+    the_slave_is_a_prefix_during_fast_writes,
+    a_status_change_within_a_clock_tick_is_seen,
     a_master_that_comes_back_is_found_at_once,
     a_master_that_is_put_back_from_a_backup_is_found_at_once,
-    a_watch_follows_by_looking,
-    a_server_that_is_gone_is_waited_for,
-    passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works,
-    a_full_copy_that_comes_to_hang_can_be_switched_off,
-    a_master_that_is_replaced_under_a_full_copy_is_no_trap,
-    the_master_is_not_written_even_where_it_could_be,
+    a_watch_follows_by_polling,
+    a_watch_waits_for_a_missing_server,
+    on_a_mount_that_hangs_passes_do_not_pile_up_and_off_works,
+    a_full_copy_that_hangs_can_be_switched_off,
+    a_master_that_is_replaced_during_a_full_copy_does_no_harm,
+    the_master_is_not_written_even_on_a_writable_mount,
 ];
 
-/// Has all of them made, or those that are asked for.
+/// Runs all scenarios, or those that `FSSYNC_NFS` selects.
 pub fn all() {
     let wanted = env::var("FSSYNC_NFS").unwrap_or_default();
     let chosen: Vec<_> = ALL
         .iter()
         .filter(|(name, _)| name.contains(&wanted))
         .collect();
-    assert!(!chosen.is_empty(), "none is called {wanted}");
+    assert!(!chosen.is_empty(), "no scenario is called {wanted}");
     let mut failed = Vec::new();
     for (name, make) in chosen {
         eprintln!("nfs::{name}");
@@ -53,16 +53,16 @@ pub fn all() {
 
 const VERSIONS: [&str; 2] = ["4.2", "3"];
 
-/// What is logged when a slave is in sync again, and when it is not.
+/// Logged if a pass succeeded, and if it failed.
 const FINISHED: &str = "Finished syncing";
 const NOT_SYNCING: &str = "NOT SYNCING FROM MASTER";
 
-/// How many rounds the random histories have.
+/// Number of rounds of a random history.
 fn rounds() -> u32 {
     env::var("FSSYNC_NFS_ROUNDS").map_or(3, |text| text.parse().expect("a number of rounds"))
 }
 
-fn a_pass_follows_whatever_zodb_does() {
+fn a_pass_replicates_each_operation_of_zodb() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         for round in 0..rounds() {
@@ -83,13 +83,13 @@ fn a_pass_follows_whatever_zodb_does() {
     }
 }
 
-fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
+fn the_slave_is_a_prefix_during_fast_writes() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         for round in 0..rounds() {
             site.pass(&[]).expect(0);
             site.assert_in_sync();
-            // Any moment of a pass, or none.
+            // The pack is at any moment of the pass, or outside.
             let pack_at = 10 + round * 17 % 60;
             site.call(&json!({"cmd": "hurry", "name": "m", "pack_at": pack_at}));
             site.pass(&[]).expect(0);
@@ -99,7 +99,7 @@ fn the_slave_is_a_prefix_while_zodb_is_in_haste() {
     }
 }
 
-fn a_flip_within_a_tick_of_the_clock_is_seen() {
+fn a_status_change_within_a_clock_tick_is_seen() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         site.pass(&[]).expect(0);
@@ -107,7 +107,7 @@ fn a_flip_within_a_tick_of_the_clock_is_seen() {
         let (master, mounted) = (site.master(), format!("{}/Data.fs", site.mounted));
         let command = json!({"cmd": "flip_within_a_tick", "path": master, "mounted": mounted});
         let shown = site.call(&command)["shown"].clone();
-        // NFS 4 numbers the changes of an ext4 file.
+        // NFS 4 uses the change counter of an ext4 file.
         assert_eq!(shown, if version == "3" { "c" } else { " " });
         let report = site.pass(&[]).expect(0).report();
         assert_eq!(report["action"], "append", "{report}");
@@ -151,7 +151,7 @@ fn a_master_that_is_put_back_from_a_backup_is_found_at_once() {
     }
 }
 
-fn a_watch_follows_by_looking() {
+fn a_watch_follows_by_polling() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         site.start("watch", &["--watch", "--interval", "0.5"]);
@@ -175,21 +175,21 @@ fn a_watch_follows_by_looking() {
     }
 }
 
-fn a_server_that_is_gone_is_waited_for() {
+fn a_watch_waits_for_a_missing_server() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         site.start("watch", &["--watch", "--interval", "0.5", "--timeout", "2"]);
         let mut log = vec![FINISHED];
         site.expect_log("watch", &log);
-        for (begin, told, end) in [
+        for (begin, message, end) in [
             ("stop", "no answer from", "start"),
-            // Which error that is depends on what the client asks first.
+            // The error depends on the client's first request.
             ("withdraw", NOT_SYNCING, "export"),
             ("renumber", "Stale file handle", "export"),
             ("cut", "no answer from", "join"),
         ] {
             site.server(begin);
-            log.push(told);
+            log.push(message);
             site.expect_log("watch", &log);
             site.commit(2);
             site.server(end);
@@ -200,7 +200,7 @@ fn a_server_that_is_gone_is_waited_for() {
     }
 }
 
-fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
+fn on_a_mount_that_hangs_passes_do_not_pile_up_and_off_works() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         site.pass(&[]).expect(0);
@@ -224,7 +224,7 @@ fn passes_pile_up_nowhere_on_a_mount_that_hangs_and_off_works() {
     }
 }
 
-/// A master that takes a while to be copied, and a full copy that has begun.
+/// A large master, and a full copy that has started.
 fn copying(version: &str) -> Site {
     let mut site = Site::with_master(version);
     site.pass(&[]).expect(0);
@@ -239,7 +239,7 @@ fn copying(version: &str) -> Site {
     site
 }
 
-fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
+fn a_full_copy_that_hangs_can_be_switched_off() {
     for version in VERSIONS {
         let mut site = copying(version);
         site.server("cut");
@@ -253,7 +253,7 @@ fn a_full_copy_that_comes_to_hang_can_be_switched_off() {
     }
 }
 
-fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
+fn a_master_that_is_replaced_during_a_full_copy_does_no_harm() {
     for version in VERSIONS {
         let mut site = copying(version);
         let (master, copy) = (site.master(), format!("{}.copy", site.master()));
@@ -266,7 +266,7 @@ fn a_master_that_is_replaced_under_a_full_copy_is_no_trap() {
     }
 }
 
-fn the_master_is_not_written_even_where_it_could_be() {
+fn the_master_is_not_written_even_on_a_writable_mount() {
     for version in VERSIONS {
         let mut site = Site::with_master(version);
         site.server("export-writable");

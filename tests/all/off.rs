@@ -1,5 +1,5 @@
-//! What `fssync off` promises (Law 4), whatever a pass is in the midst of: a
-//! master that hangs, a full write load, any step; and a crash of its own.
+//! The promise of `fssync off` (Law 4), whatever a pass is doing: a master that hangs, a full
+//! write load, any step; and an `off` that is killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::support::{
     require_root, rewrite_end, run, sparse_master, spawn, strace, tool, wait_for,
 };
 
-/// The contract says that `off` returns within a second; the machine may be busy.
+/// `off` must return within a second; the test machine may be busy.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// How far into the big transaction of [`Work::scene`] the master answers.
+/// The master answers reads up to this offset in the big transaction of [`Work::scene`].
 const ANSWERED_LEN: u64 = 5 * 1024 * 1024;
 
-/// What a pass is in the midst of.
+/// The work of a pass that is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Append,
@@ -33,8 +33,7 @@ enum Work {
 impl Work {
     const BOTH: [Self; 2] = [Self::Append, Self::FullCopy];
 
-    /// A slave in sync with what the master was; the master went on, and ends in
-    /// a big transaction.
+    /// A slave that was in sync. The master has new transactions, and ends with a big one.
     fn scene(self) -> Scene {
         let history = History::get();
         let scene = Scene::synced(history);
@@ -46,7 +45,7 @@ impl Work {
         scene
     }
 
-    /// What a pass writes to.
+    /// The file that a pass writes.
     fn written(self, scene: &Scene) -> PathBuf {
         match self {
             Self::Append => scene.slave.clone(),
@@ -55,7 +54,7 @@ impl Work {
     }
 }
 
-/// A process of the test's, killed when it is dropped.
+/// A process that is killed when this is dropped.
 struct Running(Child);
 
 impl Running {
@@ -64,8 +63,8 @@ impl Running {
         Self(spawn(command.stdout(Stdio::null()).stderr(Stdio::null())))
     }
 
-    /// Waits for the end of a pass that was switched off; a watch is given some
-    /// time to do harm, and is ended.
+    /// Waits for the end of a pass that was switched off. A watch gets some time in which it
+    /// could do harm, and is ended.
     fn expect_off(&mut self, stays: bool) {
         if stays {
             thread::sleep(Duration::from_millis(500));
@@ -77,7 +76,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end; returns the exit code.
+    /// Waits for the end; returns the exit code.
     fn code(&mut self) -> i32 {
         let status = self.0.wait().expect("its status");
         status.code().expect("an exit code")
@@ -91,20 +90,20 @@ impl Drop for Running {
     }
 }
 
-/// A pass that is in the midst of something, and gets no answer any more.
+/// A pass in the middle of its work whose master no longer answers.
 struct Hanging {
     work: Work,
-    /// Whether a watch makes it.
+    /// Whether a watch makes the pass.
     stays: bool,
-    /// Dropped first: it lets go of the pass.
+    /// Dropped first, so that the pass can end.
     served: Served,
     pass: Running,
     scene: Scene,
 }
 
 impl Hanging {
-    /// Starts a pass and waits until it hangs. `arguments` says how the master is
-    /// reached, from where it is served.
+    /// Starts a pass and waits until it hangs. `arguments` returns the options and the master
+    /// for the directory of the FUSE mount.
     fn start(work: Work, stays: bool, arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let scene = work.scene();
         let served = Served::directory(scene.master.parent().expect("a directory"));
@@ -128,16 +127,16 @@ impl Hanging {
         hanging
     }
 
-    /// Switches off; ZODB opens the slave at once and commits. Then the pass is
-    /// woken up, where it needs it to end, and what it does is harmless.
+    /// Switches syncing off. ZODB must open the slave at once, and commits. Then `wake` lets
+    /// the pass continue, which must not do any harm.
     fn assert_is_harmless(mut self, wake: impl FnOnce(&Self)) {
         let before = &History::get().before;
         let scene = &self.scene;
         let started = Instant::now();
         let off = flip("off", &scene.slave).expect(0);
         assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
-        let was_cut = off.stdout.contains("an unfinished append of");
-        assert_eq!(was_cut, self.work == Work::Append, "{off:?}");
+        let was_truncated = off.stdout.contains("an unfinished append of");
+        assert_eq!(was_truncated, self.work == Work::Append, "{off:?}");
         assert!(fs::read(&scene.slave).unwrap() == *before);
         let mut zodb = Zodb::start();
         let serving = commit(&mut zodb, scene, before.len());
@@ -146,10 +145,13 @@ impl Hanging {
         wake(&self);
         self.pass.expect_off(self.stays);
         let scene = &self.scene;
-        assert!(fs::read(&scene.slave).unwrap() == serving, "written to");
+        assert!(
+            fs::read(&scene.slave).unwrap() == serving,
+            "the slave was written"
+        );
         assert!(
             fs::read(scene.beside(".fssync")).unwrap() == left,
-            "it notes nothing any more"
+            "the sidecar was written"
         );
         assert!(!scene.beside(".fssync-tmp").exists());
         close(&mut zodb);
@@ -162,8 +164,8 @@ fn flip(verb: &str, slave: &Path) -> Run {
     run(fssync().arg(verb).arg(slave))
 }
 
-/// ZODB opens the slave at the first try and finds it to end there; it commits,
-/// and has it open still. Returns the slave's bytes.
+/// ZODB opens the slave at the first attempt, at this position, and commits. The slave stays
+/// open. Returns its bytes.
 fn commit(zodb: &mut Zodb, scene: &Scene, position: usize) -> Vec<u8> {
     let open = json!({"cmd": "open", "name": "s", "path": scene.slave});
     assert_eq!(zodb.call(&open)["position"], position);
@@ -176,7 +178,7 @@ fn close(zodb: &mut Zodb) {
     assert_eq!(closed["warnings"], Value::from([0; 0]));
 }
 
-/// Switching on is refused, as is a pass once it is forced; the slave stays.
+/// Fails unless `on` is refused, and a pass after `on --force` too. The slave must not change.
 fn assert_refused(scene: &Scene, serving: &[u8]) {
     scene.pass(&[]).expect(10);
     flip("on", &scene.slave).expect(20);
@@ -194,7 +196,7 @@ fn on_a_path(master: &Path) -> Vec<String> {
 }
 
 #[test]
-fn off_makes_way_while_a_mounted_master_never_answers() {
+fn off_works_while_a_mounted_master_never_answers() {
     for work in Work::BOTH {
         for stays in [false, true] {
             let hanging = Hanging::start(work, stays, on_a_path);
@@ -220,7 +222,7 @@ fn through_ssh(master: &Path) -> Vec<String> {
     .collect()
 }
 
-/// The processes that bring a master here: `ssh`, or what it started over there.
+/// The processes of a connection: `ssh`, or the program that it started at the other end.
 fn connecting(master: &Path, is_ssh: bool) -> Vec<Pid> {
     let command = format!("serve -- {}", master.display());
     let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
@@ -234,7 +236,7 @@ fn connecting(master: &Path, is_ssh: bool) -> Vec<Pid> {
     found.collect()
 }
 
-/// Processes that are stopped, until this is dropped.
+/// Processes that are stopped until this is dropped.
 struct Stopped(Vec<Pid>);
 
 impl Stopped {
@@ -259,7 +261,7 @@ impl Drop for Stopped {
     }
 }
 
-/// A pass is in the midst of something; then one end of its connection stops.
+/// Stops one end of the connection of a pass that is in the middle of its work.
 fn assert_harmless_while_stopped(is_ssh: bool) {
     for work in Work::BOTH {
         for stays in [false, true] {
@@ -273,30 +275,28 @@ fn assert_harmless_while_stopped(is_ssh: bool) {
 }
 
 #[test]
-fn off_makes_way_while_ssh_is_stopped() {
+fn off_works_while_ssh_is_stopped() {
     assert_harmless_while_stopped(true);
 }
 
 #[test]
-fn off_makes_way_while_the_other_end_is_stopped() {
+fn off_works_while_the_other_end_is_stopped() {
     assert_harmless_while_stopped(false);
 }
 
 #[test]
-fn off_leaves_zodbs_lock_alone_where_there_is_nothing_to_cut() {
+fn off_does_not_take_zodbs_lock_if_there_is_no_tail() {
     let scene = Scene::synced(History::get());
     let lock = scene.beside(".lock");
     fs::remove_file(&lock).unwrap();
     flip("off", &scene.slave).expect(0);
-    assert!(
-        !lock.exists(),
-        "a ZEO that is just starting would have met it"
-    );
+    assert!(!lock.exists(), "a ZEO that is starting could have failed");
 }
 
-/// What is left of a tail between the two cuts is still there, however it is touched.
+/// Another process writes to the slave between the two truncations. `off` then leaves the rest
+/// of the tail.
 #[test]
-fn off_says_so_where_somebody_writes_between_its_cuts() {
+fn off_reports_a_write_between_its_truncations() {
     let scene = append_killed_at_sync(2);
     let slave = fs::canonicalize(&scene.slave).unwrap();
     let left = || fs::metadata(&slave).unwrap().len() - History::get().before.len() as u64;
@@ -319,7 +319,7 @@ fn off_says_so_where_somebody_writes_between_its_cuts() {
 }
 
 #[test]
-fn off_wins_over_an_on_that_comes_between() {
+fn off_overrides_an_on_that_is_written_meanwhile() {
     let scene = Scene::synced(History::get());
     let step = Holder::of(&scene.beside(".fssync-step"));
     let mut off = Running::start(fssync().arg("off").arg(&scene.slave));
@@ -334,7 +334,7 @@ fn off_wins_over_an_on_that_comes_between() {
 }
 
 #[test]
-fn an_on_that_comes_while_off_is_at_work_waits_for_it() {
+fn an_on_waits_for_an_off_in_progress() {
     let scene = Scene::synced(History::get());
     let step = Holder::of(&scene.beside(".fssync-step"));
     let mut off = Running::start(fssync().arg("off").arg(&scene.slave));
@@ -349,7 +349,7 @@ fn an_on_that_comes_while_off_is_at_work_waits_for_it() {
 }
 
 #[test]
-fn off_needs_no_room_on_the_disk() {
+fn off_needs_no_free_space() {
     require_root();
     let scene = Scene::synced(History::get());
     let directory = scene.directory.path().join("full");
@@ -372,7 +372,7 @@ fn off_needs_no_room_on_the_disk() {
 }
 
 #[test]
-fn off_needs_no_room_in_its_owners_quota() {
+fn off_needs_no_space_in_the_quota() {
     for error in ["ENOSPC", "EDQUOT"] {
         let scene = Scene::synced(History::get());
         let switch = fs::canonicalize(scene.slave.parent().unwrap())
@@ -386,7 +386,7 @@ fn off_needs_no_room_in_its_owners_quota() {
 }
 
 #[test]
-fn off_does_without_what_it_cannot_read() {
+fn off_works_with_an_unreadable_sidecar() {
     let scene = append_killed_at_sync(2);
     let sidecar = scene.beside(".fssync");
     fs::remove_file(&sidecar).unwrap();
@@ -397,7 +397,7 @@ fn off_does_without_what_it_cannot_read() {
 }
 
 #[test]
-fn off_says_so_where_the_last_transaction_is_not_known_at_once() {
+fn off_reports_if_finding_the_last_transaction_takes_too_long() {
     let scene = Scene::new();
     sparse_master(&scene.slave, 1 << 33);
     let started = Instant::now();
@@ -406,7 +406,7 @@ fn off_says_so_where_the_last_transaction_is_not_known_at_once() {
     assert!(off.stdout.contains("is not known"), "{off:?}");
 }
 
-/// The calls with which `off` does what it does.
+/// The system calls that `off` makes.
 const CALLS: [&str; 6] = [
     "openat",
     "pwrite64",
@@ -417,14 +417,14 @@ const CALLS: [&str; 6] = [
 ];
 
 #[test]
-fn an_off_that_is_killed_at_any_point_leaves_a_slave_that_zodb_opens() {
+fn an_off_killed_at_any_call_leaves_a_slave_that_zodb_opens() {
     let before = &History::get().before;
     let mut zodb = Zodb::start();
     for call in CALLS {
         for nth in 1.. {
             let scene = append_killed_at_sync(2);
             let kill = format!("inject={call}:signal=SIGKILL:when={nth}");
-            let mut off = strace(&["-e", &kill], &near(&scene));
+            let mut off = strace(&["-e", &kill], &files_of_off(&scene));
             let ended = run(off.arg("off").arg(&scene.slave)).code;
             zodb.assert_prefix_of(before, &scene.slave);
             let pass = scene.pass(&[]).code;
@@ -439,14 +439,14 @@ fn an_off_that_is_killed_at_any_point_leaves_a_slave_that_zodb_opens() {
             let bytes = fs::read(&scene.slave).unwrap();
             assert!(
                 bytes == *before || pass == 0,
-                "{call} {nth}: what is ours is cut"
+                "{call} {nth}: fssync's own tail is truncated"
             );
         }
     }
 }
 
-/// The files that `off` has to do with.
-fn near(scene: &Scene) -> Vec<PathBuf> {
+/// The files that `off` uses.
+fn files_of_off(scene: &Scene) -> Vec<PathBuf> {
     let directory = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
     let suffixes = ["", ".fssync", ".fssync-switch", ".fssync-step", ".lock"];
     let files = suffixes.map(|suffix| directory.join(format!("Data.fs{suffix}")));

@@ -1,5 +1,5 @@
-//! `fssync on` looks before it leaps: what it finds, what it says, and that it
-//! touches no switch where it does not switch on.
+//! `fssync on` checks the slave first: its findings, its output, and that it does not write
+//! the switch if it refuses.
 
 use std::fs;
 use std::process::Stdio;
@@ -29,7 +29,7 @@ fn switched_off() -> Scene {
     scene
 }
 
-/// ZODB opens the slave, commits so often, and closes it; returns the tids.
+/// ZODB opens the slave, commits `times` times and closes it; returns the tids.
 fn grow(scene: &Scene, times: u32) -> Vec<String> {
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
@@ -42,9 +42,9 @@ fn grow(scene: &Scene, times: u32) -> Vec<String> {
     tids
 }
 
-/// Fails unless `on` leaves the switch as it was, and with `--force` does not.
+/// Fails unless `on` does not write the switch, and with `--force` does.
 #[track_caller]
-fn assert_reluctant(scene: &Scene, code: i32) -> Run {
+fn assert_refused(scene: &Scene, code: i32) -> Run {
     let before = switch(scene);
     let refused = on(scene, &[]).expect(code);
     assert_eq!(switch(scene), before, "{refused:?}");
@@ -59,44 +59,44 @@ fn assert_reluctant(scene: &Scene, code: i32) -> Run {
     refused
 }
 
-/// Fails unless `on` switches on and says no more than that.
+/// Fails unless `on` switches syncing on and prints one line.
 #[track_caller]
-fn assert_willing(scene: &Scene) {
+fn assert_switched_on(scene: &Scene) {
     let done = on(scene, &[]).expect(0);
     assert_eq!(done.stdout.lines().count(), 1, "{done:?}");
     assert_eq!(switch(scene).as_deref(), Some(ON));
 }
 
 #[test]
-fn a_slave_that_is_as_it_was_left_is_switched_on() {
+fn an_unchanged_slave_is_switched_on() {
     let scene = switched_off();
-    assert_willing(&scene);
-    assert_willing(&scene);
+    assert_switched_on(&scene);
+    assert_switched_on(&scene);
 }
 
 #[test]
-fn a_slave_that_is_not_there_is_switched_on() {
+fn a_missing_or_empty_slave_is_switched_on() {
     let scene = switched_off();
     for bytes in [&b""[..], b"FS30"] {
         fs::write(&scene.slave, bytes).unwrap();
-        assert_willing(&scene);
+        assert_switched_on(&scene);
     }
     fs::remove_file(&scene.slave).unwrap();
-    assert_willing(&scene);
+    assert_switched_on(&scene);
 }
 
 #[test]
-fn a_slave_in_use_is_not_switched_on_and_is_not_locked_to_find_out() {
+fn a_slave_in_use_is_not_switched_on_and_not_locked() {
     let scene = switched_off();
     let lock = scene.beside(".lock");
     let holder = Holder::of(&lock);
-    let run = assert_reluctant(&scene, 13);
+    let run = assert_refused(&scene, 13);
     let by = format!("is in use by process {}", holder.pid());
     assert!(run.stderr.contains(&by), "{run:?}");
     drop(holder);
     fs::remove_file(&lock).unwrap();
-    assert_willing(&scene);
-    assert!(!lock.exists(), "ZODB's lock was touched");
+    assert_switched_on(&scene);
+    assert!(!lock.exists(), "ZODB's lock file was created");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_slave_that_has_grown_is_not_switched_on() {
     for (times, said) in [(1, "1 transaction, first"), (3, "3 transactions, first")] {
         let scene = switched_off();
         let tids = grow(&scene, times);
-        let run = assert_reluctant(&scene, 20);
+        let run = assert_refused(&scene, 20);
         assert!(
             run.stderr.contains("has grown since last syncing"),
             "{run:?}"
@@ -126,10 +126,10 @@ fn a_slave_that_has_grown_is_not_switched_on() {
             assert!(run.stderr.contains(&format!("{tid} (20")), "{run:?}");
         }
         scene.pass(&[]).expect(20);
-        // Fail back: the master becomes what the slave is.
+        // Fail back: the slave is copied to the master.
         fs::copy(&scene.slave, &scene.master).unwrap();
         scene.expect("up-to-date");
-        assert_willing(&scene);
+        assert_switched_on(&scene);
     }
 }
 
@@ -144,7 +144,7 @@ fn a_slave_that_was_packed_is_not_switched_on() {
         true
     );
     zodb.call(&json!({"cmd": "close", "name": "s"}));
-    let run = assert_reluctant(&scene, 20);
+    let run = assert_refused(&scene, 20);
     assert!(
         run.stderr.contains("is not what the last pass left"),
         "{run:?}"
@@ -155,14 +155,14 @@ fn a_slave_that_was_packed_is_not_switched_on() {
 }
 
 #[test]
-fn another_slave_is_not_switched_on_and_what_is_newer_is_told() {
+fn a_different_slave_is_not_switched_on_and_newer_transactions_are_reported() {
     let history = History::get();
     let scene = switched_off();
     rewrite_end(
         &scene.slave,
         b"FS30 and no more than this, without a transaction",
     );
-    let run = assert_reluctant(&scene, 20);
+    let run = assert_refused(&scene, 20);
     assert!(run.stderr.contains("cannot be told"), "{run:?}");
 
     let scene = switched_off();
@@ -170,7 +170,7 @@ fn another_slave_is_not_switched_on_and_what_is_newer_is_told() {
     let at = bytes.len() - 20;
     bytes[at] ^= 1;
     fs::write(&scene.slave, &bytes).unwrap();
-    let run = assert_reluctant(&scene, 20);
+    let run = assert_refused(&scene, 20);
     assert!(
         run.stderr
             .contains("newer than what was left: no transaction"),
@@ -179,10 +179,10 @@ fn another_slave_is_not_switched_on_and_what_is_newer_is_told() {
 }
 
 #[test]
-fn an_unfinished_or_torn_tail_is_nothing_of_the_slaves_own() {
+fn an_unfinished_or_torn_tail_does_not_count_as_a_change() {
     let history = History::get();
     for sync in [1, 2] {
-        assert_willing(&append_killed_at_sync(sync));
+        assert_switched_on(&append_killed_at_sync(sync));
     }
     let torn = [
         &history.voted[history.before.len()..][..30],
@@ -192,24 +192,24 @@ fn an_unfinished_or_torn_tail_is_nothing_of_the_slaves_own() {
     for tail in torn {
         let scene = switched_off();
         fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
-        assert_willing(&scene);
+        assert_switched_on(&scene);
     }
 }
 
 #[test]
-fn a_batch_that_was_finished_and_not_noted_is_told_for_what_it_may_be() {
+fn an_unrecorded_batch_is_reported_as_possibly_the_masters() {
     let history = History::get();
     // The third sync is that of the true status.
     let scene = append_killed_at_sync(3);
     assert!(fs::read(&scene.slave).unwrap() == history.after);
-    let run = assert_reluctant(&scene, 20);
+    let run = assert_refused(&scene, 20);
     assert!(run.stderr.contains("may be the master's too"), "{run:?}");
     scene.expect("up-to-date");
-    assert_willing(&scene);
+    assert_switched_on(&scene);
 }
 
 #[test]
-fn a_single_transaction_that_was_finished_and_not_noted_is_known() {
+fn an_unrecorded_single_transaction_is_recognised() {
     let scene = Scene::synced(History::get());
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
@@ -218,12 +218,12 @@ fn a_single_transaction_that_was_finished_and_not_noted_is_known() {
     let kill = ["-e", "inject=fdatasync:signal=SIGKILL:when=3"];
     run(strace(&kill, &[slave]).args([&scene.master, &scene.slave]));
     assert!(fs::read(&scene.slave).unwrap() == fs::read(&scene.master).unwrap());
-    assert_willing(&scene);
+    assert_switched_on(&scene);
     scene.expect("up-to-date");
 }
 
 #[test]
-fn a_pass_that_is_about_to_note_what_it_did_is_waited_for() {
+fn on_waits_for_a_pass_that_is_about_to_end() {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
@@ -243,18 +243,18 @@ fn a_pass_that_is_about_to_note_what_it_did_is_waited_for() {
 }
 
 #[test]
-fn where_no_pass_has_noted_anything_that_is_said() {
+fn a_missing_sidecar_is_reported() {
     let scene = switched_off();
     fs::remove_file(scene.beside(".fssync")).unwrap();
     let done = on(&scene, &[]).expect(0);
     assert!(done.stdout.contains("no pass has noted what"), "{done:?}");
     assert_eq!(switch(&scene).as_deref(), Some(ON));
     scene.expect("up-to-date");
-    assert_willing(&scene);
+    assert_switched_on(&scene);
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_not_switched_on() {
+fn a_slave_that_cannot_be_checked_is_not_switched_on() {
     let scene = switched_off();
     fs::remove_file(scene.beside(".fssync")).unwrap();
     fs::create_dir(scene.beside(".fssync")).unwrap();
@@ -264,6 +264,6 @@ fn what_cannot_be_looked_at_is_not_switched_on() {
 }
 
 #[test]
-fn a_pass_has_no_force() {
+fn a_pass_does_not_accept_force() {
     switched_off().pass(&["--force"]).expect(2);
 }

@@ -1,5 +1,5 @@
-//! What a path that was typed for the slave may mean: a directory, a file, or nothing
-//! that a pass was ever made for.
+//! The meaning of a path that is given for the slave: a directory, a file, or a path for which
+//! no pass was ever made.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::support::{Run, Scene, Transport, fssync, must, names, require_root, run, tool};
 
-/// A pass over the scene's transport, from and to these paths.
+/// A pass with the scene's transport, from and to these paths.
 fn pass(scene: &Scene, options: &[&str], master: &Path, slave: impl Into<OsString>) -> Run {
     let mut command = scene.command(options);
     let program = PathBuf::from(command.get_program());
@@ -27,7 +27,7 @@ struct Case {
 }
 
 impl Case {
-    /// The master is in the directory `var`, and in a file called `Storage`, too.
+    /// The master is `Data.fs` in the directory `var`, and there is a copy called `Storage`.
     fn new(transport: Transport) -> Self {
         let scene = Scene::with_master("commits").over(transport);
         let root = scene.directory.path().join("copy");
@@ -42,14 +42,14 @@ impl Case {
         self.scene.directory.path().join(name)
     }
 
-    /// Fails unless a pass ends with 2, and leaves nothing.
+    /// Fails unless a pass exits with 2 and creates nothing.
     #[track_caller]
     fn assert_refused(&self, master: &str, slave: &str, says: &str) {
         let slave = self.root.join(slave);
         let refused = pass(&self.scene, &["-q"], &self.master(master), &slave).expect(2);
         assert!(refused.stderr.contains(says), "{refused:?}");
         assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
-        assert_eq!(names(&self.root), [""; 0], "nothing is left");
+        assert_eq!(names(&self.root), [""; 0], "nothing is created");
     }
 }
 
@@ -72,7 +72,7 @@ fn a_missing_directory_is_not_taken_for_a_file() {
 }
 
 #[test]
-fn a_file_is_created_if_it_has_a_files_name() {
+fn a_file_is_created_if_the_name_looks_like_a_file() {
     for transport in Transport::BOTH {
         for (master, slave) in [
             ("var/Data.fs", "Data.fs"),
@@ -87,7 +87,7 @@ fn a_file_is_created_if_it_has_a_files_name() {
             }
             let bytes = fs::read(case.master(master)).unwrap();
             assert!(fs::read(&slave).unwrap() == bytes, "{slave:?}");
-            // It has a name that the switch finds again, also without its master.
+            // `off` must find this name again, even without the slave.
             fs::remove_file(&slave).unwrap();
             run(fssync().arg("off").arg(&slave)).expect(0);
         }
@@ -95,7 +95,7 @@ fn a_file_is_created_if_it_has_a_files_name() {
 }
 
 #[test]
-fn a_slave_that_was_there_is_copied_again_whatever_the_master_is() {
+fn a_slave_that_existed_is_copied_again_from_a_file_or_a_directory() {
     let case = Case::new(Transport::Path);
     let slave = case.root.join("site.fs");
     pass(&case.scene, &["-q"], &case.master("var/Data.fs"), &slave).expect(0);
@@ -105,7 +105,7 @@ fn a_slave_that_was_there_is_copied_again_whatever_the_master_is() {
 }
 
 #[test]
-fn a_directory_is_one_however_it_is_written() {
+fn a_directory_is_recognised_in_every_spelling() {
     for slave in ["copy", "copy/", "copy/.", "./copy", "copy/../copy/"] {
         let case = Case::new(Transport::Path);
         let mut command = fssync();
@@ -124,7 +124,7 @@ fn a_directory_is_one_however_it_is_written() {
 }
 
 #[test]
-fn a_link_to_nothing_is_refused() {
+fn a_dangling_link_is_refused() {
     let case = Case::new(Transport::Path);
     for name in ["var", "Data.fs"] {
         let link = case.master(&format!("link-{name}"));
@@ -138,9 +138,9 @@ fn a_link_to_nothing_is_refused() {
     }
 }
 
-/// A cron job and a watch, of which the slave's disk is not mounted.
+/// A cron job and a watch whose slave's disk is not mounted.
 #[test]
-fn nothing_is_copied_to_the_disk_beneath_an_unmounted_one() {
+fn nothing_is_copied_to_the_mount_point_of_an_unmounted_disk() {
     require_root();
     let case = Case::new(Transport::Path);
     let slave = case.root.join("var");
@@ -166,10 +166,10 @@ fn nothing_is_copied_to_the_disk_beneath_an_unmounted_one() {
     assert_eq!(names(&case.root), [""; 0]);
 }
 
-/// A master that is not reached says nothing of what the slave is: nothing is left, which
-/// would make the next `off` believe that this is a slave.
+/// A master that is unreachable does not show whether the slave is a file or a directory. No
+/// file may be created, because the next `off` would take it as a sign of a slave.
 #[test]
-fn a_master_that_is_missing_leaves_nothing_beside_a_doubtful_name() {
+fn no_file_is_created_while_the_master_is_missing() {
     let case = Case::new(Transport::Path);
     pass(
         &case.scene,
@@ -195,7 +195,7 @@ fn off_of_a_path_without_a_slave_is_an_error() {
             "{refused:?}"
         );
         assert!(refused.stderr.contains("--force"), "{refused:?}");
-        assert_eq!(refused.stdout, "", "it does not say that syncing is off");
+        assert_eq!(refused.stdout, "", "it must not report that syncing is off");
     }
     let named = scene.directory.path().join("switch");
     let mut off = fssync();
@@ -209,7 +209,7 @@ fn off_of_a_path_without_a_slave_is_an_error() {
 }
 
 #[test]
-fn off_finds_a_slave_by_anything_that_a_pass_has_left() {
+fn off_recognises_a_slave_by_any_file_of_a_pass() {
     let synced = Scene::with_master("commits");
     synced.expect("full-copy");
     let names = [".fssync", ".fssync-pass", ".fssync-tmp", ""];
@@ -227,7 +227,7 @@ fn off_finds_a_slave_by_anything_that_a_pass_has_left() {
 }
 
 #[test]
-fn a_path_without_a_slave_is_said_to_be_one() {
+fn a_path_without_a_slave_is_reported() {
     let scene = Scene::with_master("commits");
     for (verb, code) in [("status", 1), ("verify", 1), ("on", 0)] {
         let run = run(fssync().arg(verb).arg(&scene.slave)).expect(code);

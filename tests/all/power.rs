@@ -2,11 +2,11 @@
 //!
 //! What fssync does there is recorded once, by a file system that sees every call
 //! ([`mount`]). Then the power is cut after each of them: a model of the disk ([`disk`])
-//! says what may be left, and each of that is judged, by ZODB, by `fssync verify` and by
-//! the next pass ([`stage`]). In some, the power is cut once more while that pass heals.
+//! says what may be left, and each of that is checked, by ZODB, by `fssync verify` and by
+//! the next pass ([`checks`]). In some, the power is cut once more while that pass heals.
 //!
 //! Each test makes a share of the power cuts, the same at each run. More of them, for
-//! each of the plays:
+//! each of the scenarios:
 //!
 //! ```sh
 //! FSSYNC_POWER_CUTS=2000 cargo test --test all -- power:: --nocapture
@@ -14,19 +14,19 @@
 //!
 //! `FSSYNC_POWER_SEED` has others chosen.
 
+mod checks;
 mod cuts;
 mod disk;
 mod failures;
 mod mistakes;
 mod mount;
-mod parts;
-mod plays;
-mod stage;
+mod partial;
+mod scenarios;
 
-use self::cuts::play_and_cut;
+use self::cuts::record_and_cut;
 use crate::support::number;
 
-/// How many power cuts each play has, unless it is said.
+/// How many power cuts each scenario has, unless it is said.
 const SHARE: usize = 25;
 
 fn share() -> usize {
@@ -38,10 +38,10 @@ fn seed() -> u64 {
 }
 
 macro_rules! survives_power_cuts {
-    ($($name:ident: $play:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         #[test]
         fn $name() {
-            let count = play_and_cut(plays::$play, share(), seed());
+            let count = record_and_cut(scenarios::$scenario, share(), seed());
             println!("{}: {count} states", stringify!($name));
         }
     )* };

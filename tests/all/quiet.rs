@@ -1,5 +1,5 @@
-//! What `--quiet` prints: nothing while all is well, and one line for what a person should
-//! know.
+//! The output with `--quiet`: nothing while all is well, and one line if a person should know
+//! something.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,7 +16,7 @@ use crate::support::{
 };
 use crate::watcher::Watcher;
 
-/// Fails unless a quiet run printed nothing but one line that contains all of this.
+/// Fails unless the only output is one line that contains these parts.
 #[track_caller]
 fn assert_one_line(run: &Run, parts: &[&str]) {
     assert_eq!(run.stdout, "", "{run:?}");
@@ -26,7 +26,7 @@ fn assert_one_line(run: &Run, parts: &[&str]) {
     }
 }
 
-/// Fails unless a quiet run printed nothing.
+/// Fails unless there is no output.
 #[track_caller]
 fn assert_silent(run: &Run) {
     assert_eq!(
@@ -36,14 +36,14 @@ fn assert_silent(run: &Run) {
     );
 }
 
-/// A quiet pass that obeys a named switch.
+/// A quiet pass with `--status-file`.
 fn quiet_pass(scene: &Scene, switch: &Path) -> Run {
     let switch = switch.to_str().expect("UTF-8");
     run(&mut scene.command(&["-q", "--status-file", switch]))
 }
 
 #[test]
-fn a_switch_is_reported_unless_it_is_plainly_off_or_on() {
+fn a_switch_is_reported_unless_it_contains_a_plain_1_or_0() {
     let scene = Scene::synced(History::get());
     let switch = scene.directory.path().join("status");
     for (content, reported) in [
@@ -120,7 +120,7 @@ fn a_switch_that_cannot_be_read_is_reported() {
     assert_one_line(&starved, &["Data.fs.fssync-switch", "Too many open files"]);
 }
 
-/// On a tmpfs it is gone after a reboot, with its directory perhaps.
+/// On a tmpfs the file is gone after a reboot, maybe together with its directory.
 #[test]
 fn a_named_switch_that_is_missing_is_not_reported() {
     let scene = Scene::synced(History::get());
@@ -131,7 +131,7 @@ fn a_named_switch_that_is_missing_is_not_reported() {
 }
 
 #[test]
-fn a_switch_that_is_plainly_off_explains_why_others_do_not_matter() {
+fn a_switch_with_a_plain_0_silences_reports_about_others() {
     let scene = Scene::synced(History::get());
     let named = scene.directory.path().join("status");
     fs::write(&named, "SYNCING=yes\n").unwrap();
@@ -143,14 +143,14 @@ fn a_switch_that_is_plainly_off_explains_why_others_do_not_matter() {
     let said = "Data.fs.fssync-switch contains SYNCING=0";
     assert!(loud.stderr.contains(said), "{loud:?}");
     assert_eq!(loud.report()["warnings"], json!([]));
-    // A missing one explains nothing about one that is there.
+    // A missing switch does not explain one that exists.
     fs::write(scene.beside(".fssync-switch"), "SYNCING=yes\n").unwrap();
     fs::remove_file(&named).unwrap();
     assert_one_line(&quiet_pass(&scene, &named).expect(10), &["SYNCING=yes"]);
 }
 
 #[test]
-fn a_quiet_watch_reports_a_switch_that_loses_its_meaning() {
+fn a_quiet_watch_reports_a_switch_that_becomes_invalid() {
     let scene = Scene::synced(History::get());
     let switch = scene.beside(".fssync-switch");
     fs::write(&switch, "SYNCING=0\n").unwrap();
@@ -163,7 +163,7 @@ fn a_quiet_watch_reports_a_switch_that_loses_its_meaning() {
     assert_eq!(watcher.end().0, 0);
 }
 
-/// Has the sidecar say that the slave was in sync, and a pass ended, so long ago.
+/// Changes the sidecar: the slave was in sync, and a pass ended, this long ago.
 fn age_sidecar(scene: &Scene, in_sync_secs: i64, pass_secs: i64) {
     let ago = |secs| (Timestamp::now() - SignedDuration::from_secs(secs)).to_string();
     scene.edit_sidecar(|sidecar| {
@@ -172,7 +172,7 @@ fn age_sidecar(scene: &Scene, in_sync_secs: i64, pass_secs: i64) {
     });
 }
 
-/// Has a file be changed so long ago.
+/// Sets the modification time of a file to this long ago.
 fn age_file(path: &Path, secs: u64) {
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(secs))
@@ -205,7 +205,7 @@ fn another_pass_is_reported_once_the_slave_is_out_of_sync_for_an_hour() {
     for run in quiet_passes(&scene) {
         assert_one_line(&run, &said);
     }
-    // What was switched off was meant to be out of sync.
+    // While syncing was off, the slave was meant to be out of sync.
     run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
     for run in quiet_passes(&scene) {
         assert_silent(&run);
@@ -216,7 +216,7 @@ fn another_pass_is_reported_once_the_slave_is_out_of_sync_for_an_hour() {
     }
 }
 
-/// A first copy may take hours, and nothing is noted before its end.
+/// A first copy may take hours, and nothing is recorded before its end.
 #[test]
 fn another_pass_is_reported_once_it_runs_for_an_hour() {
     let scene = Scene::with_master("commits");
@@ -226,7 +226,8 @@ fn another_pass_is_reported_once_it_runs_for_an_hour() {
     for run in quiet_passes(&scene) {
         assert_silent(&run);
     }
-    // In another container the kernel does not list its process, and so not its start.
+    // In another container, the process that holds the lock is not visible, nor is its start
+    // time.
     require_root();
     let program = scene.command(&["-q"]);
     let mut contained = tool("unshare", "util-linux");
@@ -251,7 +252,7 @@ fn a_pass_does_not_seem_younger_because_its_switch_was_written_again() {
     let scene = Scene::synced(History::get());
     let switch = scene.beside(".fssync-switch");
     fs::write(&switch, "SYNCING=1\n").unwrap();
-    // It answers nothing, and ends with the pass.
+    // It never answers, and ends with the pass.
     let silent = "sh -c 'cat >/dev/null' sh";
     let mut pass = fssync()
         .args(["-q", "-e", silent, "example.org:/Data.fs"])
@@ -290,9 +291,9 @@ fn a_quiet_watch_reports_another_pass_that_lasts_too_long_once() {
     assert_eq!(watcher.end().0, 0);
 }
 
-/// Verbs that end with an exit code which has a hint, or with a usage error.
+/// Subcommands that end with an exit code that has a hint, or with a usage error.
 #[test]
-fn every_verb_prints_one_line_at_most() {
+fn every_subcommand_prints_at_most_one_line() {
     let scene = Scene::synced(History::get());
     let slave = scene.slave.to_str().unwrap();
     let nowhere = scene.directory.path().join("nowhere/Data.fs");
@@ -352,7 +353,7 @@ fn on_is_silent_if_another_switch_is_off_on_purpose() {
 }
 
 #[test]
-fn a_name_with_a_line_feed_makes_no_second_line() {
+fn a_name_with_a_line_feed_does_not_print_a_second_line() {
     let scene = Scene::with_master("commits");
     let slave = scene.slave.with_file_name("Data\n.fs");
     for (master, code) in [("missing\nmaster", 12), ("a\nb:relative", 2)] {

@@ -1,4 +1,4 @@
-//! One short test for each bug that was found by other means than a test.
+//! One short test for each bug that was not found by a test.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -25,8 +25,8 @@ fn append(path: &Path, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// The master is written so fast that each look meets the next transaction half
-/// written, and finds it finished when it is read: that is no damage.
+/// The master is written so fast that each survey finds the next transaction half written, and
+/// each read finds it finished. That is not damage.
 #[test]
 fn a_master_that_is_always_being_written_is_not_damaged() {
     let scene = Scene::new();
@@ -40,7 +40,7 @@ fn a_master_that_is_always_being_written_is_not_damaged() {
     }
     zodb.call(&json!({"cmd": "close", "name": "m"}));
     let whole = fs::read(&scene.master).unwrap();
-    // Each read finds half a transaction more.
+    // Each read finds another half of a transaction.
     let halves: Vec<_> = ends
         .windows(2)
         .map(|ends| ends[0].midpoint(ends[1]))
@@ -68,10 +68,10 @@ fn a_master_that_is_always_being_written_is_not_damaged() {
     zodb.assert_prefix(&scene.master, &scene.slave);
 }
 
-/// What stood behind the slave's position as a vote is finished in place, so
-/// that neither size nor inode tell.
+/// The bytes after the slave's position turn from a vote into a transaction, without a change
+/// of size or inode.
 #[test]
-fn a_vote_on_the_slave_that_is_finished_meanwhile_is_not_cut() {
+fn a_vote_on_the_slave_that_is_finished_during_a_pass_is_not_truncated() {
     let history = History::get();
     let scene = Scene::synced(history);
     let mut zodb = Zodb::start();
@@ -98,7 +98,7 @@ fn a_vote_on_the_slave_that_is_finished_meanwhile_is_not_cut() {
 }
 
 #[test]
-fn a_sidecar_that_forgets_the_last_tid_does_not_empty_the_slave() {
+fn a_sidecar_without_the_last_tid_does_not_empty_the_slave() {
     let scene = Scene::synced(History::get());
     alter_sidecar(&scene, |sidecar| {
         sidecar["left"]["slave"]["last_tid"] = Value::Null;
@@ -110,7 +110,7 @@ fn a_sidecar_that_forgets_the_last_tid_does_not_empty_the_slave() {
 }
 
 #[test]
-fn a_sidecar_that_claims_a_committed_transaction_does_not_have_it_cut() {
+fn a_sidecar_that_claims_a_committed_transaction_does_not_truncate_it() {
     let scene = Scene::synced(History::get());
     let header: Vec<u8> = History::get().before[4..27].to_vec();
     alter_sidecar(&scene, |sidecar| {
@@ -142,7 +142,7 @@ fn long_descriptions_do_not_make_the_sidecar_unreadable() {
 }
 
 #[test]
-fn off_succeeds_whether_or_not_anybody_reads_what_it_prints() {
+fn off_succeeds_even_if_its_output_cannot_be_written() {
     let scene = Scene::synced(History::get());
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = fssync();

@@ -1,6 +1,6 @@
-//! A master on another machine: a real sshd, links that break and hang, and
-//! other ends that are no fssync or lie. That every decision is the same as on a
-//! mounted path is shown in `life.rs` and `divergence.rs`, which run over both.
+//! A master on another machine: a real sshd, connections that break and hang, and other ends
+//! that are not fssync or send wrong data. `life.rs` and `divergence.rs` run with both
+//! transports, and show that every decision is the same as on a mounted path.
 
 use std::fs;
 use std::io::Write;
@@ -32,8 +32,7 @@ fn pass(scene: &Scene, master: &str, rsh: &str, options: &[&str]) -> Run {
         .arg(&scene.slave))
 }
 
-/// A program to be named with `-e`: a script that gets the host as `$1` and the
-/// command as `$2`.
+/// A script for `-e`, which gets the host as `$1` and the command as `$2`.
 fn script(scene: &Scene, name: &str, text: &str) -> String {
     let path = scene.directory.path().join(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
@@ -41,15 +40,15 @@ fn script(scene: &Scene, name: &str, text: &str) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// A pass through a script, from the scene's master.
+/// A pass from the scene's master through a script.
 fn pass_through(scene: &Scene, text: &str, options: &[&str]) -> Run {
     let rsh = script(scene, "rsh", text);
     let master = format!("host:{}", scene.master.display());
     pass(scene, &master, &rsh, options)
 }
 
-/// A pass over a link that passes on so many bytes, and then does what `then`
-/// says; see `tests/link.py`.
+/// A pass through a link that forwards `limit` bytes, and then behaves as `then` says; see
+/// `tests/link.py`.
 fn pass_over(scene: &Scene, limit: usize, then: &str, timeout: &str) -> Run {
     let link = project("tests/link.py");
     let rsh = format!("python3 {} {limit} {then}", link.display());
@@ -90,7 +89,7 @@ fn proving_a_prefix_sends_no_bytes() {
 }
 
 #[test]
-fn a_forced_command_serves_its_paths_whatever_is_asked() {
+fn a_forced_command_serves_only_its_own_paths() {
     let scene = Scene::with_master("commits");
     let served = scene.master.parent().expect("a directory").display();
     let rsh = Sshd::get().rsh(&format!("command=\"{BINARY} serve {served}\",restrict"));
@@ -135,9 +134,9 @@ fn a_host_that_looks_like_an_option_is_refused() {
     assert!(!witness.exists());
 }
 
-/// The script asks the real ssh whom it would call, and as which user.
+/// The script asks the real ssh for the host and user that it would connect to.
 #[test]
-fn ssh_is_given_every_host_that_it_takes() {
+fn ssh_is_given_every_host_that_it_accepts() {
     let scene = Scene::with_master("one");
     let text = format!(
         "ssh -F none -G \"$@\" > {}/config; exec sh -c \"$(eval echo \\$$#)\"",
@@ -175,7 +174,7 @@ fn ssh_is_given_every_host_that_it_takes() {
 }
 
 #[test]
-fn what_is_no_fssync_is_shown_and_explained() {
+fn output_that_is_not_from_fssync_is_shown_and_explained() {
     let scene = Scene::with_master("commits");
     for (text, said, hint) in [
         (
@@ -224,9 +223,9 @@ fn what_is_no_fssync_is_shown_and_explained() {
     }
 }
 
-/// On a real sshd, which runs them instead of the command that is asked for.
+/// A real sshd runs another command than the requested one.
 #[test]
-fn an_account_that_runs_something_else_than_fssync_is_explained() {
+fn an_account_that_runs_another_command_is_explained() {
     let scene = Scene::with_master("one");
     let sshd = Sshd::get();
     for (command, said) in [
@@ -253,7 +252,7 @@ fn an_account_that_runs_something_else_than_fssync_is_explained() {
 }
 
 #[test]
-fn a_program_that_is_missing_is_unreachable() {
+fn a_missing_program_makes_the_master_unreachable() {
     let scene = Scene::with_master("one");
     let run = pass(&scene, "host:/x", "/no/such/program", &[]).expect(12);
     assert!(
@@ -264,7 +263,7 @@ fn a_program_that_is_missing_is_unreachable() {
 }
 
 #[test]
-fn what_the_program_complains_of_is_logged() {
+fn errors_of_the_program_are_logged() {
     let scene = Scene::with_master("one");
     let run = pass_through(
         &scene,
@@ -276,7 +275,7 @@ fn what_the_program_complains_of_is_logged() {
 }
 
 #[test]
-fn a_link_cut_after_any_number_of_bytes_loses_nothing() {
+fn a_connection_cut_after_any_number_of_bytes_loses_nothing() {
     let scene = Scene::with_master("commits");
     let mut zodb = Zodb::start();
     let whole = fs::read(&scene.master).expect("the master");
@@ -303,7 +302,7 @@ fn a_link_cut_after_any_number_of_bytes_loses_nothing() {
 }
 
 #[test]
-fn another_end_that_hangs_at_any_stage_is_given_up_in_time() {
+fn an_end_that_hangs_at_any_stage_is_unreachable_after_the_timeout() {
     let scene = Scene::with_master("commits");
     for stage in [0, 4, 8, 30, 400, 1500, 2400] {
         let started = Instant::now();
@@ -317,7 +316,7 @@ fn another_end_that_hangs_at_any_stage_is_given_up_in_time() {
     }
 }
 
-/// A master of some megabytes.
+/// A master of several megabytes.
 fn large_master(scene: &Scene, zodb: &mut Zodb) {
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
     for _ in 0..12 {
@@ -327,7 +326,7 @@ fn large_master(scene: &Scene, zodb: &mut Zodb) {
 }
 
 #[test]
-fn a_full_copy_that_broke_is_taken_up_where_it_was() {
+fn a_broken_full_copy_is_resumed() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     large_master(&scene, &mut zodb);
@@ -345,7 +344,7 @@ fn a_full_copy_that_broke_is_taken_up_where_it_was() {
 }
 
 #[test]
-fn a_broken_copy_of_a_master_that_was_packed_since_is_not_taken_up() {
+fn a_broken_copy_is_not_resumed_if_the_master_was_packed() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     large_master(&scene, &mut zodb);
@@ -357,7 +356,7 @@ fn a_broken_copy_of_a_master_that_was_packed_since_is_not_taken_up() {
 }
 
 #[test]
-fn a_slow_link_that_lives_is_waited_for() {
+fn a_slow_connection_does_not_time_out() {
     let scene = Scene::with_master("big-record");
     let started = Instant::now();
     pass_over(&scene, 0, "slow", "1").expect(0);
@@ -368,7 +367,7 @@ fn a_slow_link_that_lives_is_waited_for() {
 }
 
 #[test]
-fn an_answer_that_takes_its_time_comes_with_signs_of_life() {
+fn a_slow_answer_is_preceded_by_heartbeats() {
     let scene = Scene::new();
     sparse_master(&scene.master, 3 << 30);
     let size = fs::metadata(&scene.master).expect("the master").len();
@@ -390,7 +389,7 @@ fn an_answer_that_takes_its_time_comes_with_signs_of_life() {
 }
 
 #[test]
-fn signs_of_life_are_waited_with() {
+fn heartbeats_extend_the_wait() {
     let scene = Scene::new();
     let mut alive = Vec::new();
     protocol::write_message(&mut alive, &Reply::Alive).expect("a sign of life");
@@ -412,7 +411,7 @@ fn signs_of_life_are_waited_with() {
     assert!(run.stderr.contains("as was said"), "{run:?}");
 }
 
-/// What the agent answers to requests, in order.
+/// The replies of `fssync serve` to these requests, in order.
 fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
     let mut input = protocol::hello().to_vec();
     for request in requests {
@@ -440,7 +439,7 @@ fn look(path: &Path) -> Request {
 }
 
 #[test]
-fn serve_opens_nothing_but_what_it_serves() {
+fn serve_opens_only_the_paths_that_it_serves() {
     let scene = Scene::with_master("one");
     let outside = Scene::with_master("one");
     let served = scene.master.parent().expect("a directory").to_owned();
@@ -493,7 +492,7 @@ fn serve_opens_nothing_but_what_it_serves() {
 }
 
 #[test]
-fn serve_ends_when_its_input_ends_and_refuses_to_serve_nothing() {
+fn serve_ends_with_its_input_and_requires_a_path() {
     let scene = Scene::with_master("one");
     let served = scene.master.parent().expect("a directory");
     run(fssync().arg("serve")).expect(2);
@@ -516,11 +515,11 @@ fn serve_ends_when_its_input_ends_and_refuses_to_serve_nothing() {
     assert_eq!(
         crate::support::names(served),
         before,
-        "nothing is left on the master"
+        "nothing is created on the master"
     );
 }
 
-/// A source for the scene's master, over each transport.
+/// A source for the scene's master, for each transport.
 fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
     let path = scene.master.display().to_string();
     let quick = Sshd::get().quick_rsh().split(' ').map(str::to_owned);
@@ -541,7 +540,7 @@ fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
 }
 
 #[test]
-fn what_lies_beside_data_fs_is_listed_and_read_over_each_transport() {
+fn files_beside_data_fs_are_listed_and_read_over_each_transport() {
     let scene = Scene::with_master("one");
     let beside = |name: &str| scene.master.with_file_name(name);
     fs::create_dir_all(beside("blobstorage/0x00")).expect("a directory");
@@ -597,7 +596,7 @@ fn what_lies_beside_data_fs_is_listed_and_read_over_each_transport() {
 }
 
 #[test]
-fn beside_a_file_that_is_served_alone_nothing_is() {
+fn files_beside_a_file_that_is_served_alone_are_refused() {
     let scene = Scene::with_master("one");
     fs::write(scene.master.with_file_name("other"), b"x").expect("a file");
     let (below, after) = (String::new(), None);
@@ -622,7 +621,7 @@ fn beside_a_file_that_is_served_alone_nothing_is() {
     );
 }
 
-/// All that a source lists from a position on, and what ends it.
+/// Everything that a source lists from a position on, and the tail after it.
 fn listed(source: &mut dyn Source, from: u64, size: u64) -> (Vec<(u64, String, u64)>, Tail) {
     let (mut at, mut found) = (from, Vec::new());
     loop {
@@ -664,10 +663,7 @@ fn transactions_are_listed_over_each_transport_as_zodb_lists_them() {
         .collect();
     let boundary = expected[3].0;
     for mut source in sources(&scene) {
-        assert!(
-            source.transactions(4, size).is_err(),
-            "nothing was looked at"
-        );
+        assert!(source.transactions(4, size).is_err(), "there was no survey");
         source.look(&[]).expect("a sight");
         let voted = Tail::Voted;
         assert_eq!(listed(&mut *source, 4, size), (expected.clone(), voted));
@@ -686,7 +682,7 @@ fn transactions_are_listed_over_each_transport_as_zodb_lists_them() {
 }
 
 #[test]
-fn a_list_that_lies_is_refused() {
+fn an_invalid_list_is_refused() {
     let entry = |tid: u64, len: u64| [&tid.to_be_bytes()[..], &len.to_be_bytes(), b" "].concat();
     let good = [entry(1, 40), entry(2, 60)].concat();
     let whole = (
@@ -746,7 +742,7 @@ fn a_list_that_lies_is_refused() {
 }
 
 #[test]
-fn an_agent_lists_nothing_before_it_has_looked() {
+fn serve_lists_nothing_before_a_survey() {
     let scene = Scene::with_master("one");
     let list = |from, size| Request::Transactions { from, size };
     let requests = [

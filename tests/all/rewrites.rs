@@ -1,5 +1,5 @@
-//! Masters that were rewritten: packed, repaired, converted. A full copy replaces the slave only
-//! if a pack explains every transaction that is gone (Law 2).
+//! Masters that were rewritten: packed, repaired, converted. A full copy replaces the slave
+//! only if a pack explains every transaction that is gone (Law 2).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,36 +11,36 @@ use serde_json::{Value, json};
 
 use crate::support::{Run, Scene, Zodb, fssync, must, project, python, replace, run};
 
-/// A master with a history of its own, its slave, and ZODB.
-struct Stage {
+/// A master with a history, its slave, and ZODB.
+struct Setup {
     scene: Scene,
     zodb: Zodb,
 }
 
-/// How many transactions the history has, the root's creation included.
+/// Number of transactions in the history, with the creation of the root.
 const LEN: usize = 14;
 
-impl Stage {
-    /// A slave in sync with a master whose transactions create objects and change them.
+impl Setup {
+    /// A slave in sync with a master whose transactions create and change objects.
     fn new() -> Self {
-        let mut stage = Self {
+        let mut setup = Self {
             scene: Scene::new(),
             zodb: Zodb::start(),
         };
-        let master = stage.scene.master.clone();
-        stage.with(
+        let master = setup.scene.master.clone();
+        setup.with(
             &json!({"path": master, "create": true, "seed": 3}),
-            |stage| {
+            |setup| {
                 for _ in 0..LEN {
-                    stage.commit(2);
+                    setup.commit(2);
                 }
             },
         );
-        stage.scene.expect("full-copy");
-        stage
+        setup.scene.expect("full-copy");
+        setup
     }
 
-    /// Opens a file with ZODB, and closes it afterwards.
+    /// Opens a file with ZODB, runs `act`, and closes the file.
     fn with(&mut self, open: &Value, act: impl FnOnce(&mut Self)) {
         let mut command = open.clone();
         command["cmd"] = json!("open");
@@ -55,21 +55,21 @@ impl Stage {
             .call(&json!({"cmd": "commit", "name": "m", "objects": objects, "size": 300}));
     }
 
-    /// The master goes on, as ZEO does after a repair.
+    /// The master continues, like with ZEO after a repair.
     fn grow(&mut self) {
         let master = self.scene.master.clone();
-        self.with(&json!({"path": master, "seed": 4}), |stage| stage.commit(1));
+        self.with(&json!({"path": master, "seed": 4}), |setup| setup.commit(1));
     }
 
     fn pack(&mut self) {
         let master = self.scene.master.clone();
-        self.with(&json!({"path": master}), |stage| {
-            let answer = stage.zodb.call(&json!({"cmd": "pack", "name": "m"}));
+        self.with(&json!({"path": master}), |setup| {
+            let answer = setup.zodb.call(&json!({"cmd": "pack", "name": "m"}));
             assert_eq!(answer["packed"], true, "{answer}");
         });
     }
 
-    /// The tids, and where each transaction starts and ends, of a file.
+    /// The tid, start and end of each transaction in a file.
     fn transactions(&mut self, path: &PathBuf) -> Vec<(String, u64, u64)> {
         let answer = self
             .zodb
@@ -101,7 +101,8 @@ impl Stage {
             .collect()
     }
 
-    /// Spoils the header of the master's `nth` transaction, as a bad sector does. Returns its tid.
+    /// Overwrites a part of the header of the master's `nth` transaction, like a bad sector.
+    /// Returns its tid.
     fn damage(&mut self, nth: usize) -> String {
         let master = self.scene.master.clone();
         let (tid, start, _) = self.transactions(&master)[nth].clone();
@@ -110,8 +111,8 @@ impl Stage {
         tid
     }
 
-    /// Replaces the damaged master by what fsrecover makes of it. Returns whether there is
-    /// anything: its pack fails if an object is missing that another refers to.
+    /// Replaces the damaged master by the output of fsrecover. Returns whether there is any:
+    /// its pack fails if an object refers to a missing one.
     fn recover(&mut self, options: &Value) -> bool {
         let to = self.scene.directory.path().join("recovered.fs");
         let mut command = options.clone();
@@ -132,7 +133,7 @@ impl Stage {
         is_recovered
     }
 
-    /// The transactions in the slave and in all that is kept beside it.
+    /// The tids in the slave and in all files that are kept beside it.
     fn replicated(&mut self) -> BTreeSet<String> {
         let kept = |name: &String| name == "Data.fs" || name.starts_with("Data.fs.diverged-");
         let names = self.scene.beside_slave().into_iter().filter(kept);
@@ -142,7 +143,7 @@ impl Stage {
         paths.iter().flat_map(|path| self.tids(path)).collect()
     }
 
-    /// A pass that copies the master and keeps the old slave, since it alone has `tid`.
+    /// A pass copies the master, and keeps the old slave because only it has `tid`.
     #[track_caller]
     fn expect_kept(&mut self, tid: &str) {
         let planned = self.scene.pass(&["--dry-run"]).expect(0);
@@ -183,66 +184,66 @@ fn warns(run: &Run, said: &str) -> bool {
 }
 
 #[test]
-fn fsrecover_drops_a_transaction_and_the_slave_that_has_it_is_kept() {
+fn a_slave_with_a_transaction_that_fsrecover_dropped_is_kept() {
     for nth in [1, 5, LEN - 2] {
-        let mut stage = Stage::new();
-        let tid = stage.damage(nth);
-        stage.recover(&json!({}));
-        stage.grow();
-        stage.expect_kept(&tid);
+        let mut setup = Setup::new();
+        let tid = setup.damage(nth);
+        setup.recover(&json!({}));
+        setup.grow();
+        setup.expect_kept(&tid);
     }
 }
 
 #[test]
-fn a_transaction_that_an_earlier_pack_kept_is_dropped_only_by_a_later_one() {
-    let mut stage = Stage::new();
-    stage.pack();
-    stage.grow();
-    stage.scene.expect("full-copy");
-    let tid = stage.damage(2);
-    stage.recover(&json!({}));
-    stage.grow();
-    stage.expect_kept(&tid);
+fn a_slave_is_kept_for_a_transaction_that_survived_an_earlier_pack() {
+    let mut setup = Setup::new();
+    setup.pack();
+    setup.grow();
+    setup.scene.expect("full-copy");
+    let tid = setup.damage(2);
+    setup.recover(&json!({}));
+    setup.grow();
+    setup.expect_kept(&tid);
 }
 
-/// `fsrecover -P 0` repairs and packs, so that only the records can show that no pack dropped
-/// the transaction. What a pack of the intact file drops as well is no loss.
+/// `fsrecover -P 0` repairs and packs, so only the records can show that no pack dropped the
+/// transaction. A transaction that a pack of the intact file drops too is not lost.
 #[test]
-fn a_repair_that_is_packed_at_once_is_found_out() {
-    let mut stage = Stage::new();
-    edit(&stage.scene, 25, None, 5);
-    let master = stage.scene.master.clone();
+fn a_repair_with_an_immediate_pack_is_detected() {
+    let mut setup = Setup::new();
+    edit(&setup.scene, 25, None, 5);
+    let master = setup.scene.master.clone();
     let intact = fs::read(&master).unwrap();
-    let len = stage.transactions(&master).len();
-    stage.pack();
-    let kept_by_a_pack = stage.tids(&master);
+    let len = setup.transactions(&master).len();
+    setup.pack();
+    let kept_by_a_pack = setup.tids(&master);
     let mut lost = 0;
     for nth in LEN + 3..len - 1 {
-        stage.scene = Scene::new();
-        fs::write(&stage.scene.master, &intact).unwrap();
-        stage.scene.expect("full-copy");
-        let tid = stage.damage(nth);
-        if stage.recover(&json!({"packed": true})) && kept_by_a_pack.contains(&tid) {
-            stage.expect_kept(&tid);
+        setup.scene = Scene::new();
+        fs::write(&setup.scene.master, &intact).unwrap();
+        setup.scene.expect("full-copy");
+        let tid = setup.damage(nth);
+        if setup.recover(&json!({"packed": true})) && kept_by_a_pack.contains(&tid) {
+            setup.expect_kept(&tid);
             lost += 1;
         }
     }
-    assert!(lost > 1, "{lost} transactions were worth keeping");
+    assert!(lost > 1, "only {lost} transactions were lost");
 }
 
 #[test]
-fn a_repair_that_keeps_a_part_of_a_transaction_is_found_out() {
+fn a_repair_that_keeps_a_part_of_a_transaction_is_detected() {
     for partial in [false, true] {
-        let mut stage = Stage::new();
-        let master = stage.scene.master.clone();
-        stage.with(&json!({"path": master}), |stage| {
-            stage.commit(5);
-            stage.commit(1);
+        let mut setup = Setup::new();
+        let master = setup.scene.master.clone();
+        setup.with(&json!({"path": master}), |setup| {
+            setup.commit(5);
+            setup.commit(1);
         });
-        stage.scene.expect("append");
-        let transactions = stage.transactions(&master);
+        setup.scene.expect("append");
+        let transactions = setup.transactions(&master);
         let (tid, start, end) = transactions[transactions.len() - 2].clone();
-        // The last pickle's length is wrong: fsrecover saves the records before it.
+        // The length of the last pickle is wrong: fsrecover saves the records before it.
         let bytes = fs::read(&master).unwrap();
         let tloc = start.to_be_bytes();
         let last_tloc = bytes[start as usize..end as usize]
@@ -253,85 +254,85 @@ fn a_repair_that_keeps_a_part_of_a_transaction_is_found_out() {
         let plen = start + last_tloc as u64 + 8 + 2;
         file.write_all_at(&0x7fff_ffff_u64.to_be_bytes(), plen)
             .unwrap();
-        stage.recover(&json!({"partial": partial}));
-        assert!(stage.tids(&master).contains(&tid), "a part is saved");
-        stage.expect_kept(&tid);
+        setup.recover(&json!({"partial": partial}));
+        assert!(setup.tids(&master).contains(&tid), "a part is saved");
+        setup.expect_kept(&tid);
     }
 }
 
 #[test]
-fn a_conversion_that_leaves_out_a_transaction_is_found_out() {
+fn a_conversion_that_omits_a_transaction_is_detected() {
     for nth in [0, 3, LEN - 3] {
-        let mut stage = Stage::new();
-        let master = stage.scene.master.clone();
-        let tid = stage.transactions(&master)[nth].0.clone();
-        let to = stage.scene.directory.path().join("converted.fs");
-        stage
+        let mut setup = Setup::new();
+        let master = setup.scene.master.clone();
+        let tid = setup.transactions(&master)[nth].0.clone();
+        let to = setup.scene.directory.path().join("converted.fs");
+        setup
             .zodb
             .call(&json!({"cmd": "copy_without", "path": master, "to": to, "tids": [tid]}));
         replace(&master, &fs::read(&to).unwrap());
-        stage.expect_kept(&tid);
+        setup.expect_kept(&tid);
     }
 }
 
 #[test]
-fn a_conversion_that_leaves_out_nothing_replaces_the_slave() {
-    let mut stage = Stage::new();
-    let master = stage.scene.master.clone();
-    let to = stage.scene.directory.path().join("converted.fs");
-    stage
+fn a_complete_conversion_replaces_the_slave() {
+    let mut setup = Setup::new();
+    let master = setup.scene.master.clone();
+    let to = setup.scene.directory.path().join("converted.fs");
+    setup
         .zodb
         .call(&json!({"cmd": "copy_without", "path": master, "to": to, "tids": []}));
     let mut converted = fs::read(&to).unwrap();
-    // The same transactions, but other bytes.
+    // The same transactions with a different magic.
     converted[3] ^= 1;
     converted[..4].copy_from_slice(b"FS21");
     replace(&master, &converted);
-    let report = stage.scene.expect("full-copy");
+    let report = setup.scene.expect("full-copy");
     assert_eq!(report["warnings"], json!([]), "{report}");
 }
 
-/// The pass that meets the damage in a packed master remembers it: the repaired file looks as if
-/// the pack had dropped the transaction.
+/// The pass that finds the damage in a packed master records it. Otherwise the repaired file
+/// would look as if the pack had dropped the transaction.
 #[test]
 fn a_packed_master_that_was_damaged_and_repaired_is_not_trusted() {
-    let mut stage = Stage::new();
-    stage.pack();
-    let tid = stage.damage(1);
-    stage.scene.pass(&[]).expect(30);
-    let damaged = fs::read(&stage.scene.master).unwrap();
-    fs::remove_file(&stage.scene.master).unwrap();
-    stage.scene.pass(&[]).expect(12);
-    fs::write(&stage.scene.master, damaged).unwrap();
-    stage.recover(&json!({}));
-    stage.grow();
-    stage.expect_kept(&tid);
-    // Now that the two are in sync, the damage is of no concern any more.
-    let sidecar = fs::read(stage.scene.beside(".fssync")).unwrap();
+    let mut setup = Setup::new();
+    setup.pack();
+    let tid = setup.damage(1);
+    setup.scene.pass(&[]).expect(30);
+    let damaged = fs::read(&setup.scene.master).unwrap();
+    fs::remove_file(&setup.scene.master).unwrap();
+    setup.scene.pass(&[]).expect(12);
+    fs::write(&setup.scene.master, damaged).unwrap();
+    setup.recover(&json!({}));
+    setup.grow();
+    setup.expect_kept(&tid);
+    // The two are in sync now, so the damage no longer matters.
+    let sidecar = fs::read(setup.scene.beside(".fssync")).unwrap();
     let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
     assert_eq!(sidecar["master_was_damaged"], false, "{sidecar}");
 }
 
 #[test]
-fn an_interrupted_copy_that_is_taken_up_still_compares_all_transactions() {
-    let mut stage = Stage::new();
-    let tid = stage.damage(5);
-    stage.recover(&json!({}));
-    let bytes = fs::read(&stage.scene.master).unwrap();
+fn a_resumed_copy_still_compares_all_transactions() {
+    let mut setup = Setup::new();
+    let tid = setup.damage(5);
+    setup.recover(&json!({}));
+    let bytes = fs::read(&setup.scene.master).unwrap();
     fs::write(
-        stage.scene.beside(".fssync-tmp"),
+        setup.scene.beside(".fssync-tmp"),
         &bytes[..bytes.len() - 100],
     )
     .unwrap();
-    let run = stage.scene.pass(&[]).expect(0);
+    let run = setup.scene.pass(&[]).expect(0);
     assert!(run.stderr.contains("going on at"), "{run:?}");
-    assert!(stage.replicated().contains(&tid), "{run:?}");
+    assert!(setup.replicated().contains(&tid), "{run:?}");
 }
 
-/// A site that people edit and undo, packed to now or to an earlier moment: the slave is kept
-/// only if it lags, and the pack dropped its last transaction.
+/// A site that people edit and undo, packed to now or to an earlier moment. The slave is kept
+/// only if it lags and the pack dropped its last transaction.
 #[test]
-fn the_packs_of_an_edited_site_keep_nothing_aside() {
+fn packs_of_an_edited_site_set_nothing_aside() {
     let scene = Scene::new();
     for round in 0..12 {
         edit(&scene, 15, None, round);
@@ -348,28 +349,29 @@ fn the_packs_of_an_edited_site_keep_nothing_aside() {
     }
 }
 
-/// What ZEO makes where its disk is not mounted is no successor, whatever happens to it.
+/// A database that ZEO creates if its disk is not mounted is not a successor, whatever is done
+/// to it.
 #[test]
 fn another_database_never_replaces_the_slave() {
-    let mut stage = Stage::new();
-    let before = fs::read(&stage.scene.slave).unwrap();
-    fs::remove_file(&stage.scene.master).unwrap();
-    let master = stage.scene.master.clone();
-    stage.with(
+    let mut setup = Setup::new();
+    let before = fs::read(&setup.scene.slave).unwrap();
+    fs::remove_file(&setup.scene.master).unwrap();
+    let master = setup.scene.master.clone();
+    setup.with(
         &json!({"path": master, "create": true, "seed": 9}),
-        |stage| stage.commit(1),
+        |setup| setup.commit(1),
     );
-    stage.scene.pass(&[]).expect(20);
-    stage.grow();
-    stage.scene.pass(&[]).expect(20);
+    setup.scene.pass(&[]).expect(20);
+    setup.grow();
+    setup.scene.pass(&[]).expect(20);
     for _ in 0..2 {
-        stage.grow();
-        stage.pack();
-        stage.scene.pass(&[]).expect(20);
+        setup.grow();
+        setup.pack();
+        setup.scene.pass(&[]).expect(20);
     }
-    assert_eq!(fs::read(&stage.scene.slave).unwrap(), before);
+    assert_eq!(fs::read(&setup.scene.slave).unwrap(), before);
     assert_eq!(
-        stage
+        setup
             .scene
             .beside_slave()
             .iter()
@@ -379,8 +381,8 @@ fn another_database_never_replaces_the_slave() {
     );
 }
 
-impl Stage {
-    /// The master as it was before its last transactions.
+impl Setup {
+    /// Replaces the master by a backup without the last transactions.
     fn restore_a_backup(&mut self) {
         let master = self.scene.master.clone();
         let (_, start, _) = self.transactions(&master)[LEN - 3].clone();
@@ -389,66 +391,66 @@ impl Stage {
     }
 }
 
-/// A master that was restored from a backup and then packed is refused, and read in vain but
-/// once.
+/// A master that was restored from a backup and then packed is refused. Only one pass reads it
+/// in vain.
 #[test]
-fn a_restored_master_that_was_packed_is_refused_without_reading_it_again() {
-    let mut stage = Stage::new();
-    stage.restore_a_backup();
-    stage.grow();
-    stage.pack();
-    let first = stage.scene.pass(&[]).expect(20);
+fn a_restored_and_packed_master_is_refused_without_reading_it_again() {
+    let mut setup = Setup::new();
+    setup.restore_a_backup();
+    setup.grow();
+    setup.pack();
+    let first = setup.scene.pass(&[]).expect(20);
     assert!(first.stderr.contains("full backup"), "{first:?}");
     for _ in 0..2 {
-        let again = stage.scene.pass(&[]).expect(20);
+        let again = setup.scene.pass(&[]).expect(20);
         assert!(!again.stderr.contains("full backup"), "{again:?}");
-        stage.grow();
+        setup.grow();
     }
-    stage.scene.pass(&["--full"]).expect(0);
-    stage
+    setup.scene.pass(&["--full"]).expect(0);
+    setup
         .zodb
-        .assert_in_sync(&stage.scene.master, &stage.scene.slave);
+        .assert_in_sync(&setup.scene.master, &setup.scene.slave);
 }
 
-/// Once a master was refused, no pack of it makes it the slave's successor, whatever it hides:
-/// here both have edited the same folder.
+/// After a master was refused, no pack makes it the slave's successor, whatever the pack
+/// hides. Here both have edited the same folder.
 #[test]
-fn a_master_that_was_refused_stays_refused_when_it_is_packed() {
-    let stage = Stage::new();
-    edit(&stage.scene, 20, None, 1);
-    stage.scene.expect("append");
-    let backup = fs::read(&stage.scene.master).unwrap();
-    edit(&stage.scene, 6, None, 2);
-    stage.scene.expect("append");
-    let right = fs::read(&stage.scene.master).unwrap();
-    replace(&stage.scene.master, &backup);
-    stage.scene.pass(&[]).expect(20);
-    edit(&stage.scene, 30, None, 3);
-    stage.scene.pass(&[]).expect(20);
-    edit(&stage.scene, 1, Some(0), 4);
+fn a_refused_master_stays_refused_after_a_pack() {
+    let setup = Setup::new();
+    edit(&setup.scene, 20, None, 1);
+    setup.scene.expect("append");
+    let backup = fs::read(&setup.scene.master).unwrap();
+    edit(&setup.scene, 6, None, 2);
+    setup.scene.expect("append");
+    let right = fs::read(&setup.scene.master).unwrap();
+    replace(&setup.scene.master, &backup);
+    setup.scene.pass(&[]).expect(20);
+    edit(&setup.scene, 30, None, 3);
+    setup.scene.pass(&[]).expect(20);
+    edit(&setup.scene, 1, Some(0), 4);
     for options in [&[][..], &["--dry-run"], &[]] {
-        let run = stage.scene.pass(options).expect(20);
+        let run = setup.scene.pass(options).expect(20);
         assert!(!run.stderr.contains("full backup"), "{run:?}");
     }
-    // The right file is in its place again: from here on, a pack is a pack again.
-    replace(&stage.scene.master, &right);
-    stage.scene.pass(&[]).expect(0);
-    edit(&stage.scene, 5, None, 5);
-    stage.scene.expect("append");
-    edit(&stage.scene, 0, Some(0), 6);
-    stage.scene.expect("full-copy");
+    // The right file is back: from here on, a pack is accepted again.
+    replace(&setup.scene.master, &right);
+    setup.scene.pass(&[]).expect(0);
+    edit(&setup.scene, 5, None, 5);
+    setup.scene.expect("append");
+    edit(&setup.scene, 0, Some(0), 6);
+    setup.scene.expect("full-copy");
 }
 
-/// A bad sector in a pickle, or an editor, changes a transaction that both still have.
+/// A bad sector in a pickle, or an editor, changes a transaction that both files have.
 #[test]
-fn a_transaction_with_other_data_is_kept_as_the_slave_has_it() {
-    let mut stage = Stage::new();
-    edit(&stage.scene, 20, None, 7);
-    let intact = fs::read(&stage.scene.master).unwrap();
-    let master = stage.scene.master.clone();
-    let transactions = stage.transactions(&master);
-    stage.pack();
-    let kept_by_a_pack = stage.tids(&master);
+fn a_slave_with_a_transaction_that_differs_is_kept() {
+    let mut setup = Setup::new();
+    edit(&setup.scene, 20, None, 7);
+    let intact = fs::read(&setup.scene.master).unwrap();
+    let master = setup.scene.master.clone();
+    let transactions = setup.transactions(&master);
+    setup.pack();
+    let kept_by_a_pack = setup.tids(&master);
     let (_, _, end) = transactions[..transactions.len() - 1]
         .iter()
         .rfind(|(tid, ..)| kept_by_a_pack.contains(tid))
@@ -458,44 +460,44 @@ fn a_transaction_with_other_data_is_kept_as_the_slave_has_it() {
         (false, true, &[]),
         (true, false, &["--full"]),
     ] {
-        stage.scene = Scene::new();
-        fs::write(&stage.scene.master, &intact).unwrap();
-        stage.scene.expect("full-copy");
+        setup.scene = Scene::new();
+        fs::write(&setup.scene.master, &intact).unwrap();
+        setup.scene.expect("full-copy");
         let mut bytes = intact.clone();
         // In the transaction's last pickle.
         bytes[*end as usize - 8 - 3] ^= 0x55;
         if in_place {
-            fs::write(&stage.scene.master, &bytes).unwrap();
+            fs::write(&setup.scene.master, &bytes).unwrap();
         } else {
-            replace(&stage.scene.master, &bytes);
+            replace(&setup.scene.master, &bytes);
         }
         if packed {
-            // Not by ZODB, which would read the pickle.
-            replace(&stage.scene.master, &intact);
-            stage.pack();
-            let mut spoiled = fs::read(&stage.scene.master).unwrap();
+            // Not packed by ZODB, which would read the pickle.
+            replace(&setup.scene.master, &intact);
+            setup.pack();
+            let mut spoiled = fs::read(&setup.scene.master).unwrap();
             let pickle = &intact[*end as usize - 8 - 30..*end as usize - 8];
             let at = spoiled.windows(30).position(|it| it == pickle).unwrap();
             spoiled[at + 27] ^= 0x55;
-            fs::write(&stage.scene.master, &spoiled).unwrap();
+            fs::write(&setup.scene.master, &spoiled).unwrap();
         }
         let dry_run = [options, &["--dry-run"]].concat();
-        let planned = stage.scene.pass(&dry_run).expect(0);
+        let planned = setup.scene.pass(&dry_run).expect(0);
         assert!(warns(&planned, "has other data"), "{planned:?}");
-        let run = stage.scene.pass(options).expect(0);
+        let run = setup.scene.pass(options).expect(0);
         assert!(warns(&run, "has other data"), "{run:?}");
-        let kept = stage.scene.beside_slave().into_iter();
+        let kept = setup.scene.beside_slave().into_iter();
         let kept: Vec<_> = kept.filter(|name| name.contains(".diverged-")).collect();
         assert_eq!(kept.len(), 1, "{run:?}");
-        let kept = fs::read(stage.scene.slave.with_file_name(&kept[0])).unwrap();
+        let kept = fs::read(setup.scene.slave.with_file_name(&kept[0])).unwrap();
         assert!(kept == intact, "the slave as it was");
     }
 }
 
-/// An object's creation is undone, and the undo is undone after the pack time: the pack keeps
+/// An object's creation is undone, and the undo is undone after the pack time. The pack keeps
 /// the object's first record, and drops the transaction that undid it.
 #[test]
-fn a_pack_between_an_undo_and_its_undo_keeps_nothing_aside() {
+fn a_pack_between_an_undo_and_its_undo_sets_nothing_aside() {
     let scene = Scene::new();
     let script = "import sys, time, ZODB, transaction\n\
                   from persistent.mapping import PersistentMapping\n\
@@ -531,30 +533,30 @@ fn a_pack_between_an_undo_and_its_undo_keeps_nothing_aside() {
 }
 
 #[test]
-fn a_slave_that_shrinks_to_less_than_half_is_news() {
-    let mut stage = Stage::new();
-    let master = stage.scene.master.clone();
-    stage.with(&json!({"path": master}), |stage| {
+fn a_slave_that_shrinks_to_less_than_half_is_reported() {
+    let mut setup = Setup::new();
+    let master = setup.scene.master.clone();
+    setup.with(&json!({"path": master}), |setup| {
         for _ in 0..40 {
-            stage
+            setup
                 .zodb
                 .call(&json!({"cmd": "commit", "name": "m", "objects": 0}));
         }
-        stage
+        setup
             .zodb
             .call(&json!({"cmd": "commit", "name": "m", "objects": 40, "size": 4000}));
-        stage.zodb.call(&json!({"cmd": "undo", "name": "m"}));
-        stage.commit(3);
+        setup.zodb.call(&json!({"cmd": "undo", "name": "m"}));
+        setup.commit(3);
     });
-    stage.scene.expect("append");
-    stage.pack();
-    stage.grow();
-    let planned = stage.scene.pass(&["--dry-run"]).expect(0);
+    setup.scene.expect("append");
+    setup.pack();
+    setup.grow();
+    let planned = setup.scene.pass(&["--dry-run"]).expect(0);
     assert!(warns(&planned, "would shrink from"), "{planned:?}");
     let mut quiet = fssync();
     quiet
         .arg("-q")
-        .args([&stage.scene.master, &stage.scene.slave]);
+        .args([&setup.scene.master, &setup.scene.slave]);
     let quiet = run(&mut quiet).expect(0);
     assert_eq!(quiet.stderr.lines().count(), 1, "{quiet:?}");
     assert!(quiet.stderr.contains("shrinks from"), "{quiet:?}");

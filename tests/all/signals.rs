@@ -26,10 +26,9 @@ fn handles_signals(pid: u32) -> bool {
         .any(|name| name == "signals\n")
 }
 
-/// While the watch is stopped, both signals are kept for it: they reach it at the same
-/// time.
+/// While the watch is stopped, both signals are pending, so they arrive at the same time.
 #[test]
-fn two_signals_at_once_are_one() {
+fn two_signals_at_once_count_as_one() {
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
         let mut watcher = Watcher::start(&scene, &[]);
@@ -42,7 +41,7 @@ fn two_signals_at_once_are_one() {
 }
 
 #[test]
-fn two_signals_at_once_end_an_append_in_an_orderly_way() {
+fn two_signals_at_once_end_an_append_cleanly() {
     let scene = Scene::synced(History::get());
     append_sparse(&scene.master, 8 << 30, u64::MAX >> 1);
     let pass = spawn(scene.command(&[]).stderr(Stdio::piped()));
@@ -56,10 +55,10 @@ fn two_signals_at_once_end_an_append_in_an_orderly_way() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{log}");
     assert!(log.contains("interrupted by a signal"), "{log}");
-    assert_eq!(len(), before, "the tail is cut");
+    assert_eq!(len(), before, "the tail is truncated");
 }
 
-/// The pass has nobody who reads what it prints.
+/// The pass blocks because nobody reads its output.
 #[test]
 fn a_second_signal_ends_a_pass_that_hangs() {
     let scene = Scene::synced(History::get());

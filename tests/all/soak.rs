@@ -3,31 +3,31 @@
 //! *The cast.* Two machines, which are directories. On the first, ZEO serves the master, and
 //! three authors, each a process of its own, write to it all the time; they know the addresses
 //! of both machines. On the second, a watch follows, over [ssh or a mount](network), and beside
-//! it go [rounds](rounds): passes from cron, `status`, `verify`, a look at the slave.
+//! it go [rounds](background): passes from cron, `status`, `verify`, a look at the slave.
 //!
-//! *The script.* Each [week](script) has everything once, in an order that a seed decides: packs,
+//! *The script.* Each [week](schedule) has everything once, in an order that a seed decides: packs,
 //! restarts and deaths of either side, cuts of the network, the switch flipped, files removed;
 //! and a failover, with the script that is shipped, and the failback of the README.
 //!
 //! *What must be so.* After each act, the slave follows again. At the end of each week, every
-//! entry is where [the books](books) say: in the file that is served or, where it was lost at a
+//! entry is where [the books](acknowledged) say: in the file that is served or, where it was lost at a
 //! failover, in the one that was set aside; the lost ones are the newest. The slave is the
 //! master to the byte, `verify --against` proves it, and nothing is left over.
 //!
-//! One week is lived in `cargo test`. As long as is wanted, and with other dice:
+//! One week is lived in `cargo test`. As long as is wanted, and with other rng:
 //!
 //! ```sh
 //! FSSYNC_SOAK_MINUTES=30 FSSYNC_SOAK_SEED=7 cargo test --test all -- busy_site --nocapture
 //! ```
 
-mod books;
+mod acknowledged;
+mod background;
 mod counts;
-mod handover;
+mod failover;
 mod network;
-mod rounds;
-mod script;
+mod schedule;
 mod site;
-mod sunday;
+mod weekly_checks;
 
 use std::time::{Duration, Instant};
 

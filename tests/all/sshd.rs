@@ -1,4 +1,4 @@
-//! A real sshd on loopback, with keys of its own, for as long as the tests run.
+//! A real sshd on loopback with its own keys, which runs as long as the tests.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -19,7 +19,7 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// The one that all tests share; it ends when their process does.
+    /// The sshd that all tests share. It ends with their process.
     pub fn get() -> &'static Self {
         static SSHD: OnceLock<Sshd> = OnceLock::new();
         SSHD.get_or_init(Self::start)
@@ -59,8 +59,8 @@ impl Sshd {
         }
     }
 
-    /// A `-e` argument that logs in with a new key, for which sshd has these
-    /// options, such as a forced command.
+    /// A `-e` argument that logs in with a new key. sshd applies these options to the key,
+    /// such as a forced command.
     pub fn rsh(&self, options: &str) -> String {
         rsh(&self.new_key(options))
     }
@@ -84,8 +84,8 @@ impl Sshd {
         key
     }
 
-    /// A `-e` argument that goes through a connection which stands already, for
-    /// tests that make many passes.
+    /// A `-e` argument that uses a connection which is already open, for tests that make many
+    /// passes.
     pub fn quick_rsh(&self) -> &str {
         self.quick.get_or_init(|| {
             let socket = self.directory.join("connection");
@@ -101,18 +101,18 @@ impl Sshd {
         url_at(self.port, path)
     }
 
-    /// Where it listens, on loopback.
+    /// The port on loopback.
     pub fn port(&self) -> u16 {
         self.port
     }
 }
 
-/// The same, by a port that leads to sshd.
+/// A master's URL through a port that leads to sshd.
 pub fn url_at(port: u16, path: &Path) -> String {
     format!("ssh://root@127.0.0.1:{port}{}", path.display())
 }
 
-/// Logs in with this key, and with nothing of this machine's settings.
+/// An ssh command that logs in with this key and ignores the settings of this machine.
 fn rsh(key: &Path) -> String {
     format!(
         "ssh -F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o LogLevel=ERROR \
@@ -121,8 +121,7 @@ fn rsh(key: &Path) -> String {
     )
 }
 
-/// Runs a command until the tests end: a shell ends it when their end of a pipe
-/// is closed.
+/// Runs a command until the tests end. A shell ends it when their end of a pipe is closed.
 fn run_beside(command: &str) {
     let process = Command::new("sh")
         .args(["-c", &format!("{command} & read -r _; kill $!")])

@@ -1,5 +1,4 @@
-//! `fssync status`: what it tells of every kind of slave, and that it leaves no
-//! trace.
+//! `fssync status`: its report on every kind of slave. It must not change anything.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +18,7 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::command_line::{for_every_row, forget, grow, man_page, snapshot};
+use crate::command_line::{for_every_row, grow, man_page, remove_sidecar, snapshot};
 use crate::faults::Mount;
 use crate::hanging::HangingPass;
 use crate::support::{
@@ -28,20 +27,20 @@ use crate::support::{
 };
 use crate::watcher::Watcher;
 
-/// The slave alone.
+/// Reports on the slave, without its master.
 fn alone(scene: &Scene) -> Run {
     run(&mut scene.status(&["--json"]))
 }
 
-/// The slave alone, which has this exit code.
+/// The same, with this exit code.
 #[track_caller]
-fn told(scene: &Scene, code: i32) -> Value {
+fn report(scene: &Scene, code: i32) -> Value {
     alone(scene).expect(code).report()
 }
 
-/// The slave against its master, which has this exit code.
+/// Reports on the slave and its master, with this exit code.
 #[track_caller]
-fn told_against(scene: &Scene, code: i32) -> Value {
+fn report_against(scene: &Scene, code: i32) -> Value {
     scene.status_against().expect(code).report()
 }
 
@@ -50,37 +49,37 @@ fn len(bytes: &[u8]) -> u64 {
 }
 
 #[test]
-fn a_slave_in_sync_is_told_as_zodb_sees_it() {
+fn the_report_on_a_slave_in_sync_agrees_with_zodb() {
     let history = History::get();
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = Scene::synced(history).over(transport);
         let found = zodb.check(&scene.slave);
-        let told = told_against(&scene, 0);
-        assert_eq!(told["state"], "ok");
-        assert_eq!(told["left"], "same");
-        assert_eq!(told["position"], found["position"]);
-        assert_eq!(told["size"], found["size"]);
-        assert_eq!(told["last_tid"], found["last_tid"]);
-        assert_eq!(told["unfinished_bytes"], 0);
-        assert_eq!(told["syncing"], "on");
-        assert_eq!(told["pass_action"], "full-copy");
-        assert_eq!(told["pass_exit_code"], 0);
+        let report = report_against(&scene, 0);
+        assert_eq!(report["state"], "ok");
+        assert_eq!(report["left"], "same");
+        assert_eq!(report["position"], found["position"]);
+        assert_eq!(report["size"], found["size"]);
+        assert_eq!(report["last_tid"], found["last_tid"]);
+        assert_eq!(report["unfinished_bytes"], 0);
+        assert_eq!(report["syncing"], "on");
+        assert_eq!(report["pass_action"], "full-copy");
+        assert_eq!(report["pass_exit_code"], 0);
         for age in ["pass_age_seconds", "in_sync_age_seconds"] {
-            let age = told[age].as_f64().unwrap();
-            assert!((0.0..600.0).contains(&age), "{told}");
+            let age = report[age].as_f64().unwrap();
+            assert!((0.0..600.0).contains(&age), "{report}");
         }
         for nothing in ["lag_seconds", "lag_transactions", "lag_bytes"] {
-            assert_eq!(told[nothing].as_f64(), Some(0.0), "{told}");
+            assert_eq!(report[nothing].as_f64(), Some(0.0), "{report}");
         }
-        assert_eq!(told["next_action"], "up-to-date");
-        assert_eq!(told["verdict"], "in-sync");
-        let line = told["failover"].as_str().unwrap();
+        assert_eq!(report["next_action"], "up-to-date");
+        assert_eq!(report["verdict"], "in-sync");
+        let line = report["failover"].as_str().unwrap();
         assert!(line.starts_with("nothing would be lost"), "{line}");
     }
 }
 
-/// Seconds since a tid's time.
+/// The time since a tid, in seconds.
 fn age_of(tid: &Value) -> f64 {
     let tid: Tid = tid.as_str().unwrap().parse().unwrap();
     let age = Timestamp::now().duration_since(tid.time().unwrap());
@@ -88,49 +87,49 @@ fn age_of(tid: &Value) -> f64 {
 }
 
 #[test]
-fn lag_is_told_in_transactions_bytes_and_seconds() {
+fn the_lag_is_reported_in_transactions_bytes_and_seconds() {
     let history = History::get();
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = Scene::synced(history).over(transport);
-        // The vote under way is none of it.
+        // The vote in progress does not count.
         rewrite_end(&scene.master, &history.voted);
         let found = zodb.call(&json!({"cmd": "transactions", "path": scene.master}));
         let missing = found["transactions"].as_array().unwrap()[4..].to_vec();
-        let told = told_against(&scene, 0);
-        assert_eq!(missing[0]["pos"], told["position"]);
-        assert_eq!(told["lag_transactions"], missing.len());
+        let report = report_against(&scene, 0);
+        assert_eq!(missing[0]["pos"], report["position"]);
+        assert_eq!(report["lag_transactions"], missing.len());
         let bytes = len(&history.after) - len(&history.before);
-        assert_eq!(told["lag_bytes"], bytes);
-        let off = told["lag_seconds"].as_f64().unwrap() - age_of(&missing[0]["tid"]);
-        assert!((-60.0..1.0).contains(&off), "{off}: {told}");
-        assert_eq!(told["next_action"], "append");
-        assert_eq!(told["verdict"], "behind");
-        let line = told["failover"].as_str().unwrap();
+        assert_eq!(report["lag_bytes"], bytes);
+        let off = report["lag_seconds"].as_f64().unwrap() - age_of(&missing[0]["tid"]);
+        assert!((-60.0..1.0).contains(&off), "{off}: {report}");
+        assert_eq!(report["next_action"], "append");
+        assert_eq!(report["verdict"], "behind");
+        let line = report["failover"].as_str().unwrap();
         let size = human::bytes(bytes);
         let said = format!("{} transactions, {size}, of the last", missing.len());
         assert!(line.starts_with(&said), "{line}");
         scene.expect("append");
-        assert_eq!(told_against(&scene, 0)["lag_transactions"], 0);
+        assert_eq!(report_against(&scene, 0)["lag_transactions"], 0);
     }
 }
 
 #[test]
-fn of_a_packed_master_what_is_newer_is_lag() {
+fn newer_transactions_of_a_packed_master_are_lag() {
     let history = History::get();
     for transport in Transport::BOTH {
         let scene = Scene::synced(history).over(transport);
         replace(&scene.master, &history.packed);
-        let told = told_against(&scene, 0);
-        assert_eq!(told["next_action"], "full-copy");
-        assert_eq!(told["lag_transactions"], 5, "{told}");
-        assert_eq!(told["verdict"], "behind");
+        let report = report_against(&scene, 0);
+        assert_eq!(report["next_action"], "full-copy");
+        assert_eq!(report["lag_transactions"], 5, "{report}");
+        assert_eq!(report["verdict"], "behind");
         scene.expect("full-copy");
-        assert_eq!(told_against(&scene, 0)["verdict"], "in-sync");
+        assert_eq!(report_against(&scene, 0)["verdict"], "in-sync");
     }
 }
 
-/// What a status says of the slave, from the pass that would be made next.
+/// The expected verdict, from the action of the next pass.
 fn verdict_of(row: &str, action: &str, code: i32) -> &'static str {
     match (action, code) {
         (_, 12) => "unknown",
@@ -144,7 +143,7 @@ fn verdict_of(row: &str, action: &str, code: i32) -> &'static str {
 }
 
 #[test]
-fn status_says_what_the_next_pass_comes_to_and_touches_nothing() {
+fn status_predicts_the_next_pass_and_changes_nothing() {
     for_every_row(|row, scene| {
         let directory = scene.slave.parent().unwrap();
         let before = snapshot(directory);
@@ -160,44 +159,52 @@ fn status_says_what_the_next_pass_comes_to_and_touches_nothing() {
             assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", row.name);
             return;
         }
-        let told = run.report();
-        let verdict = told["verdict"].as_str().unwrap();
+        let report = run.report();
+        let verdict = report["verdict"].as_str().unwrap();
         if row.name.ends_with("in use") {
             assert_eq!((run.code, verdict), (0, "serving"), "{}", row.name);
-            assert_eq!(told["next_exit_code"], pass.code, "{}: {told}", row.name);
-            assert_eq!(told["next_action"], done["action"], "{}: {told}", row.name);
+            assert_eq!(
+                report["next_exit_code"], pass.code,
+                "{}: {report}",
+                row.name
+            );
+            assert_eq!(
+                report["next_action"], done["action"],
+                "{}: {report}",
+                row.name
+            );
             return;
         }
-        // Whether the master of a full copy is sound, is not read ahead.
-        if row.name.starts_with("a damaged master") && told["next_action"] == "full-copy" {
-            assert_eq!((pass.code, &told["next_exit_code"]), (30, &json!(0)));
+        // Status does not read ahead to find damage in the master of a full copy.
+        if row.name.starts_with("a damaged master") && report["next_action"] == "full-copy" {
+            assert_eq!((pass.code, &report["next_exit_code"]), (30, &json!(0)));
             return;
         }
         for key in ["action", "exit_code"] {
-            let next = &told[format!("next_{key}")];
-            assert_eq!(*next, done[key], "{}: {told} {done}", row.name);
+            let next = &report[format!("next_{key}")];
+            assert_eq!(*next, done[key], "{}: {report} {done}", row.name);
         }
         let expected = verdict_of(row.name, row.action, pass.code);
-        assert_eq!(verdict, expected, "{}: {told}", row.name);
+        assert_eq!(verdict, expected, "{}: {report}", row.name);
         let code = if expected == "no-slave" { 1 } else { pass.code };
-        assert_eq!((run.code, &told["exit_code"]), (code, &json!(code)));
+        assert_eq!((run.code, &report["exit_code"]), (code, &json!(code)));
         if pass.code != 30 {
-            assert_eq!(told["next_reason"], done["reason"], "{}", row.name);
+            assert_eq!(report["next_reason"], done["reason"], "{}", row.name);
         }
         if expected == "behind" && row.action != "full-copy" {
-            assert_eq!(told["lag_transactions"], done["transactions"]);
-            assert_eq!(told["lag_bytes"], done["bytes"], "{}", row.name);
+            assert_eq!(report["lag_transactions"], done["transactions"]);
+            assert_eq!(report["lag_bytes"], done["bytes"], "{}", row.name);
         }
     });
 }
 
 #[test]
-fn the_slave_alone_is_told_without_its_master() {
+fn without_a_master_status_reports_on_the_slave() {
     for_every_row(|row, scene| {
         fs::remove_dir_all(scene.master.parent().unwrap()).unwrap();
         let run = alone(scene);
-        let told = run.report();
-        assert_eq!(told["master"], Value::Null);
+        let report = run.report();
+        assert_eq!(report["master"], Value::Null);
         let (code, state) = match row.name {
             "no slave" | "an empty slave" | "a damaged master and no slave" => (1, "missing"),
             "a slave of a few bytes" => (1, "short"),
@@ -208,68 +215,68 @@ fn the_slave_alone_is_told_without_its_master() {
             _ => (0, "ok"),
         };
         assert_eq!(run.code, code, "{}: {run:?}", row.name);
-        assert_eq!(told["state"], state, "{}: {told}", row.name);
+        assert_eq!(report["state"], state, "{}: {report}", row.name);
         for key in ["lag_seconds", "lag_transactions", "next_action"] {
-            assert_eq!(told[key], Value::Null, "{}: {told}", row.name);
+            assert_eq!(report[key], Value::Null, "{}: {report}", row.name);
         }
         let syncing = if row.name == "syncing is off" {
             "off"
         } else {
             "on"
         };
-        assert_eq!(told["syncing"], syncing);
+        assert_eq!(report["syncing"], syncing);
     });
 }
 
 #[test]
-fn a_lost_master_is_told_with_when_the_two_were_last_in_sync() {
+fn an_unreachable_master_is_reported_with_the_time_of_the_last_sync() {
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
-        let before = told(&scene, 0);
+        let before = report(&scene, 0);
         fs::remove_file(&scene.master).unwrap();
         scene.pass(&[]).expect(12);
-        let told = told_against(&scene, 12);
-        assert_eq!(told["pass_exit_code"], 12);
-        assert_eq!(told["in_sync_time"], before["in_sync_time"]);
-        assert_eq!(told["next_action"], "unreachable");
-        assert_eq!(told["verdict"], "unknown");
-        let line = told["failover"].as_str().unwrap();
+        let report = report_against(&scene, 12);
+        assert_eq!(report["pass_exit_code"], 12);
+        assert_eq!(report["in_sync_time"], before["in_sync_time"]);
+        assert_eq!(report["next_action"], "unreachable");
+        assert_eq!(report["verdict"], "unknown");
+        let line = report["failover"].as_str().unwrap();
         assert!(line.contains("as the master is unreachable; it was in sync"));
     }
 }
 
 #[test]
-fn a_master_that_hangs_is_given_up_in_time() {
+fn a_master_that_hangs_is_unreachable_after_the_timeout() {
     let scene = Scene::synced(History::get());
     let mut command = scene.status(&["--json", "--timeout", "0.5", "-e", "sh -c 'sleep 60'"]);
-    let told = run(command.args(["--against", "m:/Data.fs"])).expect(12);
-    assert_eq!(told.report()["verdict"], "unknown");
+    let report = run(command.args(["--against", "m:/Data.fs"])).expect(12);
+    assert_eq!(report.report()["verdict"], "unknown");
 }
 
 #[test]
-fn zodb_is_named_and_goes_on_undisturbed() {
+fn zodb_is_reported_by_pid_and_not_disturbed() {
     let scene = Scene::synced(History::get());
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "commit", "name": "s"}));
     zodb.call(&json!({"cmd": "vote", "name": "s", "objects": 2}));
-    let alone = told(&scene, 0);
+    let alone = report(&scene, 0);
     assert_eq!(alone["zodb_pid"], zodb.pid());
     assert_eq!(alone["left"], "grown");
     assert!(alone["unfinished_bytes"].as_u64().unwrap() > 0);
     assert_eq!(alone["verdict"], "serving");
-    let asked = told_against(&scene, 20);
+    let asked = report_against(&scene, 20);
     assert_eq!(asked["verdict"], "serving");
     assert_eq!(asked["next_action"], "refuse");
     zodb.call(&json!({"cmd": "finish", "name": "s"}));
     let closed = zodb.call(&json!({"cmd": "close", "name": "s"}));
     assert_eq!(closed["warnings"], json!([]));
-    let told = told_against(&scene, 20);
-    assert_eq!(told["zodb_pid"], Value::Null);
-    assert_eq!(told["verdict"], "diverged");
+    let report = report_against(&scene, 20);
+    assert_eq!(report["zodb_pid"], Value::Null);
+    assert_eq!(report["verdict"], "diverged");
 }
 
-/// Writes, undoes, aborts and packs without a pause, as ZODB.
+/// A process that writes, undoes, aborts and packs without a pause, with ZODB.
 fn writer(path: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(python());
     command.arg(project("tests/zodb/agent.py")).arg("write");
@@ -283,21 +290,21 @@ fn writer(path: &Path, options: &[&str]) -> Command {
 }
 
 #[test]
-fn a_slave_that_is_served_is_never_taken_for_damaged() {
+fn a_slave_that_is_served_is_never_reported_as_damaged() {
     let scene = Scene::synced(History::get());
     let mut writer = spawn(&mut writer(&scene.slave, &["--pack"]));
     let runs: Vec<_> = (0..40).map(|_| alone(&scene)).collect();
     let still_writes = writer.try_wait().unwrap().is_none();
     writer.kill().unwrap();
     writer.wait().unwrap();
-    assert!(still_writes, "nothing disturbed it");
+    assert!(still_writes, "the writer was not disturbed");
     for run in runs {
         assert_eq!(run.code, 0, "{run:?}");
         assert_eq!(run.report()["state"], "ok", "{run:?}");
     }
 }
 
-/// Does something while the slave is read.
+/// Calls a function while the slave is read.
 struct Meanwhile<F>(F);
 
 impl<F: Fn()> Monitor for Meanwhile<F> {
@@ -307,7 +314,7 @@ impl<F: Fn()> Monitor for Meanwhile<F> {
 }
 
 #[test]
-fn what_looks_torn_is_looked_at_again_while_it_is_written() {
+fn a_torn_transaction_is_read_again_while_it_is_written() {
     let after = &History::get().after;
     let scene = Scene::new();
     fs::write(&scene.slave, &after[..after.len() - 7]).unwrap();
@@ -321,7 +328,7 @@ fn what_looks_torn_is_looked_at_again_while_it_is_written() {
 }
 
 #[test]
-fn a_slave_that_grows_while_the_master_is_looked_at_is_not_newer_than_it() {
+fn a_slave_that_grows_during_status_is_not_newer_than_its_master() {
     let history = History::get();
     let scene = Scene::synced(history);
     let (master, slave) = (scene.master.clone(), scene.slave.clone());
@@ -342,9 +349,10 @@ fn a_slave_that_grows_while_the_master_is_looked_at_is_not_newer_than_it() {
 }
 
 #[test]
-fn a_lag_behind_a_master_that_is_written_is_told() {
+fn the_lag_is_reported_while_the_master_is_written() {
     let scene = Scene::synced(History::get());
-    // No packs: one could drop all that the slave has, and then nothing shows their kinship.
+    // Without packs: one could drop everything that the slave has, and then the two would seem
+    // unrelated.
     let mut writer = spawn(&mut writer(&scene.master, &[]));
     let runs: Vec<_> = (0..20).map(|_| scene.status_against()).collect();
     writer.kill().unwrap();
@@ -357,34 +365,34 @@ fn a_lag_behind_a_master_that_is_written_is_told() {
 }
 
 #[test]
-fn a_pass_that_hangs_is_named_and_its_tail_is_no_damage() {
+fn a_pass_that_hangs_is_reported_and_its_tail_is_not_damage() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     let pass = HangingPass::start(&scene);
-    let told = told_against(&scene, 0);
-    assert_eq!(told["pass_pid"], std::process::id());
-    let secs = told["pass_running_seconds"].as_f64().unwrap();
-    // The sidecar was noted before the pass began, and after this test did.
-    let noted = told["pass_age_seconds"].as_f64().unwrap();
-    assert!(secs > 0.0 && secs <= noted + 0.1, "{told}");
+    let report = report_against(&scene, 0);
+    assert_eq!(report["pass_pid"], std::process::id());
+    let secs = report["pass_running_seconds"].as_f64().unwrap();
+    // The sidecar was written before the pass started, and after the start of this test.
+    let noted = report["pass_age_seconds"].as_f64().unwrap();
+    assert!(secs > 0.0 && secs <= noted + 0.1, "{report}");
     let lines = run(&mut scene.status(&[])).expect(0).stdout;
     let said = format!("pass now      process {}, for ", std::process::id());
     assert!(lines.contains(&said), "{lines}");
-    assert_eq!(told["zodb_pid"], Value::Null);
-    assert_eq!(told["position"], len(&History::get().before));
-    assert_eq!(told["lag_transactions"], 5);
-    assert_eq!(told["verdict"], "behind");
-    assert!(told["unfinished_bytes"].as_u64().unwrap() > 7_000);
-    let line = told["failover"].as_str().unwrap();
+    assert_eq!(report["zodb_pid"], Value::Null);
+    assert_eq!(report["position"], len(&History::get().before));
+    assert_eq!(report["lag_transactions"], 5);
+    assert_eq!(report["verdict"], "behind");
+    assert!(report["unfinished_bytes"].as_u64().unwrap() > 7_000);
+    let line = report["failover"].as_str().unwrap();
     assert!(line.contains("; an unfinished append of "), "{line}");
     assert_eq!(pass.go_on().exit, Exit::Success);
 }
 
 #[test]
-fn a_step_of_a_pass_is_not_taken_for_zodb() {
+fn a_step_of_a_pass_is_not_mistaken_for_zodb() {
     let scene = Scene::synced(History::get());
     let (step, zodb) = (scene.beside(".fssync-step"), scene.beside(".lock"));
-    // One process holds both.
+    // One process holds both locks.
     let mut process = tool("flock", "util-linux");
     process.arg("--no-fork").arg(&step);
     process.args(["flock", "--no-fork"]).arg(&zodb);
@@ -393,16 +401,16 @@ fn a_step_of_a_pass_is_not_taken_for_zodb() {
     let mut line = [0; 5];
     let mut stdout = process.stdout.take().unwrap();
     stdout.read_exact(&mut line).expect("both locks are taken");
-    let told = told(&scene, 0);
+    let report = report(&scene, 0);
     process.kill().unwrap();
     process.wait().unwrap();
-    assert_eq!(told["zodb_pid"], Value::Null);
+    assert_eq!(report["zodb_pid"], Value::Null);
     let holder = Holder::of(&zodb);
     assert_eq!(alone(&scene).report()["zodb_pid"], holder.pid());
 }
 
 #[test]
-fn who_holds_a_slave_on_btrfs_is_told_too() {
+fn lock_holders_on_btrfs_are_reported() {
     require_root();
     let scene = Scene::new();
     let disk = scene.directory.path().join("disk");
@@ -417,16 +425,16 @@ fn who_holds_a_slave_on_btrfs_is_told_too() {
     scene.expect("full-copy");
     let zodb = Holder::of(&scene.beside(".lock"));
     let pass = Holder::of(&scene.beside(".fssync-pass"));
-    let told = told(&scene, 0);
-    assert_eq!(told["zodb_pid"], zodb.pid());
-    assert_eq!(told["pass_pid"], pass.pid());
+    let report = report(&scene, 0);
+    assert_eq!(report["zodb_pid"], zodb.pid());
+    assert_eq!(report["pass_pid"], pass.pid());
 }
 
 #[test]
-fn what_an_append_left_unfinished_is_told_apart_from_what_zodb_did() {
+fn an_unfinished_append_is_distinguished_from_a_tail_of_zodb() {
     let history = History::get();
     let scene = append_killed_at_sync(1);
-    let ours = told_against(&scene, 0);
+    let ours = report_against(&scene, 0);
     assert_eq!(ours["unfinished_bytes"], 23);
     let line = ours["failover"].as_str().unwrap();
     assert!(line.contains("an unfinished append of 23 bytes is cut"));
@@ -434,7 +442,7 @@ fn what_an_append_left_unfinished_is_told_apart_from_what_zodb_did() {
     let scene = Scene::synced(history);
     let tail = &history.voted[history.after.len()..][..100];
     fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
-    let foreign = told_against(&scene, 0);
+    let foreign = report_against(&scene, 0);
     assert_eq!(foreign["position"], len(&history.before));
     assert_eq!(foreign["unfinished_bytes"], 100);
     let line = foreign["failover"].as_str().unwrap();
@@ -442,22 +450,22 @@ fn what_an_append_left_unfinished_is_told_apart_from_what_zodb_did() {
 }
 
 #[test]
-fn a_switch_that_is_off_is_named() {
+fn a_switch_that_is_off_is_reported() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     run(fssync().arg("off").arg(&scene.slave)).expect(0);
-    let told = told_against(&scene, 0);
-    assert_eq!(told["syncing"], "off");
+    let report = report_against(&scene, 0);
+    assert_eq!(report["syncing"], "off");
     let switch = scene.beside(".fssync-switch");
     let reason = format!("{} contains SYNCING=0", switch.display());
-    assert_eq!(told["off_reason"], reason);
-    assert_eq!(told["next_action"], "append", "once it is on");
+    assert_eq!(report["off_reason"], reason);
+    assert_eq!(report["next_action"], "append", "once it is on");
     run(fssync().arg("on").arg(&scene.slave)).expect(0);
     let named = scene.directory.path().join("status");
     let missing = scene.status(&["--json", "--status-file", named.to_str().unwrap()]);
-    let told = run(&mut { missing }).expect(0).report();
+    let report = run(&mut { missing }).expect(0).report();
     assert_eq!(
-        told["off_reason"],
+        report["off_reason"],
         format!("{} is missing", named.display())
     );
 }
@@ -467,53 +475,53 @@ fn without_a_sidecar_the_whole_slave_is_read() {
     let history = History::get();
     let mut zodb = Zodb::start();
     let scene = Scene::synced(history);
-    forget(&scene);
-    let told = told(&scene, 0);
-    assert_eq!(told["position"], len(&history.before));
-    assert_eq!(told["left"], "unknown");
-    assert_eq!(told["pass_time"], Value::Null);
-    assert_eq!(told["in_sync_time"], Value::Null);
+    remove_sidecar(&scene);
+    let report = report(&scene, 0);
+    assert_eq!(report["position"], len(&history.before));
+    assert_eq!(report["left"], "unknown");
+    assert_eq!(report["pass_time"], Value::Null);
+    assert_eq!(report["in_sync_time"], Value::Null);
     grow(&scene, &mut zodb);
-    assert_eq!(told_against(&scene, 20)["verdict"], "diverged");
+    assert_eq!(report_against(&scene, 20)["verdict"], "diverged");
 }
 
 #[test]
-fn an_index_is_usable_where_zodb_uses_it() {
+fn an_index_is_reported_as_usable_if_zodb_uses_it() {
     let history = History::get();
     let mut zodb = Zodb::start();
     let scene = Scene::synced(history);
     let index = scene.beside(".index");
-    let mut assert_told = |state: &str, scan_bytes: u64| {
-        let told = told(&scene, 0);
-        assert_eq!(told["index"], state, "{told}");
-        assert_eq!(told["scan_bytes"], scan_bytes, "{told}");
+    let mut assert_index = |state: &str, scan_bytes: u64| {
+        let report = report(&scene, 0);
+        assert_eq!(report["index"], state, "{report}");
+        assert_eq!(report["scan_bytes"], scan_bytes, "{report}");
         let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
         assert_eq!(opened["used_index"], state == "usable", "{opened}");
     };
-    // As a pass leaves it; a few transactions are not worth another.
-    assert_told("usable", 0);
+    // As a pass leaves it. A few more transactions do not make it due.
+    assert_index("usable", 0);
     rewrite_end(&scene.master, &history.after);
     scene.expect("append");
     let whole = len(&history.after) - 4;
-    assert_told("usable", len(&history.after) - len(&history.before));
+    assert_index("usable", len(&history.after) - len(&history.before));
     fs::remove_file(&index).unwrap();
-    assert_told("missing", whole);
+    assert_index("missing", whole);
     Zodb::start().save_index(&scene.slave);
-    assert_told("usable", 0);
+    assert_index("usable", 0);
     let saved = fs::read(&index).unwrap();
     fs::write(&index, b"\x80\x03K\x20.\x80\x03N.").unwrap();
-    assert_told("unusable", whole);
+    assert_index("unusable", whole);
     fs::write(&index, b"\x80\x03J\xff\xff\xff\x7f.\x80\x03N.").unwrap();
-    assert_told("unusable", whole);
+    assert_index("unusable", whole);
     fs::write(&index, &saved[1..]).unwrap();
-    assert_told("unusable", whole);
+    assert_index("unusable", whole);
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
-    assert_eq!(told(&scene, 0)["index"], "unusable");
+    assert_eq!(report(&scene, 0)["index"], "unusable");
 }
 
 impl Zodb {
-    /// Leaves an index beside a file, as it does when it closes it.
+    /// ZODB saves its index beside a file, as always when it closes the file.
     fn save_index(&mut self, path: &Path) {
         self.call(&json!({"cmd": "open", "name": "i", "path": path}));
         self.call(&json!({"cmd": "close", "name": "i"}));
@@ -521,11 +529,11 @@ impl Zodb {
 }
 
 #[test]
-fn what_piles_up_is_counted() {
+fn files_that_were_kept_are_counted() {
     let scene = Scene::synced(History::get());
-    let told_before = told(&scene, 0);
+    let report_before = report(&scene, 0);
     for key in ["set_aside_files", "set_aside_bytes", "cut_tail_files"] {
-        assert_eq!(told_before[key], 0, "{told_before}");
+        assert_eq!(report_before[key], 0, "{report_before}");
     }
     for (suffix, len) in [
         (".diverged-0406007200000000", 100),
@@ -538,11 +546,11 @@ fn what_piles_up_is_counted() {
     ] {
         fs::write(scene.beside(suffix), vec![0; len]).unwrap();
     }
-    let told = told(&scene, 0);
-    assert_eq!(told["set_aside_files"], 2);
-    assert_eq!(told["set_aside_bytes"], 120);
-    assert_eq!(told["cut_tail_files"], 3);
-    assert_eq!(told["cut_tail_bytes"], 12);
+    let report = report(&scene, 0);
+    assert_eq!(report["set_aside_files"], 2);
+    assert_eq!(report["set_aside_bytes"], 120);
+    assert_eq!(report["cut_tail_files"], 3);
+    assert_eq!(report["cut_tail_bytes"], 12);
 }
 
 #[test]
@@ -554,8 +562,7 @@ fn nothing_is_locked_opened_for_writing_or_created() {
     assert_only_reads(&scene, &scene.status(&["--against", master]));
 }
 
-/// Fails unless the program, run with the arguments of a command, opens nothing of
-/// a scene's for writing, and locks nothing.
+/// Fails unless the command opens no file of the scene for writing, and locks nothing.
 pub fn assert_only_reads(scene: &Scene, command: &Command) {
     let trace = scene.directory.path().join("trace");
     let calls = "trace=%file,%desc";
@@ -590,7 +597,7 @@ pub fn assert_only_reads(scene: &Scene, command: &Command) {
         "write",
         "fadvise64",
     ];
-    // A verification writes its result.
+    // `verify` writes its result.
     for line in about_us.filter(|line| !line.contains(".fssync-verified")) {
         let call = line.split_whitespace().nth(1).unwrap();
         let name = call.split('(').next().unwrap();
@@ -605,14 +612,14 @@ pub fn assert_only_reads(scene: &Scene, command: &Command) {
             !line.contains("F_SETLK") && !line.contains("F_OFD"),
             "{line}"
         );
-        // What it prints names the files too.
+        // The output contains the names of the files.
         assert!(name != "write" || call.starts_with("write(1"), "{line}");
     }
     assert!(!trace.contains("flock("), "{trace}");
 }
 
 #[test]
-fn where_a_pass_vouches_for_the_slave_little_of_it_is_read() {
+fn little_is_read_if_a_pass_vouches_for_the_slave() {
     let scene = Scene::new();
     sparse_master(&scene.master, 64 << 20);
     scene.expect("full-copy");
@@ -629,35 +636,35 @@ fn where_a_pass_vouches_for_the_slave_little_of_it_is_read() {
 }
 
 #[test]
-fn beside_a_watch_the_slave_is_in_sync() {
+fn the_slave_of_a_watch_is_in_sync() {
     let history = History::get();
     let scene = Scene::synced(history);
     let mut watch = Watcher::start(&scene, &[]);
     watch.expect("Finished syncing");
     rewrite_end(&scene.master, &history.after);
     watch.expect_in_sync(&scene);
-    // Its pass may not be over yet.
+    // The pass that has appended may not be over yet.
     let started = Instant::now();
-    let told = loop {
-        let told = told_against(&scene, 0);
-        if told["left"] == "same" && told["pass_pid"].is_null() {
-            break told;
+    let report = loop {
+        let report = report_against(&scene, 0);
+        if report["left"] == "same" && report["pass_pid"].is_null() {
+            break report;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "{told}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{report}");
     };
-    assert_eq!(told["verdict"], "in-sync");
-    // The next one, which finds nothing, may be over too.
-    let action = told["pass_action"].as_str().unwrap();
-    assert!(["append", "up-to-date"].contains(&action), "{told}");
-    assert_eq!(told["position"], len(&history.after));
+    assert_eq!(report["verdict"], "in-sync");
+    // The next pass, which finds nothing new, may be over too.
+    let action = report["pass_action"].as_str().unwrap();
+    assert!(["append", "up-to-date"].contains(&action), "{report}");
+    assert_eq!(report["position"], len(&history.after));
     watch.signal(Signal::STOP);
     rewrite_end(&scene.master, &history.voted);
-    assert_eq!(told_against(&scene, 0)["verdict"], "in-sync");
+    assert_eq!(report_against(&scene, 0)["verdict"], "in-sync");
     watch.signal(Signal::CONT);
     assert_eq!(watch.end().0, 0);
 }
 
-/// The lines for eyes, on a terminal or not.
+/// The text output, on a terminal or not.
 fn lines(scene: &Scene, on_terminal: bool, environment: &[(&str, &str)]) -> String {
     let status = scene.status(&["--against", scene.master.to_str().unwrap()]);
     let mut command = Command::new(python());
@@ -677,7 +684,7 @@ fn lines(scene: &Scene, on_terminal: bool, environment: &[(&str, &str)]) -> Stri
 }
 
 #[test]
-fn a_fact_a_line_laid_out_for_eyes() {
+fn the_text_has_one_line_for_each_fact() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     let text = lines(&scene, false, &[]);
@@ -714,7 +721,7 @@ fn a_fact_a_line_laid_out_for_eyes() {
 }
 
 #[test]
-fn colours_only_on_a_terminal_that_wants_them() {
+fn colours_are_used_only_on_a_terminal_that_supports_them() {
     let scene = Scene::synced(History::get());
     assert!(lines(&scene, true, &[]).contains("\x1b[32m"));
     assert!(!lines(&scene, true, &[("NO_COLOR", "1")]).contains('\x1b'));
@@ -723,7 +730,7 @@ fn colours_only_on_a_terminal_that_wants_them() {
 }
 
 #[test]
-fn the_object_has_its_keys_and_the_man_page_names_them() {
+fn the_report_always_has_the_same_keys_and_the_man_page_names_them() {
     let mut keys = None;
     for_every_row(|row, scene| {
         for run in [alone(scene), scene.status_against()] {
@@ -749,7 +756,7 @@ fn the_object_has_its_keys_and_the_man_page_names_them() {
 }
 
 #[test]
-fn what_makes_no_sense_is_a_usage_error() {
+fn invalid_arguments_are_usage_errors() {
     let scene = Scene::synced(History::get());
     let (master, slave) = (
         scene.master.to_str().unwrap(),
@@ -769,12 +776,12 @@ fn what_makes_no_sense_is_a_usage_error() {
     }
 }
 
-/// Moves the time at which the slave was last noted to be in sync.
-fn was_in_sync(scene: &Scene, time: Timestamp) {
+/// Sets the time at which the slave was last in sync.
+fn set_last_in_sync(scene: &Scene, time: Timestamp) {
     scene.edit_sidecar(|said| said["in_sync"] = json!(time));
 }
 
-/// The exit code with `--max-age`, and the line under `-q`.
+/// The exit code with `--max-age`, and the line that `-q` prints.
 fn with_max_age(scene: &Scene, seconds: &str) -> (i32, String) {
     let quiet = run(&mut scene.status(&["-q", "--max-age", seconds]));
     assert_eq!(quiet.stdout, "", "{quiet:?}");
@@ -791,13 +798,13 @@ fn a_slave_older_than_max_age_exits_with_14() {
     let scene = Scene::synced(History::get());
     assert_eq!(with_max_age(&scene, "600").0, 0);
     let old = Timestamp::now() - Duration::from_secs(3_000);
-    was_in_sync(&scene, old);
-    told(&scene, 0);
+    set_last_in_sync(&scene, old);
+    report(&scene, 0);
     assert_eq!(with_max_age(&scene, "3600").0, 0);
     let (code, line) = with_max_age(&scene, "600");
     assert_eq!(code, 14);
     assert!(line.contains("last in sync 50 min"), "{line}");
-    // Syncing that is off is the case that no pass ever reports.
+    // If syncing is off, no pass reports anything.
     run(fssync().arg("off").arg(&scene.slave)).expect(0);
     let (code, line) = with_max_age(&scene, "600");
     assert_eq!(code, 14);
@@ -812,23 +819,23 @@ fn a_slave_older_than_max_age_exits_with_14() {
 #[test]
 fn a_slave_without_a_plausible_time_in_sync_is_out_of_date() {
     let scene = Scene::synced(History::get());
-    // The clock was put back since.
-    was_in_sync(&scene, Timestamp::now() + Duration::from_secs(3_000));
+    // The clock was set back in the meantime.
+    set_last_in_sync(&scene, Timestamp::now() + Duration::from_secs(3_000));
     assert_eq!(with_max_age(&scene, "600").0, 14);
-    forget(&scene);
+    remove_sidecar(&scene);
     let (code, line) = with_max_age(&scene, "600");
     assert_eq!(code, 14);
     assert!(line.contains("no pass has noted"), "{line}");
-    // A missing slave is worse than an old one.
+    // Being missing takes precedence over being out of date.
     fs::remove_file(&scene.slave).unwrap();
     assert_eq!(with_max_age(&scene, "600").0, 1);
 }
 
 #[test]
-fn max_age_with_a_master_counts_a_slave_that_lacks_nothing_as_in_sync() {
+fn with_a_master_a_slave_that_lacks_nothing_is_up_to_date_for_max_age() {
     let history = History::get();
     let scene = Scene::synced(history);
-    was_in_sync(&scene, Timestamp::now() - Duration::from_secs(3_000));
+    set_last_in_sync(&scene, Timestamp::now() - Duration::from_secs(3_000));
     let against = || {
         let mut status = scene.status(&["--json", "--max-age", "600"]);
         run(status.arg("--against").arg(&scene.master))
@@ -836,7 +843,7 @@ fn max_age_with_a_master_counts_a_slave_that_lacks_nothing_as_in_sync() {
     assert_eq!(against().code, 0);
     rewrite_end(&scene.master, &history.after);
     assert_eq!(against().code, 14);
-    // An unreachable master may be the reason; a damaged slave is worse than an old one.
+    // Being out of date takes precedence over an unreachable master, but not over damage.
     fs::remove_file(&scene.master).unwrap();
     assert_eq!(against().code, 14);
     fs::write(
@@ -872,12 +879,12 @@ fn a_refusal_is_printed_once() {
 }
 
 #[test]
-fn a_first_copy_under_way_shows_its_progress() {
+fn a_first_copy_in_progress_is_reported_with_its_progress() {
     let scene = Scene::new();
     let size = 12 << 20;
     sparse_master(&scene.master, size);
     let size = fs::metadata(&scene.master).unwrap().len();
-    // A link that becomes slow after a part of it.
+    // The connection becomes slow after the first 5 MB.
     let rsh = format!(
         "python3 {} 5000000 slow",
         project("tests/link.py").display()
@@ -893,7 +900,7 @@ fn a_first_copy_under_way_shows_its_progress() {
         assert!(started.elapsed() < Duration::from_secs(60), "no copy");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let under_way = told(&scene, 1);
+    let under_way = report(&scene, 1);
     assert_eq!(under_way["state"], "missing");
     assert_eq!(under_way["copy_total_bytes"], size, "{under_way}");
     let done = under_way["copy_bytes"].as_u64().unwrap();
@@ -912,7 +919,7 @@ fn a_first_copy_under_way_shows_its_progress() {
 
     copy.kill().unwrap();
     copy.wait().unwrap();
-    let broken_off = told(&scene, 1);
+    let broken_off = report(&scene, 1);
     assert!(
         broken_off["copy_bytes"].as_u64() >= Some(done),
         "{broken_off}"
@@ -921,5 +928,5 @@ fn a_first_copy_under_way_shows_its_progress() {
     let printed = run(&mut scene.status(&[])).expect(1).stdout;
     assert!(printed.contains("the next pass resumes it"), "{printed}");
     scene.expect("full-copy");
-    assert_eq!(told(&scene, 0)["copy_bytes"], Value::Null);
+    assert_eq!(report(&scene, 0)["copy_bytes"], Value::Null);
 }

@@ -1,6 +1,6 @@
-//! What others do between two steps of a pass: ZODB opens the slave, a switch
-//! is flipped, either file is replaced, at every call that the pass makes of its
-//! source, in an append and in a full copy.
+//! Events between two steps of a pass: ZODB opens the slave, the switch changes, one of the
+//! files is replaced. Each event is tried at every call that the pass makes of its source, in
+//! an append and in a full copy.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
@@ -21,17 +21,17 @@ use crate::support::{
     rewrite_end, run, run_in_a_pass,
 };
 
-/// Several pieces a batch, several batches a pass.
+/// Several reads per batch, several batches per pass.
 const TUNING: Tuning = Tuning {
     chunk_len: 4096,
     batch_len: 10_000,
 };
 
-/// What the pass is about to do.
+/// The action of the pass.
 #[derive(Clone, Copy, Debug)]
 enum Case {
     Append,
-    /// The same, and the master ends in a vote.
+    /// The same, and the master ends with a vote.
     AppendBeforeVote,
     FullCopy,
 }
@@ -39,7 +39,7 @@ enum Case {
 const BOTH: [Case; 2] = [Case::Append, Case::FullCopy];
 
 impl Case {
-    /// The slave is in sync with what the master was; the master went on.
+    /// A slave that was in sync, and a master that has changed since.
     fn scene(self) -> Scene {
         let history = History::get();
         let scene = Scene::synced(history);
@@ -64,7 +64,7 @@ fn pass(
     pass_here(&scene.job(source, TUNING))
 }
 
-/// Where something is done in the midst of a pass.
+/// The files of a pass, and a ZODB, for an event during the pass.
 #[derive(Clone)]
 struct Site {
     master: PathBuf,
@@ -73,7 +73,7 @@ struct Site {
 }
 
 impl Site {
-    /// ZODB opens the slave read-write.
+    /// ZODB opens the slave for writing.
     fn open(&self) {
         self.call(&json!({"cmd": "open", "name": "s", "path": self.slave}));
     }
@@ -90,7 +90,7 @@ impl Site {
         self.zodb.lock().unwrap().call(command);
     }
 
-    /// ZODB finds the start of the master's history in the slave.
+    /// Fails unless ZODB finds a prefix of this history in the slave. Returns its position.
     fn assert_prefix_of(&self, history: &[u8], scene: &Scene) -> u64 {
         let found = self.zodb.lock().unwrap().check(&scene.slave);
         let position = found["position"].as_u64().expect("a position");
@@ -99,7 +99,7 @@ impl Site {
         position
     }
 
-    /// A later pass brings the slave up to the master.
+    /// Fails unless the next pass brings the slave in sync.
     fn assert_heals(&self, scene: &Scene) {
         scene.pass(&[]).expect(0);
         let mut zodb = self.zodb.lock().unwrap();
@@ -109,8 +109,8 @@ impl Site {
     }
 }
 
-/// Does something while no step is under way: the pass reads ahead, so it may
-/// write while its source is asked.
+/// Acts while no step is in progress. The pass reads ahead, so it may be writing while its
+/// source is asked.
 fn between_steps<T>(act: impl Fn(&Site) -> T) -> impl Fn(&Site) -> T {
     move |site| {
         let mut options = OpenOptions::new();
@@ -122,9 +122,8 @@ fn between_steps<T>(act: impl Fn(&Site) -> T) -> impl Fn(&Site) -> T {
     }
 }
 
-/// Makes a pass for every call of its source, and acts in the midst of it just
-/// before the answer; then checks what came of it. The last, in which nothing
-/// is done any more, must succeed.
+/// Makes one pass for each call of its source, acts just before the source answers that call,
+/// and checks the result. In the last pass there is no such call, and it must succeed.
 fn at_every_call<T: Send + 'static>(
     case: Case,
     act: impl Fn(&Site) -> T + Send + Sync + 'static,
@@ -165,7 +164,7 @@ fn at_every_call<T: Send + 'static>(
 }
 
 #[test]
-fn the_pass_ends_when_zodb_opens_the_slave_and_keeps_it() {
+fn a_pass_ends_if_zodb_opens_the_slave_and_keeps_it_open() {
     for case in BOTH {
         let open = |site: &Site| {
             site.open();
@@ -175,7 +174,7 @@ fn the_pass_ends_when_zodb_opens_the_slave_and_keeps_it() {
             assert_eq!(outcome.exit, Exit::InUse);
             assert!(
                 fs::read(&scene.slave).unwrap() == opened,
-                "written while ZODB had it"
+                "the slave was written while ZODB had it open"
             );
             assert!(!scene.beside(".fssync-tmp").exists());
             scene.pass(&[]).expect(13);
@@ -187,7 +186,7 @@ fn the_pass_ends_when_zodb_opens_the_slave_and_keeps_it() {
 }
 
 #[test]
-fn a_zodb_that_comes_and_goes_costs_a_second_look() {
+fn a_pass_surveys_again_after_zodb_opened_and_closed_the_slave() {
     for case in BOTH {
         let visit = |site: &Site| {
             site.open();
@@ -204,7 +203,7 @@ fn a_zodb_that_comes_and_goes_costs_a_second_look() {
 }
 
 #[test]
-fn a_transaction_committed_in_the_slave_stops_the_pass_and_stays() {
+fn a_transaction_committed_to_the_slave_ends_the_pass_and_is_kept() {
     for case in BOTH {
         let grow = |site: &Site| {
             site.open();
@@ -225,7 +224,7 @@ fn a_transaction_committed_in_the_slave_stops_the_pass_and_stays() {
 }
 
 #[test]
-fn a_switch_that_is_flipped_stops_the_pass() {
+fn switching_off_ends_the_pass() {
     for case in BOTH {
         let off = |site: &Site| {
             fs::write(site.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
@@ -233,7 +232,10 @@ fn a_switch_that_is_flipped_stops_the_pass() {
         };
         at_every_call(case, between_steps(off), |scene, site, outcome, seen| {
             assert_eq!(outcome.exit, Exit::Off);
-            assert!(fs::read(&scene.slave).unwrap() == seen, "written after it");
+            assert!(
+                fs::read(&scene.slave).unwrap() == seen,
+                "the slave was written after the switch"
+            );
             site.assert_prefix_of(&History::get().after, scene);
             fs::remove_file(scene.beside(".fssync-switch")).unwrap();
             site.assert_heals(scene);
@@ -242,9 +244,9 @@ fn a_switch_that_is_flipped_stops_the_pass() {
 }
 
 #[test]
-fn a_zodb_that_serves_right_after_a_bare_echo_loses_nothing() {
+fn a_zodb_started_after_a_bare_echo_loses_nothing() {
     for case in BOTH {
-        // At any moment of a step, too.
+        // This may also be in the middle of a step.
         let serve = |site: &Site| {
             fs::write(site.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
             let mut zodb = site.zodb.lock().unwrap();
@@ -254,18 +256,24 @@ fn a_zodb_that_serves_right_after_a_bare_echo_loses_nothing() {
         };
         at_every_call(case, serve, |scene, site, outcome, serving| {
             assert!(matches!(outcome.exit, Exit::Off | Exit::InUse));
-            assert!(fs::read(&scene.slave).unwrap() == serving, "written to");
+            assert!(
+                fs::read(&scene.slave).unwrap() == serving,
+                "the slave was written"
+            );
             scene.pass(&[]).expect(10);
             site.close();
             fs::remove_file(scene.beside(".fssync-switch")).unwrap();
             scene.pass(&[]).expect(20);
-            assert!(fs::read(&scene.slave).unwrap() == serving, "overwritten");
+            assert!(
+                fs::read(&scene.slave).unwrap() == serving,
+                "the slave was overwritten"
+            );
         });
     }
 }
 
 #[test]
-fn fssync_off_in_the_midst_of_a_pass_leaves_whole_transactions_only() {
+fn off_during_a_pass_leaves_only_whole_transactions() {
     for case in BOTH {
         let off = |site: &Site| {
             run_in_a_pass(fssync().arg("off").arg(&site.slave)).expect(0);
@@ -273,7 +281,10 @@ fn fssync_off_in_the_midst_of_a_pass_leaves_whole_transactions_only() {
         };
         at_every_call(case, off, |scene, site, outcome, seen| {
             assert_eq!(outcome.exit, Exit::Off);
-            assert!(fs::read(&scene.slave).unwrap() == seen, "written after it");
+            assert!(
+                fs::read(&scene.slave).unwrap() == seen,
+                "the slave was written after off"
+            );
             let position = site.assert_prefix_of(&History::get().after, scene);
             assert_eq!(seen.len() as u64, position, "no unfinished tail is left");
             run(fssync().arg("on").arg(&scene.slave)).expect(0);
@@ -282,7 +293,7 @@ fn fssync_off_in_the_midst_of_a_pass_leaves_whole_transactions_only() {
     }
 }
 
-/// Fails unless the pass ended in sync, whatever was done to the slave.
+/// Fails unless the pass ended in sync.
 fn assert_made_in_sync(scene: &Scene, site: &Site, outcome: &Outcome) {
     assert_eq!(outcome.exit, Exit::Success);
     let mut zodb = site.zodb.lock().unwrap();
@@ -290,7 +301,7 @@ fn assert_made_in_sync(scene: &Scene, site: &Site, outcome: &Outcome) {
 }
 
 #[test]
-fn a_slave_put_back_under_another_inode_is_looked_at_again() {
+fn a_slave_replaced_by_the_same_bytes_is_surveyed_again() {
     for case in BOTH {
         let act = |site: &Site| replace(&site.slave, &fs::read(&site.slave).unwrap());
         at_every_call(case, between_steps(act), |scene, site, outcome, ()| {
@@ -300,7 +311,7 @@ fn a_slave_put_back_under_another_inode_is_looked_at_again() {
 }
 
 #[test]
-fn a_slave_that_is_deleted_is_copied_anew() {
+fn a_slave_that_is_deleted_is_copied_again() {
     for case in BOTH {
         let act = |site: &Site| fs::remove_file(&site.slave).unwrap();
         at_every_call(case, between_steps(act), |scene, site, outcome, ()| {
@@ -310,16 +321,16 @@ fn a_slave_that_is_deleted_is_copied_anew() {
 }
 
 #[test]
-fn a_slave_whose_file_system_goes_is_not_copied_to_its_mount_point() {
+fn a_slave_that_is_unmounted_is_not_copied_to_the_mount_point() {
     require_root();
     for case in BOTH {
         let cover = |site: &Site| Mount::empty_in_a_pass(site.slave.parent().unwrap());
         at_every_call(case, between_steps(cover), |scene, site, outcome, mount| {
             let mut left = scene.beside_slave();
-            // A step may have waited for its lock just then.
+            // A step may just have waited for its lock.
             left.retain(|name| !["Data.fs.fssync-step", "Data.fs.lock"].contains(&&**name));
             assert_eq!(left, [""; 0], "{outcome:?}");
-            // What it noted could not be kept, or it found out before.
+            // The pass succeeded without its sidecar, or noticed the mount.
             match outcome.exit {
                 Exit::Success => assert!(outcome.unnoted.is_some(), "{outcome:?}"),
                 exit => assert_eq!(exit, Exit::Failure),
@@ -331,7 +342,7 @@ fn a_slave_whose_file_system_goes_is_not_copied_to_its_mount_point() {
 }
 
 #[test]
-fn what_a_pass_left_is_not_noted_on_a_mount_point() {
+fn no_sidecar_is_written_to_a_mount_point() {
     require_root();
     let scene = Scene::synced(History::get());
     let place = SlavePaths::new(&scene.slave).unwrap();
@@ -345,7 +356,7 @@ fn what_a_pass_left_is_not_noted_on_a_mount_point() {
 }
 
 #[test]
-fn a_slave_that_is_cut_short_is_completed_or_copied_anew_or_left_to_a_person() {
+fn a_slave_that_is_truncated_is_completed_or_copied_or_refused() {
     for case in BOTH {
         for keep in [0, 2, 4, 30, History::get().before.len() as u64 - 700] {
             let cut = move |site: &Site| {
@@ -374,7 +385,7 @@ fn a_master_that_aborts_its_last_transaction_does_no_harm() {
 }
 
 #[test]
-fn a_master_that_commits_something_else_in_an_aborted_place_does_no_harm() {
+fn a_master_that_commits_in_the_place_of_an_aborted_transaction_does_no_harm() {
     let other = |site: &Site| {
         rewrite_end(&site.master, &History::get().after);
         site.call(&json!({"cmd": "open", "name": "m", "path": site.master, "seed": 9}));
@@ -389,7 +400,7 @@ fn a_master_that_commits_something_else_in_an_aborted_place_does_no_harm() {
 }
 
 #[test]
-fn a_vote_that_is_finished_meanwhile_is_taken_now_or_with_the_next_pass() {
+fn a_vote_that_is_finished_during_a_pass_is_copied_by_this_pass_or_the_next() {
     let finish = |site: &Site| {
         let at = History::get().after.len() + 16;
         let mut finished = History::get().voted.clone();
@@ -403,7 +414,7 @@ fn a_vote_that_is_finished_meanwhile_is_taken_now_or_with_the_next_pass() {
     });
 }
 
-/// The master ends in a vote when the pass begins.
+/// The master ends with a vote when the pass starts.
 fn at_every_call_with_a_vote(
     act: impl Fn(&Site) + Send + Sync + 'static,
     check: impl Fn(&Scene, &Site, &Outcome),
@@ -414,7 +425,7 @@ fn at_every_call_with_a_vote(
 }
 
 #[test]
-fn a_master_that_is_packed_meanwhile_is_in_the_slave_with_the_next_pass() {
+fn a_master_that_is_packed_during_a_pass_is_copied_by_the_next_pass() {
     for case in BOTH {
         let pack = |site: &Site| replace(&site.master, &History::get().packed_away);
         at_every_call(case, pack, |scene, site, outcome, ()| {
@@ -424,8 +435,7 @@ fn a_master_that_is_packed_meanwhile_is_in_the_slave_with_the_next_pass() {
     }
 }
 
-/// The master's bytes just before it is confirmed become others; the first
-/// `times` times.
+/// Changes the master's bytes just before the pass confirms them, the first `times` times.
 fn change_when_confirmed(scene: &Scene, times: u32) -> Outcome {
     let master = scene.master.clone();
     let mut left = times;
@@ -435,7 +445,7 @@ fn change_when_confirmed(scene: &Scene, times: u32) -> Outcome {
         {
             left -= 1;
             let mut bytes = fs::read(&master).unwrap();
-            // In the last pickle of the range, before the length behind it.
+            // In the last pickle of the range, before the length at its end.
             bytes[range.end as usize - 20] ^= 1;
             rewrite_end(&master, &bytes);
         }
@@ -444,7 +454,7 @@ fn change_when_confirmed(scene: &Scene, times: u32) -> Outcome {
 }
 
 #[test]
-fn what_the_master_no_longer_has_when_asked_again_does_not_become_visible() {
+fn bytes_that_the_master_does_not_confirm_do_not_become_visible() {
     for case in BOTH {
         let scene = case.scene();
         let before = fs::read(&scene.slave).unwrap();
@@ -456,7 +466,7 @@ fn what_the_master_no_longer_has_when_asked_again_does_not_become_visible() {
 }
 
 #[test]
-fn what_the_master_has_changed_is_read_again() {
+fn bytes_that_the_master_has_changed_are_read_again() {
     for case in BOTH {
         let scene = case.scene();
         let outcome = change_when_confirmed(&scene, 1);
@@ -466,7 +476,7 @@ fn what_the_master_has_changed_is_read_again() {
 }
 
 #[test]
-fn a_second_pass_leaves_the_slave_to_the_first() {
+fn a_second_pass_does_not_disturb_the_first() {
     for case in BOTH {
         let second = |site: &Site| run_in_a_pass(fssync().arg(&site.master).arg(&site.slave));
         at_every_call(case, second, |scene, site, outcome, second| {
@@ -479,7 +489,7 @@ fn a_second_pass_leaves_the_slave_to_the_first() {
 }
 
 #[test]
-fn the_lock_of_a_pass_that_was_killed_is_free() {
+fn the_lock_of_a_killed_pass_is_free() {
     let scene = Case::Append.scene();
     let holder = Holder::of(&scene.beside(".fssync-pass"));
     let busy = scene.pass(&[]).expect(11).report();

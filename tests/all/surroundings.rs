@@ -1,5 +1,5 @@
-//! What is around a master: swapped arguments, storages and blobs that are not copied, and
-//! a ZEO that writes to a file which is no longer the master.
+//! The surroundings of a master: swapped arguments, storages and blobs that are not copied,
+//! and a ZEO that writes to a file which is no longer the master.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,20 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::command_line::{forget, grow, snapshot};
+use crate::command_line::{grow, remove_sidecar, snapshot};
 use crate::sshd::Sshd;
 use crate::support::{
     History, Holder, Run, Scene, Transport, Zodb, fssync, must, names, python, replace,
     rewrite_end, run,
 };
 
-/// A pass from one path to another, with these options.
+/// A pass between these paths, with these options.
 fn pass(options: &[&str], master: &Path, slave: &Path) -> Run {
     run(fssync().args(options).arg("--json").arg(master).arg(slave))
 }
 
-/// The program with a master's directory as its argument, which then serves all of it.
+/// A pass with the master's directory as its argument; over ssh, all of the directory is
+/// served.
 fn from_directory(transport: Transport, scene: &Scene, options: &[&str]) -> Command {
     let directory = scene.master.parent().expect("a directory");
     let mut command = fssync();
@@ -60,7 +61,7 @@ fn swapped_arguments_are_refused_and_nothing_is_created() {
     }
 }
 
-/// A pass that was ended early, or a mistyped one, has left its lock.
+/// A pass that was interrupted or mistyped has left its lock file.
 #[test]
 fn swapped_arguments_are_refused_until_a_pass_has_ended_well() {
     let mut swapped = Scene::synced(History::get());
@@ -73,14 +74,14 @@ fn swapped_arguments_are_refused_until_a_pass_has_ended_well() {
         assert!(refused.stderr.contains("swap the two"), "{refused:?}");
         assert!(snapshot(directory) == before, "{options:?}");
     }
-    // A pass of another master's that was refused has left a sidecar.
+    // A refused pass of another master has left a sidecar.
     fs::write(swapped.beside(".fssync"), r#"{"left":null,"pass":null}"#).unwrap();
     for options in [&["-n"][..], &[]] {
         let refused = swapped.pass(options).expect(2);
         assert!(refused.stderr.contains("swap the two"), "{refused:?}");
     }
     swapped.pass(&["--full"]).expect(0);
-    // Now it is the slave.
+    // From now on it is the slave.
     fs::remove_file(swapped.beside(".fssync-pass")).unwrap();
     swapped.pass(&[]).expect(0);
 }
@@ -120,20 +121,20 @@ fn a_copy_of_a_copy_is_allowed() {
     let third = scene.directory.path().join("third");
     fs::create_dir(&third).unwrap();
     pass(&[], &scene.slave, &third).expect(0);
-    // The same, seeded by hand.
+    // The same with a slave that is seeded by hand.
     fs::remove_dir_all(&third).unwrap();
     fs::create_dir(&third).unwrap();
     fs::copy(&scene.slave, third.join("Data.fs")).unwrap();
     let seeded = pass(&[], &scene.slave, &third).expect(0).report();
     assert_eq!(seeded["action"], "up-to-date");
-    // And once more around, from the end of the chain to its start's twin.
+    // And from the end of the chain to a copy of its start.
     let twin = scene.directory.path().join("twin.fs");
     fs::copy(&scene.master, &twin).unwrap();
     pass(&[], &third, &twin).expect(0);
 }
 
 #[test]
-fn a_failback_is_not_taken_for_swapped_arguments() {
+fn a_failback_is_not_mistaken_for_swapped_arguments() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     let forced = pass(&["--full"], &scene.slave, &scene.master).expect(0);
@@ -145,7 +146,7 @@ fn a_failback_is_not_taken_for_swapped_arguments() {
     assert_eq!(appended.report()["action"], "append");
     zodb.assert_in_sync(&scene.slave, &scene.master);
 
-    // The roles changed for good, and nothing was written yet.
+    // The roles are exchanged for good, and nothing was written yet.
     let scene = Scene::synced(History::get());
     zodb.call(&json!({"cmd": "open", "name": "z", "path": scene.slave}));
     pass(&[], &scene.slave, &scene.master).expect(0);
@@ -155,7 +156,7 @@ fn a_failback_is_not_taken_for_swapped_arguments() {
 #[test]
 fn a_first_pass_does_not_touch_a_slave_that_is_served() {
     let scene = Scene::synced(History::get());
-    forget(&scene);
+    remove_sidecar(&scene);
     for lock in [".fssync-pass", ".fssync-step"] {
         fs::remove_file(scene.beside(lock)).unwrap();
     }
@@ -166,8 +167,8 @@ fn a_first_pass_does_not_touch_a_slave_that_is_served() {
     assert!(snapshot(directory) == before);
 }
 
-/// The line that a pass with `-q` prints, if it prints one.
-fn news(scene: &Scene) -> String {
+/// The line that a pass with `-q` prints, if any.
+fn quiet_line(scene: &Scene) -> String {
     one_line(&mut scene.command(&["-q"]))
 }
 
@@ -188,22 +189,26 @@ fn other_storages_are_reported_once() {
             fs::write(beside(name), "FS30").unwrap();
         }
         fs::create_dir(beside("directory.fs")).unwrap();
-        let news = || one_line(&mut from_directory(transport, &scene, &["-q"]));
+        let quiet_line = || one_line(&mut from_directory(transport, &scene, &["-q"]));
         // One of them has a slave.
         fs::write(scene.slave.with_file_name("sessions.fs.fssync"), "{}").unwrap();
-        assert_eq!(news(), "", "nobody looks around in a pass that follows");
+        assert_eq!(
+            quiet_line(),
+            "",
+            "a pass that only follows the master does not look"
+        );
         replace(&scene.master, &history.before);
-        let line = news();
+        let line = quiet_line();
         assert!(line.contains("\"zodb.catalog.fs\""), "{line}");
         assert!(
             !line.contains("sessions") && !line.contains("old"),
             "{line}"
         );
         replace(&scene.master, &history.before);
-        assert_eq!(news(), "", "it was reported");
+        assert_eq!(quiet_line(), "", "it was reported before");
         let status = scene.status_against().expect(0).report();
-        let told = status["warnings"].as_array().unwrap();
-        assert_eq!(told.len(), 1, "{status}");
+        let printed = status["warnings"].as_array().unwrap();
+        assert_eq!(printed.len(), 1, "{status}");
         fs::write(beside("another.fs"), "FS30").unwrap();
         let full = run(&mut from_directory(
             transport,
@@ -217,13 +222,13 @@ fn other_storages_are_reported_once() {
             fs::write(beside(name), "FS30").unwrap();
         }
         let status = scene.status_against().expect(0).report();
-        let told = status["warnings"][0].as_str().unwrap();
-        assert!(told.contains("\"5.fs\" and 3 more; "), "{told}");
-        assert!(!told.contains("another"), "{told}");
+        let warning = status["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("\"5.fs\" and 3 more; "), "{warning}");
+        assert!(!warning.contains("another"), "{warning}");
     }
 }
 
-/// Commits an object with ZODB, which is a blob or not.
+/// Commits an object with ZODB, as a blob or not.
 fn commit(path: &Path, blobs: &Path, is_blob: bool) {
     let script = "import sys, transaction\n\
                   from ZODB import DB\n\
@@ -247,19 +252,19 @@ fn blobs_are_reported_once() {
     let mut scene = Scene::new();
     let blobs = scene.master.with_file_name("blobs");
     commit(&scene.master, &blobs, false);
-    assert_eq!(news(&scene), "");
+    assert_eq!(quiet_line(&scene), "");
     commit(&scene.master, &blobs, false);
-    assert_eq!(news(&scene), "");
+    assert_eq!(quiet_line(&scene), "");
     commit(&scene.master, &blobs, true);
-    assert!(news(&scene).contains("has blobs"));
+    assert!(quiet_line(&scene).contains("has blobs"));
     commit(&scene.master, &blobs, true);
-    assert_eq!(news(&scene), "");
+    assert_eq!(quiet_line(&scene), "");
     // A first copy finds them too.
     scene.slave = scene.slave.with_file_name("other.fs");
-    assert!(news(&scene).contains("has blobs"));
+    assert!(quiet_line(&scene).contains("has blobs"));
 }
 
-/// What becomes of the old master when another file is put in its place.
+/// What happens to the old master when another file replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OldSlave {
     Deleted,
@@ -282,7 +287,7 @@ fn a_zeo_that_writes_to_a_replaced_master_is_reported() {
             scene.status_against().expect(0).report()["verdict"],
             "in-sync"
         );
-        // A failback puts another file in the master's place.
+        // A failback puts another file in the place of the master.
         let backup = scene.master.with_file_name("Data.fs.before-failback");
         if old == OldSlave::Renamed {
             fs::rename(&scene.master, backup).unwrap();
@@ -296,7 +301,7 @@ fn a_zeo_that_writes_to_a_replaced_master_is_reported() {
             status["failover"].as_str().unwrap().contains(&pid),
             "{status}"
         );
-        let line = news(&scene);
+        let line = quiet_line(&scene);
         assert!(line.contains(&pid), "{transport:?} {old:?}: {line}");
         let handle = line.split("copy /proc/").nth(1).expect("where it is");
         let handle = PathBuf::from("/proc").join(handle.split(' ').next().unwrap());
@@ -322,7 +327,7 @@ fn a_zeo_that_packs_its_file_is_not_reported() {
     }
     let left = names(scene.master.parent().unwrap());
     assert!(left.contains(&"Data.fs.old".to_owned()), "{left:?}");
-    // A backup that reads an old file does not write there.
+    // A backup that reads an old file does not write to it.
     let old = fs::File::open(&scene.master).unwrap();
     rewrite_end(&scene.master, &fs::read(&scene.master).unwrap());
     replace(&scene.master, &fs::read(&scene.master).unwrap());

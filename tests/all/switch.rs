@@ -1,5 +1,5 @@
-//! Whether syncing is on: every switch, `fssync off` and `fssync on`, and what
-//! `off` promises while a pass is under way.
+//! Whether syncing is on: all switches, `fssync off` and `fssync on`, and the promise of `off`
+//! during a pass.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -20,17 +20,17 @@ use crate::support::{
 const ON: &str = "SYNCING=1\n";
 const OFF: &str = "SYNCING=0\n";
 
-/// A pass that would copy, were it allowed to.
+/// A scene in which a pass would copy, if it may.
 fn scene() -> Scene {
     Scene::with_master("commits")
 }
 
-/// A pass that obeys a named switch.
+/// A pass with `--status-file`.
 fn pass_named(scene: &Scene, switch: &Path) -> Run {
     scene.pass(&["--status-file", switch.to_str().unwrap()])
 }
 
-/// Fails unless the pass did nothing, and said that `switch` is why.
+/// Fails unless the pass did nothing because of `switch`.
 fn assert_off(scene: &Scene, run: Run, switch: &Path) {
     let report = run.expect(10).report();
     assert_eq!(report["action"], "off");
@@ -40,7 +40,7 @@ fn assert_off(scene: &Scene, run: Run, switch: &Path) {
     assert!(!scene.beside(".fssync").exists());
 }
 
-/// What a switch may hold, and whether that is on.
+/// Possible contents of a switch, and whether they mean on.
 fn contents() -> Vec<(Vec<u8>, bool)> {
     let mut long = b"SYNCING=1".to_vec();
     long.extend([b'\n'; 100]);
@@ -78,7 +78,7 @@ fn assert_obeyed(scene: &Scene, run: Run, switch: &Path, on: bool) {
 }
 
 #[test]
-fn a_named_switch_is_on_only_where_it_says_so() {
+fn a_named_switch_is_on_only_if_it_contains_a_plain_1() {
     for (content, on) in contents() {
         let scene = scene();
         let switch = scene.directory.path().join("status");
@@ -88,7 +88,7 @@ fn a_named_switch_is_on_only_where_it_says_so() {
 }
 
 #[test]
-fn a_switch_beside_the_slave_is_on_only_where_it_says_so() {
+fn a_switch_beside_the_slave_is_on_only_if_it_contains_a_plain_1() {
     for (content, on) in contents() {
         let scene = scene();
         let switch = scene.beside(".fssync-switch");
@@ -121,7 +121,7 @@ fn a_switch_that_cannot_be_read_is_off() {
 }
 
 #[test]
-fn a_switch_that_its_reader_may_not_read_is_off() {
+fn a_switch_without_read_permission_is_off() {
     let scene = scene();
     let switch = scene.directory.path().join("status");
     fs::write(&switch, ON).unwrap();
@@ -136,8 +136,7 @@ fn a_switch_that_its_reader_may_not_read_is_off() {
     run(&mut command).expect(0);
 }
 
-/// Runs a command where /var/run is empty but for these files, in a mount
-/// namespace of its own.
+/// Runs a command in a mount namespace in which /var/run has only these files.
 fn with_var_run(files: &[(&str, &str)], command: &Command) -> Run {
     require_root();
     let mut script = "mount -t tmpfs tmpfs \"$(readlink -f /var/run)\" || exit 99\n".to_owned();
@@ -158,7 +157,7 @@ fn with_var_run(files: &[(&str, &str)], command: &Command) -> Run {
 const MACHINE_WIDE: [&str; 2] = ["fssync.status", "syncPozo.status"];
 
 #[test]
-fn the_switches_of_the_machine_are_obeyed_where_they_exist() {
+fn machine_wide_switches_are_obeyed_if_they_exist() {
     for name in MACHINE_WIDE {
         for (content, code) in [(OFF, 10), ("", 10), ("SYNCING=yes", 10), (ON, 0)] {
             let scene = scene();
@@ -196,7 +195,7 @@ fn flip(verb: &str, slave: &Path) -> Run {
 }
 
 #[test]
-fn off_and_on_write_the_switch_beside_the_slave_and_say_so() {
+fn off_and_on_write_the_switch_beside_the_slave_and_report_it() {
     let scene = scene();
     let report = scene.expect("full-copy");
     let switch = scene.beside(".fssync-switch");
@@ -218,7 +217,7 @@ fn off_and_on_write_the_switch_beside_the_slave_and_say_so() {
 }
 
 #[test]
-fn off_and_on_take_a_directory_for_the_data_fs_in_it() {
+fn off_and_on_accept_a_directory() {
     let scene = scene();
     scene.expect("full-copy");
     flip("off", scene.slave.parent().unwrap()).expect(0);
@@ -228,7 +227,7 @@ fn off_and_on_take_a_directory_for_the_data_fs_in_it() {
 }
 
 #[test]
-fn off_and_on_write_the_named_switch_and_only_that() {
+fn off_and_on_write_only_the_named_switch() {
     let scene = scene();
     scene.expect("full-copy");
     let switch = scene.directory.path().join("status");
@@ -246,7 +245,7 @@ fn off_and_on_write_the_named_switch_and_only_that() {
     pass_named(&scene, &switch).expect(0);
 }
 
-/// A verb with its options for the slave, run by root under this umask.
+/// Runs a subcommand with its options for the slave, as root with this umask.
 fn flip_under_umask(umask: &str, verb: &[&str], scene: &Scene) -> Run {
     let script = format!("umask {umask}; exec \"$@\"");
     let mut command = Command::new("sh");
@@ -310,7 +309,7 @@ fn the_slaves_owner_can_read_each_switch_that_root_writes() {
 }
 
 #[test]
-fn on_is_not_written_in_a_directory_that_is_closed_to_the_slaves_owner() {
+fn on_is_not_written_to_a_directory_that_the_slaves_owner_cannot_enter() {
     let scene = scene();
     scene.expect("full-copy");
     drop(as_nobody(&scene));
@@ -332,7 +331,7 @@ fn on_is_not_written_in_a_directory_that_is_closed_to_the_slaves_owner() {
 
 /// The switch belongs to root and to a group of the slave's owner.
 #[test]
-fn on_is_written_where_another_group_of_the_slaves_owner_gives_access() {
+fn on_is_written_if_another_group_of_the_slaves_owner_has_access() {
     let scene = scene();
     scene.expect("full-copy");
     drop(as_nobody(&scene));
@@ -348,9 +347,9 @@ fn on_is_written_where_another_group_of_the_slaves_owner_gives_access() {
     assert_eq!(fs::read_to_string(&switch).unwrap(), ON);
 }
 
-/// The slave belongs to another user than the one who switches, and so does the switch.
+/// The slave and the switch belong to other users than the one who runs `on`.
 #[test]
-fn on_is_not_written_where_the_slaves_owner_could_not_read_it() {
+fn on_is_not_written_if_the_slaves_owner_could_not_read_it() {
     let scene = scene();
     scene.expect("full-copy");
     let mut nobody = as_nobody(&scene);
@@ -369,7 +368,7 @@ fn on_is_not_written_where_the_slaves_owner_could_not_read_it() {
 }
 
 #[test]
-fn on_says_which_other_switch_is_still_off() {
+fn on_reports_another_switch_that_is_still_off() {
     let scene = scene();
     let mut command = fssync();
     command.arg("on").arg(&scene.slave);
@@ -396,8 +395,8 @@ fn off_works_if_there_is_no_slave_yet() {
 }
 
 #[test]
-fn off_cuts_the_unfinished_tail_of_a_pass_that_was_killed() {
-    // In turn: the header alone, the whole batch behind its mark.
+fn off_truncates_the_unfinished_tail_of_a_killed_pass() {
+    // First only the header, then the whole batch with its marker.
     let history = History::get();
     let whole = (history.after.len() - history.before.len()) as u64;
     for (sync, len) in [(1, 23), (2, whole)] {
@@ -408,14 +407,17 @@ fn off_cuts_the_unfinished_tail_of_a_pass_that_was_killed() {
         let said = format!("an unfinished append of {} was cut", bytes(len));
         assert!(run.stdout.contains(&said), "{run:?}");
         assert!(fs::read(&scene.slave).unwrap() == history.before);
-        assert!(!scene.beside(".tr0").exists(), "nothing of value was cut");
+        assert!(
+            !scene.beside(".tr0").exists(),
+            "fssync's own tail is not saved"
+        );
         flip("on", &scene.slave).expect(0);
         scene.expect("append");
     }
 }
 
 #[test]
-fn off_leaves_a_tail_that_is_not_ours() {
+fn off_does_not_truncate_a_foreign_tail() {
     let scene = Scene::synced(History::get());
     let voted = History::get().voted[..History::get().voted.len() - 7].to_vec();
     fs::write(&scene.slave, &voted).unwrap();
@@ -425,7 +427,7 @@ fn off_leaves_a_tail_that_is_not_ours() {
 }
 
 #[test]
-fn off_works_while_zodb_holds_the_slave_and_touches_nothing() {
+fn off_works_while_zodb_has_the_slave_open_and_does_not_touch_it() {
     let scene = append_killed_at_sync(1);
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
@@ -439,7 +441,7 @@ fn off_works_while_zodb_holds_the_slave_and_touches_nothing() {
 }
 
 #[test]
-fn off_gives_up_where_a_step_lasts_for_ten_seconds_and_names_who_takes_it() {
+fn off_fails_after_ten_seconds_of_a_step_and_reports_its_process() {
     let scene = Scene::synced(History::get());
     let holder = Holder::of(&scene.beside(".fssync-step"));
     let started = Instant::now();
@@ -449,13 +451,13 @@ fn off_gives_up_where_a_step_lasts_for_ten_seconds_and_names_who_takes_it() {
     let by = format!("held by process {}", holder.pid());
     assert!(run.stderr.contains(&by), "{run:?}");
     assert!(run.stderr.contains("Data.fs.fssync-step"), "{run:?}");
-    assert_eq!(run.stdout, "", "it does not say that syncing is off");
+    assert_eq!(run.stdout, "", "it must not report that syncing is off");
     drop(holder);
     scene.pass(&[]).expect(10);
 }
 
 #[test]
-fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
+fn off_returns_at_once_while_a_pass_hangs_and_zodb_can_open_the_slave() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     let pass = HangingPass::start(&scene);
@@ -474,7 +476,7 @@ fn off_returns_at_once_while_a_pass_hangs_on_its_master_and_zodb_can_open() {
     assert_eq!(outcome.exit, Exit::Off, "{outcome:?}");
     assert!(
         fs::read(&scene.slave).unwrap() == serving,
-        "written after `off`"
+        "the slave was written after `off`"
     );
     assert_eq!(
         zodb.call(&json!({"cmd": "close", "name": "s"}))["warnings"],

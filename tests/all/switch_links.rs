@@ -60,7 +60,7 @@ fn a_switch_is_written_through_a_link() {
 }
 
 #[test]
-fn off_replaces_a_link_to_anything_but_a_switch() {
+fn off_replaces_a_link_to_a_file_that_is_not_a_switch() {
     for content in [
         None,
         Some(""),
@@ -85,9 +85,9 @@ fn off_replaces_a_link_to_anything_but_a_switch() {
     }
 }
 
-/// The slave's directory is another user's, who could name any switch.
+/// The slave's directory belongs to another user, who could let the link point to any switch.
 #[test]
-fn root_does_not_write_through_the_link_of_another_user() {
+fn root_does_not_write_through_another_users_link() {
     require_root();
     let (scene, link, target) = linked();
     fs::write(&target, OFF).unwrap();

@@ -1,5 +1,5 @@
-//! The index beside the slave after passes and watches: equal to ZODB's own,
-//! worked on when it is due, and not otherwise.
+//! The index beside the slave after passes and watches: it equals ZODB's index, and it is
+//! updated only when it is due.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -25,7 +25,7 @@ use crate::support::{
 };
 use crate::watcher::Watcher;
 
-/// A transaction of this length makes an index due; one of the other does not.
+/// A transaction of the first length makes an index due, one of the second does not.
 const DUE_LEN: u64 = 65 << 20;
 const NOT_DUE_LEN: u64 = 60 << 20;
 
@@ -43,15 +43,15 @@ fn inode(path: &Path) -> u64 {
     fs::metadata(path).expect("the file").ino()
 }
 
-/// Whether the index is ZODB's of the slave's end.
+/// Fails unless the index equals ZODB's index of the slave's end.
 #[track_caller]
 fn assert_newest(zodb: &mut Zodb, scene: &Scene) {
     let position = zodb.assert_index(&scene.slave).expect("an index");
     assert_eq!(position, len(&scene.slave));
 }
 
-/// Whether the index is one that was stored here, and of the slave's end.
-fn is_ours_and_newest(scene: &Scene) -> bool {
+/// Whether fssync stored the index, for the slave's end.
+fn is_stored_by_fssync_and_newest(scene: &Scene) -> bool {
     let noted = fs::read(scene.beside(".fssync")).unwrap();
     let noted: Value = serde_json::from_slice(&noted).unwrap();
     let stored = &noted["index"]["stored"];
@@ -59,14 +59,14 @@ fn is_ours_and_newest(scene: &Scene) -> bool {
         && stored["position"] == len(&scene.slave)
 }
 
-/// ZODB opens the slave and closes it, which saves its index.
-fn visit(zodb: &mut Zodb, slave: &Path) {
+/// ZODB opens the slave and closes it, which saves its own index.
+fn open_and_close(zodb: &mut Zodb, slave: &Path) {
     zodb.call(&json!({"cmd": "open", "name": "s", "path": slave}));
     zodb.call(&json!({"cmd": "close", "name": "s"}));
 }
 
 #[test]
-fn a_random_history_leaves_zodbs_index_after_every_pass() {
+fn the_index_equals_zodbs_after_each_pass_over_a_random_history() {
     let mut zodb = Zodb::start();
     for (seed, transport) in [1, 2].into_iter().zip(Transport::BOTH) {
         let scene = Scene::new().over(transport);
@@ -86,7 +86,7 @@ fn a_random_history_leaves_zodbs_index_after_every_pass() {
             zodb.call(&json!({"cmd": "vote", "name": "m", "objects": 2}));
             match round % 4 {
                 0 => drop(fs::remove_file(index_of(&scene))),
-                1 => visit(&mut zodb, &scene.slave),
+                1 => open_and_close(&mut zodb, &scene.slave),
                 _ => {}
             }
             let before = fs::read(index_of(&scene)).ok();
@@ -110,7 +110,7 @@ fn a_random_history_leaves_zodbs_index_after_every_pass() {
 }
 
 #[test]
-fn what_was_not_stored_here_is_made_anew() {
+fn an_index_that_fssync_did_not_store_is_rebuilt() {
     type Spoil = fn(&Scene, &mut Zodb);
     let spoilt: [(&str, Spoil); 7] = [
         ("missing", |scene, _| {
@@ -120,7 +120,7 @@ fn what_was_not_stored_here_is_made_anew() {
         ("noise", |scene, _| {
             fs::write(index_of(scene), [7; 999]).unwrap();
         }),
-        ("ZODB's", |scene, zodb| visit(zodb, &scene.slave)),
+        ("ZODB's", |scene, zodb| open_and_close(zodb, &scene.slave)),
         ("of a longer file", |scene, zodb| {
             let (theirs, _) = zodb.index_of(&scene.master);
             fs::write(index_of(scene), theirs).unwrap();
@@ -149,8 +149,8 @@ fn what_was_not_stored_here_is_made_anew() {
             let found = fs::symlink_metadata(index_of(&scene)).unwrap();
             assert!(found.is_file(), "{name}");
             let made = inode(&index_of(&scene));
-            assert!(is_ours_and_newest(&scene), "{name}");
-            // Once is enough.
+            assert!(is_stored_by_fssync_and_newest(&scene), "{name}");
+            // It is built only once.
             scene.expect("up-to-date");
             assert_eq!(inode(&index_of(&scene)), made, "{name}");
         }
@@ -158,10 +158,10 @@ fn what_was_not_stored_here_is_made_anew() {
 }
 
 #[test]
-fn the_index_of_a_slave_that_somebody_replaced_is_made_anew() {
+fn the_index_of_a_replaced_slave_is_rebuilt() {
     let history = History::get();
     let mut zodb = Zodb::start();
-    // Over the slave's bytes, and as another file.
+    // In place, and with another file.
     let ways: [fn(&Path, &[u8]); 2] = [rewrite_end, replace];
     for put in ways {
         let scene = Scene::synced(history);
@@ -169,7 +169,7 @@ fn the_index_of_a_slave_that_somebody_replaced_is_made_anew() {
         put(&scene.slave, &history.packed);
         scene.expect("up-to-date");
         assert_newest(&mut zodb, &scene);
-        assert!(is_ours_and_newest(&scene));
+        assert!(is_stored_by_fssync_and_newest(&scene));
     }
 }
 
@@ -189,12 +189,12 @@ fn a_pass_with_nothing_new_does_not_open_the_index() {
         .lines()
         .filter(|line| line.contains("Data.fs.index"))
         .collect();
-    assert_eq!(calls.len(), 1, "one look: {calls:?}");
+    assert_eq!(calls.len(), 1, "one call: {calls:?}");
     assert!(calls[0].contains("stat"), "{calls:?}");
 }
 
 #[test]
-fn an_index_is_stored_again_when_zodb_would_scan_for_long() {
+fn an_index_is_stored_again_if_zodb_would_have_to_scan_much() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     let before = inode(&index_of(&scene));
@@ -209,7 +209,7 @@ fn an_index_is_stored_again_when_zodb_would_scan_for_long() {
 }
 
 #[test]
-fn many_small_records_make_an_index_due_too() {
+fn many_small_records_make_an_index_due() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     let before = inode(&index_of(&scene));
@@ -223,21 +223,21 @@ fn many_small_records_make_an_index_due_too() {
     assert_newest(&mut zodb, &scene);
 }
 
-/// Notes what it is told of.
+/// Records the activities that a pass reports.
 #[derive(Default)]
 struct Activities(Mutex<Vec<&'static str>>);
 
 impl Monitor for Activities {
     fn progress(&self, activity: &'static str, _: u64, _: u64) {
-        let mut told = self.0.lock().unwrap();
-        if told.last() != Some(&activity) {
-            told.push(activity);
+        let mut recorded = self.0.lock().unwrap();
+        if recorded.last() != Some(&activity) {
+            recorded.push(activity);
         }
     }
 }
 
 #[test]
-fn a_full_copy_makes_its_index_without_reading_the_slave_again() {
+fn a_full_copy_builds_its_index_without_reading_the_slave_again() {
     let mut zodb = Zodb::start();
     for (name, part) in [("from the start", 0), ("taken up", 9000)] {
         let scene = Scene::new();
@@ -256,9 +256,9 @@ fn a_full_copy_makes_its_index_without_reading_the_slave_again() {
         drop(quiet);
         assert_eq!(outcome.exit, Exit::Success, "{name}: {outcome:?}");
         assert_newest(&mut zodb, &scene);
-        let told = activities.0.into_inner().unwrap();
-        assert!(told.contains(&"copying"), "{name}: {told:?}");
-        assert!(!told.contains(&"indexing"), "{name}: {told:?}");
+        let recorded = activities.0.into_inner().unwrap();
+        assert!(recorded.contains(&"copying"), "{name}: {recorded:?}");
+        assert!(!recorded.contains(&"indexing"), "{name}: {recorded:?}");
     }
 }
 
@@ -273,26 +273,26 @@ fn the_copy_of_a_damaged_master_has_an_index_too() {
 }
 
 #[test]
-fn no_index_lies_beyond_where_a_slave_is_cut() {
+fn an_index_beyond_a_truncation_is_removed_first() {
     let history = History::get();
     let mut zodb = Zodb::start();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
     scene.expect("append");
-    visit(&mut zodb, &scene.slave);
-    // Somebody cut it, in the midst of a transaction.
+    open_and_close(&mut zodb, &scene.slave);
+    // Somebody truncated the slave in the middle of a transaction.
     let cut = [&history.before, &[9; 40][..]].concat();
     fs::write(&scene.slave, &cut).unwrap();
     let index = index_of(&scene);
     assert!(index.exists());
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let (told, slave, path) = (Arc::clone(&seen), scene.slave.clone(), index.clone());
+    let (record, slave, path) = (Arc::clone(&seen), scene.slave.clone(), index.clone());
     let source = Hooked {
         path: MountedPath::new(scene.master.clone()),
         hook: move |call| {
             if matches!(call, Call::Confirm(_)) {
                 let is_cut = fs::read(&slave).unwrap()[..cut.len()] != cut;
-                told.lock().unwrap().push((is_cut, path.exists()));
+                record.lock().unwrap().push((is_cut, path.exists()));
             }
             Ok(())
         },
@@ -304,7 +304,7 @@ fn no_index_lies_beyond_where_a_slave_is_cut() {
 }
 
 #[test]
-fn a_slave_of_empty_transactions_has_none_until_there_is_an_object() {
+fn a_slave_of_empty_transactions_has_no_index_until_there_is_an_object() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
@@ -314,7 +314,7 @@ fn a_slave_of_empty_transactions_has_none_until_there_is_an_object() {
     scene.expect("full-copy");
     assert!(!index_of(&scene).exists());
     zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
-    // ZODB itself puts one there, on which it fails.
+    // ZODB itself saves an index here, and fails on it.
     let (theirs, _) = zodb.index_of(&scene.slave);
     fs::write(index_of(&scene), theirs).unwrap();
     scene.expect("up-to-date");
@@ -344,7 +344,7 @@ fn the_index_of_a_slave_that_is_served_is_left_to_zodb() {
 }
 
 #[test]
-fn an_index_that_cannot_be_stored_costs_a_warning_and_no_more() {
+fn failing_to_store_an_index_is_only_a_warning() {
     let scene = Scene::synced(History::get());
     let index = index_of(&scene);
     fs::remove_file(&index).unwrap();
@@ -367,7 +367,7 @@ fn an_index_that_cannot_be_stored_costs_a_warning_and_no_more() {
 }
 
 #[test]
-fn a_watch_brings_the_index_up_to_date_at_its_end() {
+fn a_watch_updates_the_index_at_its_end() {
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
         let mut watcher = Watcher::start(&scene, &[]);
@@ -386,23 +386,27 @@ fn a_watch_brings_the_index_up_to_date_at_its_end() {
 }
 
 #[test]
-fn a_watch_stores_an_index_that_is_due_when_it_rests() {
+fn a_watch_stores_a_due_index_when_idle() {
     let scene = Scene::synced(History::get());
     let mut zodb = Zodb::start();
     let mut watcher = Watcher::start(&scene, &["--interval", "0.3"]);
     watcher.expect("Finished syncing");
     append_sparse(&scene.master, DUE_LEN, TID);
     watcher.expect_in_sync(&scene);
-    wait_for("index", || is_ours_and_newest(&scene));
+    wait_for("index", || is_stored_by_fssync_and_newest(&scene));
     assert_newest(&mut zodb, &scene);
-    // A ZODB comes and goes.
-    visit(&mut zodb, &scene.slave);
-    wait_for("index of ours", || is_ours_and_newest(&scene));
+    // ZODB opens and closes the slave.
+    open_and_close(&mut zodb, &scene.slave);
+    wait_for("index from fssync", || {
+        is_stored_by_fssync_and_newest(&scene)
+    });
     assert_newest(&mut zodb, &scene);
     // A full copy.
     fs::remove_file(&scene.slave).unwrap();
     watcher.expect_in_sync(&scene);
-    wait_for("index of the new slave", || is_ours_and_newest(&scene));
+    wait_for("index of the new slave", || {
+        is_stored_by_fssync_and_newest(&scene)
+    });
     assert_newest(&mut zodb, &scene);
     let log = watcher.log();
     assert!(!log.contains("WARN"), "{log}");
@@ -410,7 +414,7 @@ fn a_watch_stores_an_index_that_is_due_when_it_rests() {
 }
 
 #[test]
-fn a_watch_goes_on_with_an_index_after_each_pass() {
+fn a_watch_resumes_an_index_build_after_each_pass() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
@@ -434,7 +438,7 @@ fn a_watch_goes_on_with_an_index_after_each_pass() {
 }
 
 #[test]
-fn a_watch_that_never_rests_gets_on_with_an_index_all_the_same() {
+fn a_watch_that_is_never_idle_still_builds_an_index() {
     let scene = Scene::synced(History::get());
     append_sparse(&scene.master, 40 << 20, TID);
     scene.expect("append");
@@ -448,7 +452,7 @@ fn a_watch_that_never_rests_gets_on_with_an_index_all_the_same() {
         index_of(&scene).exists()
     };
     for _ in 0..9 {
-        assert!(!work(false), "it makes way");
+        assert!(!work(false), "without urgency, the master comes first");
     }
     let times = (1..9).find(|_| work(true));
     // 16 MB at a time.
@@ -458,7 +462,7 @@ fn a_watch_that_never_rests_gets_on_with_an_index_all_the_same() {
 }
 
 #[test]
-fn an_index_that_a_switch_was_in_the_way_of_is_made_once_it_is_on() {
+fn an_index_is_built_after_syncing_is_switched_on_again() {
     let scene = Scene::synced(History::get());
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
@@ -474,10 +478,10 @@ fn an_index_that_a_switch_was_in_the_way_of_is_made_once_it_is_on() {
 }
 
 #[test]
-fn a_watch_that_cannot_store_an_index_says_so_once() {
+fn a_watch_that_cannot_store_an_index_reports_it_once() {
     let scene = Scene::synced(History::get());
     fs::remove_file(index_of(&scene)).unwrap();
-    // No file takes the place of a directory that holds something.
+    // A directory that contains a file cannot be replaced by a file.
     fs::create_dir(index_of(&scene)).unwrap();
     File::create(index_of(&scene).join("full")).unwrap();
     let mut watcher = Watcher::start(&scene, &["--interval", "0.1"]);
@@ -494,7 +498,7 @@ fn a_watch_that_cannot_store_an_index_says_so_once() {
     assert!(!log.contains("NOT SYNCING"), "{log}");
 }
 
-/// A transaction that stores an object twice, as one that undoes two does.
+/// A transaction that stores an object twice, like one that undoes two transactions.
 fn append_twice(path: &Path, tid: u64) {
     let file = File::options().write(true).open(path).expect("the master");
     let start = file.metadata().expect("its size").len();
@@ -518,7 +522,7 @@ fn append_twice(path: &Path, tid: u64) {
 }
 
 #[test]
-fn an_index_stays_where_zodb_would_not_use_a_newer_one() {
+fn an_index_is_not_replaced_if_zodb_would_not_use_the_newer_one() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     let before = inode(&index_of(&scene));
@@ -539,7 +543,7 @@ fn an_index_stays_where_zodb_would_not_use_a_newer_one() {
 }
 
 #[test]
-fn the_end_of_a_watch_spares_a_copy_that_waits_for_its_master() {
+fn the_end_of_a_watch_keeps_a_partial_copy() {
     let scene = Scene::synced(History::get());
     rewrite_end(&scene.master, &History::get().after);
     scene.expect("append");
@@ -556,9 +560,9 @@ fn the_end_of_a_watch_spares_a_copy_that_waits_for_its_master() {
 }
 
 #[test]
-fn a_slave_that_zodb_could_not_scan_is_told_of() {
+fn a_slave_that_zodb_could_not_scan_is_reported() {
     let scene = Scene::synced(History::get());
-    // What the sidecar vouches by, head and tail, lies elsewhere.
+    // The sidecar has digests of the head and the tail of the file; this byte is in between.
     append_sparse(&scene.master, 200_000, TID);
     scene.expect("append");
     fs::remove_file(index_of(&scene)).unwrap();
@@ -574,8 +578,8 @@ fn a_slave_that_zodb_could_not_scan_is_told_of() {
     assert!(!index_of(&scene).exists());
 }
 
-/// Has both files, in place, name another object in their first data record.
-fn write_over_both(scene: &Scene) {
+/// Changes the oid of the first data record in both files, in place.
+fn overwrite_both(scene: &Scene) {
     let header = TxnHeader::decode(History::get().before[4..27].try_into().unwrap());
     let oid_at = 4 + header.header_len();
     for path in [&scene.master, &scene.slave] {
@@ -586,9 +590,9 @@ fn write_over_both(scene: &Scene) {
 }
 
 #[test]
-fn a_slave_that_was_written_over_as_the_master_is_compared_once() {
+fn a_slave_overwritten_in_place_like_its_master_is_compared_once() {
     let scene = Scene::synced(History::get());
-    write_over_both(&scene);
+    overwrite_both(&scene);
     let first = scene.pass(&[]).expect(0);
     assert!(first.stderr.contains("comparing the slave"), "{first:?}");
     assert_newest(&mut Zodb::start(), &scene);
@@ -599,7 +603,7 @@ fn a_slave_that_was_written_over_as_the_master_is_compared_once() {
 }
 
 #[test]
-fn an_index_under_way_is_dropped_where_the_slave_is_written_over() {
+fn an_index_build_is_dropped_if_the_slave_is_overwritten() {
     let scene = Scene::synced(History::get());
     append_sparse(&scene.master, 20 << 20, TID);
     scene.expect("append");
@@ -613,7 +617,7 @@ fn an_index_under_way_is_dropped_where_the_slave_is_written_over() {
         index_of(&scene).exists()
     };
     assert!(!work(), "16 MB at a time");
-    write_over_both(&scene);
+    overwrite_both(&scene);
     scene.expect("up-to-date");
     for _ in 0..9 {
         work();
@@ -622,7 +626,7 @@ fn an_index_under_way_is_dropped_where_the_slave_is_written_over() {
 }
 
 #[test]
-fn what_was_read_in_vain_is_not_read_again_at_every_pass() {
+fn a_failed_index_build_is_not_repeated_in_each_pass() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     let index = index_of(&scene);
@@ -631,15 +635,15 @@ fn what_was_read_in_vain_is_not_read_again_at_every_pass() {
     let tmp = tmp.join("Data.fs.fssync-tmp");
     let mut command = strace(&["-e", "inject=write:error=ENOSPC"], &[tmp]);
     run(command.args([&scene.master, &scene.slave])).expect(0);
-    // Much was read.
+    // As if the attempt had read a lot.
     scene.edit_sidecar(|said| said["index_failure"]["len"] = json!(1_u64 << 50));
     scene.expect("up-to-date");
     assert!(!index.exists());
-    // What is not ours goes all the same.
+    // A foreign index is still removed.
     fs::write(&index, "a former slave's").unwrap();
     scene.expect("up-to-date");
     assert!(!index.exists());
-    // Long ago.
+    // As if the attempt had been long ago.
     scene.edit_sidecar(|said| said["index_failure"]["time"] = json!("1990-01-01T00:00:00Z"));
     scene.expect("up-to-date");
     assert_newest(&mut zodb, &scene);
@@ -659,19 +663,19 @@ fn a_full_copy_whose_index_cannot_be_stored_is_not_read_again() {
 }
 
 #[test]
-fn an_index_that_is_not_ours_is_gone_before_anything_is_appended() {
+fn a_foreign_index_is_removed_before_an_append() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
-    visit(&mut zodb, &scene.slave);
+    open_and_close(&mut zodb, &scene.slave);
     rewrite_end(&scene.master, &History::get().after);
     let index = index_of(&scene);
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let (told, path) = (Arc::clone(&seen), index.clone());
+    let (record, path) = (Arc::clone(&seen), index.clone());
     let source = Hooked {
         path: MountedPath::new(scene.master.clone()),
         hook: move |call| {
             if matches!(call, Call::Confirm(_)) {
-                told.lock().unwrap().push(path.exists());
+                record.lock().unwrap().push(path.exists());
             }
             Ok(())
         },
@@ -683,9 +687,9 @@ fn an_index_that_is_not_ours_is_gone_before_anything_is_appended() {
 }
 
 #[test]
-fn a_pass_of_a_watch_does_not_leave_an_index_that_is_not_ours() {
+fn a_pass_of_a_watch_removes_a_foreign_index() {
     let scene = Scene::synced(History::get());
-    visit(&mut Zodb::start(), &scene.slave);
+    open_and_close(&mut Zodb::start(), &scene.slave);
     let job = Job {
         index_waits: true,
         ..scene.job(MountedPath::new(scene.master.clone()), Tuning::default())
@@ -696,18 +700,18 @@ fn a_pass_of_a_watch_does_not_leave_an_index_that_is_not_ours() {
 }
 
 #[test]
-fn a_watch_that_stands_before_a_damaged_master_makes_an_index() {
+fn a_watch_of_a_damaged_master_builds_an_index() {
     let scene = Scene::with_master("damage-length");
     scene.pass(&[]).expect(30);
     fs::remove_file(index_of(&scene)).unwrap();
     let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
     watcher.expect("NOT SYNCING");
-    wait_for("index", || is_ours_and_newest(&scene));
+    wait_for("index", || is_stored_by_fssync_and_newest(&scene));
     assert_newest(&mut Zodb::start(), &scene);
 }
 
 #[test]
-fn an_index_is_made_a_part_in_each_pass() {
+fn an_index_is_built_in_parts_over_several_passes() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
@@ -728,5 +732,5 @@ fn an_index_is_made_a_part_in_each_pass() {
         covered.push(zodb.assert_index(&scene.slave).expect("an index"));
     }
     assert!(covered.is_sorted() && covered.len() > 3, "{covered:?}");
-    assert!(is_ours_and_newest(&scene));
+    assert!(is_stored_by_fssync_and_newest(&scene));
 }

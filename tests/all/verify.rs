@@ -1,5 +1,5 @@
-//! `fssync verify`: what it finds, what ZODB says to that, and that it touches
-//! nothing.
+//! `fssync verify`: its findings, compared with what ZODB makes of the same file. It must not
+//! change the slave.
 
 mod damage;
 mod flips;
@@ -26,7 +26,7 @@ use serde_json::json;
 
 use crate::support::{Scene, Zodb};
 
-/// The slave at a path.
+/// The slave at this path.
 fn slave(path: &Path) -> Slave {
     let paths = SlavePaths::new(path).expect("a place for the slave");
     Slave {
@@ -36,7 +36,7 @@ fn slave(path: &Path) -> Slave {
     }
 }
 
-/// What comes of a verification in this process.
+/// The result of a verification in this process.
 fn try_verify(path: &Path, quick: bool) -> Result<(Verified, Vec<Finding>), Error> {
     let mut findings = Vec::new();
     let verified = verify(&slave(path), quick, &Silent, &mut |finding| {
@@ -53,7 +53,7 @@ fn quick(path: &Path) -> (Verified, Vec<Finding>) {
     try_verify(path, true).expect("it can be read")
 }
 
-/// Both ways of verifying, which must find the same.
+/// A complete and a quick verification, which must have the same findings.
 #[track_caller]
 fn both(path: &Path) -> (Verified, Vec<Finding>) {
     let (verified, findings) = whole(path);
@@ -76,7 +76,8 @@ fn both(path: &Path) -> (Verified, Vec<Finding>) {
     (verified, findings)
 }
 
-/// A transaction, and where its data records are: with data, and back pointers.
+/// A transaction, with the positions of its data records: those with data, and those with back
+/// pointers.
 #[derive(Clone, Debug)]
 struct Txn {
     found: Transaction,
@@ -121,8 +122,7 @@ fn txns(bytes: &[u8]) -> Vec<Txn> {
     found
 }
 
-/// A file without a fault, of 12 transactions: the fifth and the last but one undo,
-/// the sixth is empty.
+/// A sound file with 12 transactions: the fifth and the last but one undo, the sixth is empty.
 fn sound() -> &'static [u8] {
     static SOUND: OnceLock<Vec<u8>> = OnceLock::new();
     SOUND.get_or_init(|| {
@@ -166,7 +166,7 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// A slave alone, with these bytes.
+/// A slave with these bytes, without a master.
 fn scene_of(bytes: &[u8]) -> Scene {
     let scene = Scene::new();
     fs::write(&scene.slave, bytes).expect("the slave");

@@ -1,5 +1,5 @@
-//! `fssync verify --against`: equality is proven to the last byte, what differs is
-//! told by its transaction, and no data is sent.
+//! `fssync verify --against`: it proves equality to the last byte, reports differences by
+//! transaction, and transfers no data.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,24 +26,24 @@ use crate::support::{
 };
 use crate::verify::meanwhile::untouched;
 
-/// A comparison with this exit code: the object's key `against`.
+/// The value of the report's key `against`, from a comparison with this exit code.
 #[track_caller]
-fn told(scene: &Scene, code: i32) -> Value {
+fn comparison(scene: &Scene, code: i32) -> Value {
     let report = scene.verify_against(&[]).expect(code).report();
     assert_eq!(report["exit_code"], code, "{report}");
     report["against"].clone()
 }
 
-/// The tids of the transactions that are told of a kind.
-fn tids(told: &Value, kind: &str) -> Vec<String> {
-    let group = &told[kind];
+/// The tids of the transactions that are listed under a key.
+fn tids(comparison: &Value, kind: &str) -> Vec<String> {
+    let group = &comparison[kind];
     let transactions = group["transactions"].as_array().expect("a list");
-    assert_eq!(group["count"], transactions.len(), "{told}");
-    let tid = |told: &Value| told["tid"].as_str().expect("a tid").to_owned();
+    assert_eq!(group["count"], transactions.len(), "{comparison}");
+    let tid = |comparison: &Value| comparison["tid"].as_str().expect("a tid").to_owned();
     transactions.iter().map(tid).collect()
 }
 
-/// The transactions of a file as ZODB reads them: the range of each.
+/// The range of each transaction of a file, as ZODB reads it.
 fn ranges(zodb: &mut Zodb, path: &Path) -> BTreeMap<String, Range<usize>> {
     let answer = zodb.call(&json!({"cmd": "transactions", "path": path}));
     let transactions = answer["transactions"].as_array().expect("a list");
@@ -55,10 +55,10 @@ fn ranges(zodb: &mut Zodb, path: &Path) -> BTreeMap<String, Range<usize>> {
     transactions.iter().map(range).collect()
 }
 
-/// Fails unless just that is told which ZODB's lists of transactions and the bytes
-/// of both files say. Returns what is told.
+/// Fails unless the comparison agrees with ZODB's lists of transactions and with the bytes of
+/// both files. Returns the comparison.
 #[track_caller]
-fn assert_as_zodb_says(scene: &Scene, zodb: &mut Zodb) -> Value {
+fn assert_agrees_with_zodb(scene: &Scene, zodb: &mut Zodb) -> Value {
     let ours = ranges(zodb, &scene.slave);
     let theirs = ranges(zodb, &scene.master);
     let (slave, master) = (
@@ -87,32 +87,40 @@ fn assert_as_zodb_says(scene: &Scene, zodb: &mut Zodb) -> Value {
         .sum();
     let is_prefix = differing.is_empty() && slave_only.is_empty() && elsewhere.is_empty();
 
-    let told = told(scene, if is_prefix { 0 } else { 20 });
-    assert_eq!(tids(&told, "differing"), differing, "{told}");
-    assert_eq!(tids(&told, "slave_only"), slave_only, "{told}");
-    assert_eq!(tids(&told, "master_only"), names(master_only), "{told}");
+    let comparison = comparison(scene, if is_prefix { 0 } else { 20 });
+    assert_eq!(tids(&comparison, "differing"), differing, "{comparison}");
+    assert_eq!(tids(&comparison, "slave_only"), slave_only, "{comparison}");
+    assert_eq!(
+        tids(&comparison, "master_only"),
+        names(master_only),
+        "{comparison}"
+    );
     for (kind, expected) in [("ahead", &ahead), ("elsewhere", &elsewhere)] {
-        assert_eq!(told[kind]["count"], expected.len(), "{kind}: {told}");
         assert_eq!(
-            told[kind]["first_tid"],
-            json!(expected.first()),
-            "{kind}: {told}"
+            comparison[kind]["count"],
+            expected.len(),
+            "{kind}: {comparison}"
         );
         assert_eq!(
-            told[kind]["last_tid"],
+            comparison[kind]["first_tid"],
+            json!(expected.first()),
+            "{kind}: {comparison}"
+        );
+        assert_eq!(
+            comparison[kind]["last_tid"],
             json!(expected.last()),
-            "{kind}: {told}"
+            "{kind}: {comparison}"
         );
     }
-    assert_eq!(told["equal_bytes"], proven + 4, "{told}");
+    assert_eq!(comparison["equal_bytes"], proven + 4, "{comparison}");
     let verdict = match (is_prefix, ahead.len()) {
         (true, 0) => "equal",
         (true, _) => "behind",
         (false, _) => "diverged",
     };
-    assert_eq!(told["verdict"], verdict, "{told}");
-    assert_eq!(told["halted"], Value::Null);
-    told
+    assert_eq!(comparison["verdict"], verdict, "{comparison}");
+    assert_eq!(comparison["halted"], Value::Null);
+    comparison
 }
 
 /// Opens a file with ZODB, commits and closes it.
@@ -127,7 +135,7 @@ fn commit(zodb: &mut Zodb, path: &Path, what: &Value) {
     }
 }
 
-/// A master of some pieces, made by ZODB.
+/// A master of several segments, written by ZODB.
 fn large() -> &'static [u8] {
     static LARGE: OnceLock<Vec<u8>> = OnceLock::new();
     LARGE.get_or_init(|| {
@@ -149,7 +157,7 @@ fn large_scene(transport: Transport) -> Scene {
     let scene = Scene::new();
     fs::write(&scene.master, large()).unwrap();
     scene.expect("full-copy");
-    // With it, most of what differs is damage without a master.
+    // With a ledger, most differences would already be damage of the slave.
     fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
     scene.over(transport)
 }
@@ -163,58 +171,58 @@ fn flip(path: &Path, offset: usize) {
 }
 
 #[test]
-fn equality_is_proven_and_nothing_is_touched() {
+fn equality_is_proved_and_nothing_is_changed() {
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = large_scene(transport);
         let before = untouched(&scene);
-        let told = assert_as_zodb_says(&scene, &mut zodb);
-        assert_eq!(told["equal_bytes"], large().len());
-        assert_eq!(told["same_file"], true);
+        let comparison = assert_agrees_with_zodb(&scene, &mut zodb);
+        assert_eq!(comparison["equal_bytes"], large().len());
+        assert_eq!(comparison["same_file"], true);
         assert!(untouched(&scene) == before);
     }
 }
 
 #[test]
-fn a_slave_that_lags_is_equal_up_to_where_it_ends() {
+fn a_slave_that_lags_is_equal_up_to_its_end() {
     let history = History::get();
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = Scene::synced(history).over(transport);
         rewrite_end(&scene.master, &history.voted);
-        let told = assert_as_zodb_says(&scene, &mut zodb);
-        assert_eq!(told["ahead"]["count"], 5);
+        let comparison = assert_agrees_with_zodb(&scene, &mut zodb);
+        assert_eq!(comparison["ahead"]["count"], 5);
         let bytes = history.after.len() - history.before.len();
-        assert_eq!(told["ahead"]["bytes"], bytes);
+        assert_eq!(comparison["ahead"]["bytes"], bytes);
     }
 }
 
 #[test]
-fn what_an_append_left_unfinished_is_no_difference() {
+fn an_unfinished_append_is_not_a_difference() {
     let scene = append_killed_at_sync(2);
-    let told = told(&scene, 0);
-    assert_eq!(told["verdict"], "behind");
-    assert_eq!(told["equal_bytes"], History::get().before.len());
+    let comparison = comparison(&scene, 0);
+    assert_eq!(comparison["verdict"], "behind");
+    assert_eq!(comparison["equal_bytes"], History::get().before.len());
 }
 
 #[test]
-fn a_slave_that_was_served_is_told_with_what_it_has_and_lacks() {
+fn transactions_of_only_one_of_the_files_are_reported() {
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
         let what = json!({"user": "/site admin", "description": "after the failover"});
         commit(&mut zodb, &scene.slave, &what);
-        let grown = assert_as_zodb_says(&scene, &mut zodb);
+        let grown = assert_agrees_with_zodb(&scene, &mut zodb);
         let own = &grown["slave_only"]["transactions"][0];
         assert_eq!(own["user"], "/site admin");
         assert_eq!(own["description"], "after the failover");
         assert_eq!(own["position"], History::get().before.len());
-        // The two go different ways, and to and fro in time.
+        // The two diverge, with alternating times.
         for path in [&scene.master, &scene.slave, &scene.master, &scene.slave] {
             commit(&mut zodb, path, &json!({"size": 100}));
         }
         commit(&mut zodb, &scene.master, &json!({"size": 300}));
-        let forked = assert_as_zodb_says(&scene, &mut zodb);
+        let forked = assert_agrees_with_zodb(&scene, &mut zodb);
         assert_eq!(forked["slave_only"]["count"], 3);
         assert_eq!(forked["master_only"]["count"], 2);
         assert_eq!(forked["ahead"]["count"], 1);
@@ -223,24 +231,24 @@ fn a_slave_that_was_served_is_told_with_what_it_has_and_lacks() {
 }
 
 #[test]
-fn a_packed_master_is_told_as_such() {
+fn a_packed_master_is_recognised() {
     let history = History::get();
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         for packed in [&history.packed, &history.packed_away] {
             let scene = Scene::synced(history).over(transport);
             replace(&scene.master, packed);
-            let told = assert_as_zodb_says(&scene, &mut zodb);
-            assert_eq!(told["same_file"], false);
-            let advice = told["advice"].as_str().unwrap();
-            assert!(advice.contains("pack"), "{told}");
-            assert!(advice.contains("sets the old slave aside"), "{told}");
+            let comparison = assert_agrees_with_zodb(&scene, &mut zodb);
+            assert_eq!(comparison["same_file"], false);
+            let advice = comparison["advice"].as_str().unwrap();
+            assert!(advice.contains("pack"), "{comparison}");
+            assert!(advice.contains("sets the old slave aside"), "{comparison}");
         }
     }
 }
 
 #[test]
-fn a_slave_that_was_set_aside_is_verified_without_a_trace() {
+fn verifying_a_slave_that_was_set_aside_creates_no_file() {
     let history = History::get();
     let scene = Scene::synced(history);
     let aside = scene.beside(".diverged-0406007a1f3c2b44");
@@ -248,15 +256,18 @@ fn a_slave_that_was_set_aside_is_verified_without_a_trace() {
     let before = scene.beside_slave();
     let mut verify = fssync();
     verify.arg("verify").arg(&aside).arg("--against");
-    let told = run(verify.arg(&scene.master)).expect(20).stdout;
-    assert!(told.contains("this file was set aside"), "{told}");
-    assert!(told.contains("keep the file until you know"), "{told}");
+    let printed = run(verify.arg(&scene.master)).expect(20).stdout;
+    assert!(printed.contains("this file was set aside"), "{printed}");
+    assert!(
+        printed.contains("keep the file until you know"),
+        "{printed}"
+    );
     for wrong in ["no pass was ever made", "--full"] {
-        assert!(!told.contains(wrong), "{told}");
+        assert!(!printed.contains(wrong), "{printed}");
     }
     assert_eq!(scene.beside_slave(), before);
 
-    // What somebody's ZODB, or an earlier release, left beside it is no slave.
+    // Files that a ZODB or an earlier release left beside it are not counted.
     for suffix in [".fssync-verified", ".index", ".lock"] {
         fs::write(
             scene.beside(&format!(".diverged-0406007a1f3c2b44{suffix}")),
@@ -270,29 +281,29 @@ fn a_slave_that_was_set_aside_is_verified_without_a_trace() {
     let mut damaged = fs::read(&aside).unwrap();
     damaged[12] ^= 0xff;
     fs::write(&aside, damaged).unwrap();
-    let told = run(fssync().arg("verify").arg(&aside)).expect(31).stdout;
-    assert!(told.contains("save what can be read of it"), "{told}");
-    assert!(!told.contains("--full"), "{told}");
+    let printed = run(fssync().arg("verify").arg(&aside)).expect(31).stdout;
+    assert!(printed.contains("save what can be read of it"), "{printed}");
+    assert!(!printed.contains("--full"), "{printed}");
 }
 
 #[test]
-fn a_master_that_fell_behind_lacks_what_the_slave_has() {
+fn a_master_that_has_fallen_behind_lacks_transactions_of_the_slave() {
     let history = History::get();
     let mut zodb = Zodb::start();
     for transport in Transport::BOTH {
         let scene = Scene::new().over(transport);
         fs::write(&scene.slave, &history.after).unwrap();
         fs::write(&scene.master, &history.before).unwrap();
-        let told = assert_as_zodb_says(&scene, &mut zodb);
-        assert_eq!(told["slave_only"]["count"], 5);
-        assert_eq!(told["same_file"], Value::Null);
-        // Cut within a transaction.
+        let comparison = assert_agrees_with_zodb(&scene, &mut zodb);
+        assert_eq!(comparison["slave_only"]["count"], 5);
+        assert_eq!(comparison["same_file"], Value::Null);
+        // Truncated within a transaction.
         let end = history.before.len() + 50;
         fs::write(&scene.master, &history.after[..end]).unwrap();
-        let told = self::told(&scene, 20);
-        assert_eq!(told["slave_only"]["count"], 5, "{told}");
-        assert_eq!(told["equal_bytes"], history.before.len());
-        let damage = told["master_damage"].as_str().unwrap();
+        let comparison = self::comparison(&scene, 20);
+        assert_eq!(comparison["slave_only"]["count"], 5, "{comparison}");
+        assert_eq!(comparison["equal_bytes"], history.before.len());
+        let damage = comparison["master_damage"].as_str().unwrap();
         assert!(
             damage.contains(&history.before.len().to_string()),
             "{damage}"
@@ -301,18 +312,18 @@ fn a_master_that_fell_behind_lacks_what_the_slave_has() {
 }
 
 #[test]
-fn a_slave_from_an_old_backup_is_behind() {
+fn a_slave_from_an_old_backup_lags() {
     let history = History::get();
     let mut zodb = Zodb::start();
     let scene = Scene::new();
     fs::write(&scene.master, &history.after).unwrap();
     scene.expect("full-copy");
     replace(&scene.slave, &history.before);
-    assert_as_zodb_says(&scene, &mut zodb);
+    assert_agrees_with_zodb(&scene, &mut zodb);
 }
 
 #[test]
-fn bytes_that_differ_are_told_by_their_transactions() {
+fn differing_bytes_are_reported_by_transaction() {
     let mut zodb = Zodb::start();
     let mut scene = large_scene(Transport::Path);
     let all: Vec<_> = ranges(&mut zodb, &scene.master).into_iter().collect();
@@ -320,8 +331,8 @@ fn bytes_that_differ_are_told_by_their_transactions() {
     assert!(large().len() > 3 * piece, "{}", large().len());
     let within = |n: usize| &all[n];
     for chosen in [
-        // One in the middle, two in one piece, some in several, the first, the last,
-        // and all of a run.
+        // One in the middle, two in one segment, several in different segments, the first and
+        // the last, and a run of ten.
         vec![47],
         vec![50, 53],
         vec![3, 7, 33, 62, 85],
@@ -335,21 +346,21 @@ fn bytes_that_differ_are_told_by_their_transactions() {
         }
         for transport in Transport::BOTH {
             scene = scene.over(transport);
-            let told = assert_as_zodb_says(&scene, &mut zodb);
+            let comparison = assert_agrees_with_zodb(&scene, &mut zodb);
             let expected: Vec<_> = chosen.iter().map(|n| within(*n).0.clone()).collect();
-            assert_eq!(tids(&told, "differing"), expected);
-            let first = &told["differing"]["transactions"][0];
-            assert_eq!(first["user"], "editor", "{told}");
+            assert_eq!(tids(&comparison, "differing"), expected);
+            let first = &comparison["differing"]["transactions"][0];
+            assert_eq!(first["user"], "editor", "{comparison}");
             assert_eq!(first["description"], format!("page {}", chosen[0]));
         }
     }
 }
 
 #[test]
-fn what_the_ledger_tells_is_damage_and_the_master_tells_where() {
+fn the_ledger_shows_damage_and_the_master_locates_it() {
     let mut zodb = Zodb::start();
     let scene = large_scene(Transport::Path);
-    // Made anew, by the master's digests.
+    // The ledger is rebuilt from the master's digests.
     scene.expect("up-to-date");
     let all: Vec<_> = ranges(&mut zodb, &scene.master).into_iter().collect();
     let (tid, range) = &all[47];
@@ -365,7 +376,7 @@ fn what_the_ledger_tells_is_damage_and_the_master_tells_where() {
 }
 
 #[test]
-fn bytes_that_differ_in_headers_are_told_as_well() {
+fn differing_headers_are_reported() {
     let mut zodb = Zodb::start();
     let scene = large_scene(Transport::Path);
     let all: Vec<_> = ranges(&mut zodb, &scene.master).into_iter().collect();
@@ -373,59 +384,59 @@ fn bytes_that_differ_in_headers_are_told_as_well() {
     let at = |offset: usize| {
         fs::write(&scene.slave, large()).unwrap();
         flip(&scene.slave, range.start + offset);
-        told(&scene, 31)
+        comparison(&scene, 31)
     };
     // The last byte of the tid.
-    let told = at(7);
+    let comparison = at(7);
     assert_eq!(
-        tids(&told, "master_only"),
+        tids(&comparison, "master_only"),
         std::slice::from_ref(tid),
-        "{told}"
+        "{comparison}"
     );
-    assert_eq!(told["slave_only"]["count"], 1, "{told}");
-    assert_eq!(told["differing"]["count"], 0, "{told}");
-    // Bytes of the length: one that makes it a little longer, one that lets it end
-    // behind the file. The object's pointer to its transaction.
+    assert_eq!(comparison["slave_only"]["count"], 1, "{comparison}");
+    assert_eq!(comparison["differing"]["count"], 0, "{comparison}");
+    // Two bytes of the length: one makes the transaction slightly longer, one lets it end
+    // after the file. Then a byte of a record's pointer to its transaction.
     for offset in [15, 10, 23 + "editorpage 47".len() + 31] {
-        let told = at(offset);
+        let comparison = at(offset);
         assert_eq!(
-            tids(&told, "differing"),
+            tids(&comparison, "differing"),
             std::slice::from_ref(tid),
-            "{offset}: {told}"
+            "{offset}: {comparison}"
         );
         for kind in ["slave_only", "master_only", "ahead", "elsewhere"] {
-            assert_eq!(told[kind]["count"], 0, "{offset}: {told}");
+            assert_eq!(comparison[kind]["count"], 0, "{offset}: {comparison}");
         }
-        assert_eq!(told["equal_bytes"], large().len() - range.len());
+        assert_eq!(comparison["equal_bytes"], large().len() - range.len());
     }
-    // The magic: ZODB's other one, and none.
+    // The magic: ZODB's other magic, and an invalid one.
     fs::write(&scene.slave, large()).unwrap();
     fs::write(&scene.master, large()).unwrap();
     for (magic, code) in [(b"FS21", 20), (b"XS30", 31)] {
         let file = File::options().write(true).open(&scene.slave).unwrap();
         file.write_all_at(magic, 0).unwrap();
-        let told = self::told(&scene, code);
-        assert_eq!(told["magic_differs"], true, "{told}");
-        assert_eq!(told["equal_bytes"], large().len() - 4, "{told}");
-        assert_eq!(told["differing"]["count"], 0, "{told}");
+        let comparison = self::comparison(&scene, code);
+        assert_eq!(comparison["magic_differs"], true, "{comparison}");
+        assert_eq!(comparison["equal_bytes"], large().len() - 4, "{comparison}");
+        assert_eq!(comparison["differing"]["count"], 0, "{comparison}");
     }
 }
 
 #[test]
-fn a_master_that_is_damaged_is_told() {
+fn a_damaged_master_is_reported() {
     let history = History::get();
     for transport in Transport::BOTH {
         let scene = Scene::synced(history).over(transport);
         rewrite_end(&scene.master, &history.after);
         flip(&scene.master, history.before.len() + 15);
-        let told = self::told(&scene, 30);
-        assert_eq!(told["verdict"], "master-damaged");
-        assert_eq!(told["equal_bytes"], history.before.len());
-        assert!(told["master_damage"].is_string(), "{told}");
+        let comparison = self::comparison(&scene, 30);
+        assert_eq!(comparison["verdict"], "master-damaged");
+        assert_eq!(comparison["equal_bytes"], history.before.len());
+        assert!(comparison["master_damage"].is_string(), "{comparison}");
     }
 }
 
-/// A program for `-e` that keeps what comes from the master in the file `sent`.
+/// A program for `-e` that copies the data from the master to the file `sent`.
 fn listening(scene: &Scene) -> String {
     let path = scene.directory.path().join("rsh");
     let sent = scene.directory.path().join("sent");
@@ -436,7 +447,7 @@ fn listening(scene: &Scene) -> String {
 }
 
 /// A comparison through this program.
-fn told_through(scene: &Scene, rsh: &str, options: &[&str]) -> Run {
+fn compare_through(scene: &Scene, rsh: &str, options: &[&str]) -> Run {
     let mut command = fssync();
     command.args(["verify", "--json", "-e", rsh, "--remote-fssync"]);
     command.arg(env!("CARGO_BIN_EXE_fssync")).args(options);
@@ -445,7 +456,7 @@ fn told_through(scene: &Scene, rsh: &str, options: &[&str]) -> Run {
 }
 
 #[test]
-fn no_data_is_sent() {
+fn no_data_is_transferred() {
     let mut zodb = Zodb::start();
     let scene = large_scene(Transport::Path);
     let rsh = listening(&scene);
@@ -454,7 +465,7 @@ fn no_data_is_sent() {
             .unwrap()
             .len()
     };
-    told_through(&scene, &rsh, &[]).expect(0);
+    compare_through(&scene, &rsh, &[]).expect(0);
     assert!((100..3_000).contains(&sent()), "{}", sent());
     let all: Vec<_> = ranges(&mut zodb, &scene.master).into_values().collect();
     for n in [11, 47, 70] {
@@ -462,13 +473,16 @@ fn no_data_is_sent() {
     }
     commit(&mut zodb, &scene.slave, &json!({"size": 100_000}));
     commit(&mut zodb, &scene.master, &json!({"size": 500_000}));
-    let told = told_through(&scene, &rsh, &[]).expect(20).report();
-    assert_eq!(told["against"]["differing"]["count"], 3, "{told}");
+    let comparison = compare_through(&scene, &rsh, &[]).expect(20).report();
+    assert_eq!(
+        comparison["against"]["differing"]["count"], 3,
+        "{comparison}"
+    );
     assert!((100..20_000).contains(&sent()), "{}", sent());
 }
 
 #[test]
-fn a_master_that_cannot_be_compared_with_is_told_by_its_exit_code() {
+fn the_exit_code_shows_a_master_that_cannot_be_compared() {
     let scene = Scene::synced(History::get());
     let old = "sh -c 'printf \"fssync\\000\\002\"; sleep 60'";
     for (rsh, options, said) in [
@@ -476,7 +490,7 @@ fn a_master_that_cannot_be_compared_with_is_told_by_its_exit_code() {
         ("sh -c 'sleep 60'", &["--timeout", "0.5"], "no answer"),
         (old, &[], "same version"),
     ] {
-        let run = told_through(&scene, rsh, options).expect(12);
+        let run = compare_through(&scene, rsh, options).expect(12);
         assert!(run.stderr.contains(said), "{run:?}");
         assert_eq!(run.stdout, "");
     }
@@ -495,7 +509,7 @@ fn a_master_that_cannot_be_compared_with_is_told_by_its_exit_code() {
 }
 
 #[test]
-fn it_is_told_in_lines_for_eyes() {
+fn a_comparison_is_printed_as_text() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
     let lines = || {
@@ -525,8 +539,8 @@ fn it_is_told_in_lines_for_eyes() {
     assert!(last(run).ends_with("; NOT THE SAME as the master"));
 }
 
-/// What befalls either file, decided by a seed.
-fn befall(zodb: &mut Zodb, scene: &Scene, seed: u64) {
+/// Changes both files at random, depending on a seed.
+fn change_at_random(zodb: &mut Zodb, scene: &Scene, seed: u64) {
     let random = |zodb: &mut Zodb, path: &Path, seed: u64, count: u64, pack: bool| {
         let open = json!({"cmd": "open", "name": "r", "path": path, "seed": seed,
                           "create": !path.exists()});
@@ -548,7 +562,7 @@ fn befall(zodb: &mut Zodb, scene: &Scene, seed: u64) {
     let len = fs::metadata(&scene.slave).unwrap().len() as usize;
     let mut at = seed as usize;
     for _ in 0..step(6) {
-        // Somewhere in a pickle, most likely; what is damaged by it is told apart.
+        // Mostly somewhere in a pickle. Other damage is reported separately.
         at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let range = ranges(zodb, &scene.slave).into_values();
         let hit = range.into_iter().find(|range| range.contains(&(at % len)));
@@ -559,7 +573,7 @@ fn befall(zodb: &mut Zodb, scene: &Scene, seed: u64) {
 }
 
 #[test]
-fn random_histories_are_compared_as_zodb_and_their_bytes_say() {
+fn comparisons_of_random_histories_agree_with_zodb() {
     let mut zodb = Zodb::start();
     let mut verdicts = BTreeMap::new();
     for seed in 0..24u64 {
@@ -567,12 +581,12 @@ fn random_histories_are_compared_as_zodb_and_their_bytes_say() {
         let scene = Scene::new().over(transport);
         // The bits of a seed are decisions.
         let seed = seed.wrapping_mul(0x9e37_79b9) >> 3;
-        befall(&mut zodb, &scene, seed & 0xffff_ffff);
-        let told = assert_as_zodb_says(&scene, &mut zodb);
-        let verdict = told["verdict"].as_str().unwrap().to_owned();
+        change_at_random(&mut zodb, &scene, seed & 0xffff_ffff);
+        let comparison = assert_agrees_with_zodb(&scene, &mut zodb);
+        let verdict = comparison["verdict"].as_str().unwrap().to_owned();
         *verdicts.entry(verdict).or_insert(0) += 1;
     }
-    // There was something of each.
+    // All verdicts occurred.
     assert!(
         verdicts.len() == 3 && verdicts["diverged"] > 8,
         "{verdicts:?}"
@@ -580,19 +594,19 @@ fn random_histories_are_compared_as_zodb_and_their_bytes_say() {
 }
 
 #[test]
-fn a_sector_of_the_slave_that_cannot_be_read_is_not_equal() {
+fn an_unreadable_sector_of_the_slave_is_not_equal() {
     let mut zodb = Zodb::start();
     let scene = large_scene(Transport::Path);
     let all: Vec<_> = ranges(&mut zodb, &scene.master).into_iter().collect();
     let (tid, range) = &all[47];
-    // It holds zeros, as those are what is taken for what cannot be read.
+    // The page contains zeros, since verify replaces unreadable bytes by zeros.
     let page = (range.start + 500).next_multiple_of(4096);
     let mut bytes = large().to_vec();
     bytes[page..page + 4096].fill(0);
     for path in [&scene.master, &scene.slave] {
         fs::write(path, &bytes).unwrap();
     }
-    told(&scene, 0);
+    comparison(&scene, 0);
     let served = Served::directory(scene.slave.parent().unwrap());
     served.fail_at(page as u64..page as u64 + 1);
     let mut command = fssync();
@@ -609,7 +623,7 @@ fn a_sector_of_the_slave_that_cannot_be_read_is_not_equal() {
 }
 
 #[test]
-fn a_signal_ends_it_while_the_master_hangs() {
+fn a_signal_ends_a_comparison_while_the_master_hangs() {
     let scene = Scene::synced(History::get());
     let begun = scene.directory.path().join("begun");
     let rsh = format!("sh -c 'touch {}; exec sleep 60'", begun.display());
@@ -628,21 +642,21 @@ fn a_signal_ends_it_while_the_master_hangs() {
 fn the_man_page_names_the_keys() {
     let scene = Scene::synced(History::get());
     fs::write(&scene.slave, &History::get().after).unwrap();
-    let told = told(&scene, 20);
+    let comparison = comparison(&scene, 20);
     let page = man_page();
     let named = |name: &str| {
         page.split(|c: char| !(c.is_alphanumeric() || c == '_'))
             .any(|word| word == name)
     };
-    let group = &told["slave_only"];
-    for object in [&told, group, &group["transactions"][0]] {
+    let group = &comparison["slave_only"];
+    for object in [&comparison, group, &group["transactions"][0]] {
         for key in object.as_object().unwrap().keys() {
             assert!(named(key), "{key}");
         }
     }
 }
 
-/// Compares with a master at which this happens before it answers.
+/// Compares with a master that runs this hook before it answers.
 fn compared_while(scene: &Scene, mut hook: impl FnMut(Call) + Send + 'static) -> Compared {
     let source = Hooked {
         path: MountedPath::new(scene.master.clone()),
@@ -658,7 +672,7 @@ fn compared_while(scene: &Scene, mut hook: impl FnMut(Call) + Send + 'static) ->
 }
 
 #[test]
-fn what_looks_damaged_is_looked_at_again_while_it_is_written() {
+fn apparent_damage_is_read_again_while_the_master_is_written() {
     let history = History::get();
     for in_place in [true, false] {
         let scene = Scene::synced(history);
@@ -668,7 +682,7 @@ fn what_looks_damaged_is_looked_at_again_while_it_is_written() {
         let compared = compared_while(&scene, move |call| {
             looks += u32::from(call == Call::Look);
             match looks {
-                // The master is written, or another file is put in its place.
+                // The master is written, or another file replaces it.
                 3 if in_place => rewrite_end(&master, &history.after),
                 3 => replace(&master, &history.after),
                 _ => {}
@@ -679,7 +693,7 @@ fn what_looks_damaged_is_looked_at_again_while_it_is_written() {
     }
 }
 
-/// What the master is asked in a comparison, after its first look.
+/// The requests to the master in a comparison, after the first one.
 fn calls(scene: &Scene) -> (Compared, Vec<Call>) {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&calls);
@@ -694,7 +708,7 @@ fn digests(calls: &[Call]) -> usize {
 }
 
 #[test]
-fn before_and_behind_what_differs_pieces_are_compared() {
+fn whole_segments_are_compared_before_and_after_a_difference() {
     let piece = 4 * 1024 * 1024;
     let scene = large_scene(Transport::Path);
     flip(&scene.slave, piece * 3 / 2);
@@ -717,12 +731,12 @@ fn before_and_behind_what_differs_pieces_are_compared() {
         .iter()
         .filter(|call| matches!(call, Call::Transactions(_)));
     assert!(lists.count() <= 4, "{calls:?}");
-    // Pieces, and the halves of one.
+    // Whole segments, and the halves of one.
     assert!((8..25).contains(&digests(&calls)), "{calls:?}");
 }
 
 #[test]
-fn where_statuses_differ_nothing_is_searched_for() {
+fn differing_statuses_need_no_search() {
     let mut zodb = Zodb::start();
     let scene = large_scene(Transport::Path);
     for range in ranges(&mut zodb, &scene.master).into_values() {
@@ -731,12 +745,12 @@ fn where_statuses_differ_nothing_is_searched_for() {
     }
     let (compared, calls) = calls(&scene);
     assert_eq!(compared.differing.all.count, 100);
-    // Pieces alone, some of them from the middle on.
+    // Whole segments only, some from their middle on.
     assert!(digests(&calls) < 12, "{calls:?}");
 }
 
 #[test]
-fn a_master_that_shrinks_is_looked_at_again() {
+fn a_master_that_shrinks_is_surveyed_again() {
     let history = History::get();
     let scene = Scene::synced(history);
     let master = scene.master.clone();
@@ -760,7 +774,7 @@ fn a_master_that_shrinks_is_looked_at_again() {
 }
 
 #[test]
-fn another_slave_than_the_one_that_was_verified_is_not_compared() {
+fn a_slave_that_was_replaced_after_verify_is_not_compared() {
     let history = History::get();
     let scene = Scene::synced(history);
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());

@@ -1,4 +1,4 @@
-//! `fssync --watch`: what it follows, what it waits for, and how it ends.
+//! `fssync --watch`: what it replicates, how long it waits, and how it ends.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -16,11 +16,11 @@ use crate::support::{
 };
 use crate::watcher::Watcher;
 
-/// What is logged when a slave is in sync again, and when it is not.
+/// Logged if a pass succeeded, and if it failed.
 const FINISHED: &str = "Finished syncing";
 const NOT_SYNCING: &str = "NOT SYNCING FROM MASTER";
 
-/// A slave in sync with a master that ZODB holds open as `m`.
+/// A watch of a master that ZODB has open as `m`, in sync.
 fn followed(transport: Transport) -> (Scene, Zodb, Watcher) {
     let scene = Scene::new().over(transport);
     let mut zodb = Zodb::start();
@@ -32,7 +32,7 @@ fn followed(transport: Transport) -> (Scene, Zodb, Watcher) {
     (scene, zodb, watcher)
 }
 
-/// How the last pass ended, by the sidecar.
+/// The result of the last pass, from the sidecar.
 fn noted(scene: &Scene) -> Value {
     let text = fs::read(scene.beside(".fssync")).unwrap();
     serde_json::from_slice::<Value>(&text).unwrap()["pass"].clone()
@@ -43,7 +43,7 @@ fn count(log: &str, what: &str) -> usize {
 }
 
 #[test]
-fn a_watch_follows_whatever_zodb_does() {
+fn a_watch_replicates_each_operation_of_zodb() {
     for transport in Transport::BOTH {
         let (scene, mut zodb, mut watcher) = followed(transport);
         for command in [
@@ -79,7 +79,7 @@ fn a_watch_follows_whatever_zodb_does() {
 }
 
 #[test]
-fn an_idle_watch_looks_at_its_master_at_ticks_only() {
+fn an_idle_watch_only_polls() {
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
         let mut watcher = Watcher::start(&scene, &["-v", "--interval", "1"]);
@@ -87,13 +87,13 @@ fn an_idle_watch_looks_at_its_master_at_ticks_only() {
         std::thread::sleep(Duration::from_secs(5));
         let log = watcher.log();
         let passes = count(&log, "a pass of");
-        // One more where the kernel was asked to tell.
+        // There is one more pass after the notifications are set up.
         assert!((2..=8).contains(&passes), "{passes} passes: {log}");
     }
 }
 
 #[test]
-fn a_watch_says_what_tells_it_of_changes() {
+fn a_watch_logs_how_it_detects_changes() {
     for transport in Transport::BOTH {
         let (_scene, _zodb, mut watcher) = followed(transport);
         watcher.expect("lies on a local file system (statfs type 0x");
@@ -102,7 +102,7 @@ fn a_watch_says_what_tells_it_of_changes() {
 }
 
 #[test]
-fn without_events_the_tick_is_enough() {
+fn polling_suffices_without_notifications() {
     let scene = Scene::with_master("commits");
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
     let program = scene.command(&["--watch", "--interval", "0.2"]);
@@ -128,7 +128,7 @@ fn flip(verb: &str, scene: &Scene) {
 }
 
 #[test]
-fn a_master_that_goes_is_told_once_and_followed_when_it_comes_back() {
+fn a_missing_master_is_reported_once_and_followed_when_it_comes_back() {
     let (scene, mut zodb, mut watcher) = followed(Transport::Path);
     let away = scene.master.with_extension("away");
     fs::rename(&scene.master, &away).unwrap();
@@ -146,7 +146,7 @@ fn a_master_that_goes_is_told_once_and_followed_when_it_comes_back() {
 }
 
 #[test]
-fn a_master_that_is_not_there_yet_is_waited_for() {
+fn a_watch_waits_for_a_master_that_does_not_exist_yet() {
     let scene = Scene::new();
     let mut watcher = Watcher::start(&scene, &[]);
     watcher.expect(NOT_SYNCING);
@@ -156,10 +156,11 @@ fn a_master_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn a_signal_to_hang_up_makes_a_pass_now() {
+fn sighup_starts_a_pass_at_once() {
     let scene = Scene::new();
     let mut watcher = Watcher::start(&scene, &["-v"]);
-    // By the fourth failure, the next try is 2 to 4 s away, and looks for 1.2 s.
+    // After the fourth failure, the next attempt starts in 2 to 4 s, and itself waits for 1.2
+    // s.
     for _ in 0..4 {
         watcher.expect("a pass of");
     }
@@ -172,7 +173,7 @@ fn a_signal_to_hang_up_makes_a_pass_now() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_made_again() {
+fn a_connection_that_breaks_is_reopened() {
     let scene = Scene::synced(History::get()).over(Transport::Ssh);
     let down = scene.directory.path().join("down");
     let rsh = Sshd::get().quick_rsh();
@@ -199,7 +200,7 @@ fn a_connection_that_breaks_is_made_again() {
     fs::remove_file(&down).unwrap();
     watcher.expect(FINISHED);
     watcher.expect_in_sync(&scene);
-    // One that breaks and can be made again at once is not worth a word.
+    // If a connection breaks and is reopened at once, nothing is logged.
     kill_children(watcher.pid());
     replace(&scene.master, &History::get().packed);
     watcher.expect_in_sync(&scene);
@@ -243,9 +244,9 @@ fn kill_children(pid: u32) {
 }
 
 #[test]
-fn a_slave_that_goes_its_own_way_stops_the_watch_until_it_is_put_right() {
+fn a_slave_that_diverged_suspends_the_watch_until_it_is_repaired() {
     let (scene, mut zodb, mut watcher) = followed(Transport::Path);
-    // Held by ZODB first, then changed.
+    // First ZODB holds it, then it has changed.
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 1}));
     zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 1}));
@@ -258,10 +259,13 @@ fn a_slave_that_goes_its_own_way_stops_the_watch_until_it_is_put_right() {
         std::thread::sleep(Duration::from_millis(300));
     }
     assert_eq!(noted(&scene)["exit_code"], 20);
-    assert!(fs::read(&scene.slave).unwrap() == own, "it is not touched");
+    assert!(
+        fs::read(&scene.slave).unwrap() == own,
+        "the slave is not touched"
+    );
     let log = watcher.log();
     assert_eq!(count(&log, "has grown since last syncing"), 1, "{log}");
-    // By hand, beside the watch.
+    // By hand, while the watch is running.
     scene.pass(&["--full"]).expect(0);
     watcher.expect(FINISHED);
     zodb.call(&json!({"cmd": "commit", "name": "m"}));
@@ -270,7 +274,7 @@ fn a_slave_that_goes_its_own_way_stops_the_watch_until_it_is_put_right() {
 }
 
 #[test]
-fn the_exit_code_tells_that_a_watch_stood_still() {
+fn the_exit_code_shows_that_a_watch_was_suspended() {
     let history = History::get();
     for (master, slave, code) in [
         (history.before.clone(), history.after.clone(), 20),
@@ -288,7 +292,7 @@ fn the_exit_code_tells_that_a_watch_stood_still() {
     }
 }
 
-/// A history in which a transaction does not end with its length.
+/// A history with a transaction whose trailing length is wrong.
 fn damaged() -> Vec<u8> {
     let mut bytes = History::get().after.clone();
     let start = History::get().before.len();
@@ -299,9 +303,9 @@ fn damaged() -> Vec<u8> {
 }
 
 #[test]
-fn a_damaged_master_that_is_mended_is_followed_again() {
+fn a_damaged_master_that_is_repaired_is_followed_again() {
     let history = History::get();
-    // With another file, and in place.
+    // By another file, and in place.
     for mend in [replace, rewrite_end] {
         let scene = Scene::synced(history);
         fs::write(&scene.master, damaged()).unwrap();
@@ -318,7 +322,7 @@ fn a_damaged_master_that_is_mended_is_followed_again() {
 }
 
 #[test]
-fn a_plain_echo_is_seen_within_100_ms_and_nothing_is_written_while_it_says_off() {
+fn a_bare_echo_is_seen_within_100_ms_and_nothing_is_written_while_syncing_is_off() {
     let (scene, mut zodb, mut watcher) = followed(Transport::Path);
     let switch = scene.beside(".fssync-switch");
     let mut quickest = Duration::MAX;
@@ -339,7 +343,7 @@ fn a_plain_echo_is_seen_within_100_ms_and_nothing_is_written_while_it_says_off()
 }
 
 #[test]
-fn a_watch_that_is_off_takes_no_lock_of_zodbs() {
+fn a_watch_that_is_off_does_not_take_zodbs_lock() {
     let scene = Scene::synced(History::get());
     fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
     let trace = scene.directory.path().join("trace");
@@ -361,7 +365,7 @@ fn a_watch_that_is_off_takes_no_lock_of_zodbs() {
 }
 
 #[test]
-fn another_pass_beside_a_watch_is_told_only_if_it_lasts() {
+fn another_pass_is_reported_by_a_watch_only_if_it_lasts() {
     let (scene, mut zodb, mut watcher) = followed(Transport::Path);
     let lock = Holder::of(&scene.beside(".fssync-pass"));
     std::thread::sleep(Duration::from_secs(3));
@@ -375,7 +379,7 @@ fn another_pass_beside_a_watch_is_told_only_if_it_lasts() {
         drop(lock);
         std::thread::sleep(Duration::from_millis(600));
     }
-    // It is still told of changes at once: questions do not pile up.
+    // Notifications still work: no requests have piled up.
     let mut quickest = Duration::MAX;
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(120));
@@ -390,7 +394,7 @@ fn another_pass_beside_a_watch_is_told_only_if_it_lasts() {
 }
 
 #[test]
-fn a_slave_whose_file_system_is_gone_is_waited_for() {
+fn a_watch_waits_for_a_slave_that_is_unmounted() {
     require_root();
     let scene = Scene::new();
     fs::write(&scene.master, &History::get().before).unwrap();
@@ -416,7 +420,7 @@ fn a_slave_whose_file_system_is_gone_is_waited_for() {
     watcher.expect(FINISHED);
     unmount(&directory);
     watcher.expect("on another file system");
-    assert_eq!(scene.beside_slave(), [""; 0], "nothing is left there");
+    assert_eq!(scene.beside_slave(), [""; 0], "no file is created there");
     bind();
     rewrite_end(&scene.master, &History::get().after);
     watcher.expect(FINISHED);
@@ -426,8 +430,7 @@ fn a_slave_whose_file_system_is_gone_is_waited_for() {
     unmount(&elsewhere);
 }
 
-/// Mounts a file system of its own on a directory, which is made; `from`, if there is one,
-/// is what is mounted there.
+/// Creates a directory and mounts `from` on it, or a new file system.
 fn mount(from: Option<&Path>, on: &Path) {
     fs::create_dir_all(on).unwrap();
     let mut command = tool("mount", "mount");
@@ -438,7 +441,7 @@ fn mount(from: Option<&Path>, on: &Path) {
     must(command.arg(on));
 }
 
-/// Unmounts a directory when it is dropped, if it is mounted.
+/// Unmounts a directory when this is dropped, if it is mounted.
 struct Unmounted<'a>(&'a Path);
 
 impl Drop for Unmounted<'_> {
@@ -450,8 +453,8 @@ impl Drop for Unmounted<'_> {
     }
 }
 
-/// The slave's file system is unmounted; one with these contents, and another device
-/// number, is mounted in its place.
+/// Unmounts the slave's file system during a watch, and mounts another one with the same files
+/// and another device number. `change` changes these files first.
 fn remounted(scene: &Scene, change: impl FnOnce(&Path)) -> Watcher {
     let directory = scene.slave.parent().unwrap();
     let (first, second) = (
@@ -472,7 +475,7 @@ fn remounted(scene: &Scene, change: impl FnOnce(&Path)) -> Watcher {
 }
 
 #[test]
-fn a_slave_that_is_mounted_again_under_another_device_number_is_followed() {
+fn a_slave_mounted_again_with_another_device_number_is_followed() {
     require_root();
     let scene = Scene::new();
     let [first, second] = ["first", "second"].map(|name| scene.directory.path().join(name));
@@ -490,11 +493,11 @@ fn a_slave_that_is_mounted_again_under_another_device_number_is_followed() {
     assert_eq!(watcher.end().0, 0);
 }
 
-/// What is done to a directory.
+/// A change in a directory.
 type Change = fn(&Path);
 
 #[test]
-fn another_slave_than_the_one_that_was_unmounted_is_not_written() {
+fn a_different_slave_in_the_place_of_the_unmounted_one_is_not_written() {
     require_root();
     let changes: [(&str, Change); 4] = [
         ("nothing there", |directory| {
@@ -532,7 +535,7 @@ fn another_slave_than_the_one_that_was_unmounted_is_not_written() {
         };
         let before = state();
         rewrite_end(&scene.master, &History::get().after);
-        // A pass is made within a second or two, and again.
+        // Passes are made within a second or two, several times.
         std::thread::sleep(Duration::from_secs(4));
         assert!(state() == before, "{what}: {}", watcher.log());
         assert_eq!(count(&watcher.log(), FINISHED), 1, "{what}");
@@ -542,7 +545,7 @@ fn another_slave_than_the_one_that_was_unmounted_is_not_written() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_ends_nothing() {
+fn a_watch_continues_if_its_log_cannot_be_written() {
     let scene = Scene::new();
     let mut command =
         scene.command(&["--watch", "-v", "--interval", "0.1", "--progress", "always"]);
@@ -557,7 +560,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[test]
-fn a_watch_that_is_off_lets_go_of_its_master() {
+fn a_watch_that_is_off_closes_its_master() {
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
         let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
@@ -598,7 +601,7 @@ fn an_idle_watch_writes_nothing() {
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_recovered_from() {
+fn a_full_disk_is_reported_once_and_recovered_from() {
     require_root();
     let scene = Scene::new();
     let directory = scene.slave.parent().unwrap();
@@ -627,7 +630,7 @@ fn a_full_disk_is_told_once_and_recovered_from() {
         std::thread::sleep(Duration::from_secs(2));
         assert!(
             fs::read(&scene.slave).unwrap() == history.before,
-            "cut back"
+            "the append was truncated"
         );
         fs::remove_file(&ballast).unwrap();
         watcher.expect(FINISHED);
@@ -643,8 +646,8 @@ fn a_full_disk_is_told_once_and_recovered_from() {
 }
 
 #[test]
-fn a_signal_ends_a_watch_at_a_boundary() {
-    // In turn: in a full copy, in an append, at rest.
+fn a_signal_ends_a_watch_at_a_transaction_boundary() {
+    // During a full copy, during an append, and while idle.
     for nth in 0..3 {
         let scene = Scene::new();
         let mut zodb = Zodb::start();
@@ -680,7 +683,7 @@ fn a_signal_ends_a_watch_at_a_boundary() {
 }
 
 #[test]
-fn systemd_is_told_how_it_stands() {
+fn systemd_receives_the_status_of_a_watch() {
     let (scene, mut zodb, watcher) = followed(Transport::Path);
     drop(watcher);
     let path = scene.directory.path().join("notify");
@@ -714,7 +717,7 @@ fn systemd_is_told_how_it_stands() {
         hear("WATCHDOG=1\n");
         assert!(
             started.elapsed() < Duration::from_secs(4),
-            "it would be killed"
+            "systemd would kill the watch"
         );
     }
     zodb.call(&json!({"cmd": "commit", "name": "m"}));
@@ -729,7 +732,7 @@ fn systemd_is_told_how_it_stands() {
 }
 
 #[test]
-fn what_makes_no_sense_ends_a_watch_at_once() {
+fn invalid_arguments_end_a_watch_at_once() {
     let scene = Scene::with_master("commits");
     for options in [
         &["--watch", "--full"][..],

@@ -1,5 +1,5 @@
-//! `fssync --watch` of a master on a network file system, which tells nothing and
-//! may hang for ever; played by FUSE.
+//! `fssync --watch` of a master on a network file system, which sends no notifications and may
+//! hang forever. FUSE takes its part.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::watcher::Watcher;
 const FINISHED: &str = "Finished syncing";
 const NO_ANSWER: &str = "no answer from";
 
-/// Follows the scene's master by a path over the network.
+/// A watch of the scene's master by a path on FUSE.
 fn watch(scene: &Scene, master: &Path, timeout: &str) -> Watcher {
     let mut command = fssync();
     command.args(["--watch", "--interval", "0.2", "--timeout", timeout]);
@@ -23,7 +23,7 @@ fn watch(scene: &Scene, master: &Path, timeout: &str) -> Watcher {
 }
 
 #[test]
-fn a_network_file_system_is_recognised_and_looked_at() {
+fn a_network_file_system_is_recognised_and_polled() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
@@ -47,7 +47,7 @@ fn a_network_file_system_is_recognised_and_looked_at() {
 }
 
 #[test]
-fn a_master_that_hangs_is_told_once_hinders_no_off_and_is_followed_again() {
+fn a_master_that_hangs_is_reported_once_and_does_not_delay_off() {
     let history = History::get();
     let scene = Scene::synced(history);
     let served = Served::directory(scene.master.parent().unwrap());
@@ -71,7 +71,7 @@ fn a_master_that_hangs_is_told_once_hinders_no_off_and_is_followed_again() {
     assert_eq!(log.matches(NO_ANSWER).count(), 2, "{log}");
 }
 
-/// A mount point, unmounted when this is dropped.
+/// A mount point, which is unmounted when this is dropped.
 struct MountPoint<'a>(&'a Path);
 
 impl MountPoint<'_> {
@@ -96,7 +96,7 @@ impl Drop for MountPoint<'_> {
 }
 
 #[test]
-fn a_mount_that_is_made_anew_is_found_though_the_old_one_hangs_for_ever() {
+fn a_new_mount_is_found_though_the_old_one_hangs() {
     let history = History::get();
     let scene = Scene::synced(history);
     let directory = scene.master.parent().unwrap();

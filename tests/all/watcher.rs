@@ -12,24 +12,24 @@ use serde_json::Value;
 
 use crate::support::{Scene, spawn};
 
-/// How long something is waited for that comes at once where nothing is wrong.
+/// How long to wait for an event that normally comes at once.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A watch; it is killed when this is dropped.
+/// A watch, which is killed when this is dropped.
 pub struct Watcher {
     process: Child,
     log: PathBuf,
-    /// How much of the log was waited for, in bytes.
+    /// How much of the log earlier calls of `expect` have consumed, in bytes.
     read: usize,
 }
 
 impl Watcher {
-    /// Follows the scene's master.
+    /// A watch of the scene's master.
     pub fn start(scene: &Scene, options: &[&str]) -> Self {
         Self::of(scene, scene.command(options).arg("--watch"))
     }
 
-    /// A command that becomes a watch.
+    /// A watch that is started with this command.
     pub fn of(scene: &Scene, command: &mut Command) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let n = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -44,14 +44,14 @@ impl Watcher {
         }
     }
 
-    /// All that it has logged.
+    /// The whole log.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log")
     }
 
-    /// The objects that it has printed, where it was given `--json`.
+    /// The objects that `--json` has printed.
     pub fn reports(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.log.with_extension("out")).expect("what it printed");
+        let text = fs::read_to_string(self.log.with_extension("out")).expect("its output");
         let whole = text
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'));
@@ -60,7 +60,7 @@ impl Watcher {
             .collect()
     }
 
-    /// Waits until it has logged this, behind what was waited for before.
+    /// Waits until the log contains this text, after the part that was already matched.
     #[track_caller]
     pub fn expect(&mut self, what: &str) {
         let started = Instant::now();
@@ -77,14 +77,14 @@ impl Watcher {
         }
     }
 
-    /// Waits until the slave has the master's bytes, all of them.
+    /// Waits until the slave has exactly the master's bytes.
     #[track_caller]
     pub fn expect_in_sync(&mut self, scene: &Scene) {
         let ended = self.in_sync_or_ended(scene);
         assert_eq!(ended, None, "{}", self.log());
     }
 
-    /// The same, or until it has ended; with which exit code.
+    /// Waits until the slave is in sync (`None`), or the watch has ended (its exit code).
     #[track_caller]
     pub fn in_sync_or_ended(&mut self, scene: &Scene) -> Option<i32> {
         let started = Instant::now();
@@ -111,14 +111,13 @@ impl Watcher {
         kill_process(pid, signal).expect("it runs");
     }
 
-    /// Waits until it has ended; its exit code.
+    /// Waits for the end; returns the exit code.
     pub fn wait(mut self) -> i32 {
         let status = self.process.wait().expect("its status");
         status.code().unwrap_or(-1)
     }
 
-    /// Asks it to end, and waits until it has; its exit code and how long it
-    /// took.
+    /// Sends SIGTERM and waits for the end; returns the exit code and the time that it took.
     pub fn end(mut self) -> (i32, Duration) {
         let started = Instant::now();
         self.signal(Signal::TERM);

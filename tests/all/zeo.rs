@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::support::{Scene, Zodb, project, python, spawn};
 
-/// How long anything may take before a test gives it up.
+/// How long a test waits before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -26,9 +26,9 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until the slave has all that is committed in the master, which is written no more;
-/// it may end in what was not finished. The slave's length is there before its last batch
-/// is visible.
+/// Waits until the slave has everything that is committed in the master. The master is not
+/// written any more, but it may end with an unfinished transaction. The bytes are compared
+/// because the slave reaches its length before its last batch is visible.
 pub fn eventually_in_sync(scene: &Scene, zodb: &mut Zodb) {
     let position = zodb.check(&scene.master)["position"].as_u64();
     let master = fs::read(&scene.master).expect("the master");
@@ -39,20 +39,20 @@ pub fn eventually_in_sync(scene: &Scene, zodb: &mut Zodb) {
     zodb.assert_in_sync(&scene.master, &scene.slave);
 }
 
-/// A program of the virtual environment's.
+/// A program of the virtual environment.
 pub fn program(name: &str) -> PathBuf {
     python().with_file_name(name)
 }
 
-/// Where a ZEO server listens, what it serves, and its configuration.
+/// The address of a ZEO server, the database that it serves, and its configuration.
 pub struct SlavePaths {
     pub port: u16,
     pub configuration: PathBuf,
 }
 
 impl SlavePaths {
-    /// A server that is not started yet; its own files go into a directory,
-    /// which is made, and away from the database.
+    /// A server that is not started yet. Its own files go into a new directory, apart from the
+    /// database.
     pub fn new(data_fs: &Path, directory: &Path) -> Self {
         fs::create_dir(directory).expect("a directory");
         let port = TcpListener::bind("127.0.0.1:0")
@@ -68,7 +68,7 @@ impl SlavePaths {
             runzeo = program("runzeo").display(),
             directory = directory.display(),
         );
-        // runzeo knows no `runner`, and zeoctl insists on it.
+        // runzeo rejects a `runner` section, and zeoctl requires one.
         let (server, _) = text.split_once("<runner>").expect("both parts");
         fs::write(directory.join("zeo.conf"), server).expect("zeo.conf");
         let configuration = directory.join("zeoctl.conf");
@@ -79,7 +79,7 @@ impl SlavePaths {
         }
     }
 
-    /// What runzeo is to be given.
+    /// The configuration file for runzeo.
     pub fn zeo_conf(&self) -> PathBuf {
         self.configuration.with_file_name("zeo.conf")
     }
@@ -99,11 +99,11 @@ impl SlavePaths {
     }
 }
 
-/// A running `runzeo`; it is killed when it is dropped.
+/// A running `runzeo`, which is killed when this is dropped.
 pub struct Server(Child);
 
 impl Server {
-    /// Ends it as an administrator does.
+    /// Ends the server as an administrator does.
     pub fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
@@ -122,12 +122,12 @@ impl Drop for Server {
 #[derive(Clone, Debug)]
 pub struct Acknowledged {
     pub tid: String,
-    /// When its writer knew, in seconds since 1970.
+    /// When the client received the acknowledgement, in seconds since 1970.
     pub time: f64,
 }
 
 impl Acknowledged {
-    /// What a client says of it, if that is what it says.
+    /// Parses a line of a client, if it is an acknowledgement.
     pub fn said(line: &Value) -> Option<Self> {
         let tid = line["acknowledged"].as_str()?.to_owned();
         let time = line["time"].as_f64().expect("a time");
@@ -135,19 +135,18 @@ impl Acknowledged {
     }
 }
 
-/// A client that is given all servers and keeps writing; see
-/// `tests/zodb/client.py`. It is killed when it is dropped.
+/// A client that knows all servers and keeps writing; see `tests/zodb/client.py`. It is killed
+/// when this is dropped.
 pub struct Client {
     process: Child,
     script: String,
     arguments: Vec<String>,
     says: Receiver<Value>,
-    /// All that was said and taken in, by those that were restarted too.
+    /// All lines that were received, also from clients before a restart.
     pub said: Vec<Value>,
-    /// All that were acknowledged, of it.
+    /// All acknowledged transactions in these lines.
     pub acknowledged: Vec<Acknowledged>,
-    /// How often the client had to be restarted, for a server that lacked what it
-    /// had seen.
+    /// Number of restarts, because a server lacked data that the client had seen.
     pub restarts: u32,
 }
 
@@ -193,15 +192,15 @@ impl Client {
         self.said.push(line);
     }
 
-    /// Takes in what was said up to now.
+    /// Receives all lines that were printed up to now.
     pub fn catch_up(&mut self) {
         while let Ok(line) = self.says.try_recv() {
             self.take_in(line);
         }
     }
 
-    /// Takes in what was said until `enough`, or until the time is up: whether it was
-    /// enough. A client that refuses a server is restarted, with an empty cache.
+    /// Receives lines until `enough` holds or the time is up; returns whether it was enough. A
+    /// client that refuses a server is restarted with an empty cache.
     #[track_caller]
     pub fn listen_for(&mut self, time: Duration, enough: impl Fn(&[Acknowledged]) -> bool) -> bool {
         let started = Instant::now();
@@ -219,20 +218,20 @@ impl Client {
         true
     }
 
-    /// The same, and it has to be enough.
+    /// Like `listen_for`, but fails if it is not enough.
     #[track_caller]
     pub fn listen_until(&mut self, what: &str, enough: impl Fn(&[Acknowledged]) -> bool) {
         assert!(self.listen_for(PATIENCE, enough), "never: {what}");
     }
 
-    /// Waits until so many more were acknowledged.
+    /// Waits until this many more transactions are acknowledged.
     #[track_caller]
     pub fn listen_to(&mut self, more: usize) {
         let goal = self.acknowledged.len() + more;
         self.listen_until("acknowledged transactions", |all| all.len() >= goal);
     }
 
-    /// Waits until one was acknowledged after a moment.
+    /// Waits until a transaction is acknowledged after this time.
     #[track_caller]
     pub fn listen_past(&mut self, time: f64) {
         self.listen_until("a transaction after the failover", |all| {
@@ -246,7 +245,7 @@ impl Client {
         self.restarts += 1;
     }
 
-    /// Ends it, and takes in what it had said.
+    /// Ends the client, and receives its last lines.
     pub fn stop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -1,4 +1,4 @@
-"""A client of ZEO that lives a site's life: an author who writes into a diary.
+"""A client of ZEO that is_running a site's life: an author who writes into a diary.
 
 It is given the ports of all servers, and does one thing after another, at a rate,
 to whichever server is there: entries, now and then a big one; an entry undone; a

@@ -28,10 +28,10 @@ pub enum Lock {
 /// What a call does to a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locking {
-    Taken,
+    Acquired,
     /// Another has it.
-    InVain,
-    LetGo,
+    Busy,
+    Released,
 }
 
 impl Call {
@@ -44,9 +44,9 @@ impl Call {
             _ => return None,
         };
         let locking = match text.rsplit_once(" = ")?.1 {
-            "0" if text.contains("LOCK_UN") => Locking::LetGo,
-            "0" => Locking::Taken,
-            _ => Locking::InVain,
+            "0" if text.contains("LOCK_UN") => Locking::Released,
+            "0" => Locking::Acquired,
+            _ => Locking::Busy,
         };
         Some((lock, locking))
     }
@@ -142,20 +142,20 @@ mod tests {
 
     #[test]
     fn a_call_tells_what_it_does() {
-        use Locking::{InVain, LetGo, Taken};
+        use Locking::{Acquired, Busy, Released};
         let locking = |text: &str| call(text).locking();
         let step = |rest| format!("flock(4</t/Data.fs.fssync-step>, {rest}");
         assert_eq!(
             locking(&step("LOCK_EX|LOCK_NB) = 0")),
-            Some((Lock::Step, Taken))
+            Some((Lock::Step, Acquired))
         );
         assert_eq!(
             locking(&step("LOCK_EX|LOCK_NB) = -1 EAGAIN (Try again)")),
-            Some((Lock::Step, InVain))
+            Some((Lock::Step, Busy))
         );
         assert_eq!(
             locking("flock(6</t/Data.fs.lock>, LOCK_UN) = 0"),
-            Some((Lock::Zodb, LetGo))
+            Some((Lock::Zodb, Released))
         );
         assert_eq!(
             locking("flock(6</t/Data.fs.fssync-pass>, LOCK_UN) = 0"),

@@ -3,12 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::cast::Role::{Off, Verify};
-use super::cast::Visit::{Grow, Look, Serve};
-use super::cast::{Play, Role};
 use super::schedule::Schedule;
-use super::{House, PASS, zodb, zodb_behind};
-use crate::calls::cast;
+use super::{Harness, PASS, zodb, zodb_behind};
+use crate::crash::actor::Actor::{Off, Verify};
+use crate::crash::actor::Session::{CommitAndClose, CommitAndStay, OpenAndClose};
+use crate::crash::actor::{Actor, Race};
+use crate::crash::scenario;
 use crate::support::said_by;
 
 /// A program that can take the slave's locks and append what the master has more.
@@ -34,12 +34,12 @@ macro_rules! script {
 
 /// Fails unless something is told, with these words, where the first of the cast is
 /// preempted once.
-fn assert_found(play: &Play<'_>, words: &str) {
-    let mut house = House::open();
+fn assert_found(race: &Race<'_>, words: &str) {
+    let mut harness = Harness::open();
     for calls in 1.. {
         let schedule = Schedule::of_one(0, calls);
-        let played = catch_unwind(AssertUnwindSafe(|| house.play(play, &schedule)));
-        match played {
+        let ran = catch_unwind(AssertUnwindSafe(|| harness.run(race, &schedule)));
+        match ran {
             Ok(lens) => assert!(lens[0] > calls, "nothing is found"),
             Err(panic) => return assert!(said_by(&*panic).contains(words), "{words}"),
         }
@@ -48,22 +48,22 @@ fn assert_found(play: &Play<'_>, words: &str) {
 
 #[test]
 fn a_pass_without_a_lock_is_found() {
-    let mistaken = Role::Mistaken(script!("append()"), &PASS);
-    let play = Play {
-        situation: &cast::APPEND,
-        cast: &[mistaken, zodb(Serve)],
+    let faulty = Actor::Faulty(script!("append()"), &PASS);
+    let race = Race {
+        scenario: &scenario::APPEND,
+        actors: &[faulty, zodb(CommitAndStay)],
     };
-    assert_found(&play, "written to, which ZODB had");
+    assert_found(&race, "written to, which ZODB had");
 }
 
 #[test]
 fn a_pass_without_zodbs_lock_is_found() {
     let script = script!("step = take('.fssync-step')" "append()");
-    let play = Play {
-        situation: &cast::APPEND,
-        cast: &[Role::Mistaken(script, &PASS), zodb(Grow)],
+    let race = Race {
+        scenario: &scenario::APPEND,
+        actors: &[Actor::Faulty(script, &PASS), zodb(CommitAndClose)],
     };
-    assert_found(&play, "written to, which ZODB had");
+    assert_found(&race, "written to, which ZODB had");
 }
 
 #[test]
@@ -75,23 +75,23 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
         "if is_off: sys.exit(10)"
         "append()"
     );
-    let play = Play {
-        situation: &cast::APPEND,
-        cast: &[Role::Mistaken(script, &PASS), Off],
+    let race = Race {
+        scenario: &scenario::APPEND,
+        actors: &[Actor::Faulty(script, &PASS), Off],
     };
-    assert_found(&play, "written behind Off");
+    assert_found(&race, "written behind Off");
 }
 
 #[test]
 fn an_off_that_does_not_wait_for_a_step_is_found() {
     let script = script!("open(slave + '.fssync-switch', 'w').write('SYNCING=0\\n')");
-    let off = Role::Mistaken(script, &Off);
-    for (cast, words) in [
+    let off = Actor::Faulty(script, &Off);
+    for (actors, words) in [
         (&[PASS, off][..], "behind Off"),
         (&[PASS, off, zodb_behind(1)], "its lock is held"),
     ] {
-        let situation = &cast::APPEND;
-        assert_found(&Play { situation, cast }, words);
+        let scenario = &scenario::APPEND;
+        assert_found(&Race { scenario, actors }, words);
     }
 }
 
@@ -104,11 +104,11 @@ fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
         "os.rename(slave + '.fssync-tmp', slave)"
         "os.remove(slave + '.index')"
     );
-    let play = Play {
-        situation: &cast::FULL_COPY_AND_SET_ASIDE,
-        cast: &[Role::Mistaken(script, &PASS), zodb(Look)],
+    let race = Race {
+        scenario: &scenario::FULL_COPY_AND_SET_ASIDE,
+        actors: &[Actor::Faulty(script, &PASS), zodb(OpenAndClose)],
     };
-    assert_found(&play, "no boundary");
+    assert_found(&race, "no boundary");
 }
 
 #[test]
@@ -118,9 +118,9 @@ fn a_verify_that_glances_at_zodbs_lock_is_found() {
         "try: fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)"
         "except BlockingIOError: pass"
     );
-    let play = Play {
-        situation: &cast::APPEND,
-        cast: &[Role::Mistaken(script, &Verify), zodb(Serve)],
+    let race = Race {
+        scenario: &scenario::APPEND,
+        actors: &[Actor::Faulty(script, &Verify), zodb(CommitAndStay)],
     };
-    assert_found(&play, "it cannot be opened");
+    assert_found(&race, "it cannot be opened");
 }

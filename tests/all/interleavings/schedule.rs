@@ -4,9 +4,9 @@ use std::fmt;
 use std::iter;
 use std::str::FromStr;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
-/// So many calls of one of the actors.
+/// So many calls of one of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Which of them: the first is 0, and written `a`.
@@ -14,30 +14,30 @@ pub struct Turn {
     pub calls: usize,
 }
 
-/// The turns; then each actor goes on to its end: first the one behind the actor of the
+/// The turns; then each process goes on to its end: first the one behind the process of the
 /// last turn, and that one last. So `a12` is one preemption, behind the twelfth call of
-/// the first actor.
+/// the first process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Vec<Turn>);
 
 impl Schedule {
-    /// One actor is preempted once.
+    /// One process is preempted once.
     pub fn of_one(who: usize, calls: usize) -> Self {
         Self(vec![Turn { who, calls }])
     }
 
-    /// Two to five turns of actors which make so many calls when they are not disturbed.
+    /// Two to five turns of processes which make so many calls when they are not disturbed.
     /// Half of them are short: what matters often lies close together.
-    pub fn random(dice: &mut Dice, lens: &[usize]) -> Self {
+    pub fn random(rng: &mut Rng, lens: &[usize]) -> Self {
         let mut turns: Vec<Turn> = Vec::new();
-        for _ in 0..2 + dice.below(4) {
+        for _ in 0..2 + rng.below(4) {
             let who = match turns.last() {
-                Some(last) => (last.who + 1 + dice.below(lens.len() - 1)) % lens.len(),
-                None => dice.below(lens.len()),
+                Some(last) => (last.who + 1 + rng.below(lens.len() - 1)) % lens.len(),
+                None => rng.below(lens.len()),
             };
-            let is_short = !turns.is_empty() && dice.flip();
+            let is_short = !turns.is_empty() && rng.flip();
             let longest = if is_short { 6 } else { lens[who].max(1) };
-            let calls = 1 + dice.below(longest);
+            let calls = 1 + rng.below(longest);
             turns.push(Turn { who, calls });
         }
         Self(turns)
@@ -47,7 +47,7 @@ impl Schedule {
         &self.0
     }
 
-    /// In which order `count` actors go to their ends.
+    /// In which order `count` processes go to their ends.
     pub fn rest(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
         let last = self.0.last().map_or(count - 1, |turn| turn.who);
         (1..=count).map(move |nth| (last + nth) % count)
@@ -63,7 +63,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// How an actor is written.
+/// How an process is written.
 pub fn letter(who: usize) -> char {
     char::from(b'a' + who as u8)
 }
@@ -114,8 +114,8 @@ fn the_one_that_was_preempted_goes_to_its_end_last() {
 fn random_schedules_take_turns_and_follow_from_their_seed() {
     let lens = [100, 1, 30];
     let made = |seed| {
-        let mut dice = Dice::new(seed);
-        (0..200).map(move |_| Schedule::random(&mut dice, &lens))
+        let mut rng = Rng::new(seed);
+        (0..200).map(move |_| Schedule::random(&mut rng, &lens))
     };
     assert!(made(1).eq(made(1)) && !made(1).eq(made(2)));
     for schedule in made(1) {

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::checks::{DATA, Scenario, Stage};
 use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
 use super::mount::Recording;
-use super::stage::{DATA, Play, Stage};
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::support::said_by;
 
 /// A power cut, by which it can be had again.
@@ -46,7 +46,7 @@ struct States {
     /// After how many operations something is synced: when most is not.
     syncs: Vec<usize>,
     extremes: Vec<Cut>,
-    dice: Dice,
+    rng: Rng,
     known: HashSet<u64>,
     turns: usize,
 }
@@ -54,7 +54,7 @@ struct States {
 impl States {
     /// Those of cuts after `first` operations or more.
     fn new(recording: &Recording, first: usize, seed: u64, known: HashSet<u64>) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let disks = disks(recording);
         let mut extremes = Vec::new();
         for after in first..disks.len() {
@@ -65,7 +65,7 @@ impl States {
                     bytes,
                     seed: 0,
                 };
-                extremes.insert(dice.below(extremes.len() + 1), cut);
+                extremes.insert(rng.below(extremes.len() + 1), cut);
             }
         }
         // The last one taken first: what must be there when all was done.
@@ -82,24 +82,24 @@ impl States {
             syncs: syncs.collect(),
             disks,
             extremes,
-            dice,
+            rng,
             known,
             turns: 0,
         }
     }
 
     fn draw(&mut self, first: usize) -> Cut {
-        let dice = &mut self.dice;
-        let after = if self.syncs.is_empty() || dice.flip() {
-            first + dice.below(self.disks.len() - first)
+        let rng = &mut self.rng;
+        let after = if self.syncs.is_empty() || rng.flip() {
+            first + rng.below(self.disks.len() - first)
         } else {
-            dice.one_of(&self.syncs)
+            rng.one_of(&self.syncs)
         };
         Cut {
             after,
-            names: dice.one_of(&[Names::Journal, Names::Any, Names::Any, Names::Kept]),
-            bytes: dice.one_of(&[Bytes::Any, Bytes::Torn(SECTOR_LEN), Bytes::Torn(PAGE_LEN)]),
-            seed: dice.below(usize::MAX) as u64,
+            names: rng.one_of(&[Names::Journal, Names::Any, Names::Any, Names::Kept]),
+            bytes: rng.one_of(&[Bytes::Any, Bytes::Torn(SECTOR_LEN), Bytes::Torn(PAGE_LEN)]),
+            seed: rng.below(usize::MAX) as u64,
         }
     }
 
@@ -109,8 +109,8 @@ impl States {
             self.turns += 1;
             let extreme = (self.turns % 2 == 1).then(|| self.extremes.pop()).flatten();
             let cut = extreme.unwrap_or_else(|| self.draw(first));
-            let mut dice = Dice::new(cut.seed);
-            let left = self.disks[cut.after].cut(cut.names, cut.bytes, &mut dice);
+            let mut rng = Rng::new(cut.seed);
+            let left = self.disks[cut.after].cut(cut.names, cut.bytes, &mut rng);
             let is_done = cut.after == self.disks.len() - 1;
             if self.known.insert(left.fingerprint() ^ u64::from(is_done)) {
                 return Some((cut, left));
@@ -121,7 +121,7 @@ impl States {
 }
 
 /// Cuts the power in a recording, so many times. Returns how many different states that
-/// has left; each is judged.
+/// has left; each is checked.
 pub fn cut(
     stage: &mut Stage,
     (recording, ended_well): (&Recording, bool),
@@ -136,14 +136,14 @@ pub fn cut(
         };
         let is_done = ended_well && cut.after == recording.ops.len();
         eprintln!("{cut:?} of {}", recording.ops.len());
-        let healing = stage.judge(&left, &recording.start, is_done);
+        let healing = stage.check(&left, &recording.start, is_done);
         if nth % 3 == 0 && stage.may_be_cut_again() {
-            let mut dice = Dice::new(cut.seed ^ seed);
-            let first = dice.below(healing.ops.len() + 1);
+            let mut rng = Rng::new(cut.seed ^ seed);
+            let first = rng.below(healing.ops.len() + 1);
             let mut again = States::new(&healing, first, seed, HashSet::new());
             if let Some((cut, left)) = again.next(first) {
                 eprintln!("and again {cut:?} of {}", healing.ops.len());
-                stage.judge(&left, &healing.start, cut.after == healing.ops.len());
+                stage.check(&left, &healing.start, cut.after == healing.ops.len());
             }
         }
     }
@@ -151,8 +151,8 @@ pub fn cut(
 }
 
 /// Plays, and cuts the power so many times.
-pub fn play_and_cut(play: Play, count: usize, seed: u64) -> usize {
-    let mut stage = Stage::set(play);
+pub fn record_and_cut(scenario: Scenario, count: usize, seed: u64) -> usize {
+    let mut stage = Stage::set(scenario);
     let (ended_well, recording) = stage.act();
     assert!(recording.ops.len() > 5, "{:?}", recording.ops);
     cut(&mut stage, (&recording, ended_well), count, seed)
@@ -186,10 +186,10 @@ pub fn complaint(
         {
             continue;
         }
-        let judged = catch_unwind(AssertUnwindSafe(|| {
-            stage.judge(&left, &mistaken.start, is_done);
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            stage.check(&left, &mistaken.start, is_done);
         }));
-        if let Err(panic) = judged {
+        if let Err(panic) = checked {
             return Some(format!("{cut:?}: {}", said_by(&*panic)));
         }
     }

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 pub const SECTOR_LEN: usize = 512;
 pub const PAGE_LEN: usize = 4096;
@@ -171,23 +171,19 @@ impl File {
     }
 
     /// What a power cut leaves of it.
-    fn cut(&self, bytes: Bytes, dice: &mut Dice) -> Content {
+    fn cut(&self, bytes: Bytes, rng: &mut Rng) -> Content {
         let last = self.contents.len() - 1;
-        let some = |dice: &mut Dice| dice.below(last + 1);
+        let some = |rng: &mut Rng| rng.below(last + 1);
         match bytes {
             Bytes::Lost => self.contents[0].clone(),
             Bytes::Kept => self.contents[last].clone(),
-            Bytes::InOrder => self.contents[some(dice)].clone(),
+            Bytes::InOrder => self.contents[some(rng)].clone(),
             Bytes::Size => self.of_versions(last, PAGE_LEN, || 0),
             Bytes::Torn(len) => {
                 // What came between two others is rarely what matters.
-                let ends = dice.flip();
+                let ends = rng.flip();
                 let mut some = || {
-                    if ends {
-                        last * dice.below(2)
-                    } else {
-                        some(dice)
-                    }
+                    if ends { last * rng.below(2) } else { some(rng) }
                 };
                 let size = some();
                 self.of_versions(size, len, some)
@@ -201,8 +197,8 @@ impl File {
                     Bytes::Torn(SECTOR_LEN),
                     Bytes::Torn(PAGE_LEN),
                 ];
-                let choice = dice.one_of(&choices);
-                self.cut(choice, dice)
+                let choice = rng.one_of(&choices);
+                self.cut(choice, rng)
             }
         }
     }
@@ -378,15 +374,15 @@ impl Disk {
     }
 
     /// What a power cut leaves; all of it is durable.
-    pub fn cut(&self, names: Names, bytes: Bytes, dice: &mut Dice) -> Self {
+    pub fn cut(&self, names: Names, bytes: Bytes, rng: &mut Rng) -> Self {
         let mut left = self.durable_names.clone();
-        let first = dice.below(self.renames.len() + 1);
+        let first = rng.below(self.renames.len() + 1);
         for (nth, change) in self.renames.iter().enumerate() {
             let is_kept = match names {
                 Names::Lost => false,
                 Names::Kept => true,
                 Names::Journal => nth < first,
-                Names::Any => dice.flip(),
+                Names::Any => rng.flip(),
             };
             if is_kept {
                 carry_out(change, &mut left);
@@ -398,7 +394,7 @@ impl Disk {
             let keeps_meta = match bytes {
                 Bytes::Lost => false,
                 Bytes::Kept => true,
-                _ => dice.flip(),
+                _ => rng.flip(),
             };
             let meta = if keeps_meta {
                 file.meta
@@ -409,7 +405,7 @@ impl Disk {
                 inode: file.inode,
                 meta,
                 durable_meta: meta,
-                contents: vec![file.cut(bytes, dice)],
+                contents: vec![file.cut(bytes, rng)],
                 forgotten: BTreeSet::new(),
             };
             (node, file)
@@ -425,7 +421,7 @@ impl Disk {
 
     /// All that is written, durable.
     pub fn settled(&self) -> Self {
-        self.cut(Names::Kept, Bytes::Kept, &mut Dice::new(0))
+        self.cut(Names::Kept, Bytes::Kept, &mut Rng::new(0))
     }
 
     /// The same for disks that differ in times at most.

@@ -1,16 +1,16 @@
 //! A pass that is killed, or whose sync fails, and a power cut in the one behind it: what
 //! the page cache shows it need not be on the disk.
 
+use super::checks::{Scenario, Stage};
 use super::cuts::cut;
 use super::disk::Op;
 use super::mount::Recording;
-use super::plays;
-use super::stage::{Play, Stage};
+use super::scenarios;
 use super::{seed, share};
 
 /// What a pass does behind one that was disturbed.
 fn next_pass(stage: &Stage) -> Recording {
-    stage.disk.end_trouble();
+    stage.disk.end_fault();
     let start = stage.disk.disk();
     stage.disk.take_log();
     stage.pass().expect(0);
@@ -21,8 +21,8 @@ fn next_pass(stage: &Stage) -> Recording {
 }
 
 /// Has passes killed before an operation, and cuts the power in the next one.
-fn kill_and_cut(play: Play) {
-    let mut stage = Stage::set(play);
+fn kill_and_cut(scenario: Scenario) {
+    let mut stage = Stage::set(scenario);
     let start = stage.disk.disk();
     let (_, recording) = stage.act();
     // Where the one that is killed has changed what matters.
@@ -42,8 +42,8 @@ fn kill_and_cut(play: Play) {
 }
 
 /// Has each sync fail, and cuts the power in that pass and the next one.
-fn fail_and_cut(play: Play) {
-    let mut stage = Stage::set(play);
+fn fail_and_cut(scenario: Scenario) {
+    let mut stage = Stage::set(scenario);
     let start = stage.disk.disk();
     let (_, recording) = stage.act();
     let is_sync = |op: &&Op| matches!(op, Op::Sync { .. } | Op::SyncDirectory);
@@ -70,18 +70,18 @@ fn fail_and_cut(play: Play) {
 }
 
 macro_rules! disturbed {
-    ($($name:ident: $play:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn survives_a_power_cut_behind_a_kill() {
-                kill_and_cut(plays::$play);
+                kill_and_cut(scenarios::$scenario);
             }
 
             #[test]
             fn survives_a_power_cut_behind_a_sync_that_failed() {
-                fail_and_cut(plays::$play);
+                fail_and_cut(scenarios::$scenario);
             }
         }
     )* };

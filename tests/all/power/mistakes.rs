@@ -1,19 +1,19 @@
 //! Does the harness find what is wrong? A recording is changed as a build with a mistake
 //! would have made it; of the states that only the mistake leaves, one must be told of.
 
+use super::checks::{Scenario, Stage};
 use super::cuts::{complaint, syncs, without};
 use super::disk::Op;
 use super::mount::Recording;
 use super::number;
-use super::plays;
-use super::stage::{Play, Stage};
+use super::scenarios;
 
 /// How many states are tried of a mistake.
 const TRIES: usize = 500;
 
-/// A play that was recorded, and can be judged.
-fn recorded(play: Play) -> (Stage, Recording) {
-    let mut stage = Stage::set(play);
+/// A scenario that was recorded, and can be checked.
+fn recorded(scenario: Scenario) -> (Stage, Recording) {
+    let mut stage = Stage::set(scenario);
     let (ended_well, recording) = stage.act();
     assert!(ended_well);
     (stage, recording)
@@ -26,11 +26,11 @@ fn assert_found(stage: &mut Stage, sound: &Recording, mistaken: &Recording, what
     assert!(said.is_some(), "{what}: nothing is found");
 }
 
-/// Leaves each sync of a play out, one at a time. That is found, but for those that are
+/// Leaves each sync of a scenario out, one at a time. That is found, but for those that are
 /// said to be `needless` there; of these, only where more power cuts are asked for, it
 /// is tried whether they are.
-fn assert_syncs_are_needed(play: Play, needless: &[&str]) {
-    let (mut stage, recording) = recorded(play);
+fn assert_syncs_are_needed(scenario: Scenario, needless: &[&str]) {
+    let (mut stage, recording) = recorded(scenario);
     let all = syncs(&recording);
     let is_one = |it: &&str| all.iter().any(|(_, label)| label == it);
     assert!(needless.iter().all(is_one), "{needless:?} of {all:?}");
@@ -47,10 +47,10 @@ fn assert_syncs_are_needed(play: Play, needless: &[&str]) {
 }
 
 macro_rules! syncs_are_needed {
-    ($($name:ident: $play:ident but $needless:expr;)*) => { $(
+    ($($name:ident: $scenario:ident but $needless:expr;)*) => { $(
         #[test]
         fn $name() {
-            assert_syncs_are_needed(plays::$play, &$needless);
+            assert_syncs_are_needed(scenarios::$scenario, &$needless);
         }
     )* };
 }
@@ -85,8 +85,8 @@ fn marker(recording: &Recording) -> usize {
 
 #[test]
 fn a_batch_without_its_marker_is_found() {
-    for play in [plays::APPEND, plays::APPEND_IN_BATCHES] {
-        let (mut stage, recording) = recorded(play);
+    for scenario in [scenarios::APPEND, scenarios::APPEND_IN_BATCHES] {
+        let (mut stage, recording) = recorded(scenario);
         let mut mistaken = recording.clone();
         let Op::Write { bytes, .. } = &mut mistaken.ops[marker(&recording)] else {
             panic!("a marker")
@@ -99,7 +99,7 @@ fn a_batch_without_its_marker_is_found() {
 
 #[test]
 fn a_marker_that_is_written_together_with_its_data_is_found() {
-    let (mut stage, recording) = recorded(plays::APPEND);
+    let (mut stage, recording) = recorded(scenarios::APPEND);
     let at = marker(&recording);
     let mut mistaken = recording.clone();
     let Op::Write { bytes: data, .. } = &recording.ops[at + 2] else {
@@ -117,7 +117,7 @@ fn a_marker_that_is_written_together_with_its_data_is_found() {
 
 #[test]
 fn a_true_status_before_its_data_is_durable_is_found() {
-    let (mut stage, recording) = recorded(plays::APPEND);
+    let (mut stage, recording) = recorded(scenarios::APPEND);
     let at = marker(&recording);
     let mut mistaken = recording.clone();
     let data = at + 2;
@@ -136,11 +136,11 @@ fn a_true_status_before_its_data_is_durable_is_found() {
 
 #[test]
 fn a_copy_that_is_not_synced_at_all_is_found() {
-    for (play, left_out) in [
-        (plays::FULL_COPY, [".fssync-tmp 1", ".fssync-tmp 2"]),
-        (plays::SEEDED_UNSYNCED, ["Data.fs 1", "Data.fs 2"]),
+    for (scenario, left_out) in [
+        (scenarios::FULL_COPY, [".fssync-tmp 1", ".fssync-tmp 2"]),
+        (scenarios::SEEDED_UNSYNCED, ["Data.fs 1", "Data.fs 2"]),
     ] {
-        let (mut stage, recording) = recorded(play);
+        let (mut stage, recording) = recorded(scenario);
         let mut mistaken = recording.clone();
         for (nth, label) in syncs(&recording) {
             if left_out.contains(&label.as_str()) {
@@ -153,7 +153,7 @@ fn a_copy_that_is_not_synced_at_all_is_found() {
 
 #[test]
 fn an_old_slave_that_is_replaced_and_not_kept_is_found() {
-    let (mut stage, recording) = recorded(plays::FULL_COPY_AND_SET_ASIDE);
+    let (mut stage, recording) = recorded(scenarios::FULL_COPY_AND_SET_ASIDE);
     let mut mistaken = recording.clone();
     let mut ops = mistaken.ops.iter_mut();
     *ops.find(|op| matches!(op, Op::Link { .. }))

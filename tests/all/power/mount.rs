@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fuser::{BackgroundSession, Config, MountOption};
 
 use self::files::Files;
-use self::state::{State, Trouble};
+use self::state::{Fault, State};
 use super::disk::{Disk, Op};
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::support::{must, require_root, tool};
 
 /// Whom the directory belongs to.
@@ -65,7 +65,7 @@ impl Powered {
     pub fn load(&self, disk: Disk) {
         let mut state = self.lock();
         state.disk = disk;
-        state.trouble = None;
+        state.fault = None;
         state.parts = None;
         state.log.clear();
         state.open.clear();
@@ -83,28 +83,28 @@ impl Powered {
 
     /// Kills the process that is about to make the operation after so many.
     pub fn kill_after(&self, ops: usize) {
-        self.lock().trouble = Some(Trouble::Kill(ops));
+        self.lock().fault = Some(Fault::Kill(ops));
     }
 
     /// Fails the sync after so many.
     pub fn fail_sync_after(&self, syncs: usize) {
-        self.lock().trouble = Some(Trouble::FailSync(syncs));
+        self.lock().fault = Some(Fault::FailSync(syncs));
     }
 
-    /// Reads and writes less than is asked for, from now on, as dice say.
-    pub fn answer_in_part(&self, dice: Dice) {
-        self.lock().parts = Some(dice);
+    /// Reads and writes less than is asked for, from now on, as rng say.
+    pub fn answer_in_part(&self, rng: Rng) {
+        self.lock().parts = Some(rng);
     }
 
     /// Lets its files have so many bytes, and no more. What there is does not show it, as
     /// with a quota.
     pub fn allow(&self, bytes: usize) {
-        self.lock().trouble = Some(Trouble::Full(bytes));
+        self.lock().fault = Some(Fault::Full(bytes));
     }
 
     /// Lets all that follows succeed.
-    pub fn end_trouble(&self) {
-        self.lock().trouble = None;
+    pub fn end_fault(&self) {
+        self.lock().fault = None;
     }
 
     /// Whether anything was written, or synced, with a handle on which a sync had failed.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use super::books::Books;
+use super::acknowledged::Books;
+use super::background::{Excuse, Excuses, Rounds, Views, named};
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
-use super::rounds::{Excuse, Excuses, Rounds, Views, named};
-use super::script::{self, Act, PlannedAction, SIDECAR, Trouble};
-use crate::dice::Dice;
+use super::schedule::{self, Act, PlannedAction, SIDECAR, Trouble};
 use crate::failover::{self, Manager};
+use crate::rng::Rng;
 use crate::support::{Transport, Zodb, must};
 use crate::watcher::Watcher;
 use crate::zeo::{self, Client, Server, eventually};
@@ -50,7 +50,7 @@ pub struct Site {
     pub(super) tails: Vec<Vec<u8>>,
     /// The slave when `fssync off` had returned.
     at_rest: Option<(u64, SystemTime)>,
-    dice: Dice,
+    rng: Rng,
     seed: u64,
     pub(super) week: u64,
     started: Instant,
@@ -87,7 +87,7 @@ impl Site {
             hung: 0,
             tails: Vec::new(),
             at_rest: None,
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             seed,
             week: 0,
             started: Instant::now(),
@@ -98,7 +98,7 @@ impl Site {
     pub fn live_a_week(&mut self) {
         self.tell(&format!("a week over {:?}", self.way));
         self.start_week();
-        for act in script::week(&mut self.dice, spares_the_watch(self.week)) {
+        for act in schedule::week(&mut self.rng, spares_the_watch(self.week)) {
             self.tell(&format!("{act:?}"));
             match act {
                 Act::Trouble(trouble, deeds) => {
@@ -177,7 +177,7 @@ impl Site {
 
     /// A moment, any.
     pub(super) fn pause(&mut self) {
-        thread::sleep(Duration::from_millis(self.dice.below(700) as u64));
+        thread::sleep(Duration::from_millis(self.rng.below(700) as u64));
     }
 
     fn begin(&mut self, trouble: Trouble) {
@@ -242,7 +242,7 @@ impl Site {
         let len = || fs::metadata(slave).map_or(0, |found| found.len());
         let before = len();
         eventually("the slave grows", || len() != before);
-        thread::sleep(Duration::from_millis(self.dice.below(20) as u64));
+        thread::sleep(Duration::from_millis(self.rng.below(20) as u64));
     }
 
     pub(super) fn cut(&self, how: Cut) {
@@ -285,7 +285,7 @@ impl Site {
         let started = Instant::now();
         for author in &mut self.authors {
             author.catch_up();
-            let goal = author.acknowledged.len() + 1 + self.dice.below(3);
+            let goal = author.acknowledged.len() + 1 + self.rng.below(3);
             let patience = HANGS_AFTER.saturating_sub(started.elapsed());
             if !author.listen_for(patience, |all| all.len() >= goal) {
                 author.restart();

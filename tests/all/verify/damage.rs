@@ -1,4 +1,4 @@
-//! Damage of `Data.fs`, each kind where it is, and what is none.
+//! Damage of `Data.fs`: each kind is found at its position, and tails are not damage.
 
 use std::fs;
 
@@ -28,13 +28,16 @@ fn a_sound_slave_is_sound() {
     assert_eq!(verified.transactions, txns.len() as u64);
     let records = txns.iter().map(|txn| txn.stored.len() + txn.back.len());
     assert_eq!(verified.records, records.sum::<usize>() as u64);
-    assert!(txns.iter().any(|txn| !txn.back.is_empty()), "it has undone");
+    assert!(
+        txns.iter().any(|txn| !txn.back.is_empty()),
+        "it has back pointers"
+    );
     assert_eq!(verified.bytes, sound().len() as u64);
     assert!(quick(&scene.slave).0.bytes <= verified.bytes);
 }
 
 #[test]
-fn every_fixture_is_judged_as_zodb_judges_it() {
+fn verify_and_zodb_agree_on_every_fixture() {
     let expected = fs::read_to_string(project("fixtures/expected.json")).expect("expected.json");
     let expected: Value = serde_json::from_str(&expected).expect("JSON");
     let mut zodb = Zodb::start();
@@ -61,7 +64,8 @@ fn every_fixture_is_judged_as_zodb_judges_it() {
     }
 }
 
-/// Does something to a transaction of a file; says what is found then, and where.
+/// Damages a transaction of a file. Returns the expected finding and its position, if there
+/// must be one.
 pub type Spoil = fn(&mut Vec<u8>, &Txn) -> Option<(Kind, usize)>;
 
 /// A kind of damage.
@@ -74,8 +78,7 @@ const fn fault(name: &'static str, spoil: Spoil) -> Fault {
     Fault { name, spoil }
 }
 
-/// None of these is found in the strings and the pickles, which the structure does
-/// not tell anything about.
+/// None of these is in a string or a pickle, which the structure does not cover.
 pub const FAULTS: &[Fault] = &[
     fault("the tid", |bytes, txn| {
         bytes[txn.start() + 7] ^= 1;
@@ -91,8 +94,8 @@ pub const FAULTS: &[Fault] = &[
     }),
     fault("the length, a bit greater", |bytes, txn| {
         put(bytes, txn.start() + 8, txn.found.header.tlen + 1);
-        // The byte behind, of the trailer, is no data record. Behind the last
-        // transaction there is none.
+        // The next byte, of the trailer, is not a data record. After the last transaction
+        // there is no such byte.
         (txn.end() < bytes.len()).then_some((Kind::DataRecord, txn.end() - 8))
     }),
     fault("the status, not ASCII", |bytes, txn| {
@@ -110,7 +113,7 @@ pub const FAULTS: &[Fault] = &[
     fault("the length of the user name", |bytes, txn| {
         bytes[txn.start() + 17] ^= 0x80;
         let len = txn.end() - txn.start() - 8;
-        // Then the pickles of a long one are taken for data records.
+        // The pickles of a longer transaction are then read as data records.
         (len < 0x8000).then_some((Kind::TransactionHeader, txn.start()))
     }),
     fault("the length of the description", |bytes, txn| {
@@ -183,7 +186,7 @@ pub const FAULTS: &[Fault] = &[
 ];
 
 #[test]
-fn each_damage_is_found_where_it_is_and_zodb_agrees() {
+fn each_kind_of_damage_is_found_at_its_position_and_zodb_agrees() {
     let mut zodb = Zodb::start();
     let sound_scene = scene_of(sound());
     let read_all = |zodb: &mut Zodb, scene: &Scene| {
@@ -237,7 +240,7 @@ fn each_damage_is_found_where_it_is_and_zodb_agrees() {
                 assert!(zodbs["ok"] == true && same("current"), "{what}: {zodbs}");
                 assert_ne!(zodbs["warnings"], json!([]), "{what}");
             }
-            // The walk went on behind it: what is whole there is counted.
+            // The scan continued after the damage: intact transactions there are counted.
             if place != "last" && verified.unfinished.is_none() {
                 assert_eq!(verified.last_tid, Some(last.found.header.tid), "{what}");
                 assert!(
@@ -252,7 +255,7 @@ fn each_damage_is_found_where_it_is_and_zodb_agrees() {
 }
 
 #[test]
-fn what_lies_behind_the_last_transaction_is_no_damage() {
+fn bytes_after_the_last_transaction_are_not_damage() {
     let history = History::get();
     let all = txns(sound());
     let last = all[all.len() - 1].clone();
@@ -319,7 +322,7 @@ fn a_tail_on_which_zodb_fails_is_damage() {
 }
 
 #[test]
-fn an_append_of_ours_that_was_killed_is_no_damage() {
+fn a_killed_append_is_not_damage() {
     for nth in [1, 2, 3] {
         let scene = append_killed_at_sync(nth);
         let (verified, findings) = both(&scene.slave);
@@ -329,8 +332,8 @@ fn an_append_of_ours_that_was_killed_is_no_damage() {
             assert_eq!(verified.position, History::get().before.len() as u64);
         }
         if nth == 2 {
-            // The ledger ends there, too. Without both, whole transactions that ZODB cuts
-            // are damage.
+            // The ledger ends there, too. Without both files, whole transactions that ZODB
+            // truncates are damage.
             fs::remove_file(scene.beside(".fssync")).unwrap();
             assert_eq!(both(&scene.slave).1, []);
             fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
@@ -341,7 +344,7 @@ fn an_append_of_ours_that_was_killed_is_no_damage() {
 }
 
 #[test]
-fn a_slave_that_became_shorter_is_told() {
+fn a_slave_that_was_truncated_is_reported() {
     let scene = Scene::synced(History::get());
     let bytes = fs::read(&scene.slave).unwrap();
     let all = txns(&bytes);
@@ -352,7 +355,7 @@ fn a_slave_that_became_shorter_is_told() {
         findings.iter().map(|it| (it.kind, it.position)).collect()
     };
     assert_eq!(kinds(&findings), [(Kind::Lost, cut as u64)]);
-    // Nobody can say any more that it is the same file.
+    // Without the ledger, nothing shows that it is the same file.
     fs::remove_file(scene.beside(".fssync-ledger")).unwrap();
     let (verified, findings) = both(&scene.slave);
     assert_eq!(verified.exit(), Exit::Success);
@@ -364,7 +367,7 @@ fn a_slave_that_became_shorter_is_told() {
 }
 
 #[test]
-fn no_slave_and_no_filestorage() {
+fn a_missing_slave_and_a_foreign_file_are_reported() {
     let scene = Scene::new();
     let verified = run(&mut scene.verify(&["--json"])).expect(1).report();
     assert_eq!(verified["verdict"], "no-slave");

@@ -1,4 +1,4 @@
-//! Sound files made at random, and single bits that are not.
+//! Random sound files, and single flipped bits.
 
 use std::fs::File;
 use std::ops::Range;
@@ -32,7 +32,7 @@ fn random_histories_are_sound() {
             let check = zodb.check(path);
             assert_eq!(verified.position, check["position"], "seed {seed}");
             assert_eq!(verified.objects, check["objects"], "seed {seed}");
-            // ZODB warns of what is a blemish, and of nothing else.
+            // ZODB warns about exactly the blemishes.
             let warned = check["warnings"].as_array().unwrap().len() as u64;
             assert_eq!(
                 verified.blemishes, warned,
@@ -49,10 +49,9 @@ fn random_histories_are_sound() {
     }
 }
 
-/// Where a changed bit of a header is not found by the structure alone: in the tid
-/// of an empty transaction as long as tids still rise, and in the oid of the first
-/// record of an object, which then is another one's, if that has none either, or
-/// if no later record points back to it.
+/// Whether the structure alone may miss a changed bit at `at`. This is so in the tid of an
+/// empty transaction, as long as the tids still rise, and in the oid of an object's first
+/// record, if no later record points back to it, or if the new oid has no record either.
 fn may_be_missed(txn: &Txn, at: usize, bytes: &[u8]) -> bool {
     let is_tid = at < txn.start() + 8;
     let is_empty = txn.stored.is_empty() && txn.back.is_empty();
@@ -60,13 +59,13 @@ fn may_be_missed(txn: &Txn, at: usize, bytes: &[u8]) -> bool {
         let record = record as usize;
         (record..record + 8).contains(&at) && number(bytes, record + 16) == 0
     };
-    // A back pointer takes as much room as a pickle of 8 bytes.
+    // A back pointer is as long as a pickle of 8 bytes.
     let mut records = txn.stored.iter().chain(&txn.back);
     let is_length_8 = records.any(|&record| at == record as usize + 41 && bytes[at] == 0);
     is_tid && is_empty || is_length_8 || txn.stored.iter().any(|&record| is_first_oid(record))
 }
 
-/// The offsets of a transaction's headers, back pointers and lengths.
+/// The ranges of a transaction's headers, back pointers and lengths.
 fn headers(txn: &Txn) -> Vec<Range<usize>> {
     let mut ranges = vec![txn.start()..txn.start() + 23, txn.end() - 8..txn.end()];
     let stored = txn.stored.iter().map(|&at| at as usize..at as usize + 42);
@@ -76,14 +75,14 @@ fn headers(txn: &Txn) -> Vec<Range<usize>> {
 }
 
 #[test]
-fn any_flipped_bit_of_a_header_is_found_by_the_structure_alone() {
+fn the_structure_alone_shows_flipped_bits_of_headers() {
     let bytes = sound();
     let scene = scene_of(bytes);
     let file = File::options().write(true).open(&scene.slave).unwrap();
     let (mut flipped, mut missed) = (0, Vec::new());
     for txn in txns(bytes) {
         for at in headers(&txn).into_iter().flatten() {
-            // One bit of each byte, another one each time.
+            // One bit of each byte, in turn.
             let bit = 1 << ((at * 5 + at / 8) % 8);
             file.write_all_at(&[bytes[at] ^ bit], at as u64).unwrap();
             let (_, findings) = quick(&scene.slave);
@@ -103,7 +102,7 @@ fn any_flipped_bit_of_a_header_is_found_by_the_structure_alone() {
 }
 
 #[test]
-fn long_pickles_are_passed_over_quickly() {
+fn a_quick_verify_skips_long_pickles() {
     let scene = Scene::new();
     sparse_master(&scene.slave, 64 << 20);
     let (verified, findings) = quick(&scene.slave);
@@ -112,7 +111,7 @@ fn long_pickles_are_passed_over_quickly() {
 }
 
 #[test]
-fn a_flipped_bit_of_a_pickle_is_not_found_by_the_structure() {
+fn the_structure_does_not_show_flipped_bits_of_pickles() {
     let mut bytes = sound().to_vec();
     bytes[txns(sound())[2].record() + 300] ^= 1;
     assert_eq!(quick(&scene_of(&bytes).slave).1, []);

@@ -1,4 +1,4 @@
-//! `Data.fs.index`, judged as ZODB judges it.
+//! `Data.fs.index`: verify and ZODB must agree on it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::{both, number, quick, scene_of, sound, txns, whole};
 use crate::fuse::Served;
 use crate::support::{Scene, Zodb, project};
 
-/// A sound slave with its index, and the index's bytes.
+/// A sound slave with its index, and the bytes of the index.
 pub fn with_index() -> (Scene, Vec<u8>) {
     let scene = scene_of(sound());
     let (index, _) = Zodb::start().index_of(&scene.slave);
@@ -26,7 +26,7 @@ fn the_index_is_compared_at_its_position() {
     let (verified, findings) = both(&scene.slave);
     assert_eq!(findings, []);
     assert_eq!(verified.index, IndexState::Sound(sound().len() as u64));
-    // One of an earlier position.
+    // An index of an earlier position.
     let all = txns(sound());
     let early = scene_of(&sound()[..all[7].end()]);
     let (bytes, position) = Zodb::start().index_of(&early.slave);
@@ -34,7 +34,7 @@ fn the_index_is_compared_at_its_position() {
     let (verified, findings) = both(&scene.slave);
     assert_eq!(findings, []);
     assert_eq!(verified.index, IndexState::Sound(position));
-    // One that is ahead.
+    // An index that is ahead of the file.
     fs::write(early.beside(".index"), &index).unwrap();
     let (verified, findings) = both(&early.slave);
     assert_eq!((findings, verified.exit()), (vec![], Exit::Success));
@@ -42,7 +42,7 @@ fn the_index_is_compared_at_its_position() {
         matches!(verified.index, IndexState::Unused(_)),
         "{verified:?}"
     );
-    // None that can be read.
+    // An index that cannot be read.
     fs::remove_file(scene.beside(".index")).unwrap();
     fs::create_dir(scene.beside(".index")).unwrap();
     let (verified, findings) = both(&scene.slave);
@@ -68,7 +68,7 @@ fn an_index_of_a_damaged_file_is_not_compared() {
 }
 
 #[test]
-fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
+fn a_wrong_index_is_damage_if_zodb_uses_it() {
     let (scene, _) = with_index();
     let to = scene.beside(".index");
     let all = txns(sound());
@@ -122,7 +122,7 @@ fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
         );
         assert!(finding.kind.advice().starts_with("remove the index"));
     }
-    // One of an object that ZODB looks up is passed over.
+    // A wrong index that ZODB rejects because of an object is ignored.
     let mut wrong = objects.clone();
     wrong.insert(number(sound(), last.record()), all[0].stored[0]);
     assert!(!believed(&wrong, end));
@@ -132,7 +132,7 @@ fn an_index_that_zodb_believes_is_damage_where_it_is_wrong() {
         matches!(verified.index, IndexState::Unused(_)),
         "{verified:?}"
     );
-    // Of no boundary.
+    // The position of the index is not the end of a transaction.
     assert!(!believed(&objects, end - 1));
     assert_eq!(both(&scene.slave).0.exit(), Exit::Success);
 }
@@ -144,7 +144,7 @@ fn an_index_on_which_zodb_fails_is_damage() {
     let bytes = fs::read(&scene.slave).unwrap();
     let all = txns(&bytes);
     let empty = all.iter().take_while(|txn| txn.stored.is_empty()).count();
-    // Empty transactions alone, long enough for an index.
+    // Only empty transactions, enough of them for an index.
     let header = 23_u64;
     let mut bytes = b"FS30".to_vec();
     for tid in 0x03f0_0000_0000_0000_u64..0x03f0_0000_0000_0005 {
@@ -168,9 +168,10 @@ fn an_index_on_which_zodb_fails_is_damage() {
     zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
 }
 
-/// Every byte of the index, changed: what ZODB would believe is damage or the same.
+/// Every byte of the index is changed in turn. If ZODB would use the changed index, it must be
+/// damage.
 #[test]
-fn any_byte_of_the_index_that_is_changed_is_judged_as_by_zodb() {
+fn verify_and_zodb_agree_on_every_changed_byte_of_the_index() {
     let (scene, index) = with_index();
     let mut zodb = Zodb::start();
     let mut damages = 0;
@@ -194,9 +195,9 @@ fn any_byte_of_the_index_that_is_changed_is_judged_as_by_zodb() {
 }
 
 #[test]
-fn an_index_that_cannot_be_read_is_passed_over_as_by_zodb() {
+fn an_unreadable_index_is_ignored_as_by_zodb() {
     let (scene, index) = with_index();
-    // Longer than the file, so that the file can be read.
+    // The index is longer than the file, so that the file itself can be read.
     let end = sound().len() as u64 + 100;
     let long = [&index[..], &vec![0; 2 * sound().len()]].concat();
     fs::write(scene.beside(".index"), long).unwrap();
@@ -208,7 +209,7 @@ fn an_index_that_cannot_be_read_is_passed_over_as_by_zodb() {
         panic!("{verified:?}");
     };
     assert!(why.contains("cannot be read"), "{why}");
-    // Bytes behind its end are another matter.
+    // Extra bytes at the end of the index are a finding.
     let (verified, findings) = both(&scene.slave);
     assert_eq!(verified.exit(), Exit::Success);
     assert_eq!(findings[0].kind, Kind::IndexForm, "{findings:?}");

@@ -1,4 +1,4 @@
-//! What happens while a slave is verified, and that nothing is touched.
+//! Changes of a slave during its verification, and no change by the verification.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ use crate::support::{
 };
 use crate::watcher::Watcher;
 
-/// Does something while the slave is read.
+/// Calls a function while the slave is read.
 struct Meanwhile<F>(F);
 
 impl<F: Fn()> Monitor for Meanwhile<F> {
@@ -35,7 +35,7 @@ impl<F: Fn()> Monitor for Meanwhile<F> {
     }
 }
 
-/// Verifies a slave while something is done.
+/// Verifies a slave, and calls a function meanwhile.
 fn verify_meanwhile(path: &Path, meanwhile: impl Fn()) -> Result<(Verified, Vec<Finding>), Error> {
     let mut findings = Vec::new();
     let verified = verify(&slave(path), false, &Meanwhile(meanwhile), &mut |finding| {
@@ -45,14 +45,14 @@ fn verify_meanwhile(path: &Path, meanwhile: impl Fn()) -> Result<(Verified, Vec<
 }
 
 #[test]
-fn what_is_being_written_is_looked_at_again() {
+fn a_transaction_that_is_being_written_is_read_again() {
     let history = History::get();
     let after = &history.after;
     let all = txns(after);
     let last = all[all.len() - 1].start();
     for before in [
         after[..after.len() - 7].to_vec(),
-        // What was aborted is cut, and another transaction takes its place.
+        // ZODB truncates an aborted transaction, and another one takes its place.
         [&after[..last], &history.voted[after.len()..]].concat(),
         [after, &history.voted[after.len()..]].concat(),
     ] {
@@ -66,7 +66,7 @@ fn what_is_being_written_is_looked_at_again() {
 }
 
 #[test]
-fn what_grows_meanwhile_is_not_waited_for() {
+fn growth_during_a_verification_does_not_prolong_it() {
     let history = History::get();
     let scene = scene_of(&history.before);
     let (verified, findings) =
@@ -76,7 +76,7 @@ fn what_grows_meanwhile_is_not_waited_for() {
 }
 
 #[test]
-fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
+fn a_slave_that_is_replaced_or_truncated_during_verify_is_an_error() {
     let history = History::get();
     let scene = scene_of(&history.after);
     let result = verify_meanwhile(&scene.slave, || replace(&scene.slave, &history.packed));
@@ -98,7 +98,7 @@ fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
     let windows = Cell::new(0);
     let result = verify_meanwhile(&scene.slave, || {
         windows.set(windows.get() + 1);
-        // The first transaction was read by then.
+        // The first transaction has been read by then.
         if windows.get() == 2 {
             let file = File::options().write(true).open(&scene.slave);
             file.and_then(|file| file.set_len(100)).expect("a cut");
@@ -111,7 +111,7 @@ fn a_slave_that_is_replaced_or_cut_meanwhile_was_not_verified() {
 }
 
 #[test]
-fn an_index_that_is_replaced_meanwhile_is_not_judged() {
+fn an_index_that_is_replaced_during_verify_is_not_checked() {
     let (scene, index) = with_index();
     let to = scene.beside(".index");
     let mut wrong = index.clone();
@@ -138,7 +138,7 @@ fn nothing_is_locked_and_only_the_result_is_written() {
     assert!(untouched(&scene) == before);
 }
 
-/// What a verification must not touch: all that is beside the slave but its result.
+/// All files beside the slave except the result, which a verification must not change.
 pub fn untouched(scene: &Scene) -> Vec<impl PartialEq + use<>> {
     let names = scene.beside_slave().into_iter();
     names
@@ -148,7 +148,7 @@ pub fn untouched(scene: &Scene) -> Vec<impl PartialEq + use<>> {
 }
 
 #[test]
-fn zodb_goes_on_undisturbed_and_is_never_taken_for_damage() {
+fn zodb_is_not_disturbed_and_its_writes_are_never_reported_as_damage() {
     let scene = Scene::synced(History::get());
     let mut writer = spawn(&mut writer(&scene.slave, &["--pack"]));
     let len = || fs::metadata(&scene.slave).map_or(0, |found| found.len());
@@ -167,17 +167,17 @@ fn zodb_goes_on_undisturbed_and_is_never_taken_for_damage() {
     let still_writes = writer.try_wait().unwrap().is_none();
     writer.kill().unwrap();
     writer.wait().unwrap();
-    assert!(still_writes, "nothing disturbed it");
+    assert!(still_writes, "the writer was not disturbed");
     let counted = runs.iter().filter(|run| run.code == 0).count();
     assert!(counted > 15, "{runs:?}");
     for run in runs {
-        // A pack puts another file in its place.
+        // A pack replaces the file.
         let is_changed = run.code == 1 && run.stderr.contains("verify it again");
         assert!(run.code == 0 || is_changed, "{run:?}");
     }
 }
 
-/// Writes, undoes and aborts without a pause, as ZODB.
+/// A process that writes, undoes and aborts without a pause, with ZODB.
 fn writer(path: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(python());
     command.arg(project("tests/zodb/agent.py")).arg("write");
@@ -189,7 +189,7 @@ fn writer(path: &Path, options: &[&str]) -> Command {
 }
 
 #[test]
-fn appends_of_a_watch_are_never_taken_for_damage() {
+fn appends_of_a_watch_are_never_reported_as_damage() {
     let scene = Scene::synced(History::get());
     let mut writer = spawn(&mut writer(&scene.master, &[]));
     let mut watch = Watcher::start(&scene, &[]);
@@ -210,7 +210,7 @@ fn appends_of_a_watch_are_never_taken_for_damage() {
 }
 
 #[test]
-fn a_signal_ends_it() {
+fn a_signal_ends_verify() {
     let scene = Scene::new();
     sparse_master(&scene.slave, 64 << 30);
     for signal in [Signal::TERM, Signal::INT] {

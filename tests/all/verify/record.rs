@@ -1,4 +1,4 @@
-//! What a verification leaves for `fssync status` and for later passes.
+//! The recorded result of a verification, in `fssync status` and in later passes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{History, Run, Scene, append_sparse, as_nobody, fssync, run, sparse_master};
 
-/// A slave with a large object, in sync.
+/// A slave in sync, with a large object.
 fn large_scene() -> Scene {
     let scene = Scene::new();
     sparse_master(&scene.master, 1 << 20);
@@ -15,7 +15,7 @@ fn large_scene() -> Scene {
     scene
 }
 
-/// Flips a bit of the large object's data: only the digests show it.
+/// Flips a bit in the large object's data, which only the digests can show.
 fn flip_a_bit(scene: &Scene) {
     let file = File::options()
         .read(true)
@@ -28,7 +28,7 @@ fn flip_a_bit(scene: &Scene) {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
-/// The exit code of a quiet run, and what it prints.
+/// The exit code and the output of a run with `-q`.
 fn quiet(scene: &Scene, words: &[&str]) -> (i32, String) {
     let Run {
         code,
@@ -64,10 +64,10 @@ fn a_sound_result_is_shown() {
 }
 
 #[test]
-fn a_damaged_slave_is_not_called_fine_until_it_is_replaced() {
+fn a_damaged_slave_is_reported_until_it_is_replaced() {
     let scene = large_scene();
     flip_a_bit(&scene);
-    assert_eq!(status(&scene).0, 0, "nobody has looked yet");
+    assert_eq!(status(&scene).0, 0, "it was not verified yet");
     let (code, line) = quiet(&scene, &["verify"]);
     assert_eq!(code, 31, "{line}");
     let (code, report) = status(&scene);
@@ -80,11 +80,11 @@ fn a_damaged_slave_is_not_called_fine_until_it_is_replaced() {
         assert_eq!(code, 0);
         assert!(line.contains("found damage"), "{line}");
     }
-    // What is appended does not mend it.
+    // An append does not repair it.
     append_sparse(&scene.master, 5_000, 0x0400_0000_0000_0000);
     assert!(quiet(&scene, &[]).1.contains("found damage"));
     assert_eq!(status(&scene).0, 31);
-    // A check of the structure does not look for it.
+    // A check of the structure cannot find it.
     run(&mut scene.verify(&["--quick"])).expect(0);
     assert_eq!(status(&scene).0, 31);
     let full = scene.pass(&["--full"]).expect(0).report();
@@ -95,7 +95,7 @@ fn a_damaged_slave_is_not_called_fine_until_it_is_replaced() {
 }
 
 #[test]
-fn a_clean_verification_clears_an_earlier_one() {
+fn a_sound_verification_clears_an_earlier_one() {
     let scene = large_scene();
     flip_a_bit(&scene);
     run(&mut scene.verify(&[])).expect(31);
@@ -106,7 +106,7 @@ fn a_clean_verification_clears_an_earlier_one() {
 }
 
 #[test]
-fn a_wrong_index_does_not_outlive_its_file() {
+fn a_wrong_index_is_not_reported_after_the_next_pass() {
     let scene = Scene::synced(History::get());
     let index = scene.beside(".index");
     let sound = fs::read(&index).unwrap();
@@ -121,13 +121,13 @@ fn a_wrong_index_does_not_outlive_its_file() {
         found.is_some(),
         "an index that ZODB would use, and is wrong"
     );
-    // The next pass makes another index.
+    // The next pass builds another index.
     assert_eq!(status(&scene).1["verify_damages"], 0);
     assert_eq!(status(&scene).0, 0);
 }
 
 #[test]
-fn a_result_that_cannot_be_noted_changes_no_exit_code() {
+fn failing_to_record_a_result_does_not_change_the_exit_code() {
     let scene = large_scene();
     let mut verify = as_nobody(&scene);
     // The directory is read-only for this user.
@@ -152,7 +152,7 @@ fn a_result_that_cannot_be_noted_changes_no_exit_code() {
 }
 
 #[test]
-fn a_record_that_makes_no_sense_is_passed_over() {
+fn an_invalid_record_is_ignored() {
     let scene = Scene::synced(History::get());
     for text in ["", "{", "[]", "{\"time\": 7}", "\u{0}\u{0}\u{0}"] {
         fs::write(scene.beside(".fssync-verified"), text).unwrap();

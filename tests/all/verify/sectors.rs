@@ -1,4 +1,4 @@
-//! Bytes compared with their digests, and sectors that cannot be read.
+//! Comparison of bytes with their digests, and sectors that cannot be read.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::{quick, scene_of, sound, txns, whole};
 use crate::fuse::Served;
 
 #[test]
-fn all_bytes_are_compared_with_their_digests_whatever_is_damaged() {
+fn all_bytes_are_compared_with_their_digests_in_spite_of_damage() {
     let all = txns(sound());
     let mut files: Vec<Vec<u8>> = FAULTS
         .iter()
@@ -23,7 +23,7 @@ fn all_bytes_are_compared_with_their_digests_whatever_is_damaged() {
             bytes
         })
         .collect();
-    // Behind damage that nothing follows.
+    // Damage up to the end of the file.
     let mut bytes = sound().to_vec();
     bytes[all[1].start()..].fill(1);
     files.push(bytes);
@@ -43,10 +43,10 @@ fn all_bytes_are_compared_with_their_digests_whatever_is_damaged() {
 }
 
 #[test]
-fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
+fn unreadable_sectors_are_findings_and_the_rest_is_checked() {
     let all = txns(sound());
     let mut bytes = sound().to_vec();
-    // The pickle of 9000 bytes holds two pages; damage lies behind it.
+    // The pickle of 9000 bytes contains two whole pages. There is other damage after it.
     let pages = (all[7].record() + 42).next_multiple_of(4096) as u64;
     let bad = pages..pages + 4096;
     assert!(bad.end < all[7].end() as u64, "{:?}", all[7]);
@@ -56,7 +56,7 @@ fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
     let slave = served.file("Data.fs");
     served.fail_at(bad.start + 100..bad.start + 101);
     let (_, findings) = whole(&slave);
-    let [unreadable, behind] = &findings[..] else {
+    let [unreadable, later] = &findings[..] else {
         panic!("{findings:?}");
     };
     assert_eq!(unreadable.kind, Kind::Unreadable);
@@ -65,7 +65,7 @@ fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
         (bad.start, Some(bad.end))
     );
     assert_eq!(
-        (behind.kind, behind.position),
+        (later.kind, later.position),
         (Kind::DataTid, all[9].record() as u64)
     );
     // A header that cannot be read.
@@ -78,7 +78,7 @@ fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
         "{findings:?}"
     );
     assert_eq!(verified.position, sound().len() as u64);
-    // The first one, and the last.
+    // The first byte, and the last.
     for at in [0, sound().len() as u64 - 1] {
         served.fail_at(at..at + 1);
         let (verified, findings) = whole(&slave);
@@ -90,7 +90,8 @@ fn sectors_that_cannot_be_read_are_findings_and_the_rest_is_checked() {
     }
 }
 
-/// As a whole; quickly, it may read another part of what cannot be read.
+/// Compares both ways of verifying by their position only: they may read different parts of an
+/// unreadable range.
 fn both_served(path: &Path) -> (Verified, Vec<Finding>) {
     let (quick, _) = quick(path);
     let (verified, findings) = whole(path);

@@ -1,4 +1,4 @@
-//! How findings are told: lines, JSON, exit codes.
+//! The output of findings: text, JSON, exit codes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +10,16 @@ use crate::command_line::man_page;
 use crate::support::{Scene, Zodb, fssync, run};
 
 #[test]
-fn what_is_found_is_laid_out_for_eyes() {
+fn findings_are_printed_as_text() {
     let all = txns(sound());
     let mut bytes = sound().to_vec();
     bytes[all[3].record() + 15] ^= 1;
     bytes[all[6].start() + 16] = 0x1b;
     let scene = scene_of(&bytes);
-    let told = run(&mut scene.verify(&[])).expect(31);
+    let printed = run(&mut scene.verify(&[])).expect(31);
     let tid = all[3].found.header.tid;
     let found = tid.0 ^ 1;
-    let lines: Vec<_> = told.stdout.lines().collect();
+    let lines: Vec<_> = printed.stdout.lines().collect();
     let at = all[3].record();
     let oid = number(&bytes, at);
     let line = format!(
@@ -27,7 +27,7 @@ fn what_is_found_is_laid_out_for_eyes() {
         tid.with_time()
     );
     let position = lines.iter().position(|it| **it == line);
-    let position = position.unwrap_or_else(|| panic!("{line}: {}", told.stdout));
+    let position = position.unwrap_or_else(|| panic!("{line}: {}", printed.stdout));
     assert_eq!(
         lines[position + 1].trim(),
         format!("expected tid {tid}, found {found:016x}")
@@ -35,12 +35,12 @@ fn what_is_found_is_laid_out_for_eyes() {
     assert!(lines[position + 2].trim().starts_with("to do: "));
     assert_eq!(*lines.last().unwrap(), "DAMAGED: 1 finding");
     assert!(
-        told.stdout.contains("blemish       Data.fs at "),
+        printed.stdout.contains("blemish       Data.fs at "),
         "{}",
-        told.stdout
+        printed.stdout
     );
-    assert!(!told.stdout.contains('\x1b'), "{}", told.stdout);
-    // One line for cron, and none where there is nothing to say.
+    assert!(!printed.stdout.contains('\x1b'), "{}", printed.stdout);
+    // One line for cron, and no output if all is well.
     let quiet = run(&mut scene.verify(&["-q"])).expect(31);
     assert_eq!(
         (quiet.stdout.as_str(), quiet.stderr.lines().count()),
@@ -52,21 +52,21 @@ fn what_is_found_is_laid_out_for_eyes() {
 }
 
 #[test]
-fn a_name_cannot_steer_the_terminal() {
+fn a_file_name_cannot_send_escape_sequences_to_the_terminal() {
     let scene = Scene::new();
     let slave = scene.slave.with_file_name("Data\x1b[31m.fs");
     let mut bytes = sound().to_vec();
     bytes[16] = b'c';
     fs::write(&slave, bytes).unwrap();
-    let told = run(fssync().arg("verify").arg(&slave)).expect(31);
+    let printed = run(fssync().arg("verify").arg(&slave)).expect(31);
     assert!(
-        told.stdout.contains("Data?[31m.fs") && !told.stdout.contains('\x1b'),
-        "{told:?}"
+        printed.stdout.contains("Data?[31m.fs") && !printed.stdout.contains('\x1b'),
+        "{printed:?}"
     );
 }
 
 #[test]
-fn of_many_findings_the_first_are_told_and_all_are_counted() {
+fn the_first_of_many_findings_are_printed_and_all_are_counted() {
     let scene = Scene::new();
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.slave, "create": true}));
@@ -82,15 +82,15 @@ fn of_many_findings_the_first_are_told_and_all_are_counted() {
     assert_eq!(report["damages"], 300);
     assert_eq!(report["counts"], json!({"data-tid": 300}));
     assert_eq!(report["findings"].as_array().unwrap().len(), 100);
-    let told = run(&mut scene.verify(&[])).expect(31);
+    let printed = run(&mut scene.verify(&[])).expect(31);
     assert!(
-        told.stdout.contains("and 200 more of the kind data-tid"),
-        "{told:?}"
+        printed.stdout.contains("and 200 more of the kind data-tid"),
+        "{printed:?}"
     );
 }
 
 #[test]
-fn the_object_has_its_keys_and_the_man_page_names_them() {
+fn the_report_always_has_the_same_keys_and_the_man_page_names_them() {
     let mut bytes = sound().to_vec();
     bytes[txns(sound())[4].end() - 1] ^= 1;
     let mut keys = BTreeSet::new();
@@ -122,7 +122,7 @@ fn the_object_has_its_keys_and_the_man_page_names_them() {
 }
 
 #[test]
-fn what_makes_no_sense_is_a_usage_error() {
+fn invalid_arguments_are_usage_errors() {
     let scene = scene_of(sound());
     let slave = scene.slave.to_str().unwrap();
     for arguments in [

@@ -50,10 +50,10 @@ fn with_a(bytes: &[u8]) -> (Disk, Node) {
 
 /// All that random power cuts leave of a name.
 fn outcomes(disk: &Disk, name: &str, names: Names, bytes: Bytes) -> BTreeSet<Option<Vec<u8>>> {
-    let mut dice = Dice::new(1);
+    let mut rng = Rng::new(1);
     (0..500)
         .map(|_| {
-            disk.cut(names, bytes, &mut dice)
+            disk.cut(names, bytes, &mut rng)
                 .read(name)
                 .map(<[u8]>::to_vec)
         })
@@ -139,8 +139,8 @@ fn a_journal_keeps_the_first_changes_of_names() {
         create(&mut disk, name);
     }
     let count = |names| {
-        let mut dice = Dice::new(1);
-        let cuts = (0..100).map(|_| disk.cut(names, Bytes::Kept, &mut dice));
+        let mut rng = Rng::new(1);
+        let cuts = (0..100).map(|_| disk.cut(names, Bytes::Kept, &mut rng));
         cuts.map(|cut| {
             cut.names()
                 .map(|(name, _)| name.as_str())
@@ -164,8 +164,8 @@ fn owner_and_mode_are_made_durable_by_fsync_alone() {
         },
     });
     let modes = |disk: &Disk| {
-        let mut dice = Dice::new(1);
-        let cuts = (0..100).map(|_| disk.cut(Names::Any, Bytes::Any, &mut dice));
+        let mut rng = Rng::new(1);
+        let cuts = (0..100).map(|_| disk.cut(Names::Any, Bytes::Any, &mut rng));
         cuts.map(|cut| cut.file(node).unwrap().meta().mode)
             .collect::<BTreeSet<_>>()
     };
@@ -200,7 +200,7 @@ fn what_a_failed_sync_was_to_write_is_not_written_by_the_next_one() {
         metadata: false,
     });
     assert_eq!(&disk.read("a").unwrap()[..4], b"lost");
-    let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Dice::new(1));
+    let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Rng::new(1));
     assert_eq!(&cut.read("a").unwrap()[..4], [1; 4]);
     assert_eq!(&cut.read("a").unwrap()[PAGE_LEN..][..4], b"kept");
     write(&mut disk, node, 1, b"OST");
@@ -208,6 +208,6 @@ fn what_a_failed_sync_was_to_write_is_not_written_by_the_next_one() {
         node,
         metadata: false,
     });
-    let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Dice::new(1));
+    let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Rng::new(1));
     assert_eq!(&cut.read("a").unwrap()[..4], b"lOST");
 }

@@ -8,7 +8,7 @@ use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request}
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::disk::{Disk, Meta, Node, Op};
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 #[derive(Default)]
 pub struct State {
@@ -16,14 +16,14 @@ pub struct State {
     pub log: Vec<Op>,
     pub open: HashMap<u64, Node>,
     pub handles: u64,
-    pub trouble: Option<Trouble>,
-    pub parts: Option<Dice>,
+    pub fault: Option<Fault>,
+    pub parts: Option<Rng>,
     pub failed: BTreeSet<u64>,
     pub reused_failed: bool,
 }
 
 /// What is about to happen.
-pub enum Trouble {
+pub enum Fault {
     /// After so many operations more.
     Kill(usize),
     /// After so many syncs more.
@@ -35,14 +35,14 @@ pub enum Trouble {
 impl State {
     /// Carries out an operation of a process's, and notes it.
     pub fn apply(&mut self, request: &Request, op: Op) -> Result<(), Errno> {
-        match &mut self.trouble {
-            Some(Trouble::Kill(0)) => {
+        match &mut self.fault {
+            Some(Fault::Kill(0)) => {
                 if let Some(pid) = Pid::from_raw(request.pid().cast_signed()) {
                     let _ = kill_process(pid, Signal::KILL);
                 }
                 return Err(Errno::EIO);
             }
-            Some(Trouble::Kill(after)) => *after -= 1,
+            Some(Fault::Kill(after)) => *after -= 1,
             _ => {}
         }
         self.note(op);
@@ -56,12 +56,12 @@ impl State {
 
     /// Whether this sync fails.
     pub fn fails(&mut self) -> bool {
-        match &mut self.trouble {
-            Some(Trouble::FailSync(0)) => {
-                self.trouble = None;
+        match &mut self.fault {
+            Some(Fault::FailSync(0)) => {
+                self.fault = None;
                 true
             }
-            Some(Trouble::FailSync(after)) => {
+            Some(Fault::FailSync(after)) => {
                 *after -= 1;
                 false
             }
@@ -72,14 +72,14 @@ impl State {
     /// How many of so many bytes are read or written at once.
     pub fn part(&mut self, len: usize) -> usize {
         match &mut self.parts {
-            Some(dice) if len > 1 => 1 + dice.below(len),
+            Some(rng) if len > 1 => 1 + rng.below(len),
             _ => len,
         }
     }
 
     /// How many of the bytes that are to be written at an offset fit.
     pub fn room(&self, node: Node, offset: usize, len: usize) -> Result<usize, Errno> {
-        let Some(Trouble::Full(allowed)) = self.trouble else {
+        let Some(Fault::Full(allowed)) = self.fault else {
             return Ok(len);
         };
         let named = self.disk.names().map(|(_, node)| node);

@@ -87,8 +87,8 @@ fn is_told_of(before: &Before, slave: &[u8], beside: &[(&str, &[u8])]) -> bool {
         .iter()
         .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
         .collect();
-    let judge = || before.assert_sound(slave, slave.len(), &beside);
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge)).is_err()
+    let check = || before.assert_sound(slave, slave.len(), &beside);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err()
 }
 
 #[test]

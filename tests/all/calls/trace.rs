@@ -1,4 +1,4 @@
-//! A process that is about to be disturbed, and the judgement of what it leaves.
+//! A process that is about to be disturbed, and the checks of what it leaves.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,12 +7,12 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::cast::{Side, Situation};
-use crate::before::Before;
+use crate::crash::oracle::Before;
+use crate::crash::scenario::{Scenario, Side};
 use crate::ledger;
 use crate::support::{Run, Scene, Zodb, fssync, run, strace, tool};
 
-/// What may lie beside a slave and is looked at when it is judged.
+/// What may lie beside a slave and is looked at when it is checked.
 const SUFFIXES: [&str; 11] = [
     "",
     ".fssync",
@@ -31,7 +31,7 @@ const SUFFIXES: [&str; 11] = [
 const LOG: &str = "strace.log";
 
 pub struct Stage<'a> {
-    situation: &'a Situation,
+    scenario: &'a Scenario,
     pub scene: Scene,
     pub before: Before,
     /// The bytes of all that lay beside the slave.
@@ -39,15 +39,15 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub fn set(situation: &'a Situation, zodb: &mut Zodb) -> Self {
-        let scene = (situation.scene)(zodb);
+    pub fn set(scenario: &'a Scenario, zodb: &mut Zodb) -> Self {
+        let scene = (scenario.scene)(zodb);
         let before = Before {
-            keeps_slave: situation.keeps_old,
-            tail_len: situation.tail_len,
+            keeps_slave: scenario.keeps_old,
+            tail_len: scenario.tail_len,
             ..Before::of(&scene.slave, &scene.master, zodb)
         };
         let mut stage = Self {
-            situation,
+            scenario,
             scene,
             before,
             lay_there: Vec::new(),
@@ -77,7 +77,7 @@ impl<'a> Stage<'a> {
         let log = self.scene.directory.path().join(LOG);
         let options = [&["-o", log.to_str().unwrap()], options].concat();
         let options = options.as_slice();
-        let mut command = match self.situation.side {
+        let mut command = match self.scenario.side {
             Side::Slave | Side::Master => strace(options, &files),
             Side::Agent => {
                 let mut command = fssync();
@@ -86,14 +86,14 @@ impl<'a> Stage<'a> {
                 command
             }
         };
-        command.args(self.situation.arguments(&self.scene));
+        command.args(self.scenario.arguments(&self.scene));
         command.arg("-v");
         command
     }
 
     /// The process, with nothing befalling it.
     pub fn run_in_peace(&self) -> Run {
-        run(fssync().args(self.situation.in_peace(&self.scene)))
+        run(fssync().args(self.scenario.in_peace(&self.scene)))
     }
 
     /// What `strace` has said of the process.
@@ -103,7 +103,7 @@ impl<'a> Stage<'a> {
 
     /// The files of one side, and their directory.
     pub fn files(&self) -> Vec<PathBuf> {
-        let (file, suffixes) = match self.situation.side {
+        let (file, suffixes) = match self.scenario.side {
             Side::Slave => (&self.scene.slave, &SUFFIXES[..]),
             Side::Master | Side::Agent => (&self.scene.master, &SUFFIXES[..1]),
         };
@@ -155,7 +155,7 @@ impl<'a> Stage<'a> {
     /// A tail is kept once, and only if it was cut.
     pub fn assert_no_spare_copy(&self) {
         let slave = fs::read(&self.scene.slave).ok();
-        let was_cut = slave != self.before.slave && self.situation.tail_len > 0;
+        let was_cut = slave != self.before.slave && self.scenario.tail_len > 0;
         let names = self.scene.beside_slave();
         let copies = names.iter().filter(|name| name.contains(".tr"));
         assert_eq!(copies.count(), usize::from(was_cut), "{names:?}");

@@ -3,10 +3,10 @@
 //! for with it in hand.
 
 use super::call::{Lock, Locking};
-use super::director::Event;
+use super::scheduler::Event;
 
 /// Fails with the first call of ours that breaks this.
-pub fn judge(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {
+pub fn check(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {
     let mut held: Vec<(usize, &str, Lock)> = Vec::new();
     for event in events {
         let (who, call) = match event {
@@ -27,12 +27,12 @@ pub fn judge(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), St
             return Err(format!("a sync in a step: {call}"));
         }
         match call.locking() {
-            Some((Lock::Zodb, Locking::Taken)) if !has(Lock::Step) => {
+            Some((Lock::Zodb, Locking::Acquired)) if !has(Lock::Step) => {
                 return Err(format!("ZODB's lock in no step: {call}"));
             }
-            Some((lock, Locking::Taken)) => held.push((who, thread, lock)),
-            Some((lock, Locking::LetGo)) => held.retain(|it| *it != (who, thread, lock)),
-            Some((_, Locking::InVain)) | None => {}
+            Some((lock, Locking::Acquired)) => held.push((who, thread, lock)),
+            Some((lock, Locking::Released)) => held.retain(|it| *it != (who, thread, lock)),
+            Some((_, Locking::Busy)) | None => {}
         }
     }
     Ok(())
@@ -57,7 +57,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let events: Vec<Event> = calls.iter().map(event).collect();
-        judge(&events, |_| true)
+        check(&events, |_| true)
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
             other => panic!("{other:?}"),
         });
         let events: Vec<Event> = events.collect();
-        assert!(judge(&events, |_| true).is_err(), "another thread");
-        assert_eq!(judge(&events, |_| false), Ok(()), "it is ZODB");
+        assert!(check(&events, |_| true).is_err(), "another thread");
+        assert_eq!(check(&events, |_| false), Ok(()), "it is ZODB");
     }
 }

@@ -7,8 +7,8 @@ use fssync::plan::outcome::Exit;
 use fssync::source::path::MountedPath;
 use serde_json::json;
 
+use super::checks::{DATA, Scenario, Stage};
 use super::disk::Op;
-use super::stage::{DATA, Play, Stage};
 use crate::support::{
     Call, History, Hooked, fssync, pass_here, replace, rewrite_end, run, run_in_a_pass,
 };
@@ -24,7 +24,7 @@ fn pass(stage: &mut Stage) -> bool {
     true
 }
 
-pub const FIRST_COPY: Play = Play {
+pub const FIRST_COPY: Scenario = Scenario {
     set: |stage| fs::write(&stage.scene.master, &History::get().after).unwrap(),
     act: pass,
     options: &[],
@@ -41,7 +41,7 @@ fn synced(stage: &Stage, before: &[u8]) {
     stage.scene.expect("full-copy");
 }
 
-pub const APPEND: Play = Play {
+pub const APPEND: Scenario = Scenario {
     set: |stage| {
         let history = History::get();
         synced(stage, &history.before);
@@ -50,7 +50,7 @@ pub const APPEND: Play = Play {
     ..FIRST_COPY
 };
 
-pub const APPEND_IN_BATCHES: Play = Play {
+pub const APPEND_IN_BATCHES: Scenario = Scenario {
     act: |stage| {
         let source = MountedPath::new(stage.scene.master.clone());
         let outcome = pass_here(&stage.scene.job(source, SMALL));
@@ -62,7 +62,7 @@ pub const APPEND_IN_BATCHES: Play = Play {
 
 const TAIL_LEN: usize = 500;
 
-pub const APPEND_BEHIND_A_FOREIGN_TAIL: Play = Play {
+pub const APPEND_BEHIND_A_FOREIGN_TAIL: Scenario = Scenario {
     set: |stage| {
         let history = History::get();
         (APPEND.set)(stage);
@@ -80,7 +80,7 @@ const TORN_LEN: usize = 9000;
 
 /// The slave ends with the start of a transaction that was torn, and is marked as
 /// committed; it would be cut there, and so is its header, by the end of a page.
-pub const APPEND_AT_THE_END_OF_A_PAGE: Play = Play {
+pub const APPEND_AT_THE_END_OF_A_PAGE: Scenario = Scenario {
     set: |stage| {
         let path = &stage.scene.master;
         let commit = |description: usize| json!({"cmd": "commit", "name": "m", "description": "d".repeat(description)});
@@ -127,10 +127,10 @@ fn pass_killed_before(stage: &Stage, nth: usize, is_it: impl Fn(&Op) -> bool) {
     stage.disk.load(start);
     stage.disk.kill_after(at);
     assert_eq!(stage.scene.pass(&[]).code, -1, "it is killed");
-    stage.disk.end_trouble();
+    stage.disk.end_fault();
 }
 
-pub const APPEND_BEHIND_OUR_OWN_TAIL: Play = Play {
+pub const APPEND_BEHIND_OUR_OWN_TAIL: Scenario = Scenario {
     set: |stage| {
         (APPEND.set)(stage);
         let data = stage.disk.disk().named(DATA).unwrap();
@@ -141,13 +141,13 @@ pub const APPEND_BEHIND_OUR_OWN_TAIL: Play = Play {
 };
 
 /// An append, and a pack of the master's before the next pass.
-pub const APPEND_BEFORE_A_PACK: Play = Play {
+pub const APPEND_BEFORE_A_PACK: Scenario = Scenario {
     then: Some(|stage| replace(&stage.scene.master, &History::get().packed)),
     ..APPEND
 };
 
 /// An append behind which the index is made anew.
-pub const APPEND_WITH_ANOTHER_INDEX: Play = Play {
+pub const APPEND_WITH_ANOTHER_INDEX: Scenario = Scenario {
     set: |stage| {
         (APPEND.set)(stage);
         fs::remove_file(stage.scene.beside(".index")).unwrap();
@@ -156,7 +156,7 @@ pub const APPEND_WITH_ANOTHER_INDEX: Play = Play {
 };
 
 /// The slave grew, ZODB saved its index, and then it was cut by hand.
-pub const APPEND_BESIDE_AN_INDEX_AHEAD: Play = Play {
+pub const APPEND_BESIDE_AN_INDEX_AHEAD: Scenario = Scenario {
     set: |stage| {
         (FORCED_FULL_COPY_OF_A_DIVERGENCE.set)(stage);
         rewrite_end(&stage.scene.slave, &History::get().before);
@@ -173,7 +173,7 @@ fn synced_with_zodbs_index(stage: &mut Stage) {
     stage.zodb.call(&json!({"cmd": "close", "name": "s"}));
 }
 
-pub const FULL_COPY: Play = Play {
+pub const FULL_COPY: Scenario = Scenario {
     set: |stage| {
         synced_with_zodbs_index(stage);
         replace(&stage.scene.master, &History::get().packed);
@@ -181,7 +181,7 @@ pub const FULL_COPY: Play = Play {
     ..FIRST_COPY
 };
 
-pub const FULL_COPY_AND_SET_ASIDE: Play = Play {
+pub const FULL_COPY_AND_SET_ASIDE: Scenario = Scenario {
     set: |stage| {
         synced_with_zodbs_index(stage);
         replace(&stage.scene.master, &History::get().packed_away);
@@ -190,12 +190,12 @@ pub const FULL_COPY_AND_SET_ASIDE: Play = Play {
     ..FIRST_COPY
 };
 
-pub const FORCED_FULL_COPY: Play = Play {
+pub const FORCED_FULL_COPY: Scenario = Scenario {
     options: &["--full"],
     ..APPEND
 };
 
-pub const FORCED_FULL_COPY_OF_A_DIVERGENCE: Play = Play {
+pub const FORCED_FULL_COPY_OF_A_DIVERGENCE: Scenario = Scenario {
     set: |stage| {
         synced(stage, &History::get().before);
         let slave = &stage.scene.slave;
@@ -211,13 +211,13 @@ pub const FORCED_FULL_COPY_OF_A_DIVERGENCE: Play = Play {
 };
 
 /// Nothing is new but ZODB's index, which is made anew.
-pub const INDEX_ANEW: Play = Play {
+pub const INDEX_ANEW: Scenario = Scenario {
     set: synced_with_zodbs_index,
     ..FIRST_COPY
 };
 
 /// Somebody copied the master.
-pub const SEEDED: Play = Play {
+pub const SEEDED: Scenario = Scenario {
     set: |stage| {
         let after = &History::get().after;
         fs::write(&stage.scene.master, after).unwrap();
@@ -228,12 +228,12 @@ pub const SEEDED: Play = Play {
 
 /// The same, and what is there before the pass may be lost: not so what is there
 /// once the pass has said that it is in sync.
-pub const SEEDED_UNSYNCED: Play = Play {
+pub const SEEDED_UNSYNCED: Scenario = Scenario {
     is_settled: false,
     ..SEEDED
 };
 
-pub const OFF: Play = Play {
+pub const OFF: Scenario = Scenario {
     set: APPEND_BEHIND_OUR_OWN_TAIL.set,
     act: |stage| {
         run(fssync().arg("off").arg(&stage.scene.slave)).expect(0);
@@ -244,7 +244,7 @@ pub const OFF: Play = Play {
 };
 
 /// Syncing was off and on before.
-pub const OFF_AFTER_ON: Play = Play {
+pub const OFF_AFTER_ON: Scenario = Scenario {
     set: |stage| {
         (OFF.set)(stage);
         fs::write(stage.scene.beside(".fssync-switch"), "SYNCING=1\n").unwrap();
@@ -253,7 +253,7 @@ pub const OFF_AFTER_ON: Play = Play {
 };
 
 /// Syncing is switched off while a pass appends.
-pub const OFF_IN_THE_MIDDLE: Play = Play {
+pub const OFF_IN_THE_MIDDLE: Scenario = Scenario {
     set: APPEND.set,
     act: |stage| {
         let path = MountedPath::new(stage.scene.master.clone());

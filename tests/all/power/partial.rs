@@ -4,27 +4,27 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::checks::{DATA, Scenario, Stage};
 use super::disk::{Disk, Node};
-use super::plays;
-use super::stage::{DATA, Play, Stage};
+use super::scenarios;
 use super::{seed, share};
-use crate::dice::Dice;
 use crate::fuse::Served;
 use crate::ledger;
+use crate::rng::Rng;
 use crate::support::{History, Scene, Transport, Zodb, replace, rewrite_end};
 
 /// Each read and write at the slave does a part of what it is asked for: that is no
 /// error, and nothing comes of it.
-fn is_done_in_parts(play: Play) {
-    let mut stage = Stage::set(play);
+fn is_done_in_parts(scenario: Scenario) {
+    let mut stage = Stage::set(scenario);
     let start = stage.disk.disk();
     for nth in 0..share().div_ceil(8) as u64 {
         stage.disk.load(start.clone());
-        stage.disk.answer_in_part(Dice::new(seed() + nth));
+        stage.disk.answer_in_part(Rng::new(seed() + nth));
         let (ended_well, recording) = stage.act();
         assert!(ended_well);
         let left = stage.disk.disk();
-        stage.judge(&left, &recording.start, true);
+        stage.check(&left, &recording.start, true);
     }
 }
 
@@ -42,8 +42,8 @@ fn assert_without_tail(stage: &mut Stage) {
 
 /// The disk is full after any number of bytes: the slave is what it was, or what fits
 /// of it is in sync, and nothing is left that was under way.
-fn survives_a_full_disk(play: Play) {
-    let mut stage = Stage::set(play);
+fn survives_a_full_disk(scenario: Scenario) {
+    let mut stage = Stage::set(scenario);
     let start = stage.disk.disk();
     let used = |disk: &Disk| -> usize {
         let files: BTreeSet<Node> = disk.names().map(|(_, node)| node).collect();
@@ -57,10 +57,10 @@ fn survives_a_full_disk(play: Play) {
         used(&disk)
     });
     let needed = at_each.max().expect("something is written") - before;
-    let mut dice = Dice::new(seed());
+    let mut rng = Rng::new(seed());
     let mut full = 0;
     for _ in 0..share() {
-        let free = dice.below(needed);
+        let free = rng.below(needed);
         eprintln!("{free} of {needed} bytes are free");
         stage.disk.load(start.clone());
         stage.disk.allow(before + free);
@@ -80,24 +80,24 @@ fn survives_a_full_disk(play: Play) {
         for name in ["Data.fs.fssync-tmp", "Data.fs.fssync-new"] {
             assert!(left.named(name).is_none(), "{name} is left behind: {run:?}");
         }
-        stage.judge(&left, &start, run.code == 0);
+        stage.check(&left, &start, run.code == 0);
     }
     assert!(full * 2 > share(), "the disk was full in {full} runs");
 }
 
 macro_rules! in_parts {
-    ($($name:ident: $play:ident;)*) => { $(
+    ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
             fn is_done_in_parts() {
-                super::is_done_in_parts(plays::$play);
+                super::is_done_in_parts(scenarios::$scenario);
             }
 
             #[test]
             fn survives_a_full_disk() {
-                super::survives_a_full_disk(plays::$play);
+                super::survives_a_full_disk(scenarios::$scenario);
             }
         }
     )* };
@@ -121,7 +121,7 @@ fn a_master_is_read_in_parts() {
         let file = scene.master.clone();
         fs::write(&file, &history.before).unwrap();
         let served = Served::directory(file.parent().unwrap());
-        served.answer_in_part(Dice::new(seed()));
+        served.answer_in_part(Rng::new(seed()));
         scene.master = served.file(DATA);
         let mut zodb = Zodb::start();
         let mut expect = |action| {

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::books::Failover;
+use super::acknowledged::Failover;
+use super::background::Excuse;
 use super::network::Cut;
-use super::rounds::Excuse;
 use super::site::Site;
 use crate::failover::{copy_back, now};
 use crate::zeo::{Client, eventually};

@@ -24,10 +24,10 @@ use crate::support::{Zodb, spawn, tracer};
 const STUCK: Duration = Duration::from_secs(30);
 
 /// A watch that does nothing for so long rests.
-const RESTS: Duration = Duration::from_millis(150);
+const IDLE: Duration = Duration::from_millis(150);
 
-/// What an actor is to do.
-pub enum Part {
+/// What an process is to do.
+pub enum Task {
     /// A program, to its end.
     Program(Command),
     /// The same of one that stays: it gets a SIGTERM once it rests.
@@ -36,28 +36,28 @@ pub enum Part {
     Zodb(Arc<Mutex<Zodb>>, Vec<Value>),
 }
 
-/// How an actor has ended.
+/// How an process has ended.
 #[derive(Clone, Debug)]
-pub struct Ending {
+pub struct Exit {
     /// A program's exit code; of ZODB, 0 if all commands succeeded, or else 1.
     pub code: i32,
     /// What a program said.
-    pub said: String,
+    pub output: String,
     /// ZODB's answers.
     pub answers: Vec<Value>,
 }
 
-/// How far an actor went.
-pub enum Went {
+/// How far an process went.
+pub enum Progress {
     /// It made these calls, and has stopped.
-    On(Vec<Call>),
+    Stopped(Vec<Call>),
     /// It made these and came to its end.
-    ToItsEnd(Vec<Call>, Ending),
+    Ended(Vec<Call>, Exit),
 }
 
-/// An actor, which is started when it is let go for the first time.
-pub struct Actor {
-    part: Part,
+/// An process, which is started when it is let go for the first time.
+pub struct Process {
+    task: Task,
     /// Where its program's output goes.
     output: PathBuf,
     files: Vec<PathBuf>,
@@ -69,25 +69,25 @@ struct Running {
     pid: Pid,
     /// It, or `strace` where it was there before.
     child: Child,
-    heard: Receiver<Heard>,
-    to_hear: Sender<Heard>,
+    messages: Receiver<Message>,
+    sender: Sender<Message>,
     lines: Lines,
     answers: Vec<Value>,
-    is_told_to_end: bool,
+    is_terminated: bool,
 }
 
-enum Heard {
+enum Message {
     Line(String),
-    Pending(Value),
+    Answer(Value),
     /// `strace` and what it traced have ended.
     End,
 }
 
-impl Actor {
+impl Process {
     /// Stops at calls that concern these files.
-    pub fn new(part: Part, files: &[PathBuf], output: PathBuf) -> Self {
+    pub fn new(task: Task, files: &[PathBuf], output: PathBuf) -> Self {
         Self {
-            part,
+            task,
             output,
             files: files.to_vec(),
             running: None,
@@ -95,7 +95,7 @@ impl Actor {
     }
 
     /// Lets it go on to its next call.
-    pub fn go_on(&mut self) -> Went {
+    pub fn resume(&mut self) -> Progress {
         match &self.running {
             Some(running) => running.signal(Signal::CONT),
             None => self.start(),
@@ -103,8 +103,8 @@ impl Actor {
         let mut calls = Vec::new();
         let mut stopped = HashSet::new();
         loop {
-            match self.hear() {
-                Some(Heard::Line(line)) => {
+            match self.next_message() {
+                Some(Message::Line(line)) => {
                     let running = self.running.as_mut().expect("it runs");
                     match running.lines.read(&line) {
                         Line::Call(call) => calls.push(call),
@@ -112,15 +112,15 @@ impl Actor {
                         Line::Other => {}
                     }
                     if !stopped.is_empty() && running.threads().is_subset(&stopped) {
-                        return Went::On(calls);
+                        return Progress::Stopped(calls);
                     }
                 }
-                Some(Heard::Pending(answer)) => {
-                    if let Some(ending) = self.take_answer(answer) {
-                        return Went::ToItsEnd(calls, ending);
+                Some(Message::Answer(answer)) => {
+                    if let Some(exit) = self.take_answer(answer) {
+                        return Progress::Ended(calls, exit);
                     }
                 }
-                Some(Heard::End) => return Went::ToItsEnd(calls, self.end()),
+                Some(Message::End) => return Progress::Ended(calls, self.end()),
                 None => panic!("{} is stuck behind {calls:?}", self.output.display()),
             }
         }
@@ -128,68 +128,68 @@ impl Actor {
 
     fn start(&mut self) {
         let (reader, writer) = io::pipe().expect("a pipe");
-        let (to_hear, heard) = mpsc::channel();
-        let (pid, child) = match &self.part {
-            Part::Program(command) | Part::Watch(command) => {
+        let (sender, messages) = mpsc::channel();
+        let (pid, child) = match &self.task {
+            Task::Program(command) | Task::Watch(command) => {
                 let child = trace(command, &self.files, &self.output, writer);
                 (Pid::from_child(&child), child)
             }
-            Part::Zodb(zodb, _) => {
+            Task::Zodb(zodb, _) => {
                 let pid = zodb.lock().unwrap_or_else(PoisonError::into_inner).pid();
                 let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
                 (pid, attach(pid, &self.files, writer))
             }
         };
-        listen(reader, to_hear.clone());
+        listen(reader, sender.clone());
         self.running = Some(Running {
             pid,
             child,
-            heard,
-            to_hear,
+            messages,
+            sender,
             lines: Lines::default(),
             answers: Vec::new(),
-            is_told_to_end: false,
+            is_terminated: false,
         });
         self.give_next_command();
     }
 
-    /// What is heard next; `None` where nothing is for too long.
-    fn hear(&mut self) -> Option<Heard> {
-        let stays = matches!(self.part, Part::Watch(_));
+    /// What is messages next; `None` where nothing is for too long.
+    fn next_message(&mut self) -> Option<Message> {
+        let stays = matches!(self.task, Task::Watch(_));
         let running = self.running.as_mut().expect("it runs");
-        if stays && !running.is_told_to_end {
-            match running.heard.recv_timeout(RESTS) {
+        if stays && !running.is_terminated {
+            match running.messages.recv_timeout(IDLE) {
                 Err(RecvTimeoutError::Timeout) if running.handles_signals() => {
-                    running.is_told_to_end = true;
+                    running.is_terminated = true;
                     running.signal(Signal::TERM);
                 }
                 Err(_) => {}
-                Ok(heard) => return Some(heard),
+                Ok(messages) => return Some(messages),
             }
         }
-        running.heard.recv_timeout(STUCK).ok()
+        running.messages.recv_timeout(STUCK).ok()
     }
 
     /// Gives ZODB the command that is next, if there is one.
     fn give_next_command(&self) -> bool {
-        let Part::Zodb(zodb, commands) = &self.part else {
+        let Task::Zodb(zodb, commands) = &self.task else {
             return false;
         };
         let running = self.running.as_ref().expect("it runs");
         let Some(command) = commands.get(running.answers.len()).cloned() else {
             return false;
         };
-        let (zodb, to_hear) = (Arc::clone(zodb), running.to_hear.clone());
+        let (zodb, sender) = (Arc::clone(zodb), running.sender.clone());
         thread::spawn(move || {
             let mut zodb = zodb.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody listens any more where the test has failed.
-            let _ = to_hear.send(Heard::Pending(zodb.attempt(&command)));
+            let _ = sender.send(Message::Answer(zodb.attempt(&command)));
         });
         true
     }
 
-    /// Takes what ZODB has answered: its ending, if that was the last.
-    fn take_answer(&mut self, answer: Value) -> Option<Ending> {
+    /// Takes what ZODB has answered: its exit, if that was the last.
+    fn take_answer(&mut self, answer: Value) -> Option<Exit> {
         let is_ok = answer["ok"] == true;
         self.running.as_mut().expect("it runs").answers.push(answer);
         if is_ok && self.give_next_command() {
@@ -197,26 +197,26 @@ impl Actor {
         }
         let mut running = self.running.take().expect("it runs");
         running.detach();
-        Some(Ending {
+        Some(Exit {
             code: i32::from(!is_ok),
-            said: String::new(),
+            output: String::new(),
             answers: running.answers.clone(),
         })
     }
 
     /// How a program has ended.
-    fn end(&mut self) -> Ending {
+    fn end(&mut self) -> Exit {
         let mut running = self.running.take().expect("it runs");
         let status = running.child.wait().expect("its status");
-        Ending {
+        Exit {
             code: status.code().unwrap_or(-1),
-            said: fs::read_to_string(&self.output).expect("what it said"),
+            output: fs::read_to_string(&self.output).expect("what it said"),
             answers: Vec::new(),
         }
     }
 }
 
-impl Drop for Actor {
+impl Drop for Process {
     /// Kills what has not ended; a ZODB goes with its driver.
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
@@ -309,11 +309,11 @@ fn attach(pid: Pid, files: &[PathBuf], trace: PipeWriter) -> Child {
 }
 
 /// Passes on what `strace` says.
-fn listen(reader: PipeReader, to_hear: Sender<Heard>) {
+fn listen(reader: PipeReader, sender: Sender<Message>) {
     thread::spawn(move || {
         let lines = BufReader::new(reader).lines().map_while(Result::ok);
-        let heard = lines.map(Heard::Line).chain([Heard::End]);
+        let messages = lines.map(Message::Line).chain([Message::End]);
         // Nobody listens any more once ZODB has answered.
-        let _ = heard.map(|it| to_hear.send(it)).all(|sent| sent.is_ok());
+        let _ = messages.map(|it| sender.send(it)).all(|sent| sent.is_ok());
     });
 }

@@ -21,7 +21,7 @@ pub enum Side {
 }
 
 /// What a process finds, and what it is.
-pub struct Situation {
+pub struct Scenario {
     pub scene: fn(&mut Zodb) -> Scene,
     /// The program's arguments; see [`MASTER`] and [`SLAVE`].
     pub words: &'static [&'static str],
@@ -32,7 +32,7 @@ pub struct Situation {
     pub tail_len: usize,
 }
 
-impl Situation {
+impl Scenario {
     /// The program's arguments, in a scene.
     pub fn arguments(&self, scene: &Scene) -> Vec<PathBuf> {
         let is_served = self.side == Side::Agent;
@@ -59,7 +59,7 @@ const MASTERS_DIRECTORY: &str = "MASTER'S DIRECTORY";
 const MASTER: &str = "MASTER";
 const SLAVE: &str = "SLAVE";
 
-pub const FIRST_COPY: Situation = Situation {
+pub const FIRST_COPY: Scenario = Scenario {
     scene: |_| {
         let scene = Scene::new();
         fs::write(&scene.master, &History::get().after).unwrap();
@@ -71,7 +71,7 @@ pub const FIRST_COPY: Situation = Situation {
     tail_len: 0,
 };
 
-pub const APPEND: Situation = Situation {
+pub const APPEND: Scenario = Scenario {
     scene: |_| {
         let scene = Scene::synced(History::get());
         rewrite_end(&scene.master, &History::get().after);
@@ -81,7 +81,7 @@ pub const APPEND: Situation = Situation {
 };
 
 /// That it is a start of the master's must be proven, since nobody has noted anything.
-pub const APPEND_TO_A_SEED: Situation = Situation {
+pub const APPEND_TO_A_SEED: Scenario = Scenario {
     scene: |zodb| {
         let scene = (FIRST_COPY.scene)(zodb);
         fs::write(&scene.slave, &History::get().before).unwrap();
@@ -92,7 +92,7 @@ pub const APPEND_TO_A_SEED: Situation = Situation {
 
 const TAIL_LEN: usize = 500;
 
-pub const APPEND_BEHIND_A_FOREIGN_TAIL: Situation = Situation {
+pub const APPEND_BEHIND_A_FOREIGN_TAIL: Scenario = Scenario {
     scene: |zodb| {
         let history = History::get();
         let scene = (APPEND.scene)(zodb);
@@ -104,12 +104,12 @@ pub const APPEND_BEHIND_A_FOREIGN_TAIL: Situation = Situation {
     ..FIRST_COPY
 };
 
-pub const APPEND_BEHIND_OUR_OWN_TAIL: Situation = Situation {
+pub const APPEND_BEHIND_OUR_OWN_TAIL: Scenario = Scenario {
     scene: |_| append_killed_at_sync(2),
     ..FIRST_COPY
 };
 
-pub const FULL_COPY: Situation = Situation {
+pub const FULL_COPY: Scenario = Scenario {
     scene: |zodb| {
         let scene = synced_with_index(zodb);
         replace(&scene.master, &History::get().packed);
@@ -118,7 +118,7 @@ pub const FULL_COPY: Situation = Situation {
     ..FIRST_COPY
 };
 
-pub const FULL_COPY_AND_SET_ASIDE: Situation = Situation {
+pub const FULL_COPY_AND_SET_ASIDE: Scenario = Scenario {
     scene: |zodb| {
         let scene = synced_with_index(zodb);
         replace(&scene.master, &History::get().packed_away);
@@ -128,7 +128,7 @@ pub const FULL_COPY_AND_SET_ASIDE: Situation = Situation {
     ..FIRST_COPY
 };
 
-pub const FORCED_FULL_COPY: Situation = Situation {
+pub const FORCED_FULL_COPY: Scenario = Scenario {
     scene: |zodb| {
         let scene = Scene::synced(History::get());
         zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
@@ -141,12 +141,12 @@ pub const FORCED_FULL_COPY: Situation = Situation {
     ..FIRST_COPY
 };
 
-pub const ANOTHER_INDEX: Situation = Situation {
+pub const ANOTHER_INDEX: Scenario = Scenario {
     scene: synced_with_index,
     ..FIRST_COPY
 };
 
-pub const INDEX_THAT_IS_DUE: Situation = Situation {
+pub const INDEX_THAT_IS_DUE: Scenario = Scenario {
     scene: |_| {
         let scene = Scene::synced(History::get());
         rewrite_end(&scene.master, &History::get().after);
@@ -157,33 +157,33 @@ pub const INDEX_THAT_IS_DUE: Situation = Situation {
     ..FIRST_COPY
 };
 
-pub const APPEND_FROM_A_MOUNT: Situation = Situation {
+pub const APPEND_FROM_A_MOUNT: Scenario = Scenario {
     side: Side::Master,
     ..APPEND
 };
 
-pub const FULL_COPY_FROM_A_MOUNT: Situation = Situation {
+pub const FULL_COPY_FROM_A_MOUNT: Scenario = Scenario {
     words: &[MASTERS_DIRECTORY, SLAVE],
     side: Side::Master,
     ..FULL_COPY
 };
 
-pub const APPEND_FROM_AN_AGENT: Situation = Situation {
+pub const APPEND_FROM_AN_AGENT: Scenario = Scenario {
     side: Side::Agent,
     ..APPEND
 };
 
-pub const FULL_COPY_FROM_AN_AGENT: Situation = Situation {
+pub const FULL_COPY_FROM_AN_AGENT: Scenario = Scenario {
     side: Side::Agent,
     ..FULL_COPY
 };
 
-pub const OFF: Situation = Situation {
+pub const OFF: Scenario = Scenario {
     words: &["off", SLAVE],
     ..APPEND_BEHIND_OUR_OWN_TAIL
 };
 
-pub const ON: Situation = Situation {
+pub const ON: Scenario = Scenario {
     scene: |_| {
         let scene = Scene::synced(History::get());
         run(fssync().arg("off").arg(&scene.slave)).expect(0);
@@ -193,19 +193,19 @@ pub const ON: Situation = Situation {
     ..FIRST_COPY
 };
 
-pub const VERIFY: Situation = Situation {
+pub const VERIFY: Scenario = Scenario {
     scene: synced_with_index,
     words: &["verify", SLAVE, "--against", MASTER],
     ..FIRST_COPY
 };
 
-pub const STATUS: Situation = Situation {
+pub const STATUS: Scenario = Scenario {
     words: &["status", SLAVE, "--against", MASTER],
     ..VERIFY
 };
 
 /// All of them.
-pub const ALL: [&Situation; 18] = [
+pub const ALL: [&Scenario; 18] = [
     &FIRST_COPY,
     &APPEND,
     &APPEND_TO_A_SEED,
@@ -238,7 +238,7 @@ fn synced_with_index(zodb: &mut Zodb) -> Scene {
 #[test]
 fn the_passes_do_what_they_are_called() {
     let mut zodb = Zodb::start();
-    for (situation, action, kept) in [
+    for (scenario, action, kept) in [
         (&FIRST_COPY, "full-copy", None),
         (&APPEND, "append", None),
         (&APPEND_TO_A_SEED, "append", None),
@@ -250,9 +250,9 @@ fn the_passes_do_what_they_are_called() {
         (&ANOTHER_INDEX, "up-to-date", None),
         (&INDEX_THAT_IS_DUE, "up-to-date", None),
     ] {
-        let scene = (situation.scene)(&mut zodb);
+        let scene = (scenario.scene)(&mut zodb);
         let mut command = fssync();
-        command.arg("--json").args(situation.arguments(&scene));
+        command.arg("--json").args(scenario.arguments(&scene));
         let report = run(&mut command).expect(0).report();
         assert_eq!(report["action"], action, "{report}");
         let names = scene.beside_slave();

@@ -1,4 +1,4 @@
-//! A slave on a [`Powered`] disk, what is done to it, and the judgement of what a power
+//! A slave on a [`Powered`] disk, what is done to it, and the checks of what a power
 //! cut leaves.
 
 use std::fs;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::disk::{Disk, File, Op};
 use super::mount::{OWNER, Powered, Recording};
-use crate::before::Before;
+use crate::crash::oracle::Before;
 use crate::ledger;
 use crate::support::{Run, Scene, Zodb, fssync, run};
 
@@ -39,7 +39,7 @@ const OPENED_BY_OTHERS: [&str; 5] = [
 
 /// Something that is done to a slave, in which the power is cut.
 #[derive(Clone, Copy)]
-pub struct Play {
+pub struct Scenario {
     /// Makes what there is before.
     pub set: fn(&mut Stage),
     /// What is done. Returns whether it ended well.
@@ -55,13 +55,13 @@ pub struct Play {
     /// Whether the switch is off once all is done.
     pub ends_off: bool,
     /// Whether what there is before is durable. Where it is not, only what is left in
-    /// the end is judged.
+    /// the end is checked.
     pub is_settled: bool,
 }
 
 /// A slave on a disk.
 pub struct Stage {
-    pub play: Play,
+    pub scenario: Scenario,
     // Dropped before the directory that it is mounted in.
     pub disk: Powered,
     pub scene: Scene,
@@ -72,19 +72,19 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets a play.
-    pub fn set(play: Play) -> Self {
+    /// Sets a scenario.
+    pub fn set(scenario: Scenario) -> Self {
         let scene = Scene::new();
         let mut stage = Self {
-            play,
+            scenario,
             disk: Powered::mount(scene.slave.parent().expect("a directory")),
             scene,
             zodb: Zodb::start(),
             before: Before::default(),
             plain: tempfile::tempdir().expect("a directory"),
         };
-        (play.set)(&mut stage);
-        if play.is_settled {
+        (scenario.set)(&mut stage);
+        if scenario.is_settled {
             stage.disk.settle();
         }
         stage.disk.take_log();
@@ -96,8 +96,8 @@ impl Stage {
     pub fn begin(&mut self) {
         let Scene { slave, master, .. } = &self.scene;
         self.before = Before {
-            keeps_slave: self.play.keeps_old,
-            tail_len: self.play.tail_len,
+            keeps_slave: self.scenario.keeps_old,
+            tail_len: self.scenario.tail_len,
             ..Before::of(slave, master, &mut self.zodb)
         };
     }
@@ -105,7 +105,7 @@ impl Stage {
     /// Plays it.
     pub fn act(&mut self) -> (bool, Recording) {
         let start = self.disk.disk();
-        let ended_well = (self.play.act)(self);
+        let ended_well = (self.scenario.act)(self);
         // The log has been kept since the disk was loaded.
         let ops = self.disk.take_log();
         (ended_well, Recording { start, ops })
@@ -113,30 +113,30 @@ impl Stage {
 
     /// After how many operations, of so many, what is left is to be sound.
     pub fn judges_from(&self, ops: usize) -> usize {
-        if self.play.is_settled { 0 } else { ops }
+        if self.scenario.is_settled { 0 } else { ops }
     }
 
-    /// Whether the pass that heals is one that can be judged in the same way.
+    /// Whether the pass that heals is one that can be checked in the same way.
     pub fn may_be_cut_again(&self) -> bool {
-        self.play.then.is_none() && !self.play.ends_off
+        self.scenario.then.is_none() && !self.scenario.ends_off
     }
 
-    /// One pass with the play's options.
+    /// One pass with the scenario's options.
     pub fn pass(&self) -> Run {
-        self.scene.pass(self.play.options)
+        self.scene.pass(self.scenario.options)
     }
 
     /// Judges what a power cut has left, and that the next pass heals it. `is_done`, all
     /// had been done, and must be there. Returns what the next pass did.
-    pub fn judge(&mut self, left: &Disk, start: &Disk, is_done: bool) -> Recording {
-        Self::judge_owners(left, start, &FILES);
-        self.judge_slave(left, start, is_done);
+    pub fn check(&mut self, left: &Disk, start: &Disk, is_done: bool) -> Recording {
+        Self::check_owners(left, start, &FILES);
+        self.check_slave(left, start, is_done);
         self.disk.load(left.clone());
         if left.read(DATA).is_some() {
             ledger::assert_right(&self.scene.slave);
-            self.judge_by_verify();
+            self.check_by_verify();
         }
-        let healing = self.judge_next_pass(left, is_done);
+        let healing = self.check_next_pass(left, is_done);
         let data = start.named(DATA);
         let has_stepped = healing.ops.iter().any(|op| match op {
             Op::Rename { to, .. } => to == DATA,
@@ -144,13 +144,13 @@ impl Stage {
             _ => false,
         });
         let opened = if has_stepped { 5 } else { 3 };
-        Self::judge_owners(&self.disk.disk(), start, &OPENED_BY_OTHERS[..opened]);
+        Self::check_owners(&self.disk.disk(), start, &OPENED_BY_OTHERS[..opened]);
         healing
     }
 
     /// What others open is its owner's. A lock that is nobody else's yet is so once the
     /// next pass has been there, and whatever its mode, its owner can open it.
-    fn judge_owners(left: &Disk, start: &Disk, names: &[&str]) {
+    fn check_owners(left: &Disk, start: &Disk, names: &[&str]) {
         let slave = start.named(DATA).and_then(|node| start.file(node));
         let (mode, uid) = slave.map_or((0o644, OWNER), |file| (file.meta().mode, file.meta().uid));
         for (name, node) in left.names() {
@@ -168,7 +168,7 @@ impl Stage {
     }
 
     /// ZODB finds in it what it should.
-    fn judge_slave(&mut self, left: &Disk, start: &Disk, is_done: bool) {
+    fn check_slave(&mut self, left: &Disk, start: &Disk, is_done: bool) {
         let Some(slave) = left.read(DATA) else {
             let was_there = self.before.slave.is_some();
             assert!(!was_there, "a slave that was there is there");
@@ -192,7 +192,7 @@ impl Stage {
             .map(|(name, _)| (name.clone(), bytes(name)))
             .collect();
         self.before.assert_sound(slave, position, &beside);
-        if is_done && !self.play.ends_off {
+        if is_done && !self.scenario.ends_off {
             assert!(
                 slave == self.before.master,
                 "what was told to be in sync is so"
@@ -223,7 +223,7 @@ impl Stage {
         master.starts_with(&slave[..position as usize])
     }
 
-    fn judge_by_verify(&self) {
+    fn check_by_verify(&self) {
         let paths = SlavePaths::new(&self.scene.slave).expect("a place");
         let slave = Slave {
             switches: Switches::new(&paths, None),
@@ -245,19 +245,19 @@ impl Stage {
     }
 
     /// The next pass succeeds.
-    fn judge_next_pass(&mut self, left: &Disk, is_done: bool) -> Recording {
-        if let Some(then) = self.play.then {
+    fn check_next_pass(&mut self, left: &Disk, is_done: bool) -> Recording {
+        if let Some(then) = self.scenario.then {
             then(self);
         }
         let paths = SlavePaths::new(&self.scene.slave).expect("a place");
         let witness = Sidecar::load(&paths).expect("a sidecar").left;
         let mut healing = self.pass();
-        if healing.code == 10 && self.play.ends_off {
+        if healing.code == 10 && self.scenario.ends_off {
             assert_eq!(self.disk.disk().read(DATA), left.read(DATA), "untouched");
             run(fssync().arg("on").arg(&self.scene.slave)).expect(0);
             healing = self.pass();
         } else {
-            assert!(!(is_done && self.play.ends_off), "it was switched off");
+            assert!(!(is_done && self.scenario.ends_off), "it was switched off");
         }
         if healing.code == 20 && witness.is_none() && !self.is_start_of_master(left) {
             // The master was packed, and the sidecar is lost, which is not synced: that the
@@ -277,7 +277,7 @@ impl Stage {
                 "{suffix} is left behind"
             );
         }
-        if self.play.then.is_some() {
+        if self.scenario.then.is_some() {
             fs::write(&self.scene.master, &self.before.master).expect("the master");
         }
         Recording {

@@ -9,21 +9,21 @@ use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 
-use super::actor::Part;
-use crate::calls::cast::Situation;
-use crate::calls::stage::Stage;
+use crate::calls::trace::Stage;
+use crate::crash::scenario::Scenario;
+use crate::interleavings::process::Task;
 use crate::support::{Scene, Zodb, fssync, pass_here, python};
 
 /// What is at work on one slave at the same time.
-pub struct Play<'a> {
+pub struct Race<'a> {
     /// What it finds.
-    pub situation: &'a Situation,
-    pub cast: &'a [Role],
+    pub scenario: &'a Scenario,
+    pub actors: &'a [Actor],
 }
 
 /// One of a cast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Actor {
     /// A pass with these options.
     Pass(&'static [&'static str]),
     /// A pass with batches of a few kilobytes.
@@ -43,32 +43,32 @@ pub enum Role {
     /// `fssync status`.
     Status,
     /// ZODB, which begins so, too.
-    Zodb(Visit, Option<usize>),
+    Zodb(Session, Option<usize>),
     /// A program that does something wrong in the place of another: Python that finds the
     /// paths of master and slave in `sys.argv`.
-    Mistaken(&'static str, &'static Role),
+    Faulty(&'static str, &'static Actor),
 }
 
 /// What ZODB does to the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
+pub enum Session {
     /// It opens and closes it.
-    Look,
+    OpenAndClose,
     /// It opens it, and has it open still.
-    Open,
+    StayOpen,
     /// The same, with a transaction of its own.
-    Serve,
+    CommitAndStay,
     /// It opens it, commits a transaction and closes it.
-    Grow,
+    CommitAndClose,
 }
 
-impl Visit {
+impl Session {
     pub fn commits(self) -> bool {
-        matches!(self, Self::Serve | Self::Grow)
+        matches!(self, Self::CommitAndStay | Self::CommitAndClose)
     }
 
     pub fn stays(self) -> bool {
-        matches!(self, Self::Open | Self::Serve)
+        matches!(self, Self::StayOpen | Self::CommitAndStay)
     }
 
     fn commands(self, slave: &PathBuf) -> Vec<Value> {
@@ -81,7 +81,7 @@ impl Visit {
     }
 }
 
-impl Role {
+impl Actor {
     /// Whether it makes passes, which may copy.
     pub fn is_pass(self) -> bool {
         matches!(
@@ -104,16 +104,16 @@ impl Role {
     }
 
     /// The one whose promises it must keep.
-    pub fn judged_as(self) -> Self {
+    pub fn stands_for(self) -> Self {
         match self {
-            Self::Mistaken(_, role) => *role,
-            role => role,
+            Self::Faulty(_, actor) => *actor,
+            actor => actor,
         }
     }
 
     /// Whether it is fssync.
     pub fn is_ours(self) -> bool {
-        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Mistaken(..))
+        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Faulty(..))
     }
 
     /// Whether it switches off.
@@ -121,17 +121,17 @@ impl Role {
         matches!(self, Self::Off | Self::Echo)
     }
 
-    /// What it is to do on a stage; `zodb` is for this part only.
-    pub fn part(self, stage: &Stage<'_>, zodb: &Arc<Mutex<Zodb>>) -> Part {
+    /// What it is to do on a stage; `zodb` is for this task only.
+    pub fn task(self, stage: &Stage<'_>, zodb: &Arc<Mutex<Zodb>>) -> Task {
         let Scene { master, slave, .. } = &stage.scene;
         let verb = |verb: &str| {
             let mut command = fssync();
             command.arg(verb).arg(slave);
-            Part::Program(command)
+            Task::Program(command)
         };
         match self {
-            Self::Pass(options) => Part::Program(stage.scene.command(options)),
-            Self::PassInBatches => Part::Program(pass_in_batches(&stage.scene)),
+            Self::Pass(options) => Task::Program(stage.scene.command(options)),
+            Self::PassInBatches => Task::Program(pass_in_batches(&stage.scene)),
             Self::PassWithoutLock => {
                 let pass = pass_in_batches(&stage.scene);
                 let mut python = Command::new(python());
@@ -144,14 +144,14 @@ impl Role {
                     pass.get_envs()
                         .filter_map(|(name, value)| Some((name, value?))),
                 );
-                Part::Program(python)
+                Task::Program(python)
             }
-            Self::Watch => Part::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
+            Self::Watch => Task::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
             // Before a first copy, there is no slave yet.
             Self::Off => {
                 let mut command = fssync();
                 command.args(["off", "--force"]).arg(slave);
-                Part::Program(command)
+                Task::Program(command)
             }
             Self::On(_) => verb("on"),
             Self::Verify => verb("verify"),
@@ -160,13 +160,13 @@ impl Role {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", "echo SYNCING=0 >\"$1\"", "sh"]);
                 shell.arg(stage.scene.beside(".fssync-switch"));
-                Part::Program(shell)
+                Task::Program(shell)
             }
-            Self::Zodb(visit, _) => Part::Zodb(Arc::clone(zodb), visit.commands(slave)),
-            Self::Mistaken(script, _) => {
+            Self::Zodb(session, _) => Task::Zodb(Arc::clone(zodb), session.commands(slave)),
+            Self::Faulty(script, _) => {
                 let mut command = Command::new(python());
                 command.args(["-c", script]).args([master, slave]);
-                Part::Program(command)
+                Task::Program(command)
             }
         }
     }
@@ -179,7 +179,7 @@ const SLAVE: &str = "FSSYNC_TEST_SLAVE";
 /// This program, for a pass as [`passes_in_batches`] makes it.
 fn pass_in_batches(scene: &Scene) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args(["--exact", "interleavings::cast::passes_in_batches"]);
+    command.args(["--exact", "crash::actor::passes_in_batches"]);
     command.args(["--ignored", "--nocapture", "--test-threads=1"]);
     command.env(MASTER, &scene.master).env(SLAVE, &scene.slave);
     command

@@ -1,7 +1,7 @@
 //! What happens in a week, and in what order.
 
 use super::network::Cut;
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// Something that lasts for a while, during which the authors go on, if they can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +71,10 @@ impl Trouble {
 }
 
 /// A week: everything once, in an order of its own; the watch may be left alone.
-pub fn week(dice: &mut Dice, spares_the_watch: bool) -> Vec<Act> {
+pub fn week(rng: &mut Rng, spares_the_watch: bool) -> Vec<Act> {
     let mut troubles = Trouble::ALL.to_vec();
     troubles.retain(|trouble| !(spares_the_watch && trouble.is_the_watch()));
-    dice.shuffle(&mut troubles);
+    rng.shuffle(&mut troubles);
     let mut acts: Vec<_> = troubles
         .into_iter()
         .map(|trouble| Act::Trouble(trouble, Vec::new()))
@@ -83,15 +83,15 @@ pub fn week(dice: &mut Dice, spares_the_watch: bool) -> Vec<Act> {
         .map(PlannedAction::Remove)
         .to_vec();
     deeds.push(PlannedAction::Pack);
-    dice.shuffle(&mut deeds);
+    rng.shuffle(&mut deeds);
     for action in deeds {
-        let at = dice.below(acts.len());
+        let at = rng.below(acts.len());
         match &mut acts[at] {
             Act::Trouble(trouble, within) if trouble.lets(action) => within.push(action),
             _ => acts.insert(at, Act::PlannedAction(action)),
         }
     }
-    let cut = dice.one_of(&[None, Some(Cut::Broken), Some(Cut::Silent)]);
-    acts.insert(dice.below(acts.len() + 1), Act::Failover(cut));
+    let cut = rng.one_of(&[None, Some(Cut::Broken), Some(Cut::Silent)]);
+    acts.insert(rng.below(acts.len() + 1), Act::Failover(cut));
     acts
 }

@@ -8,22 +8,22 @@ use fssync::io::flock::holder;
 use serde_json::{Value, json};
 
 use super::call::{Lock, Locking};
-use super::cast::{Play, Role, Visit};
-use super::director::{Event, Record};
-use super::door;
-use crate::calls::stage::Stage;
+use super::scheduler::{Event, Trace};
+use super::steps;
+use crate::calls::trace::Stage;
+use crate::crash::actor::{Actor, Race, Session};
 use crate::support::{Scene, Zodb, fssync, run};
 
 /// What is seen of a slave when an actor has ended.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SlaveState {
     bytes: Option<Vec<u8>>,
     /// Who has ZODB's lock.
     zodb_lock: Option<u32>,
     is_off: bool,
 }
 
-impl Seen {
+impl SlaveState {
     pub fn now(scene: &Scene) -> Self {
         let switch = fs::read(scene.beside(".fssync-switch"));
         Self {
@@ -35,194 +35,207 @@ impl Seen {
 }
 
 /// A play that is over.
-pub struct Judgement<'a> {
-    pub play: &'a Play<'a>,
+pub struct Checks<'a> {
+    pub race: &'a Race<'a>,
     pub stage: &'a Stage<'a>,
-    pub record: &'a Record<Seen>,
-    /// Who judges.
+    pub trace: &'a Trace<SlaveState>,
+    /// Who checks.
     pub zodb: &'a mut Zodb,
-    /// Who has played ZODB.
-    pub player: &'a Arc<Mutex<Zodb>>,
+    /// Who has ran ZODB.
+    pub actor_zodb: &'a Arc<Mutex<Zodb>>,
 }
 
-impl Judgement<'_> {
+impl Checks<'_> {
     /// Fails where a promise is broken. Goes on with the slave, until it is healed or the
     /// next pass has refused.
-    pub fn judge(&mut self) {
-        let is_ours = |who: usize| self.play.cast[who].is_ours();
-        if let Err(said) = door::judge(&self.record.events, is_ours) {
+    pub fn check(&mut self) {
+        let is_ours = |who: usize| self.race.actors[who].is_ours();
+        if let Err(said) = steps::check(&self.trace.events, is_ours) {
             panic!("{said}");
         }
-        self.judge_codes();
-        self.judge_off();
-        self.judge_order_of_switching();
-        let last = Seen::now(&self.stage.scene);
-        match self.visit() {
-            Some((who, visit)) if self.code(who) == 0 => self.judge_visit(who, visit, &last),
+        self.check_codes();
+        self.check_off();
+        self.check_order_of_switching();
+        let last = SlaveState::now(&self.stage.scene);
+        match self.session() {
+            Some((who, session)) if self.code(who) == 0 => self.check_session(who, session, &last),
             Some((who, _)) => {
-                self.judge_refused(who);
-                self.judge_slave(&last);
+                self.check_refused(who);
+                self.check_slave(&last);
             }
-            None => self.judge_slave(&last),
+            None => self.check_slave(&last),
         }
     }
 
-    /// As what each of them is judged.
-    fn cast(&self) -> impl Iterator<Item = (usize, Role)> {
-        let roles = self.play.cast.iter().map(|role| role.judged_as());
-        roles.enumerate()
+    /// As what each of them is checked.
+    fn actors(&self) -> impl Iterator<Item = (usize, Actor)> {
+        let actors = self.race.actors.iter().map(|actor| actor.stands_for());
+        actors.enumerate()
     }
 
-    fn has(&self, is_it: impl Fn(Role) -> bool) -> bool {
-        self.cast().any(|(_, role)| is_it(role))
+    fn has(&self, is_it: impl Fn(Actor) -> bool) -> bool {
+        self.actors().any(|(_, actor)| is_it(actor))
     }
 
     fn code(&self, who: usize) -> i32 {
-        self.record.endings[who].0.code
+        self.trace.exits[who].0.code
     }
 
     /// ZODB's part.
-    fn visit(&self) -> Option<(usize, Visit)> {
-        self.cast().find_map(|(who, role)| match role {
-            Role::Zodb(visit, _) => Some((who, visit)),
+    fn session(&self) -> Option<(usize, Session)> {
+        self.actors().find_map(|(who, actor)| match actor {
+            Actor::Zodb(session, _) => Some((who, session)),
             _ => None,
         })
     }
 
     /// The exit codes are those that the others' deeds may lead to.
-    fn judge_codes(&self) {
-        let visit = self.visit().map(|(_, visit)| visit);
-        let commits = visit.is_some_and(Visit::commits);
-        let is_locked = !self.has(|role| role == Role::PassWithoutLock);
+    fn check_codes(&self) {
+        let session = self.session().map(|(_, session)| session);
+        let commits = session.is_some_and(Session::commits);
+        let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
         let mut ended_well = 0;
-        for (who, role) in self.cast() {
-            let has_other = |is_it: fn(Role) -> bool| {
-                let mut others = self.cast().filter(|&(other, _)| other != who);
-                others.any(|(_, role)| is_it(role))
+        for (who, actor) in self.actors() {
+            let has_other = |is_it: fn(Actor) -> bool| {
+                let mut others = self.actors().filter(|&(other, _)| other != who);
+                others.any(|(_, actor)| is_it(actor))
             };
-            let may_be = |code| match (role, code) {
+            let may_be = |code| match (actor, code) {
                 // Of a ZODB that was refused, more is asked below.
-                (_, 0) | (Role::Zodb(..), 1) => true,
-                (Role::Watch, 20) => commits,
-                (Role::Pass(_) | Role::PassInBatches | Role::PassWithoutLock, code) => match code {
-                    // They take each other's files away.
-                    1 => !is_locked,
-                    10 => has_other(Role::is_off),
-                    11 => has_other(Role::is_pass),
-                    13 => visit.is_some(),
-                    20 => commits,
-                    _ => false,
-                },
-                (Role::On(_), 10) => has_other(Role::is_off),
+                (_, 0) | (Actor::Zodb(..), 1) => true,
+                (Actor::Watch, 20) => commits,
+                (Actor::Pass(_) | Actor::PassInBatches | Actor::PassWithoutLock, code) => {
+                    match code {
+                        // They take each other's files away.
+                        1 => !is_locked,
+                        10 => has_other(Actor::is_off),
+                        11 => has_other(Actor::is_pass),
+                        13 => session.is_some(),
+                        20 => commits,
+                        _ => false,
+                    }
+                }
+                (Actor::On(_), 10) => has_other(Actor::is_off),
                 // It does not wait for ever for a pass to note what it did.
-                (Role::On(_), 20) => has_other(Role::is_pass),
+                (Actor::On(_), 20) => has_other(Actor::is_pass),
                 // A full copy came in between.
-                (Role::Verify, 1) => {
-                    let said = &self.record.endings[who].0.said;
-                    has_other(Role::is_pass) && said.contains("another file lies under its name")
+                (Actor::Verify, 1) => {
+                    let said = &self.trace.exits[who].0.output;
+                    has_other(Actor::is_pass) && said.contains("another file lies under its name")
                 }
                 _ => false,
             };
-            let (ending, _) = &self.record.endings[who];
-            assert!(may_be(ending.code), "{role:?}: {ending:?}");
-            ended_well += i32::from(role.is_pass() && ending.code == 0);
+            let (exit, _) = &self.trace.exits[who];
+            assert!(may_be(exit.code), "{actor:?}: {exit:?}");
+            ended_well += i32::from(actor.is_pass() && exit.code == 0);
         }
         assert!(!self.must_sync() || ended_well > 0, "no pass has done it");
     }
 
     /// Whether some pass must have done its work, as nobody keeps it from that.
     fn must_sync(&self) -> bool {
-        let is_locked = !self.has(|role| role == Role::PassWithoutLock);
-        let is_disturbed = self.has(Role::is_off) || self.visit().is_some();
-        self.has(Role::is_pass) && is_locked && !is_disturbed
+        let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
+        let is_disturbed = self.has(Actor::is_off) || self.session().is_some();
+        self.has(Actor::is_pass) && is_locked && !is_disturbed
     }
 
     /// Once `fssync off` has returned, nothing of ours writes to the slave or takes ZODB's
     /// lock, unless it is switched on again.
-    fn judge_off(&self) {
-        if self.has(Role::is_on) {
+    fn check_off(&self) {
+        if self.has(Actor::is_on) {
             return;
         }
-        let served = self.visit().filter(|&(who, _)| self.code(who) == 0);
-        let player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
-        for (off, role) in self.cast().filter(|it| it.1 == Role::Off) {
-            let seen = &self.record.endings[off].1;
+        let served = self.session().filter(|&(who, _)| self.code(who) == 0);
+        let actor_zodb = self
+            .actor_zodb
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (off, actor) in self.actors().filter(|it| it.1 == Actor::Off) {
+            let seen = &self.trace.exits[off].1;
             let by = seen.zodb_lock;
-            assert!(by.is_none_or(|pid| pid == player.pid()), "its lock is held");
-            assert!(seen.is_off, "{role:?} has returned");
+            assert!(
+                by.is_none_or(|pid| pid == actor_zodb.pid()),
+                "its lock is held"
+            );
+            assert!(seen.is_off, "{actor:?} has returned");
             let is_end = |event: &Event| matches!(event, Event::End(who) if *who == off);
-            let end = self.record.events.iter().position(is_end).expect("an end");
-            for event in &self.record.events[end..] {
+            let end = self.trace.events.iter().position(is_end).expect("an end");
+            for event in &self.trace.events[end..] {
                 if let Event::Call(who, call) = event
-                    && self.play.cast[*who].is_ours()
+                    && self.race.actors[*who].is_ours()
                 {
-                    let takes = call.locking() == Some((Lock::Zodb, Locking::Taken));
-                    assert!(!takes, "behind {role:?}: {call}");
+                    let takes = call.locking() == Some((Lock::Zodb, Locking::Acquired));
+                    assert!(!takes, "behind {actor:?}: {call}");
                 }
             }
             match served {
-                Some((zodb, _)) if self.play.cast[zodb].behind() == Some(off) => {
-                    let opened = &self.record.endings[zodb].0.answers[0];
+                Some((zodb, _)) if self.race.actors[zodb].behind() == Some(off) => {
+                    let opened = &self.trace.exits[zodb].0.answers[0];
                     let len = seen.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
                 }
-                Some((_, visit)) if visit.commits() => {}
+                Some((_, session)) if session.commits() => {}
                 _ => {
                     let now = fs::read(&self.stage.scene.slave).ok();
-                    assert!(seen.bytes == now, "written behind {role:?}");
+                    assert!(seen.bytes == now, "written behind {actor:?}");
                 }
             }
         }
     }
 
     /// Of `off` and `on`, the one that was later in the order of their steps has its way.
-    fn judge_order_of_switching(&self) {
-        let one = |is_it: fn(Role) -> bool| self.cast().find(|it| is_it(it.1));
-        let (Some((off, Role::Off)), Some((on, _))) = (one(Role::is_off), one(Role::is_on)) else {
+    fn check_order_of_switching(&self) {
+        let one = |is_it: fn(Actor) -> bool| self.actors().find(|it| is_it(it.1));
+        let (Some((off, Actor::Off)), Some((on, _))) = (one(Actor::is_off), one(Actor::is_on))
+        else {
             return;
         };
         let steps = |wanted: usize| {
             let is_its = move |(_, event): &(usize, &Event)| match event {
                 Event::Call(who, call) => {
-                    *who == wanted && call.locking() == Some((Lock::Step, Locking::Taken))
+                    *who == wanted && call.locking() == Some((Lock::Step, Locking::Acquired))
                 }
                 Event::End(_) => false,
             };
-            let events = self.record.events.iter().enumerate();
+            let events = self.trace.events.iter().enumerate();
             events.filter(is_its).map(|(at, _)| at)
         };
         // Behind its first one, `off` tidies up.
         let is_on_later = steps(off).next() < steps(on).next_back();
         let must_be_on = is_on_later && self.code(on) != 20;
-        let seen = Seen::now(&self.stage.scene);
+        let seen = SlaveState::now(&self.stage.scene);
         assert_eq!(seen.is_off, !must_be_on, "on is later: {is_on_later}");
         assert!(seen.is_off || self.code(on) == 0, "it is on");
     }
 
     /// ZODB may meet a step of ours, and opens the slave when it tries again; it meets none
     /// behind `fssync off`, nor of what reads only.
-    fn judge_refused(&mut self, who: usize) {
-        let answer = &self.record.endings[who].0.answers[0];
+    fn check_refused(&mut self, who: usize) {
+        let answer = &self.trace.exits[who].0.answers[0];
         let error = answer["error"].as_str().expect("an error");
         assert!(error.contains("LockError"), "{error}");
-        let before = self.play.cast[who].behind();
-        let is_behind_off = before.is_some_and(|it| self.play.cast[it].judged_as() == Role::Off);
-        let can_meet = self.has(Role::is_pass) || self.has(Role::is_off);
+        let before = self.race.actors[who].behind();
+        let is_behind_off =
+            before.is_some_and(|it| self.race.actors[it].stands_for() == Actor::Off);
+        let can_meet = self.has(Actor::is_pass) || self.has(Actor::is_off);
         assert!(can_meet && !is_behind_off, "it cannot be opened: {error}");
         let open = json!({"cmd": "open", "name": "s", "path": self.stage.scene.slave});
-        let opened = self.play_zodb(&open);
-        self.judge_opened(&opened);
-        self.play_zodb(&json!({"cmd": "close", "name": "s"}));
+        let opened = self.call_zodb(&open);
+        self.check_opened(&opened);
+        self.call_zodb(&json!({"cmd": "close", "name": "s"}));
     }
 
-    fn play_zodb(&self, command: &Value) -> Value {
-        let mut zodb = self.player.lock().unwrap_or_else(PoisonError::into_inner);
+    fn call_zodb(&self, command: &Value) -> Value {
+        let mut zodb = self
+            .actor_zodb
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         zodb.call(command)
     }
 
     /// ZODB has opened the slave at a boundary of the master's history, or the whole old
     /// slave.
-    fn judge_opened(&mut self, opened: &Value) -> usize {
+    fn check_opened(&mut self, opened: &Value) -> usize {
         let position = opened["position"].as_u64().expect("a position");
         let master = &self.stage.scene.master;
         let listed = self
@@ -243,30 +256,30 @@ impl Judgement<'_> {
     }
 
     /// What ZODB had open stays as it was, and what it has committed is there.
-    fn judge_visit(&mut self, who: usize, visit: Visit, last: &Seen) {
-        let (ending, seen) = &self.record.endings[who];
-        let position = self.judge_opened(&ending.answers[0]);
-        if visit != Visit::Look {
+    fn check_session(&mut self, who: usize, session: Session, last: &SlaveState) {
+        let (exit, seen) = &self.trace.exits[who];
+        let position = self.check_opened(&exit.answers[0]);
+        if session != Session::OpenAndClose {
             assert!(seen.bytes == last.bytes, "written to, which ZODB had");
         }
         let scene = &self.stage.scene;
         let slave = last.bytes.as_deref().unwrap_or_default();
         let master = fs::read(&scene.master).expect("the master");
-        if visit.stays() {
-            let code = match visit {
+        if session.stays() {
+            let code = match session {
                 _ if last.is_off => 10,
                 // No pass has ended well yet.
-                Visit::Serve if !scene.was_left() => 13,
-                Visit::Serve => 20,
+                Session::CommitAndStay if !scene.was_left() => 13,
+                Session::CommitAndStay => 20,
                 _ if slave == master => 0,
                 _ => 13,
             };
             scene.pass(&[]).expect(code);
             assert!(fs::read(&scene.slave).unwrap() == slave, "written to");
-            self.play_zodb(&json!({"cmd": "close", "name": "s"}));
+            self.call_zodb(&json!({"cmd": "close", "name": "s"}));
         }
-        if !visit.commits() {
-            return self.judge_slave(last);
+        if !session.commits() {
+            return self.check_slave(last);
         }
         let start = &slave[..position];
         let is_start =
@@ -284,7 +297,7 @@ impl Judgement<'_> {
     }
 
     /// The slave is sound, and the next pass brings it up to the master.
-    fn judge_slave(&mut self, last: &Seen) {
+    fn check_slave(&mut self, last: &SlaveState) {
         let stage = self.stage;
         let scene = &stage.scene;
         if self.has_late_index() {
@@ -298,7 +311,7 @@ impl Judgement<'_> {
             run(&mut scene.verify(&[])).expect(0);
         }
         if last.is_off {
-            if !self.has(|role| role == Role::Echo) && scene.slave.exists() {
+            if !self.has(|actor| actor == Actor::Echo) && scene.slave.exists() {
                 let whole = self.zodb.check(&scene.slave);
                 assert_eq!(whole["position"], whole["size"], "no unfinished tail");
             }
@@ -313,13 +326,13 @@ impl Judgement<'_> {
     fn has_late_index(&self) -> bool {
         let is_late = |by_zodb: bool| {
             let is_its = move |event: &Event| match event {
-                Event::Call(who, call) => match self.play.cast[*who] {
-                    Role::Zodb(..) => by_zodb && call.changes_index(),
+                Event::Call(who, call) => match self.race.actors[*who] {
+                    Actor::Zodb(..) => by_zodb && call.changes_index(),
                     _ => !by_zodb && call.changes_slave() && call.text.starts_with("rename"),
                 },
                 Event::End(_) => false,
             };
-            self.record.events.iter().rposition(is_its)
+            self.trace.events.iter().rposition(is_its)
         };
         is_late(false).is_some_and(|replaced| Some(replaced) < is_late(true))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::support::{Run, number};
 
 /// What befalls one call of a process.
@@ -129,10 +129,10 @@ pub fn share(mut points: Vec<Point>) -> Vec<Point> {
         Ok("all") => return points,
         _ => number("FSSYNC_CALLS").unwrap_or(SHARE),
     };
-    let mut dice = Dice::new(number("FSSYNC_CALLS_SEED").unwrap_or(1) as u64);
+    let mut rng = Rng::new(number("FSSYNC_CALLS_SEED").unwrap_or(1) as u64);
     let mut taken = Vec::new();
     while taken.len() < count && !points.is_empty() {
-        taken.push(points.swap_remove(dice.below(points.len())));
+        taken.push(points.swap_remove(rng.below(points.len())));
     }
     taken
 }

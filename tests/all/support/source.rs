@@ -1,0 +1,72 @@
+//! A master that runs a hook before it answers.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use fssync::io::digest::Digest;
+use fssync::source::path::MountedPath;
+use fssync::source::{DirectoryEntry, Error, MasterStat, Source, Surroundings, Transactions};
+
+/// A mounted path that runs a hook before it answers. A test can thus act between two steps of
+/// a pass, at a point that it can name.
+pub struct Hooked<H> {
+    pub path: MountedPath,
+    pub hook: H,
+}
+
+/// The request that the source is about to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    Look,
+    Read(u64),
+    Digest(Range<u64>),
+    Confirm(Range<u64>),
+    Transactions(u64),
+}
+
+impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
+    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
+        (self.hook)(Call::Look)?;
+        self.path.look(ranges)
+    }
+
+    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+        self.path.list(below, after)
+    }
+
+    fn surroundings(&mut self) -> Result<Surroundings, Error> {
+        self.path.surroundings()
+    }
+
+    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
+        self.path.open_beside(below)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        (self.hook)(Call::Read(offset))?;
+        self.path.read(buffer, offset)
+    }
+
+    fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
+        (self.hook)(Call::Digest(range.clone()))?;
+        self.path.digest(range)
+    }
+
+    fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
+        (self.hook)(Call::Confirm(range.clone()))?;
+        self.path.confirm(range)
+    }
+
+    fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+        (self.hook)(Call::Transactions(from))?;
+        self.path.transactions(from, size)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+        self.path.wait(patience)
+    }
+
+    fn let_go(&mut self) {
+        self.path.let_go();
+    }
+}

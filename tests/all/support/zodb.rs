@@ -1,0 +1,158 @@
+//! ZODB, in a process of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use fssync::filestorage::index::pickle::read_position;
+use serde_json::{Value, json};
+
+use super::{must, project, spawn, wait_for};
+use crate::environment;
+
+/// The Python of the virtual environment; see [`environment::python`].
+pub fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        environment::python(|command| {
+            must(command);
+        })
+    })
+}
+
+/// A process that executes commands on FileStorages; see `tests/zodb/agent.py`.
+pub struct Zodb {
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Zodb {
+    pub fn start() -> Self {
+        let mut command = Command::new(python());
+        command.arg(project("tests/zodb/agent.py"));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut process = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        Self {
+            commands: process.stdin.take().expect("its standard input"),
+            answers: BufReader::new(process.stdout.take().expect("its standard output")),
+            process,
+        }
+    }
+
+    /// The process that holds ZODB's locks.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a command, such as `json!({"cmd": "commit", "name": "m"})`; returns the answer,
+    /// even if it is an error.
+    pub fn attempt(&mut self, command: &Value) -> Value {
+        writeln!(self.commands, "{command}").expect("the agent listens");
+        let mut answer = String::new();
+        self.answers
+            .read_line(&mut answer)
+            .expect("the agent answers");
+        serde_json::from_str(&answer)
+            .unwrap_or_else(|error| panic!("{command}: {answer:?}: {error}"))
+    }
+
+    /// Sends a command that must succeed.
+    pub fn call(&mut self, command: &Value) -> Value {
+        let answer = self.attempt(command);
+        assert_eq!(answer["ok"], true, "{command}: {answer}");
+        answer
+    }
+
+    /// Opens the slave as "s". If fssync holds ZODB's lock, this is repeated, as a supervisor
+    /// would. Returns the answer.
+    pub fn open_as_supervised(&mut self, slave: &Path) -> Value {
+        let open = json!({"cmd": "open", "name": "s", "path": slave});
+        let mut answer = Value::Null;
+        wait_for("slave that ZODB can open", || {
+            answer = self.attempt(&open);
+            answer["ok"] == true || {
+                let error = answer["error"].as_str().expect("an error");
+                assert!(error.contains("LockError"), "{error}");
+                false
+            }
+        });
+        answer
+    }
+
+    /// The result of ZODB's scan of a file from its start: `position`, `last_tid`, `objects`,
+    /// `warnings`.
+    pub fn check(&mut self, path: &Path) -> Value {
+        self.call(&json!({"cmd": "check", "path": path}))
+    }
+
+    /// The index that ZODB saves after a scan of a file, and its position.
+    pub fn index_of(&mut self, path: &Path) -> (Vec<u8>, u64) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let to = directory.path().join("by-zodb.index");
+        let answer = self.call(&json!({"cmd": "save_index", "path": path, "to": to}));
+        (fs::read(to).unwrap(), answer["position"].as_u64().unwrap())
+    }
+
+    /// Fails unless the index beside a slave, if there is one, equals ZODB's index of some
+    /// position, and ZODB uses it. Returns the position.
+    #[track_caller]
+    pub fn assert_index(&mut self, slave: &Path) -> Option<u64> {
+        let index = fs::read(format!("{}.index", slave.display())).ok()?;
+        let position = read_position(&index[..]).expect("a position");
+        let bytes = fs::read(slave).unwrap();
+        assert!(
+            position <= bytes.len() as u64,
+            "it is not ahead of the file"
+        );
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let start = directory.path().join("Data.fs");
+        fs::write(&start, &bytes[..position as usize]).unwrap();
+        let (theirs, of) = self.index_of(&start);
+        assert_eq!(of, position, "a transaction ends there");
+        assert!(theirs == index, "it is ZODB's of {position}");
+        let opened = self.call(&json!({"cmd": "check_open", "path": slave}));
+        assert_eq!(opened["used_index"], true, "{opened}");
+        Some(position)
+    }
+
+    /// Fails unless ZODB opens the slave, and the slave has exactly the committed bytes of the
+    /// master. The master may have a vote in progress.
+    pub fn assert_in_sync(&mut self, master: &Path, slave: &Path) {
+        let (theirs, ours) = (self.check(master), self.check(slave));
+        assert_eq!(ours["position"], theirs["position"], "{ours} {theirs}");
+        let position = theirs["position"].as_u64().expect("a position") as usize;
+        let (master, slave) = (fs::read(master).unwrap(), fs::read(slave).unwrap());
+        assert_eq!(
+            slave.len(),
+            position,
+            "the slave ends with its last transaction"
+        );
+        assert!(
+            slave == master[..position],
+            "the slave's bytes are the master's"
+        );
+    }
+
+    /// Fails unless ZODB opens the slave and finds a prefix of the master's committed history.
+    pub fn assert_prefix(&mut self, master: &Path, slave: &Path) {
+        let committed = self.check(master)["position"].as_u64().unwrap() as usize;
+        self.assert_prefix_of(&fs::read(master).unwrap()[..committed], slave);
+    }
+
+    /// Fails unless ZODB opens the slave and finds a prefix of this history.
+    pub fn assert_prefix_of(&mut self, history: &[u8], slave: &Path) {
+        let position = self.check(slave)["position"].as_u64().unwrap() as usize;
+        let slave = fs::read(slave).unwrap();
+        assert!(history.starts_with(&slave[..position]), "a prefix");
+    }
+}
+
+impl Drop for Zodb {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
