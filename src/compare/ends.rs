@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::join::Txn;
+use super::join::ListedTransaction;
 use crate::error::Error;
 use crate::filestorage::TxnHeader;
 use crate::filestorage::backward::Backward;
@@ -49,7 +49,7 @@ impl<'a> Ends<'a> {
 
     /// Who made a transaction of the slave's and what for, if its header is still
     /// that of this transaction.
-    pub(crate) fn by(&self, txn: &Txn) -> Result<Option<(String, String)>, Error> {
+    pub(crate) fn by(&self, txn: &ListedTransaction) -> Result<Option<(String, String)>, Error> {
         let mut header = [0; TXN_HEADER_LEN];
         self.slave.read(&mut header, txn.position)?;
         let header = TxnHeader::decode(&header);

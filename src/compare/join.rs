@@ -30,7 +30,7 @@ use crate::source::Transactions;
 
 /// A transaction at its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Txn {
+pub(crate) struct ListedTransaction {
     /// Where its record starts.
     pub(crate) position: u64,
     /// Where the next one starts.
@@ -41,7 +41,7 @@ pub(crate) struct Txn {
     pub(crate) status: Status,
 }
 
-impl Txn {
+impl ListedTransaction {
     fn is_at_place_of(&self, other: &Self) -> bool {
         (self.position, self.end) == (other.position, other.end)
     }
@@ -58,7 +58,7 @@ pub(crate) struct Queue {
     position: u64,
     /// The tid of that one.
     last: Option<Tid>,
-    ready: VecDeque<Txn>,
+    ready: VecDeque<ListedTransaction>,
     end: Option<Tail>,
     /// The size of the file.
     size: u64,
@@ -116,7 +116,7 @@ impl Queue {
     pub(crate) fn add(&mut self, list: &Transactions) {
         for entry in &list.entries {
             let position = self.known();
-            self.ready.push_back(Txn {
+            self.ready.push_back(ListedTransaction {
                 position,
                 end: position.saturating_add(entry.len),
                 tid: entry.tid,
@@ -127,12 +127,12 @@ impl Queue {
     }
 
     /// The transaction that is joined next.
-    pub(crate) fn next(&self) -> Option<&Txn> {
+    pub(crate) fn next(&self) -> Option<&ListedTransaction> {
         self.ready.front()
     }
 
     /// Takes it.
-    pub(crate) fn take(&mut self) -> Option<Txn> {
+    pub(crate) fn take(&mut self) -> Option<ListedTransaction> {
         let txn = self.ready.pop_front()?;
         self.position = txn.end;
         self.last = Some(txn.tid);
@@ -140,7 +140,7 @@ impl Queue {
     }
 
     /// Goes on behind a transaction that the other side tells of.
-    pub(crate) fn pass_over(&mut self, txn: &Txn) {
+    pub(crate) fn pass_over(&mut self, txn: &ListedTransaction) {
         self.position = txn.end;
     }
 
@@ -232,7 +232,12 @@ pub(crate) fn step(slave: &Queue, master: &Queue) -> Step {
     }
 }
 
-fn both(slave: &Queue, ours: &Txn, master: &Queue, theirs: &Txn) -> Step {
+fn both(
+    slave: &Queue,
+    ours: &ListedTransaction,
+    master: &Queue,
+    theirs: &ListedTransaction,
+) -> Step {
     if ours.is(theirs) {
         return Step::Same;
     }
@@ -254,7 +259,7 @@ fn both(slave: &Queue, ours: &Txn, master: &Queue, theirs: &Txn) -> Step {
 
 /// Whether the other side, which is at its end, has nothing in the place of a
 /// transaction.
-fn is_alone(txn: &Txn, other: &Queue) -> bool {
+fn is_alone(txn: &ListedTransaction, other: &Queue) -> bool {
     other.is_sound() || (txn.position >= other.position && txn.end > other.size)
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::join::Txn;
+use super::join::ListedTransaction;
 
 /// Finds which transactions of a run differ.
 pub(crate) struct Search<Q, F> {
@@ -16,17 +16,17 @@ pub(crate) struct Search<Q, F> {
     pub(crate) found: F,
 }
 
-impl<E, Q: FnMut(Range<u64>) -> Result<bool, E>, F: FnMut(&[Txn])> Search<Q, F> {
+impl<E, Q: FnMut(Range<u64>) -> Result<bool, E>, F: FnMut(&[ListedTransaction])> Search<Q, F> {
     /// Searches a run.
     ///
     /// Where a half is equal, and the whole is not, the other half differs without a
     /// question: one transaction among n costs log2(n) of them, or twice as many.
-    pub(crate) fn run(mut self, run: &[Txn]) -> Result<(), E> {
+    pub(crate) fn run(mut self, run: &[ListedTransaction]) -> Result<(), E> {
         self.differs(run, false).map(drop)
     }
 
     /// Whether a run differs; that it does may be `known`.
-    fn differs(&mut self, run: &[Txn], known: bool) -> Result<bool, E> {
+    fn differs(&mut self, run: &[ListedTransaction], known: bool) -> Result<bool, E> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(false);
         };
@@ -53,8 +53,8 @@ mod tests {
     use std::cell::Cell;
     use std::convert::Infallible;
 
-    fn run(len: u64) -> Vec<Txn> {
-        let txn = |n| Txn {
+    fn run(len: u64) -> Vec<ListedTransaction> {
+        let txn = |n| ListedTransaction {
             position: n * 100,
             end: (n + 1) * 100,
             tid: Tid(n),
@@ -73,7 +73,9 @@ mod tests {
                 asked.set(asked.get() + 1);
                 Ok(!differing.iter().any(|n| range.contains(&(n * 100 + 50))))
             },
-            found: |txns: &[Txn]| found.push(txns.iter().map(|txn| txn.tid.0).collect()),
+            found: |txns: &[ListedTransaction]| {
+                found.push(txns.iter().map(|txn| txn.tid.0).collect())
+            },
         };
         let Ok(()) = search.run(&run(len));
         (found, asked.get())

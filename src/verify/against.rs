@@ -28,7 +28,7 @@ pub use crate::compare::join::Why;
 
 use super::{Content, Verified, check_counts};
 use crate::compare::ends::{Ends, PIECE_LEN};
-use crate::compare::join::{Queue, Step, Txn, step};
+use crate::compare::join::{ListedTransaction, Queue, Step, step};
 use crate::compare::lists::{Ours, Theirs, fill};
 use crate::compare::search::Search;
 use crate::error::retry::Retry;
@@ -133,7 +133,7 @@ struct Comparison<'a> {
     monitor: &'a dyn Monitor,
     /// Transactions in the same place that lie one after the other, and are still to
     /// be compared.
-    run: Vec<Txn>,
+    run: Vec<ListedTransaction>,
     compared: Compared,
 }
 
@@ -304,7 +304,7 @@ impl<'a> Comparison<'a> {
     /// Adds a transaction that is in the same place on both ends; whether its bytes
     /// are the same is to be found out, unless its header says already that they
     /// are not.
-    fn add_same(&mut self, txn: Txn, may_be_equal: bool) -> Result<(), Error> {
+    fn add_same(&mut self, txn: ListedTransaction, may_be_equal: bool) -> Result<(), Error> {
         let follows = self.run.last().is_none_or(|last| last.end == txn.position);
         if !follows || !may_be_equal {
             self.compare_run()?;
@@ -327,12 +327,13 @@ impl<'a> Comparison<'a> {
     /// Finds which transactions of the run differ.
     fn compare_run(&mut self) -> Result<(), Error> {
         let run = mem::take(&mut self.run);
-        let len_of = |run: &[Txn]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
+        let len_of =
+            |run: &[ListedTransaction]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
         let mut found = Vec::new();
         let search = Search {
             room: MAX_TOLD - self.compared.differing.told.len(),
             is_equal: |range| self.ends.is_equal(range),
-            found: |txns: &[Txn]| found.push((txns[0], txns.len(), len_of(txns))),
+            found: |txns: &[ListedTransaction]| found.push((txns[0], txns.len(), len_of(txns))),
         };
         search.run(&run)?;
         self.compared.equal_bytes += len_of(&run);
@@ -347,7 +348,7 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    fn add_differing(&mut self, txn: &Txn) -> Result<(), Error> {
+    fn add_differing(&mut self, txn: &ListedTransaction) -> Result<(), Error> {
         let by = || self.ends.by(txn);
         self.compared.differing.add(txn, by)
     }

@@ -10,7 +10,7 @@ fn queue(txns: &[(u64, u64)], end: Tail) -> Queue {
     let size: u64 = txns.iter().map(|(_, len)| len).sum();
     let mut queue = Queue::of_master(start, start + size);
     for (tid, len) in txns {
-        queue.ready.push_back(Txn {
+        queue.ready.push_back(ListedTransaction {
             position: queue.known(),
             end: queue.known() + len,
             tid: Tid(*tid),
@@ -38,7 +38,7 @@ fn steps(mut slave: Queue, mut master: Queue) -> Vec<(Step, u64)> {
     let mut steps = Vec::new();
     loop {
         let next = step(&slave, &master);
-        let tid = |txn: Option<Txn>| txn.map_or(0, |txn| txn.tid.0);
+        let tid = |txn: Option<ListedTransaction>| txn.map_or(0, |txn| txn.tid.0);
         let of = match next {
             Step::Same | Step::Elsewhere | Step::Replaced => {
                 tid(master.take());
@@ -235,7 +235,7 @@ proptest! {
         let (mut ours, mut theirs) = (queue(&slave, Tail::Clean), queue(&master, Tail::Clean));
         loop {
             let next = step(&ours, &theirs);
-            let mut add = |what, txn: Option<Txn>| {
+            let mut add = |what, txn: Option<ListedTransaction>| {
                 found.entry(what).or_default().insert(txn.unwrap().tid.0)
             };
             match next {

@@ -1,6 +1,6 @@
 //! What a comparison of the slave with its master found.
 
-use crate::compare::join::{Txn, Why};
+use crate::compare::join::{ListedTransaction, Why};
 use crate::error::MasterDamage;
 use crate::filestorage::Tid;
 use crate::plan::outcome::Exit;
@@ -155,7 +155,7 @@ impl Compared {
 
 impl Span {
     /// Counts a transaction in.
-    pub(super) fn add(&mut self, txn: &Txn) {
+    pub(super) fn add(&mut self, txn: &ListedTransaction) {
         self.count += 1;
         self.bytes += txn.end - txn.position;
         self.first.get_or_insert(txn.tid);
@@ -167,7 +167,7 @@ impl Found {
     /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
     pub(super) fn add<E>(
         &mut self,
-        txn: &Txn,
+        txn: &ListedTransaction,
         by: impl FnOnce() -> Result<Option<(String, String)>, E>,
     ) -> Result<(), E> {
         self.all.add(txn);
