@@ -1,7 +1,7 @@
 //! Comparing the transactions of slave and master.
 
 pub(crate) mod digests;
-pub(crate) mod ends;
+pub(crate) mod pair;
 pub(crate) mod join;
 pub(crate) mod lists;
 mod old_slave;

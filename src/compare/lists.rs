@@ -1,6 +1,6 @@
 //! The transactions of either end, a list at a time.
 
-use super::ends::Ends;
+use super::pair::Ends;
 use super::join::Queue;
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};

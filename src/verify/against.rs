@@ -27,7 +27,7 @@ pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, TransactionRef};
 pub use crate::compare::join::Why;
 
 use super::{Content, Verified, check_counts};
-use crate::compare::ends::{Ends, PIECE_LEN};
+use crate::compare::pair::{Ends, PIECE_LEN};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
 use crate::compare::lists::{Ours, Theirs, fill};
 use crate::compare::search::Search;
