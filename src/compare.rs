@@ -1,10 +1,10 @@
 //! Comparing the transactions of slave and master.
 
 pub(crate) mod digests;
-pub(crate) mod pair;
 pub(crate) mod join;
 pub(crate) mod lists;
 mod old_slave;
+pub(crate) mod pair;
 pub(crate) mod search;
 pub mod succession;
 pub mod tails;

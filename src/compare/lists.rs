@@ -1,7 +1,7 @@
 //! The transactions of either end, a list at a time.
 
-use super::pair::Ends;
 use super::join::Queue;
+use super::pair::FilePair;
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::filestorage::scan::{Scanner, Tail};
@@ -24,13 +24,13 @@ pub(crate) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Erro
 
 /// The slave's.
 pub(crate) struct Ours<'a> {
-    ends: Ends<'a>,
+    pair: FilePair<'a>,
     scanner: Scanner,
 }
 
 impl<'a> Ours<'a> {
     /// From a position on, to `size`.
-    pub(crate) fn new(ends: Ends<'a>, from: u64, size: u64) -> Self {
+    pub(crate) fn new(pair: FilePair<'a>, from: u64, size: u64) -> Self {
         Self {
             ends,
             scanner: Scanner::resume(from, None, size),
@@ -40,7 +40,7 @@ impl<'a> Ours<'a> {
 
 impl Lists for Ours<'_> {
     fn next(&mut self, _: u64) -> Result<Transactions, Error> {
-        let slave = self.ends.slave;
+        let slave = self.pair.slave;
         Transactions::scan(&mut self.scanner, |buffer, at| {
             slave.read(buffer, at)?;
             Ok(buffer.len())
@@ -50,7 +50,7 @@ impl Lists for Ours<'_> {
 
 /// The master's, of which the next one is asked for ahead.
 pub(crate) struct Theirs<'a> {
-    ends: Ends<'a>,
+    pair: FilePair<'a>,
     identity: FileId,
     size: u64,
     under_way: Option<Pending<Transactions>>,
@@ -62,12 +62,12 @@ pub(crate) struct Theirs<'a> {
 
 impl<'a> Theirs<'a> {
     /// Of the file that was sighted, from a position on.
-    pub(crate) fn new(ends: Ends<'a>, master_stat: &MasterStat, from: u64) -> Self {
+    pub(crate) fn new(pair: FilePair<'a>, master_stat: &MasterStat, from: u64) -> Self {
         Self {
             ends,
             identity: master_stat.identity.clone(),
             size: master_stat.size,
-            under_way: Some(ends.master.transactions(from, master_stat.size)),
+            under_way: Some(pair.master.transactions(from, master_stat.size)),
             reached: from,
             looked_again: 0,
         }
@@ -75,14 +75,14 @@ impl<'a> Theirs<'a> {
 
     fn changed(&self, what: &'static str) -> Error {
         Error::MasterChanged {
-            master: self.ends.master.name().to_owned(),
+            master: self.pair.master.name().to_owned(),
             what,
         }
     }
 
     /// Looks at the master once more; it may have grown.
     fn look_again(&mut self) -> Result<(), Error> {
-        let master_stat = self.ends.master.look(Vec::new())?;
+        let master_stat = self.pair.master.look(Vec::new())?;
         if master_stat.identity != self.identity {
             return Err(self.changed("there is another file under its name"));
         }
@@ -95,7 +95,7 @@ impl Lists for Theirs<'_> {
     fn next(&mut self, from: u64) -> Result<Transactions, Error> {
         let answer = match self.under_way.take() {
             Some(answer) => answer,
-            None => self.ends.master.transactions(from, self.size),
+            None => self.pair.master.transactions(from, self.size),
         };
         let mut list = answer.wait()?;
         if list.is_cut(self.size) {
@@ -119,7 +119,7 @@ impl Lists for Theirs<'_> {
             }
             None => {
                 self.reached = list.reached.offset;
-                self.under_way = Some(self.ends.master.transactions(known, self.size));
+                self.under_way = Some(self.pair.master.transactions(known, self.size));
             }
         }
         Ok(list)

@@ -13,33 +13,33 @@ use crate::slave::fields::FieldReader;
 use crate::source::{Master, Pending};
 
 /// How many bytes are digested at once, in pieces that start at multiples of it.
-pub(crate) const PIECE_LEN: u64 = 4 * 1024 * 1024;
+pub(crate) const SEGMENT_LEN: u64 = 4 * 1024 * 1024;
 
 /// The slave and its master.
 #[derive(Clone, Copy)]
-pub(crate) struct Ends<'a> {
+pub(crate) struct FilePair<'a> {
     /// The slave.
     pub(crate) slave: FieldReader<'a>,
     /// The master.
     pub(crate) master: &'a Master,
 }
 
-impl<'a> Ends<'a> {
+impl<'a> FilePair<'a> {
     /// Compares a range piece by piece.
-    pub(crate) fn pieces(self, range: Range<u64>) -> AlignedBufs<'a> {
-        let mut pieces = AlignedBufs {
-            ends: self,
+    pub(crate) fn segments(self, range: Range<u64>) -> Segments<'a> {
+        let mut segments = Segments {
+            pair: self,
             left: range,
             asked: None,
         };
-        pieces.asked = pieces.ask();
-        pieces
+        segments.asked = segments.ask();
+        segments
     }
 
     /// Whether a range has the same bytes on both ends.
     pub(crate) fn is_equal(&self, range: Range<u64>) -> Result<bool, Error> {
-        let mut pieces = self.pieces(range);
-        while let Some((_, is_equal)) = pieces.next(&mut |_| {})? {
+        let mut segments = self.segments(range);
+        while let Some((_, is_equal)) = segments.next(&mut |_| {})? {
             if !is_equal {
                 return Ok(false);
             }
@@ -71,13 +71,13 @@ impl<'a> Ends<'a> {
 
 /// The pieces of a range. The master is asked for the next one before its answer
 /// to the last one is waited for.
-pub(crate) struct AlignedBufs<'a> {
-    ends: Ends<'a>,
+pub(crate) struct Segments<'a> {
+    pair: FilePair<'a>,
     left: Range<u64>,
     asked: Option<(Range<u64>, Pending<Option<Digest>>)>,
 }
 
-impl AlignedBufs<'_> {
+impl Segments<'_> {
     /// Compares the next piece: which one it is, and whether it is equal. `seen` is
     /// given the slave's bytes of it, in their order.
     pub(crate) fn next(
@@ -90,7 +90,7 @@ impl AlignedBufs<'_> {
         self.asked = self.ask();
         let mut is_whole = true;
         let ours = Digest::of_range(piece.clone(), |buffer, offset| {
-            is_whole &= self.ends.slave.read(buffer, offset)?;
+            is_whole &= self.pair.slave.read(buffer, offset)?;
             seen(buffer);
             Ok::<_, Error>(buffer.len())
         })?;
@@ -103,9 +103,9 @@ impl AlignedBufs<'_> {
         if start >= end {
             return None;
         }
-        let boundary = (start / PIECE_LEN + 1).saturating_mul(PIECE_LEN);
+        let boundary = (start / SEGMENT_LEN + 1).saturating_mul(SEGMENT_LEN);
         let piece = start..end.min(boundary);
         self.left.start = piece.end;
-        Some((piece.clone(), self.ends.master.digest(piece)))
+        Some((piece.clone(), self.pair.master.digest(piece)))
     }
 }

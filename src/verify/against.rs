@@ -27,9 +27,9 @@ pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, TransactionRef};
 pub use crate::compare::join::Why;
 
 use super::{Content, Verified, check_counts};
-use crate::compare::pair::{Ends, PIECE_LEN};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
 use crate::compare::lists::{Ours, Theirs, fill};
+use crate::compare::pair::{FilePair, SEGMENT_LEN};
 use crate::compare::search::Search;
 use crate::error::retry::Retry;
 use crate::error::{Error, MasterDamage};
@@ -128,7 +128,7 @@ impl Subject<'_> {
 
 /// A comparison under way.
 struct Comparison<'a> {
-    ends: Ends<'a>,
+    pair: FilePair<'a>,
     master_stat: &'a MasterStat,
     monitor: &'a dyn Monitor,
     /// Transactions in the same place that lie one after the other, and are still to
@@ -145,7 +145,7 @@ impl<'a> Comparison<'a> {
         monitor: &'a dyn Monitor,
     ) -> Self {
         Self {
-            ends: Ends {
+            pair: FilePair {
                 slave: slave.fields,
                 master,
             },
@@ -178,14 +178,14 @@ impl<'a> Comparison<'a> {
     fn run(&mut self) -> Result<(), Error> {
         let end = self.compared.slave_end.min(self.master_stat.size);
         let magic = 0..end.min(MAGIC_LEN);
-        if self.ends.is_equal(magic.clone())? {
+        if self.pair.is_equal(magic.clone())? {
             self.compared.equal_bytes = magic.end;
         } else {
             self.compared.magic_differs = true;
         }
         let mut at = MAGIC_LEN;
         loop {
-            let (boundary, until) = self.compare_pieces(at, end)?;
+            let (boundary, until) = self.compare_segments(at, end)?;
             self.compared.equal_bytes += boundary - at;
             match self.compare_transactions(boundary, until)? {
                 Some(common) => at = common,
@@ -197,12 +197,12 @@ impl<'a> Comparison<'a> {
     /// Compares from a boundary on by pieces, as long as they are equal. Returns the
     /// last boundary up to where they are, and where the first piece that is not
     /// ends.
-    fn compare_pieces(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Error> {
+    fn compare_segments(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Error> {
         let mut scanner = Scanner::resume(from, None, self.compared.slave_end);
-        let mut pieces = self.ends.pieces(from..end);
+        let mut segments = self.pair.segments(from..end);
         loop {
             let boundary = scanner.position();
-            match pieces.next(&mut |bytes| scanner.feed(bytes, &mut |_| {}))? {
+            match segments.next(&mut |bytes| scanner.feed(bytes, &mut |_| {}))? {
                 None => return Ok((boundary, None)),
                 Some((piece, true)) => {
                     self.monitor.progress("comparing", piece.end, end);
@@ -318,7 +318,7 @@ impl<'a> Comparison<'a> {
                 .run
                 .first()
                 .map_or(txn.position, |first| first.position);
-        if len >= PIECE_LEN {
+        if len >= SEGMENT_LEN {
             self.compare_run()?;
         }
         Ok(())
@@ -332,7 +332,7 @@ impl<'a> Comparison<'a> {
         let mut found = Vec::new();
         let search = Search {
             room: MAX_TOLD - self.compared.differing.told.len(),
-            is_equal: |range| self.ends.is_equal(range),
+            is_equal: |range| self.pair.is_equal(range),
             found: |txns: &[ListedTransaction]| found.push((txns[0], txns.len(), len_of(txns))),
         };
         search.run(&run)?;
@@ -349,7 +349,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn add_differing(&mut self, txn: &ListedTransaction) -> Result<(), Error> {
-        let by = || self.ends.by(txn);
+        let by = || self.pair.by(txn);
         self.compared.differing.add(txn, by)
     }
 
@@ -357,7 +357,7 @@ impl<'a> Comparison<'a> {
         let Some(txn) = ours.take() else {
             return Ok(());
         };
-        self.compared.slave_only.add(&txn, || self.ends.by(&txn))
+        self.compared.slave_only.add(&txn, || self.pair.by(&txn))
     }
 
     /// Adds the master's next transaction, which is newer than all of the slave's if

@@ -15,15 +15,15 @@ use crate::plan::switch_on::TransactionRun;
 
 /// A transaction: the objects that it writes, and to which others each of them refers.
 #[derive(Clone, Debug)]
-struct ListedTransaction {
+struct Txn {
     tid: u64,
     status: u8,
     records: Vec<(u64, BTreeSet<u64>)>,
 }
 
-fn txn(tid: u64, status: u8, oids: &[u64]) -> ListedTransaction {
+fn txn(tid: u64, status: u8, oids: &[u64]) -> Txn {
     let records = oids.iter().map(|&oid| (oid, BTreeSet::new())).collect();
-    ListedTransaction {
+    Txn {
         tid,
         status,
         records,
@@ -32,7 +32,7 @@ fn txn(tid: u64, status: u8, oids: &[u64]) -> ListedTransaction {
 
 /// The bytes of a FileStorage with these transactions. Back pointers and `prev` are not looked
 /// at, so they are 0.
-fn file(txns: &[ListedTransaction]) -> Vec<u8> {
+fn file(txns: &[Txn]) -> Vec<u8> {
     let mut bytes = b"FS30".to_vec();
     for txn in txns {
         let tloc = bytes.len() as u64;
@@ -58,12 +58,12 @@ fn file(txns: &[ListedTransaction]) -> Vec<u8> {
 }
 
 /// Joins an old slave with a copy.
-fn join(slave: &[ListedTransaction], copy: &[ListedTransaction]) -> Evidence {
+fn join(slave: &[Txn], copy: &[Txn]) -> Evidence {
     join_bytes(slave, &file(copy), 50)
 }
 
 /// The same of a copy's bytes, which come by in pieces of a length.
-fn join_bytes(slave: &[ListedTransaction], bytes: &[u8], piece_len: usize) -> Evidence {
+fn join_bytes(slave: &[Txn], bytes: &[u8], piece_len: usize) -> Evidence {
     let mut old = tempfile::tempfile().unwrap();
     old.write_all(&file(slave)).unwrap();
     let position = old.metadata().unwrap().len();
@@ -88,7 +88,7 @@ fn join_bytes(slave: &[ListedTransaction], bytes: &[u8], piece_len: usize) -> Ev
 }
 
 /// The tids that are lost: the first, the last, and how many.
-fn lost(slave: &[ListedTransaction], copy: &[ListedTransaction]) -> Option<(u64, u64, u64)> {
+fn lost(slave: &[Txn], copy: &[Txn]) -> Option<(u64, u64, u64)> {
     match join(slave, copy).loss()? {
         Loss::Transactions(TransactionRun { count, first, last }) => Some((first.0, last.0, count)),
         other => panic!("{other:?}"),
@@ -105,7 +105,7 @@ fn each_rule_decides() {
         txn(40, b' ', &[0]),
         txn(50, b' ', &[3]),
     ];
-    let at = |n: usize, status| ListedTransaction {
+    let at = |n: usize, status| Txn {
         status,
         ..slave[n].clone()
     };
@@ -244,7 +244,7 @@ fn a_transaction_between_the_packed_ones_and_the_others_is_in_doubt() {
         txn(20, b' ', &[1]),
         txn(30, b' ', &[2]),
     ];
-    let packed = ListedTransaction {
+    let packed = Txn {
         status: b'p',
         ..slave[0].clone()
     };
@@ -301,7 +301,7 @@ fn a_slave_that_cannot_be_read_may_hold_anything() {
 type Change = (u8, usize, usize);
 
 /// A history in which every object that another refers to exists.
-fn history(changes: &[Vec<Change>]) -> Vec<ListedTransaction> {
+fn history(changes: &[Vec<Change>]) -> Vec<Txn> {
     let mut objects = BTreeMap::from([(0u64, BTreeSet::new())]);
     let mut txns = vec![txn(10, b' ', &[0])];
     for (n, changes) in changes.iter().enumerate() {
@@ -336,7 +336,7 @@ fn history(changes: &[Vec<Change>]) -> Vec<ListedTransaction> {
             }
             written.insert(oid);
         }
-        txns.push(ListedTransaction {
+        txns.push(Txn {
             tid: 10 * (n as u64 + 2),
             status: b' ',
             records: written
@@ -349,7 +349,7 @@ fn history(changes: &[Vec<Change>]) -> Vec<ListedTransaction> {
 }
 
 /// What ZODB's pack makes of a history; `None` where it fails, as an object is missing.
-fn pack(txns: &[ListedTransaction], time: u64) -> Option<Vec<ListedTransaction>> {
+fn pack(txns: &[Txn], time: u64) -> Option<Vec<Txn>> {
     let mut current = BTreeMap::new();
     for txn in txns.iter().filter(|txn| txn.tid <= time) {
         for (oid, refs) in &txn.records {
@@ -363,13 +363,13 @@ fn pack(txns: &[ListedTransaction], time: u64) -> Option<Vec<ListedTransaction>>
             left.extend(current.get(&oid)?.1);
         }
     }
-    let keep = |txn: &ListedTransaction| {
+    let keep = |txn: &Txn| {
         if txn.tid > time {
             return Some(txn.clone());
         }
         let is_kept = |(oid, _): &&(u64, _)| current[oid].0 == txn.tid && reachable.contains(oid);
         let records: Vec<_> = txn.records.iter().filter(is_kept).cloned().collect();
-        let packed = ListedTransaction {
+        let packed = Txn {
             status: b'p',
             records,
             ..txn.clone()
@@ -380,8 +380,8 @@ fn pack(txns: &[ListedTransaction], time: u64) -> Option<Vec<ListedTransaction>>
 }
 
 /// The data records, each by its object and its transaction.
-fn records(txns: &[ListedTransaction]) -> BTreeSet<(u64, u64)> {
-    let of = |txn: &ListedTransaction| {
+fn records(txns: &[Txn]) -> BTreeSet<(u64, u64)> {
+    let of = |txn: &Txn| {
         let tid = txn.tid;
         txn.records
             .iter()
@@ -429,7 +429,7 @@ proptest! {
     ) {
         let txns = history(&changes);
         let slave = &txns[..slave_len.min(txns.len())];
-        let is_left = |(n, _): &(usize, &ListedTransaction)| !dropped.contains(n);
+        let is_left = |(n, _): &(usize, &Txn)| !dropped.contains(n);
         let repaired: Vec<_> =
             txns.iter().enumerate().filter(is_left).map(|(_, txn)| txn.clone()).collect();
         let time = time.unwrap_or(0) * 10;

@@ -183,7 +183,7 @@ fn of_very_many_that_differ_not_all_are_searched_for() {
     assert_eq!(found.differing.told.len(), MAX_TOLD);
     let searched = found.differing.all.bytes;
     assert!(
-        found.unsearched_bytes > PIECE_LEN,
+        found.unsearched_bytes > SEGMENT_LEN,
         "{}",
         found.unsearched_bytes
     );
