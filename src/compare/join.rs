@@ -7,14 +7,14 @@
 //! same place and length, other tids, and
 //! those behind are the same; or there are
 //! none, and a tid goes back               Replaced: one takes the other's place
-//! a tid goes back                         Halt: no order to join by
+//! a tid goes back                         Stop: no order to join by
 //! same tid                                Elsewhere
 //! one tid is lower                        that one's side alone has it
 //! one side's list is at its end           the other side alone has it
 //! one side is damaged just there          the other side tells where the
 //!                                         boundaries are
 //! one side is damaged, the other is not
-//! at the same place                       Halt
+//! at the same place                       Stop
 //! ```
 //!
 //! The master's transactions are told from the slave's by their place first: what
@@ -187,16 +187,16 @@ pub(crate) enum Step {
     /// There are none.
     End,
     /// What is left cannot be joined.
-    Halt(Why),
+    Stop(StopReason),
 }
 
 /// Why two lists cannot be joined to their ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum StopReason {
     /// The slave's tids go back.
-    SlaveGoesBack,
+    SlaveTidsDecrease,
     /// The master's tids go back.
-    MasterGoesBack,
+    MasterTidsDecrease,
     /// The slave is damaged, where the master has nothing in the same place.
     SlaveDamaged,
     /// The master is damaged, where the slave has nothing in the same place.
@@ -205,11 +205,11 @@ pub enum Why {
     BothDamaged,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::SlaveGoesBack => "the tids of the slave go back there",
-            Self::MasterGoesBack => "the tids of the master go back there",
+            Self::SlaveTidsDecrease => "the tids of the slave go back there",
+            Self::MasterTidsDecrease => "the tids of the master go back there",
             Self::SlaveDamaged => "the slave is damaged there",
             Self::MasterDamaged => "the master is damaged there",
             Self::BothDamaged => "both are damaged there",
@@ -225,10 +225,10 @@ pub(crate) fn step(slave: &Queue, master: &Queue) -> Step {
         (None, Some(theirs)) if is_alone(theirs, slave) => Step::Master,
         (Some(ours), None) if ours.position == master.position => Step::BySlave,
         (None, Some(theirs)) if theirs.position == slave.position => Step::ByMaster,
-        (Some(_), None) => Step::Halt(Why::MasterDamaged),
-        (None, Some(_)) => Step::Halt(Why::SlaveDamaged),
+        (Some(_), None) => Step::Stop(StopReason::MasterDamaged),
+        (None, Some(_)) => Step::Stop(StopReason::SlaveDamaged),
         (None, None) if slave.is_sound() || master.is_sound() => Step::End,
-        (None, None) => Step::Halt(Why::BothDamaged),
+        (None, None) => Step::Stop(StopReason::BothDamaged),
     }
 }
 
@@ -249,8 +249,8 @@ fn both(
         return Step::Replaced;
     }
     match ours.tid.cmp(&theirs.tid) {
-        _ if !slave.rises() => Step::Halt(Why::SlaveGoesBack),
-        _ if !master.rises() => Step::Halt(Why::MasterGoesBack),
+        _ if !slave.rises() => Step::Stop(StopReason::SlaveTidsDecrease),
+        _ if !master.rises() => Step::Stop(StopReason::MasterTidsDecrease),
         Ordering::Less => Step::Slave,
         Ordering::Equal => Step::Elsewhere,
         Ordering::Greater => Step::Master,

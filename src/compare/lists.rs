@@ -32,7 +32,7 @@ impl<'a> Ours<'a> {
     /// From a position on, to `size`.
     pub(crate) fn new(pair: FilePair<'a>, from: u64, size: u64) -> Self {
         Self {
-            ends,
+            pair,
             scanner: Scanner::resume(from, None, size),
         }
     }
@@ -64,7 +64,7 @@ impl<'a> Theirs<'a> {
     /// Of the file that was sighted, from a position on.
     pub(crate) fn new(pair: FilePair<'a>, master_stat: &MasterStat, from: u64) -> Self {
         Self {
-            ends,
+            pair,
             identity: master_stat.identity.clone(),
             size: master_stat.size,
             under_way: Some(pair.master.transactions(from, master_stat.size)),

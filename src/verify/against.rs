@@ -23,8 +23,8 @@ mod compared;
 
 use std::mem;
 
-pub use self::compared::{Compared, Found, Halt, MAX_TOLD, Span, TransactionRef};
-pub use crate::compare::join::Why;
+pub use self::compared::{Compared, EarlyStop, Found, MAX_TOLD, Span, TransactionRef};
+pub use crate::compare::join::StopReason;
 
 use super::{Content, Verified, check_counts};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
@@ -169,7 +169,7 @@ impl<'a> Comparison<'a> {
                 master_only: Found::default(),
                 elsewhere: Span::default(),
                 ahead: Span::default(),
-                halt: None,
+                early_stop: None,
                 damage: None,
             },
         }
@@ -222,8 +222,8 @@ impl<'a> Comparison<'a> {
         let end = self.compared.slave_end;
         let mut ours = Queue::of_slave(from, end);
         let mut theirs = Queue::of_master(from, self.master_stat.size);
-        let mut our_lists = Ours::new(self.ends, from, end);
-        let mut their_lists = Theirs::new(self.ends, self.master_stat, from);
+        let mut our_lists = Ours::new(self.pair, from, end);
+        let mut their_lists = Theirs::new(self.pair, self.master_stat, from);
         loop {
             let at = ours.position();
             if at == theirs.position() && until.is_some_and(|until| at >= until) {
@@ -279,11 +279,11 @@ impl<'a> Comparison<'a> {
                 self.add_master_only(theirs, false)?;
             }
             Step::End => return Ok(false),
-            Step::Halt(why) => {
-                self.compared.halt = Some(Halt {
+            Step::Stop(reason) => {
+                self.compared.early_stop = Some(EarlyStop {
                     slave_position: ours.position(),
                     master_position: theirs.position(),
-                    why,
+                    reason,
                 });
                 return Ok(false);
             }

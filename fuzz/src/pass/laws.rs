@@ -131,7 +131,7 @@ impl World {
             let (ours, theirs) = (bytes(&self.scene.slave), bytes(&self.scene.master));
             let end = compared.slave_end.min(compared.master_size) as usize;
             assert!(compared.equal_bytes <= end as u64, "{compared:?}");
-            let is_sound = verified.damages == 0 && compared.halt.is_none();
+            let is_sound = verified.damages == 0 && compared.early_stop.is_none();
             if is_sound && ours[..end] == theirs[..end] {
                 assert_eq!(compared.equal_bytes, end as u64, "{compared:?}");
             }

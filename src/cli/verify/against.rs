@@ -156,10 +156,10 @@ fn add(lines: &mut Lines, compared: &Compared) {
         );
         lines.add("differs", Tone::Bad, &unsearched);
     }
-    if let Some(halt) = compared.halt {
+    if let Some(early_stop) = compared.early_stop {
         let fact = format!(
             "nothing behind {} in the slave and {} in the master: {}",
-            halt.slave_position, halt.master_position, halt.why
+            early_stop.slave_position, early_stop.master_position, early_stop.reason
         );
         lines.add("compared", Tone::Bad, &fact);
     }
@@ -216,7 +216,7 @@ pub(super) struct Comparison<'a> {
     differing: Group<'a>,
     slave_only: Group<'a>,
     master_only: Group<'a>,
-    halted: Option<Halted>,
+    halted: Option<EarlyStopReport>,
     master_damage: Option<String>,
     advice: Option<&'static str>,
 }
@@ -245,7 +245,7 @@ struct Transaction<'a> {
 
 /// Up to where it was compared.
 #[derive(Serialize)]
-struct Halted {
+struct EarlyStopReport {
     slave_position: u64,
     master_position: u64,
     reason: String,
@@ -271,10 +271,10 @@ impl<'a> Comparison<'a> {
             differing: Group::told(&compared.differing),
             slave_only: Group::told(&compared.slave_only),
             master_only: Group::told(&compared.master_only),
-            halted: compared.halt.map(|halt| Halted {
-                slave_position: halt.slave_position,
-                master_position: halt.master_position,
-                reason: halt.why.to_string(),
+            halted: compared.early_stop.map(|early_stop| EarlyStopReport {
+                slave_position: early_stop.slave_position,
+                master_position: early_stop.master_position,
+                reason: early_stop.reason.to_string(),
             }),
             master_damage: compared.damage.map(|damage| damage.to_string()),
             advice: compared.advice(),

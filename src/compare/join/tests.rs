@@ -56,7 +56,7 @@ fn steps(mut slave: Queue, mut master: Queue) -> Vec<(Step, u64)> {
                 slave.pass_over(&txn);
                 txn.tid.0
             }
-            Step::End | Step::Halt(_) => {
+            Step::End | Step::Stop(_) => {
                 steps.push((next, 0));
                 return steps;
             }
@@ -77,7 +77,7 @@ fn assert_steps(table: Vec<Row>) {
 
 #[test]
 fn each_step_is_that_of_the_table() {
-    use Step::{Elsewhere, Halt, Master, Replaced, Same, Slave};
+    use Step::{Elsewhere, Master, Replaced, Same, Slave, Stop};
     let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
     let end = (Step::End, 0);
     let table = vec![
@@ -127,12 +127,12 @@ fn each_step_is_that_of_the_table() {
         (
             clean(&[1, 9, 8]),
             clean(&[2, 3, 4, 5]),
-            vec![(Slave, 1), (Halt(Why::SlaveGoesBack), 0)],
+            vec![(Slave, 1), (Stop(StopReason::SlaveTidsDecrease), 0)],
         ),
         (
             queue(&[(1, 100), (3, 50), (4, 50)], Tail::Clean),
             clean(&[2, 1]),
-            vec![(Halt(Why::MasterGoesBack), 0)],
+            vec![(Stop(StopReason::MasterTidsDecrease), 0)],
         ),
         // Tids that go back in the same place are as good as others.
         (
@@ -146,7 +146,7 @@ fn each_step_is_that_of_the_table() {
 
 #[test]
 fn where_one_side_is_damaged_the_other_tells() {
-    use Step::{ByMaster, BySlave, Halt, Master, Same, Slave};
+    use Step::{ByMaster, BySlave, Master, Same, Slave, Stop};
     let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
     let broken = |tids: &[u64]| queue(&of_100(tids), damaged());
     let larger = |mut queue: Queue| {
@@ -178,12 +178,12 @@ fn where_one_side_is_damaged_the_other_tells() {
         (
             larger(broken(&[1])),
             clean(&[2, 3]),
-            vec![(Slave, 1), (Halt(Why::SlaveDamaged), 0)],
+            vec![(Slave, 1), (Stop(StopReason::SlaveDamaged), 0)],
         ),
         (
             clean(&[2, 3]),
             larger(broken(&[1])),
-            vec![(Master, 1), (Halt(Why::MasterDamaged), 0)],
+            vec![(Master, 1), (Stop(StopReason::MasterDamaged), 0)],
         ),
         (
             Queue {
@@ -196,7 +196,7 @@ fn where_one_side_is_damaged_the_other_tells() {
         (
             broken(&[1]),
             broken(&[1]),
-            vec![(Same, 1), (Halt(Why::BothDamaged), 0)],
+            vec![(Same, 1), (Stop(StopReason::BothDamaged), 0)],
         ),
         (clean(&[1]), broken(&[1]), vec![(Same, 1), end]),
         (

@@ -1,6 +1,6 @@
 //! What a comparison of the slave with its master found.
 
-use crate::compare::join::{ListedTransaction, Why};
+use crate::compare::join::{ListedTransaction, StopReason};
 use crate::error::MasterDamage;
 use crate::filestorage::Tid;
 use crate::plan::outcome::Exit;
@@ -43,7 +43,7 @@ pub struct Compared {
     /// What the master has committed since the slave's last transaction.
     pub ahead: Span,
     /// Why the rest was not compared by transactions, if so.
-    pub halt: Option<Halt>,
+    pub early_stop: Option<EarlyStop>,
     /// What is wrong with the master.
     pub damage: Option<MasterDamage>,
 }
@@ -85,13 +85,13 @@ pub struct TransactionRef {
 
 /// Where the comparison by transactions stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Halt {
+pub struct EarlyStop {
     /// Up to where the slave's transactions were compared.
     pub slave_position: u64,
     /// Up to where the master's were.
     pub master_position: u64,
     /// Why no further.
-    pub why: Why,
+    pub reason: StopReason,
 }
 
 impl Compared {
@@ -100,7 +100,7 @@ impl Compared {
     pub fn is_prefix(&self) -> bool {
         let found = [&self.differing, &self.slave_only, &self.master_only];
         !self.magic_differs
-            && self.halt.is_none()
+            && self.early_stop.is_none()
             && self.elsewhere.count == 0
             && found.iter().all(|found| found.all.count == 0)
     }

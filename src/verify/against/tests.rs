@@ -105,7 +105,7 @@ fn any_byte_of_the_slave_is_missed_in_the_transaction_that_holds_it() {
         let shown = format!("{at} {mask}: {found:?}");
         let len = range.end - range.start;
         assert_eq!(found.equal_bytes, bytes.len() as u64 - len, "{shown}");
-        assert_eq!(found.halt, None, "{shown}");
+        assert_eq!(found.early_stop, None, "{shown}");
         let is_tid = at as u64 - range.start < 8;
         let replaced = tids(&found.master_only) == [tid] || found.ahead.first == Some(Tid(tid));
         if is_tid {
@@ -317,7 +317,7 @@ proptest! {
             ranges.keys().filter(|tid| !theirs.contains_key(*tid)).copied().collect();
         let lacking = theirs.keys().filter(|tid| !ranges.contains_key(*tid)).copied();
         let (ahead, master_only): (Vec<_>, Vec<_>) = lacking.partition(|tid| *tid > last);
-        prop_assert_eq!(found.halt, None);
+        prop_assert_eq!(found.early_stop, None);
         prop_assert_eq!(tids(&found.differing), differing);
         prop_assert_eq!(tids(&found.slave_only), slave_only.clone());
         prop_assert_eq!(tids(&found.master_only), master_only);
