@@ -19,11 +19,11 @@
 //! Nothing is locked or written. The slave is compared up to where its committed
 //! transactions ended before the master was looked at.
 
-mod compared;
+mod comparison;
 
 use std::mem;
 
-pub use self::compared::{Compared, EarlyStop, Found, MAX_TOLD, Span, TransactionRef};
+pub use self::comparison::{Comparison, EarlyStop, Found, MAX_TOLD, Span, TransactionRef};
 pub use crate::compare::join::StopReason;
 
 use super::{Content, Verified, check_counts};
@@ -62,7 +62,7 @@ pub fn compare(
     verified: &Verified,
     master: &Master,
     monitor: &dyn Monitor,
-) -> Result<Option<Compared>, Error> {
+) -> Result<Option<Comparison>, Error> {
     let (Some(seen), Content::Storage | Content::Foreign) = (verified.seen, verified.content)
     else {
         return Ok(None);
@@ -79,7 +79,7 @@ pub fn compare(
         0 => Unreadable::Error(path),
         _ => Unreadable::Zeros,
     };
-    let subject = Subject {
+    let subject = ComparedSlave {
         paths: &slave.paths,
         fields: FieldReader::new(&file, unreadable, &check_cancelled),
         end: verified.end(),
@@ -91,7 +91,7 @@ pub fn compare(
 }
 
 /// The slave that is compared.
-struct Subject<'a> {
+struct ComparedSlave<'a> {
     paths: &'a SlavePaths,
     fields: FieldReader<'a>,
     /// Up to where it is compared, in bytes.
@@ -100,8 +100,8 @@ struct Subject<'a> {
     left: Option<FileId>,
 }
 
-impl Subject<'_> {
-    fn compare(&self, master: &Master, monitor: &dyn Monitor) -> Result<Compared, Error> {
+impl ComparedSlave<'_> {
+    fn compare(&self, master: &Master, monitor: &dyn Monitor) -> Result<Comparison, Error> {
         let mut retry = Retry::default();
         loop {
             match self.attempt(master, monitor, &mut retry) {
@@ -116,30 +116,30 @@ impl Subject<'_> {
         master: &Master,
         monitor: &dyn Monitor,
         retry: &mut Retry,
-    ) -> Result<Compared, Error> {
+    ) -> Result<Comparison, Error> {
         let master_stat = master.look(Vec::new())?;
         retry.found_master();
         self.paths.check_is_not(master_stat.local)?;
-        let mut comparison = Comparison::new(self, master, &master_stat, monitor);
-        comparison.run()?;
-        Ok(comparison.compared)
+        let mut comparer = Comparer::new(self, master, &master_stat, monitor);
+        comparer.run()?;
+        Ok(comparer.comparison)
     }
 }
 
 /// A comparison under way.
-struct Comparison<'a> {
+struct Comparer<'a> {
     pair: FilePair<'a>,
     master_stat: &'a MasterStat,
     monitor: &'a dyn Monitor,
     /// Transactions in the same place that lie one after the other, and are still to
     /// be compared.
     run: Vec<ListedTransaction>,
-    compared: Compared,
+    comparison: Comparison,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> Comparer<'a> {
     fn new(
-        slave: &Subject<'a>,
+        slave: &ComparedSlave<'a>,
         master: &'a Master,
         master_stat: &'a MasterStat,
         monitor: &'a dyn Monitor,
@@ -152,7 +152,7 @@ impl<'a> Comparison<'a> {
             master_stat,
             monitor,
             run: Vec::new(),
-            compared: Compared {
+            comparison: Comparison {
                 master: master.name().to_owned(),
                 same_file: slave
                     .left
@@ -176,17 +176,17 @@ impl<'a> Comparison<'a> {
     }
 
     fn run(&mut self) -> Result<(), Error> {
-        let end = self.compared.slave_end.min(self.master_stat.size);
+        let end = self.comparison.slave_end.min(self.master_stat.size);
         let magic = 0..end.min(MAGIC_LEN);
         if self.pair.is_equal(magic.clone())? {
-            self.compared.equal_bytes = magic.end;
+            self.comparison.equal_bytes = magic.end;
         } else {
-            self.compared.magic_differs = true;
+            self.comparison.magic_differs = true;
         }
         let mut at = MAGIC_LEN;
         loop {
             let (boundary, until) = self.compare_segments(at, end)?;
-            self.compared.equal_bytes += boundary - at;
+            self.comparison.equal_bytes += boundary - at;
             match self.compare_transactions(boundary, until)? {
                 Some(common) => at = common,
                 None => return Ok(()),
@@ -198,7 +198,7 @@ impl<'a> Comparison<'a> {
     /// last boundary up to where they are, and where the first piece that is not
     /// ends.
     fn compare_segments(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Error> {
-        let mut scanner = Scanner::resume(from, None, self.compared.slave_end);
+        let mut scanner = Scanner::resume(from, None, self.comparison.slave_end);
         let mut segments = self.pair.segments(from..end);
         loop {
             let boundary = scanner.position();
@@ -219,7 +219,7 @@ impl<'a> Comparison<'a> {
         from: u64,
         until: Option<u64>,
     ) -> Result<Option<u64>, Error> {
-        let end = self.compared.slave_end;
+        let end = self.comparison.slave_end;
         let mut ours = Queue::of_slave(from, end);
         let mut theirs = Queue::of_master(from, self.master_stat.size);
         let mut our_lists = Ours::new(self.pair, from, end);
@@ -269,7 +269,7 @@ impl<'a> Comparison<'a> {
             }
             Step::Elsewhere => {
                 if let (Some(txn), Some(_)) = (ours.take(), theirs.take()) {
-                    self.compared.elsewhere.add(&txn);
+                    self.comparison.elsewhere.add(&txn);
                 }
             }
             Step::Slave => self.add_slave_only(ours)?,
@@ -280,7 +280,7 @@ impl<'a> Comparison<'a> {
             }
             Step::End => return Ok(false),
             Step::Stop(reason) => {
-                self.compared.early_stop = Some(EarlyStop {
+                self.comparison.early_stop = Some(EarlyStop {
                     slave_position: ours.position(),
                     master_position: theirs.position(),
                     reason,
@@ -298,7 +298,7 @@ impl<'a> Comparison<'a> {
             Some(Tail::Torn) => MasterDamage::Torn(theirs.position()),
             _ => return,
         };
-        self.compared.damage.get_or_insert(damage);
+        self.comparison.damage.get_or_insert(damage);
     }
 
     /// Adds a transaction that is in the same place on both ends; whether its bytes
@@ -331,18 +331,18 @@ impl<'a> Comparison<'a> {
             |run: &[ListedTransaction]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
         let mut found = Vec::new();
         let search = Search {
-            room: MAX_TOLD - self.compared.differing.told.len(),
+            room: MAX_TOLD - self.comparison.differing.told.len(),
             is_equal: |range| self.pair.is_equal(range),
             found: |txns: &[ListedTransaction]| found.push((txns[0], txns.len(), len_of(txns))),
         };
         search.run(&run)?;
-        self.compared.equal_bytes += len_of(&run);
+        self.comparison.equal_bytes += len_of(&run);
         for (txn, count, len) in found {
-            self.compared.equal_bytes -= len;
+            self.comparison.equal_bytes -= len;
             if count == 1 {
                 self.add_differing(&txn)?;
             } else {
-                self.compared.unsearched_bytes += len;
+                self.comparison.unsearched_bytes += len;
             }
         }
         Ok(())
@@ -350,14 +350,14 @@ impl<'a> Comparison<'a> {
 
     fn add_differing(&mut self, txn: &ListedTransaction) -> Result<(), Error> {
         let by = || self.pair.by(txn);
-        self.compared.differing.add(txn, by)
+        self.comparison.differing.add(txn, by)
     }
 
     fn add_slave_only(&mut self, ours: &mut Queue) -> Result<(), Error> {
         let Some(txn) = ours.take() else {
             return Ok(());
         };
-        self.compared.slave_only.add(&txn, || self.pair.by(&txn))
+        self.comparison.slave_only.add(&txn, || self.pair.by(&txn))
     }
 
     /// Adds the master's next transaction, which is newer than all of the slave's if
@@ -367,10 +367,10 @@ impl<'a> Comparison<'a> {
             return Ok(());
         };
         if has_ended {
-            self.compared.ahead.add(&txn);
+            self.comparison.ahead.add(&txn);
             return Ok(());
         }
-        self.compared.master_only.add(&txn, || Ok(None))
+        self.comparison.master_only.add(&txn, || Ok(None))
     }
 }
 

@@ -14,7 +14,7 @@ use fssync::io::progress::Silent;
 use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
 use fssync::verify;
-use fssync::verify::against::Compared;
+use fssync::verify::against::Comparison;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
@@ -657,7 +657,7 @@ fn the_man_page_names_the_keys() {
 }
 
 /// Compares with a master that runs this hook before it answers.
-fn compared_while(scene: &Scene, mut hook: impl FnMut(Call) + Send + 'static) -> Compared {
+fn compared_while(scene: &Scene, mut hook: impl FnMut(Call) + Send + 'static) -> Comparison {
     let source = Hooked {
         path: MountedPath::new(scene.master.clone()),
         hook: move |call| {
@@ -694,7 +694,7 @@ fn apparent_damage_is_read_again_while_the_master_is_written() {
 }
 
 /// The requests to the master in a comparison, after the first one.
-fn calls(scene: &Scene) -> (Compared, Vec<Call>) {
+fn calls(scene: &Scene) -> (Comparison, Vec<Call>) {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&calls);
     let compared = compared_while(scene, move |call| noted.lock().unwrap().push(call));

@@ -8,14 +8,14 @@ use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::verify::Verified;
-use fssync::verify::against::{self, Compared, Found, Span, TransactionRef};
+use fssync::verify::against::{self, Comparison, Found, Span, TransactionRef};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::lines::{Lines, Tone};
 
 /// What came of `--against`.
-pub(super) struct Against(Option<(String, Result<Option<Compared>, Error>)>);
+pub(super) struct Against(Option<(String, Result<Option<Comparison>, Error>)>);
 
 impl Against {
     /// Compares a slave that was verified with its master, if one is named.
@@ -51,7 +51,7 @@ impl Against {
     }
 
     /// What was found.
-    pub(super) fn compared(&self) -> Option<&Compared> {
+    pub(super) fn compared(&self) -> Option<&Comparison> {
         match &self.0 {
             Some((_, Ok(compared))) => compared.as_ref(),
             _ => None,
@@ -102,7 +102,7 @@ impl Against {
     }
 }
 
-fn verdict(compared: &Compared) -> String {
+fn verdict(compared: &Comparison) -> String {
     let damaged = match compared.damage {
         Some(_) => ", which is DAMAGED",
         None => "",
@@ -123,7 +123,7 @@ fn transactions(n: u64) -> String {
     count(n, "transaction")
 }
 
-fn add(lines: &mut Lines, compared: &Compared) {
+fn add(lines: &mut Lines, compared: &Comparison) {
     let equal = format!(
         "{} of {} bytes, proven by digests",
         compared.equal_bytes, compared.slave_end
@@ -203,7 +203,7 @@ fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &Found) {
 
 /// The comparison, as `--json` prints it. Its keys are API.
 #[derive(Serialize)]
-pub(super) struct Comparison<'a> {
+pub(super) struct ComparisonReport<'a> {
     verdict: &'static str,
     same_file: Option<bool>,
     compared_bytes: u64,
@@ -251,8 +251,8 @@ struct EarlyStopReport {
     reason: String,
 }
 
-impl<'a> Comparison<'a> {
-    pub(super) fn of(compared: &'a Compared) -> Self {
+impl<'a> ComparisonReport<'a> {
+    pub(super) fn of(compared: &'a Comparison) -> Self {
         Self {
             verdict: match compared.exit() {
                 Exit::Diverged => "diverged",

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::against::{Against, Comparison};
+use super::against::{Against, ComparisonReport};
 use fssync::filestorage::Tid;
 use fssync::slave::paths::SlavePaths;
 use fssync::verify::finding::{File, Finding, Kind, Severity};
@@ -109,7 +109,7 @@ pub(super) struct Report<'a> {
     blemishes: u64,
     counts: &'a BTreeMap<Kind, u64>,
     findings: Vec<Told<'a>>,
-    against: Option<Comparison<'a>>,
+    against: Option<ComparisonReport<'a>>,
     against_error: Option<String>,
     elapsed_seconds: f64,
 }
@@ -170,7 +170,7 @@ impl<'a> Report<'a> {
             blemishes: verified.blemishes,
             counts: &findings.counts,
             findings: findings.kept.iter().map(|it| told(it, findings)).collect(),
-            against: against.compared().map(Comparison::of),
+            against: against.compared().map(ComparisonReport::of),
             against_error: against.error(),
             elapsed_seconds: elapsed.as_secs_f64(),
         }

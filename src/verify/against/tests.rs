@@ -41,7 +41,7 @@ fn file(transactions: &[Made]) -> (Vec<u8>, BTreeMap<u64, Range<u64>>) {
 }
 
 /// Compares two files, the slave up to `end`.
-fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
+fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Comparison {
     let directory = tempfile::tempdir().unwrap();
     let [ours, theirs] = ["slave", "master"].map(|name| directory.path().join(name));
     fs::write(&ours, slave).unwrap();
@@ -49,7 +49,7 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
     let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || false);
     let open = move || -> Box<dyn Source> { Box::new(MountedPath::new(theirs.clone())) };
     let file = File::open(&ours).unwrap();
-    let subject = Subject {
+    let subject = ComparedSlave {
         paths: &SlavePaths::new(&ours).unwrap(),
         fields: FieldReader::new(&file, Unreadable::Zeros, &|| Ok(())),
         end,
@@ -60,7 +60,7 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Compared {
 }
 
 /// Compares two files.
-fn compared(slave: &[u8], master: &[u8]) -> Compared {
+fn compared(slave: &[u8], master: &[u8]) -> Comparison {
     compared_to(slave, slave.len() as u64, master)
 }
 

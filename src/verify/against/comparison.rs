@@ -12,7 +12,7 @@ pub const MAX_TOLD: usize = 1000;
 ///
 /// What is *in the same place* has the same tid, position and length on both ends.
 #[derive(Clone, Debug)]
-pub struct Compared {
+pub struct Comparison {
     /// The master's name.
     pub master: String,
     /// Whether the master is the file that the last pass read; `None` where no pass
@@ -94,7 +94,7 @@ pub struct EarlyStop {
     pub reason: StopReason,
 }
 
-impl Compared {
+impl Comparison {
     /// Whether the slave has nothing but what the master has in the same place.
     #[must_use]
     pub fn is_prefix(&self) -> bool {
