@@ -23,7 +23,9 @@ mod comparison;
 
 use std::mem;
 
-pub use self::comparison::{Comparison, EarlyStop, Found, MAX_TOLD, Span, TransactionRef};
+pub use self::comparison::{
+    Comparison, EarlyStop, MAX_LISTED, Span, TransactionList, TransactionRef,
+};
 pub use crate::compare::join::StopReason;
 
 use super::{Content, Verified, check_counts};
@@ -163,10 +165,10 @@ impl<'a> Comparer<'a> {
                 master_size: master_stat.size,
                 equal_bytes: 0,
                 magic_differs: false,
-                differing: Found::default(),
+                differing: TransactionList::default(),
                 unsearched_bytes: 0,
-                slave_only: Found::default(),
-                master_only: Found::default(),
+                slave_only: TransactionList::default(),
+                master_only: TransactionList::default(),
                 elsewhere: Span::default(),
                 ahead: Span::default(),
                 early_stop: None,
@@ -331,7 +333,7 @@ impl<'a> Comparer<'a> {
             |run: &[ListedTransaction]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
         let mut found = Vec::new();
         let search = Search {
-            room: MAX_TOLD - self.comparison.differing.told.len(),
+            room: MAX_LISTED - self.comparison.differing.listed.len(),
             is_equal: |range| self.pair.is_equal(range),
             found: |txns: &[ListedTransaction]| found.push((txns[0], txns.len(), len_of(txns))),
         };

@@ -8,7 +8,7 @@ use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::verify::Verified;
-use fssync::verify::against::{self, Comparison, Found, Span, TransactionRef};
+use fssync::verify::against::{self, Comparison, Span, TransactionList, TransactionRef};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -185,17 +185,21 @@ fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &Span, which: &
     lines.add(what, tone, &fact);
 }
 
-fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &Found) {
-    for told in &found.told {
-        let by = match &told.by {
+fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &TransactionList) {
+    for transaction in &found.listed {
+        let by = match &transaction.by {
             Some((user, description)) => format!(", by {user:?}: {description:?}"),
             None => String::new(),
         };
-        let tid = told.tid.with_time();
-        let fact = format!("{tid} at {}, {}{by}", told.position, bytes(told.len));
+        let tid = transaction.tid.with_time();
+        let fact = format!(
+            "{tid} at {}, {}{by}",
+            transaction.position,
+            bytes(transaction.len)
+        );
         lines.add(what, Tone::Bad, &fact);
     }
-    let left = found.all.count - found.told.len() as u64;
+    let left = found.all.count - found.listed.len() as u64;
     if left > 0 {
         lines.add("", Tone::Bad, &format!("and {left} more that {kind}"));
     }
@@ -268,9 +272,9 @@ impl<'a> ComparisonReport<'a> {
             magic_differs: compared.magic_differs,
             ahead: Group::of(&compared.ahead),
             elsewhere: Group::of(&compared.elsewhere),
-            differing: Group::told(&compared.differing),
-            slave_only: Group::told(&compared.slave_only),
-            master_only: Group::told(&compared.master_only),
+            differing: Group::listed(&compared.differing),
+            slave_only: Group::listed(&compared.slave_only),
+            master_only: Group::listed(&compared.master_only),
             halted: compared.early_stop.map(|early_stop| EarlyStopReport {
                 slave_position: early_stop.slave_position,
                 master_position: early_stop.master_position,
@@ -293,25 +297,25 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn told(found: &'a Found) -> Self {
+    fn listed(found: &'a TransactionList) -> Self {
         Self {
-            transactions: Some(found.told.iter().map(Transaction::of).collect()),
+            transactions: Some(found.listed.iter().map(Transaction::of).collect()),
             ..Self::of(&found.all)
         }
     }
 }
 
 impl<'a> Transaction<'a> {
-    fn of(told: &'a TransactionRef) -> Self {
-        let (user, description) = match &told.by {
+    fn of(found: &'a TransactionRef) -> Self {
+        let (user, description) = match &found.by {
             Some((user, description)) => (Some(user.as_str()), Some(description.as_str())),
             None => (None, None),
         };
         Self {
-            position: told.position,
-            length: told.len,
-            tid: told.tid,
-            time: told.tid.time(),
+            position: found.position,
+            length: found.len,
+            tid: found.tid,
+            time: found.tid.time(),
             user,
             description,
         }

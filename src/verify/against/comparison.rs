@@ -6,7 +6,7 @@ use crate::filestorage::Tid;
 use crate::plan::outcome::Exit;
 
 /// How many transactions of a kind are told one by one.
-pub const MAX_TOLD: usize = 1000;
+pub const MAX_LISTED: usize = 1000;
 
 /// What a comparison of the slave with its master found.
 ///
@@ -29,14 +29,14 @@ pub struct Comparison {
     /// Whether the files do not start with the same magic.
     pub magic_differs: bool,
     /// Transactions in the same place whose bytes differ.
-    pub differing: Found,
+    pub differing: TransactionList,
     /// How many bytes there are in runs of transactions that differ, after
-    /// [`MAX_TOLD`] of them were found: in these is not searched any more.
+    /// [`MAX_LISTED`] of them were found: in these is not searched any more.
     pub unsearched_bytes: u64,
     /// Transactions that only the slave has.
-    pub slave_only: Found,
+    pub slave_only: TransactionList,
     /// Transactions that only the master has, older than the slave's last.
-    pub master_only: Found,
+    pub master_only: TransactionList,
     /// Transactions of both that lie elsewhere in the master, as after a pack; their
     /// bytes are not compared.
     pub elsewhere: Span,
@@ -61,13 +61,13 @@ pub struct Span {
     pub last: Option<Tid>,
 }
 
-/// Some transactions, the first [`MAX_TOLD`] one by one.
+/// Some transactions, the first [`MAX_LISTED`] one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct TransactionList {
     /// All of them.
     pub all: Span,
     /// The first ones.
-    pub told: Vec<TransactionRef>,
+    pub listed: Vec<TransactionRef>,
 }
 
 /// A transaction, for a person to find it.
@@ -163,7 +163,7 @@ impl Span {
     }
 }
 
-impl Found {
+impl TransactionList {
     /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
     pub(super) fn add<E>(
         &mut self,
@@ -171,8 +171,8 @@ impl Found {
         by: impl FnOnce() -> Result<Option<(String, String)>, E>,
     ) -> Result<(), E> {
         self.all.add(txn);
-        if self.told.len() < MAX_TOLD {
-            self.told.push(TransactionRef {
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(TransactionRef {
                 position: txn.position,
                 len: txn.end - txn.position,
                 tid: txn.tid,

@@ -64,9 +64,9 @@ fn compared(slave: &[u8], master: &[u8]) -> Comparison {
     compared_to(slave, slave.len() as u64, master)
 }
 
-fn tids(found: &Found) -> Vec<u64> {
-    assert_eq!(found.all.count, found.told.len() as u64);
-    found.told.iter().map(|told| told.tid.0).collect()
+fn tids(found: &TransactionList) -> Vec<u64> {
+    assert_eq!(found.all.count, found.listed.len() as u64);
+    found.listed.iter().map(|told| told.tid.0).collect()
 }
 
 const SMALL: [Made; 5] = [(11, 20), (12, 50), (13, 1), (14, 50), (15, 30)];
@@ -110,7 +110,7 @@ fn any_byte_of_the_slave_is_missed_in_the_transaction_that_holds_it() {
         let replaced = tids(&found.master_only) == [tid] || found.ahead.first == Some(Tid(tid));
         if is_tid {
             assert!(replaced, "{shown}");
-            assert_eq!(found.slave_only.told[0].position, range.start, "{shown}");
+            assert_eq!(found.slave_only.listed[0].position, range.start, "{shown}");
             assert_eq!(found.slave_only.all.count, 1, "{shown}");
             assert!(tids(&found.differing).is_empty(), "{shown}");
         } else {
@@ -134,7 +134,11 @@ fn any_byte_of_the_master_is_missed_in_the_transaction_that_holds_it() {
         let found = compared(&bytes, &master);
         let tid = holder(&ranges, at);
         let shown = format!("{at} {mask}: {found:?}");
-        let named = found.differing.told.iter().chain(&found.slave_only.told);
+        let named = found
+            .differing
+            .listed
+            .iter()
+            .chain(&found.slave_only.listed);
         assert_eq!(named.clone().next().unwrap().tid, Tid(tid), "{shown}");
         let is_cut = bytes[at] ^ mask == b'c';
         assert!(is_cut || named.count() == 1, "{shown}");
@@ -176,11 +180,11 @@ fn of_very_many_that_differ_not_all_are_searched_for() {
         .for_each(|byte| *byte ^= 1);
     let found = compared(&slave, &bytes);
     assert!(
-        found.differing.all.count >= MAX_TOLD as u64,
+        found.differing.all.count >= MAX_LISTED as u64,
         "{}",
         found.differing.all.count
     );
-    assert_eq!(found.differing.told.len(), MAX_TOLD);
+    assert_eq!(found.differing.listed.len(), MAX_LISTED);
     let searched = found.differing.all.bytes;
     assert!(
         found.unsearched_bytes > SEGMENT_LEN,
@@ -214,7 +218,7 @@ fn a_status_that_differs_needs_no_digest() {
     let found = compared(&bytes, &master);
     assert_eq!(tids(&found.differing), [11, 12, 14]);
     let by = Some(("abc".to_owned(), "page".to_owned()));
-    assert_eq!(found.differing.told[1].by, by);
+    assert_eq!(found.differing.listed[1].by, by);
 }
 
 #[test]
