@@ -8,13 +8,16 @@ use crate::filestorage::scan::{Scanner, Tail};
 use crate::source::{FileId, MasterStat, Pending, Transactions};
 
 /// Where the lists of one end come from.
-pub(crate) trait Lists {
+pub(crate) trait TransactionLists {
     /// The list that starts at `from`, where the one before it ended.
     fn next(&mut self, from: u64) -> Result<Transactions, Error>;
 }
 
 /// Gets as much of a list as a step of the join needs.
-pub(crate) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Error> {
+pub(crate) fn fill_queue(
+    queue: &mut Queue,
+    lists: &mut impl TransactionLists,
+) -> Result<(), Error> {
     while queue.wants_more() {
         let list = lists.next(queue.known())?;
         queue.add(&list);
@@ -23,12 +26,12 @@ pub(crate) fn fill(queue: &mut Queue, lists: &mut impl Lists) -> Result<(), Erro
 }
 
 /// The slave's.
-pub(crate) struct Ours<'a> {
+pub(crate) struct SlaveLists<'a> {
     pair: FilePair<'a>,
     scanner: Scanner,
 }
 
-impl<'a> Ours<'a> {
+impl<'a> SlaveLists<'a> {
     /// From a position on, to `size`.
     pub(crate) fn new(pair: FilePair<'a>, from: u64, size: u64) -> Self {
         Self {
@@ -38,7 +41,7 @@ impl<'a> Ours<'a> {
     }
 }
 
-impl Lists for Ours<'_> {
+impl TransactionLists for SlaveLists<'_> {
     fn next(&mut self, _: u64) -> Result<Transactions, Error> {
         let slave = self.pair.slave;
         Transactions::scan(&mut self.scanner, |buffer, at| {
@@ -49,7 +52,7 @@ impl Lists for Ours<'_> {
 }
 
 /// The master's, of which the next one is asked for ahead.
-pub(crate) struct Theirs<'a> {
+pub(crate) struct MasterLists<'a> {
     pair: FilePair<'a>,
     identity: FileId,
     size: u64,
@@ -60,7 +63,7 @@ pub(crate) struct Theirs<'a> {
     looked_again: usize,
 }
 
-impl<'a> Theirs<'a> {
+impl<'a> MasterLists<'a> {
     /// Of the file that was sighted, from a position on.
     pub(crate) fn new(pair: FilePair<'a>, master_stat: &MasterStat, from: u64) -> Self {
         Self {
@@ -91,7 +94,7 @@ impl<'a> Theirs<'a> {
     }
 }
 
-impl Lists for Theirs<'_> {
+impl TransactionLists for MasterLists<'_> {
     fn next(&mut self, from: u64) -> Result<Transactions, Error> {
         let answer = match self.under_way.take() {
             Some(answer) => answer,

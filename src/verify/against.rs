@@ -30,7 +30,7 @@ pub use crate::compare::join::StopReason;
 
 use super::{Content, Verified, check_counts};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
-use crate::compare::lists::{Ours, Theirs, fill};
+use crate::compare::lists::{MasterLists, SlaveLists, fill_queue};
 use crate::compare::pair::{FilePair, SEGMENT_LEN};
 use crate::compare::search::Search;
 use crate::error::retry::Retry;
@@ -224,16 +224,16 @@ impl<'a> Comparer<'a> {
         let end = self.comparison.slave_end;
         let mut ours = Queue::of_slave(from, end);
         let mut theirs = Queue::of_master(from, self.master_stat.size);
-        let mut our_lists = Ours::new(self.pair, from, end);
-        let mut their_lists = Theirs::new(self.pair, self.master_stat, from);
+        let mut our_lists = SlaveLists::new(self.pair, from, end);
+        let mut their_lists = MasterLists::new(self.pair, self.master_stat, from);
         loop {
             let at = ours.position();
             if at == theirs.position() && until.is_some_and(|until| at >= until) {
                 self.compare_run()?;
                 return Ok(Some(at));
             }
-            fill(&mut ours, &mut our_lists)?;
-            fill(&mut theirs, &mut their_lists)?;
+            fill_queue(&mut ours, &mut our_lists)?;
+            fill_queue(&mut theirs, &mut their_lists)?;
             let done = at.max(theirs.position());
             let total = end.max(self.master_stat.size).max(done);
             self.monitor.progress("comparing transactions", done, total);
