@@ -59,7 +59,7 @@ pub struct Verified {
     /// Whether a pass was ever made for it.
     pub traces: Traces,
     /// What lies there.
-    pub content: Content,
+    pub content: SlaveContent,
     /// Which file it was; `None` if there is none.
     pub seen: Option<FileStat>,
     /// The same, as it is recognised later.
@@ -94,15 +94,15 @@ pub struct Verified {
 
 /// What lies under the slave's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum SlaveContent {
     /// No file, or an empty one.
     Missing,
     /// Fewer bytes than a transaction has.
-    Short,
+    TooShort,
     /// No FileStorage.
     Foreign,
     /// A FileStorage.
-    Storage,
+    FileStorage,
 }
 
 /// What lies behind the last committed transaction: ZODB cuts it when it opens the
@@ -120,7 +120,7 @@ impl Verified {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self.content {
-            Content::Missing | Content::Short => Exit::Failure,
+            SlaveContent::Missing | SlaveContent::TooShort => Exit::Failure,
             _ if self.damages > 0 => Exit::SlaveDamaged,
             _ => Exit::Success,
         }
@@ -159,7 +159,7 @@ impl Verified {
         self.size.saturating_sub(unfinished)
     }
 
-    fn nothing(paths: &SlavePaths, content: Content) -> Self {
+    fn nothing(paths: &SlavePaths, content: SlaveContent) -> Self {
         Self {
             slave: paths.data().to_owned(),
             traces: traces(paths),
@@ -206,7 +206,7 @@ pub fn verify(
         tell(&finding);
     };
     let Some(opened) = open(paths)? else {
-        return Ok(Verified::nothing(paths, Content::Missing));
+        return Ok(Verified::nothing(paths, SlaveContent::Missing));
     };
     let seen = Some(opened.seen);
     let identity = FileId::of(&opened.file).ok();
@@ -285,7 +285,7 @@ impl Opened {
         };
         let mut walk = Walk::new(over, reading, self.index, monitor, tell);
         let content = walk.content()?;
-        if content != Content::Storage {
+        if content != SlaveContent::FileStorage {
             return Ok(Verified {
                 size,
                 ..Verified::nothing(paths, content)

@@ -10,7 +10,7 @@ use fssync::plan::outcome::Exit;
 use fssync::slave::sidecar::Sidecar;
 use fssync::slave::since_last_pass;
 use fssync::verify::finding::Finding;
-use fssync::verify::{Content, Verified, verify};
+use fssync::verify::{SlaveContent, Verified, verify};
 use fssync::{plan, status};
 
 use super::scene::{Scene, fixtures};
@@ -43,7 +43,7 @@ pub fn run(file: &[u8]) {
     let most = 200 * file.len() as u64;
     assert!(verified.bytes <= most, "{} bytes", verified.bytes);
     let status = status::look(&slave, None, &Silent).expect("a status");
-    if verified.content == Content::Storage {
+    if verified.content == SlaveContent::FileStorage {
         compare_with_scan(file, &verified, &findings);
         compare_with_status(&verified, &status.state);
     }

@@ -28,7 +28,7 @@ pub use self::comparison::{
 };
 pub use crate::compare::join::StopReason;
 
-use super::{Content, Verified, check_counts};
+use super::{SlaveContent, Verified, check_counts};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
 use crate::compare::lists::{MasterLists, SlaveLists, fill_queue};
 use crate::compare::pair::{FilePair, SEGMENT_LEN};
@@ -65,7 +65,8 @@ pub fn compare(
     master: &Master,
     monitor: &dyn Monitor,
 ) -> Result<Option<Comparison>, Error> {
-    let (Some(seen), Content::Storage | Content::Foreign) = (verified.seen, verified.content)
+    let (Some(seen), SlaveContent::FileStorage | SlaveContent::Foreign) =
+        (verified.seen, verified.content)
     else {
         return Ok(None);
     };

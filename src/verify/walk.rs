@@ -11,7 +11,7 @@ use super::finding::{Finding, Kind};
 use super::index::{IndexCheck, IndexState};
 use super::lossy_reader::LossyReader;
 use super::wording::of_flaw;
-use super::{Content, Unfinished, Verified};
+use super::{SlaveContent, Unfinished, Verified};
 use crate::error::Error;
 use crate::filestorage::check::{Checker, Flaw};
 use crate::filestorage::record::MIN_TXN_LEN;
@@ -99,21 +99,21 @@ impl<'a> Walk<'a> {
     }
 
     /// What the file is, by its first bytes. What is no FileStorage is not walked.
-    pub(super) fn content(&mut self) -> Result<Content, Error> {
+    pub(super) fn content(&mut self) -> Result<SlaveContent, Error> {
         if self.limit == 0 {
-            return Ok(Content::Missing);
+            return Ok(SlaveContent::Missing);
         }
         if self.limit < MAGIC_LEN + MIN_TXN_LEN {
-            return Ok(Content::Short);
+            return Ok(SlaveContent::TooShort);
         }
         self.reading.read(0..MAGIC_LEN, self.tell)?;
         let head = self.reading.piece();
         if Magic::decode(head).is_some() || !self.reading.is_whole() {
-            return Ok(Content::Storage);
+            return Ok(SlaveContent::FileStorage);
         }
         let found = format!("'{}'", head.escape_ascii());
         (self.tell)(Finding::new(Kind::Magic, 0, "'FS21' or 'FS30'", found));
-        Ok(Content::Foreign)
+        Ok(SlaveContent::Foreign)
     }
 
     /// Walks to the end; returns what lies behind the last committed transaction.
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
             unfinished,
             digests,
             index,
-            ..Verified::nothing(self.over.paths, Content::Storage)
+            ..Verified::nothing(self.over.paths, SlaveContent::FileStorage)
         })
     }
 

@@ -7,7 +7,7 @@ use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
 use fssync::slave::traces::Traces;
 use fssync::verify::finding::{Finding, Severity};
-use fssync::verify::{Content, DigestState, IndexState, Unfinished, Verified};
+use fssync::verify::{DigestState, IndexState, SlaveContent, Unfinished, Verified};
 
 use super::against::Against;
 use super::report::Findings;
@@ -22,7 +22,7 @@ pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) ->
         _ if findings.are_of_set_aside() => lines.add("passes", Tone::Plain, SET_ASIDE),
         _ => lines.add("passes", Tone::Mind, NEVER_SYNCED),
     }
-    if verified.content == Content::Storage {
+    if verified.content == SlaveContent::FileStorage {
         add_facts(&mut lines, verified);
     }
     add_findings(&mut lines, findings);
@@ -151,13 +151,13 @@ pub(super) fn verdict(verified: &Verified, against: &Against) -> String {
 
 fn own_verdict(verified: &Verified) -> String {
     match verified.content {
-        Content::Missing if verified.traces == Traces::Nothing => {
+        SlaveContent::Missing if verified.traces == Traces::Nothing => {
             format!("there is no such file; {NEVER_SYNCED}")
         }
-        Content::Missing => "there is no such file, or it is empty".to_owned(),
-        Content::Short => "it holds no whole transaction".to_owned(),
-        Content::Foreign => "it is no FileStorage".to_owned(),
-        Content::Storage => match (verified.damages, verified.blemishes) {
+        SlaveContent::Missing => "there is no such file, or it is empty".to_owned(),
+        SlaveContent::TooShort => "it holds no whole transaction".to_owned(),
+        SlaveContent::Foreign => "it is no FileStorage".to_owned(),
+        SlaveContent::FileStorage => match (verified.damages, verified.blemishes) {
             (0, 0) => "sound".to_owned(),
             (0, 1) => "sound, but for 1 blemish".to_owned(),
             (0, n) => format!("sound, but for {n} blemishes"),

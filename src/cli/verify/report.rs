@@ -8,7 +8,7 @@ use super::against::{Against, ComparisonReport};
 use fssync::filestorage::Tid;
 use fssync::slave::paths::SlavePaths;
 use fssync::verify::finding::{File, Finding, Kind, Severity};
-use fssync::verify::{Content, DigestState, IndexState, Verified};
+use fssync::verify::{DigestState, IndexState, SlaveContent, Verified};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -195,7 +195,7 @@ fn told<'a>(finding: &'a Finding, findings: &Findings) -> Told<'a> {
 
 fn verdict(verified: &Verified) -> &'static str {
     match verified.content {
-        Content::Missing | Content::Short => "no-slave",
+        SlaveContent::Missing | SlaveContent::TooShort => "no-slave",
         _ if verified.damages > 0 => "damaged",
         _ if verified.blemishes > 0 => "blemished",
         _ => "sound",

@@ -4,7 +4,7 @@ use std::fs;
 
 use fssync::plan::outcome::Exit;
 use fssync::verify::finding::{Finding, Kind, Severity};
-use fssync::verify::{Content, IndexState};
+use fssync::verify::{IndexState, SlaveContent};
 use serde_json::{Value, json};
 
 use super::{Txn, both, number, put, quick, scene_of, sound, txns};
@@ -45,7 +45,10 @@ fn verify_and_zodb_agree_on_every_fixture() {
         let scene = Scene::new();
         fs::copy(project(&format!("fixtures/{name}.fs")), &scene.slave).unwrap();
         let (verified, findings) = both(&scene.slave);
-        if matches!(verified.content, Content::Short | Content::Missing) {
+        if matches!(
+            verified.content,
+            SlaveContent::TooShort | SlaveContent::Missing
+        ) {
             assert_eq!(verified.exit(), Exit::Failure, "{name}");
             continue;
         }
