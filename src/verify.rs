@@ -79,7 +79,7 @@ pub struct Verified {
     /// How many bytes of the slave were read.
     pub bytes: u64,
     /// What lies behind the position.
-    pub unfinished: Option<Unfinished>,
+    pub unfinished: Option<UnfinishedTail>,
     /// What its digests say.
     pub digests: DigestState,
     /// What the index is good for.
@@ -108,7 +108,7 @@ pub enum SlaveContent {
 /// What lies behind the last committed transaction: ZODB cuts it when it opens the
 /// slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unfinished {
+pub struct UnfinishedTail {
     /// How many bytes.
     pub bytes: u64,
     /// Whether it is of an append of ours.
@@ -222,7 +222,7 @@ pub fn verify(
 }
 
 /// The slave and what lies beside it, open for reading.
-struct Opened {
+struct OpenFiles {
     file: std::fs::File,
     seen: FileStat,
     index: Option<IndexCheck>,
@@ -230,7 +230,7 @@ struct Opened {
 }
 
 /// Opens all as it lies there at one moment; `None` if there is no slave.
-fn open(paths: &SlavePaths) -> Result<Option<Opened>, Error> {
+fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
     let path = paths.data();
     let mut looks = 0;
     loop {
@@ -253,7 +253,7 @@ fn open(paths: &SlavePaths) -> Result<Option<Opened>, Error> {
         let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
         let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
         if is_there || looks == MAX_LOOKS {
-            return Ok(Some(Opened {
+            return Ok(Some(OpenFiles {
                 file,
                 seen,
                 index,
@@ -263,7 +263,7 @@ fn open(paths: &SlavePaths) -> Result<Option<Opened>, Error> {
     }
 }
 
-impl Opened {
+impl OpenFiles {
     fn walk(
         self,
         slave: &Slave,

@@ -11,7 +11,7 @@ use super::finding::{Finding, Kind};
 use super::index::{IndexCheck, IndexState};
 use super::lossy_reader::LossyReader;
 use super::wording::of_flaw;
-use super::{SlaveContent, Unfinished, Verified};
+use super::{SlaveContent, UnfinishedTail, Verified};
 use crate::error::Error;
 use crate::filestorage::check::{Checker, Flaw};
 use crate::filestorage::record::MIN_TXN_LEN;
@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks to the end; returns what lies behind the last committed transaction.
-    pub(super) fn run(&mut self) -> Result<Option<Unfinished>, Error> {
+    pub(super) fn run(&mut self) -> Result<Option<UnfinishedTail>, Error> {
         loop {
             let is_cut = self.scan()?;
             if is_cut && self.look_again()? {
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What came of it.
-    pub(super) fn finish(mut self, unfinished: Option<Unfinished>) -> Result<Verified, Error> {
+    pub(super) fn finish(mut self, unfinished: Option<UnfinishedTail>) -> Result<Verified, Error> {
         if !self.tell_if_lost(unfinished) {
             self.compare_with_left()?;
         }
@@ -160,7 +160,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tells if the file has lost what the ledger has digests of.
-    fn tell_if_lost(&mut self, unfinished: Option<Unfinished>) -> bool {
+    fn tell_if_lost(&mut self, unfinished: Option<UnfinishedTail>) -> bool {
         let position = self.scanner.position();
         let end = match unfinished {
             Some(_) => position,

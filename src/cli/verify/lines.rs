@@ -7,7 +7,7 @@ use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
 use fssync::slave::traces::Traces;
 use fssync::verify::finding::{Finding, Severity};
-use fssync::verify::{DigestState, IndexState, SlaveContent, Unfinished, Verified};
+use fssync::verify::{DigestState, IndexState, SlaveContent, UnfinishedTail, Verified};
 
 use super::against::Against;
 use super::report::Findings;
@@ -51,7 +51,7 @@ fn add_facts(lines: &mut Lines, verified: &Verified) {
     lines.add("last tid", Tone::Plain, &last);
     let unfinished = match verified.unfinished {
         None => "nothing".to_owned(),
-        Some(Unfinished {
+        Some(UnfinishedTail {
             bytes: len,
             is_ours,
         }) => {

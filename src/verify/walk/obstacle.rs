@@ -7,7 +7,7 @@
 //! transaction follows the one that is being written, but in an append of ours,
 //! which the sidecar tells.
 
-use super::super::Unfinished;
+use super::super::UnfinishedTail;
 use super::super::finding::Finding;
 use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
 use super::{MIN_WINDOW_LEN, Walk};
@@ -26,7 +26,7 @@ pub(super) enum Next {
     /// From where the scanner stands now.
     On,
     /// Not at all.
-    End(Option<Unfinished>),
+    End(Option<UnfinishedTail>),
 }
 
 impl Walk<'_> {
@@ -35,7 +35,7 @@ impl Walk<'_> {
         let start = self.scanner.position();
         let header = self.header(start)?;
         let bytes = self.limit - start;
-        let end = |is_ours| Ok(Next::End(Some(Unfinished { bytes, is_ours })));
+        let end = |is_ours| Ok(Next::End(Some(UnfinishedTail { bytes, is_ours })));
         let tail = self.scanner.tail();
         match tail {
             Tail::Clean => return Ok(Next::End(None)),
