@@ -11,7 +11,7 @@
 //! | `fields` | single fields, by their positions |
 //! | `lossy_reader` | bytes in windows, sectors that fail included |
 //! | `walk` | the structure, and how it goes on behind damage |
-//! | `wording` | what the walk finds, as findings |
+//! | `conversion` | what the walk finds, as findings |
 //! | `digests` | the bytes against the ledger |
 //! | `index` | ZODB's index against the file |
 //! | [`against`] | the slave against its master |
@@ -20,12 +20,12 @@
 //! [`filestorage::check`](crate::filestorage::check).
 
 pub mod against;
+mod conversion;
 mod digests;
 pub mod finding;
 mod index;
 mod lossy_reader;
 mod walk;
-mod wording;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

@@ -1,16 +1,16 @@
 //! The walk through a `Data.fs`: reads it in windows, has each record checked, and
-//! goes on behind what is damaged (`obstacle`).
+//! goes on behind what is damaged (`scan_end`).
 
-mod obstacle;
+mod scan_end;
 
 use std::fs::File;
 
-use self::obstacle::Next;
+use self::scan_end::Next;
+use super::conversion::of_flaw;
 use super::digests::DigestState;
 use super::finding::{Finding, Kind};
 use super::index::{IndexCheck, IndexState};
 use super::lossy_reader::LossyReader;
-use super::wording::of_flaw;
 use super::{SlaveContent, UnfinishedTail, Verified};
 use crate::error::Error;
 use crate::filestorage::check::{Checker, Flaw};

@@ -8,8 +8,8 @@
 //! which the sidecar tells.
 
 use super::super::UnfinishedTail;
+use super::super::conversion::{of_damage, of_length, of_tail, of_unfinished};
 use super::super::finding::Finding;
-use super::super::wording::{of_damage, of_length, of_tail, of_unfinished};
 use super::{MIN_WINDOW_LEN, Walk};
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
