@@ -5,7 +5,7 @@ mod scan_end;
 
 use std::fs::File;
 
-use self::scan_end::Next;
+use self::scan_end::ScanEnd;
 use super::conversion::of_flaw;
 use super::digests::DigestState;
 use super::finding::{Finding, Kind};
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
             if is_cut && self.look_again()? {
                 continue;
             }
-            if let Next::End(unfinished) = self.next()? {
+            if let ScanEnd::End(unfinished) = self.handle_scan_end()? {
                 self.read_up_to(self.limit)?;
                 return Ok(unfinished);
             }

@@ -22,23 +22,23 @@ use crate::filestorage::scan::{Scanner, Tail};
 const MAX_LOOKS: usize = 100;
 
 /// How the walk goes on.
-pub(super) enum Next {
+pub(super) enum ScanEnd {
     /// From where the scanner stands now.
-    On,
+    Resumed,
     /// Not at all.
     End(Option<UnfinishedTail>),
 }
 
 impl Walk<'_> {
     /// How the walk goes on from where the scanner stopped.
-    pub(super) fn next(&mut self) -> Result<Next, Error> {
+    pub(super) fn handle_scan_end(&mut self) -> Result<ScanEnd, Error> {
         let start = self.scanner.position();
         let header = self.header(start)?;
         let bytes = self.limit - start;
-        let end = |is_ours| Ok(Next::End(Some(UnfinishedTail { bytes, is_ours })));
+        let end = |is_ours| Ok(ScanEnd::End(Some(UnfinishedTail { bytes, is_ours })));
         let tail = self.scanner.tail();
         match tail {
-            Tail::Clean => return Ok(Next::End(None)),
+            Tail::Clean => return Ok(ScanEnd::End(None)),
             _ if self.is_ours(start, &header) => return end(true),
             Tail::Short => return end(false),
             Tail::Voted | Tail::Torn | Tail::Damaged(_) => {}
@@ -51,7 +51,7 @@ impl Walk<'_> {
             end_of(&mut fields, start, self.limit, last_tid)?
         };
         if behind.is_some() == is_voted && self.look_again()? {
-            return Ok(Next::On);
+            return Ok(ScanEnd::Resumed);
         }
         if behind.is_none() && !is_voted {
             let (mut fields, last_tid) = (self.reading.fields(), self.scanner.last_tid());
@@ -73,8 +73,8 @@ impl Walk<'_> {
         };
         self.tell_with_ids(finding, &header, behind.unwrap_or(self.limit))?;
         match behind {
-            Some(behind) => self.go_on_at(behind).map(|()| Next::On),
-            None => Ok(Next::End(None)),
+            Some(behind) => self.go_on_at(behind).map(|()| ScanEnd::Resumed),
+            None => Ok(ScanEnd::End(None)),
         }
     }
 
