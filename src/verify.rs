@@ -190,11 +190,11 @@ pub fn verify(
     slave: &Slave,
     quick: bool,
     monitor: &dyn Monitor,
-    tell: &mut dyn FnMut(&Finding),
+    report: &mut dyn FnMut(&Finding),
 ) -> Result<Verified, Error> {
     let paths = &slave.paths;
     let (mut damages, mut data_damages, mut blemishes) = (0, 0, 0);
-    let mut tell = |finding: Finding| {
+    let mut report = |finding: Finding| {
         let is_in_data = finding.kind.file() == finding::File::Data;
         match finding.kind.severity() {
             Severity::Damage => {
@@ -203,14 +203,14 @@ pub fn verify(
             }
             Severity::Blemish => blemishes += 1,
         }
-        tell(&finding);
+        report(&finding);
     };
     let Some(opened) = open(paths)? else {
         return Ok(Verified::nothing(paths, SlaveContent::Missing));
     };
     let seen = Some(opened.seen);
     let identity = FileId::of(&opened.file).ok();
-    let verified = opened.walk(slave, quick, monitor, &mut tell)?;
+    let verified = opened.walk(slave, quick, monitor, &mut report)?;
     Ok(Verified {
         seen,
         identity,
@@ -269,7 +269,7 @@ impl OpenFiles {
         slave: &Slave,
         quick: bool,
         monitor: &dyn Monitor,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Error> {
         let (paths, size) = (&slave.paths, self.seen.size);
         let check_cancelled = || slave.check_interrupted();
@@ -283,7 +283,7 @@ impl OpenFiles {
             quick,
             digests_end,
         };
-        let mut walk = Walk::new(over, reading, self.index, monitor, tell);
+        let mut walk = Walk::new(over, reading, self.index, monitor, report);
         let content = walk.content()?;
         if content != SlaveContent::FileStorage {
             return Ok(Verified {

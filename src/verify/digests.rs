@@ -165,18 +165,18 @@ impl DigestCheck {
     pub(super) fn finish(
         self,
         fields: FieldReader<'_>,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<DigestState, Error> {
         let held = holds(fields, self.at, &self.wrong)?;
         for (range, held) in self.wrong.into_iter().zip(held) {
-            tell(held.finding(range));
+            report(held.finding(range));
         }
         if self.damaged_entries > 0 || self.failed.is_some() {
             let found = match self.failed {
                 Some(error) => error.display_chain(),
                 None => format!("{} that are not", self.damaged_entries),
             };
-            tell(Finding::new(
+            report(Finding::new(
                 Kind::Ledger,
                 0,
                 "entries as they were written",

@@ -167,7 +167,7 @@ impl Kind {
                  `fssync --full`, and look for the cause: the disk, or the memory"
             }
             Self::Digest => {
-                "have `fssync verify --against MASTER` tell which transactions differ; replace \
+                "have `fssync verify --against MASTER` report which transactions differ; replace \
                  the slave with `fssync --full`, and look for the cause: the disk, or the memory"
             }
             Self::Lost => {

@@ -89,7 +89,7 @@ impl IndexCheck {
         &mut self,
         (walked, size): (&Checker, u64),
         fields: FieldReader<'_>,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<(), Error> {
         let Some(position) = self.fingerprint.take() else {
             return Ok(());
@@ -101,7 +101,7 @@ impl IndexCheck {
         };
         self.state = match twice(|| self.is_same(index, position)) {
             Ok(true) => IndexState::Sound(position),
-            Ok(false) => self.judge((Some(index), position, size), fields, tell)?,
+            Ok(false) => self.judge((Some(index), position, size), fields, report)?,
             Err(error) => unused(display_chain(&pickle::Error::Io(error))),
         };
         Ok(())
@@ -112,10 +112,10 @@ impl IndexCheck {
         mut self,
         size: u64,
         fields: FieldReader<'_>,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
         if let Some(position) = self.fingerprint.take() {
-            self.state = self.judge((None, position, size), fields, tell)?;
+            self.state = self.judge((None, position, size), fields, report)?;
         }
         Ok(self.state)
     }
@@ -147,7 +147,7 @@ impl IndexCheck {
         &self,
         (index, position, size): (Option<&Index>, u64, u64),
         fields: FieldReader<'_>,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
         if position < MIN_POSITION {
             return Ok(unused("it is of too small a position"));
@@ -159,7 +159,7 @@ impl IndexCheck {
         let is_used = match twice(|| self.has(&witnesses)) {
             Ok(has) => has && !witnesses.is_empty(),
             Err(pickle::Error::Foreign { offset, what }) => {
-                tell(Finding::new(
+                report(Finding::new(
                     Kind::IndexForm,
                     offset,
                     "an index in the form of ZODB 5 and 6",
@@ -180,7 +180,7 @@ impl IndexCheck {
             return Ok(IndexState::Unknown(why.to_owned()));
         }
         match index {
-            Some(_) if is_fatal => tell(Finding::new(
+            Some(_) if is_fatal => report(Finding::new(
                 Kind::IndexPosition,
                 0,
                 "no index, as there is no data record before its position",
@@ -188,9 +188,9 @@ impl IndexCheck {
             )),
             Some(index) => {
                 let mut told = false;
-                let all = self.tell_objects(index, &mut |finding| {
+                let all = self.report_objects(index, &mut |finding| {
                     told = true;
-                    tell(finding);
+                    report(finding);
                 });
                 if let Err(error) = all
                     && !told
@@ -198,7 +198,7 @@ impl IndexCheck {
                     return Ok(unused(display_chain(&error)));
                 }
             }
-            None => tell(Finding::new(
+            None => report(Finding::new(
                 Kind::IndexPosition,
                 0,
                 "a position at which a transaction ends",
@@ -225,17 +225,17 @@ impl IndexCheck {
     }
 
     /// Tells of each object at which the two differ.
-    fn tell_objects(
+    fn report_objects(
         &self,
         index: &Index,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<(), pickle::Error> {
-        let mut tell = |oid, expected: Option<u64>, found: Option<u64>, offset| {
+        let mut report = |oid, expected: Option<u64>, found: Option<u64>, offset| {
             let said = |position: Option<u64>| match position {
                 Some(position) => format!("its data record at {position}"),
                 None => "no data record".to_owned(),
             };
-            tell(Finding {
+            report(Finding {
                 oid: Some(oid),
                 ..Finding::new(Kind::IndexObject, offset, said(expected), said(found))
             });
@@ -252,21 +252,21 @@ impl IndexCheck {
             {
                 if oid < least {
                     // In a wrong place, where a search does not find it.
-                    tell(oid, index.get(oid), None, offset);
+                    report(oid, index.get(oid), None, offset);
                     continue;
                 }
                 least = oid.saturating_add(1);
                 while let Some((missing, at)) = ours.next_if(|(ours, _)| *ours < oid) {
-                    tell(missing, Some(at), None, offset);
+                    report(missing, Some(at), None, offset);
                 }
                 let expected = ours.next_if(|(ours, _)| *ours == oid).map(|(_, at)| at);
                 if expected != Some(position) {
-                    tell(oid, expected, Some(position), offset);
+                    report(oid, expected, Some(position), offset);
                 }
             }
         }
         for (missing, at) in ours {
-            tell(missing, Some(at), None, reader.offset());
+            report(missing, Some(at), None, reader.offset());
         }
         Ok(())
     }

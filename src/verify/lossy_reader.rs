@@ -47,7 +47,7 @@ impl<'a> LossyReader<'a> {
     pub(super) fn read(
         &mut self,
         range: Range<u64>,
-        tell: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Finding),
     ) -> Result<u64, Error> {
         (self.check_cancelled)()?;
         self.holes.clear();
@@ -61,13 +61,13 @@ impl<'a> LossyReader<'a> {
         };
         self.piece.truncate(got);
         self.bytes_read += got as u64;
-        self.pass_on(start, tell);
+        self.pass_on(start, report);
         Ok(got as u64)
     }
 
     /// Tells what of the piece, which lies at `start`, cannot be read, and feeds
     /// the rest to the digests.
-    fn pass_on(&mut self, start: u64, tell: &mut dyn FnMut(Finding)) {
+    fn pass_on(&mut self, start: u64, report: &mut dyn FnMut(Finding)) {
         let end = start + self.piece.len() as u64;
         let mut at = start.max(self.read_to);
         let piece = &self.piece;
@@ -77,7 +77,7 @@ impl<'a> LossyReader<'a> {
             if hole.is_empty() {
                 continue;
             }
-            tell(Finding {
+            report(Finding {
                 end: Some(hole.end),
                 ..Finding::new(
                     Kind::Unreadable,

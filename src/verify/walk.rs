@@ -53,7 +53,7 @@ pub(super) struct Walk<'a> {
     reading: LossyReader<'a>,
     index: Option<IndexCheck>,
     monitor: &'a dyn Monitor,
-    tell: &'a mut dyn FnMut(Finding),
+    report: &'a mut dyn FnMut(Finding),
     scanner: Scanner,
     checker: Checker,
     /// Up to where the file is read: its size, as last seen.
@@ -62,7 +62,7 @@ pub(super) struct Walk<'a> {
     /// Up to where flaws were found.
     flaws_to: u64,
     /// Flaws before it were told, when their transaction was read before.
-    told_to: u64,
+    reported_to: u64,
     /// Where something wrong was looked at again, how often, and what the file was before.
     looked_again: Option<(u64, usize, FileStat)>,
     /// The file as it stayed while something wrong was looked at again as often as may be.
@@ -78,20 +78,20 @@ impl<'a> Walk<'a> {
         reading: LossyReader<'a>,
         index: Option<IndexCheck>,
         monitor: &'a dyn Monitor,
-        tell: &'a mut dyn FnMut(Finding),
+        report: &'a mut dyn FnMut(Finding),
     ) -> Self {
         Self {
             over,
             reading,
             index,
             monitor,
-            tell,
+            report,
             scanner: Scanner::new(over.size),
             checker: Checker::default(),
             limit: over.size,
             window_len: MIN_WINDOW_LEN,
             flaws_to: 0,
-            told_to: 0,
+            reported_to: 0,
             looked_again: None,
             at_rest: None,
             looks: 0,
@@ -106,13 +106,13 @@ impl<'a> Walk<'a> {
         if self.limit < MAGIC_LEN + MIN_TXN_LEN {
             return Ok(SlaveContent::TooShort);
         }
-        self.reading.read(0..MAGIC_LEN, self.tell)?;
+        self.reading.read(0..MAGIC_LEN, self.report)?;
         let head = self.reading.piece();
         if Magic::decode(head).is_some() || !self.reading.is_whole() {
             return Ok(SlaveContent::FileStorage);
         }
         let found = format!("'{}'", head.escape_ascii());
-        (self.tell)(Finding::new(Kind::Magic, 0, "'FS21' or 'FS30'", found));
+        (self.report)(Finding::new(Kind::Magic, 0, "'FS21' or 'FS30'", found));
         Ok(SlaveContent::Foreign)
     }
 
@@ -132,16 +132,16 @@ impl<'a> Walk<'a> {
 
     /// What came of it.
     pub(super) fn finish(mut self, unfinished: Option<UnfinishedTail>) -> Result<Verified, Error> {
-        if !self.tell_if_lost(unfinished) {
+        if !self.report_if_lost(unfinished) {
             self.compare_with_left()?;
         }
         let digests = match self.reading.take_digests() {
-            Some(digests) => digests.finish(self.reading.fields(), self.tell)?,
+            Some(digests) => digests.finish(self.reading.fields(), self.report)?,
             None if self.over.quick => DigestState::Unasked,
             None => DigestState::NoLedger,
         };
         let index = match self.index {
-            Some(index) => index.finish(self.limit, self.reading.fields(), self.tell)?,
+            Some(index) => index.finish(self.limit, self.reading.fields(), self.report)?,
             None => IndexState::Missing,
         };
         Ok(Verified {
@@ -160,7 +160,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tells if the file has lost what the ledger has digests of.
-    fn tell_if_lost(&mut self, unfinished: Option<UnfinishedTail>) -> bool {
+    fn report_if_lost(&mut self, unfinished: Option<UnfinishedTail>) -> bool {
         let position = self.scanner.position();
         let end = match unfinished {
             Some(_) => position,
@@ -168,7 +168,7 @@ impl<'a> Walk<'a> {
         };
         let lost = self.over.digests_end.filter(|&it| it > end);
         if let Some(lost) = lost {
-            (self.tell)(Finding::new(
+            (self.report)(Finding::new(
                 Kind::Lost,
                 position,
                 format!("committed bytes up to {lost}, of which the ledger has digests"),
@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
         // What was appended meanwhile is in the file by now.
         let size = self.seen()?.size;
         if left.slave.position > size {
-            (self.tell)(Finding::new(
+            (self.report)(Finding::new(
                 Kind::Shortened,
                 self.scanner.position(),
                 format!("{} bytes, as the last pass left it", left.slave.position),
@@ -203,19 +203,19 @@ impl<'a> Walk<'a> {
             let offset = self.window_start();
             let window = offset..self.window_end(offset);
             self.monitor.progress("verifying", offset, self.limit);
-            if self.reading.read(window, self.tell)? == 0 {
+            if self.reading.read(window, self.report)? == 0 {
                 return Ok(true);
             }
             let mut fields = self.reading.fields();
-            let mut tell = |flaw: Flaw| {
-                if flaw.position >= self.told_to {
+            let mut report = |flaw: Flaw| {
+                if flaw.position >= self.reported_to {
                     self.flaws_to = flaw.position + 1;
-                    (self.tell)(of_flaw(flaw));
+                    (self.report)(of_flaw(flaw));
                 }
             };
             let checker = &mut self.checker;
             self.scanner.feed(self.reading.piece(), &mut |event| {
-                checker.take(event, &mut fields, &mut tell);
+                checker.take(event, &mut fields, &mut report);
             });
             self.compare_index()?;
         }
@@ -254,7 +254,7 @@ impl<'a> Walk<'a> {
             let from = self.reading.read_to();
             self.monitor.progress("verifying", from, self.limit);
             let window = from..to.min(from + MAX_WINDOW_LEN);
-            if self.reading.read(window, self.tell)? == 0 {
+            if self.reading.read(window, self.report)? == 0 {
                 break;
             }
         }
@@ -269,7 +269,7 @@ impl<'a> Walk<'a> {
         let at = self.scanner.position();
         if index.fingerprint() == Some(at) && self.scanner.offset() == at {
             let walked = (&self.checker, self.limit);
-            index.compare(walked, self.reading.fields(), self.tell)?;
+            index.compare(walked, self.reading.fields(), self.report)?;
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Walk<'_> {
             (Tail::Torn, None) if !status.is_ascii() => of_tail(start, status),
             _ => return end(false),
         };
-        self.tell_with_ids(finding, &header, behind.unwrap_or(self.limit))?;
+        self.report_with_ids(finding, &header, behind.unwrap_or(self.limit))?;
         match behind {
             Some(behind) => self.go_on_at(behind).map(|()| ScanEnd::Resumed),
             None => Ok(ScanEnd::End(None)),
@@ -146,7 +146,7 @@ impl Walk<'_> {
         self.looked_again = Some((at, times + 1, before));
         retry::wait(wait);
         self.limit = self.seen()?.size.max(at);
-        self.told_to = self.flaws_to;
+        self.reported_to = self.flaws_to;
         self.checker.begin_again();
         self.scanner = Scanner::resume(at, self.scanner.last_tid(), self.limit);
         Ok(true)
@@ -154,7 +154,7 @@ impl Walk<'_> {
 
     /// Tells of damage that reaches to `end`, with the transaction whose header this
     /// is, and the object.
-    fn tell_with_ids(
+    fn report_with_ids(
         &mut self,
         finding: Finding,
         header: &[u8; TXN_HEADER_LEN],
@@ -167,7 +167,7 @@ impl Walk<'_> {
             fields.read_exact_at(&mut record, finding.position)?;
             oid = Some(DataHeader::decode(&record).oid);
         }
-        (self.tell)(Finding {
+        (self.report)(Finding {
             tid: Some(TxnHeader::decode(header).tid),
             oid,
             end: Some(end),
