@@ -232,15 +232,15 @@ struct OpenFiles {
 /// Opens all as it lies there at one moment; `None` if there is no slave.
 fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
     let path = paths.data();
-    let mut looks = 0;
+    let mut attempts = 0;
     loop {
-        looks += 1;
+        attempts += 1;
         let index = IndexCheck::open(paths)?;
         let file = match paths::open(path, Access::Read) {
             Ok(file) => file,
             // Where ZODB packs what it serves, there is none for an instant.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                if looks == MAX_LOOKS {
+                if attempts == MAX_LOOKS {
                     return Ok(None);
                 }
                 retry::wait(LOOK_EVERY);
@@ -251,8 +251,8 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
         // Before the size is taken: it ends with bytes that are there by then.
         let digests = DigestCheck::open(paths, &file)?;
         let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
-        let is_there = index.as_ref().is_none_or(IndexCheck::lies_there);
-        if is_there || looks == MAX_LOOKS {
+        let is_there = index.as_ref().is_none_or(IndexCheck::is_unchanged);
+        if is_there || attempts == MAX_LOOKS {
             return Ok(Some(OpenFiles {
                 file,
                 seen,
@@ -275,15 +275,15 @@ impl OpenFiles {
         let check_cancelled = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
         let digests = self.digests.filter(|_| !quick);
-        let reading = LossyReader::new(&self.file, digests, &check_cancelled);
-        let over = WalkInput {
+        let reader = LossyReader::new(&self.file, digests, &check_cancelled);
+        let input = WalkInput {
             paths,
             file: &self.file,
             size,
             quick,
             digests_end,
         };
-        let mut walk = Walk::new(over, reading, self.index, monitor, report);
+        let mut walk = Walk::new(input, reader, self.index, monitor, report);
         let content = walk.content()?;
         if content != SlaveContent::FileStorage {
             return Ok(Verified {

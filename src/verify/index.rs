@@ -74,7 +74,7 @@ impl IndexCheck {
     }
 
     /// Whether it still lies beside the slave.
-    pub(super) fn lies_there(&self) -> bool {
+    pub(super) fn is_unchanged(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|found| FileStat::of(&found) == self.seen)
     }
 
@@ -175,7 +175,7 @@ impl IndexCheck {
             let why = "its first objects are not where the file has them";
             return Ok(unused(why));
         }
-        if !self.lies_there() {
+        if !self.is_unchanged() {
             let why = "another one was put in its place meanwhile";
             return Ok(IndexState::Unknown(why.to_owned()));
         }

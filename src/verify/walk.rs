@@ -49,8 +49,8 @@ pub(super) struct WalkInput<'a> {
 
 /// A walk, and whom it tells.
 pub(super) struct Walk<'a> {
-    over: WalkInput<'a>,
-    reading: LossyReader<'a>,
+    input: WalkInput<'a>,
+    reader: LossyReader<'a>,
     index: Option<IndexCheck>,
     monitor: &'a dyn Monitor,
     report: &'a mut dyn FnMut(Finding),
@@ -64,37 +64,37 @@ pub(super) struct Walk<'a> {
     /// Flaws before it were told, when their transaction was read before.
     reported_to: u64,
     /// Where something wrong was looked at again, how often, and what the file was before.
-    looked_again: Option<(u64, usize, FileStat)>,
+    reread: Option<(u64, usize, FileStat)>,
     /// The file as it stayed while something wrong was looked at again as often as may be.
-    at_rest: Option<FileStat>,
+    settled: Option<FileStat>,
     /// How often anything was.
-    looks: usize,
+    rereads: usize,
 }
 
 impl<'a> Walk<'a> {
     /// A walk that has not begun.
     pub(super) fn new(
-        over: WalkInput<'a>,
-        reading: LossyReader<'a>,
+        input: WalkInput<'a>,
+        reader: LossyReader<'a>,
         index: Option<IndexCheck>,
         monitor: &'a dyn Monitor,
         report: &'a mut dyn FnMut(Finding),
     ) -> Self {
         Self {
-            over,
-            reading,
+            input,
+            reader,
             index,
             monitor,
             report,
-            scanner: Scanner::new(over.size),
+            scanner: Scanner::new(input.size),
             checker: Checker::default(),
-            limit: over.size,
+            limit: input.size,
             window_len: MIN_WINDOW_LEN,
             flaws_to: 0,
             reported_to: 0,
-            looked_again: None,
-            at_rest: None,
-            looks: 0,
+            reread: None,
+            settled: None,
+            rereads: 0,
         }
     }
 
@@ -106,9 +106,9 @@ impl<'a> Walk<'a> {
         if self.limit < MAGIC_LEN + MIN_TXN_LEN {
             return Ok(SlaveContent::TooShort);
         }
-        self.reading.read(0..MAGIC_LEN, self.report)?;
-        let head = self.reading.piece();
-        if Magic::decode(head).is_some() || !self.reading.is_whole() {
+        self.reader.read(0..MAGIC_LEN, self.report)?;
+        let head = self.reader.piece();
+        if Magic::decode(head).is_some() || !self.reader.is_whole() {
             return Ok(SlaveContent::FileStorage);
         }
         let found = format!("'{}'", head.escape_ascii());
@@ -120,7 +120,7 @@ impl<'a> Walk<'a> {
     pub(super) fn run(&mut self) -> Result<Option<UnfinishedTail>, Error> {
         loop {
             let is_cut = self.scan()?;
-            if is_cut && self.look_again()? {
+            if is_cut && self.read_again()? {
                 continue;
             }
             if let ScanEnd::End(unfinished) = self.handle_scan_end()? {
@@ -135,13 +135,13 @@ impl<'a> Walk<'a> {
         if !self.report_if_lost(unfinished) {
             self.compare_with_left()?;
         }
-        let digests = match self.reading.take_digests() {
-            Some(digests) => digests.finish(self.reading.fields(), self.report)?,
-            None if self.over.quick => DigestState::Unasked,
+        let digests = match self.reader.take_digests() {
+            Some(digests) => digests.finish(self.reader.fields(), self.report)?,
+            None if self.input.quick => DigestState::Unasked,
             None => DigestState::NoLedger,
         };
         let index = match self.index {
-            Some(index) => index.finish(self.limit, self.reading.fields(), self.report)?,
+            Some(index) => index.finish(self.limit, self.reader.fields(), self.report)?,
             None => IndexState::Missing,
         };
         Ok(Verified {
@@ -151,11 +151,11 @@ impl<'a> Walk<'a> {
             transactions: self.checker.transactions(),
             records: self.checker.records(),
             objects: self.checker.objects(),
-            bytes: self.reading.bytes_read(),
+            bytes: self.reader.bytes_read(),
             unfinished,
             digests,
             index,
-            ..Verified::nothing(self.over.paths, SlaveContent::FileStorage)
+            ..Verified::nothing(self.input.paths, SlaveContent::FileStorage)
         })
     }
 
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
             Some(_) => position,
             None => self.limit,
         };
-        let lost = self.over.digests_end.filter(|&it| it > end);
+        let lost = self.input.digests_end.filter(|&it| it > end);
         if let Some(lost) = lost {
             (self.report)(Finding::new(
                 Kind::Lost,
@@ -203,10 +203,10 @@ impl<'a> Walk<'a> {
             let offset = self.window_start();
             let window = offset..self.window_end(offset);
             self.monitor.progress("verifying", offset, self.limit);
-            if self.reading.read(window, self.report)? == 0 {
+            if self.reader.read(window, self.report)? == 0 {
                 return Ok(true);
             }
-            let mut fields = self.reading.fields();
+            let mut fields = self.reader.fields();
             let mut report = |flaw: Flaw| {
                 if flaw.position >= self.reported_to {
                     self.flaws_to = flaw.position + 1;
@@ -214,7 +214,7 @@ impl<'a> Walk<'a> {
                 }
             };
             let checker = &mut self.checker;
-            self.scanner.feed(self.reading.piece(), &mut |event| {
+            self.scanner.feed(self.reader.piece(), &mut |event| {
                 checker.take(event, &mut fields, &mut report);
             });
             self.compare_index()?;
@@ -225,7 +225,7 @@ impl<'a> Walk<'a> {
     /// Where the next window starts: behind a pickle, where that is not read.
     fn window_start(&mut self) -> u64 {
         let before = self.scanner.offset();
-        if self.over.quick {
+        if self.input.quick {
             self.scanner.skip();
         }
         let offset = self.scanner.offset();
@@ -250,11 +250,11 @@ impl<'a> Walk<'a> {
 
     /// Reads what the scan passes over, unless pickles are passed over too.
     fn read_up_to(&mut self, to: u64) -> Result<(), Error> {
-        while !self.over.quick && self.reading.read_to() < to {
-            let from = self.reading.read_to();
+        while !self.input.quick && self.reader.read_to() < to {
+            let from = self.reader.read_to();
             self.monitor.progress("verifying", from, self.limit);
             let window = from..to.min(from + MAX_WINDOW_LEN);
-            if self.reading.read(window, self.report)? == 0 {
+            if self.reader.read(window, self.report)? == 0 {
                 break;
             }
         }
@@ -269,14 +269,14 @@ impl<'a> Walk<'a> {
         let at = self.scanner.position();
         if index.fingerprint() == Some(at) && self.scanner.offset() == at {
             let walked = (&self.checker, self.limit);
-            index.compare(walked, self.reading.fields(), self.report)?;
+            index.compare(walked, self.reader.fields(), self.report)?;
         }
         Ok(())
     }
 
     /// What the last pass left; nothing if that cannot be read.
     fn sidecar(&self) -> Sidecar {
-        Sidecar::load(self.over.paths).unwrap_or_else(|error| {
+        Sidecar::load(self.input.paths).unwrap_or_else(|error| {
             tracing::warn!("{}", error.display_chain());
             Sidecar::default()
         })
@@ -284,8 +284,8 @@ impl<'a> Walk<'a> {
 
     /// The file as it is now.
     fn seen(&self) -> Result<FileStat, Error> {
-        let found = self.over.file.metadata();
-        let found = found.map_err(Error::io("look at", self.over.paths.data()))?;
+        let found = self.input.file.metadata();
+        let found = found.map_err(Error::io("look at", self.input.paths.data()))?;
         Ok(FileStat::of(&found))
     }
 }

@@ -44,23 +44,23 @@ impl Walk<'_> {
             Tail::Voted | Tail::Torn | Tail::Damaged(_) => {}
         }
         let is_voted = tail == Tail::Voted;
-        let mut behind = if is_voted {
+        let mut next_start = if is_voted {
             self.behind_voted(start)?
         } else {
-            let (mut fields, last_tid) = (self.reading.fields(), self.scanner.last_tid());
+            let (mut fields, last_tid) = (self.reader.fields(), self.scanner.last_tid());
             end_of(&mut fields, start, self.limit, last_tid)?
         };
-        if behind.is_some() == is_voted && self.look_again()? {
+        if next_start.is_some() == is_voted && self.read_again()? {
             return Ok(ScanEnd::Resumed);
         }
-        if behind.is_none() && !is_voted {
-            let (mut fields, last_tid) = (self.reading.fields(), self.scanner.last_tid());
-            behind = search(&mut fields, start, start + 1, self.limit, last_tid)?;
+        if next_start.is_none() && !is_voted {
+            let (mut fields, last_tid) = (self.reader.fields(), self.scanner.last_tid());
+            next_start = search(&mut fields, start, start + 1, self.limit, last_tid)?;
         }
         let status = TxnHeader::decode(&header).status.0;
-        let finding = match (tail, behind) {
+        let finding = match (tail, next_start) {
             (Tail::Damaged(damage), None)
-                if is_cut(&mut self.reading.fields(), self.limit, &damage)? =>
+                if is_cut(&mut self.reader.fields(), self.limit, &damage)? =>
             {
                 return end(false);
             }
@@ -71,26 +71,26 @@ impl Walk<'_> {
             (Tail::Torn, None) if !status.is_ascii() => of_tail(start, status),
             _ => return end(false),
         };
-        self.report_with_ids(finding, &header, behind.unwrap_or(self.limit))?;
-        match behind {
-            Some(behind) => self.go_on_at(behind).map(|()| ScanEnd::Resumed),
+        self.report_with_ids(finding, &header, next_start.unwrap_or(self.limit))?;
+        match next_start {
+            Some(next_start) => self.go_on_at(next_start).map(|()| ScanEnd::Resumed),
             None => Ok(ScanEnd::End(None)),
         }
     }
 
     /// Goes on behind what was not taken.
-    fn go_on_at(&mut self, behind: u64) -> Result<(), Error> {
-        self.read_up_to(behind)?;
+    fn go_on_at(&mut self, next_start: u64) -> Result<(), Error> {
+        self.read_up_to(next_start)?;
         self.checker.pass_over();
         // More that is damaged may follow at once: each time, all of a window is read.
         self.window_len = MIN_WINDOW_LEN;
-        self.scanner = Scanner::resume(behind, self.scanner.last_tid(), self.limit);
+        self.scanner = Scanner::resume(next_start, self.scanner.last_tid(), self.limit);
         self.compare_index()
     }
 
     /// Where a whole transaction starts behind one that is voted, if one does.
     fn behind_voted(&self, start: u64) -> Result<Option<u64>, Error> {
-        let (mut fields, limit) = (self.reading.fields(), self.limit);
+        let (mut fields, limit) = (self.reader.fields(), self.limit);
         let last_tid = self.scanner.last_tid();
         let mut from = end_of(&mut fields, start, limit, last_tid)?.unwrap_or(start);
         while from < limit {
@@ -116,34 +116,34 @@ impl Walk<'_> {
     /// is ours, also where a power cut took back that it was announced.
     fn was_left_at(&self, start: u64) -> bool {
         let left = self.sidecar().left.map(|left| left.slave.position);
-        left == Some(start) || self.over.digests_end == Some(start)
+        left == Some(start) || self.input.digests_end == Some(start)
     }
 
     /// The header at `start`; zeros behind the end.
     fn header(&self, start: u64) -> Result<[u8; TXN_HEADER_LEN], Error> {
         let mut header = [0; TXN_HEADER_LEN];
-        self.reading.fields().read_exact_at(&mut header, start)?;
+        self.reader.fields().read_exact_at(&mut header, start)?;
         Ok(header)
     }
 
     /// Whether there may be more after all: what looks wrong is read again, up to
     /// where the file ends now. Where nothing was written all the while, nobody
     /// writes it, and nothing else in it is waited for.
-    pub(super) fn look_again(&mut self) -> Result<bool, Error> {
+    pub(super) fn read_again(&mut self) -> Result<bool, Error> {
         let (at, seen) = (self.scanner.position(), self.seen()?);
-        let (times, before) = match self.looked_again {
+        let (times, before) = match self.reread {
             Some((same, times, before)) if same == at => (times, before),
             _ => (0, seen),
         };
         let Some(&wait) = LOOK_AGAIN_AFTER.get(times) else {
-            self.at_rest = Some(seen).filter(|seen| *seen == before);
+            self.settled = Some(seen).filter(|seen| *seen == before);
             return Ok(false);
         };
-        self.looks += 1;
-        if self.looks > MAX_LOOKS || self.at_rest == Some(seen) {
+        self.rereads += 1;
+        if self.rereads > MAX_LOOKS || self.settled == Some(seen) {
             return Ok(false);
         }
-        self.looked_again = Some((at, times + 1, before));
+        self.reread = Some((at, times + 1, before));
         retry::wait(wait);
         self.limit = self.seen()?.size.max(at);
         self.reported_to = self.flaws_to;
@@ -163,7 +163,7 @@ impl Walk<'_> {
         let mut oid = None;
         if finding.position != self.scanner.position() {
             let mut record = [0; DATA_HEADER_LEN];
-            let mut fields = self.reading.fields();
+            let mut fields = self.reader.fields();
             fields.read_exact_at(&mut record, finding.position)?;
             oid = Some(DataHeader::decode(&record).oid);
         }
