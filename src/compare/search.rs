@@ -74,7 +74,7 @@ mod tests {
                 Ok(!differing.iter().any(|n| range.contains(&(n * 100 + 50))))
             },
             found: |txns: &[ListedTransaction]| {
-                found.push(txns.iter().map(|txn| txn.tid.0).collect())
+                found.push(txns.iter().map(|txn| txn.tid.0).collect());
             },
         };
         let Ok(()) = search.run(&run(len));

@@ -145,7 +145,7 @@ fn slave(lines: &mut Lines, status: &Status) {
     }
     match &status.state {
         SlaveState::Missing => {
-            lines.add("holds", Tone::Bad, "there is no such file, or it is empty")
+            lines.add("holds", Tone::Bad, "there is no such file, or it is empty");
         }
         SlaveState::Short { size, .. } => {
             let fact = format!("{}, no whole transaction", bytes(*size));
