@@ -333,10 +333,7 @@ impl From<&Error> for Outcome {
             reason: error.display_chain(),
             hint: error.hint(),
             copied: Copied::default(),
-            file_system: None,
             warnings: error.warnings(),
-            unnoted: None,
-            index_is_due: false,
         }
     }
 }

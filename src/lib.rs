@@ -11,7 +11,7 @@
 //!        (reads) (reads)             (reads) (writes)
 //! ```
 //!
-//! [`pass::pass`] makes one pass: it takes the pass lock, [surveys](pass::survey) both ends,
+//! [`pass::run`] makes one pass: it takes the pass lock, [surveys](pass::survey) both ends,
 //! has [`plan::decide`] find the row of the decision table, and has [`pass::apply`]
 //! carry the plan out. The [`source`] is the master, on a mounted path or through
 //! ssh, where [`source::server`] answers in the frames of [`source::protocol`] and decides nothing; the

@@ -48,16 +48,41 @@ pub struct Job {
     pub index_waits: bool,
 }
 
+/// How a pass ended, and what its caller has to do with that.
+#[derive(Clone, Debug)]
+pub struct PassReport {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The file system of the master, if the pass reached the master.
+    pub file_system: Option<FileSystem>,
+    /// Why the outcome could not be recorded in the sidecar, if that failed.
+    pub record_error: Option<String>,
+    /// Whether the slave's index needs work that the pass left for later; see
+    /// [`Job::index_waits`].
+    pub index_is_due: bool,
+}
+
+impl From<Outcome> for PassReport {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            file_system: None,
+            record_error: None,
+            index_is_due: false,
+        }
+    }
+}
+
 /// Makes one pass.
 #[must_use]
-pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
+pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
     let Entered {
         lock,
         sidecar: loaded,
         is_checked,
     } = match enter(job) {
         Ok(entered) => entered,
-        Err(error) => return Outcome::from(&error),
+        Err(error) => return Outcome::from(&error).into(),
     };
     let collector = Collector::new(monitor);
     let monitor: &dyn Monitor = &collector;
@@ -83,11 +108,13 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         is_checked,
         ..
     } = attempt;
-    let mut outcome = match &result {
-        Ok(plan) => done(plan, copied),
-        Err(error) => stopped(error, plan, copied),
+    let mut report = PassReport {
+        file_system,
+        ..PassReport::from(match &result {
+            Ok(plan) => done(plan, copied),
+            Err(error) => stopped(error, plan, copied),
+        })
     };
-    outcome.file_system = file_system;
     let left = sidecar.left.as_ref().map(|left| left.slave);
     job.slave.paths.note_left(left);
     let is_noted = match result {
@@ -97,18 +124,18 @@ pub fn pass(job: &Job, monitor: &dyn Monitor) -> Outcome {
         _ => true,
     };
     if lock.is_some() && is_noted {
-        let noted = note(job, &loaded, &mut sidecar, &outcome, looked_at);
+        let noted = note(job, &loaded, &mut sidecar, &report.outcome, looked_at);
         let is_noted = noted.is_ok();
-        outcome.unnoted = noted.err().map(|error| error.display_chain());
+        report.record_error = noted.err().map(|error| error.display_chain());
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
         if is_noted && is_sound {
             keep_ledger(job, copied, monitor);
-            outcome.index_is_due = keep_index(job, sidecar, copied, monitor);
+            report.index_is_due = keep_index(job, sidecar, copied, monitor);
         }
     }
     warn_of_damage(&job.slave, monitor);
-    outcome.warnings.extend(collector.into_warnings());
-    outcome
+    report.outcome.warnings.extend(collector.into_warnings());
+    report
 }
 
 /// Warns if the slave, as it is after the pass, was found damaged by a verification.
@@ -421,10 +448,7 @@ pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
         reason: plan.reason.to_string(),
         hint: None,
         copied,
-        file_system: None,
         warnings: Vec::new(),
-        unnoted: None,
-        index_is_due: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Staying and following: pass after pass, each when there is cause.
 //!
 //! A watch decides nothing about the files. What it does to them is an ordinary
-//! [`pass`], whose survey costs two digests of some kilobytes at each end; so
+//! [pass](crate::pass), whose survey costs two digests of some kilobytes at each end; so
 //! what a pass sees (a pack, a shrunk or vanished file, a changed slave, a
 //! flipped switch) is seen here too, before the next write. The pass lock is
 //! held in a pass only: others may be made by hand beside a watch.
@@ -29,7 +29,7 @@ pub use self::wakeups::{WakeReason, Waker, Wakeups};
 
 use self::rest::Rest;
 use crate::io::progress::Monitor;
-use crate::pass::{Job, pass};
+use crate::pass::{self, Job, PassReport};
 use crate::plan::outcome::{Exit, Outcome};
 use crate::upkeep;
 
@@ -40,7 +40,7 @@ const REPEAT_EVERY: Duration = Duration::from_secs(30 * 60);
 pub trait Observer {
     /// A pass has ended: `is_news` if it ended in another way than the one
     /// before, or if it is time to repeat why there is no syncing.
-    fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool);
+    fn passed(&self, report: &PassReport, elapsed: Duration, is_news: bool);
 
     /// What shows the progress of the next pass.
     fn monitor(&self) -> Box<dyn Monitor + '_>;
@@ -57,18 +57,19 @@ pub fn watch(job: &Job, interval: Duration, bell: &Wakeups, audience: &dyn Obser
     let mut news = News::default();
     loop {
         let started = Instant::now();
-        let outcome = pass(job, audience.monitor().as_ref());
+        let report = pass::run(job, audience.monitor().as_ref());
+        let exit = report.outcome.exit;
         if is_interrupted() {
             break;
         }
         let elapsed = started.elapsed();
-        if let Some(is_news) = news.take(&outcome, Instant::now()) {
-            audience.passed(&outcome, elapsed, is_news);
+        if let Some(is_news) = news.take(&report.outcome, Instant::now()) {
+            audience.passed(&report, elapsed, is_news);
         }
-        if outcome.exit == Exit::Usage {
-            return outcome.exit;
+        if exit == Exit::Usage {
+            return exit;
         }
-        rest.after(&outcome, elapsed);
+        rest.after(&report, elapsed);
         if is_interrupted() {
             break;
         }

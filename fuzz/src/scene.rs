@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fssync::io::progress::Silent;
 use fssync::pass::apply::Tuning;
-use fssync::pass::{self, Job};
+use fssync::pass::{self, Job, PassReport};
 use fssync::plan::Policy;
 use fssync::plan::outcome::Outcome;
 use fssync::slave::paths::SlavePaths;
@@ -95,6 +95,12 @@ impl Scene {
     /// Makes a pass, in small pieces and batches.
     #[must_use]
     pub fn pass(&self, how: How) -> Outcome {
+        self.report(how).outcome
+    }
+
+    /// The same, with all that the pass reports.
+    #[must_use]
+    pub fn report(&self, how: How) -> PassReport {
         let job = Job {
             master: self.master(),
             slave: self.slave(),
@@ -107,7 +113,7 @@ impl Scene {
             note_every: Duration::ZERO,
             index_waits: false,
         };
-        pass::pass(&job, &Silent)
+        pass::run(&job, &Silent)
     }
 
     /// What lies in the slave's directory: names behind `Data.fs`, and bytes.

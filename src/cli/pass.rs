@@ -18,15 +18,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let ending = Ending::over(args.master.as_deref());
     let interrupted = signals::listen(&process, ending, &[], None);
     let reporter = Reporter::start(args);
-    let outcome = match interrupted.and_then(|it| job(args, it, &process, || {})) {
-        Ok(job) => pass::pass(
+    let report = match interrupted.and_then(|it| job(args, it, &process, || {})) {
+        Ok(job) => pass::run(
             &job,
             progress::monitor(&args.telling, &args.common).as_ref(),
         ),
-        Err(stop) => Outcome::from(&stop),
+        Err(stop) => Outcome::from(&stop).into(),
     };
     process.close();
-    reporter.log(&outcome, started.elapsed());
-    reporter.print(&outcome, started.elapsed())?;
-    Ok(outcome.exit)
+    reporter.log(&report, started.elapsed());
+    reporter.print(&report.outcome, started.elapsed())?;
+    Ok(report.outcome.exit)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
+use fssync::pass::PassReport;
 use fssync::plan::outcome::{Action, Copied, Exit, Outcome};
 use serde::Serialize;
 
@@ -52,10 +53,11 @@ impl<'a> Reporter<'a> {
 
     /// One line that says how a pass ended, and one for each warning before it; with
     /// `--quiet`, where a warning is news, all of it in one line.
-    pub(crate) fn log(&self, outcome: &Outcome, elapsed: Duration) {
+    pub(crate) fn log(&self, report: &PassReport, elapsed: Duration) {
+        let PassReport { outcome, .. } = report;
         let Outcome { reason, copied, .. } = outcome;
         let Self { master, slave, .. } = self;
-        if let Some(why) = &outcome.unnoted {
+        if let Some(why) = &report.record_error {
             tracing::warn!("the outcome of this pass is not kept: {why}");
         }
         let hint = match &outcome.hint {

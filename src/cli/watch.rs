@@ -8,6 +8,7 @@ use std::time::Duration;
 use fssync::error::Error;
 use fssync::filestorage::Tid;
 use fssync::io::progress::Monitor;
+use fssync::pass::PassReport;
 use fssync::plan::outcome::{Action, Exit, Outcome};
 use fssync::source::ssh::Process;
 use fssync::watch::{self, Observer, WakeReason, Wakeups};
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     let (job, interrupted) = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => {
-            reporter.log(&Outcome::from(&error), Duration::ZERO);
+            reporter.log(&Outcome::from(&error).into(), Duration::ZERO);
             return error.exit();
         }
     };
@@ -77,9 +78,10 @@ struct Follower<'a> {
 }
 
 impl Observer for Follower<'_> {
-    fn passed(&self, outcome: &Outcome, elapsed: Duration, is_news: bool) {
+    fn passed(&self, report: &PassReport, elapsed: Duration, is_news: bool) {
+        let outcome = &report.outcome;
         if is_news || outcome.action == Action::FullCopy {
-            self.reporter.log(outcome, elapsed);
+            self.reporter.log(report, elapsed);
         } else {
             tracing::debug!("a pass of {elapsed:?}: {outcome:?}");
         }

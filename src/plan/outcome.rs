@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 
 use crate::filestorage::Tid;
-use crate::source::FileSystem;
 
 /// What a pass did, or would not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -98,15 +97,9 @@ pub struct Outcome {
     pub hint: Option<String>,
     /// What was copied.
     pub copied: Copied,
-    /// What the master lies on, if it was seen.
-    pub file_system: Option<FileSystem>,
     /// Warnings, in the order in which they came up: each is worth a person's attention,
     /// whatever the exit code.
     pub warnings: Vec<String>,
-    /// Why the outcome could not be noted beside the slave, if so.
-    pub unnoted: Option<String>,
-    /// Whether the slave's index is left to be worked on when there is time.
-    pub index_is_due: bool,
 }
 
 /// What a pass copied, and where the slave stands after it.

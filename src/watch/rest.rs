@@ -9,8 +9,8 @@ use super::wakeups::{WakeReason, Wakeups};
 use super::{Observer, REPEAT_EVERY, WatchState};
 use crate::error::Error;
 use crate::io::notify::Changes;
-use crate::pass::Job;
-use crate::plan::outcome::{Exit, Outcome};
+use crate::pass::{Job, PassReport};
+use crate::plan::outcome::Exit;
 use crate::slave::step::FileStat;
 use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, MasterStat};
 use crate::upkeep::IdleWork;
@@ -108,12 +108,13 @@ impl<'a> Rest<'a> {
     }
 
     /// Rests until there is cause for another pass after one that ended so.
-    pub(super) fn after(&mut self, outcome: &Outcome, elapsed: Duration) {
+    pub(super) fn after(&mut self, report: &PassReport, elapsed: Duration) {
+        let outcome = &report.outcome;
         let mood = WatchState::after(outcome.exit);
         if mood != WatchState::Standing {
             self.stood_at = None;
         }
-        self.index.note(outcome.index_is_due);
+        self.index.note(report.index_is_due);
         match mood {
             WatchState::Following => {
                 self.empty_passes = match outcome.copied.transactions {
@@ -121,7 +122,7 @@ impl<'a> Rest<'a> {
                     _ => 0,
                 };
                 self.was_told = false;
-                self.follow(outcome);
+                self.follow(report.file_system);
             }
             WatchState::Off => self.wait_for_on(&outcome.reason),
             WatchState::Standing => self.stand(outcome.exit, elapsed),
@@ -131,13 +132,13 @@ impl<'a> Rest<'a> {
         self.switches = None;
     }
 
-    fn follow(&mut self, outcome: &Outcome) {
+    fn follow(&mut self, file_system: Option<FileSystem>) {
         self.backoff.reset();
         let due = Instant::now() + self.interval;
         // The pass has looked at the master: what was asked before it is answered.
         self.asked.1 = false;
-        let is_told = outcome.file_system.is_some_and(|found| !found.is_network());
-        self.say(outcome.file_system);
+        let is_told = file_system.is_some_and(|found| !found.is_network());
+        self.say(file_system);
         self.pause(due);
         let mut may_ask = is_told;
         let mut in_haste = self.index.is_urgent();

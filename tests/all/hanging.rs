@@ -47,7 +47,7 @@ impl HangingPass {
         };
         let job = scene.job(Hooked { path, hook }, tuning);
         let _quiet = without_forks();
-        let pass = thread::spawn(move || pass::pass(&job, &Silent));
+        let pass = thread::spawn(move || pass::run(&job, &Silent).outcome);
         hung.recv_timeout(Duration::from_secs(10))
             .expect("it hangs");
         wait_for("data that was read before", || {

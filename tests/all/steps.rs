@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use fssync::error::Error;
+use fssync::pass::PassReport;
 use fssync::pass::apply::Tuning;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::slave::paths::SlavePaths;
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use crate::faults::Mount;
 use crate::support::{
-    Call, History, Holder, Hooked, Scene, Zodb, fssync, pass_here, replace, require_root,
+    Call, History, Holder, Hooked, Scene, Zodb, fssync, replace, report_here, require_root,
     rewrite_end, run, run_in_a_pass,
 };
 
@@ -56,12 +57,12 @@ impl Case {
 fn pass(
     scene: &Scene,
     hook: impl FnMut(Call) -> Result<(), source::Error> + Send + 'static,
-) -> Outcome {
+) -> PassReport {
     let source = Hooked {
         path: MountedPath::new(scene.master.clone()),
         hook,
     };
-    pass_here(&scene.job(source, TUNING))
+    report_here(&scene.job(source, TUNING))
 }
 
 /// The files of a pass, and a ZODB, for an event during the pass.
@@ -129,6 +130,17 @@ fn at_every_call<T: Send + 'static>(
     act: impl Fn(&Site) -> T + Send + Sync + 'static,
     check: impl Fn(&Scene, &Site, &Outcome, T),
 ) {
+    at_every_call_with_report(case, act, |scene, site, report, result| {
+        check(scene, site, &report.outcome, result);
+    });
+}
+
+/// The same, for a check that needs the whole report.
+fn at_every_call_with_report<T: Send + 'static>(
+    case: Case,
+    act: impl Fn(&Site) -> T + Send + Sync + 'static,
+    check: impl Fn(&Scene, &Site, &PassReport, T),
+) {
     let zodb = Arc::new(Mutex::new(Zodb::start()));
     let act = Arc::new(act);
     for nth in 0.. {
@@ -151,14 +163,14 @@ fn at_every_call<T: Send + 'static>(
                 Ok(())
             }
         };
-        let outcome = pass(&scene, hook);
+        let report = pass(&scene, hook);
         let Some((call, result)) = acted.lock().unwrap().take() else {
-            assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
+            assert_eq!(report.outcome.exit, Exit::Success, "{report:?}");
             assert!(nth > 5, "a pass asks its source more than {nth} times");
             return;
         };
-        eprintln!("{case:?}, call {nth}, before {call:?}: {outcome:?}");
-        check(&scene, &site, &outcome, result);
+        eprintln!("{case:?}, call {nth}, before {call:?}: {report:?}");
+        check(&scene, &site, &report, result);
         scene.assert_documented_names();
     }
 }
@@ -325,14 +337,14 @@ fn a_slave_that_is_unmounted_is_not_copied_to_the_mount_point() {
     require_root();
     for case in BOTH {
         let cover = |site: &Site| Mount::empty_in_a_pass(site.slave.parent().unwrap());
-        at_every_call(case, between_steps(cover), |scene, site, outcome, mount| {
+        at_every_call_with_report(case, between_steps(cover), |scene, site, report, mount| {
             let mut left = scene.beside_slave();
             // A step may just have waited for its lock.
             left.retain(|name| !["Data.fs.fssync-step", "Data.fs.lock"].contains(&&**name));
-            assert_eq!(left, [""; 0], "{outcome:?}");
+            assert_eq!(left, [""; 0], "{report:?}");
             // The pass succeeded without its sidecar, or noticed the mount.
-            match outcome.exit {
-                Exit::Success => assert!(outcome.unnoted.is_some(), "{outcome:?}"),
+            match report.outcome.exit {
+                Exit::Success => assert!(report.record_error.is_some(), "{report:?}"),
                 exit => assert_eq!(exit, Exit::Failure),
             }
             drop(mount);
@@ -439,7 +451,7 @@ fn a_master_that_is_packed_during_a_pass_is_copied_by_the_next_pass() {
 fn change_when_confirmed(scene: &Scene, times: u32) -> Outcome {
     let master = scene.master.clone();
     let mut left = times;
-    pass(scene, move |call| {
+    let report = pass(scene, move |call| {
         if let Call::Confirm(range) = call
             && left > 0
         {
@@ -450,7 +462,8 @@ fn change_when_confirmed(scene: &Scene, times: u32) -> Outcome {
             rewrite_end(&master, &bytes);
         }
         Ok(())
-    })
+    });
+    report.outcome
 }
 
 #[test]

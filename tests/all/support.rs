@@ -16,8 +16,8 @@ mod zodb;
 pub use files::{names, project, replace, rewrite_end};
 pub use masters::{History, append_killed_at_sync, append_sparse, sparse_master};
 pub use process::{
-    Holder, Run, Taken, fssync, measured, must, pass_here, run, run_in_a_pass, spawn, strace, tool,
-    tracer, without_forks,
+    Holder, Run, Taken, fssync, measured, must, pass_here, report_here, run, run_in_a_pass, spawn,
+    strace, tool, tracer, without_forks,
 };
 pub use scene::{Scene, Transport};
 pub use source::{Call, Hooked};

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Call, History, Holder, Hooked, Scene, Transport, Zodb, append_sparse, fssync, pass_here,
-    replace, rewrite_end, run, sparse_master, strace, tool, wait_for, without_forks,
+    replace, report_here, rewrite_end, run, sparse_master, strace, tool, wait_for, without_forks,
 };
 use crate::watcher::Watcher;
 
@@ -252,7 +252,7 @@ fn a_full_copy_builds_its_index_without_reading_the_slave_again() {
         let job = scene.job(MountedPath::new(scene.master.clone()), tuning);
         let activities = Activities::default();
         let quiet = without_forks();
-        let outcome = pass::pass(&job, &activities);
+        let outcome = pass::run(&job, &activities).outcome;
         drop(quiet);
         assert_eq!(outcome.exit, Exit::Success, "{name}: {outcome:?}");
         assert_newest(&mut zodb, &scene);
@@ -694,9 +694,9 @@ fn a_pass_of_a_watch_removes_a_foreign_index() {
         index_waits: true,
         ..scene.job(MountedPath::new(scene.master.clone()), Tuning::default())
     };
-    let outcome = pass_here(&job);
-    assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
-    assert!(outcome.index_is_due && !index_of(&scene).exists());
+    let report = report_here(&job);
+    assert_eq!(report.outcome.exit, Exit::Success, "{report:?}");
+    assert!(report.index_is_due && !index_of(&scene).exists());
 }
 
 #[test]

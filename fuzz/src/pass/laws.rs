@@ -92,10 +92,11 @@ impl World {
     /// After a pass that ended well, there is nothing more to do, and what it left
     /// beside the slave is right.
     fn check_beside(&self, outcome: &Outcome) {
-        let again = self.scene.pass(How::default());
+        let report = self.scene.report(How::default());
+        let again = &report.outcome;
         let is_idle = again.exit == Exit::Success && again.copied.transactions == 0;
         assert!(is_idle, "{outcome:?}, then {again:?}");
-        assert_eq!((&again.unnoted, again.index_is_due), (&None, false));
+        assert_eq!((&report.record_error, report.index_is_due), (&None, false));
         let told = &mut |finding: &Finding| {
             use Kind::{BackPointer, DataTid, OddStatus, PreviousPointer, TidReduction};
             let masters = [

@@ -61,10 +61,7 @@ fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> Against {
             reason: reason.to_owned(),
             hint: None,
             copied: Copied::default(),
-            file_system: None,
             warnings: Vec::new(),
-            unnoted: None,
-            index_is_due: false,
         },
         lag: lag.map(|(transactions, bytes, secs)| Lag {
             transactions,

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fssync::io::progress::Silent;
-use fssync::pass::{self, Job};
+use fssync::pass::{self, Job, PassReport};
 use fssync::plan::outcome::Outcome;
 use serde_json::Value;
 
@@ -27,8 +27,13 @@ pub fn without_forks() -> MutexGuard<'static, ()> {
 
 /// Makes a pass in this process.
 pub fn pass_here(job: &Job) -> Outcome {
+    report_here(job).outcome
+}
+
+/// Makes a pass in this process, and returns all that it reports.
+pub fn report_here(job: &Job) -> PassReport {
     let _quiet = without_forks();
-    pass::pass(job, &Silent)
+    pass::run(job, &Silent)
 }
 
 /// Starts a process.
