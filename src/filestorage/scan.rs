@@ -58,6 +58,21 @@ pub enum Event {
     },
 }
 
+/// Takes what a scan finds in a file, and the bytes of the file.
+pub trait Visitor {
+    /// Takes the next event.
+    fn event(&mut self, event: Event);
+
+    /// Takes the bytes from `offset` on, after the events that were found in them.
+    fn bytes(&mut self, _offset: u64, _bytes: &[u8]) {}
+}
+
+impl<F: FnMut(Event)> Visitor for F {
+    fn event(&mut self, event: Event) {
+        self(event);
+    }
+}
+
 /// A committed transaction, found at its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction {

@@ -4,23 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::error::Error;
-use crate::filestorage::scan::{Event, Scanner};
+use crate::filestorage::scan::{Scanner, Visitor};
 use crate::io::read::{AlignedBuf, read_fully};
-
-/// What a scan of a file comes by.
-pub(crate) trait Visitor {
-    /// The next event.
-    fn event(&mut self, event: Event);
-
-    /// The bytes from `offset` on, whose events came by.
-    fn bytes(&mut self, _offset: u64, _bytes: &[u8]) {}
-}
-
-impl<F: FnMut(Event)> Visitor for F {
-    fn event(&mut self, event: Event) {
-        self(event);
-    }
-}
 
 /// Feeds a file, which lies at `path`, to a scanner from where it stands, until
 /// the scanner stops or comes to its limit, as long as `may_go_on`, which is
