@@ -1,6 +1,7 @@
 //! Small parts that read, digest, flush and notify, for both ends.
 
 pub mod digest;
+pub mod file_stat;
 pub mod flock;
 pub(crate) mod flush;
 pub(crate) mod notify;

@@ -34,6 +34,7 @@ pub use surroundings::{Stray, Surroundings};
 pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 
 use crate::io::digest::Digest;
+use crate::io::file_stat::FileStat;
 
 /// What a pass asks of the master's end.
 pub trait Source: Send {
@@ -92,8 +93,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub struct MasterStat {
     /// Which file it is.
     pub identity: FileId,
-    /// Its place among this machine's mounted files, if it is one.
-    pub local: Option<LocalFile>,
+    /// The file, if it is on this machine (or mounted there).
+    pub local: Option<FileStat>,
     /// Its size in bytes: nothing beyond is read.
     pub size: u64,
     /// When it was last written, in seconds and nanoseconds.
@@ -141,15 +142,6 @@ pub enum EntryKind {
     Directory,
     /// Something else.
     Other,
-}
-
-/// A file of this machine, whatever it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalFile {
-    /// The device number of its file system.
-    pub device: u64,
-    /// Its inode number there.
-    pub inode: u64,
 }
 
 /// Which file it is: equal as long as nobody replaces it. An inode alone comes

@@ -32,12 +32,13 @@ pub use self::end::at_end;
 pub use self::rests::IdleWork;
 
 use crate::error::Error;
+use crate::io::file_stat::FileStat;
 use crate::plan::switch_on::SinceLastPass;
 use crate::slave::lock::{self, Lock};
 use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::since_last_pass;
-use crate::slave::step::{FileStat, Slave};
+use crate::slave::step::Slave;
 
 /// Why work was not done, if that is worth telling: what others do to the slave or
 /// the switch is for the next pass to say.

@@ -43,10 +43,11 @@ use self::walk::{Walk, WalkInput};
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::filestorage::Tid;
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Exit;
 use crate::slave::paths::{self, Access, SlavePaths};
-use crate::slave::step::{FileStat, Slave};
+use crate::slave::step::Slave;
 use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
 use crate::source::FileId;
@@ -309,7 +310,7 @@ fn changed(slave: &Slave, what: &str) -> Error {
 fn check_counts(slave: &Slave, seen: FileStat, position: u64) -> Result<(), Error> {
     let changed = |what| Err(changed(slave, what));
     match slave.seen()? {
-        Some(now) if now.file != seen.file => changed("another file lies under its name"),
+        Some(now) if !now.is_same_file(&seen) => changed("another file lies under its name"),
         Some(now) if now.size < position => changed("it became shorter"),
         Some(_) => Ok(()),
         None => changed("there is no file any more"),

@@ -12,6 +12,7 @@ use crate::compare::tails::{Ahead, compare, newer};
 use crate::error::Error;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Status, Tid, TxnHeader};
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::AlignedBuf;
 use crate::plan::{
@@ -22,7 +23,7 @@ use crate::slave::ledger::LedgerEntry;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
 use crate::slave::snapshot::{Opened, Sample, SlaveFile};
-use crate::slave::step::{self, FileStat};
+use crate::slave::step;
 use crate::source::{self, FileId, MasterStat};
 
 /// How much is read of what the master has at the slave's position, in bytes.

@@ -42,13 +42,14 @@ use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
 use super::paths::{self, Access, Sibling, SlavePaths};
-use super::step::{FileStat, Slave};
+use super::step::Slave;
 use crate::error::Error;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::index::sanity::{is_sane, witnesses};
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::io::digest::Digest;
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::scan::scan_file;
 use crate::source::display_chain;
@@ -59,31 +60,9 @@ pub struct Stored {
     /// The position that it is of.
     pub position: u64,
     digest: Digest,
-    stamp: Stamp,
-}
-
-/// Which file it is; not the device's number, which may be another after a
-/// reboot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-struct Stamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(found: &fs::Metadata) -> Self {
-        let FileStat {
-            file,
-            size,
-            modified,
-        } = FileStat::of(found);
-        Self {
-            inode: file.inode,
-            size,
-            modified,
-        }
-    }
+    /// The file, without its device number.
+    #[serde(rename = "stamp")]
+    stat: FileStat,
 }
 
 impl Stored {
@@ -91,14 +70,14 @@ impl Stored {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "none is empty")]
     pub fn len(&self) -> u64 {
-        self.stamp.size
+        self.stat.size
     }
 
     /// Whether it lies beside the slave still, and was left alone. Reads nothing.
     pub fn lies_there(&self, paths: &SlavePaths) -> Result<bool, Error> {
         let path = paths.sibling(Sibling::ZodbIndex);
         match fs::symlink_metadata(&path) {
-            Ok(found) => Ok(Stamp::of(&found) == self.stamp),
+            Ok(found) => Ok(FileStat::of(&found).without_device() == self.stat),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("look at", &path)(error)),
         }
@@ -120,7 +99,7 @@ impl Stored {
 
     fn read(&self, path: &Path) -> io::Result<Index> {
         let file = paths::open(path, Access::Read)?;
-        if Stamp::of(&file.metadata()?) != self.stamp {
+        if FileStat::of(&file.metadata()?).without_device() != self.stat {
             return Err(io::Error::other("another was put in its place"));
         }
         let mut from = Digesting::new(file);
@@ -293,7 +272,7 @@ fn write(
             Ok(Stored {
                 position,
                 digest: to.digest(),
-                stamp: Stamp::of(&to.inner.file.metadata()?),
+                stat: FileStat::of(&to.inner.file.metadata()?).without_device(),
             })
         });
     written.map_err(|error| match error.downcast::<Error>() {

@@ -18,7 +18,7 @@ use self::mount::Mount;
 use super::sidecar::Fingerprint;
 use crate::error::Error;
 use crate::filestorage::{DATA_FS, Tid};
-use crate::source::LocalFile;
+use crate::io::file_stat::FileStat;
 
 /// Whether a file is opened for writing too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,15 +326,12 @@ impl SlavePaths {
     }
 
     /// Refuses a master that is the slave, under whatever name.
-    pub fn check_is_not(&self, master: Option<LocalFile>) -> Result<(), Error> {
+    pub fn check_is_not(&self, master: Option<FileStat>) -> Result<(), Error> {
         let Some(found) = found(&self.data, fs::metadata(&self.data))? else {
             return Ok(());
         };
-        let slave = LocalFile {
-            device: found.dev(),
-            inode: found.ino(),
-        };
-        if master == Some(slave) {
+        let slave = FileStat::of(&found);
+        if master.is_some_and(|master| master.is_same_file(&slave)) {
             return Err(self.is_the_master());
         }
         Ok(())

@@ -27,7 +27,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::ledger::{LedgerEntry, SegmentHasher};
@@ -35,9 +35,10 @@ use super::obstacle;
 use super::owner::Owner;
 use super::paths::Sibling;
 use super::space;
-use super::step::{FileStat, Slave};
+use super::step::Slave;
 use crate::error::Error;
 use crate::filestorage::Tid;
+use crate::io::file_stat::FileStat;
 use crate::io::flush::Flusher;
 
 /// A full copy under way.
@@ -266,7 +267,7 @@ fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Erro
 /// Whether a name leads to the file that was seen.
 fn is_same(name: &Path, seen: FileStat) -> io::Result<bool> {
     let found = fs::symlink_metadata(name)?;
-    Ok((found.dev(), found.ino()) == (seen.file.device, seen.file.inode))
+    Ok(FileStat::of(&found).is_same_file(&seen))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

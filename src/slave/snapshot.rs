@@ -7,11 +7,11 @@ pub(crate) use self::file::SlaveFile;
 use self::file::{Look, Start};
 use crate::error::Error;
 use crate::filestorage::{MAGIC_LEN, Tid};
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::plan::SlaveState;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
-use crate::slave::step::FileStat;
 
 /// The slave, opened and compared with what the sidecar says of it.
 #[derive(Debug)]

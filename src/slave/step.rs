@@ -123,13 +123,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Statx, makedev};
-
 use super::lock::{self, Lock};
 use super::paths::{self, Access, SlavePaths};
 use super::switch::Switches;
 use crate::error::Error;
-use crate::source::LocalFile;
+use crate::io::file_stat::FileStat;
 
 /// The slave, as a pass holds it.
 #[derive(Debug)]
@@ -149,45 +147,6 @@ pub struct Step<'a> {
     /// Released before the step lock: fields are dropped in their order.
     _zodb_lock: Lock,
     _step_lock: Lock,
-}
-
-/// A file at a moment: enough to tell whether anything was done to it since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileStat {
-    /// Which file it is.
-    pub file: LocalFile,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When it was last written, in seconds and nanoseconds.
-    pub modified: (i64, i64),
-}
-
-impl FileStat {
-    /// The same of what `statx` has found, its basic fields included.
-    #[must_use]
-    pub fn of_statx(found: &Statx) -> Self {
-        Self {
-            file: LocalFile {
-                device: makedev(found.stx_dev_major, found.stx_dev_minor),
-                inode: found.stx_ino,
-            },
-            size: found.stx_size,
-            modified: (found.stx_mtime.tv_sec, i64::from(found.stx_mtime.tv_nsec)),
-        }
-    }
-
-    /// What is seen of an open file, or of one that was looked up.
-    #[must_use]
-    pub fn of(found: &fs::Metadata) -> Self {
-        Self {
-            file: LocalFile {
-                device: found.dev(),
-                inode: found.ino(),
-            },
-            size: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        }
-    }
 }
 
 impl Slave {
@@ -267,11 +226,11 @@ impl Step<'_> {
         }
         let said = |seen: Option<FileStat>| match seen {
             Some(FileStat {
-                file,
+                inode,
                 size,
-                modified,
+                modified: (secs, nanos),
+                ..
             }) => {
-                let (inode, secs, nanos) = (file.inode, modified.0, modified.1);
                 format!("{size} bytes in inode {inode}, written at {secs}.{nanos:09}")
             }
             None => "no file".to_owned(),

@@ -18,12 +18,13 @@ use rustix::io::retry_on_intr;
 use self::watch::Watch;
 use super::open::{self, Name};
 use super::{
-    DirectoryEntry, Error, FileId, FileSystem, LONGEST_WAIT, LocalFile, MasterStat, Named, Source,
+    DirectoryEntry, Error, FileId, FileSystem, LONGEST_WAIT, MasterStat, Named, Source,
     Surroundings, Transactions,
 };
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
 use crate::io::digest::Digest;
+use crate::io::file_stat::FileStat;
 use crate::io::read::read_fully;
 
 /// A master on a mounted path.
@@ -200,10 +201,7 @@ impl Source for MountedPath {
             .collect::<Result<_, _>>()?;
         Ok(MasterStat {
             identity,
-            local: Some(LocalFile {
-                device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-                inode: stat.stx_ino,
-            }),
+            local: Some(FileStat::of_statx(&stat)),
             size: stat.stx_size,
             modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
             mode: u32::from(stat.stx_mode) & 0o7777,

@@ -10,12 +10,13 @@ use super::work::{Work, open, remove_foreign};
 use super::{complain, is_failure};
 use crate::error::Error;
 use crate::filestorage::index::Index;
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::index::coverage::Coverage;
 use crate::slave::index::failure::Failure;
 use crate::slave::index::store;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::step::{FileStat, Slave};
+use crate::slave::step::Slave;
 
 /// For how long a pass reads the slave for an index.
 pub const IN_A_PASS: Duration = Duration::from_secs(20);

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use super::task::Task;
 use crate::error::Error;
 use crate::filestorage::index::builder::Builder;
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::index::coverage::exists;
 use crate::slave::index::{Growing, remove};
 use crate::slave::paths::{self, Access};
 use crate::slave::sidecar::Fingerprint;
-use crate::slave::step::{FileStat, Slave};
-use crate::source::LocalFile;
+use crate::slave::step::Slave;
 
 /// An index that is being made.
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) file: File,
     /// Which file it is.
-    of: LocalFile,
+    of: FileStat,
     /// What it has at the position that the index grows to.
     fingerprint: Fingerprint,
     pub(super) growing: Growing,
@@ -48,7 +48,7 @@ impl Work {
         Ok(Self {
             fingerprint: fingerprint(slave, &file, position)?,
             file,
-            of: seen.file,
+            of: seen,
             growing: Growing::new(loaded.unwrap_or_default(), position),
         })
     }
@@ -85,7 +85,7 @@ impl Work {
     /// since: what was read would be that of another.
     pub(super) fn is_of(&self, seen: FileStat) -> bool {
         let found = Fingerprint::of(&self.file, self.fingerprint.position, None);
-        self.of == seen.file && found.is_ok_and(|found| found == self.fingerprint)
+        self.of.is_same_file(&seen) && found.is_ok_and(|found| found == self.fingerprint)
     }
 
     /// Has it go on to another position behind, where it was read to the end.
@@ -120,7 +120,7 @@ pub(super) fn open(slave: &Slave, seen: FileStat) -> Result<File, Error> {
     let path = slave.paths.data();
     let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
-    if FileStat::of(&found).file == seen.file {
+    if FileStat::of(&found).is_same_file(&seen) {
         return Ok(file);
     }
     Err(Error::SlaveChanged {

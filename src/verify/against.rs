@@ -37,11 +37,12 @@ use crate::error::retry::Retry;
 use crate::error::{Error, MasterDamage};
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Scanner, Tail};
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::fields::{FieldReader, Unreadable};
 use crate::slave::paths::{self, Access, SlavePaths};
 use crate::slave::sidecar::Sidecar;
-use crate::slave::step::{FileStat, Slave};
+use crate::slave::step::Slave;
 use crate::source::{FileId, Master, MasterStat};
 
 /// Fails unless there is a master to compare a slave with, and it is another file.
@@ -73,7 +74,7 @@ pub fn compare(
     let path = slave.paths.data();
     let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
-    if FileStat::of(&found).file != seen.file {
+    if !FileStat::of(&found).is_same_file(&seen) {
         return Err(super::changed(slave, "another file lies under its name"));
     }
     let check_cancelled = || slave.check_interrupted();

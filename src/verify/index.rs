@@ -18,9 +18,9 @@ use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::pickle::{self, Entry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
+use crate::io::file_stat::FileStat;
 use crate::slave::fields::FieldReader;
 use crate::slave::paths::{self, Access, Sibling, SlavePaths};
-use crate::slave::step::FileStat;
 use crate::source::display_chain;
 
 const BUFFER_LEN: usize = 256 * 1024;

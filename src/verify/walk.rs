@@ -17,10 +17,10 @@ use crate::filestorage::check::{Checker, Flaw};
 use crate::filestorage::record::MIN_TXN_LEN;
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{MAGIC_LEN, Magic};
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::step::FileStat;
 
 /// How little is read at once, in bytes, where long pickles are passed over.
 const MIN_WINDOW_LEN: u64 = 4 * 1024;

@@ -8,11 +8,11 @@ use super::backoff::Backoff;
 use super::wakeups::{WakeReason, Wakeups};
 use super::{Observer, REPEAT_EVERY, WatchState};
 use crate::error::Error;
+use crate::io::file_stat::FileStat;
 use crate::io::notify::Changes;
 use crate::pass::{Job, PassReport};
 use crate::plan::outcome::Exit;
-use crate::slave::step::FileStat;
-use crate::source::{FileSystem, LONGEST_WAIT, LocalFile, MasterStat};
+use crate::source::{FileSystem, LONGEST_WAIT, MasterStat};
 use crate::upkeep::IdleWork;
 
 /// How often a resting watch says that it is alive.
@@ -51,23 +51,23 @@ pub(super) struct Rest<'a> {
     /// What the master was last said to lie on.
     said: Option<FileSystem>,
     /// What was seen before the last pass, where the one before stood still too.
-    stood_at: Option<Glance>,
+    stood_at: Option<Snapshot>,
     /// The work on the slave's index.
     index: IdleWork,
 }
 
-/// Both ends at a moment, as far as that costs next to nothing.
+/// The state of both ends at one moment, without reading either.
 #[derive(Clone, Debug)]
-struct Glance {
+struct Snapshot {
     slave: Option<FileStat>,
     master: MasterStat,
 }
 
-impl Glance {
+impl Snapshot {
     /// Whether it shows other files: somebody has put one in another's place.
     fn is_of_others(&self, other: &Self) -> bool {
-        let slave = |glance: &Self| -> Option<LocalFile> { Some(glance.slave?.file) };
-        slave(self) != slave(other) || self.master.identity != other.master.identity
+        !FileStat::are_same_file(self.slave, other.slave)
+            || self.master.identity != other.master.identity
     }
 
     /// Whether anything may have changed that counts after a pass that ended so.
@@ -243,7 +243,7 @@ impl<'a> Rest<'a> {
             if ring == Some(WakeReason::Signal) || self.is_off() {
                 return;
             }
-            let Ok(now) = self.glance() else {
+            let Ok(now) = self.snapshot() else {
                 continue;
             };
             let is_due = Instant::now() >= due;
@@ -334,8 +334,8 @@ impl<'a> Rest<'a> {
         self.job.slave.switches.check().is_err()
     }
 
-    fn glance(&self) -> Result<Glance, Error> {
-        Ok(Glance {
+    fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(Snapshot {
             slave: self.job.slave.seen()?,
             master: self.job.master.look(Vec::new())?,
         })

@@ -12,6 +12,7 @@ use crate::filestorage::resync::is_cut;
 use crate::filestorage::scan::{self, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::digest::Digest;
+use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
@@ -19,7 +20,6 @@ use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, Access, SlavePaths};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
-use crate::slave::step::FileStat;
 
 /// The slave, open for reading.
 #[derive(Debug)]

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use crate::io::file_stat::FileStat;
 use crate::io::notify::Changes;
-use crate::source::LocalFile;
 
 /// Whether the kernel tells of changes.
 #[derive(Debug, Default)]
@@ -24,17 +23,13 @@ pub(super) enum Watch {
         _changes: Changes,
         told: Receiver<()>,
         /// The directory that is watched, by its path and by what it was.
-        directory: (PathBuf, Option<LocalFile>),
+        directory: (PathBuf, Option<FileStat>),
     },
 }
 
-/// What lies under a path.
-fn look_up(path: &Path) -> Option<LocalFile> {
-    let found = fs::metadata(path).ok()?;
-    Some(LocalFile {
-        device: found.dev(),
-        inode: found.ino(),
-    })
+/// The file or directory that a path leads to now.
+fn stat(path: &Path) -> Option<FileStat> {
+    fs::metadata(path).ok().map(|found| FileStat::of(&found))
 }
 
 impl Watch {
@@ -42,7 +37,7 @@ impl Watch {
     pub(super) fn of(file: &Path) -> Self {
         let (ring, told) = mpsc::sync_channel(1);
         let directory = file.parent().unwrap_or(file).to_owned();
-        let looked_up = look_up(&directory);
+        let looked_up = stat(&directory);
         let started = || -> io::Result<Changes> {
             let mut changes = Changes::new(move || {
                 // One that is not taken yet tells enough.
@@ -75,7 +70,8 @@ impl Watch {
         } = self
         {
             while told.try_recv().is_ok() {}
-            if look_up(path) != *looked_up {
+            // Its entries may change, and its time of modification with them.
+            if !FileStat::are_same_file(stat(path), *looked_up) {
                 *self = Self::No;
             }
         }
