@@ -10,7 +10,7 @@ use crate::compare::digests::prove_equal;
 use crate::compare::succession::Succession;
 use crate::error::Error;
 use crate::filestorage::index::builder::Builder;
-use crate::filestorage::scan::{Event, Scanner};
+use crate::filestorage::scan::{Event, Scanner, Visitor};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::progress::Monitor;
 use crate::pass::reader::Feed;
@@ -19,7 +19,7 @@ use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Reason};
 use crate::slave::ledger::LedgerEntry;
 use crate::slave::replace::{Aside, Replacement};
-use crate::slave::scan::{Visitor, scan_file};
+use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{FullCopy, Sidecar};
 use crate::upkeep::index::{complaint, store_built};
 
