@@ -319,7 +319,7 @@ fn check_kind(job: &Job) -> Result<(), Error> {
     if !paths.may_be_mistaken()? {
         return Ok(());
     }
-    match job.master.look(Vec::new()) {
+    match job.master.stat(Vec::new()) {
         Ok(master_stat) => paths.check_kind(master_stat.named.is_directory),
         Err(error) if paths.is_named_like_the_master() => Err(error.into()),
         // The survey looks again, and with more patience.

@@ -43,7 +43,7 @@ pub trait Source: Send {
     ///
     /// `ranges` are digested on the way; one that reaches past the end of the
     /// file has no digest.
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error>;
+    fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error>;
 
     /// Lists the directory that the master's `Data.fs` lies in, or one below it:
     /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
@@ -88,7 +88,7 @@ pub trait Source: Send {
 /// is free for other questions before long, and a connection is heard of.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What [`Source::look`] sees.
+/// What [`Source::stat`] sees.
 #[derive(Clone, Debug)]
 pub struct MasterStat {
     /// Which file it is.

@@ -85,7 +85,7 @@ impl<'a> MasterLists<'a> {
 
     /// Looks at the master once more; it may have grown.
     fn look_again(&mut self) -> Result<(), Error> {
-        let master_stat = self.pair.master.look(Vec::new())?;
+        let master_stat = self.pair.master.stat(Vec::new())?;
         if master_stat.identity != self.identity {
             return Err(self.changed("there is another file under its name"));
         }

@@ -373,7 +373,7 @@ impl<'a> Feed<'a> {
         };
         self.looked_again = (self.position(), times + 1);
         retry::wait(*wait);
-        let master_stat = self.master.look(Vec::new())?;
+        let master_stat = self.master.stat(Vec::new())?;
         if master_stat.identity != self.identity {
             return Err(self.changed("there is another file under its name"));
         }

@@ -68,7 +68,7 @@ pub(crate) fn check_first_pass(
 /// Looks at the master and around it; `None` if the pass may see more a moment later, or
 /// reports what is in the way.
 fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
-    let look = || Ok((master.look(Vec::new())?, master.surroundings()?));
+    let look = || Ok((master.stat(Vec::new())?, master.surroundings()?));
     match look() {
         Ok(found) => Ok(Some(found)),
         Err(source::Error::Remote { .. }) => Ok(None),

@@ -65,7 +65,7 @@ impl Survey {
         let opened = Opened::open(paths, sidecar)?;
         if opened.must_be_read() {
             // The slave is read in vain if there is no master.
-            master.look(Vec::new())?;
+            master.stat(Vec::new())?;
         }
         let sample = opened.look(sidecar, &|| of.check_cancelled(), monitor)?;
         Self::of(sample, paths, master, sidecar)
@@ -96,7 +96,7 @@ impl Survey {
             }
             _ => Vec::new(),
         };
-        let master_stat = master.look(ranges.clone())?;
+        let master_stat = master.stat(ranges.clone())?;
         paths.check_is_not(master_stat.local)?;
         if seen.is_none() && sidecar.left.is_none() {
             paths.check_kind(master_stat.named.is_directory)?;

@@ -121,10 +121,10 @@ impl Master {
         &self.name
     }
 
-    /// See [`Source::look`]. Fails with [`Error::Mounted`] if the name cannot come to
+    /// See [`Source::stat`]. Fails with [`Error::Mounted`] if the name cannot come to
     /// lead to another file.
-    pub fn look(&self, ranges: Vec<Range<u64>>) -> Result<MasterStat, Error> {
-        let stat = self.ask(move |source| source.look(&ranges)).wait()?;
+    pub fn stat(&self, ranges: Vec<Range<u64>>) -> Result<MasterStat, Error> {
+        let stat = self.ask(move |source| source.stat(&ranges)).wait()?;
         if stat.named.is_mount {
             let mut name = self.name.clone();
             if stat.named.is_directory {
@@ -265,9 +265,9 @@ mod tests {
     struct Hung(MountedPath);
 
     impl Source for Hung {
-        fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
+        fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
             thread::sleep(Duration::from_secs(600));
-            self.0.look(ranges)
+            self.0.stat(ranges)
         }
 
         fn list(
@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn is_late(master: &Master) -> bool {
-        matches!(master.look(Vec::new()), Err(Error::TimedOut { .. }))
+        matches!(master.stat(Vec::new()), Err(Error::TimedOut { .. }))
     }
 
     #[test]
@@ -338,7 +338,7 @@ mod tests {
         let (master, _, _directory) = master(2);
         assert!(is_late(&master));
         assert!(is_late(&master));
-        assert_eq!(master.look(Vec::new()).unwrap().size, 4);
+        assert_eq!(master.stat(Vec::new()).unwrap().size, 4);
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
         let (mut master, _, _directory) = master(1);
         master.patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || true);
         let asked = Instant::now();
-        assert!(matches!(master.look(Vec::new()), Err(Error::Interrupted)));
+        assert!(matches!(master.stat(Vec::new()), Err(Error::Interrupted)));
         assert!(asked.elapsed() < Duration::from_secs(10));
     }
 }

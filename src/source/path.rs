@@ -169,7 +169,7 @@ impl MountedPath {
 }
 
 impl Source for MountedPath {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
+    fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         // What is no FileStorage is not kept open: nothing reads it.
         self.opened = None;
         self.watch.forget();

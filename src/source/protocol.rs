@@ -51,7 +51,7 @@ const HEADER_LEN: usize = 5;
 /// What the slave asks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Request {
-    /// [`Source::look`](crate::source::Source::look).
+    /// [`Source::stat`](crate::source::Source::stat).
     Look {
         /// The master's path.
         path: String,

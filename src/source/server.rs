@@ -118,7 +118,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         let Some(file) = &mut self.file else {
             return nothing_opened();
         };
-        match file.look(ranges) {
+        match file.stat(ranges) {
             Err(error) => refused(&error),
             Ok(stat) => Reply::Sight {
                 identity: stat.identity,

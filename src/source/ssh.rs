@@ -182,7 +182,7 @@ impl Ssh {
         }
     }
 
-    fn look_once(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
+    fn stat_once(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         let request = Request::Look {
             path: self.target.path.clone(),
             ranges: ranges.to_vec(),
@@ -215,11 +215,11 @@ impl Ssh {
 }
 
 impl Source for Ssh {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
+    fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         let is_old = self.link.is_some();
-        match self.look_once(ranges) {
+        match self.stat_once(ranges) {
             // It may have broken long ago, while nobody asked for anything.
-            Err(Error::Link { .. }) if is_old => self.look_once(ranges),
+            Err(Error::Link { .. }) if is_old => self.stat_once(ranges),
             result => result,
         }
     }

@@ -49,7 +49,7 @@ use crate::source::{FileId, Master, MasterStat};
 pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
     let mut retry = Retry::default();
     let master_stat = loop {
-        match master.look(Vec::new()) {
+        match master.stat(Vec::new()) {
             Ok(master_stat) => break master_stat,
             Err(error) => retry.after(error.into())?,
         }
@@ -121,7 +121,7 @@ impl ComparedSlave<'_> {
         monitor: &dyn Monitor,
         retry: &mut Retry,
     ) -> Result<Comparison, Error> {
-        let master_stat = master.look(Vec::new())?;
+        let master_stat = master.stat(Vec::new())?;
         retry.found_master();
         self.paths.check_is_not(master_stat.local)?;
         let mut comparer = Comparer::new(self, master, &master_stat, monitor);

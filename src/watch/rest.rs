@@ -337,7 +337,7 @@ impl<'a> Rest<'a> {
     fn snapshot(&self) -> Result<Snapshot, Error> {
         Ok(Snapshot {
             slave: self.job.slave.seen()?,
-            master: self.job.master.look(Vec::new())?,
+            master: self.job.master.stat(Vec::new())?,
         })
     }
 

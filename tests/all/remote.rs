@@ -550,7 +550,7 @@ fn files_beside_data_fs_are_listed_and_read_over_each_transport() {
         fs::write(beside(&format!("many{n:04}")), b"").expect("a file");
     }
     for mut source in sources(&scene) {
-        source.look(&[]).expect("a sight");
+        source.stat(&[]).expect("a sight");
         let mut listed = Vec::new();
         loop {
             let after = listed
@@ -664,7 +664,7 @@ fn transactions_are_listed_over_each_transport_as_zodb_lists_them() {
     let boundary = expected[3].0;
     for mut source in sources(&scene) {
         assert!(source.transactions(4, size).is_err(), "there was no survey");
-        source.look(&[]).expect("a sight");
+        source.stat(&[]).expect("a sight");
         let voted = Tail::Voted;
         assert_eq!(listed(&mut *source, 4, size), (expected.clone(), voted));
         let rest = expected[3..].to_vec();
@@ -735,7 +735,7 @@ fn an_invalid_list_is_refused() {
             Heartbeat::default(),
             Process::default(),
         );
-        source.look(&[]).expect("a sight");
+        source.stat(&[]).expect("a sight");
         let list: Result<Transactions, source::Error> = source.transactions(4, 200);
         assert_eq!(list.is_ok(), what == "a list", "{what}: {list:?}");
     }

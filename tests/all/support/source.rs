@@ -25,9 +25,9 @@ pub enum Call {
 }
 
 impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
-    fn look(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
+    fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         (self.hook)(Call::Look)?;
-        self.path.look(ranges)
+        self.path.stat(ranges)
     }
 
     fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
