@@ -81,7 +81,7 @@ pub trait Source: Send {
     fn wait(&mut self, patience: Duration) -> Result<bool, Error>;
 
     /// Lets go of the file and of the connection to it, until the next look.
-    fn let_go(&mut self);
+    fn close(&mut self);
 }
 
 /// The longest that [`Source::wait`] waits, whatever it is told: so the master

@@ -187,11 +187,11 @@ impl Master {
     }
 
     /// Has the source let go of what it holds, until it is needed again.
-    pub fn let_go(&self) {
+    pub fn close(&self) {
         if let Some(worker) = &*lock(&self.worker)
             && !self.hangs(worker)
         {
-            worker.put(Box::new(|source| source.let_go()));
+            worker.put(Box::new(|source| source.close()));
         }
     }
 
@@ -306,7 +306,7 @@ mod tests {
             Ok(false)
         }
 
-        fn let_go(&mut self) {}
+        fn close(&mut self) {}
     }
 
     /// A master whose first sources hang, and how many were opened.

@@ -270,7 +270,7 @@ impl Source for MountedPath {
         }
     }
 
-    fn let_go(&mut self) {
+    fn close(&mut self) {
         self.opened = None;
         self.watch = Watch::No;
     }

@@ -287,7 +287,7 @@ impl Source for Ssh {
         }
     }
 
-    fn let_go(&mut self) {
+    fn close(&mut self) {
         if let Some(link) = self.link.take() {
             self.process.abandon(link.pid);
         }
@@ -296,6 +296,6 @@ impl Source for Ssh {
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        self.let_go();
+        self.close();
     }
 }

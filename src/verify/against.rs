@@ -54,7 +54,7 @@ pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
             Err(error) => retry.after(error.into())?,
         }
     };
-    master.let_go();
+    master.close();
     slave.paths.check_is_not(master_stat.local)
 }
 

@@ -214,7 +214,7 @@ impl<'a> Rest<'a> {
     /// the next pass reports.
     fn wait_for_on(&mut self, reason: &str) {
         self.backoff.reset();
-        self.job.master.let_go();
+        self.job.master.close();
         let mut has_waited = false;
         loop {
             // At every tick: the directory of a switch may exist by now.
@@ -261,7 +261,7 @@ impl<'a> Rest<'a> {
     fn wait_to_retry(&mut self, exit: Exit) {
         if exit == Exit::Unreachable {
             // A mount that is dead may be made anew.
-            self.job.master.let_go();
+            self.job.master.close();
         }
         let due = Instant::now() + self.backoff.next(chance());
         self.listen_to_switches();

@@ -66,7 +66,7 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         self.path.wait(patience)
     }
 
-    fn let_go(&mut self) {
-        self.path.let_go();
+    fn close(&mut self) {
+        self.path.close();
     }
 }
