@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-use fssync::filestorage::{MAGIC_LEN, Magic, Status, Tid};
+use fssync::filestorage::{MAGIC_LEN, Magic, TxnStatus, Tid};
 
 use super::input::{Input, section};
 use super::scene::{How, Scene, bytes, fixtures};
@@ -136,12 +136,12 @@ impl World {
                 dry_run: true,
             }),
             PlannedAction::Commit => {
-                let more = self.transactions(input, Status::COMMITTED)?;
+                let more = self.transactions(input, TxnStatus::COMMITTED)?;
                 self.txns.extend(more);
                 self.write_in_place(&file(&self.txns));
             }
             PlannedAction::Vote => {
-                let more = self.transactions(input, Status::VOTED)?;
+                let more = self.transactions(input, TxnStatus::VOTED)?;
                 let mut voted = self.txns.clone();
                 voted.extend(more.into_iter().take(1));
                 self.write_in_place(&file(&voted));
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// Transactions, of two bytes each: how many records, and how long they are.
-    fn transactions(&mut self, input: &mut Input<'_>, status: Status) -> Option<Vec<Txn>> {
+    fn transactions(&mut self, input: &mut Input<'_>, status: TxnStatus) -> Option<Vec<Txn>> {
         let count = input.byte()? % 8;
         let mut txns = Vec::new();
         for _ in 0..count {
@@ -228,14 +228,14 @@ impl World {
         });
         let still = self.txns.len().saturating_sub(kept);
         for txn in &mut self.txns[..still] {
-            txn.status = Status::PACKED;
+            txn.status = TxnStatus::PACKED;
         }
         replace(&self.scene, &file(&self.txns));
     }
 
     /// The slave gets transactions of its own, where ZODB would append them.
     fn serve(&mut self, input: &mut Input<'_>) -> Option<()> {
-        let more = self.transactions(input, Status::COMMITTED)?;
+        let more = self.transactions(input, TxnStatus::COMMITTED)?;
         let mut slave = bytes(&self.scene.slave);
         let scanned = Scanned::of(&slave, usize::MAX);
         if Magic::decode(&slave).is_some() && scanned.can_be_cut() {

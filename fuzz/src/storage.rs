@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::{Cause, Damage, Event, Scanner, Tail, Transaction};
-use fssync::filestorage::{MAGIC_LEN, Status, Tid};
+use fssync::filestorage::{MAGIC_LEN, TxnStatus, Tid};
 
 /// A transaction to be written.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub struct Txn {
     /// Its id.
     pub tid: u64,
     /// Its status.
-    pub status: Status,
+    pub status: TxnStatus,
     /// The user name.
     pub user: Vec<u8>,
     /// The data records: oids, and pickles; an empty one undoes the object's creation.

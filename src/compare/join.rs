@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use crate::filestorage::scan::Tail;
-use crate::filestorage::{Status, Tid};
+use crate::filestorage::{TxnStatus, Tid};
 use crate::source::Transactions;
 
 /// A transaction at its place.
@@ -38,7 +38,7 @@ pub(crate) struct ListedTransaction {
     /// Its id.
     pub(crate) tid: Tid,
     /// Its status.
-    pub(crate) status: Status,
+    pub(crate) status: TxnStatus,
 }
 
 impl ListedTransaction {

@@ -48,7 +48,7 @@ impl<E, Q: FnMut(Range<u64>) -> Result<bool, E>, F: FnMut(&[ListedTransaction])>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filestorage::{Status, Tid};
+    use crate::filestorage::{TxnStatus, Tid};
     use proptest::prelude::*;
     use std::cell::Cell;
     use std::convert::Infallible;
@@ -58,7 +58,7 @@ mod tests {
             position: n * 100,
             end: (n + 1) * 100,
             tid: Tid(n),
-            status: Status::COMMITTED,
+            status: TxnStatus::COMMITTED,
         };
         (0..len).map(txn).collect()
     }

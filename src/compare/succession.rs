@@ -51,7 +51,7 @@ use super::old_slave::{OldData, OldRecord, OldSlaveReader};
 use crate::filestorage::index::Index;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Transaction};
-use crate::filestorage::{Status, Tid, TxnHeader};
+use crate::filestorage::{TxnStatus, Tid, TxnHeader};
 use crate::plan::{Evidence, Obstacle, extended};
 
 /// The root's oid.
@@ -311,14 +311,14 @@ impl<'a> Succession<'a> {
     fn end(&mut self, copied: &Transaction, index: Option<&Index>) {
         let common = self.begun.and_then(|begun| begun.common);
         let common = common.map(|(old, _)| old);
-        if copied.header.status != Status::PACKED {
+        if copied.header.status != TxnStatus::PACKED {
             self.is_past_pack = true;
         } else if !self.is_past_pack {
             // Rule 2: none that the copy lacks so far is newer than P.
             self.evidence.doubtful = None;
             // Rule 1.
             let is_newer = Some(copied.header.tid) > self.last_tid;
-            let was_unpacked = common.is_some_and(|old| old.header.status != Status::PACKED);
+            let was_unpacked = common.is_some_and(|old| old.header.status != TxnStatus::PACKED);
             self.evidence.is_packed |= is_newer || was_unpacked;
         }
         // Of the same length, it has as many records: a pack that drops one makes it shorter.
@@ -371,7 +371,7 @@ impl<'a> Succession<'a> {
         fate: impl Fn(Option<u64>) -> Fate,
     ) -> bool {
         // ZODB does not look at the records of such a transaction.
-        if old.header.status == Status::UNDONE {
+        if old.header.status == TxnStatus::UNDONE {
             return false;
         }
         let Some(index) = index else {
@@ -413,7 +413,7 @@ impl<'a> Succession<'a> {
 
     /// Whether the transaction that was begun is one that a pack kept.
     fn is_packed_here(&self) -> bool {
-        let is_packed = |begun: Begun| begun.header.status == Status::PACKED;
+        let is_packed = |begun: Begun| begun.header.status == TxnStatus::PACKED;
         !self.is_past_pack && self.begun.is_some_and(is_packed)
     }
 

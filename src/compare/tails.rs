@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
-use crate::filestorage::{Status, Tid};
+use crate::filestorage::{TxnStatus, Tid};
 use crate::plan::{Described, Lacking, TailComparison};
 use crate::slave::snapshot::SlaveFile;
 use crate::source::Master;
@@ -66,7 +66,7 @@ pub(crate) fn compare(
         match theirs {
             Some(other) if other.header.tid > tid => {
                 let is_newer = Some(other.header.tid) > slave_last;
-                comparison.is_packed |= is_newer && other.header.status == Status::PACKED;
+                comparison.is_packed |= is_newer && other.header.status == TxnStatus::PACKED;
                 has_others |= !is_newer;
                 theirs = step_back(&mut master)?;
                 continue;
@@ -75,8 +75,8 @@ pub(crate) fn compare(
                 if !has_common {
                     has_common = true;
                     comparison.is_kin = !has_others;
-                    comparison.is_packed |= other.header.status == Status::PACKED
-                        && transaction.header.status != Status::PACKED;
+                    comparison.is_packed |= other.header.status == TxnStatus::PACKED
+                        && transaction.header.status != TxnStatus::PACKED;
                 }
                 if transaction.end <= from {
                     break;
@@ -126,7 +126,7 @@ where
 fn find_end(master: &Master, size: u64) -> Result<u64, Error> {
     match Backward::new(master, size).step()? {
         Preceding::Start => Ok(size),
-        Preceding::Transaction(last) if last.header.status == Status::VOTED => Ok(last.position),
+        Preceding::Transaction(last) if last.header.status == TxnStatus::VOTED => Ok(last.position),
         Preceding::Transaction(last) => Ok(last.end),
         Preceding::Incoherent => {
             let mut scanner = Scanner::new(size);

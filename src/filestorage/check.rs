@@ -24,7 +24,7 @@ use super::backward::ReadAt;
 use super::index::Index;
 use super::record::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TXN_HEADER_LEN, TxnHeader};
 use super::scan::{Blemish, Event};
-use super::{Status, Tid};
+use super::{TxnStatus, Tid};
 
 /// Something that is wrong with a record whose own form is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum FlawKind {
     /// The transaction's tid is not higher than this one, that of the last.
     TidReduction(Tid),
     /// The transaction has another status than ZODB gives.
-    OddStatus(Status),
+    OddStatus(TxnStatus),
     /// The data record has this tid.
     DataTid(Tid),
     /// The data record's `prev` is another position than that of the object's last

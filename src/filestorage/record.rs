@@ -74,9 +74,9 @@ impl Magic {
 
 /// A transaction's status byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status(pub u8);
+pub struct TxnStatus(pub u8);
 
-impl Status {
+impl TxnStatus {
     /// Committed.
     pub const COMMITTED: Self = Self(b' ');
     /// Committed, and kept by a pack.
@@ -104,7 +104,7 @@ pub struct TxnHeader {
     /// The length of the whole record − 8, in bytes; unchecked.
     pub tlen: u64,
     /// Whether the transaction is finished.
-    pub status: Status,
+    pub status: TxnStatus,
     /// The length of the user name, in bytes.
     pub user_len: u16,
     /// The length of the description, in bytes.
@@ -121,7 +121,7 @@ impl TxnHeader {
         Self {
             tid: Tid(be_u64(&bytes[0..])),
             tlen: be_u64(&bytes[8..]),
-            status: Status(bytes[STATUS_OFFSET as usize]),
+            status: TxnStatus(bytes[STATUS_OFFSET as usize]),
             user_len: be_u16(&bytes[17..]),
             description_len: be_u16(&bytes[19..]),
             extension_len: be_u16(&bytes[21..]),

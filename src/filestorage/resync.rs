@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use super::Tid;
 use super::backward::ReadAt;
 use super::record::{
-    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, Status, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TxnStatus, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
     be_u64,
 };
 use super::scan::{Cause, Damage};
@@ -66,7 +66,7 @@ pub fn is_transaction<R: ReadAt>(
         return Ok(false);
     }
     let data_len = header.tlen - header.header_len();
-    if data_len == 0 || header.status == Status::UNDONE {
+    if data_len == 0 || header.status == TxnStatus::UNDONE {
         return Ok(true);
     }
     if data_len <= DATA_HEADER_LEN as u64 {
@@ -130,7 +130,7 @@ fn may_follow<R: ReadAt>(
         return Ok(true);
     }
     let header = TxnHeader::decode(&read(file, start)?);
-    let is_voted = header.status == Status::VOTED && header.tlen >= header.header_len();
+    let is_voted = header.status == TxnStatus::VOTED && header.tlen >= header.header_len();
     Ok(is_voted && Some(header.tid) > last_tid || is_likely(&header, start, limit, last_tid))
 }
 
@@ -155,7 +155,7 @@ fn is_likely(header: &TxnHeader, start: u64, limit: u64, last_tid: Option<Tid>) 
         && header.end(start).is_some_and(|end| end <= limit)
         && matches!(
             header.status,
-            Status::COMMITTED | Status::PACKED | Status::UNDONE
+            TxnStatus::COMMITTED | TxnStatus::PACKED | TxnStatus::UNDONE
         )
         && Some(header.tid) > last_tid
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tid;
 use super::record::{
-    BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, Status, TRAILER_LEN, TxnHeader,
+    BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TxnStatus, TRAILER_LEN, TxnHeader,
     be_u64,
 };
 
@@ -90,14 +90,14 @@ pub enum Blemish {
     /// A tid that is not higher than the one before it.
     TidReduction(Tid),
     /// A status that is none of ` `, `p`, `u`.
-    OddStatus(Status),
+    OddStatus(TxnStatus),
 }
 
 impl fmt::Display for Blemish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TidReduction(tid) => write!(f, "time-stamp reduction: tid {tid}"),
-            Self::OddStatus(Status(byte)) => {
+            Self::OddStatus(TxnStatus(byte)) => {
                 write!(f, "invalid status '{}'", byte.escape_ascii())
             }
         }
@@ -376,7 +376,7 @@ impl Scanner {
 
     fn txn_header(&mut self, txn: TxnHeader, visit: &mut impl FnMut(Event)) {
         let position = self.boundary;
-        if txn.status == Status::VOTED {
+        if txn.status == TxnStatus::VOTED {
             self.stopped = Some(Tail::Voted);
             return;
         }
@@ -405,7 +405,7 @@ impl Scanner {
         for blemish in blemishes.into_iter().flatten() {
             visit(Event::Blemish { position, blemish });
         }
-        let until = if txn.status == Status::UNDONE {
+        let until = if txn.status == TxnStatus::UNDONE {
             position + txn.tlen
         } else {
             position + txn.header_len()

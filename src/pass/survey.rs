@@ -273,7 +273,7 @@ fn look_ahead(
     Ok(match bytes.first_chunk::<TXN_HEADER_LEN>() {
         None => (Next::Unfinished, None),
         // What was read under this mark is not kept.
-        Some(header) if TxnHeader::decode(header).status == Status::VOTED => {
+        Some(header) if TxnHeader::decode(header).status == TxnStatus::VOTED => {
             (Next::Unfinished, None)
         }
         Some(_) => (Next::Finished, Some(bytes)),

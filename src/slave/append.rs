@@ -55,7 +55,7 @@ use super::paths::{self, Access};
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Slave, Step};
 use crate::error::Error;
-use crate::filestorage::Status;
+use crate::filestorage::TxnStatus;
 use crate::filestorage::backward::{Backward, Preceding};
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN};
 use crate::human::bytes;
@@ -91,7 +91,7 @@ pub struct Append<'a> {
 #[derive(Debug)]
 struct Open {
     begun: Batch,
-    status: Status,
+    status: TxnStatus,
     /// Whether it has its true status, which may not be durable.
     is_visible: bool,
 }
@@ -203,7 +203,7 @@ impl<'a> Append<'a> {
             self.trim = SlaveTail::None;
         }
         self.has_written = true;
-        let status = Status(header[STATUS_OFFSET as usize]);
+        let status = TxnStatus(header[STATUS_OFFSET as usize]);
         let batch = self.batch.insert(Open {
             begun,
             status,
@@ -322,7 +322,7 @@ fn hide<'a>(
 ) -> Result<Step<'a>, Error> {
     step.check_unchanged(Some(seen))?;
     let mut data = DataFile::open(slave, seen)?;
-    data.write(&step, &[Status::VOTED.0], from + STATUS_OFFSET)?;
+    data.write(&step, &[TxnStatus::VOTED.0], from + STATUS_OFFSET)?;
     drop(step);
     data.sync()?;
     slave.last_step()

@@ -18,7 +18,7 @@ use super::owner::Owner;
 use super::paths::{self, Access, Sibling, SlavePaths};
 use crate::error::Error;
 use crate::filestorage::Tid;
-use crate::filestorage::record::{STATUS_OFFSET, Status, TXN_HEADER_LEN};
+use crate::filestorage::record::{STATUS_OFFSET, TxnStatus, TXN_HEADER_LEN};
 use crate::io::digest::Digest;
 use crate::plan::outcome::Action;
 use crate::source::FileId;
@@ -155,7 +155,7 @@ impl Batch {
     #[must_use]
     pub fn new(from: u64, header: [u8; TXN_HEADER_LEN]) -> Self {
         let mut header = header;
-        header[STATUS_OFFSET as usize] = Status::VOTED.0;
+        header[STATUS_OFFSET as usize] = TxnStatus::VOTED.0;
         Self { from, header }
     }
 
@@ -169,7 +169,7 @@ impl Batch {
     /// is shorter) is what this batch left at `position`.
     #[must_use]
     pub fn left(&self, position: u64, bytes: &[u8]) -> bool {
-        self.header[STATUS_OFFSET as usize] == Status::VOTED.0
+        self.header[STATUS_OFFSET as usize] == TxnStatus::VOTED.0
             && self.from == position
             && !bytes.is_empty()
             && self.header.starts_with(bytes)
@@ -179,7 +179,7 @@ impl Batch {
     /// of this batch, finished.
     #[must_use]
     pub fn finished(&self, position: u64, header: [u8; TXN_HEADER_LEN]) -> bool {
-        header[STATUS_OFFSET as usize] != Status::VOTED.0 && *self == Self::new(position, header)
+        header[STATUS_OFFSET as usize] != TxnStatus::VOTED.0 && *self == Self::new(position, header)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
-use crate::filestorage::{MAGIC_LEN, Magic, Status, Tid};
+use crate::filestorage::{MAGIC_LEN, Magic, TxnStatus, Tid};
 use crate::plan::Continuity;
 use crate::plan::switch_on::{Newer, SinceLastPass, TransactionRun};
 use crate::slave::paths::SlavePaths;
@@ -145,7 +145,7 @@ fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Error> {
         }
         let first = transaction.tid;
         run = match run {
-            _ if transaction.status == Status::VOTED => None,
+            _ if transaction.status == TxnStatus::VOTED => None,
             None => Some(TransactionRun {
                 count: 1,
                 first,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filestorage::record::{MIN_TXN_LEN, be_u64};
 use crate::filestorage::scan::{Event, Scanner, Tail};
-use crate::filestorage::{Status, Tid};
+use crate::filestorage::{TxnStatus, Tid};
 use crate::io::read::AlignedBuf;
 
 /// The length of an entry in a frame, in bytes.
@@ -53,7 +53,7 @@ pub struct TransactionEntry {
     /// The length of its whole record, in bytes.
     pub len: u64,
     /// Its status.
-    pub status: Status,
+    pub status: TxnStatus,
 }
 
 /// How far a scan came.
@@ -149,7 +149,7 @@ impl TransactionEntry {
         Self {
             tid: Tid(be_u64(&bytes[0..])),
             len: be_u64(&bytes[Tid::LEN..]),
-            status: Status(bytes[ENTRY_LEN - 1]),
+            status: TxnStatus(bytes[ENTRY_LEN - 1]),
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
         for tid in 1..=count {
             bytes.extend(tid.to_be_bytes());
             bytes.extend(23u64.to_be_bytes());
-            bytes.extend([Status::COMMITTED.0, 0, 0, 0, 0, 0, 0]);
+            bytes.extend([TxnStatus::COMMITTED.0, 0, 0, 0, 0, 0, 0]);
             bytes.extend(23u64.to_be_bytes());
         }
         bytes
@@ -214,7 +214,7 @@ mod tests {
         header.extend(b"FS30");
         header.extend(1u64.to_be_bytes());
         header.extend((len - 12).to_be_bytes());
-        header.extend([Status::UNDONE.0, 0, 0, 0, 0, 0, 0]);
+        header.extend([TxnStatus::UNDONE.0, 0, 0, 0, 0, 0, 0]);
         let mut scanner = Scanner::new(len);
         let mut offsets = Vec::new();
         let end = loop {

@@ -1,7 +1,7 @@
 //! What a scan and the checker find, told as findings.
 
 use super::finding::{Finding, Kind};
-use crate::filestorage::Status;
+use crate::filestorage::TxnStatus;
 use crate::filestorage::check::{Flaw, FlawKind};
 use crate::filestorage::scan::{Cause, Damage, Record};
 
@@ -13,7 +13,7 @@ pub(super) fn of_flaw(flaw: Flaw) -> Finding {
             format!("a tid above {last}"),
             flaw.tid.to_string(),
         ),
-        FlawKind::OddStatus(Status(byte)) => (
+        FlawKind::OddStatus(TxnStatus(byte)) => (
             Kind::OddStatus,
             "status ' ', 'p' or 'u'".to_owned(),
             format!("'{}'", byte.escape_ascii()),

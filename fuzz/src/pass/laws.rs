@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::Tail;
-use fssync::filestorage::{Magic, Status, Tid};
+use fssync::filestorage::{Magic, TxnStatus, Tid};
 use fssync::io::progress::Silent;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::verify::finding::{Finding, Kind};
@@ -34,7 +34,7 @@ impl World {
         let mut own: BTreeSet<_> = kept.difference(may_go).copied().collect();
         // No pack drops what is newer than a transaction that it left unpacked.
         let unpacked = theirs.transactions().into_iter();
-        let unpacked = unpacked.filter(|it| it.header.status != Status::PACKED);
+        let unpacked = unpacked.filter(|it| it.header.status != TxnStatus::PACKED);
         if let Some(oldest) = unpacked.map(|it| it.header.tid).min() {
             let gone = kept.difference(&theirs.tids()).copied().collect::<Vec<_>>();
             own.extend(gone.into_iter().filter(|tid| *tid > oldest));

@@ -14,7 +14,7 @@ fn queue(txns: &[(u64, u64)], end: Tail) -> Queue {
             position: queue.known(),
             end: queue.known() + len,
             tid: Tid(*tid),
-            status: Status::COMMITTED,
+            status: TxnStatus::COMMITTED,
         });
     }
     queue.end = Some(end);
@@ -275,7 +275,7 @@ fn a_list_is_added_where_the_last_one_ended() {
                 crate::source::TransactionEntry {
                     tid: Tid(1),
                     len: 100,
-                    status: Status::COMMITTED,
+                    status: TxnStatus::COMMITTED,
                 };
                 entries
             ],

@@ -251,7 +251,7 @@ fn what_zodb_only_warns_about_is_told_with_its_transaction() {
     let mut bytes = file.bytes.clone();
     bytes[second as usize + 16] = b'x';
     let (_, flaws, _) = check(&bytes);
-    assert_eq!(flaws[0].what, FlawKind::OddStatus(Status(b'x')));
+    assert_eq!(flaws[0].what, FlawKind::OddStatus(TxnStatus(b'x')));
 }
 
 #[test]

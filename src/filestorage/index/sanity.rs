@@ -11,7 +11,7 @@
 use super::Index;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::record::{
-    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, MIN_TXN_LEN, Status, TRAILER_LEN, TxnHeader, be_u64,
+    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, MIN_TXN_LEN, TxnStatus, TRAILER_LEN, TxnHeader, be_u64,
 };
 
 /// The least position of which ZODB takes an index.
@@ -46,8 +46,8 @@ pub fn witnesses<R: ReadAt>(
         let header = TxnHeader::decode(&read(&mut file, start)?);
         let is_coherent = header.tlen == tlen && tlen >= header.header_len();
         match header.status {
-            Status::UNDONE if header.tlen == tlen => end = start,
-            Status::COMMITTED | Status::PACKED if is_coherent => {
+            TxnStatus::UNDONE if header.tlen == tlen => end = start,
+            TxnStatus::COMMITTED | TxnStatus::PACKED if is_coherent => {
                 if tlen > header.header_len() {
                     return records(&mut file, start, &header);
                 }

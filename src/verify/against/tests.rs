@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use super::*;
-use crate::filestorage::{Status, Tid};
+use crate::filestorage::{TxnStatus, Tid};
 use crate::io::progress::Silent;
 use crate::plan::outcome::Exit;
 use crate::source::path::MountedPath;
@@ -25,7 +25,7 @@ fn file(transactions: &[Made]) -> (Vec<u8>, BTreeMap<u64, Range<u64>>) {
         let tlen = 23 + 3 + 4 + 42 + len as u64;
         bytes.extend(tid.to_be_bytes());
         bytes.extend(tlen.to_be_bytes());
-        bytes.extend([Status::COMMITTED.0, 0, 3, 0, 4, 0, 0]);
+        bytes.extend([TxnStatus::COMMITTED.0, 0, 3, 0, 4, 0, 0]);
         bytes.extend(b"abcpage");
         bytes.extend(tid.to_be_bytes());
         bytes.extend(tid.to_be_bytes());
@@ -162,7 +162,7 @@ fn what_is_unfinished_in_the_slave_is_not_compared() {
     let (bytes, ranges) = file(&SMALL);
     let mut slave = bytes.clone();
     let at = ranges[&15].start;
-    slave[at as usize + 16] = Status::VOTED.0;
+    slave[at as usize + 16] = TxnStatus::VOTED.0;
     let found = compared_to(&slave, at, &bytes);
     assert!(found.is_prefix());
     assert_eq!((found.equal_bytes, found.ahead.first), (at, Some(Tid(15))));
@@ -213,7 +213,7 @@ fn a_status_that_differs_needs_no_digest() {
     let (bytes, ranges) = file(&SMALL);
     let mut master = bytes.clone();
     for tid in [11, 12, 14] {
-        master[ranges[&tid].start as usize + 16] = Status::PACKED.0;
+        master[ranges[&tid].start as usize + 16] = TxnStatus::PACKED.0;
     }
     let found = compared(&bytes, &master);
     assert_eq!(tids(&found.differing), [11, 12, 14]);
