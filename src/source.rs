@@ -86,7 +86,7 @@ pub trait Source: Send {
 
 /// The longest that [`Source::wait`] waits, whatever it is told: so the master
 /// is free for other questions before long, and a connection is heard of.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
+pub const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// What [`Source::stat`] sees.
 #[derive(Clone, Debug)]

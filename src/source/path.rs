@@ -259,7 +259,7 @@ impl Source for MountedPath {
     }
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
-        let patience = patience.min(LONGEST_WAIT);
+        let patience = patience.min(MAX_WAIT);
         match &self.watch {
             Watch::No => {
                 self.watch = self.start_to_watch();

@@ -20,7 +20,7 @@ use self::client::Failure;
 use self::connection::Connection;
 use self::process::Ending;
 use super::{
-    DirectoryEntry, Error, Heartbeat, LONGEST_WAIT, MasterStat, Source, Surroundings, Transactions,
+    DirectoryEntry, Error, Heartbeat, MAX_WAIT, MasterStat, Source, Surroundings, Transactions,
 };
 use crate::io::digest::Digest;
 use crate::source::protocol::{self, Reply, Request};
@@ -279,7 +279,7 @@ impl Source for Ssh {
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
         let request = Request::Wait {
-            patience_ms: patience.min(LONGEST_WAIT).as_millis() as u64,
+            patience_ms: patience.min(MAX_WAIT).as_millis() as u64,
         };
         match self.ask(&request)? {
             Reply::Changed(changed) => Ok(changed),

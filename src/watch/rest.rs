@@ -303,7 +303,7 @@ impl<'a> Rest<'a> {
         self.asked = (question, true);
         let rope = self.bell.rope();
         let now = Instant::now();
-        let patience = due.saturating_duration_since(now).min(LONGEST_WAIT);
+        let patience = due.saturating_duration_since(now).min(MAX_WAIT);
         self.job.master.when_changed(patience, move |answer| {
             // What is wrong with it is for the pass at the next tick to say.
             let changed = answer.unwrap_or(false);
