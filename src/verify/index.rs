@@ -16,7 +16,7 @@ use super::finding::{Finding, Kind};
 use crate::error::Error;
 use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
-use crate::filestorage::index::pickle::{self, Entry};
+use crate::filestorage::index::pickle::{self, IndexEntry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::io::file_stat::FileStat;
 use crate::slave::fields::FieldReader;
@@ -244,7 +244,7 @@ impl IndexCheck {
         let mut ours = index.iter().peekable();
         let mut least = 0;
         while let Some(bucket) = reader.next()? {
-            for Entry {
+            for IndexEntry {
                 oid,
                 position,
                 offset,

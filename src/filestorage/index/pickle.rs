@@ -124,7 +124,7 @@ impl Index {
     /// Adds the objects of one prefix, which are behind all others.
     fn add_bucket(&mut self, bucket: &Bucket, position: u64) -> Result<(), &'static str> {
         let mut least = 0;
-        for Entry {
+        for IndexEntry {
             oid, position: at, ..
         } in bucket.entries()
         {
@@ -160,7 +160,7 @@ pub struct Bucket {
 
 /// An object in an index file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct IndexEntry {
     /// The object's id.
     pub oid: u64,
     /// Where its current data record is said to be.
@@ -237,7 +237,7 @@ impl Bucket {
     }
 
     /// The objects, in the order of the file.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = IndexEntry> {
         let (suffixes, positions) = self.bytes.split_at(self.len() * SUFFIX_LEN);
         let start = self.offset + suffixes.len() as u64;
         let suffixes = suffixes.as_chunks::<SUFFIX_LEN>().0.iter();
@@ -246,7 +246,7 @@ impl Bucket {
         suffixes
             .zip(positions)
             .zip(offsets)
-            .map(|((&suffix, &position), offset)| Entry {
+            .map(|((&suffix, &position), offset)| IndexEntry {
                 oid: self.prefix << SUFFIX_BITS | u64::from(u16::from_be_bytes(suffix)),
                 position: unpack(position),
                 offset,
