@@ -29,22 +29,22 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
 
 /// Watches the directories of some files, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Changes {
+pub(crate) struct FileWatcher {
     inotify: Arc<OwnedFd>,
-    files: Arc<Mutex<Vec<Watched>>>,
+    files: Arc<Mutex<Vec<WatchedFile>>>,
     /// Its thread ends when this is closed.
     _open: PipeWriter,
 }
 
 /// A file that is watched.
 #[derive(Debug)]
-struct Watched {
+struct WatchedFile {
     /// Its directory, as inotify calls it.
     directory: i32,
     name: OsString,
 }
 
-impl Changes {
+impl FileWatcher {
     /// Has `ring` called, by a thread of its own, whenever one of the files that
     /// will be [added](Self::add) may have changed, come or gone.
     pub(crate) fn new(ring: impl Fn() + Send + 'static) -> io::Result<Self> {
@@ -76,7 +76,7 @@ impl Changes {
         // An event that comes at once waits for the name.
         let mut files = lock(&self.files);
         let directory = inotify::add_watch(&self.inotify, parent, CHANGES)?;
-        files.push(Watched { directory, name });
+        files.push(WatchedFile { directory, name });
         Ok(())
     }
 }
@@ -84,7 +84,7 @@ impl Changes {
 /// Rings for each event that concerns one of the files, until the pipe is closed.
 fn listen(
     inotify: &OwnedFd,
-    files: &Mutex<Vec<Watched>>,
+    files: &Mutex<Vec<WatchedFile>>,
     closed: &PipeReader,
     ring: &impl Fn(),
 ) -> io::Result<()> {
@@ -119,7 +119,7 @@ fn listen(
 
 /// Whether an event may be about one of the files. One without a name is about a
 /// directory, or says that events were lost.
-fn concerns(directory: i32, events: ReadFlags, name: Option<&OsStr>, files: &[Watched]) -> bool {
+fn concerns(directory: i32, events: ReadFlags, name: Option<&OsStr>, files: &[WatchedFile]) -> bool {
     match name {
         None => !events.contains(ReadFlags::ATTRIB),
         Some(name) => files
@@ -128,7 +128,7 @@ fn concerns(directory: i32, events: ReadFlags, name: Option<&OsStr>, files: &[Wa
     }
 }
 
-fn lock(files: &Mutex<Vec<Watched>>) -> MutexGuard<'_, Vec<Watched>> {
+fn lock(files: &Mutex<Vec<WatchedFile>>) -> MutexGuard<'_, Vec<WatchedFile>> {
     files.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -146,8 +146,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let (bell, rung) = mpsc::channel();
-        let mut changes = Changes::new(move || bell.send(()).unwrap()).unwrap();
-        changes.add(&at("watched")).unwrap();
+        let mut watcher = FileWatcher::new(move || bell.send(()).unwrap()).unwrap();
+        watcher.add(&at("watched")).unwrap();
         let expect = |what: &str| {
             rung.recv_timeout(LONG)
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn events_of_other_files_do_not_ring() {
-        let files = [Watched {
+        let files = [WatchedFile {
             directory: 1,
             name: "Data.fs".into(),
         }];
@@ -189,16 +189,16 @@ mod tests {
     #[test]
     fn the_thread_ends_with_its_owner() {
         let (bell, rung) = mpsc::channel::<()>();
-        let changes = Changes::new(move || bell.send(()).unwrap()).unwrap();
-        drop(changes);
+        let watcher = FileWatcher::new(move || bell.send(()).unwrap()).unwrap();
+        drop(watcher);
         let ended = rung.recv_timeout(LONG);
         assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected));
     }
 
     #[test]
     fn a_directory_that_is_missing_is_an_error() {
-        let mut changes = Changes::new(|| {}).unwrap();
-        let missing = changes.add(Path::new("/no/such/file")).unwrap_err();
+        let mut watcher = FileWatcher::new(|| {}).unwrap();
+        let missing = watcher.add(Path::new("/no/such/file")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct Rest<'a> {
     was_told: bool,
     /// How many passes in a row for which it rang found nothing.
     empty_passes: u32,
-    switches: Option<Changes>,
+    switches: Option<FileWatcher>,
     /// What the master was last said to lie on.
     said: Option<FileSystem>,
     /// What was seen before the last pass, where the one before stood still too.
@@ -345,7 +345,7 @@ impl<'a> Rest<'a> {
     fn listen_to_switches(&mut self) {
         let rope = self.bell.rope();
         self.switches = None;
-        let mut changes = match Changes::new(move || rope.ring(WakeReason::Switch)) {
+        let mut changes = match FileWatcher::new(move || rope.ring(WakeReason::Switch)) {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::debug!("switches are looked at when something else is: {error}");

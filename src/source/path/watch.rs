@@ -20,7 +20,7 @@ pub(super) enum Watch {
     Never,
     /// It does.
     On {
-        _changes: Changes,
+        _changes: FileWatcher,
         told: Receiver<()>,
         /// The directory that is watched, by its path and by what it was.
         directory: (PathBuf, Option<FileStat>),
