@@ -48,12 +48,12 @@ pub trait Source: Send {
     /// Lists the directory that the master's `Data.fs` lies in, or one below it:
     /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
     /// name.
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error>;
+    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error>;
 
     /// Opens a regular file beside the master's `Data.fs`, or below its
     /// directory; returns its size. Later calls read that file, until the next
     /// look.
-    fn open_beside(&mut self, below: &str) -> Result<u64, Error>;
+    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error>;
 
     /// Looks around the file that was last looked at.
     fn surroundings(&mut self) -> Result<Surroundings, Error>;

@@ -48,7 +48,7 @@ pub enum Name {
         /// The directory.
         root: PathBuf,
         /// The path below it.
-        below: PathBuf,
+        relative_path: PathBuf,
     },
 }
 
@@ -73,9 +73,9 @@ impl Name {
     pub fn open(&self) -> io::Result<Opened> {
         match self {
             Self::Trusted(path) => open_trusted(path),
-            Self::Beneath { root, below } => {
+            Self::Beneath { root, relative_path } => {
                 let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
-                open_beneath(&root, below).map_err(|error| match error {
+                open_beneath(&root, relative_path).map_err(|error| match error {
                     Errno::XDEV | Errno::LOOP => io::Error::new(
                         ErrorKind::PermissionDenied,
                         "leads out of what is served, or through too many links",
@@ -88,9 +88,9 @@ impl Name {
 
     /// The name of something in the directory that the file lies in, or below
     /// it.
-    pub fn beside(&self, below: &Path) -> io::Result<Self> {
+    pub fn beside(&self, relative_path: &Path) -> io::Result<Self> {
         let is_plain = |part| matches!(part, Component::Normal(_));
-        if !below.components().all(is_plain) {
+        if !relative_path.components().all(is_plain) {
             return Err(ErrorKind::PermissionDenied.into());
         }
         Ok(match self {
@@ -103,10 +103,10 @@ impl Name {
                 };
                 Self::Beneath {
                     root: root.ok_or(ErrorKind::NotFound)?.to_owned(),
-                    below: below.to_owned(),
+                    relative_path: relative_path.to_owned(),
                 }
             }
-            Self::Beneath { root, below: own } => {
+            Self::Beneath { root, relative_path: own } => {
                 let directory = if root.join(own).is_dir() {
                     Some(&**own)
                 } else {
@@ -114,7 +114,7 @@ impl Name {
                 };
                 Self::Beneath {
                     root: root.clone(),
-                    below: directory.ok_or(ErrorKind::NotFound)?.join(below),
+                    relative_path: directory.ok_or(ErrorKind::NotFound)?.join(relative_path),
                 }
             }
         })
@@ -123,11 +123,11 @@ impl Name {
     /// Lists the directory of this name; see
     /// [`Source::list`](super::Source::list).
     pub fn list(&self, after: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
-        let Self::Beneath { root, below } = self else {
+        let Self::Beneath { root, relative_path } = self else {
             return Err(ErrorKind::PermissionDenied.into());
         };
         let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
-        let directory = open_at(&root, below, DIRECTORY)?;
+        let directory = open_at(&root, relative_path, DIRECTORY)?;
         let mut entries = Vec::new();
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
@@ -170,7 +170,7 @@ impl Name {
         if leads_out || !path.is_dir() {
             return (path, error);
         }
-        let mut usual = USUAL_BELOW.iter().map(|below| path.join(below));
+        let mut usual = USUAL_BELOW.iter().map(|relative_path| path.join(relative_path));
         let there = usual.find(|file| error.kind() == ErrorKind::NotFound && file.is_file());
         let error = match there {
             Some(file) => {
@@ -188,7 +188,7 @@ impl Name {
     pub fn path(&self) -> PathBuf {
         match self {
             Self::Trusted(path) => path.clone(),
-            Self::Beneath { root, below } => root.join(below),
+            Self::Beneath { root, relative_path } => root.join(relative_path),
         }
     }
 }
@@ -248,14 +248,14 @@ fn open_directory_of(path: &Path) -> Result<(OwnedFd, &Path, &OsStr), Errno> {
     Ok((open(parent)?, parent, name))
 }
 
-fn open_beneath(root: &OwnedFd, below: &Path) -> Result<Opened, Errno> {
-    if let Some(parent) = below.parent() {
+fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<Opened, Errno> {
+    if let Some(parent) = relative_path.parent() {
         open_at(root, parent, DIRECTORY)?;
     }
-    let found = open_at(root, below, FILE)?;
+    let found = open_at(root, relative_path, FILE)?;
     let is_in_directory = FileType::from_raw_mode(fstat(&found)?.st_mode).is_dir();
     let file = if is_in_directory {
-        open_at(root, &below.join(DATA_FS), FILE)?
+        open_at(root, &relative_path.join(DATA_FS), FILE)?
     } else {
         found
     };
@@ -266,12 +266,12 @@ fn open_beneath(root: &OwnedFd, below: &Path) -> Result<Opened, Errno> {
 }
 
 /// Opens what lies below `root`, and nothing else.
-fn open_at(root: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+fn open_at(root: &OwnedFd, relative_path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let path = if below.as_os_str().is_empty() {
+    let path = if relative_path.as_os_str().is_empty() {
         Path::new(".")
     } else {
-        below
+        relative_path
     };
     retry_on_intr(|| openat2(root, path, flags, Mode::empty(), resolve))
 }

@@ -143,10 +143,10 @@ impl MountedPath {
         }
     }
 
-    fn beside(&self, below: &str) -> Result<Name, Error> {
+    fn beside(&self, relative_path: &str) -> Result<Name, Error> {
         self.name
-            .beside(below.as_ref())
-            .map_err(|e| self.error(format!("find {below:?} beside"), e))
+            .beside(relative_path.as_ref())
+            .map_err(|e| self.error(format!("find {relative_path:?} beside"), e))
     }
 
     fn opened(&self) -> Result<&Opened, Error> {
@@ -211,18 +211,18 @@ impl Source for MountedPath {
         })
     }
 
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
-        let name = self.beside(below)?;
+    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+        let name = self.beside(relative_path)?;
         name.list(after)
-            .map_err(|e| self.error(format!("list {below:?} beside"), e))
+            .map_err(|e| self.error(format!("list {relative_path:?} beside"), e))
     }
 
     fn surroundings(&mut self) -> Result<Surroundings, Error> {
         self.look_around(true)
     }
 
-    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
-        let name = self.beside(below)?;
+    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
+        let name = self.beside(relative_path)?;
         let (opened, stat) = self.open(&name)?;
         self.opened = Some(opened);
         Ok(stat.stx_size)

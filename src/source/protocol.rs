@@ -61,14 +61,16 @@ pub enum Request {
     /// [`Source::list`](crate::source::Source::list).
     List {
         /// The directory, relative to that of the master's file.
-        below: String,
+        #[serde(rename = "below")]
+        relative_path: String,
         /// The last name that is known already.
         after: Option<String>,
     },
     /// [`Source::open_beside`](crate::source::Source::open_beside).
     Open {
         /// The file, relative to the directory of the master's.
-        below: String,
+        #[serde(rename = "below")]
+        relative_path: String,
     },
     /// [`Source::surroundings`](crate::source::Source::surroundings).
     Surroundings,

@@ -66,15 +66,15 @@ impl<I: Read, O: Write> Server<'_, I, O> {
     fn answer(&mut self, request: Request) -> Result<(), Error> {
         let reply = match request {
             Request::Look { path, ranges } => self.look(&path, &ranges),
-            Request::List { below, after } => match self.beside() {
+            Request::List { relative_path, after } => match self.beside() {
                 Ok(file) => file
-                    .list(&below, after.as_deref())
+                    .list(&relative_path, after.as_deref())
                     .map_or_else(|error| refused(&error), Reply::Entries),
                 Err(refused) => refused,
             },
-            Request::Open { below } => match self.beside() {
+            Request::Open { relative_path } => match self.beside() {
                 Ok(file) => file
-                    .open_beside(&below)
+                    .open_beside(&relative_path)
                     .map_or_else(|error| refused(&error), Reply::Opened),
                 Err(refused) => refused,
             },
@@ -264,13 +264,13 @@ fn confine(paths: &[PathBuf], asked: &Path) -> Option<Name> {
         return None;
     }
     paths.iter().find_map(|served| {
-        let below = asked.strip_prefix(served).ok()?;
-        Some(if below.as_os_str().is_empty() {
+        let relative_path = asked.strip_prefix(served).ok()?;
+        Some(if relative_path.as_os_str().is_empty() {
             Name::Trusted(served.clone())
         } else {
             Name::Beneath {
                 root: served.clone(),
-                below: below.to_owned(),
+                relative_path: relative_path.to_owned(),
             }
         })
     })

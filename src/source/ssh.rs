@@ -224,9 +224,9 @@ impl Source for Ssh {
         }
     }
 
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
         let request = Request::List {
-            below: below.to_owned(),
+            relative_path: relative_path.to_owned(),
             after: after.map(str::to_owned),
         };
         match self.ask(&request)? {
@@ -242,9 +242,9 @@ impl Source for Ssh {
         }
     }
 
-    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
+    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
         let request = Request::Open {
-            below: below.to_owned(),
+            relative_path: relative_path.to_owned(),
         };
         match self.ask(&request)? {
             Reply::Opened(size) => {

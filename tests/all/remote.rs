@@ -599,12 +599,12 @@ fn files_beside_data_fs_are_listed_and_read_over_each_transport() {
 fn files_beside_a_file_that_is_served_alone_are_refused() {
     let scene = Scene::with_master("one");
     fs::write(scene.master.with_file_name("other"), b"x").expect("a file");
-    let (below, after) = (String::new(), None);
+    let (relative_path, after) = (String::new(), None);
     let requests = [
         look(&scene.master),
-        Request::List { below, after },
+        Request::List { relative_path, after },
         Request::Open {
-            below: "other".to_owned(),
+            relative_path: "other".to_owned(),
         },
     ];
     let replies = ask(std::slice::from_ref(&scene.master), &requests);

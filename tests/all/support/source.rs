@@ -30,16 +30,16 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         self.path.stat(ranges)
     }
 
-    fn list(&mut self, below: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
-        self.path.list(below, after)
+    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+        self.path.list(relative_path, after)
     }
 
     fn surroundings(&mut self) -> Result<Surroundings, Error> {
         self.path.surroundings()
     }
 
-    fn open_beside(&mut self, below: &str) -> Result<u64, Error> {
-        self.path.open_beside(below)
+    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
+        self.path.open_beside(relative_path)
     }
 
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
