@@ -80,7 +80,7 @@ fn ask<R: io::Read, W: io::Write>(talk: &mut Client<R, W>, question: u8) -> bool
         _ => {
             let path = "/data/Data.fs".to_owned();
             let ranges = vec![0..4, 4..len];
-            talk.ask(&Request::Look { path, ranges }).is_ok()
+            talk.ask(&Request::Stat { path, ranges }).is_ok()
         }
     }
 }
@@ -92,7 +92,7 @@ fn ask<R: io::Read, W: io::Write>(talk: &mut Client<R, W>, question: u8) -> bool
 /// Never: they are messages.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let sight = Reply::Sight {
+    let sight = Reply::Stat {
         identity: FileId {
             inode: 7,
             birth: "2026-01-02T03:04:05.678Z".parse().ok(),

@@ -67,7 +67,7 @@ pub fn framed(line: &[u8]) -> Vec<u8> {
 /// A request for what is served, wherever that lies, and which takes no time.
 fn localized(request: Request) -> Request {
     match request {
-        Request::Look { path, ranges } => Request::Look {
+        Request::Stat { path, ranges } => Request::Stat {
             path: match path.strip_prefix(SERVED) {
                 Some(below) => format!("{}{below}", fixtures_directory().display()),
                 None => path,
@@ -97,7 +97,7 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
     };
     match (request, reply) {
         (_, Reply::Refused { why, .. }) => assert!(!why.is_empty()),
-        (Request::Look { path, ranges }, Reply::Sight { digests, .. }) => {
+        (Request::Stat { path, ranges }, Reply::Stat { digests, .. }) => {
             assert_eq!(digests.len(), ranges.len());
             let is_below = Path::new(path).starts_with(fixtures_directory());
             assert!(is_below && !path.contains(".."), "{path} is not served");
@@ -150,7 +150,7 @@ fn take_data(said: &mut &[u8]) -> u64 {
 pub fn seeds() -> Vec<Vec<u8>> {
     let path = |name: &str| format!("{SERVED}/{name}");
     let size = bytes(&fixtures_directory().join("undo.fs")).len() as u64;
-    let look = |name: &str| Request::Look {
+    let look = |name: &str| Request::Stat {
         path: path(name),
         ranges: vec![0..size.min(4096), size.saturating_sub(100)..size],
     };

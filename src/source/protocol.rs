@@ -52,7 +52,8 @@ const HEADER_LEN: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Request {
     /// [`Source::stat`](crate::source::Source::stat).
-    Look {
+    #[serde(rename = "Look")]
+    Stat {
         /// The master's path.
         path: String,
         /// The ranges to digest.
@@ -102,8 +103,9 @@ pub enum Request {
 /// What the master answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Reply {
-    /// To [`Request::Look`].
-    Sight {
+    /// To [`Request::Stat`].
+    #[serde(rename = "Sight")]
+    Stat {
         /// Which file it is.
         identity: FileId,
         /// Its size in bytes.
@@ -333,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let request = Request::Look {
+        let request = Request::Stat {
             path: "/data/it's \"here\"".to_owned(),
             ranges: vec![0..4, 10..20],
         };

@@ -65,7 +65,7 @@ struct Server<'a, I, O> {
 impl<I: Read, O: Write> Server<'_, I, O> {
     fn answer(&mut self, request: Request) -> Result<(), Error> {
         let reply = match request {
-            Request::Look { path, ranges } => self.look(&path, &ranges),
+            Request::Stat { path, ranges } => self.look(&path, &ranges),
             Request::List { relative_path, after } => match self.beside() {
                 Ok(file) => file
                     .list(&relative_path, after.as_deref())
@@ -120,7 +120,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         };
         match file.stat(ranges) {
             Err(error) => refused(&error),
-            Ok(stat) => Reply::Sight {
+            Ok(stat) => Reply::Stat {
                 identity: stat.identity,
                 size: stat.size,
                 modified: stat.modified,

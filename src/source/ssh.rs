@@ -183,12 +183,12 @@ impl Ssh {
     }
 
     fn stat_once(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
-        let request = Request::Look {
+        let request = Request::Stat {
             path: self.target.path.clone(),
             ranges: ranges.to_vec(),
         };
         match self.ask(&request)? {
-            Reply::Sight {
+            Reply::Stat {
                 identity,
                 size,
                 modified,

@@ -288,7 +288,7 @@ fn endless_requests_take_little_memory_on_the_master() {
     let path = scene.master.display().to_string();
     let ranges = vec![0..u64::MAX; 16];
     for request in [
-        Request::Look { path, ranges },
+        Request::Stat { path, ranges },
         Request::Read {
             offset: 0,
             len: u64::MAX,

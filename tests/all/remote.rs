@@ -432,7 +432,7 @@ fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
 }
 
 fn look(path: &Path) -> Request {
-    Request::Look {
+    Request::Stat {
         path: path.to_str().expect("UTF-8").to_owned(),
         ranges: Vec::new(),
     }
@@ -462,7 +462,7 @@ fn serve_opens_only_the_paths_that_it_serves() {
     for name in ["Data.fs", "within", ""] {
         let replies = ask(std::slice::from_ref(&served), &[look(&inside(name))]);
         assert!(
-            matches!(replies[..], [Reply::Sight { .. }]),
+            matches!(replies[..], [Reply::Stat { .. }]),
             "{name}: {replies:?}"
         );
     }
@@ -612,7 +612,7 @@ fn files_beside_a_file_that_is_served_alone_are_refused() {
         matches!(
             replies[..],
             [
-                Reply::Sight { .. },
+                Reply::Stat { .. },
                 Reply::Refused { .. },
                 Reply::Refused { .. }
             ]
