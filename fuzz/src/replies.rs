@@ -128,7 +128,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         &[
             b"\x30\x30".to_vec(),
             hello.clone(),
-            line(&Reply::Alive),
+            line(&Reply::Heartbeat),
             line(&Reply::Data(9)),
             b"D9".to_vec(),
             line(&Reply::Data(0)),

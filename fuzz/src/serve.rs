@@ -91,7 +91,7 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
     }
     let reply = loop {
         match protocol::read_message::<Reply>(said).expect("a reply") {
-            Some(Reply::Alive) => {}
+            Some(Reply::Heartbeat) => {}
             reply => break reply.expect("an answer to each request"),
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! Each end begins with a [`hello`]. Then the slave sends requests and the
 //! master answers each of them, in their order, with one reply. Before it there may
-//! be any number of [`Reply::Alive`], but for that to a [`Request::Wait`]. A [`Request::Read`] is answered
+//! be any number of [`Reply::Heartbeat`], but for that to a [`Request::Wait`]. A [`Request::Read`] is answered
 //! with several replies of [`Reply::Data`], each followed by its bytes, until
 //! there are as many as were asked for, or one announces none. A
 //! [`Reply::Transactions`] is followed by its list in a frame of data, unless that
@@ -150,7 +150,8 @@ pub enum Reply {
         passing: bool,
     },
     /// The answer takes its time.
-    Alive,
+    #[serde(rename = "Alive")]
+    Heartbeat,
 }
 
 /// What is wrong with what was received.

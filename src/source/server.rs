@@ -20,7 +20,7 @@ use crate::source::{self, Source};
 const MAX_RANGES: usize = 16;
 
 /// How long an answer may take before a sign of life is given.
-const ALIVE_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the agent ended before its input did.
 #[derive(Debug, thiserror::Error)]
@@ -224,10 +224,10 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         let mut quiet_since = Instant::now();
         let mut unheard = Ok(());
         let digest = Digest::of_range(range, |buffer, offset| {
-            if quiet_since.elapsed() > ALIVE_EVERY && unheard.is_ok() {
+            if quiet_since.elapsed() > HEARTBEAT_INTERVAL && unheard.is_ok() {
                 quiet_since = Instant::now();
                 unheard =
-                    protocol::write_message(output, &Reply::Alive).and_then(|()| output.flush());
+                    protocol::write_message(output, &Reply::Heartbeat).and_then(|()| output.flush());
             }
             file.read(buffer, offset)
         });

@@ -16,7 +16,7 @@ use crate::source::{FileSystem, LONGEST_WAIT, MasterStat};
 use crate::upkeep::IdleWork;
 
 /// How often a resting watch says that it is alive.
-const ALIVE_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long nothing may happen before the kernel is asked to tell of flipped
 /// switches. Until then a pass is likely to come, which reads them itself, and
@@ -277,7 +277,7 @@ impl<'a> Rest<'a> {
         loop {
             self.audience.alive();
             let left = due.saturating_duration_since(Instant::now());
-            let ring = self.bell.wait(left.min(ALIVE_EVERY));
+            let ring = self.bell.wait(left.min(HEARTBEAT_INTERVAL));
             match ring {
                 // It was asked before a pass that has looked itself.
                 Some(WakeReason::Master { question, .. }) if (question, true) != self.asked => {}
@@ -288,7 +288,7 @@ impl<'a> Rest<'a> {
                 Some(_) => return ring,
                 None => {}
             }
-            if left <= ALIVE_EVERY {
+            if left <= HEARTBEAT_INTERVAL {
                 return None;
             }
         }

@@ -379,7 +379,7 @@ fn a_slow_answer_is_preceded_by_heartbeats() {
     );
     let alive = replies
         .iter()
-        .filter(|reply| **reply == Reply::Alive)
+        .filter(|reply| **reply == Reply::Heartbeat)
         .count();
     assert!(alive > 0, "{replies:?}");
     assert!(
@@ -392,7 +392,7 @@ fn a_slow_answer_is_preceded_by_heartbeats() {
 fn heartbeats_extend_the_wait() {
     let scene = Scene::new();
     let mut alive = Vec::new();
-    protocol::write_message(&mut alive, &Reply::Alive).expect("a sign of life");
+    protocol::write_message(&mut alive, &Reply::Heartbeat).expect("a sign of life");
     let mut refused = Vec::new();
     let (why, passing) = ("as was said".to_owned(), false);
     protocol::write_message(&mut refused, &Reply::Refused { why, passing }).expect("a reply");

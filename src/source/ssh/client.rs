@@ -144,7 +144,7 @@ impl<R: Read, W: Write> Client<R, W> {
     fn reply(&mut self) -> Result<Reply, Failure> {
         loop {
             match self.next_reply()? {
-                Reply::Alive => {}
+                Reply::Heartbeat => {}
                 reply => return Ok(reply),
             }
         }
