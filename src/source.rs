@@ -208,7 +208,7 @@ pub enum Error {
         /// What it said.
         why: String,
         /// Whether it said that a moment later it may not.
-        passing: bool,
+        is_transient: bool,
     },
     /// The connection to the other end could not be made, or broke.
     #[error("no connection to {name}: {what}")]
@@ -240,7 +240,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Io { .. } | Self::NoFileStorage { .. } | Self::Changed { .. } => true,
-            Self::Remote { passing, .. } => *passing,
+            Self::Remote { is_transient, .. } => *is_transient,
             Self::Mounted { .. }
             | Self::TimedOut { .. }
             | Self::Link { .. }

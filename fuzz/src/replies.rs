@@ -74,7 +74,7 @@ fn ask<R: io::Read, W: io::Write>(talk: &mut Client<R, W>, question: u8) -> bool
             assert!(end <= list.reached.offset && list.reached.offset <= size.max(from));
             true
         }
-        8 => talk.ask(&Request::Wait { patience_ms: 1 }).is_ok(),
+        8 => talk.ask(&Request::Wait { timeout_ms: 1 }).is_ok(),
         10 => talk.ask(&Request::Surroundings).is_ok(),
         9 => talk.ask(&Request::Digest(0..len)).is_ok(),
         _ => {
@@ -111,7 +111,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let refused = Reply::Refused {
         why: "not served".to_owned(),
-        passing: true,
+        is_transient: true,
     };
     let entries = Reply::Entries(vec![DirectoryEntry {
         name: "Data.fs".to_owned(),

@@ -78,7 +78,7 @@ fn localized(request: Request) -> Request {
             offset,
             len: len.min(MAX_READ),
         },
-        Request::Wait { .. } => Request::Wait { patience_ms: 0 },
+        Request::Wait { .. } => Request::Wait { timeout_ms: 0 },
         other => other,
     }
 }
@@ -177,7 +177,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             look("undo.fs"),
-            Request::Wait { patience_ms: 1000 },
+            Request::Wait { timeout_ms: 1000 },
             look("undo.fs"),
         ],
         vec![Request::Digest(0..u64::MAX), look("")],

@@ -96,7 +96,8 @@ pub enum Request {
     /// [`Source::wait`](crate::source::Source::wait).
     Wait {
         /// How long, in milliseconds.
-        patience_ms: u64,
+        #[serde(rename = "patience_ms")]
+        timeout_ms: u64,
     },
 }
 
@@ -147,7 +148,8 @@ pub enum Reply {
         /// Why.
         why: String,
         /// Whether it may be done a moment later.
-        passing: bool,
+        #[serde(rename = "passing")]
+        is_transient: bool,
     },
     /// The answer takes its time.
     #[serde(rename = "Alive")]

@@ -91,7 +91,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
                 Err(refused) => refused,
             },
             Request::Transactions { from, size } => return self.transactions(from, size),
-            Request::Wait { patience_ms } => self.wait(Duration::from_millis(patience_ms)),
+            Request::Wait { timeout_ms } => self.wait(Duration::from_millis(timeout_ms)),
         };
         Ok(protocol::write_message(&mut self.output, &reply)?)
     }
@@ -100,13 +100,13 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         let Some(name) = confine(self.paths, Path::new(path)) else {
             return Reply::Refused {
                 why: format!("{path} is not served here"),
-                passing: false,
+                is_transient: false,
             };
         };
         if ranges.len() > MAX_RANGES {
             return Reply::Refused {
                 why: "too many ranges".to_owned(),
-                passing: false,
+                is_transient: false,
             };
         }
         // Of a path that is a file, what lies beside it is not served.
@@ -139,7 +139,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
             Some(file) if self.serves_beside => Ok(file),
             Some(_) => Err(Reply::Refused {
                 why: "a file is served, and not what lies beside it".to_owned(),
-                passing: false,
+                is_transient: false,
             }),
         }
     }
@@ -242,14 +242,14 @@ impl<I: Read, O: Write> Server<'_, I, O> {
 fn nothing_opened() -> Reply {
     Reply::Refused {
         why: "nothing was looked at yet".to_owned(),
-        passing: false,
+        is_transient: false,
     }
 }
 
 fn refused(error: &source::Error) -> Reply {
     Reply::Refused {
         why: source::display_chain(error),
-        passing: error.is_transient(),
+        is_transient: error.is_transient(),
     }
 }
 

@@ -92,10 +92,10 @@ impl Ssh {
         }
         result.map_err(|failure| match failure {
             Failure::Broken(error) => self.broken(&error),
-            Failure::Refused { why, passing } => Error::Remote {
+            Failure::Refused { why, is_transient } => Error::Remote {
                 name: self.name.clone(),
                 why: why.chars().take(MAX_WHY_LEN).collect(),
-                passing,
+                is_transient,
             },
         })
     }
@@ -279,7 +279,7 @@ impl Source for Ssh {
 
     fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
         let request = Request::Wait {
-            patience_ms: patience.min(MAX_WAIT).as_millis() as u64,
+            timeout_ms: patience.min(MAX_WAIT).as_millis() as u64,
         };
         match self.ask(&request)? {
             Reply::Changed(changed) => Ok(changed),

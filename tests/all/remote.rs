@@ -394,8 +394,8 @@ fn heartbeats_extend_the_wait() {
     let mut alive = Vec::new();
     protocol::write_message(&mut alive, &Reply::Heartbeat).expect("a sign of life");
     let mut refused = Vec::new();
-    let (why, passing) = ("as was said".to_owned(), false);
-    protocol::write_message(&mut refused, &Reply::Refused { why, passing }).expect("a reply");
+    let (why, is_transient) = ("as was said".to_owned(), false);
+    protocol::write_message(&mut refused, &Reply::Refused { why, is_transient }).expect("a reply");
     for (name, bytes) in [
         ("hello", &protocol::hello()[..]),
         ("alive", &alive),

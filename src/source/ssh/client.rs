@@ -20,7 +20,7 @@ pub enum Failure {
         /// Why.
         why: String,
         /// Whether it may not do so a moment later.
-        passing: bool,
+        is_transient: bool,
     },
 }
 
@@ -158,7 +158,7 @@ impl<R: Read, W: Write> Client<R, W> {
         }
         match protocol::read_message(&mut self.from)? {
             None => Err(protocol::Error::Ended.into()),
-            Some(Reply::Refused { why, passing }) => Err(Failure::Refused { why, passing }),
+            Some(Reply::Refused { why, is_transient }) => Err(Failure::Refused { why, is_transient }),
             Some(reply) => Ok(reply),
         }
     }
