@@ -169,7 +169,7 @@ pub enum Error {
     },
     /// There is something else under the master's name, or part of it only.
     #[error("{name} {what}")]
-    NoFileStorage {
+    NotFileStorage {
         /// The master's name.
         name: String,
         /// What it is.
@@ -212,7 +212,7 @@ pub enum Error {
     },
     /// The connection to the other end could not be made, or broke.
     #[error("no connection to {name}: {what}")]
-    Link {
+    Connection {
         /// The master's name.
         name: String,
         /// What was seen.
@@ -239,11 +239,11 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::NoFileStorage { .. } | Self::Changed { .. } => true,
+            Self::Io { .. } | Self::NotFileStorage { .. } | Self::Changed { .. } => true,
             Self::Remote { is_transient, .. } => *is_transient,
             Self::Mounted { .. }
             | Self::TimedOut { .. }
-            | Self::Link { .. }
+            | Self::Connection { .. }
             | Self::Start { .. }
             | Self::Interrupted => false,
         }
@@ -253,7 +253,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Link { hint, .. } => Some(hint),
+            Self::Connection { hint, .. } => Some(hint),
             _ => None,
         }
     }

@@ -155,11 +155,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ranges: vec![0..size.min(4096), size.saturating_sub(100)..size],
     };
     let list = |relative_path: &str, after: Option<&str>| Request::List {
-        relative_path: below.to_owned(),
+        relative_path: relative_path.to_owned(),
         after: after.map(str::to_owned),
     };
     let open = |relative_path: &str| Request::Open {
-        relative_path: below.to_owned(),
+        relative_path: relative_path.to_owned(),
     };
     let read = |offset, len| Request::Read { offset, len };
     let from = |from| Request::Transactions { from, size };

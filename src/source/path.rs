@@ -89,9 +89,9 @@ impl MountedPath {
         }
     }
 
-    fn no_file_storage(&self, what: &'static str) -> Error {
+    fn not_file_storage(&self, what: &'static str) -> Error {
         let name = self.shown();
-        Error::NoFileStorage { name, what }
+        Error::NotFileStorage { name, what }
     }
 
     /// What errors call the file: the `Data.fs` in a directory, by its own name.
@@ -119,7 +119,7 @@ impl MountedPath {
         let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, wanted)
             .map_err(|e| self.error("stat", e))?;
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
-            return Err(self.no_file_storage("is not a regular file"));
+            return Err(self.not_file_storage("is not a regular file"));
         }
         let found =
             retry_on_intr(|| rustix::fs::fstatfs(&file)).map_err(|e| self.error("stat", e))?;
@@ -159,9 +159,9 @@ impl MountedPath {
         let mut magic = [0; MAGIC_LEN as usize];
         match read_fully(file, &mut magic, 0) {
             Err(error) => Err(self.error("read the head of", error)),
-            Ok(0) => Err(self.no_file_storage("is empty")),
+            Ok(0) => Err(self.not_file_storage("is empty")),
             Ok(_) if Magic::decode(&magic).is_none() => {
-                Err(self.no_file_storage("does not start like a FileStorage (FS21 or FS30)"))
+                Err(self.not_file_storage("does not start like a FileStorage (FS21 or FS30)"))
             }
             Ok(_) => Ok(()),
         }
@@ -176,7 +176,7 @@ impl Source for MountedPath {
         let (opened, stat) = self.open(&self.name)?;
         let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         if stat.stx_nlink == 0 && !is_mount {
-            return Err(self.no_file_storage(
+            return Err(self.not_file_storage(
                 "was deleted or replaced while it was opened; if it is mounted as a single \
                  file, mount the directory that it is in",
             ));

@@ -85,7 +85,7 @@ impl Deadline {
     /// systemd does with all processes of a unit, may have stopped the one that connects
     /// a moment before.
     fn cause(&self, error: Error) -> Error {
-        if !matches!(error, Error::Link { .. }) {
+        if !matches!(error, Error::Connection { .. }) {
             return error;
         }
         let until = Instant::now() + SIGNAL_GRACE;
@@ -184,7 +184,7 @@ mod tests {
         let what = "the connection ended".to_owned();
         let hint = "";
         let answer: Pending<()> = Pending::new("m", &patience, receiver);
-        sender.send(Err(Error::Link { name, what, hint })).unwrap();
+        sender.send(Err(Error::Connection { name, what, hint })).unwrap();
         answer.wait().unwrap_err()
     }
 
@@ -193,6 +193,6 @@ mod tests {
         for nth in 1..=2 {
             assert!(matches!(broken(nth), Error::Interrupted), "{nth}");
         }
-        assert!(matches!(broken(u32::MAX), Error::Link { .. }));
+        assert!(matches!(broken(u32::MAX), Error::Connection { .. }));
     }
 }

@@ -107,7 +107,7 @@ impl Ssh {
     fn connect(&self) -> Result<Connection, Error> {
         let started = Connection::start(&self.target, self.pulse.clone(), &self.process);
         started.map_err(|failure| match failure {
-            connection::Failure::Program(what) => Error::Link {
+            connection::Failure::Program(what) => Error::Connection {
                 name: self.name.clone(),
                 what,
                 hint: "name a program that connects with --rsh",
@@ -164,7 +164,7 @@ impl Ssh {
             }
             _ => "the connection broke: the next pass tries again",
         };
-        Error::Link {
+        Error::Connection {
             name: self.name.clone(),
             what: said.join("; "),
             hint,
@@ -219,7 +219,7 @@ impl Source for Ssh {
         let is_old = self.link.is_some();
         match self.stat_once(ranges) {
             // It may have broken long ago, while nobody asked for anything.
-            Err(Error::Link { .. }) if is_old => self.stat_once(ranges),
+            Err(Error::Connection { .. }) if is_old => self.stat_once(ranges),
             result => result,
         }
     }
