@@ -16,8 +16,8 @@ use std::time::Duration;
 
 pub use self::process::Process;
 
-use self::client::Failure;
-use self::connection::Connection;
+use self::client::RequestError;
+use self::connection::{Connection, StartError};
 use self::process::Ending;
 use super::{
     DirectoryEntry, Error, Heartbeat, MAX_WAIT, MasterStat, Source, Surroundings, Transactions,
@@ -76,7 +76,7 @@ impl Ssh {
     fn over_link<T>(
         &mut self,
         request: &Request,
-        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
+        work: impl FnOnce(&mut Connection) -> Result<T, RequestError>,
     ) -> Result<T, Error> {
         self.round_trips += 1;
         // There is one for each MiB of a copy: too many for `-v`.
@@ -91,8 +91,8 @@ impl Ssh {
             self.process.take_terminal_back();
         }
         result.map_err(|failure| match failure {
-            Failure::Broken(error) => self.broken(&error),
-            Failure::Refused { why, is_transient } => Error::Remote {
+            RequestError::Broken(error) => self.broken(&error),
+            RequestError::Refused { why, is_transient } => Error::Remote {
                 name: self.name.clone(),
                 why: why.chars().take(MAX_WHY_LEN).collect(),
                 is_transient,
@@ -107,12 +107,12 @@ impl Ssh {
     fn connect(&self) -> Result<Connection, Error> {
         let started = Connection::start(&self.target, self.pulse.clone(), &self.process);
         started.map_err(|failure| match failure {
-            connection::Failure::Program(what) => Error::Connection {
+            StartError::Program(what) => Error::Connection {
                 name: self.name.clone(),
                 what,
                 hint: "name a program that connects with --rsh",
             },
-            connection::Failure::Limit(what, source) => Error::Start { what, source },
+            StartError::Resources(what, source) => Error::Start { what, source },
         })
     }
 

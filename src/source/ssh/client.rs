@@ -12,7 +12,7 @@ use crate::source::{MAX_LIST_LEN, Transactions};
 
 /// Why something could not be had through a connection.
 #[derive(Debug)]
-pub enum Failure {
+pub enum RequestError {
     /// The connection is of no use any more.
     Broken(protocol::Error),
     /// The other end refused.
@@ -24,7 +24,7 @@ pub enum Failure {
     },
 }
 
-impl From<protocol::Error> for Failure {
+impl From<protocol::Error> for RequestError {
     fn from(error: protocol::Error) -> Self {
         Self::Broken(error)
     }
@@ -63,7 +63,7 @@ impl<R: Read, W: Write> Client<R, W> {
     }
 
     /// Asks, and waits for the reply.
-    pub fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, RequestError> {
         self.drain()?;
         self.send(request)?;
         match request {
@@ -81,7 +81,7 @@ impl<R: Read, W: Write> Client<R, W> {
         buffer: &mut [u8],
         offset: u64,
         ahead: Option<(u64, u64)>,
-    ) -> Result<usize, Failure> {
+    ) -> Result<usize, RequestError> {
         let len = buffer.len() as u64;
         if self.ahead != Some((offset, len)) {
             self.drain()?;
@@ -96,7 +96,7 @@ impl<R: Read, W: Write> Client<R, W> {
     }
 
     /// Asks for a list of transactions, and waits for it.
-    pub fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Failure> {
+    pub fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, RequestError> {
         let Reply::Transactions { len, reached } =
             self.ask(&Request::Transactions { from, size })?
         else {
@@ -115,17 +115,17 @@ impl<R: Read, W: Write> Client<R, W> {
     }
 
     /// Passes over the answer to a read that nobody wants any more.
-    fn drain(&mut self) -> Result<(), Failure> {
+    fn drain(&mut self) -> Result<(), RequestError> {
         let Some((_, len)) = self.ahead.take() else {
             return Ok(());
         };
         match self.data(&mut vec![0; len as usize]) {
-            Err(Failure::Broken(error)) => Err(error.into()),
-            Ok(_) | Err(Failure::Refused { .. }) => Ok(()),
+            Err(RequestError::Broken(error)) => Err(error.into()),
+            Ok(_) | Err(RequestError::Refused { .. }) => Ok(()),
         }
     }
 
-    fn send(&mut self, request: &Request) -> Result<(), Failure> {
+    fn send(&mut self, request: &Request) -> Result<(), RequestError> {
         let mut bytes = Vec::new();
         if !self.has_greeted {
             bytes.extend(protocol::hello());
@@ -141,7 +141,7 @@ impl<R: Read, W: Write> Client<R, W> {
     }
 
     /// The next reply that is more than a sign of life.
-    fn reply(&mut self) -> Result<Reply, Failure> {
+    fn reply(&mut self) -> Result<Reply, RequestError> {
         loop {
             match self.next_reply()? {
                 Reply::Heartbeat => {}
@@ -151,20 +151,20 @@ impl<R: Read, W: Write> Client<R, W> {
     }
 
     /// The next reply.
-    fn next_reply(&mut self) -> Result<Reply, Failure> {
+    fn next_reply(&mut self) -> Result<Reply, RequestError> {
         if !self.is_greeted.load(Ordering::Relaxed) {
             protocol::read_hello(&mut self.from)?;
             self.is_greeted.store(true, Ordering::Relaxed);
         }
         match protocol::read_message(&mut self.from)? {
             None => Err(protocol::Error::Ended.into()),
-            Some(Reply::Refused { why, is_transient }) => Err(Failure::Refused { why, is_transient }),
+            Some(Reply::Refused { why, is_transient }) => Err(RequestError::Refused { why, is_transient }),
             Some(reply) => Ok(reply),
         }
     }
 
     /// The answer to a read.
-    fn data(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    fn data(&mut self, buffer: &mut [u8]) -> Result<usize, RequestError> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.reply()? {

@@ -33,11 +33,11 @@ pub(super) struct Connection {
 
 /// Why no connection could be begun.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum StartError {
     /// The program that connects cannot be run, and why.
     Program(String),
     /// This machine lets nothing more be started: what was to be.
-    Limit(String, io::Error),
+    Resources(String, io::Error),
 }
 
 impl Connection {
@@ -46,9 +46,9 @@ impl Connection {
         target: &Target,
         pulse: Heartbeat,
         process: &Process,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, StartError> {
         let Some((program, arguments)) = target.program.split_first() else {
-            return Err(Failure::Program("no program is named".to_owned()));
+            return Err(StartError::Program("no program is named".to_owned()));
         };
         let watched = Watched::default();
         let mut command = Command::new(program);
@@ -57,12 +57,12 @@ impl Connection {
         command.stderr(Stdio::piped());
         let mut child = process
             .start(&mut command, watched.clone())
-            .map_err(|error| Failure::of_program(program, error))?;
+            .map_err(|error| StartError::of_program(program, error))?;
         let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let pid = child.id();
         let (Some(to), Some(from), Some(complaints)) = ends else {
             let why = format!("{program} has no input or output");
-            return Err(Failure::Program(why));
+            return Err(StartError::Program(why));
         };
         pipe::widen(&from);
         // Headers come through the buffer; data, for the most part, past it.
@@ -74,7 +74,7 @@ impl Connection {
             talk,
             complaints: listening.map_err(|error| {
                 process.abandon(pid);
-                Failure::Limit(format!("a thread that listens to {program}"), error)
+                StartError::Resources(format!("a thread that listens to {program}"), error)
             })?,
         })
     }
@@ -87,11 +87,11 @@ impl Connection {
     }
 }
 
-impl Failure {
+impl StartError {
     fn of_program(program: &str, error: io::Error) -> Self {
         let limits = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
         if Errno::from_io_error(&error).is_some_and(|it| limits.contains(&it)) {
-            return Self::Limit(program.to_owned(), error);
+            return Self::Resources(program.to_owned(), error);
         }
         Self::Program(format!("{program} cannot be started: {error}"))
     }
