@@ -27,5 +27,5 @@ mod tid;
 /// What ZODB's file is called where only its directory is named.
 pub const DATA_FS: &str = "Data.fs";
 
-pub use record::{MAGIC_LEN, Magic, TxnStatus, TxnHeader};
+pub use record::{MAGIC_LEN, Magic, TxnHeader, TxnStatus};
 pub use tid::Tid;

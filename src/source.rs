@@ -48,7 +48,11 @@ pub trait Source: Send {
     /// Lists the directory that the master's `Data.fs` lies in, or one below it:
     /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
     /// name.
-    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error>;
+    fn list(
+        &mut self,
+        relative_path: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<DirectoryEntry>, Error>;
 
     /// Opens a regular file beside the master's `Data.fs`, or below its
     /// directory; returns its size. Later calls read that file, until the next
@@ -76,9 +80,9 @@ pub trait Source: Send {
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error>;
 
     /// Waits until the file may have changed since it was last looked at; says
-    /// whether, or that `patience` was over first. A hint: on a network file
+    /// whether, or that `timeout` was over first. A hint: on a network file
     /// system no change is ever seen so.
-    fn wait(&mut self, patience: Duration) -> Result<bool, Error>;
+    fn wait(&mut self, timeout: Duration) -> Result<bool, Error>;
 
     /// Lets go of the file and of the connection to it, until the next look.
     fn close(&mut self);

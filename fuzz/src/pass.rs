@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-use fssync::filestorage::{MAGIC_LEN, Magic, TxnStatus, Tid};
+use fssync::filestorage::{MAGIC_LEN, Magic, Tid, TxnStatus};
 
 use super::input::{Input, section};
 use super::scene::{How, Scene, bytes, fixtures};

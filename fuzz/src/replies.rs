@@ -31,10 +31,10 @@ pub fn run(input: &[u8]) {
     let asked = lines.next().unwrap_or_default();
     let answers: Vec<u8> = lines.flat_map(received).collect();
     let mut from = &answers[..];
-    let mut talk = Client::new(&mut from, io::sink());
-    let is_greeted = talk.is_greeted();
+    let mut client = Client::new(&mut from, io::sink());
+    let is_greeted = client.is_greeted();
     for &question in asked.iter().take(MAX_ASKED) {
-        let is_answered = ask(&mut talk, question);
+        let is_answered = ask(&mut client, question);
         assert!(!is_answered || is_greeted.load(Ordering::Relaxed));
     }
 }
@@ -54,19 +54,19 @@ fn received(line: &[u8]) -> Vec<u8> {
 }
 
 /// Asks; says whether there was an answer.
-fn ask<R: io::Read, W: io::Write>(talk: &mut Client<R, W>, question: u8) -> bool {
+fn ask<R: io::Read, W: io::Write>(client: &mut Client<R, W>, question: u8) -> bool {
     let scale = u64::from(question >> 4);
     let len = scale * scale * 2500;
     match question & 0xf {
         0..4 => {
             let mut buffer = vec![0; len as usize];
             let ahead = (question & 1 == 1).then_some((len, len));
-            let read = talk.read(&mut buffer, 0, ahead);
+            let read = client.read(&mut buffer, 0, ahead);
             read.is_ok_and(|got| got <= buffer.len() && got > 0)
         }
         4..8 => {
             let (from, size) = (4 + scale, 1 << (4 * scale));
-            let Ok(list) = talk.transactions(from, size) else {
+            let Ok(list) = client.transactions(from, size) else {
                 return false;
             };
             let lens = list.entries.iter().map(|entry| entry.len);
@@ -74,13 +74,13 @@ fn ask<R: io::Read, W: io::Write>(talk: &mut Client<R, W>, question: u8) -> bool
             assert!(end <= list.reached.offset && list.reached.offset <= size.max(from));
             true
         }
-        8 => talk.ask(&Request::Wait { timeout_ms: 1 }).is_ok(),
-        10 => talk.ask(&Request::Surroundings).is_ok(),
-        9 => talk.ask(&Request::Digest(0..len)).is_ok(),
+        8 => client.ask(&Request::Wait { timeout_ms: 1 }).is_ok(),
+        10 => client.ask(&Request::Surroundings).is_ok(),
+        9 => client.ask(&Request::Digest(0..len)).is_ok(),
         _ => {
             let path = "/data/Data.fs".to_owned();
             let ranges = vec![0..4, 4..len];
-            talk.ask(&Request::Stat { path, ranges }).is_ok()
+            client.ask(&Request::Stat { path, ranges }).is_ok()
         }
     }
 }

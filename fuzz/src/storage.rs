@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::{Cause, Damage, Event, Scanner, Tail, Transaction};
-use fssync::filestorage::{MAGIC_LEN, TxnStatus, Tid};
+use fssync::filestorage::{MAGIC_LEN, Tid, TxnStatus};
 
 /// A transaction to be written.
 #[derive(Clone, Debug)]

@@ -72,13 +72,13 @@ pub(crate) fn master(
     halt: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<Master, Error> {
     let name = given.display().to_string();
-    let pulse = Heartbeat::default();
-    let tended = process.clone();
+    let heartbeat = Heartbeat::default();
+    let supervised = process.clone();
     let halt = move || {
-        tended.tend();
+        supervised.supervise();
         halt()
     };
-    let patience = Deadline::new(reach.timeout, pulse.clone(), halt);
+    let patience = Deadline::new(reach.timeout, heartbeat.clone(), halt);
     let (open, patience): (Box<dyn Fn() -> Box<dyn Source> + Send>, _) =
         match location::parse(given)? {
             Location::Path(path) => (
@@ -90,7 +90,7 @@ pub(crate) fn master(
                 let (name, ours) = (name.clone(), process.clone());
                 let open = move || -> Box<dyn Source> {
                     let (target, process) = (target.clone(), ours.clone());
-                    Box::new(Ssh::new(name.clone(), target, pulse.clone(), process))
+                    Box::new(Ssh::new(name.clone(), target, heartbeat.clone(), process))
                 };
                 let process = process.clone();
                 (Box::new(open), patience.or_else(move || process.end()))

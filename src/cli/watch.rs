@@ -108,7 +108,7 @@ impl Observer for Follower<'_> {
     }
 
     fn alive(&self) {
-        self.process.tend();
+        self.process.supervise();
         self.service.alive();
     }
 }

@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use crate::filestorage::scan::Tail;
-use crate::filestorage::{TxnStatus, Tid};
+use crate::filestorage::{Tid, TxnStatus};
 use crate::source::Transactions;
 
 /// A transaction at its place.

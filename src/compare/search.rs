@@ -48,7 +48,7 @@ impl<E, Q: FnMut(Range<u64>) -> Result<bool, E>, F: FnMut(&[ListedTransaction])>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filestorage::{TxnStatus, Tid};
+    use crate::filestorage::{Tid, TxnStatus};
     use proptest::prelude::*;
     use std::cell::Cell;
     use std::convert::Infallible;

@@ -51,7 +51,7 @@ use super::old_slave::{OldData, OldRecord, OldSlaveReader};
 use crate::filestorage::index::Index;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Transaction};
-use crate::filestorage::{TxnStatus, Tid, TxnHeader};
+use crate::filestorage::{Tid, TxnHeader, TxnStatus};
 use crate::plan::{Evidence, Obstacle, extended};
 
 /// The root's oid.

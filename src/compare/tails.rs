@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
-use crate::filestorage::{TxnStatus, Tid};
+use crate::filestorage::{Tid, TxnStatus};
 use crate::plan::{Described, Lacking, TailComparison};
 use crate::slave::snapshot::SlaveFile;
 use crate::source::Master;

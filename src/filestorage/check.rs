@@ -24,7 +24,7 @@ use super::backward::ReadAt;
 use super::index::Index;
 use super::record::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TXN_HEADER_LEN, TxnHeader};
 use super::scan::{Blemish, Event};
-use super::{TxnStatus, Tid};
+use super::{Tid, TxnStatus};
 
 /// Something that is wrong with a record whose own form is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

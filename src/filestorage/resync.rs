@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use super::Tid;
 use super::backward::ReadAt;
 use super::record::{
-    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TxnStatus, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+    DATA_HEADER_LEN, DataHeader, MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader, TxnStatus,
     be_u64,
 };
 use super::scan::{Cause, Damage};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tid;
 use super::record::{
-    BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TxnStatus, TRAILER_LEN, TxnHeader,
+    BACK_POINTER_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TxnHeader, TxnStatus,
     be_u64,
 };
 

@@ -119,7 +119,12 @@ fn listen(
 
 /// Whether an event may be about one of the files. One without a name is about a
 /// directory, or says that events were lost.
-fn concerns(directory: i32, events: ReadFlags, name: Option<&OsStr>, files: &[WatchedFile]) -> bool {
+fn concerns(
+    directory: i32,
+    events: ReadFlags,
+    name: Option<&OsStr>,
+    files: &[WatchedFile],
+) -> bool {
     match name {
         None => !events.contains(ReadFlags::ATTRIB),
         Some(name) => files

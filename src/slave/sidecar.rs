@@ -18,7 +18,7 @@ use super::owner::Owner;
 use super::paths::{self, Access, Sibling, SlavePaths};
 use crate::error::Error;
 use crate::filestorage::Tid;
-use crate::filestorage::record::{STATUS_OFFSET, TxnStatus, TXN_HEADER_LEN};
+use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN, TxnStatus};
 use crate::io::digest::Digest;
 use crate::plan::outcome::Action;
 use crate::source::FileId;

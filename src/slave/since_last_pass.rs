@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Scanner};
-use crate::filestorage::{MAGIC_LEN, Magic, TxnStatus, Tid};
+use crate::filestorage::{MAGIC_LEN, Magic, Tid, TxnStatus};
 use crate::plan::Continuity;
 use crate::plan::switch_on::{Newer, SinceLastPass, TransactionRun};
 use crate::slave::paths::SlavePaths;

@@ -61,7 +61,7 @@ impl From<PathBuf> for Name {
 
 /// A file that was opened by its name.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedFile {
     /// The file, open for reading.
     pub file: File,
     /// Whether the name is that of a directory: the file is the `Data.fs` in it.
@@ -70,10 +70,13 @@ pub struct Opened {
 
 impl Name {
     /// Opens the file for reading, or the `Data.fs` in it if it is a directory.
-    pub fn open(&self) -> io::Result<Opened> {
+    pub fn open(&self) -> io::Result<OpenedFile> {
         match self {
             Self::Trusted(path) => open_trusted(path),
-            Self::Beneath { root, relative_path } => {
+            Self::Beneath {
+                root,
+                relative_path,
+            } => {
                 let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
                 open_beneath(&root, relative_path).map_err(|error| match error {
                     Errno::XDEV | Errno::LOOP => io::Error::new(
@@ -106,7 +109,10 @@ impl Name {
                     relative_path: relative_path.to_owned(),
                 }
             }
-            Self::Beneath { root, relative_path: own } => {
+            Self::Beneath {
+                root,
+                relative_path: own,
+            } => {
                 let directory = if root.join(own).is_dir() {
                     Some(&**own)
                 } else {
@@ -123,7 +129,11 @@ impl Name {
     /// Lists the directory of this name; see
     /// [`Source::list`](super::Source::list).
     pub fn list(&self, after: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
-        let Self::Beneath { root, relative_path } = self else {
+        let Self::Beneath {
+            root,
+            relative_path,
+        } = self
+        else {
             return Err(ErrorKind::PermissionDenied.into());
         };
         let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
@@ -170,7 +180,9 @@ impl Name {
         if leads_out || !path.is_dir() {
             return (path, error);
         }
-        let mut usual = USUAL_BELOW.iter().map(|relative_path| path.join(relative_path));
+        let mut usual = USUAL_BELOW
+            .iter()
+            .map(|relative_path| path.join(relative_path));
         let there = usual.find(|file| error.kind() == ErrorKind::NotFound && file.is_file());
         let error = match there {
             Some(file) => {
@@ -188,7 +200,10 @@ impl Name {
     pub fn path(&self) -> PathBuf {
         match self {
             Self::Trusted(path) => path.clone(),
-            Self::Beneath { root, relative_path } => root.join(relative_path),
+            Self::Beneath {
+                root,
+                relative_path,
+            } => root.join(relative_path),
         }
     }
 }
@@ -209,7 +224,7 @@ fn open_in(directory: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Resul
 
 /// The file's links are followed one by one: whether one of them leads anywhere is
 /// known when the directory is open that it leads to.
-fn open_trusted(path: &Path) -> io::Result<Opened> {
+fn open_trusted(path: &Path) -> io::Result<OpenedFile> {
     let mut path = path.to_owned();
     for _ in 0..=MAX_LINKS {
         let (directory, parent, name) = open_directory_of(&path)?;
@@ -221,7 +236,7 @@ fn open_trusted(path: &Path) -> io::Result<Opened> {
             }
             opened => {
                 let file = opened?.into();
-                return Ok(Opened {
+                return Ok(OpenedFile {
                     file,
                     is_in_directory,
                 });
@@ -248,7 +263,7 @@ fn open_directory_of(path: &Path) -> Result<(OwnedFd, &Path, &OsStr), Errno> {
     Ok((open(parent)?, parent, name))
 }
 
-fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<Opened, Errno> {
+fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<OpenedFile, Errno> {
     if let Some(parent) = relative_path.parent() {
         open_at(root, parent, DIRECTORY)?;
     }
@@ -259,7 +274,7 @@ fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<Opened, Errno> {
     } else {
         found
     };
-    Ok(Opened {
+    Ok(OpenedFile {
         file: file.into(),
         is_in_directory,
     })

@@ -2,7 +2,7 @@
 //!
 //! Positional reads only, never mmap: a truncated file under a map is a
 //! SIGBUS. Before bytes of a network file system are digested for good, its
-//! cached pages are dropped. Of changes the kernel tells on local file systems only.
+//! cached pages are dropped. Of watcher the kernel tells on local file systems only.
 
 mod watch;
 
@@ -31,14 +31,14 @@ use crate::io::read::read_fully;
 #[derive(Debug)]
 pub struct MountedPath {
     name: Name,
-    opened: Option<Opened>,
+    opened: Option<MasterFile>,
     /// The file that was last looked at.
     identity: Option<FileId>,
     watch: Watch,
 }
 
 #[derive(Debug)]
-struct Opened {
+struct MasterFile {
     file: File,
     file_system: FileSystem,
     is_in_directory: bool,
@@ -54,7 +54,7 @@ impl MountedPath {
             name: name.into(),
             opened: None,
             identity: None,
-            watch: Watch::No,
+            watch: Watch::NotStarted,
         }
     }
 
@@ -67,7 +67,7 @@ impl MountedPath {
     /// Makes the next reads see what is on the master's disk now.
     /// What a local file's writer has not synced is synced for it: what is read
     /// after this is durable.
-    pub fn settle(&self) -> Result<(), Error> {
+    pub fn sync(&self) -> Result<(), Error> {
         let opened = self.opened()?;
         if opened.file_system.is_network() {
             opened.drop_cached();
@@ -77,25 +77,25 @@ impl MountedPath {
     }
 
     /// What is around the file; with `beside`, the files in its directory too.
-    pub fn look_around(&self, beside: bool) -> Result<Surroundings, Error> {
+    pub fn find_surroundings(&self, beside: bool) -> Result<Surroundings, Error> {
         Surroundings::of(&self.name, beside).map_err(|e| self.error("look around", e))
     }
 
     fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
         Error::Io {
             action: action.into(),
-            name: self.shown(),
+            name: self.display_name(),
             source: source.into(),
         }
     }
 
     fn not_file_storage(&self, what: &'static str) -> Error {
-        let name = self.shown();
+        let name = self.display_name();
         Error::NotFileStorage { name, what }
     }
 
     /// What errors call the file: the `Data.fs` in a directory, by its own name.
-    fn shown(&self) -> String {
+    fn display_name(&self) -> String {
         let mut path = self.name.path();
         if path.is_dir() {
             path.push(DATA_FS);
@@ -103,8 +103,8 @@ impl MountedPath {
         path.display().to_string()
     }
 
-    fn open(&self, name: &Name) -> Result<(Opened, Statx), Error> {
-        let open::Opened {
+    fn open(&self, name: &Name) -> Result<(MasterFile, Statx), Error> {
+        let open::OpenedFile {
             file,
             is_in_directory,
         } = name.open().map_err(|error| {
@@ -124,7 +124,7 @@ impl MountedPath {
         let found =
             retry_on_intr(|| rustix::fs::fstatfs(&file)).map_err(|e| self.error("stat", e))?;
         let file_system = FileSystem(found.f_type.cast_unsigned());
-        let opened = Opened {
+        let opened = MasterFile {
             file,
             file_system,
             is_in_directory,
@@ -134,12 +134,12 @@ impl MountedPath {
     }
 
     /// Has the kernel tell of changes from now on, if it can.
-    fn start_to_watch(&self) -> Watch {
+    fn start_watch(&self) -> Watch {
         match (&self.opened, self.name.resolve()) {
             (Some(opened), Ok(file)) if !opened.file_system.is_network() => Watch::of(&file),
-            (Some(_), Ok(_)) => Watch::Never,
+            (Some(_), Ok(_)) => Watch::Unsupported,
             // The next look says why.
-            _ => Watch::No,
+            _ => Watch::NotStarted,
         }
     }
 
@@ -149,7 +149,7 @@ impl MountedPath {
             .map_err(|e| self.error(format!("find {relative_path:?} beside"), e))
     }
 
-    fn opened(&self) -> Result<&Opened, Error> {
+    fn opened(&self) -> Result<&MasterFile, Error> {
         self.opened
             .as_ref()
             .ok_or_else(|| self.error("read", ErrorKind::NotFound))
@@ -172,7 +172,7 @@ impl Source for MountedPath {
     fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         // What is no FileStorage is not kept open: nothing reads it.
         self.opened = None;
-        self.watch.forget();
+        self.watch.discard_events();
         let (opened, stat) = self.open(&self.name)?;
         let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         if stat.stx_nlink == 0 && !is_mount {
@@ -184,7 +184,7 @@ impl Source for MountedPath {
         let identity = identity(&stat);
         if self.identity.as_ref() != Some(&identity) {
             // It may lie in another directory than the one before.
-            self.watch = Watch::No;
+            self.watch = Watch::NotStarted;
             self.identity = Some(identity.clone());
         }
         opened.drop_cached();
@@ -211,14 +211,18 @@ impl Source for MountedPath {
         })
     }
 
-    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+    fn list(
+        &mut self,
+        relative_path: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<DirectoryEntry>, Error> {
         let name = self.beside(relative_path)?;
         name.list(after)
             .map_err(|e| self.error(format!("list {relative_path:?} beside"), e))
     }
 
     fn surroundings(&mut self) -> Result<Surroundings, Error> {
-        self.look_around(true)
+        self.find_surroundings(true)
     }
 
     fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
@@ -239,17 +243,17 @@ impl Source for MountedPath {
     }
 
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
-        self.settle()?;
+        self.sync()?;
         self.digest(range)
     }
 
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
-        let goes_on = |scanner: &Scanner| {
+        let is_continuation = |scanner: &Scanner| {
             (scanner.position(), scanner.offset() + scanner.left()) == (from, size)
         };
-        let left_off = self.opened.as_mut().and_then(|file| file.scanner.take());
-        let mut scanner = left_off
-            .filter(goes_on)
+        let previous = self.opened.as_mut().and_then(|file| file.scanner.take());
+        let mut scanner = previous
+            .filter(is_continuation)
             .unwrap_or_else(|| Scanner::resume(from, None, size));
         let list = Transactions::scan(&mut scanner, |buffer, at| self.read(buffer, at))?;
         if let Some(opened) = &mut self.opened {
@@ -258,25 +262,25 @@ impl Source for MountedPath {
         Ok(list)
     }
 
-    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
-        let patience = patience.min(MAX_WAIT);
+    fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {
+        let timeout = timeout.min(MAX_WAIT);
         match &self.watch {
-            Watch::No => {
-                self.watch = self.start_to_watch();
-                // What happened since the last look was not told.
+            Watch::NotStarted => {
+                self.watch = self.start_watch();
+                // What happened since the last look was not reported.
                 Ok(true)
             }
-            watch => Ok(watch.wait(patience)),
+            watch => Ok(watch.wait(timeout)),
         }
     }
 
     fn close(&mut self) {
         self.opened = None;
-        self.watch = Watch::No;
+        self.watch = Watch::NotStarted;
     }
 }
 
-impl Opened {
+impl MasterFile {
     /// Makes the next reads go to the server. All of the file's pages are
     /// dropped: the kernel keeps those that a range covers in part. Best effort,
     /// as its advice is.

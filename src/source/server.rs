@@ -66,7 +66,10 @@ impl<I: Read, O: Write> Server<'_, I, O> {
     fn answer(&mut self, request: Request) -> Result<(), Error> {
         let reply = match request {
             Request::Stat { path, ranges } => self.look(&path, &ranges),
-            Request::List { relative_path, after } => match self.beside() {
+            Request::List {
+                relative_path,
+                after,
+            } => match self.beside() {
                 Ok(file) => file
                     .list(&relative_path, after.as_deref())
                     .map_or_else(|error| refused(&error), Reply::Entries),
@@ -81,12 +84,12 @@ impl<I: Read, O: Write> Server<'_, I, O> {
             Request::Surroundings => match &self.file {
                 None => nothing_opened(),
                 Some(file) => file
-                    .look_around(self.serves_beside)
+                    .find_surroundings(self.serves_beside)
                     .map_or_else(|error| refused(&error), Reply::Surroundings),
             },
             Request::Read { offset, len } => return self.read(offset, len),
             Request::Digest(range) => self.digest(range)?,
-            Request::Confirm(range) => match self.settle() {
+            Request::Confirm(range) => match self.sync() {
                 Ok(()) => self.digest(range)?,
                 Err(refused) => refused,
             },
@@ -199,18 +202,18 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         Ok(())
     }
 
-    fn settle(&self) -> Result<(), Reply> {
+    fn sync(&self) -> Result<(), Reply> {
         match &self.file {
             None => Err(nothing_opened()),
-            Some(file) => file.settle().map_err(|error| refused(&error)),
+            Some(file) => file.sync().map_err(|error| refused(&error)),
         }
     }
 
-    fn wait(&mut self, patience: Duration) -> Reply {
+    fn wait(&mut self, timeout: Duration) -> Reply {
         match &mut self.file {
             None => nothing_opened(),
             Some(file) => file
-                .wait(patience)
+                .wait(timeout)
                 .map_or_else(|error| refused(&error), Reply::Changed),
         }
     }
@@ -226,8 +229,8 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         let digest = Digest::of_range(range, |buffer, offset| {
             if quiet_since.elapsed() > HEARTBEAT_INTERVAL && unheard.is_ok() {
                 quiet_since = Instant::now();
-                unheard =
-                    protocol::write_message(output, &Reply::Heartbeat).and_then(|()| output.flush());
+                unheard = protocol::write_message(output, &Reply::Heartbeat)
+                    .and_then(|()| output.flush());
             }
             file.read(buffer, offset)
         });

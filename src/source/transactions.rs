@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filestorage::record::{MIN_TXN_LEN, be_u64};
 use crate::filestorage::scan::{Event, Scanner, Tail};
-use crate::filestorage::{TxnStatus, Tid};
+use crate::filestorage::{Tid, TxnStatus};
 use crate::io::read::AlignedBuf;
 
 /// The length of an entry in a frame, in bytes.

@@ -532,10 +532,10 @@ fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
         command: format!("{BINARY} serve {}", scene.directory.path().display()),
         path,
     };
-    let (name, pulse) = ("the master".to_owned(), Heartbeat::default());
+    let (name, heartbeat) = ("the master".to_owned(), Heartbeat::default());
     [
         Box::new(MountedPath::new(scene.master.clone())),
-        Box::new(Ssh::new(name, target, pulse, Process::default())),
+        Box::new(Ssh::new(name, target, heartbeat, Process::default())),
     ]
 }
 
@@ -602,7 +602,10 @@ fn files_beside_a_file_that_is_served_alone_are_refused() {
     let (relative_path, after) = (String::new(), None);
     let requests = [
         look(&scene.master),
-        Request::List { relative_path, after },
+        Request::List {
+            relative_path,
+            after,
+        },
         Request::Open {
             relative_path: "other".to_owned(),
         },

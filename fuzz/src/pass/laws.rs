@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::Tail;
-use fssync::filestorage::{Magic, TxnStatus, Tid};
+use fssync::filestorage::{Magic, Tid, TxnStatus};
 use fssync::io::progress::Silent;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::verify::finding::{Finding, Kind};

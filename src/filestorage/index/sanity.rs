@@ -11,7 +11,7 @@
 use super::Index;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::record::{
-    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, MIN_TXN_LEN, TxnStatus, TRAILER_LEN, TxnHeader, be_u64,
+    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, MIN_TXN_LEN, TRAILER_LEN, TxnHeader, TxnStatus, be_u64,
 };
 
 /// The least position of which ZODB takes an index.

@@ -1,4 +1,4 @@
-//! Being told of a mounted master's changes, where the kernel can tell.
+//! Being notified of changes of a mounted master, where the kernel can tell.
 
 use std::fs;
 use std::io;
@@ -15,13 +15,13 @@ use crate::io::notify::Changes;
 pub(super) enum Watch {
     /// It was not asked to.
     #[default]
-    No,
+    NotStarted,
     /// It cannot.
-    Never,
+    Unsupported,
     /// It does.
-    On {
-        _changes: FileWatcher,
-        told: Receiver<()>,
+    Active {
+        _watcher: FileWatcher,
+        events: Receiver<()>,
         /// The directory that is watched, by its path and by what it was.
         directory: (PathBuf, Option<FileStat>),
     },
@@ -35,7 +35,7 @@ fn stat(path: &Path) -> Option<FileStat> {
 impl Watch {
     /// Has the kernel tell of changes of this file.
     pub(super) fn of(file: &Path) -> Self {
-        let (ring, told) = mpsc::sync_channel(1);
+        let (ring, events) = mpsc::sync_channel(1);
         let directory = file.parent().unwrap_or(file).to_owned();
         let looked_up = stat(&directory);
         let started = || -> io::Result<Changes> {
@@ -43,28 +43,28 @@ impl Watch {
                 // One that is not taken yet tells enough.
                 let _ = ring.try_send(());
             })?;
-            changes.add(file)?;
-            Ok(changes)
+            watcher.add(file)?;
+            Ok(watcher)
         };
         match started() {
-            Ok(changes) => Self::On {
-                _changes: changes,
-                told,
+            Ok(watcher) => Self::Active {
+                _watcher: watcher,
+                events,
                 directory: (directory, looked_up),
             },
             Err(error) => {
                 let file = file.display();
                 tracing::warn!("the kernel does not tell of changes of {file}: {error}");
-                Self::Never
+                Self::Unsupported
             }
         }
     }
 
-    /// Forgets what was told so far; all of it, where the directory is another by
+    /// Forgets the events so far; all of it, where the directory is another by
     /// now.
-    pub(super) fn forget(&mut self) {
-        if let Self::On {
-            told,
+    pub(super) fn discard_events(&mut self) {
+        if let Self::Active {
+            events,
             directory: (path, looked_up),
             ..
         } = self
@@ -77,18 +77,18 @@ impl Watch {
         }
     }
 
-    /// Waits to be told; says whether that came before `patience` was over.
-    pub(super) fn wait(&self, patience: Duration) -> bool {
+    /// Waits for an event; returns whether that came before `timeout` was over.
+    pub(super) fn wait(&self, timeout: Duration) -> bool {
         match self {
-            Self::On { told, .. } => match told.recv_timeout(patience) {
+            Self::Active { events, .. } => match events.recv_timeout(timeout) {
                 Ok(()) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
                 // The thread that tells is gone.
                 Err(RecvTimeoutError::Disconnected) => {}
             },
-            Self::No | Self::Never => {}
+            Self::NotStarted | Self::Unsupported => {}
         }
-        thread::sleep(patience);
+        thread::sleep(timeout);
         false
     }
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use super::*;
-use crate::filestorage::{TxnStatus, Tid};
+use crate::filestorage::{Tid, TxnStatus};
 use crate::io::progress::Silent;
 use crate::plan::outcome::Exit;
 use crate::source::path::MountedPath;

@@ -30,7 +30,11 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         self.path.stat(ranges)
     }
 
-    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+    fn list(
+        &mut self,
+        relative_path: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<DirectoryEntry>, Error> {
         self.path.list(relative_path, after)
     }
 
@@ -62,8 +66,8 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         self.path.transactions(from, size)
     }
 
-    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
-        self.path.wait(patience)
+    fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {
+        self.path.wait(timeout)
     }
 
     fn close(&mut self) {
