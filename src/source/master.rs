@@ -19,49 +19,52 @@ use crate::filestorage::backward::ReadAt;
 use crate::io::digest::Digest;
 use crate::io::read::AlignedBuf;
 
-type Question = Box<dyn FnOnce(&mut dyn Source) + Send>;
+type Request = Box<dyn FnOnce(&mut dyn Source) + Send>;
 
 /// A source, and how long its answers may take.
 pub struct Master {
     name: String,
-    patience: Deadline,
+    deadline: Deadline,
     open: Box<dyn Fn() -> Box<dyn Source> + Send>,
-    /// Its thread, once a question was asked.
+    /// Its thread, once a request was asked.
     worker: Mutex<Option<Worker>>,
 }
 
 /// The most threads that are left behind, hanging.
-const MAX_LEFT_BEHIND: usize = 4;
+const MAX_HANGING: usize = 4;
 
 /// The thread that a source lives in.
 struct Worker {
-    questions: mpsc::Sender<Question>,
-    load: Arc<Mutex<Load>>,
+    requests: mpsc::Sender<Request>,
+    backlog: Arc<Mutex<Backlog>>,
     /// Held by it and by those that were left behind.
-    alive: Arc<()>,
+    threads: Arc<()>,
 }
 
 /// What a thread has to do.
-struct Load {
-    /// How many questions were put and are not answered.
-    open: usize,
+struct Backlog {
+    /// How many requests were put and are not answered.
+    unanswered: usize,
     /// Since when the first of them could be worked on: no later than its answer is
     /// waited for, so that it hangs once that was waited for in vain.
     since: Instant,
 }
 
 impl Worker {
-    fn start(mut source: Box<dyn Source>, alive: Arc<()>) -> io::Result<Self> {
-        let (questions, inbox) = mpsc::channel::<Question>();
+    fn start(mut source: Box<dyn Source>, threads: Arc<()>) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel::<Request>();
         let since = Instant::now();
-        let load = Arc::new(Mutex::new(Load { open: 0, since }));
-        let (ours, held) = (Arc::clone(&load), Arc::clone(&alive));
+        let backlog = Arc::new(Mutex::new(Backlog {
+            unanswered: 0,
+            since,
+        }));
+        let (ours, held) = (Arc::clone(&backlog), Arc::clone(&threads));
         let work = move || {
-            for question in inbox {
-                question(source.as_mut());
-                let mut load = lock(&ours);
-                load.open -= 1;
-                load.since = Instant::now();
+            for request in inbox {
+                request(source.as_mut());
+                let mut backlog = lock(&ours);
+                backlog.unanswered -= 1;
+                backlog.since = Instant::now();
             }
             drop(held);
         };
@@ -69,20 +72,20 @@ impl Worker {
             .name("master".to_owned())
             .spawn(work)?;
         Ok(Self {
-            questions,
-            load,
-            alive,
+            requests,
+            backlog,
+            threads,
         })
     }
 
-    fn put(&self, question: Question) {
-        let mut load = lock(&self.load);
-        if load.open == 0 {
-            load.since = Instant::now();
+    fn send(&self, request: Request) {
+        let mut backlog = lock(&self.backlog);
+        if backlog.unanswered == 0 {
+            backlog.since = Instant::now();
         }
-        load.open += 1;
+        backlog.unanswered += 1;
         // A thread that is gone closes the channel of the answer as well.
-        let _ = self.questions.send(question);
+        let _ = self.requests.send(request);
     }
 }
 
@@ -96,20 +99,20 @@ impl fmt::Debug for Master {
 
 impl Master {
     /// Puts the source that `open` makes behind a thread of its own, which starts with
-    /// the first question. `name` is what messages call the master.
+    /// the first request. `name` is what messages call the master.
     ///
     /// Where an answer did not come in time, and its thread still hangs when the
-    /// next question is asked, that goes to a new thread with a new source: a
+    /// next request is asked, that goes to a new thread with a new source: a
     /// mount that is made anew is found, though the old one hangs for ever.
     #[must_use]
     pub fn new(
         name: String,
-        patience: Deadline,
+        deadline: Deadline,
         open: Box<dyn Fn() -> Box<dyn Source> + Send>,
     ) -> Self {
         Self {
             name,
-            patience,
+            deadline,
             open,
             worker: Mutex::default(),
         }
@@ -179,11 +182,11 @@ impl Master {
     /// (see [`Source::wait`]), with what came of it.
     pub fn when_changed(
         &self,
-        patience: Duration,
+        timeout: Duration,
         then: impl FnOnce(Result<bool, Error>) + Send + 'static,
     ) {
         // One that is not put rings no bell: the tick looks as well.
-        let _ = self.put(Box::new(move |source| then(source.wait(patience))));
+        let _ = self.send(Box::new(move |source| then(source.wait(timeout))));
     }
 
     /// Has the source let go of what it holds, until it is needed again.
@@ -191,50 +194,50 @@ impl Master {
         if let Some(worker) = &*lock(&self.worker)
             && !self.hangs(worker)
         {
-            worker.put(Box::new(|source| source.close()));
+            worker.send(Box::new(|source| source.close()));
         }
     }
 
     fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
+        request: impl FnOnce(&mut dyn Source) -> Result<T, Error> + Send + 'static,
     ) -> Pending<T> {
         let (sender, receiver) = mpsc::channel();
         let unasked = sender.clone();
-        let put = self.put(Box::new(move |source| {
+        let sent = self.send(Box::new(move |source| {
             // Nobody waits any more where an earlier answer ended the pass.
-            let _ = sender.send(question(source));
+            let _ = sender.send(request(source));
         }));
-        if let Err(source) = put {
+        if let Err(source) = sent {
             let what = format!("a thread that reads {}", self.name);
             let _ = unasked.send(Err(Error::Start { what, source }));
         }
-        Pending::new(&self.name, &self.patience, receiver)
+        Pending::new(&self.name, &self.deadline, receiver)
     }
 
-    /// Puts a question to the thread, or to another one if that hangs.
-    fn put(&self, question: Question) -> io::Result<()> {
+    /// Puts a request to the thread, or to another one if that hangs.
+    fn send(&self, request: Request) -> io::Result<()> {
         let mut worker = lock(&self.worker);
-        let alive = match &*worker {
+        let threads = match &*worker {
             None => Some(Arc::default()),
             Some(worker) => {
-                let is_one_more = Arc::strong_count(&worker.alive) < 2 + MAX_LEFT_BEHIND;
-                (self.hangs(worker) && is_one_more).then(|| Arc::clone(&worker.alive))
+                let is_one_more = Arc::strong_count(&worker.threads) < 2 + MAX_HANGING;
+                (self.hangs(worker) && is_one_more).then(|| Arc::clone(&worker.threads))
             }
         };
-        if let Some(alive) = alive {
-            *worker = Some(Worker::start((self.open)(), alive)?);
+        if let Some(threads) = threads {
+            *worker = Some(Worker::start((self.open)(), threads)?);
         }
         if let Some(worker) = &*worker {
-            worker.put(question);
+            worker.send(request);
         }
         Ok(())
     }
 
-    /// Whether the thread works on a question for longer than an answer may take.
+    /// Whether the thread works on a request for longer than an answer may take.
     fn hangs(&self, worker: &Worker) -> bool {
-        let load = lock(&worker.load);
-        load.open > 0 && self.patience.left(load.since).is_zero()
+        let backlog = lock(&worker.backlog);
+        backlog.unanswered > 0 && self.deadline.left(backlog.since).is_zero()
     }
 }
 
@@ -262,9 +265,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A source that hangs, for long enough.
-    struct Hung(MountedPath);
+    struct HangingSource(MountedPath);
 
-    impl Source for Hung {
+    impl Source for HangingSource {
         fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
             thread::sleep(Duration::from_secs(600));
             self.0.stat(ranges)
@@ -319,13 +322,13 @@ mod tests {
         let open = move || -> Box<dyn Source> {
             let source = MountedPath::new(path.clone());
             if count.fetch_add(1, Ordering::Relaxed) < hung {
-                Box::new(Hung(source))
+                Box::new(HangingSource(source))
             } else {
                 Box::new(source)
             }
         };
-        let patience = Deadline::new(Duration::from_secs(1), Heartbeat::default(), || false);
-        let master = Master::new("m".to_owned(), patience, Box::new(open));
+        let deadline = Deadline::new(Duration::from_secs(1), Heartbeat::default(), || false);
+        let master = Master::new("m".to_owned(), deadline, Box::new(open));
         (master, opened, directory)
     }
 
@@ -344,16 +347,16 @@ mod tests {
     #[test]
     fn not_too_many_are_left_behind() {
         let (master, opened, _directory) = master(usize::MAX);
-        for _ in 0..MAX_LEFT_BEHIND + 2 {
+        for _ in 0..MAX_HANGING + 2 {
             assert!(is_late(&master));
         }
-        assert_eq!(opened.load(Ordering::Relaxed), 1 + MAX_LEFT_BEHIND);
+        assert_eq!(opened.load(Ordering::Relaxed), 1 + MAX_HANGING);
     }
 
     #[test]
     fn waiting_ends_once_no_answer_is_wanted() {
         let (mut master, _, _directory) = master(1);
-        master.patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || true);
+        master.deadline = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || true);
         let asked = Instant::now();
         assert!(matches!(master.stat(Vec::new()), Err(Error::Interrupted)));
         assert!(asked.elapsed() < Duration::from_secs(10));

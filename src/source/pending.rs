@@ -40,7 +40,7 @@ impl Heartbeat {
 #[derive(Clone)]
 pub struct Deadline {
     timeout: Duration,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
     halt: Arc<dyn Fn() -> bool + Send + Sync>,
     give_up: Arc<dyn Fn() + Send + Sync>,
     /// When `halt` was last asked.
@@ -49,17 +49,17 @@ pub struct Deadline {
 
 impl Deadline {
     /// As long as `timeout` since the last sign of life, of which the source
-    /// tells `pulse`, and only until `halt` says that no answer is wanted any
+    /// tells `heartbeat`, and only until `halt` says that no answer is wanted any
     /// more; it is asked some times a second.
     #[must_use]
     pub fn new(
         timeout: Duration,
-        pulse: Heartbeat,
+        heartbeat: Heartbeat,
         halt: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             timeout,
-            pulse,
+            heartbeat,
             halt: Arc::new(halt),
             give_up: Arc::new(|| {}),
             asked: Arc::new(Mutex::new(Instant::now())),
@@ -77,7 +77,7 @@ impl Deadline {
 
     /// How much is left of it, for a question that was asked then.
     pub(super) fn left(&self, asked: Instant) -> Duration {
-        let quiet = self.pulse.last().max(asked).elapsed();
+        let quiet = self.heartbeat.last().max(asked).elapsed();
         self.timeout.saturating_sub(quiet)
     }
 
@@ -113,7 +113,7 @@ impl Deadline {
 
 impl fmt::Debug for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Patience")
+        f.debug_struct("Deadline")
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -123,19 +123,19 @@ impl fmt::Debug for Deadline {
 #[derive(Debug)]
 pub struct Pending<T> {
     name: String,
-    patience: Deadline,
+    deadline: Deadline,
     receiver: mpsc::Receiver<Result<T, Error>>,
 }
 
 impl<T> Pending<T> {
     pub(super) fn new(
         name: &str,
-        patience: &Deadline,
+        deadline: &Deadline,
         receiver: mpsc::Receiver<Result<T, Error>>,
     ) -> Self {
         Self {
             name: name.to_owned(),
-            patience: patience.clone(),
+            deadline: deadline.clone(),
             receiver,
         }
     }
@@ -144,19 +144,19 @@ impl<T> Pending<T> {
     pub fn wait(self) -> Result<T, Error> {
         let asked = Instant::now();
         loop {
-            let left = self.patience.left(asked);
+            let left = self.deadline.left(asked);
             let answer = self.receiver.recv_timeout(left.min(HALT_CHECK));
-            if self.patience.is_halted() {
+            if self.deadline.is_halted() {
                 return Err(Error::Interrupted);
             }
             match answer {
-                Ok(answer) => return answer.map_err(|error| self.patience.cause(error)),
+                Ok(answer) => return answer.map_err(|error| self.deadline.cause(error)),
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(_) => {
-                    (self.patience.give_up)();
+                    (self.deadline.give_up)();
                     return Err(Error::TimedOut {
                         name: self.name,
-                        timeout: self.patience.timeout,
+                        timeout: self.deadline.timeout,
                     });
                 }
             }
@@ -178,13 +178,15 @@ mod tests {
     fn broken(nth: u32) -> Error {
         let looks = AtomicU32::new(0);
         let halt = move || looks.fetch_add(1, Ordering::Relaxed) + 1 >= nth;
-        let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), halt);
+        let deadline = Deadline::new(Duration::from_secs(60), Heartbeat::default(), halt);
         let (sender, receiver) = mpsc::channel();
         let name = "m".to_owned();
         let what = "the connection ended".to_owned();
         let hint = "";
-        let answer: Pending<()> = Pending::new("m", &patience, receiver);
-        sender.send(Err(Error::Connection { name, what, hint })).unwrap();
+        let answer: Pending<()> = Pending::new("m", &deadline, receiver);
+        sender
+            .send(Err(Error::Connection { name, what, hint }))
+            .unwrap();
         answer.wait().unwrap_err()
     }
 

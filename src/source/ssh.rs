@@ -2,7 +2,7 @@
 //! `fssync serve` over there.
 //!
 //! The program brings its configuration, agent and known hosts; what it says
-//! goes to the log. It is started when the master is first looked at, and ended
+//! goes to the log. It is connection when the master is first looked at, and ended
 //! through a [`Process`], also while an answer is waited for.
 
 pub mod client;
@@ -18,7 +18,7 @@ pub use self::process::Process;
 
 use self::client::RequestError;
 use self::connection::{Connection, StartError};
-use self::process::Ending;
+use self::process::ProcessExit;
 use super::{
     DirectoryEntry, Error, Heartbeat, MAX_WAIT, MasterStat, Source, Surroundings, Transactions,
 };
@@ -47,33 +47,33 @@ pub struct Target {
 pub struct Ssh {
     name: String,
     target: Target,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
     process: Process,
-    link: Option<Connection>,
+    connection: Option<Connection>,
     /// The master's size, as last seen.
     size: u64,
     round_trips: u64,
 }
 
 impl Ssh {
-    /// The master at `target`; nothing is started yet. `name` is what messages
-    /// call it, `pulse` is told whenever something comes from it, and `process`
+    /// The master at `target`; nothing is connection yet. `name` is what messages
+    /// call it, `heartbeat` is told whenever something comes from it, and `process`
     /// is where the program that connects can be ended.
     #[must_use]
-    pub fn new(name: String, target: Target, pulse: Heartbeat, process: Process) -> Self {
+    pub fn new(name: String, target: Target, heartbeat: Heartbeat, process: Process) -> Self {
         Self {
             name,
             target,
-            pulse,
+            heartbeat,
             process,
-            link: None,
+            connection: None,
             size: 0,
             round_trips: 0,
         }
     }
 
     /// Has something done over the connection, which is made if there is none.
-    fn over_link<T>(
+    fn with_connection<T>(
         &mut self,
         request: &Request,
         work: impl FnOnce(&mut Connection) -> Result<T, RequestError>,
@@ -81,12 +81,12 @@ impl Ssh {
         self.round_trips += 1;
         // There is one for each MiB of a copy: too many for `-v`.
         tracing::trace!("round trip {}: {request:?}", self.round_trips);
-        let (mut link, is_new) = match self.link.take() {
-            Some(link) => (link, false),
+        let (mut connection, is_new) = match self.connection.take() {
+            Some(connection) => (connection, false),
             None => (self.connect()?, true),
         };
-        let result = work(&mut link);
-        self.link = Some(link);
+        let result = work(&mut connection);
+        self.connection = Some(connection);
         if is_new && result.is_ok() {
             self.process.take_terminal_back();
         }
@@ -101,12 +101,12 @@ impl Ssh {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
-        self.over_link(request, |link| link.talk.ask(request))
+        self.with_connection(request, |connection| connection.client.ask(request))
     }
 
     fn connect(&self) -> Result<Connection, Error> {
-        let started = Connection::start(&self.target, self.pulse.clone(), &self.process);
-        started.map_err(|failure| match failure {
+        let connection = Connection::start(&self.target, self.heartbeat.clone(), &self.process);
+        connection.map_err(|failure| match failure {
             StartError::Program(what) => Error::Connection {
                 name: self.name.clone(),
                 what,
@@ -118,25 +118,25 @@ impl Ssh {
 
     /// What to say of a connection that broke; it is given up.
     fn broken(&mut self, error: &protocol::Error) -> Error {
-        let mut said = vec![super::display_chain(error)];
-        let mut ending = Ending::default();
-        let mut nothing_came = false;
-        if let Some(link) = self.link.take() {
+        let mut reasons = vec![super::display_chain(error)];
+        let mut exit = ProcessExit::default();
+        let mut is_unanswered = false;
+        if let Some(connection) = self.connection.take() {
             let has_ended = matches!(error, protocol::Error::Ended | protocol::Error::Io(_));
-            nothing_came = has_ended && !link.talk.is_greeted().load(Ordering::Relaxed);
-            if nothing_came {
-                said = vec!["the connection ended before fssync answered".to_owned()];
+            is_unanswered = has_ended && !connection.client.is_greeted().load(Ordering::Relaxed);
+            if is_unanswered {
+                reasons = vec!["the connection ended before fssync answered".to_owned()];
             }
-            ending = self.process.finish(link.pid);
-            if let Some(code) = ending.code {
-                said.push(format!(
+            exit = self.process.finish(connection.pid);
+            if let Some(code) = exit.code {
+                reasons.push(format!(
                     "the program that connects ended with exit code {code}"
                 ));
             }
-            said.extend(link.complaints());
+            reasons.extend(connection.last_stderr_lines());
         }
-        let hint = match (error, ending.code) {
-            _ if ending.lacked_terminal => {
+        let hint = match (error, exit.code) {
+            _ if exit.lacked_terminal => {
                 "the program that connects wants to ask for something: run fssync once in the \
                  foreground of a terminal, or give it a key that needs no password"
             }
@@ -157,7 +157,7 @@ impl Ssh {
                  command, such as internal-sftp, allow `fssync serve`; otherwise silence what \
                  its shell prints for non-interactive logins, or name fssync with --remote-fssync"
             }
-            _ if nothing_came => {
+            _ if is_unanswered => {
                 "no fssync answered there: the login shell may be /bin/false or nologin, or sshd \
                  may run another command, such as internal-sftp; run `fssync serve PATH` through \
                  the same connection by hand"
@@ -166,7 +166,7 @@ impl Ssh {
         };
         Error::Connection {
             name: self.name.clone(),
-            what: said.join("; "),
+            what: reasons.join("; "),
             hint,
         }
     }
@@ -216,7 +216,7 @@ impl Ssh {
 
 impl Source for Ssh {
     fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
-        let is_old = self.link.is_some();
+        let is_old = self.connection.is_some();
         match self.stat_once(ranges) {
             // It may have broken long ago, while nobody asked for anything.
             Err(Error::Connection { .. }) if is_old => self.stat_once(ranges),
@@ -224,7 +224,11 @@ impl Source for Ssh {
         }
     }
 
-    fn list(&mut self, relative_path: &str, after: Option<&str>) -> Result<Vec<DirectoryEntry>, Error> {
+    fn list(
+        &mut self,
+        relative_path: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<DirectoryEntry>, Error> {
         let request = Request::List {
             relative_path: relative_path.to_owned(),
             after: after.map(str::to_owned),
@@ -261,7 +265,9 @@ impl Source for Ssh {
         let left = self.size.saturating_sub(next);
         let ahead = (left > 0 && len >= WORTH_AHEAD_LEN).then_some((next, left.min(len)));
         let request = Request::Read { offset, len };
-        self.over_link(&request, |link| link.talk.read(buffer, offset, ahead))
+        self.with_connection(&request, |connection| {
+            connection.client.read(buffer, offset, ahead)
+        })
     }
 
     fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error> {
@@ -274,12 +280,14 @@ impl Source for Ssh {
 
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
         let request = Request::Transactions { from, size };
-        self.over_link(&request, |link| link.talk.transactions(from, size))
+        self.with_connection(&request, |connection| {
+            connection.client.transactions(from, size)
+        })
     }
 
-    fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+    fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {
         let request = Request::Wait {
-            timeout_ms: patience.min(MAX_WAIT).as_millis() as u64,
+            timeout_ms: timeout.min(MAX_WAIT).as_millis() as u64,
         };
         match self.ask(&request)? {
             Reply::Changed(changed) => Ok(changed),
@@ -288,8 +296,8 @@ impl Source for Ssh {
     }
 
     fn close(&mut self) {
-        if let Some(link) = self.link.take() {
-            self.process.abandon(link.pid);
+        if let Some(connection) = self.connection.take() {
+            self.process.abandon(connection.pid);
         }
     }
 }

@@ -158,7 +158,9 @@ impl<R: Read, W: Write> Client<R, W> {
         }
         match protocol::read_message(&mut self.from)? {
             None => Err(protocol::Error::Ended.into()),
-            Some(Reply::Refused { why, is_transient }) => Err(RequestError::Refused { why, is_transient }),
+            Some(Reply::Refused { why, is_transient }) => {
+                Err(RequestError::Refused { why, is_transient })
+            }
             Some(reply) => Ok(reply),
         }
     }

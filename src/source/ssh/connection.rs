@@ -11,12 +11,12 @@ use rustix::io::Errno;
 
 use super::Target;
 use super::client::Client;
-use super::process::{Process, Watched};
+use super::process::{Process, ProcessFlags};
 use crate::io::pipe;
 use crate::source::Heartbeat;
 
 /// How many of its last lines a program that fails is quoted with.
-const QUOTED_LINES: usize = 3;
+const MAX_QUOTED_LINES: usize = 3;
 
 /// How much of what comes is read at once, in bytes.
 const BUFFER_LEN: usize = 4 * 1024;
@@ -27,8 +27,8 @@ pub(super) struct Connection {
     /// The program's process id.
     pub(super) pid: u32,
     /// What is said through it.
-    pub(super) talk: Client<BufReader<Alive<ChildStdout>>, ChildStdin>,
-    complaints: Complaints,
+    pub(super) client: Client<BufReader<HeartbeatReader<ChildStdout>>, ChildStdin>,
+    stderr: StderrLog,
 }
 
 /// Why no connection could be begun.
@@ -44,35 +44,35 @@ impl Connection {
     /// Starts the program, and keeps it in `process`.
     pub(super) fn start(
         target: &Target,
-        pulse: Heartbeat,
+        heartbeat: Heartbeat,
         process: &Process,
     ) -> Result<Self, StartError> {
         let Some((program, arguments)) = target.program.split_first() else {
             return Err(StartError::Program("no program is named".to_owned()));
         };
-        let watched = Watched::default();
+        let flags = ProcessFlags::default();
         let mut command = Command::new(program);
         command.args(arguments).arg(&target.command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped());
         let mut child = process
-            .start(&mut command, watched.clone())
+            .start(&mut command, flags.clone())
             .map_err(|error| StartError::of_program(program, error))?;
         let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let pid = child.id();
-        let (Some(to), Some(from), Some(complaints)) = ends else {
+        let (Some(to), Some(from), Some(stderr)) = ends else {
             let why = format!("{program} has no input or output");
             return Err(StartError::Program(why));
         };
         pipe::widen(&from);
         // Headers come through the buffer; data, for the most part, past it.
-        let from = BufReader::with_capacity(BUFFER_LEN, Alive { from, pulse });
-        let talk = Client::new(from, to);
-        let listening = Complaints::listen(complaints, talk.is_greeted(), watched);
+        let from = BufReader::with_capacity(BUFFER_LEN, HeartbeatReader { from, heartbeat });
+        let client = Client::new(from, to);
+        let listening = StderrLog::listen(stderr, client.is_greeted(), flags);
         Ok(Self {
             pid,
-            talk,
-            complaints: listening.map_err(|error| {
+            client,
+            stderr: listening.map_err(|error| {
                 process.abandon(pid);
                 StartError::Resources(format!("a thread that listens to {program}"), error)
             })?,
@@ -81,8 +81,8 @@ impl Connection {
 
     /// The last lines that the program said on its standard error. It is ended by now:
     /// only what left its process group could say more.
-    pub(super) fn complaints(&self) -> Vec<String> {
-        let lines = self.complaints.last_lines.lock();
+    pub(super) fn last_stderr_lines(&self) -> Vec<String> {
+        let lines = self.stderr.last_lines.lock();
         Vec::from_iter(lines.unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
@@ -99,30 +99,30 @@ impl StartError {
 
 /// What the program says on its standard error.
 #[derive(Debug)]
-struct Complaints {
+struct StderrLog {
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
-impl Complaints {
+impl StderrLog {
     /// Logs what comes, in a thread of its own. What is said before the other end
     /// `is_greeted` is told along with the failure to connect, if it comes to that; a
     /// watch that tries again and again need not say it each time.
     fn listen(
         from: ChildStderr,
         is_greeted: Arc<AtomicBool>,
-        watched: Watched,
+        flags: ProcessFlags,
     ) -> io::Result<Self> {
         let last_lines = Arc::default();
         let heard = Arc::clone(&last_lines);
         thread::Builder::new()
             .name("complaints".to_owned())
             .spawn(move || {
-                let is_news = || {
+                let is_worth_a_warning = || {
                     is_greeted.load(Ordering::Relaxed)
-                        && !watched.is_unwanted.load(Ordering::Relaxed)
+                        && !flags.is_ended_by_us.load(Ordering::Relaxed)
                 };
-                log_complaints(from, &heard, &is_news);
-                watched.has_said_all.store(true, Ordering::Relaxed);
+                log_stderr(from, &heard, &is_worth_a_warning);
+                flags.is_stderr_closed.store(true, Ordering::Relaxed);
             })?;
         Ok(Self { last_lines })
     }
@@ -130,22 +130,26 @@ impl Complaints {
 
 /// Tells that something came.
 #[derive(Debug)]
-pub(super) struct Alive<R> {
+pub(super) struct HeartbeatReader<R> {
     from: R,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
 }
 
-impl<R: Read> Read for Alive<R> {
+impl<R: Read> Read for HeartbeatReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let len = self.from.read(buffer)?;
-        self.pulse.beat();
+        self.heartbeat.beat();
         Ok(len)
     }
 }
 
 /// Logs what a program says on its standard error, until it ends, and keeps the
 /// last lines. Long lines are cut.
-fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>, is_news: &impl Fn() -> bool) {
+fn log_stderr(
+    from: ChildStderr,
+    last: &Mutex<VecDeque<String>>,
+    is_worth_a_warning: &impl Fn() -> bool,
+) {
     /// How much of a line is kept, in bytes.
     const LINE_LEN: u64 = 500;
     let mut from = BufReader::new(from);
@@ -161,14 +165,14 @@ fn log_complaints(from: ChildStderr, last: &Mutex<VecDeque<String>>, is_news: &i
         if line.is_empty() {
             continue;
         }
-        if is_news() {
+        if is_worth_a_warning() {
             tracing::warn!("from the connection: {line}");
         } else {
             tracing::debug!("from the connection: {line}");
         }
         let mut lines = last.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push_back(line);
-        if lines.len() > QUOTED_LINES {
+        if lines.len() > MAX_QUOTED_LINES {
             lines.pop_front();
         }
     }

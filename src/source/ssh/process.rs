@@ -18,18 +18,18 @@ use rustix::process::{
     kill_current_process_group, kill_process_group, wait, waitid, waitpid,
 };
 
-use super::terminal::{self, Lent};
+use super::terminal::{self, LentTerminal};
 
 /// How long a program may take to end by itself, once it has closed its output; to tidy
 /// up after SIGTERM; and to be gone after SIGKILL.
-const END_PATIENCE: Duration = Duration::from_millis(500);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The program that connects, to be ended from outside.
 #[derive(Clone, Debug, Default)]
-pub struct Process(Arc<Mutex<Slot>>);
+pub struct Process(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
-struct Slot {
+struct State {
     running: Option<Running>,
     /// Those that were killed, and that the kernel has not let go of in time.
     lingering: Vec<Pid>,
@@ -39,16 +39,16 @@ struct Slot {
 
 /// How the ends of a connection see each other.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watched {
+pub(super) struct ProcessFlags {
     /// Set once it is ended from here: what it complains of then is no news.
-    pub(super) is_unwanted: Arc<AtomicBool>,
+    pub(super) is_ended_by_us: Arc<AtomicBool>,
     /// Set once its standard error is closed by all that had it.
-    pub(super) has_said_all: Arc<AtomicBool>,
+    pub(super) is_stderr_closed: Arc<AtomicBool>,
 }
 
 /// How a program ended that had broken the connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ending {
+pub(super) struct ProcessExit {
     /// Its exit code, if it ended by itself.
     pub(super) code: Option<i32>,
     /// Whether it was ended because it wanted to ask for something, and nobody was there.
@@ -63,25 +63,25 @@ impl Process {
 
     /// Ends it, for good.
     pub fn close(&self) {
-        let mut slot = self.lock();
-        slot.is_closed = true;
-        slot.end();
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.end();
     }
 
     /// Does what is due while it runs: lends it the terminal if it wants to ask for a
     /// password; if it has ended, ends what still holds the connection open. In a process that is the first one of its PID namespace, as in a
     /// container, also waits for the orphans that have become its children.
-    pub fn tend(&self) {
+    pub fn supervise(&self) {
         // Whoever has it ends the program, and is not to be waited for.
-        let Ok(mut slot) = self.0.try_lock() else {
+        let Ok(mut state) = self.0.try_lock() else {
             return;
         };
-        if let Some(running) = &mut slot.running {
+        if let Some(running) = &mut state.running {
             running.end_what_it_left();
             running.lend_terminal();
         }
         if getpid().is_init() {
-            slot.reap_orphans();
+            state.reap_orphans();
         }
     }
 
@@ -89,21 +89,21 @@ impl Process {
     pub(super) fn start(
         &self,
         command: &mut Command,
-        watched: Watched,
+        flags: ProcessFlags,
     ) -> io::Result<std::process::Child> {
         let child = command.process_group(0).spawn()?;
-        let mut slot = self.lock();
-        slot.end();
-        slot.running = Some(Running {
+        let mut state = self.lock();
+        state.end();
+        state.running = Some(Running {
             pid: Pid::from_child(&child),
             status: None,
-            watched,
+            flags,
             is_over: false,
             lent: None,
             lacked_terminal: false,
         });
-        if slot.is_closed {
-            slot.end();
+        if state.is_closed {
+            state.end();
         }
         Ok(child)
     }
@@ -117,19 +117,19 @@ impl Process {
 
     /// Ends the one with this process id, unless it is followed by another; it may end
     /// by itself in a moment.
-    pub(super) fn finish(&self, pid: u32) -> Ending {
-        let mut slot = self.lock();
-        let Some(running) = slot.with_pid(pid) else {
-            return Ending::default();
+    pub(super) fn finish(&self, pid: u32) -> ProcessExit {
+        let mut state = self.lock();
+        let Some(running) = state.with_pid(pid) else {
+            return ProcessExit::default();
         };
         let is_by_itself = wait_until(|| running.has_ended());
         let (was_lent, lacked_terminal) = (running.lent.is_some(), running.lacked_terminal);
-        let status = slot.end().filter(|_| is_by_itself);
+        let status = state.end().filter(|_| is_by_itself);
         if let Some(signal) = status.filter(|_| was_lent).and_then(typed_signal) {
             // Ctrl-C was typed at a prompt, and is meant for all that runs there.
             let _ = kill_current_process_group(signal);
         }
-        Ending {
+        ProcessExit {
             code: status.and_then(WaitStatus::exit_status),
             lacked_terminal,
         }
@@ -137,18 +137,18 @@ impl Process {
 
     /// Ends the one with this process id, if it still runs.
     pub(super) fn abandon(&self, pid: u32) {
-        let mut slot = self.lock();
-        if slot.with_pid(pid).is_some() {
-            slot.end();
+        let mut state = self.lock();
+        if state.with_pid(pid).is_some() {
+            state.end();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slot> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
+impl State {
     fn with_pid(&mut self, pid: u32) -> Option<&mut Running> {
         let is_it = |running: &&mut Running| running.pid.as_raw_pid().cast_unsigned() == pid;
         self.running.as_mut().filter(is_it)
@@ -184,11 +184,11 @@ struct Running {
     pid: Pid,
     /// How it ended, once it was waited for.
     status: Option<WaitStatus>,
-    watched: Watched,
+    flags: ProcessFlags,
     /// Whether it was seen to have ended by itself.
     is_over: bool,
     /// The terminal, while it has it.
-    lent: Option<Lent>,
+    lent: Option<LentTerminal>,
     lacked_terminal: bool,
 }
 
@@ -202,13 +202,13 @@ impl Running {
     /// The program is waited for last: as long as it is not, no other process and no
     /// other group can get its id.
     fn end(&mut self) {
-        self.watched.is_unwanted.store(true, Ordering::Relaxed);
+        self.flags.is_ended_by_us.store(true, Ordering::Relaxed);
         self.signal(Signal::TERM);
         if self.lent.is_some() {
             // One that was stopped at its prompt does not heed SIGTERM.
             self.signal(Signal::CONT);
         }
-        wait_until(|| self.has_ended() && self.watched.has_said_all.load(Ordering::Relaxed));
+        wait_until(|| self.has_ended() && self.flags.is_stderr_closed.load(Ordering::Relaxed));
         self.lent = None;
         self.signal(Signal::KILL);
         wait_until(|| {
@@ -248,7 +248,7 @@ impl Running {
         if !stopped.is_some_and(terminal::is_asked_for_by) {
             return;
         }
-        self.lent = self.lent.take().or_else(|| Lent::to(self.pid));
+        self.lent = self.lent.take().or_else(|| LentTerminal::to(self.pid));
         self.lacked_terminal = self.lent.is_none();
         self.signal(if self.lacked_terminal {
             Signal::KILL
@@ -277,16 +277,16 @@ fn reap(pid: Pid) -> Option<WaitStatus> {
 }
 
 /// Waits until something is so, but not for long; whether it is.
-fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
-    const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-    let until = Instant::now() + END_PATIENCE;
+fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
+    const MAX_PAUSE: Duration = Duration::from_millis(20);
+    let until = Instant::now() + END_TIMEOUT;
     let mut pause = Duration::from_micros(200);
-    while !is_so() {
+    while !condition() {
         if Instant::now() >= until {
             return false;
         }
         thread::sleep(pause);
-        pause = LONGEST_PAUSE.min(pause * 2);
+        pause = MAX_PAUSE.min(pause * 2);
     }
     true
 }

@@ -15,7 +15,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr,
 
 /// The terminal, while another process group has it.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(super) struct LentTerminal {
     terminal: File,
     /// As they were before.
     settings: Termios,
@@ -30,7 +30,7 @@ pub(super) fn is_asked_for_by(signal: i32) -> bool {
         .any(|known| known.as_raw() == signal)
 }
 
-impl Lent {
+impl LentTerminal {
     /// Puts a process group in the foreground; `None` if there is no terminal, or this
     /// process is not in the foreground.
     pub(super) fn to(group: Pid) -> Option<Self> {
@@ -53,7 +53,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for LentTerminal {
     /// Puts this process in the foreground again, with the settings as they were, unless
     /// a shell has put there what it likes.
     fn drop(&mut self) {
