@@ -11,7 +11,7 @@ use crate::compare::digests::prove_equal;
 use crate::compare::tails::{Ahead, compare, newer};
 use crate::error::Error;
 use crate::filestorage::record::TXN_HEADER_LEN;
-use crate::filestorage::{Status, Tid, TxnHeader};
+use crate::filestorage::{Tid, TxnHeader, TxnStatus};
 use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::AlignedBuf;

@@ -18,8 +18,8 @@ use rustix::io::retry_on_intr;
 use self::watch::Watch;
 use super::open::{self, Name};
 use super::{
-    DirectoryEntry, Error, FileId, FileSystem, LONGEST_WAIT, MasterStat, Named, Source,
-    Surroundings, Transactions,
+    DirectoryEntry, Error, FileId, FileSystem, MAX_WAIT, MasterStat, Named, Source, Surroundings,
+    Transactions,
 };
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};

@@ -9,10 +9,10 @@ use super::wakeups::{WakeReason, Wakeups};
 use super::{Observer, REPEAT_EVERY, WatchState};
 use crate::error::Error;
 use crate::io::file_stat::FileStat;
-use crate::io::notify::Changes;
+use crate::io::notify::FileWatcher;
 use crate::pass::{Job, PassReport};
 use crate::plan::outcome::Exit;
-use crate::source::{FileSystem, LONGEST_WAIT, MasterStat};
+use crate::source::{FileSystem, MAX_WAIT, MasterStat};
 use crate::upkeep::IdleWork;
 
 /// How often a resting watch says that it is alive.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::io::file_stat::FileStat;
-use crate::io::notify::Changes;
+use crate::io::notify::FileWatcher;
 
 /// Whether the kernel tells of changes.
 #[derive(Debug, Default)]
@@ -38,8 +38,8 @@ impl Watch {
         let (ring, events) = mpsc::sync_channel(1);
         let directory = file.parent().unwrap_or(file).to_owned();
         let looked_up = stat(&directory);
-        let started = || -> io::Result<Changes> {
-            let mut changes = Changes::new(move || {
+        let started = || -> io::Result<FileWatcher> {
+            let mut watcher = FileWatcher::new(move || {
                 // One that is not taken yet tells enough.
                 let _ = ring.try_send(());
             })?;
@@ -69,10 +69,10 @@ impl Watch {
             ..
         } = self
         {
-            while told.try_recv().is_ok() {}
+            while events.try_recv().is_ok() {}
             // Its entries may change, and its time of modification with them.
             if !FileStat::are_same_file(stat(path), *looked_up) {
-                *self = Self::No;
+                *self = Self::NotStarted;
             }
         }
     }
