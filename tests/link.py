@@ -1,7 +1,6 @@
-"""A bad link, to be named with `-e`: runs the command for the other end on this
-machine, passes on so many bytes of what it answers, and then does what it was
-told: `cut` ends the link, `hang` keeps silent for ever, `slow` goes on with a
-pause after every piece.
+"""A bad connection for `-e`: runs the command for the other end on this machine and
+forwards BYTES bytes of its output. Then `cut` ends the connection, `hang` sends nothing
+more, and `slow` continues with a pause after each chunk.
 
 usage: link.py BYTES cut|hang|slow HOST COMMAND
 """
@@ -11,15 +10,15 @@ import subprocess
 import sys
 import time
 
-PIECE_LEN = 20_000
+CHUNK_LEN = 20_000
 PAUSE_SECS = 0.2
 
 
-def pass_on(answers: int, left: int) -> None:
-    """Pass on `left` bytes, as they come."""
-    while left > 0 and (piece := os.read(answers, min(left, 65_536))):
-        os.write(1, piece)
-        left -= len(piece)
+def forward(answers: int, left: int) -> None:
+    """Forward `left` bytes, as they arrive."""
+    while left > 0 and (chunk := os.read(answers, min(left, 65_536))):
+        os.write(1, chunk)
+        left -= len(chunk)
 
 
 def main() -> None:
@@ -27,11 +26,11 @@ def main() -> None:
     process = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE)
     assert process.stdout
     answers = process.stdout.fileno()
-    pass_on(answers, int(limit))
+    forward(answers, int(limit))
     if then == "hang":
         time.sleep(1000)
-    while then == "slow" and (piece := os.read(answers, PIECE_LEN)):
-        os.write(1, piece)
+    while then == "slow" and (chunk := os.read(answers, CHUNK_LEN)):
+        os.write(1, chunk)
         time.sleep(PAUSE_SECS)
     process.kill()
 

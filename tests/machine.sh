@@ -1,11 +1,10 @@
-# Boots the second machine of the tests, as the first process of namespaces of its
-# own for processes, mounts and the host's name.
+# Boots the second machine of the tests, as the first process of its own namespaces for
+# processes, mounts and the host name.
 #
 # usage: machine.sh FILES MASTER SLAVE CGROUP
 #
-# FILES holds what is to be found in /etc, in /usr/local and as systemd's own
-# units; MASTER and SLAVE are the directories that become /mnt/master/var and
-# /srv/plone/var; CGROUP is a name for a control group.
+# FILES contains the files for /etc and /usr/local, and systemd's units. The directories MASTER
+# and SLAVE become /mnt/master/var and /srv/plone/var. CGROUP is the name of a control group.
 set -eu
 files=$1 master=$2 slave=$3 cgroup=$4
 

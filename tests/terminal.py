@@ -1,12 +1,12 @@
-"""Runs a command at a terminal of its own, and types what is to be typed there.
+"""Runs a command at a terminal of its own, and types keys there.
 
     terminal.py [EXPECTED TYPED]... -- COMMAND...
 
-Each EXPECTED is waited for in what the terminal shows before its TYPED, in which
-backslashes escape as in Python, is typed. A program that is stopped and continued at
-its prompt may discard a line, and ssh misses a Ctrl-C between its prompt and its read.
-So keys are typed once more, as a person would, if the terminal shows nothing for some
-seconds. All that is shown goes to the standard output. Exits as the command does, or with 99 if something expected does not come.
+Once the terminal shows an EXPECTED text, its TYPED keys are typed; backslashes escape as in
+Python. If the terminal then shows nothing for some seconds, the keys are typed once more, as
+a person would: a program that is stopped and continued at its prompt may discard a line, and
+ssh misses a Ctrl-C between its prompt and its read. Everything that the terminal shows goes to
+standard output. The exit code is that of the command, or 99 if an EXPECTED text did not appear.
 """
 
 import os
@@ -38,7 +38,7 @@ while True:
         keys = b""
         continue
     if not ready:
-        print(shown, "\nnothing more came", steps)
+        print(shown, "\nno more output", steps)
         os.kill(pid, 9)
         sys.exit(99)
     try:

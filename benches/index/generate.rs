@@ -1,4 +1,4 @@
-//! Makes a FileStorage of small data records.
+//! Writes a FileStorage of small data records.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -6,16 +6,16 @@ use std::path::Path;
 
 use fssync::filestorage::MAGIC_LEN;
 
-/// In which order objects are written.
+/// The order of oids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Oids {
-    /// New ones one after the other, and old ones again in three of ten cases.
+    /// New oids in sequence; in three of ten cases an old one again.
     Usual,
-    /// Any 64 bits.
+    /// Random 64-bit numbers.
     Random,
 }
 
-/// What was made.
+/// The size of the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
     pub(crate) len: u64,
@@ -23,8 +23,8 @@ pub(crate) struct Made {
     pub(crate) records: u64,
 }
 
-/// Makes a file of `len` bytes, more or less: transactions of 1 to 8 data records
-/// with pickles of 60 to 150 bytes.
+/// Writes a file of about `len` bytes: transactions of 1 to 8 data records with pickles of 60
+/// to 150 bytes.
 pub(crate) fn small_records(path: &Path, len: u64, oids: Oids) -> io::Result<Made> {
     let mut out = BufWriter::with_capacity(1024 * 1024, File::create(path)?);
     out.write_all(b"FS30")?;
@@ -34,7 +34,7 @@ pub(crate) fn small_records(path: &Path, len: u64, oids: Oids) -> io::Result<Mad
         transactions: 0,
         records: 0,
     };
-    // Where the last data record of each oid is, if they are few enough to know.
+    // The position of the last data record of each oid. Unknown for random oids.
     let mut last: Vec<u64> = Vec::new();
     let mut body = Vec::new();
     while made.len < len {

@@ -1,17 +1,16 @@
-//! The index and ZODB's own, in turn on the same file of small data records:
+//! The index, compared with ZODB's own on the same file of small data records:
 //!
 //! ```text
 //! cargo bench --bench index [-- [MB] [rounds=N] [random]]
 //! ```
 //!
-//! - *building*: the scan of the whole file and the index written beside it, by
-//!   Python's `FileStorage()` and by fssync, which syncs it too;
-//! - *opening*: Python's `FileStorage()` with its own fresh index, and with
-//!   fssync's.
+//! - *building*: a scan of the whole file, with the index written beside it, by Python's
+//!   `FileStorage()` and by fssync. fssync also syncs the index.
+//! - *opening*: Python's `FileStorage()` with its own fresh index, and with fssync's.
 //!
-//! `MB` is the size of the file, 300 if not given; with `random`, oids are any 64
-//! bits. Python is that of the virtual environment that the tests make. A ratio
-//! of two medians of one run is worth something; a time alone is not.
+//! `MB` is the size of the file (300). With `random`, oids are random 64-bit numbers. Python
+//! is that of the tests' virtual environment. Compare only the ratio of two medians of the
+//! same run, never a single time.
 
 mod generate;
 
@@ -34,13 +33,13 @@ use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
 use generate::{Oids, small_records};
 
-/// How many times as fast as Python the index is to be built.
+/// The target for building: how many times as fast as Python.
 const MIN_BUILDING: f64 = 10.0;
 
-/// How long ZODB may take with our index, as a multiple of with its own.
+/// The target for opening: ZODB's time with fssync's index, divided by its time with its own.
 const MAX_OPENING: f64 = 1.2;
 
-/// What an object may cost, in bytes.
+/// The target for memory, in bytes per object.
 const MAX_OBJECT_LEN: u64 = 24;
 
 fn main() -> io::Result<()> {
@@ -79,7 +78,7 @@ fn main() -> io::Result<()> {
     bench.opening()
 }
 
-/// The Python that has ZODB.
+/// A Python with ZODB.
 fn python(temporary: &Path) -> io::Result<PathBuf> {
     for entry in fs::read_dir(temporary)? {
         let python = entry?.path().join("bin/python");
@@ -100,7 +99,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// What the first index that is built costs.
+    /// Measures the memory of the first build.
     fn memory(&self) -> io::Result<()> {
         self.scan()?;
         let before = memory("VmRSS:")?;
@@ -150,7 +149,7 @@ impl Bench {
         self.open()?;
         fs::copy(&self.index, &theirs)?;
         let mut times = [Vec::new(), Vec::new()];
-        // It takes milliseconds, and is noisy accordingly.
+        // An opening takes only milliseconds, and the times vary.
         for round in 0..ROUNDS {
             for which in [round % 2, (round + 1) % 2] {
                 fs::copy([&theirs, &ours][which], &self.index)?;
@@ -170,7 +169,7 @@ impl Bench {
         Ok(())
     }
 
-    /// How long `FileStorage()` takes; its index lies there afterwards.
+    /// The time of `FileStorage()`, which leaves its index beside the file.
     fn open(&self) -> io::Result<Duration> {
         const SCRIPT: &str = "\
 import sys, time
@@ -208,7 +207,7 @@ storage.close()
         Ok((stored, started.elapsed()))
     }
 
-    /// How long a scan takes that makes nothing of what it finds.
+    /// The time of a scan that discards its results.
     fn scan(&self) -> io::Result<Duration> {
         let started = Instant::now();
         let file = File::open(&self.path)?;
@@ -235,7 +234,7 @@ fn slave(path: &Path) -> Slave {
     }
 }
 
-/// A figure of this process's, in bytes.
+/// A memory figure of this process, in bytes.
 fn memory(name: &str) -> io::Result<u64> {
     fs::read_to_string("/proc/self/status")?
         .lines()

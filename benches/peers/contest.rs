@@ -1,4 +1,4 @@
-//! Runs a peer and fssync in turn, and says how long each took.
+//! Runs another program and fssync in turn, and measures both.
 
 use std::io;
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use crate::shared::command::{Argv, has, must, text};
 use crate::shared::times::{Times, show};
 
-/// What makes everything as it was before a run; not timed.
+/// Restores the state before a run; not timed.
 pub(crate) type Prepare<'a> = Box<dyn Fn() -> io::Result<()> + 'a>;
 
-/// One of two that do the same work.
+/// A program that takes part in a comparison.
 pub(crate) struct Contender<'a> {
-    /// What the table calls it.
+    /// Its name in the table.
     pub(crate) name: &'static str,
     pub(crate) prepare: Prepare<'a>,
-    /// The commands, one after the other.
+    /// The commands, which run one after the other.
     pub(crate) commands: Vec<Argv>,
 }
 
-/// Some work, and who does it.
+/// A comparison: the work, and the programs that do it.
 pub(crate) struct Contest<'a> {
     pub(crate) work: String,
     /// `None` if it is not installed.
@@ -29,18 +29,18 @@ pub(crate) struct Contest<'a> {
     pub(crate) target: Target,
 }
 
-/// What fssync should reach.
+/// The target for fssync.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
-    /// A time.
+    /// A maximum time.
     Within(Duration),
-    /// A multiple of the peer's time.
+    /// A maximum multiple of the other program's time.
     Times(f64),
-    /// Nothing.
+    /// No target.
     Open,
 }
 
-/// What came out of a contest.
+/// The result of a comparison.
 pub(crate) struct Row {
     pub(crate) work: String,
     pub(crate) peer: Option<(&'static str, Times)>,
@@ -68,7 +68,7 @@ impl Row {
 }
 
 impl Contest<'_> {
-    /// Lets them run, the peer first in each round.
+    /// Runs both programs, fssync second in each round.
     pub(crate) fn run(&self, directory: &Path) -> io::Result<Row> {
         println!("\n{}", self.work);
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
@@ -110,8 +110,7 @@ impl Contender<'_> {
         Ok(started.elapsed())
     }
 
-    /// The peak memory of one more run, in kilobytes, if there is a tool that
-    /// tells.
+    /// The peak memory of one more run, in kilobytes, if /usr/bin/time is installed.
     fn peak_kb(&self, directory: &Path) -> io::Result<Option<u64>> {
         let said = directory.join("peak");
         let mut argv: Argv = ["/usr/bin/time", "-f", "%M", "-o"].map(String::from).into();
@@ -126,7 +125,7 @@ impl Contender<'_> {
     }
 }
 
-/// Prints how often fssync syncs what, in one run.
+/// Prints how often fssync syncs which file in one run.
 pub(crate) fn print_syncs(directory: &Path, fssync: &Argv) -> io::Result<()> {
     if !has("strace") {
         println!("  strace is not installed: syncs are not counted");

@@ -1,16 +1,15 @@
-//! fssync and its peers, in turn on the same files:
+//! fssync and other programs, in turn on the same files:
 //!
 //! ```text
 //! cargo bench --bench peers [-- [MB] [rounds=N] ["ssh=PROGRAM... HOST"] [NAME...]]
 //! ```
 //!
-//! `MB` is the size of the master, 1000 if not given; a `NAME` is a part of the
-//! name of the work to be done: `nothing`, `append`, `full`, `sparse`. With a
-//! program that connects to this machine itself, such as `ssh=ssh -p 2222
-//! root@127.0.0.1`, the full copy is made through it too. The files
-//! (some 2.5 times the master; ten times as much, of holes, for `sparse`) lie
-//! below `target/tmp`; nothing is dropped from the page cache. A ratio of
-//! two medians of one run is worth something; a time alone is not.
+//! `MB` is the size of the master (1000). A `NAME` is a part of the name of a comparison:
+//! `nothing`, `append`, `full`, `sparse`. With a program that connects to this machine, such
+//! as `ssh=ssh -p 2222 root@127.0.0.1`, the full copy is also made through it. The files are
+//! below `target/tmp`; they take about 2.5 times the size of the master (for `sparse` ten
+//! times, almost only holes). Everything is in the page cache. Compare only the ratio of two
+//! medians of the same run, never a single time.
 
 mod contest;
 #[path = "../shared/mod.rs"]
@@ -24,11 +23,11 @@ use std::time::{Duration, Instant};
 
 use contest::{Contender, Contest, Prepare, Row, Target};
 use shared::command::{Argv, Remote, calm, has, must, text};
-use shared::generate::{Generator, MB, cut_out, sparse};
+use shared::generate::{Generator, MB, copy_from, sparse};
 use shared::place::{Place, temporary};
 use shared::times::show;
 
-/// What a pass that finds nothing new may take.
+/// The target for a pass that finds nothing new.
 const MAX_NOTHING_NEW: Duration = Duration::from_millis(5);
 
 struct Options {
@@ -73,7 +72,7 @@ impl Options {
 fn main() -> io::Result<()> {
     let options = Options::parse();
     if !has("rsync") {
-        println!("rsync is not installed: what it is compared with is left out");
+        println!("rsync is not installed: its comparisons are skipped");
     }
     let directory = temporary("peers-")?;
     let mut rows = Vec::new();
@@ -91,7 +90,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What is done with a file of which every byte is there.
+/// Comparisons with a file without holes.
 fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result<()> {
     let place = Place::create(&directory.join("dense"))?;
     let started = Instant::now();
@@ -129,7 +128,7 @@ fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result
     Ok(())
 }
 
-/// The peer knows by size and time that nothing is new; so both are made equal.
+/// rsync compares size and time, so both files get the same time.
 fn nothing_new(options: &Options, place: &Place, work: String) -> io::Result<Row> {
     let modified = fs::metadata(&place.master)?.modified()?;
     OpenOptions::new()
@@ -155,12 +154,12 @@ fn nothing_new(options: &Options, place: &Place, work: String) -> io::Result<Row
     contest.run(&place.directory)
 }
 
-/// Ten times the size, of holes: what counts is the size that the file has.
+/// A file of ten times the size, almost only holes: the apparent size counts.
 fn nothing_new_in_holes(options: &Options, place: &Place) -> io::Result<Row> {
     for path in [&place.master, &place.slave] {
         sparse(path, 10 * options.megabytes * MB)?;
     }
-    // No sidecar vouches for the slave: it is proved to be equal.
+    // There is no sidecar, so the pass proves that the files are equal.
     must(&fssync(place, &[]))?;
     let work = format!("sparse nothing new, {} MB of holes", 10 * options.megabytes);
     nothing_new(options, place, work)
@@ -171,7 +170,7 @@ fn append(options: &Options, place: &Place, generator: &mut Generator) -> io::Re
     let position = left.position;
     generator.append(options.megabytes * MB / 10)?;
     let (bytes, new) = (place.directory.join("bytes"), place.directory.join("new"));
-    cut_out(&place.master, position, &bytes)?;
+    copy_from(&place.master, position, &bytes)?;
     let mut dd = argv("dd bs=1M conv=fsync status=none", &[]);
     dd.extend([format!("if={}", text(&bytes)), format!("of={}", text(&new))]);
     let contest = Contest {
@@ -260,12 +259,12 @@ fn full_copy_through(options: &Options, place: &Place, remote: &Remote) -> io::R
     Ok(row)
 }
 
-/// What a pass has left of the slave, and beside it.
+/// The slave and the files beside it, as a pass has left them.
 struct Left {
     position: u64,
-    /// Files that are written over, and their bytes.
+    /// Files that are overwritten in place, with their content.
     files: [(PathBuf, Vec<u8>); 2],
-    /// The index is replaced, and known by its inode: a second name keeps it.
+    /// The index is replaced, and identified by its inode number: a second name keeps it.
     index: PathBuf,
     kept_index: PathBuf,
 }

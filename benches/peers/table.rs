@@ -1,12 +1,12 @@
-//! What came out, in a table of plain text.
+//! The results as a table of plain text.
 
 use crate::contest::{Row, Target};
 use crate::shared::times::{show, verdict};
 
-/// What fssync may need at its peak, in kilobytes.
+/// The target for fssync's peak memory, in kilobytes.
 const MAX_PEAK_KB: u64 = 32 * 1024;
 
-/// Prints a row for each contest.
+/// Prints a row for each comparison.
 pub(crate) fn print(rows: &[Row]) {
     println!("\ntimes in ms: min / median / max; peak memory in kB, target <= {MAX_PEAK_KB}");
     println!(

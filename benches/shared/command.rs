@@ -1,4 +1,4 @@
-//! Running commands, and reaching a master through a program that connects.
+//! Commands, and access to a master through a program that connects.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ pub(crate) fn has(program: &str) -> bool {
     std::env::split_paths(&paths).any(|path| path.join(program).exists())
 }
 
-/// Runs a command; what it says on standard error is shown.
+/// Runs a command; its standard error is shown.
 pub(crate) fn must(argv: &Argv) -> io::Result<()> {
     let status = Command::new(&argv[0])
         .args(&argv[1..])
@@ -27,7 +27,7 @@ pub(crate) fn must(argv: &Argv) -> io::Result<()> {
     Err(io::Error::other(format!("{}: {status}", argv.join(" "))))
 }
 
-/// Waits until the file system of `directory` has nothing left to write.
+/// Waits until the file system of `directory` has written everything.
 pub(crate) fn calm(directory: &Path) -> io::Result<()> {
     rustix::fs::syncfs(File::open(directory)?)?;
     Ok(())
@@ -38,7 +38,7 @@ pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// How this machine is reached as if it were another one.
+/// This machine, reached as if it were another one.
 #[derive(Debug)]
 pub(crate) struct Remote {
     /// The program that connects, with its arguments.
@@ -47,7 +47,7 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// What follows `ssh=` in an argument of a bench: `PROGRAM... HOST`.
+    /// Parses the argument `ssh=PROGRAM... HOST`, without `ssh=`.
     pub(crate) fn parse(words: &str) -> Option<Self> {
         let (program, host) = words.rsplit_once(' ')?;
         Some(Self {
@@ -56,7 +56,7 @@ impl Remote {
         })
     }
 
-    /// The arguments with which fssync reads `master` so.
+    /// The arguments with which fssync reads `master` through the program.
     pub(crate) fn arguments(&self, master: &Path) -> Argv {
         let fssync = env!("CARGO_BIN_EXE_fssync");
         let mut argv = ["-e", &self.program, "--remote-fssync", fssync]

@@ -1,10 +1,8 @@
-//! Makes FileStorages that ZODB opens without a warning, as fast as the disk
-//! takes them.
+//! Writes FileStorages that ZODB opens without a warning, as fast as the disk allows.
 //!
-//! What is made is like the file of `peers.md`: 1,000 MB hold some 47,000
-//! transactions of 1 to 8 data records with pickles of 120 to 9,000 bytes, over
-//! some 150,000 objects. It depends on nothing but the sizes that are asked
-//! for, so two files made alike are equal.
+//! The content resembles a typical site: 1,000 MB contain about 47,000 transactions of 1 to 8
+//! data records with pickles of 120 to 9,000 bytes, for about 150,000 objects. It depends only
+//! on the requested sizes, so two files with the same sizes are equal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -14,17 +12,17 @@ use std::path::{Path, PathBuf};
 use fssync::filestorage::MAGIC_LEN;
 use fssync::filestorage::record::{DATA_HEADER_LEN, TRAILER_LEN, TXN_HEADER_LEN};
 
-/// A megabyte, as disks count.
+/// A megabyte, as in the size of disks.
 pub(crate) const MB: u64 = 1_000_000;
 
-/// How many bytes of zeros a data record of a sparse file has.
+/// The length of a data record in a sparse file, in bytes.
 const HOLE_LEN: u64 = 1000 * MB;
 
 /// The class that every object has, as ZODB pickles it.
 const CLASS: &[u8] = b"\x80\x03cpersistent.mapping\nPersistentMapping\n.";
 
-/// The object's state, `{'data': {'b': b'...'}}`: what precedes the length of
-/// the byte string, and what follows the byte string.
+/// The object's state, `{'data': {'b': b'...'}}`: the bytes before the length of the byte
+/// string, and those after the byte string.
 const STATE: (&[u8], &[u8]) = (
     b"\x80\x03}X\x04\x00\x00\x00data}X\x01\x00\x00\x00bB",
     b"ss.",
@@ -33,7 +31,7 @@ const STATE: (&[u8], &[u8]) = (
 /// The length of a pickle without its byte string, in bytes.
 const PICKLE_FRAME_LEN: u64 = (CLASS.len() + STATE.0.len() + 4 + STATE.1.len()) as u64;
 
-/// A growing FileStorage, and what is needed to go on.
+/// A FileStorage that is being written, and the state needed to continue.
 #[derive(Debug)]
 pub(crate) struct Generator {
     path: PathBuf,
@@ -42,13 +40,13 @@ pub(crate) struct Generator {
     position: u64,
     /// When the last transaction was committed, in milliseconds since 2024.
     millis: u64,
-    /// Where the last data record of each oid is.
+    /// The position of the last data record of each oid.
     records: Vec<u64>,
     transactions: u64,
 }
 
 impl Generator {
-    /// Begins a file that holds nothing yet.
+    /// Creates a file without transactions.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         File::create_new(path)?.write_all(b"FS30")?;
         Ok(Self {
@@ -66,12 +64,12 @@ impl Generator {
         self.position
     }
 
-    /// How many transactions there are.
+    /// Number of transactions.
     pub(crate) fn transactions(&self) -> u64 {
         self.transactions
     }
 
-    /// How many objects there are.
+    /// Number of objects.
     pub(crate) fn objects(&self) -> usize {
         self.records.len()
     }
@@ -90,8 +88,8 @@ impl Generator {
         out.into_inner()?.sync_all()
     }
 
-    /// Appends one transaction whose only data record has [`HOLE_LEN`] zeros,
-    /// for which the file has no blocks.
+    /// Appends one transaction whose only data record has [`HOLE_LEN`] zeros without disk
+    /// blocks.
     pub(crate) fn append_hole(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(&self.path)?;
         let mut start = self.transaction_header();
@@ -107,7 +105,7 @@ impl Generator {
         file.sync_all()
     }
 
-    /// The next transaction, in place of what `out` held.
+    /// Writes the next transaction to `out`, and discards its previous content.
     fn transaction(&mut self, out: &mut Vec<u8>) {
         *out = self.transaction_header();
         for _ in 0..self.random.between(1, 8) {
@@ -126,7 +124,7 @@ impl Generator {
         out.extend(tlen.to_be_bytes());
     }
 
-    /// A transaction header and its strings; the length is still to come.
+    /// A transaction header with its strings. The length is not set yet.
     fn transaction_header(&mut self) -> Vec<u8> {
         self.millis += self.random.between(1, 5000);
         self.transactions += 1;
@@ -144,7 +142,7 @@ impl Generator {
         header
     }
 
-    /// A data record as far as the contents of its byte string of `len` bytes.
+    /// A data record up to the content of its byte string of `len` bytes.
     fn data_record_header(&self, out: &mut Vec<u8>, oid: usize, prev: u64, len: u64) {
         let start = out.len();
         out.extend((oid as u64).to_be_bytes());
@@ -159,7 +157,7 @@ impl Generator {
         out.extend((len as u32).to_le_bytes());
     }
 
-    /// An object of an earlier transaction, in three of ten cases.
+    /// An object of an earlier transaction, in three of ten calls.
     fn changed_object(&mut self) -> Option<usize> {
         if self.records.is_empty() || self.random.between(1, 10) > 3 {
             return None;
@@ -169,15 +167,15 @@ impl Generator {
     }
 }
 
-/// Sets the length in the header of a transaction that lacks its last
-/// `missing` bytes before the trailer. Returns it.
+/// Sets the length in the header of a transaction which lacks `missing` bytes before its
+/// trailer. Returns the length.
 fn finish(transaction: &mut [u8], missing: u64) -> u64 {
     let tlen = transaction.len() as u64 + missing;
     transaction[8..16].copy_from_slice(&tlen.to_be_bytes());
     tlen
 }
 
-/// Makes a file of `len` bytes, more or less, nearly all of which are holes.
+/// Writes a sparse file of about `len` bytes.
 pub(crate) fn sparse(path: &Path, len: u64) -> io::Result<()> {
     let mut generator = Generator::create(path)?;
     generator.append(MB)?;
@@ -187,8 +185,8 @@ pub(crate) fn sparse(path: &Path, len: u64) -> io::Result<()> {
     generator.append(MB)
 }
 
-/// Copies the bytes of a file from `start` on to a new file, and syncs.
-pub(crate) fn cut_out(path: &Path, start: u64, to: &Path) -> io::Result<()> {
+/// Copies a file from `start` on to a new file, and syncs.
+pub(crate) fn copy_from(path: &Path, start: u64, to: &Path) -> io::Result<()> {
     let mut bytes = vec![0; (path.metadata()?.len() - start) as usize];
     File::open(path)?.read_exact_at(&mut bytes, start)?;
     let mut file = File::create_new(to)?;
@@ -196,7 +194,7 @@ pub(crate) fn cut_out(path: &Path, start: u64, to: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The tid of a moment, in milliseconds since 2024; every month has 28 days.
+/// A tid for a time, in milliseconds since 2024. Each month has 28 days.
 fn tid(millis: u64) -> u64 {
     let (minutes, millis) = (millis / 60_000, millis % 60_000);
     let (days, minutes) = (minutes / 1440, minutes % 1440);
@@ -218,7 +216,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number from `least` to `most`, nearly evenly.
+    /// A number from `least` to `most`, almost uniformly distributed.
     fn between(&mut self, least: u64, most: u64) -> u64 {
         least + (self.next() >> 16) % (most - least + 1)
     }

@@ -1,4 +1,4 @@
-//! What the benches share.
+//! Shared by the benches.
 
 #![allow(dead_code, reason = "not every bench uses all of it")]
 

@@ -1,4 +1,4 @@
-//! Where a bench's files lie.
+//! The directories of a bench.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -15,7 +15,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Makes the directories; neither file is there yet.
+    /// Creates the directories. The files do not exist yet.
     pub(crate) fn create(directory: &Path) -> io::Result<Self> {
         for name in ["master", "slave"] {
             fs::create_dir_all(directory.join(name))?;
@@ -27,7 +27,7 @@ impl Place {
         })
     }
 
-    /// What did not do the work needs no time.
+    /// Fails if the two differ: a time counts only if the work was done.
     pub(crate) fn assert_equal(&self) -> io::Result<()> {
         must(&vec![
             "cmp".to_owned(),
@@ -37,7 +37,7 @@ impl Place {
     }
 }
 
-/// A directory below the target directory, for as long as it is held.
+/// A temporary directory below the target directory.
 pub(crate) fn temporary(prefix: &str) -> io::Result<TempDir> {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(temporary)?;

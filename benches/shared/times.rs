@@ -1,8 +1,8 @@
-//! Times, and how they are shown.
+//! Times, and their output.
 
 use std::time::Duration;
 
-/// The least, the middle and the greatest of some times.
+/// The minimum, the median and the maximum of several times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) min: Duration,

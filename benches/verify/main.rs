@@ -1,17 +1,17 @@
-//! `fssync verify` in turn with what a person would use instead, on the same files:
+//! `fssync verify`, in turn with the tools that a person would use instead, on the same files:
 //!
 //! ```text
 //! cargo bench --bench verify [-- [MB] [rounds=N]]
 //! ```
 //!
-//! - `--quick` and ZODB's own `fstest`, which both pass over the objects' data;
-//! - a verification as a whole, each byte compared with the ledger's digests, and
-//!   `sha256sum`, which both read all of it.
+//! - `--quick` and ZODB's `fstest`, which both skip the objects' data;
+//! - a complete verification, with all bytes compared to the ledger's digests, and
+//!   `sha256sum`, which both read everything.
 //!
-//! Both files are slaves that a pass has made. One is like that of `peers.md`, the other one has small data records; `MB`
-//! is the size of each, 300 if not given. Both lie in the page cache. Python is that
-//! of the virtual environment that the tests make. A ratio of two medians of one
-//! run is worth something; a time alone is not.
+//! Both files are slaves that a pass has copied. One resembles a typical site, the other has
+//! small data records. `MB` is the size of each (300). Both are in the page cache. Python is
+//! that of the tests' virtual environment. Compare only the ratio of two medians of the same
+//! run, never a single time.
 
 #[allow(dead_code, reason = "not all of it is used here")]
 #[path = "../index/generate.rs"]
@@ -37,13 +37,13 @@ use shared::generate::{Generator, MB};
 use shared::place::temporary;
 use shared::times::{Times, show, verdict};
 
-/// How many times as fast as `fstest` the structure is to be checked.
+/// The target for the structure: how many times as fast as `fstest`.
 const MIN_QUICK: f64 = 5.0;
 
-/// How long the whole may take, as a multiple of `sha256sum`.
+/// The target for a complete verification: its time divided by that of `sha256sum`.
 const MAX_WHOLE: f64 = 0.4;
 
-/// What an object may cost, in bytes.
+/// The target for memory, in bytes per object.
 const MAX_OBJECT_LEN: u64 = 24;
 
 fn main() -> io::Result<()> {
@@ -72,11 +72,11 @@ fn main() -> io::Result<()> {
     let small = slave_of(&small)?;
     let quick = compare(&small, &python, rounds)?;
     let each = u128::from(made.records) * 1000 / quick.as_micros().max(1);
-    println!("  {each} thousand data records a second");
+    println!("  {each} thousand data records per second");
     memory(&small)
 }
 
-/// The copy that a pass makes, with its ledger and its index.
+/// The copy that a pass makes, with its ledger and index.
 fn slave_of(master: &Path) -> io::Result<PathBuf> {
     let slave = master.with_extension("slave");
     must(&vec![
@@ -89,7 +89,7 @@ fn slave_of(master: &Path) -> io::Result<PathBuf> {
     Ok(slave)
 }
 
-/// The Python that has ZODB.
+/// A Python with ZODB.
 fn python(temporary: &Path) -> io::Result<PathBuf> {
     for entry in fs::read_dir(temporary)? {
         let python = entry?.path().join("bin/python");
@@ -102,7 +102,7 @@ fn python(temporary: &Path) -> io::Result<PathBuf> {
     ))
 }
 
-/// Compares both pairs; returns the time that the structure takes.
+/// Compares both pairs; returns the time of the quick verification.
 fn compare(path: &Path, python: &Path, rounds: usize) -> io::Result<Duration> {
     let fssync = || {
         vec![
@@ -152,7 +152,7 @@ fn pair(theirs: &Argv, ours: &Argv, rounds: usize) -> io::Result<(Duration, Dura
     Ok((theirs, ours))
 }
 
-/// What an object costs, where the index and all bytes are compared.
+/// Measures the memory per object when the index and all bytes are compared.
 fn memory(path: &Path) -> io::Result<()> {
     let paths = SlavePaths::new(path).map_err(io::Error::other)?;
     let slave = Slave {
@@ -168,7 +168,7 @@ fn memory(path: &Path) -> io::Result<()> {
     let is_compared = verified.digests == DigestState::Compared(verified.position);
     let is_sound = matches!(verified.index, IndexState::Sound(_));
     if !is_compared || !is_sound {
-        return Err(io::Error::other("what was measured is not the whole work"));
+        return Err(io::Error::other("the verification was not complete"));
     }
     println!(
         "  {} objects, peak memory {} MB: {each} bytes an object, \
@@ -180,7 +180,7 @@ fn memory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A figure of this process's, in bytes.
+/// A memory figure of this process, in bytes.
 fn resident(name: &str) -> io::Result<u64> {
     fs::read_to_string("/proc/self/status")?
         .lines()

@@ -1,4 +1,4 @@
-//! How fast a watch that was stopped comes up with its master.
+//! How fast a watch that was stopped catches up with its master.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use crate::shared::times::{Times, verdict};
 
 const ROUNDS: u32 = 3;
 
-/// zc.zrs's 35 MB/s, ten times.
+/// Ten times the 35 MB/s of zc.zrs.
 const MIN_SPEED: f64 = 350.0;
 
-/// What counts where the disk is slower than that: the part of dd's speed.
+/// The target on slower disks: a part of dd's speed.
 const MIN_PART: f64 = 0.8;
 
-/// Has `megabytes` come while a watch is stopped, and prints how long it takes
-/// to have them, beside how long dd takes to write them; through `remote`, beside
-/// a dd that reads them so, too.
+/// Appends `megabytes` to the master while a watch is stopped. Prints how long the watch takes
+/// to catch up, and how long dd takes to write the same bytes; through `remote`, also a dd
+/// that reads through it.
 pub(crate) fn measure(place: &Place, remote: Option<&Remote>, megabytes: u32) -> io::Result<()> {
     println!("\n  catching up {megabytes} MB");
     let mut generator = Generator::create(&place.master)?;
@@ -32,7 +32,7 @@ pub(crate) fn measure(place: &Place, remote: Option<&Remote>, megabytes: u32) ->
         let position = generator.position();
         follower.pause()?;
         generator.append(u64::from(megabytes) * MB)?;
-        // Nobody is always the first.
+        // The order changes in each round.
         for turn in 0..3 {
             calm(&place.directory)?;
             match ((round + turn) % 3, remote) {
@@ -58,24 +58,24 @@ pub(crate) fn measure(place: &Place, remote: Option<&Remote>, megabytes: u32) ->
     Ok(())
 }
 
-/// Lets a watch go on, until it reaches `position`.
+/// Continues the watch until it reaches `position`.
 fn catch_up(follower: &Follower, position: u64) -> io::Result<Duration> {
     let started = Moment::now();
-    follower.go_on()?;
+    follower.resume()?;
     let reports = follower.wait_for(position)?;
     let end = reports.last().map_or(started, |last| last.at);
     Ok(Duration::from_nanos(end.after(started).unsigned_abs()))
 }
 
-/// Appends the master's bytes from `position` on to a file that grows as the slave
-/// does: room that was used before is written faster on many disks.
+/// Appends the master's bytes from `position` on to a file that grows like the slave. Many
+/// disks are faster if the space was used before.
 fn dd(place: &Place, position: u64) -> io::Result<Duration> {
     let to = text(&place.directory.join("dd"));
     let from = dd_from(place, position);
     time(&format!("{from} of='{to}' oflag=append conv=notrunc,fsync"))
 }
 
-/// The same, read through a program that connects.
+/// The same through a program that connects.
 fn dd_through(place: &Place, remote: &Remote, position: u64) -> io::Result<Duration> {
     let to = text(&place.directory.join("dd-through"));
     let Remote { program, host } = remote;
@@ -90,7 +90,7 @@ fn dd_from(place: &Place, position: u64) -> String {
     format!("dd bs=1M status=none if='{from}' iflag=skip_bytes skip={position}")
 }
 
-/// How long a command of the shell's takes.
+/// The time of a shell command.
 fn time(command: &str) -> io::Result<Duration> {
     let argv = ["sh", "-c", command].map(String::from).to_vec();
     let started = Instant::now();
@@ -98,10 +98,10 @@ fn time(command: &str) -> io::Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// What is compared.
+/// The compared speeds.
 struct Speeds {
     megabytes: f64,
-    /// What the disk takes.
+    /// The times of the disk alone.
     disk: Times,
 }
 

@@ -1,4 +1,4 @@
-//! Moments that processes can compare, and how late things are.
+//! Times that processes can compare, and delays.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +12,13 @@ impl Moment {
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
-    /// How much later it is, in nanoseconds; negative if it is earlier.
+    /// The time from `other` to this, in nanoseconds; negative if this is earlier.
     pub(crate) fn after(self, other: Self) -> i64 {
         self.0 - other.0
     }
 }
 
-/// Many times, in nanoseconds.
+/// Many delays, in nanoseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Spread(Vec<i64>);
 
@@ -32,14 +32,14 @@ impl Spread {
         self.0.len()
     }
 
-    /// What so many percent of the times do not exceed, in milliseconds.
+    /// A percentile of the delays, in milliseconds.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0[rank - 1] as f64 / 1e6
     }
 }
 
-/// Sleeps until so much time has passed since `start`.
+/// Sleeps until this much time has passed since `start`.
 pub(crate) fn sleep_until(start: std::time::Instant, since: Duration) {
     std::thread::sleep(since.saturating_sub(start.elapsed()));
 }

@@ -1,4 +1,4 @@
-//! What the disk takes for the least that a slave has to do.
+//! The time that the disk needs for the minimum that a slave has to write.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::sleep_until;
 
-/// A transaction of the size that the master's have, less its header.
+/// The size of a typical transaction, without its header.
 const REST_LEN: usize = 2500;
 
-/// Writes `count` transactions at a steady pace, each in the order of a batch and
-/// with its three syncs, and nothing else; how long each took, in nanoseconds.
+/// Writes `count` transactions at a steady pace, like batches with their three syncs and
+/// nothing else. Returns the time of each, in nanoseconds.
 pub(crate) fn write(path: &Path, count: u32, pace: Duration) -> io::Result<Vec<i64>> {
     let file = OpenOptions::new()
         .write(true)

@@ -1,4 +1,4 @@
-//! A running `fssync --watch`, and what it reports.
+//! A running `fssync --watch`, and its reports.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -13,17 +13,17 @@ use crate::clock::Moment;
 use crate::shared::command::{Remote, text};
 use crate::shared::place::Place;
 
-/// How long a report is waited for.
+/// How long to wait for a report.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The copy had everything before `position` at that moment.
+/// At this time the slave had everything before `position`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     pub(crate) at: Moment,
     pub(crate) position: u64,
 }
 
-/// A watch; it is killed when this is dropped.
+/// A watch, which is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
     process: Child,
@@ -31,7 +31,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Follows the master, through `remote` if that is given.
+    /// Starts a watch of the master, through `remote` if it is given.
     pub(crate) fn start(place: &Place, remote: Option<&Remote>) -> io::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fssync"));
         command.args(["--watch", "--json", "-q"]);
@@ -51,7 +51,7 @@ impl Follower {
                 let at = Moment::now();
                 let report: Value = serde_json::from_str(&line).unwrap_or_default();
                 if let Some(position) = report["position"].as_u64() {
-                    // Nobody listens any more at the end.
+                    // At the end nobody receives this.
                     let _ = sender.send(Report { at, position });
                 }
             }
@@ -63,7 +63,7 @@ impl Follower {
         self.process.id()
     }
 
-    /// Waits until the slave reaches `position`; all reports until then.
+    /// Waits until the slave reaches `position`; returns all reports until then.
     pub(crate) fn wait_for(&self, position: u64) -> io::Result<Vec<Report>> {
         let mut reports = Vec::new();
         loop {
@@ -80,13 +80,13 @@ impl Follower {
         }
     }
 
-    /// Stops it where it is.
+    /// Stops the process.
     pub(crate) fn pause(&self) -> io::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
-    pub(crate) fn go_on(&self) -> io::Result<()> {
+    /// Continues the process.
+    pub(crate) fn resume(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
     }
 

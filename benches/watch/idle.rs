@@ -1,4 +1,4 @@
-//! What a watch costs while nothing happens.
+//! The cost of a watch while nothing happens.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use std::{fs, io, thread};
 use crate::shared::command::text;
 use crate::shared::place::Place;
 
-/// For how long it is looked at.
+/// The duration of the measurement.
 const LENGTH: Duration = Duration::from_secs(10);
 
-/// What a process has used so far, all its threads together.
+/// The resources that a process has used, in all its threads.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
-    /// Time on a processor.
+    /// Processor time.
     cpu: Duration,
-    /// How often it began to wait, and so was woken later.
+    /// Number of times that it started to wait, and so had to be woken.
     waits: u64,
 }
 
-/// Prints what the watch of this process id, the program that connects for it
-/// and `fssync serve` use by the second.
+/// Prints the resources per second of this watch, of the program that connects for it, and of
+/// `fssync serve`.
 pub(crate) fn measure(place: &Place, watch: u32) -> io::Result<()> {
     let processes = related(place, watch)?;
     let usage =
@@ -33,7 +33,7 @@ pub(crate) fn measure(place: &Place, watch: u32) -> io::Result<()> {
         let cpu = (after.cpu.saturating_sub(before.cpu)).as_secs_f64() / LENGTH.as_secs_f64();
         let waits = (after.waits - before.waits) as f64 / LENGTH.as_secs_f64();
         println!(
-            "  {name:<44} {:>8.3} ms of CPU a second ({:.3} %), {waits:.1} wake-ups a second",
+            "  {name:<44} {:>8.3} ms of CPU per second ({:.3} %), {waits:.1} wake-ups per second",
             cpu * 1e3,
             cpu * 100.0
         );
@@ -46,7 +46,7 @@ impl Usage {
         let mut sum = Self::default();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
-            // Nanoseconds on a processor come first.
+            // The first number is the time on a processor, in nanoseconds.
             let schedstat = fs::read_to_string(task.join("schedstat"))?;
             let nanos = schedstat.split(' ').next().and_then(|it| it.parse().ok());
             sum.cpu += Duration::from_nanos(nanos.unwrap_or(0));
@@ -58,7 +58,7 @@ impl Usage {
     }
 }
 
-/// The watch, its children and what serves its master.
+/// The watch, its children and the process that serves its master.
 fn related(place: &Place, watch: u32) -> io::Result<Vec<(String, u32)>> {
     let mut found = vec![("fssync --watch".to_owned(), watch)];
     let own = fs::read_link(format!("/proc/{watch}/exe"))?;
@@ -69,7 +69,7 @@ fn related(place: &Place, watch: u32) -> io::Result<Vec<(String, u32)>> {
         let Ok(pid) = name.parse::<u32>() else {
             continue;
         };
-        // It may be gone by now.
+        // It may have ended.
         let Ok(status) = fs::read_to_string(path.join("status")) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! How long after a commit the slave has it.
+//! The delay between a commit and the slave.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +13,16 @@ use crate::shared::command::{Argv, has, must, text};
 use crate::shared::place::Place;
 use crate::shared::times::verdict;
 
-/// In how many turns of all contenders the commits are made.
+/// The commits are divided into this many turns of all programs.
 const TURNS: u32 = 4;
 
-/// What half of the commits may take, in milliseconds.
+/// The target for the median, in milliseconds.
 const MAX_MEDIAN_MS: f64 = 2.0;
 
-/// What all but one in a hundred may take, in milliseconds.
+/// The target for the 99th percentile, in milliseconds.
 const MAX_P99_MS: f64 = 10.0;
 
-/// What came out at one pace.
+/// The results at one pace.
 #[derive(Debug, Default)]
 struct Spreads {
     floor: Spread,
@@ -33,8 +33,8 @@ struct Spreads {
     reports: usize,
 }
 
-/// Has `count` transactions committed at this pace, and prints how far behind
-/// the watch is, and, beside a local master, what a loop of rsync is.
+/// Commits `count` transactions at this pace, and prints the delays of the watch and, with a
+/// local master, of a loop of rsync.
 pub(crate) fn measure(
     place: &Place,
     follower: &Follower,
@@ -59,10 +59,10 @@ pub(crate) fn measure(
         if is_local && has("rsync") {
             follower.pause()?;
             let (commits, reports) =
-                beside_rsync(place, || python.commit(&place.master, count, every))?;
+                with_rsync(place, || python.commit(&place.master, count, every))?;
             let from_return = lags(&commits, &reports, |it| it.returned);
             spreads.rsync.add(from_return);
-            follower.go_on()?;
+            follower.resume()?;
             follower.wait_for(end_of(&commits))?;
         }
     }
@@ -74,7 +74,7 @@ fn end_of(commits: &[Commit]) -> u64 {
     commits.last().map_or(0, |last| last.position)
 }
 
-/// How long after each commit the first report came that covers it.
+/// The delay from each commit to the first report that covers it.
 fn lags(commits: &[Commit], reports: &[Report], since: impl Fn(&Commit) -> Moment) -> Vec<i64> {
     let covers = |commit: &Commit| {
         let at = reports.partition_point(|report| report.position < commit.position);
@@ -83,8 +83,8 @@ fn lags(commits: &[Commit], reports: &[Report], since: impl Fn(&Commit) -> Momen
     commits.iter().filter_map(covers).collect()
 }
 
-/// Has `work` done beside a loop of rsync, until that has copied all of it.
-fn beside_rsync(
+/// Runs `work` during a loop of rsync, until rsync has copied everything.
+fn with_rsync(
     place: &Place,
     work: impl FnOnce() -> io::Result<Vec<Commit>>,
 ) -> io::Result<(Vec<Commit>, Vec<Report>)> {
@@ -122,7 +122,7 @@ fn beside_rsync(
 fn print(every: Duration, spreads: &Spreads) {
     let Spreads { floor, reports, .. } = spreads;
     println!(
-        "\n  a commit each {} ms ({} reports), times in ms",
+        "\n  a commit every {} ms ({} reports), times in ms",
         every.as_millis(),
         reports
     );

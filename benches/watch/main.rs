@@ -1,24 +1,23 @@
-//! How closely `fssync --watch` follows, and what it costs:
+//! The delay of `fssync --watch`, and its cost:
 //!
 //! ```text
 //! cargo bench --bench watch [-- [commits=N] [MB] ["ssh=PROGRAM... HOST"] [NAME...]]
 //! ```
 //!
-//! The real ZODB commits `N` small transactions, 1000 if not given, one each
-//! 10 ms, and a tenth of them one each 100 ms. What a commit is behind is the
-//! time from its end to the first report that the slave has it, durably; it may
-//! be negative, since both ends sync at once. `MB` is what comes while the
-//! watch is stopped, 1000 if not given. A `NAME` is a part of the name of what is
-//! wanted: `latency`, `idle`, `catch-up`. All is done with a local master and,
-//! with a program that connects to this machine itself, such as `ssh=ssh -p 2222
-//! root@127.0.0.1`, through that. The files (some 9 times `MB`, through a program 12 times) lie below
-//! `target/tmp`. What a disk takes depends on the machine and the hour: only what
-//! is measured in the same run can be compared.
+//! The real ZODB commits `N` small transactions (1000), one every 10 ms, and a tenth as many,
+//! one every 100 ms. The delay of a commit is the time from its end to the first report that
+//! the slave has it durably. It may be negative, since both machines sync at the same time.
+//! `MB` is the amount that is committed while the watch is stopped (1000). A `NAME` is a part
+//! of the name of a measurement: `latency`, `idle`, `catch-up`. Everything is done with a
+//! local master and, with a program that connects to this machine, such as `ssh=ssh -p 2222
+//! root@127.0.0.1`, also through that. The files (about 9 times `MB`, through a program 12
+//! times) are below `target/tmp`. The speed of a disk depends on the machine and the moment:
+//! compare only measurements of the same run.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement may panic")]
 #![allow(
     clippy::cast_precision_loss,
-    reason = "what is measured is small enough"
+    reason = "the measured numbers are small enough"
 )]
 
 mod catch_up;

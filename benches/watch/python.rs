@@ -8,18 +8,18 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::environment;
 
-/// A transaction of the master's.
+/// A transaction of the master.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Commit {
-    /// When its status was in the file, and not synced yet.
+    /// When its status was in the file, before the sync.
     pub(crate) visible: Moment,
     /// When `tpc_finish` had returned.
     pub(crate) returned: Moment,
-    /// The position behind it.
+    /// The position after it.
     pub(crate) position: u64,
 }
 
-/// A Python that has ZODB.
+/// A Python with ZODB.
 #[derive(Debug)]
 pub(crate) struct Python(PathBuf);
 
@@ -35,7 +35,7 @@ impl Python {
         }))
     }
 
-    /// Commits `count` small transactions to the file, one each `pace`.
+    /// Commits `count` small transactions to the file, one per `pace`.
     pub(crate) fn commit(
         &self,
         path: &Path,

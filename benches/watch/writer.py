@@ -1,8 +1,7 @@
 """Commits small transactions at a steady pace, with the real ZODB.
 
-Prints a line for each, once all are done: when it became visible in the file,
-when tpc_finish had returned (both in nanoseconds since 1970), and the position
-behind it.
+At the end it prints a line for each: when it became visible in the file and when tpc_finish had
+returned (both in nanoseconds since 1970), and the position after it.
 """
 
 import importlib
@@ -17,7 +16,7 @@ SIZES = (200, 2000)
 
 
 class Finish:
-    """Stands in for the fsync that ZODB calls once a status is in the file."""
+    """Replaces the fsync that ZODB calls once the status is in the file."""
 
     def __init__(self) -> None:
         self.began = 0

@@ -1,13 +1,11 @@
-//! Any bytes as what lies beside a slave: its sidecar, its ledger, its index and its
-//! switch. Each is told or passed over, none makes damage of the slave but a wrong
-//! index and a ledger that says so, and a pass leaves the slave as it is or as the
-//! master is.
+//! Any bytes as the files beside a slave: its sidecar, ledger, index and switch. Each file is
+//! used, reported or ignored. Only a wrong index, or a ledger with other digests, counts as
+//! damage of the slave. A pass leaves the slave unchanged or equal to the master.
 //!
-//! A ledger counts only if it is of the file, and an entry only with its check: so the
-//! first record is put in front of the entries of the input, and the checks behind
-//! them. A sidecar's index counts only if it is the one that lies there: so, if the
-//! first byte has the bit 1, its stamp and its digest are put in. With the bit 2, the
-//! ledger is written to before the pass.
+//! A ledger counts only if it belongs to the file, and an entry only with its checksum. So the
+//! first record is written before the entries of the input, and the checksums are added. A
+//! sidecar's index counts only if it is the index in the file. So, if the first byte has bit
+//! 1, its stamp and its digest are set. With bit 2, the ledger is written before the pass.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -28,18 +26,18 @@ use super::storage::Scanned;
 
 const MASTER: &[u8] = include_bytes!("../../fixtures/undo.fs");
 
-/// What of it the slave has.
+/// Length of the part that the slave has.
 const SLAVE_LEN: usize = 2318;
 
-/// The length of a record of a ledger, and of what of it is not its check.
+/// Length of a record of a ledger, and of its part before the checksum.
 const RECORD_LEN: usize = 64;
 const BODY_LEN: usize = 48;
 
-/// Looks at a slave with such files beside it, writes to its ledger, and makes a pass.
+/// Verifies a slave with these files beside it, writes to its ledger, and makes a pass.
 ///
 /// # Panics
 ///
-/// Where they make more of the slave than they may.
+/// If a file has more influence than it may have.
 pub fn run(input: &[u8]) {
     let scene = Scene::new();
     let bytes = &MASTER[..SLAVE_LEN];
@@ -54,7 +52,7 @@ pub fn run(input: &[u8]) {
     status::look(&slave, None, &Silent).expect("a status");
     if flags & 2 == 2 {
         let data = File::open(&scene.slave).expect("the slave");
-        // Where a switch says off, nothing is noted.
+        // Nothing is written if a switch is off.
         let _ = note(&slave, &data, entries(&data));
     }
     assert!(fs::read(&scene.slave).expect("the slave") == bytes);
@@ -63,17 +61,17 @@ pub fn run(input: &[u8]) {
     assert!(fs::read(&scene.master).expect("the master") == MASTER);
     let after = fs::read(&scene.slave).expect("the slave");
     if outcome.exit as u8 == 0 {
-        assert!(after == MASTER, "it is in sync");
+        assert!(after == MASTER, "the slave is in sync");
         assert!(Scanned::of(&after, usize::MAX).is_opened());
     } else {
-        assert!(after == bytes, "it is as it was");
+        assert!(after == bytes, "the slave is unchanged");
     }
     look(&slave);
 }
 
 /// Verifies the slave, which is sound.
 fn look(slave: &Slave) -> Verified {
-    let told = &mut |finding: &fssync::verify::finding::Finding| {
+    let report = &mut |finding: &fssync::verify::finding::Finding| {
         use Kind::{Digest, IndexForm, IndexObject, IndexPosition, Ledger, Lost, Shortened};
         let may_be = [
             Digest,
@@ -86,18 +84,18 @@ fn look(slave: &Slave) -> Verified {
         ];
         assert!(may_be.contains(&finding.kind), "{finding:?}");
     };
-    verify(slave, false, &Silent, told).expect("it can be read")
+    verify(slave, false, &Silent, report).expect("it can be read")
 }
 
-/// What a pass notes of the whole slave.
+/// The ledger entries of a pass that has read the whole slave.
 fn entries(data: &File) -> Vec<fssync::slave::ledger::LedgerEntry> {
     let mut tally = SegmentHasher::new(0);
     tally.take(&MASTER[..SLAVE_LEN]);
     tally.end_at(data, SLAVE_LEN as u64).expect("entries")
 }
 
-/// Puts the files of an input beside the slave, in a section each: the sidecar, which
-/// may vouch for the index, the ledger, the index and the switch.
+/// Writes the sections of an input to the files beside the slave: the sidecar, the ledger, the
+/// index and the switch. If `vouches`, the sidecar is changed to match the index.
 fn put(slave: &Slave, mut input: Input<'_>, vouches: bool) {
     let paths = &slave.paths;
     let sidecar = input.section();
@@ -131,7 +129,7 @@ fn put_ledger(slave: &Slave, bodies: &[u8]) {
     fs::write(&path, ledger).expect("a ledger");
 }
 
-/// Has a sidecar vouch for the index that lies there.
+/// Changes a sidecar so that it matches the index.
 fn vouch(mut said: Value, paths: &SlavePaths) -> Vec<u8> {
     let path = paths.sibling(Sibling::ZodbIndex);
     if let (Ok(bytes), Ok(found)) = (fs::read(&path), fs::metadata(&path))
@@ -150,11 +148,11 @@ fn stamp(found: &Metadata) -> Value {
     json!({"inode": found.ino(), "size": found.len(), "modified": modified})
 }
 
-/// What passes leave beside the slave, and damaged switches.
+/// Files that passes leave beside a slave, and damaged switches.
 ///
 /// # Panics
 ///
-/// Where a pass leaves something else.
+/// If a pass leaves other files.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let scene = Scene::new();

@@ -1,6 +1,6 @@
-//! Any words as what was typed: they are refused, or mean what they say.
+//! Any words as a command line: they are refused, or have their documented meaning.
 //!
-//! Words are separated by NUL, which no word holds.
+//! Words are separated by NUL, which no word can contain.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -9,17 +9,17 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use fssync::source::location::{self, Location};
 
-#[allow(dead_code, reason = "what is done with them is the program's")]
+#[allow(dead_code, reason = "the program uses the rest")]
 #[path = "../../src/cli/args.rs"]
 mod args;
 
 use args::{Args, Reach, Verb};
 
-/// Takes a command line for what it means.
+/// Parses a command line.
 ///
 /// # Panics
 ///
-/// Where it means something that was not typed.
+/// If the result does not follow from the arguments.
 pub fn run(input: &[u8]) {
     let words = input.split(|&byte| byte == 0).map(OsStr::from_bytes);
     let Ok(args) = Args::try_parse_from([OsStr::new("fssync")].into_iter().chain(words)) else {
@@ -44,8 +44,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Where a master is: on a path as it was typed, or on another machine, which gets the
-/// path as it was typed, and runs nothing else than it should.
+/// Locates the master: on a path, exactly as given, or on another machine. That machine gets
+/// the path as given, and runs nothing but fssync.
 fn locate(master: &OsStr, reach: &Reach) {
     let typed = master.as_bytes();
     let remote = match location::parse(master) {
@@ -65,25 +65,25 @@ fn locate(master: &OsStr, reach: &Reach) {
     };
     assert!(target.path.starts_with('/') && typed.ends_with(target.path.as_bytes()));
     let (host, options) = target.program.split_last().expect("a host");
-    // Up to the last @ it is a user's name for ssh.
+    // ssh takes everything up to the last @ as the user's name.
     let name = host.rsplit_once('@').map_or(&**host, |(_, name)| name);
     let is_option = host.starts_with('-') || name.starts_with('-');
     assert!(!is_option && !name.is_empty(), "{host}");
     assert!(!host.contains(|c: char| c.is_whitespace() || "$`;&|<>'\"".contains(c)));
-    // In a user's name there may be one, as after a domain, but not at its end.
+    // A user's name may contain a backslash, as after a domain, but not at its end.
     let user = host
         .strip_suffix(name)
         .and_then(|user| user.strip_suffix('@'));
     assert!(!name.contains('\\') && !user.is_some_and(|user| user.ends_with('\\')));
     let rsh = shlex::split(&reach.rsh).expect("words");
     assert!(!rsh.is_empty() && options.starts_with(&rsh));
-    // What the shell over there makes of it.
-    let behind = target.command.strip_prefix(&reach.remote_fssync);
-    let words = shlex::split(behind.expect("its name first")).expect("words");
+    // The words that the remote shell passes to the program.
+    let arguments = target.command.strip_prefix(&reach.remote_fssync);
+    let words = shlex::split(arguments.expect("the program's name")).expect("words");
     assert_eq!(words, ["serve", "--", &target.path]);
 }
 
-/// Command lines that mean something, and some that mean mischief.
+/// Valid command lines, and malicious ones.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let lines: [&[&str]; 19] = [

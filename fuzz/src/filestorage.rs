@@ -1,5 +1,5 @@
-//! Any bytes as a `Data.fs`, in memory: the walks, the check of what they come by, the
-//! search behind what is damaged, the index, and ZODB's look at it.
+//! Any bytes as a `Data.fs` in memory: the scans in both directions, the check of records, the
+//! search after damage, the index, and the objects that ZODB looks up.
 
 use std::convert::Infallible;
 
@@ -14,7 +14,7 @@ use fssync::filestorage::resync::{end_of, search};
 use super::scene::fixtures;
 use super::storage::Scanned;
 
-/// A file that counts what is read of it.
+/// A file that counts the bytes that are read.
 struct Bytes<'a> {
     file: &'a [u8],
     read: usize,
@@ -31,14 +31,18 @@ impl ReadAt for &mut Bytes<'_> {
     }
 }
 
-/// All that is done with a file that is held in memory.
+/// Reads a file in every way.
 ///
 /// # Panics
 ///
-/// Where two ways to read it do not agree, or one reads too much.
+/// If two ways of reading do not agree, or one reads too much.
 pub fn run(file: &[u8]) {
     let scanned = Scanned::of(file, usize::MAX);
-    assert_eq!(scanned, Scanned::of(file, 7), "however it is cut in pieces");
+    assert_eq!(
+        scanned,
+        Scanned::of(file, 7),
+        "the size of the chunks does not matter"
+    );
     assert!(scanned.position <= file.len().max(MAGIC_LEN as usize) as u64);
     if file.len() < MAGIC_LEN as usize {
         return;
@@ -46,12 +50,12 @@ pub fn run(file: &[u8]) {
     let mut bytes = Bytes { file, read: 0 };
     check_index(&scanned, &mut bytes);
     check_backward(&scanned, &mut bytes);
-    check_behind(&scanned, &mut bytes);
+    check_search(&scanned, &mut bytes);
     let most = 200 * file.len();
     assert!(bytes.read <= most, "{} bytes of {most}", bytes.read);
 }
 
-/// The index of what a scan has found is one that ZODB takes for the file's.
+/// The index that is built from a scan must be one that ZODB accepts.
 fn check_index(scanned: &Scanned, bytes: &mut Bytes<'_>) {
     let len = bytes.file.len() as u64;
     let mut checker = Checker::default();
@@ -68,22 +72,28 @@ fn check_index(scanned: &Scanned, bytes: &mut Bytes<'_>) {
         return;
     };
     let theirs = checker.index().expect("an index");
-    assert!(built.iter().eq(theirs.iter()), "both have the same");
+    assert!(
+        built.iter().eq(theirs.iter()),
+        "both indexes have the same objects"
+    );
     let mut written = Vec::new();
     built
         .write(scanned.position, &mut written)
         .expect("it fits");
     let (read, position) = Index::read(&written[..], len).expect("an index");
     assert_eq!(position, scanned.position);
-    assert!(read.iter().eq(built.iter()), "what is written is read");
+    assert!(
+        read.iter().eq(built.iter()),
+        "it is the same after writing and reading"
+    );
     let Ok(looked_up) = witnesses(&mut *bytes, len, position);
     for (oid, at) in looked_up {
-        // One that has two records in the transaction has the last one's.
+        // If an object has two records in the transaction, the last one counts.
         assert!(built.get(oid) >= Some(at), "{oid} at {at}");
     }
 }
 
-/// Backwards, from where the scan has come to, the same transactions come by.
+/// A backward scan from the end of the forward scan must find the same transactions.
 fn check_backward(scanned: &Scanned, bytes: &mut Bytes<'_>) {
     let mut backward = Backward::new(&mut *bytes, scanned.position);
     for transaction in scanned.transactions().iter().rev() {
@@ -99,8 +109,8 @@ fn check_backward(scanned: &Scanned, bytes: &mut Bytes<'_>) {
     }
 }
 
-/// Behind what could not be taken, the search goes on behind it.
-fn check_behind(scanned: &Scanned, bytes: &mut Bytes<'_>) {
+/// The search after the end of the scan must return a later position.
+fn check_search(scanned: &Scanned, bytes: &mut Bytes<'_>) {
     let (start, limit) = (scanned.position, bytes.file.len() as u64);
     let last = scanned.transactions().last().map(|it| it.header.tid);
     let Ok(end) = end_of(&mut &mut *bytes, start, limit, last);

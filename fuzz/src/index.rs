@@ -1,5 +1,5 @@
-//! Any bytes as a `Data.fs.index`: they are foreign, or an index that is written again
-//! to the byte.
+//! Any bytes as a `Data.fs.index`: they are rejected as foreign, or written back byte for
+//! byte.
 
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
@@ -8,11 +8,11 @@ use fssync::filestorage::index::pickle::{Reader, read_position};
 use super::scene::fixtures;
 use super::storage::Scanned;
 
-/// Reads an index, and writes it.
+/// Reads an index and writes it.
 ///
 /// # Panics
 ///
-/// Where it says something else then.
+/// If the bytes differ.
 pub fn run(file: &[u8]) {
     let by_form = by_form(file);
     let Ok((index, position)) = Index::read(file, u64::MAX) else {
@@ -23,14 +23,17 @@ pub fn run(file: &[u8]) {
     index.write(position, &mut written).expect("it fits");
     assert_eq!(written, file);
     let by_form = by_form.expect("it is in ZODB's form");
-    assert!(index.iter().eq(by_form), "read prefix by prefix");
+    assert!(
+        index.iter().eq(by_form),
+        "both readers find the same objects"
+    );
     for (oid, at) in index.iter() {
         assert!(at < position);
         assert_eq!(index.get(oid), Some(at));
     }
 }
 
-/// The objects of what is in the form of an index, whatever it says of them.
+/// The objects in a file that has the format of an index, without further checks.
 fn by_form(file: &[u8]) -> Option<Vec<(u64, u64)>> {
     let mut reader = Reader::open(file).ok()?;
     let mut found = Vec::new();
@@ -45,12 +48,12 @@ fn by_form(file: &[u8]) -> Option<Vec<(u64, u64)>> {
     Some(found)
 }
 
-/// The indexes of the fixtures, and of objects far apart.
+/// The indexes of the fixtures, and one with distant oids.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let write = |index: &Index, position| {
         let mut bytes = Vec::new();
-        // To memory.
+        // Writing to memory cannot fail.
         let _ = index.write(position, &mut bytes);
         bytes
     };

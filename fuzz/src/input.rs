@@ -1,6 +1,6 @@
-//! An input that has several parts.
+//! An input with several parts.
 
-/// What is left of an input.
+/// The rest of an input.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -18,7 +18,8 @@ impl<'a> Input<'a> {
         Some(usize::from(u16::from_be_bytes(*number)))
     }
 
-    /// The next bytes, behind their number in two; fewer where the input ends.
+    /// The next section: two bytes with its length, then its bytes. It is shorter if the input
+    /// ends.
     pub fn section(&mut self) -> Option<&'a [u8]> {
         let len = self.number()?.min(self.0.len());
         let (section, rest) = self.0.split_at(len);
@@ -27,7 +28,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Bytes as a [section](Input::section).
+/// These bytes as a [section](Input::section).
 #[must_use]
 pub fn section(bytes: &[u8]) -> Vec<u8> {
     let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);

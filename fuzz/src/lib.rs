@@ -1,19 +1,19 @@
-//! What each fuzz target does with its input, and the inputs that it starts from.
+//! The fuzz targets and their seeds.
 //!
-//! Nothing here knows of the fuzzer. So `cargo test` replays the seeds, and what was
-//! found and kept (`tests/all/hostile.rs`), without one. A target fails by a panic, by
-//! taking too long, or by taking too much memory; `fuzz/run` sees to the last two.
+//! Nothing here depends on the fuzzer, so `cargo test` replays the seeds and the kept inputs
+//! without it (`tests/all/hostile.rs`). A target fails if it panics, takes too long, or takes
+//! too much memory; `fuzz/run` sets the last two limits.
 //!
 //! | target | input |
 //! | --- | --- |
 //! | [`filestorage`] | a `Data.fs`, in memory |
 //! | [`index`] | a `Data.fs.index` |
 //! | [`verify`] | a slave |
-//! | [`beside`] | what lies beside a slave |
-//! | [`pass`] | what happens to a master and a slave, and passes between |
+//! | [`beside`] | the files beside a slave |
+//! | [`pass`] | events at a master and a slave, with passes in between |
 //! | [`serve`] | requests, as lines |
 //! | [`replies`] | replies, as lines |
-//! | [`command_line`] | what was typed |
+//! | [`command_line`] | a command line |
 
 pub mod beside;
 pub mod command_line;
@@ -27,8 +27,8 @@ pub mod serve;
 pub mod storage;
 pub mod verify;
 
-/// An input of some kilobytes costs no more memory than this, in bytes; more ends the
-/// fuzzer, also where it is never touched.
+/// An input of some kilobytes must not allocate more than this, in bytes. More ends the
+/// fuzzer, even if the memory is never used.
 #[cfg(fuzzing)]
 #[global_allocator]
 static MEMORY: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 64 << 20);
@@ -37,13 +37,13 @@ static MEMORY: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 
 pub struct Target {
     /// Its name.
     pub name: &'static str,
-    /// What it does with an input.
+    /// Runs the target with an input.
     pub run: fn(&[u8]),
-    /// What it starts from.
+    /// The inputs that the fuzzer starts from.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 8] = [
     target("beside", beside::run, beside::seeds),
     target("command_line", command_line::run, command_line::seeds),
@@ -59,12 +59,11 @@ const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>)
     Target { name, run, seeds }
 }
 
-/// Writes what a target starts from to the directory that `FSSYNC_FUZZ_SEEDS` names, if
-/// it does.
+/// Writes the seeds of a target to the directory in `FSSYNC_FUZZ_SEEDS`, if it is set.
 ///
 /// # Panics
 ///
-/// Where they cannot be written.
+/// If they cannot be written.
 pub fn write_seeds(seeds: fn() -> Vec<Vec<u8>>) {
     let Some(directory) = std::env::var_os("FSSYNC_FUZZ_SEEDS") else {
         return;

@@ -1,17 +1,16 @@
-//! Anything that may happen to a master and to a slave, and passes between: after each
-//! one, the laws hold.
+//! Any events at a master and a slave, with passes in between. After each pass the laws must
+//! hold.
 //!
-//! An input is a list of [deeds](PlannedAction), a byte each, and behind it what the action takes.
-//! Transactions are committed as ZODB does, packed, voted and aborted; bytes are put
-//! over those of either file, behind them, or in their place. What a pass has read
-//! counts as what the master once had.
+//! An input is a list of [events](Event), each a byte with its parameters. ZODB commits, packs,
+//! votes and aborts transactions; the bytes of either file are overwritten, extended or replaced.
+//! A transaction counts as the master's if a pass has ever read it there.
 //!
 //! | after a pass | |
 //! | --- | --- |
-//! | always | the master is as it was; there are documented names only; what the slave had and the master has not is there still, in the slave or beside it; where the master has the slave's last transaction, it may have packed away what it once had |
-//! | 0 | the slave has all that the master has committed, byte by byte; if no tail is left behind, another pass does nothing, and what lies beside the slave is right |
-//! | 30 | the slave is what precedes the damage, or as it was |
-//! | 12, 20, 31, and a dry run | the slave is as it was |
+//! | always | the master is unchanged; there are only documented names; transactions that only the slave had still exist, in the slave or beside it. If the master has the slave's last transaction, it may have packed away transactions that it once had |
+//! | 0 | the slave has all committed bytes of the master; if it has no tail, another pass does nothing, and the files beside the slave are right |
+//! | 30 | the slave ends before the damage, or is unchanged |
+//! | 12, 20, 31, and a dry run | the slave is unchanged |
 
 mod laws;
 
@@ -25,83 +24,83 @@ use super::input::{Input, section};
 use super::scene::{How, Scene, bytes, fixtures};
 use super::storage::{Scanned, Txn, file};
 
-/// The most deeds.
-const MAX_DEEDS: usize = 24;
+/// The most events.
+const MAX_EVENTS: usize = 24;
 
-/// What happens.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PlannedAction {
+enum Event {
     /// A pass.
     Pass,
-    /// One with `--full`.
+    /// A pass with `--full`.
     Full,
-    /// One with `--dry-run`.
-    Rehearse,
-    /// The master commits so many transactions.
+    /// A pass with `--dry-run`.
+    DryRun,
+    /// The master commits several transactions.
     Commit,
     /// The master votes, and does not finish.
     Vote,
-    /// The master is packed: what precedes a transaction goes, or is marked.
+    /// The master is packed: some transactions are dropped, the others get another status.
     Pack,
-    /// The master is put back to what it once was.
+    /// The master is restored to an earlier state.
     Restore,
-    /// Another file is put in the master's place.
+    /// Another file replaces the master.
     Replace,
     /// Bytes are appended to the master.
     Extend,
-    /// The slave commits so many transactions of its own.
+    /// The slave commits its own transactions.
     Serve,
-    /// The slave is a start of the master, seeded by hand.
+    /// The slave is seeded by hand with the start of the master.
     Seed,
-    /// The slave is cut.
-    Cut,
-    /// Bytes are put over the slave's.
+    /// The slave is truncated.
+    Truncate,
+    /// Bytes of the slave are overwritten.
     Overwrite,
     /// Bytes are appended to the slave.
     Append,
-    /// What a pass has left beside the slave is removed.
-    Forget,
+    /// Files that a pass has left beside the slave are removed.
+    RemoveFiles,
     /// The slave is compared with the master.
     Compare,
 }
 
-const DEEDS: [PlannedAction; 16] = [
-    PlannedAction::Pass,
-    PlannedAction::Full,
-    PlannedAction::Rehearse,
-    PlannedAction::Commit,
-    PlannedAction::Vote,
-    PlannedAction::Pack,
-    PlannedAction::Restore,
-    PlannedAction::Replace,
-    PlannedAction::Extend,
-    PlannedAction::Serve,
-    PlannedAction::Seed,
-    PlannedAction::Cut,
-    PlannedAction::Overwrite,
-    PlannedAction::Append,
-    PlannedAction::Forget,
-    PlannedAction::Compare,
+const EVENTS: [Event; 16] = [
+    Event::Pass,
+    Event::Full,
+    Event::DryRun,
+    Event::Commit,
+    Event::Vote,
+    Event::Pack,
+    Event::Restore,
+    Event::Replace,
+    Event::Extend,
+    Event::Serve,
+    Event::Seed,
+    Event::Truncate,
+    Event::Overwrite,
+    Event::Append,
+    Event::RemoveFiles,
+    Event::Compare,
 ];
 
-/// The two files, and what became of them.
+/// The two files and their history.
 struct World {
     scene: Scene,
-    /// The master's transactions, as ZODB has them, unless its bytes are others.
+    /// The master's transactions, as ZODB wrote them; the file may differ.
     txns: Vec<Txn>,
-    /// What they were before packs and the like.
+    /// Earlier lists of transactions, before packs.
     former: Vec<Vec<Txn>>,
-    /// What masters had when a pass read them.
+    /// All transactions that passes have read from the master.
     seen: BTreeSet<Tid>,
     /// The clock of both machines.
     now: u64,
 }
 
-/// Has all this happen.
+/// Executes the events of an input.
 ///
 /// # Panics
 ///
-/// Where a law does not hold.
+/// If a law is violated.
 pub fn run(input: &[u8]) {
     let mut world = World {
         scene: Scene::new(),
@@ -111,62 +110,62 @@ pub fn run(input: &[u8]) {
         now: 0x03f0_0000_0000_0000,
     };
     let mut input = Input(input);
-    for _ in 0..MAX_DEEDS {
-        let Some(action) = input.byte() else {
+    for _ in 0..MAX_EVENTS {
+        let Some(event) = input.byte() else {
             return;
         };
-        let action = DEEDS[usize::from(action) % DEEDS.len()];
-        if world.happens(action, &mut input).is_none() {
+        let event = EVENTS[usize::from(event) % EVENTS.len()];
+        if world.execute(event, &mut input).is_none() {
             return;
         }
     }
 }
 
 impl World {
-    /// Has something happen; `None` where the input ends before it is said what.
-    fn happens(&mut self, action: PlannedAction, input: &mut Input<'_>) -> Option<()> {
-        match action {
-            PlannedAction::Pass => self.pass(How::default()),
-            PlannedAction::Full => self.pass(How {
+    /// Executes an event; `None` if the input ends within it.
+    fn execute(&mut self, event: Event, input: &mut Input<'_>) -> Option<()> {
+        match event {
+            Event::Pass => self.pass(How::default()),
+            Event::Full => self.pass(How {
                 full: true,
                 dry_run: false,
             }),
-            PlannedAction::Rehearse => self.pass(How {
+            Event::DryRun => self.pass(How {
                 full: input.byte()? & 1 == 1,
                 dry_run: true,
             }),
-            PlannedAction::Commit => {
+            Event::Commit => {
                 let more = self.transactions(input, TxnStatus::COMMITTED)?;
                 self.txns.extend(more);
                 self.write_in_place(&file(&self.txns));
             }
-            PlannedAction::Vote => {
+            Event::Vote => {
                 let more = self.transactions(input, TxnStatus::VOTED)?;
                 let mut voted = self.txns.clone();
                 voted.extend(more.into_iter().take(1));
                 self.write_in_place(&file(&voted));
             }
-            PlannedAction::Pack => self.pack(input.byte()?),
-            PlannedAction::Restore => {
+            Event::Pack => self.pack(input.byte()?),
+            Event::Restore => {
                 let n = usize::from(input.byte()?);
                 let former = self.former.get(n % self.former.len().max(1))?.clone();
                 self.txns = former;
                 replace(&self.scene, &file(&self.txns));
             }
-            PlannedAction::Replace => replace(&self.scene, input.section()?),
-            PlannedAction::Extend => append(&self.scene.master, input.section()?),
-            PlannedAction::Serve => self.serve(input)?,
-            PlannedAction::Seed => {
+            Event::Replace => replace(&self.scene, input.section()?),
+            Event::Extend => append(&self.scene.master, input.section()?),
+            Event::Serve => self.serve(input)?,
+            Event::Seed => {
                 let len = input.number()?;
                 let master = bytes(&self.scene.master);
                 write(&self.scene.slave, &master[..len.min(master.len())]);
             }
-            PlannedAction::Cut => {
+            Event::Truncate => {
                 let slave = bytes(&self.scene.slave);
                 let len = input.number()?.min(slave.len());
                 write(&self.scene.slave, &slave[..len]);
             }
-            PlannedAction::Overwrite => {
+            Event::Overwrite => {
                 let (at, with) = (input.number()?, input.section()?);
                 let len = bytes(&self.scene.slave).len();
                 let fits = with.len().min(len.saturating_sub(at));
@@ -176,14 +175,14 @@ impl World {
                         .expect("a write");
                 }
             }
-            PlannedAction::Append => append(&self.scene.slave, input.section()?),
-            PlannedAction::Forget => self.forget(input.byte()?),
-            PlannedAction::Compare => self.compare(),
+            Event::Append => append(&self.scene.slave, input.section()?),
+            Event::RemoveFiles => self.remove_files(input.byte()?),
+            Event::Compare => self.compare(),
         }
         Some(())
     }
 
-    /// Transactions, of two bytes each: how many records, and how long they are.
+    /// Transactions of two bytes each: the number of records, and their length.
     fn transactions(&mut self, input: &mut Input<'_>, status: TxnStatus) -> Option<Vec<Txn>> {
         let count = input.byte()? % 8;
         let mut txns = Vec::new();
@@ -201,7 +200,7 @@ impl World {
         Some(txns)
     }
 
-    /// The master's file gets these bytes; those that it has already stay.
+    /// Writes the master's file in place; bytes that it already has are not written.
     fn write_in_place(&self, with: &[u8]) {
         let had = bytes(&self.scene.master);
         if had.is_empty() {
@@ -210,13 +209,13 @@ impl World {
         let same = had.iter().zip(with).take_while(|(a, b)| a == b).count();
         let master = OpenOptions::new().write(true).open(&self.scene.master);
         let master = master.expect("the master");
-        master.set_len(same as u64).expect("a cut");
+        master.set_len(same as u64).expect("a truncation");
         master
             .write_all_at(&with[same..], same as u64)
             .expect("a write");
     }
 
-    /// Packs: some of what precedes a transaction goes, the rest gets another status.
+    /// Packs: some of the older transactions are dropped, the others get another status.
     fn pack(&mut self, how: u8) {
         self.former.push(self.txns.clone());
         let kept = usize::from(how >> 4);
@@ -233,7 +232,7 @@ impl World {
         replace(&self.scene, &file(&self.txns));
     }
 
-    /// The slave gets transactions of its own, where ZODB would append them.
+    /// Appends transactions to the slave, if ZODB would.
     fn serve(&mut self, input: &mut Input<'_>) -> Option<()> {
         let more = self.transactions(input, TxnStatus::COMMITTED)?;
         let mut slave = bytes(&self.scene.slave);
@@ -248,7 +247,7 @@ impl World {
         Some(())
     }
 
-    fn forget(&self, which: u8) {
+    fn remove_files(&self, which: u8) {
         let directory = self.scene.slave.with_file_name("Data.fs");
         let directory = directory.display();
         for (bit, suffix) in [".fssync", ".index", ".fssync-ledger", ""]
@@ -256,14 +255,14 @@ impl World {
             .enumerate()
         {
             if which >> bit & 1 == 1 {
-                // It may not be there.
+                // It may not exist.
                 let _ = fs::remove_file(format!("{directory}{suffix}"));
             }
         }
     }
 }
 
-/// Puts another file in the master's place.
+/// Replaces the master by another file.
 fn replace(scene: &Scene, with: &[u8]) {
     let new = scene.master.with_extension("pack");
     fs::write(&new, with).expect("a file");
@@ -286,21 +285,21 @@ fn write(to: &std::path::Path, with: &[u8]) {
     fs::write(to, with).expect("a file");
 }
 
-/// Stories: the ones of the decision table, and each fixture as either file.
+/// The cases of the decision table, and each fixture as either file.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let code = |action: PlannedAction| DEEDS.iter().position(|it| *it == action).unwrap_or(0) as u8;
-    let action = |action, with: &[u8]| [&[code(action)], with].concat();
-    let pass = || action(PlannedAction::Pass, &[]);
-    let full = || action(PlannedAction::Full, &[]);
-    let compare = || action(PlannedAction::Compare, &[]);
-    let dry_run = || action(PlannedAction::Rehearse, &[0]);
-    let commit = || action(PlannedAction::Commit, &[3, 0x15, 50, 0x2a, 0, 0x1c, 200]);
-    let vote = || action(PlannedAction::Vote, &[1, 0x15, 90]);
-    let serve = || action(PlannedAction::Serve, &[2, 0x15, 70, 0x06, 9]);
-    let pack = |how| action(PlannedAction::Pack, &[how]);
+    let code = |event: Event| EVENTS.iter().position(|it| *it == event).unwrap_or(0) as u8;
+    let event = |event, with: &[u8]| [&[code(event)], with].concat();
+    let pass = || event(Event::Pass, &[]);
+    let full = || event(Event::Full, &[]);
+    let compare = || event(Event::Compare, &[]);
+    let dry_run = || event(Event::DryRun, &[0]);
+    let commit = || event(Event::Commit, &[3, 0x15, 50, 0x2a, 0, 0x1c, 200]);
+    let vote = || event(Event::Vote, &[1, 0x15, 90]);
+    let serve = || event(Event::Serve, &[2, 0x15, 70, 0x06, 9]);
+    let pack = |how| event(Event::Pack, &[how]);
     let start = || [commit(), pass(), commit(), pass()].concat();
-    let stories = [
+    let cases = [
         vec![start(), vote(), pass(), commit(), dry_run(), pass()],
         vec![start(), pack(0x31), pass(), commit(), compare(), pass()],
         vec![start(), commit(), pack(0x02), compare(), pass()],
@@ -317,20 +316,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![
             start(),
             pack(0x21),
-            action(PlannedAction::Restore, &[0]),
+            event(Event::Restore, &[0]),
             pass(),
             full(),
         ],
         vec![
             start(),
-            action(PlannedAction::Forget, &[7]),
+            event(Event::RemoveFiles, &[7]),
             pass(),
             commit(),
             pass(),
         ],
         vec![
             start(),
-            action(PlannedAction::Forget, &[1]),
+            event(Event::RemoveFiles, &[1]),
             serve(),
             pass(),
             pack(0x21),
@@ -338,27 +337,27 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             start(),
-            action(PlannedAction::Cut, &[1, 0]),
+            event(Event::Truncate, &[1, 0]),
             commit(),
             pass(),
             compare(),
         ],
         vec![
             start(),
-            action(PlannedAction::Overwrite, &[0, 90, 0, 3, 1, 2, 3]),
+            event(Event::Overwrite, &[0, 90, 0, 3, 1, 2, 3]),
             pass(),
             compare(),
             full(),
         ],
         vec![
             start(),
-            action(PlannedAction::Append, &section(b"torn")),
+            event(Event::Append, &section(b"torn")),
             commit(),
             pass(),
         ],
         vec![
             start(),
-            action(PlannedAction::Extend, &section(&[0; 60])),
+            event(Event::Extend, &section(&[0; 60])),
             compare(),
             pass(),
             commit(),
@@ -366,25 +365,22 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             commit(),
-            action(PlannedAction::Seed, &[1, 0]),
+            event(Event::Seed, &[1, 0]),
             pass(),
             commit(),
             pass(),
         ],
         vec![
             commit(),
-            action(PlannedAction::Seed, &[0, 30]),
+            event(Event::Seed, &[0, 30]),
             pass(),
-            action(PlannedAction::Replace, &section(b"FS30")),
+            event(Event::Replace, &section(b"FS30")),
         ],
     ];
-    let mut seeds: Vec<_> = stories.iter().map(|story| story.concat()).collect();
+    let mut seeds: Vec<_> = cases.iter().map(|case| case.concat()).collect();
     for (_, bytes) in fixtures() {
-        let all = action(PlannedAction::Replace, &section(&bytes));
-        let half = action(
-            PlannedAction::Seed,
-            &((bytes.len() / 2) as u16).to_be_bytes(),
-        );
+        let all = event(Event::Replace, &section(&bytes));
+        let half = event(Event::Seed, &((bytes.len() / 2) as u16).to_be_bytes());
         seeds.push([all.clone(), pass(), compare(), full()].concat());
         seeds.push([all, half, pass(), serve(), pass(), full()].concat());
     }

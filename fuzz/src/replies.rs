@@ -1,9 +1,9 @@
-//! Any lines as what a master answers: the slave's end asks on, takes them for replies
-//! or says what is wrong, and never gets more than it has asked for.
+//! Any lines as the replies of a master: the client continues, or returns an error, and never
+//! gets more than it requested.
 //!
-//! The first line says what is asked, a byte a question. The others are what comes: see
-//! [`framed`](super::serve::framed). A line that is `D` and a number is a frame of data
-//! of that length.
+//! The first line contains the requests, one per byte. The other lines are the replies: see
+//! [`framed`](super::serve::framed). A line with `D` and a number is a data frame of that
+//! length.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,14 +18,14 @@ use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
 
 use super::serve::framed;
 
-/// The most questions.
+/// The most requests.
 const MAX_ASKED: usize = 40;
 
-/// Asks what the first line says, of who answers with the others.
+/// Sends the requests of the first line, and receives the other lines as replies.
 ///
 /// # Panics
 ///
-/// Where an answer is more than was asked for.
+/// If a reply contains more than was requested.
 pub fn run(input: &[u8]) {
     let mut lines = input.split(|&byte| byte == b'\n');
     let asked = lines.next().unwrap_or_default();
@@ -39,7 +39,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// The bytes of a line.
+/// The bytes that a line stands for.
 fn received(line: &[u8]) -> Vec<u8> {
     let is_number = |text: &str| text.parse::<u32>().ok();
     let len = line.strip_prefix(b"D").map(str::from_utf8);
@@ -53,7 +53,7 @@ fn received(line: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Asks; says whether there was an answer.
+/// Sends a request; returns whether there was a reply.
 fn ask<R: io::Read, W: io::Write>(client: &mut Client<R, W>, question: u8) -> bool {
     let scale = u64::from(question >> 4);
     let len = scale * scale * 2500;
@@ -85,7 +85,7 @@ fn ask<R: io::Read, W: io::Write>(client: &mut Client<R, W>, question: u8) -> bo
     }
 }
 
-/// Replies as `fssync serve` gives them, and some as it does not.
+/// Replies of `fssync serve`, and invalid ones.
 ///
 /// # Panics
 ///

@@ -1,5 +1,4 @@
-//! A master and a slave in a directory of their own, in memory where there is a place
-//! for that.
+//! A master and a slave in their own directories, in memory if possible.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,7 @@ pub struct Scene {
     pub slave: PathBuf,
 }
 
-/// How a pass is made.
+/// The options of a pass.
 #[derive(Clone, Copy, Default)]
 pub struct How {
     /// With `--full`.
@@ -38,11 +37,11 @@ pub struct How {
 }
 
 impl Scene {
-    /// Neither file is there yet.
+    /// Two empty directories.
     ///
     /// # Panics
     ///
-    /// Where there is no room for them.
+    /// If they cannot be created.
     #[must_use]
     pub fn new() -> Self {
         let memory = Some(Path::new("/dev/shm")).filter(|it| it.is_dir());
@@ -61,17 +60,17 @@ impl Scene {
         }
     }
 
-    /// The directory that has a directory of each.
+    /// The directory that contains both directories.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The slave, which need not be there.
+    /// The slave, which need not exist.
     ///
     /// # Panics
     ///
-    /// Where it is no regular file.
+    /// If it is not a regular file.
     #[must_use]
     pub fn slave(&self) -> Slave {
         let paths = SlavePaths::new(&self.slave).expect("a place");
@@ -82,7 +81,7 @@ impl Scene {
         }
     }
 
-    /// The master, on its path.
+    /// The master, on a mounted path.
     #[must_use]
     pub fn master(&self) -> Master {
         let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || false);
@@ -92,7 +91,7 @@ impl Scene {
         Master::new("the master".to_owned(), patience, Box::new(open))
     }
 
-    /// Makes a pass, in small pieces and batches.
+    /// Makes a pass with small chunks and batches.
     #[must_use]
     pub fn pass(&self, how: How) -> Outcome {
         self.report(how).outcome
@@ -116,11 +115,11 @@ impl Scene {
         pass::run(&job, &Silent)
     }
 
-    /// What lies in the slave's directory: names behind `Data.fs`, and bytes.
+    /// The files in the slave's directory: their names after `Data.fs`, and their bytes.
     ///
     /// # Panics
     ///
-    /// Where it cannot be read.
+    /// If they cannot be read.
     #[must_use]
     pub fn beside_slave(&self) -> Vec<(String, Vec<u8>)> {
         let directory = self.slave.parent().expect("a directory");
@@ -141,17 +140,17 @@ impl Default for Scene {
     }
 }
 
-/// A file's bytes; none where there is none.
+/// A file's bytes; empty if it does not exist.
 #[must_use]
 pub fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_default()
 }
 
-/// The files that ZODB has made, and those made of them, as far as they are short.
+/// The short ones among the fixtures, by name.
 ///
 /// # Panics
 ///
-/// Where they cannot be read.
+/// If they cannot be read.
 #[must_use]
 pub fn fixtures() -> Vec<(String, Vec<u8>)> {
     const LONGEST: u64 = 4000;
@@ -171,7 +170,7 @@ pub fn fixtures() -> Vec<(String, Vec<u8>)> {
     paths.into_iter().map(named).collect()
 }
 
-/// Where they lie, seen from the project or from the fuzz crate, whichever is built.
+/// The directory of the fixtures, relative to the crate that is built.
 #[must_use]
 pub fn fixtures_directory() -> PathBuf {
     let built = Path::new(env!("CARGO_MANIFEST_DIR"));

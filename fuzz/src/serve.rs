@@ -1,8 +1,8 @@
-//! Any lines as the input of `fssync serve`: it ends, answers each request once, in
-//! the kind that is due, and opens nothing but what it serves.
+//! Any lines as the input of `fssync serve`: it ends, replies once to each request, with the
+//! right kind of reply, and opens only the paths that it serves.
 //!
-//! Each line is a frame: a message, where it starts as one in JSON, with its length in
-//! front; else it is sent as it is. So a changed message is still one.
+//! A line that starts like a JSON message becomes a frame with the right length. Other lines
+//! are sent unchanged. So a mutated message is still a frame.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use fssync::source::server::serve;
 
 use super::scene::{bytes, fixtures_directory};
 
-/// What is served, as inputs call it.
+/// The served directory, as it is called in inputs.
 const SERVED: &str = "/data";
 
-/// The most that is asked to be read, in bytes: a file has no more.
+/// The most bytes that are read at once. No file has more.
 const MAX_READ: u64 = 1 << 20;
 
-/// Has a `fssync serve` answer.
+/// Sends the input to `fssync serve`.
 ///
 /// # Panics
 ///
-/// Where an answer is not the one that is due.
+/// If a reply is not the expected one.
 pub fn run(input: &[u8]) {
     let mut requests = Vec::new();
     let mut frames = protocol::hello().to_vec();
@@ -49,10 +49,10 @@ pub fn run(input: &[u8]) {
     for request in &requests {
         check_answer(request, &mut said);
     }
-    assert!(!is_sound || said.is_empty(), "nothing else is said");
+    assert!(!is_sound || said.is_empty(), "there is no other reply");
 }
 
-/// A line as it is sent.
+/// The bytes that a line stands for.
 #[must_use]
 pub fn framed(line: &[u8]) -> Vec<u8> {
     let is_message = matches!(line.first(), Some(b'{' | b'"'));
@@ -64,7 +64,7 @@ pub fn framed(line: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A request for what is served, wherever that lies, and which takes no time.
+/// The request with the real path of the served directory, and without long waits.
 fn localized(request: Request) -> Request {
     match request {
         Request::Stat { path, ranges } => Request::Stat {
@@ -83,10 +83,10 @@ fn localized(request: Request) -> Request {
     }
 }
 
-/// Takes the answer to a request from what was said.
+/// Receives and checks the reply to a request.
 fn check_answer(request: &Request, said: &mut &[u8]) {
     if matches!(request, Request::Read { len: 0, .. }) {
-        // All that was asked for was said.
+        // There is no reply: all 0 bytes were sent.
         return;
     }
     let reply = loop {
@@ -117,7 +117,7 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
     }
 }
 
-/// Takes the pieces of a read, of which the first was announced.
+/// Receives the chunks of a read; the first one was announced.
 fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
     let (mut got, mut announced) = (0, first);
     while announced > 0 {
@@ -129,7 +129,7 @@ fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
         }
         announced = match protocol::read_message::<Reply>(said) {
             Ok(Some(Reply::Data(next))) => next,
-            // A directory, or an offset that no file has.
+            // A directory, or an offset beyond the end.
             Ok(Some(Reply::Refused { .. })) => return,
             other => panic!("{other:?}"),
         };
@@ -141,7 +141,7 @@ fn take_data(said: &mut &[u8]) -> u64 {
     protocol::read_data(said, &mut buffer).expect("bytes") as u64
 }
 
-/// Requests as passes make them, and some as nobody does.
+/// Requests of passes, and invalid ones.
 ///
 /// # Panics
 ///

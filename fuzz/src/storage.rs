@@ -1,11 +1,11 @@
-//! A FileStorage that is written as ZODB would, transaction by transaction.
+//! A FileStorage that is written like ZODB does, transaction by transaction.
 
 use std::collections::BTreeSet;
 
 use fssync::filestorage::scan::{Cause, Damage, Event, Scanner, Tail, Transaction};
 use fssync::filestorage::{MAGIC_LEN, Tid, TxnStatus};
 
-/// A transaction to be written.
+/// A transaction to write.
 #[derive(Clone, Debug)]
 pub struct Txn {
     /// Its id.
@@ -19,7 +19,7 @@ pub struct Txn {
 }
 
 impl Txn {
-    /// Its record, at a position.
+    /// The bytes of the transaction at a position.
     #[must_use]
     pub fn at(&self, position: u64) -> Vec<u8> {
         let mut data = Vec::new();
@@ -48,7 +48,7 @@ impl Txn {
     }
 }
 
-/// A whole file of transactions.
+/// A file with these transactions.
 #[must_use]
 pub fn file(txns: &[Txn]) -> Vec<u8> {
     let mut bytes = b"FS30".to_vec();
@@ -58,19 +58,19 @@ pub fn file(txns: &[Txn]) -> Vec<u8> {
     bytes
 }
 
-/// What a scan finds in a file.
+/// The result of a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scanned {
-    /// All that it came by.
+    /// All events of the scan.
     pub events: Vec<Event>,
     /// Just past the last committed transaction.
     pub position: u64,
-    /// What lies behind.
+    /// The bytes after that position.
     pub tail: Tail,
 }
 
 impl Scanned {
-    /// Scans a file in pieces of a length.
+    /// Scans a file in chunks of this length.
     #[must_use]
     pub fn of(file: &[u8], piece_len: usize) -> Self {
         let mut scanner = Scanner::new(file.len() as u64);
@@ -97,21 +97,21 @@ impl Scanned {
         transactions.collect()
     }
 
-    /// Their ids.
+    /// The tids of the committed transactions.
     #[must_use]
     pub fn tids(&self) -> BTreeSet<Tid> {
         let transactions = self.transactions().into_iter();
         transactions.map(|it| it.header.tid).collect()
     }
 
-    /// Whether ZODB opens the file, if it may cut what a crash has left at its end.
+    /// Whether ZODB opens the file if it may truncate the tail of a crash.
     #[must_use]
     pub fn can_be_cut(&self) -> bool {
         let is_short = |damage: &Damage| matches!(damage.cause, Cause::ShorterThanHeader { .. });
         !matches!(&self.tail, Tail::Damaged(damage) if !is_short(damage))
     }
 
-    /// Whether ZODB opens the file, and scans it to its end.
+    /// Whether ZODB opens the file and scans it completely.
     #[must_use]
     pub fn is_opened(&self) -> bool {
         matches!(self.tail, Tail::Clean | Tail::Short | Tail::Voted)

@@ -1,5 +1,5 @@
-//! Any bytes as a slave: what a verification finds, with pickles and without, and what
-//! a status and `fssync on` make of it.
+//! Any bytes as a slave: the findings of a complete and a quick verification, `fssync status`,
+//! and the checks of `fssync on`.
 
 use std::fs;
 
@@ -20,19 +20,23 @@ use super::storage::Scanned;
 ///
 /// # Panics
 ///
-/// Where a verification does not see what a scan does, or reads too much.
+/// If a verification and a scan disagree, or it reads too much.
 pub fn run(file: &[u8]) {
     let scene = Scene::new();
     fs::write(&scene.slave, file).expect("the slave");
     let slave = scene.slave();
-    let look = |quick| {
+    let verify_slave = |quick| {
         let mut findings = Vec::new();
-        let told = &mut |finding: &Finding| findings.push(finding.clone());
-        let verified = verify(&slave, quick, &Silent, told).expect("it can be read");
+        let report = &mut |finding: &Finding| findings.push(finding.clone());
+        let verified = verify(&slave, quick, &Silent, report).expect("it can be read");
         (verified, findings)
     };
-    let (verified, findings) = look(false);
-    assert_eq!(findings, look(true).1, "pickles change nothing");
+    let (verified, findings) = verify_slave(false);
+    assert_eq!(
+        findings,
+        verify_slave(true).1,
+        "a quick verification has the same findings"
+    );
     let damages = findings.iter().filter(|it| is_damage(it)).count();
     assert_eq!(verified.damages, damages as u64);
     for finding in &findings {
@@ -48,7 +52,7 @@ pub fn run(file: &[u8]) {
         compare_with_status(&verified, &status.state);
     }
     since_last_pass::since_last_pass(&slave.paths, &Sidecar::default()).expect("it can be read");
-    assert_eq!(scene.beside_slave().len(), 1, "nothing is made beside it");
+    assert_eq!(scene.beside_slave().len(), 1, "no file is created beside it");
     assert!(fs::read(&scene.slave).expect("the slave") == file);
 }
 
@@ -56,7 +60,7 @@ fn is_damage(finding: &Finding) -> bool {
     finding.kind.severity() == fssync::verify::finding::Severity::Damage
 }
 
-/// Where the whole file can be scanned, the checker's flaws are all there is.
+/// If the whole file can be scanned, there are no findings but the checker's flaws.
 fn compare_with_scan(file: &[u8], verified: &Verified, findings: &[Finding]) {
     let scanned = Scanned::of(file, usize::MAX);
     if Magic::decode(file).is_none() || !scanned.is_opened() {
@@ -79,7 +83,7 @@ fn compare_with_scan(file: &[u8], verified: &Verified, findings: &[Finding]) {
     assert!(verified.transactions >= checker.transactions());
 }
 
-/// What makes a pass refuse the slave is damage; and its position is the same.
+/// A slave that a pass refuses is damaged; otherwise the positions are equal.
 fn compare_with_status(verified: &Verified, state: &plan::SlaveState) {
     match state {
         plan::SlaveState::Damaged(_) => assert_eq!(verified.exit(), Exit::SlaveDamaged),

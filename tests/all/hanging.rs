@@ -57,7 +57,7 @@ impl HangingPass {
     }
 
     /// Releases the pass, and returns its outcome.
-    pub fn go_on(self) -> Outcome {
+    pub fn release(self) -> Outcome {
         let _quiet = without_forks();
         drop(self.release);
         self.pass.join().expect("its outcome")

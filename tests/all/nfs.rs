@@ -91,9 +91,9 @@ fn the_slave_is_a_prefix_during_fast_writes() {
             site.assert_in_sync();
             // The pack is at any moment of the pass, or outside.
             let pack_at = 10 + round * 17 % 60;
-            site.call(&json!({"cmd": "hurry", "name": "m", "pack_at": pack_at}));
+            site.call(&json!({"cmd": "write_fast", "name": "m", "pack_at": pack_at}));
             site.pass(&[]).expect(0);
-            site.call(&json!({"cmd": "rest"}));
+            site.call(&json!({"cmd": "stop_writing"}));
             site.assert_prefix();
         }
     }

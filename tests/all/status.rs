@@ -385,7 +385,7 @@ fn a_pass_that_hangs_is_reported_and_its_tail_is_not_damage() {
     assert!(report["unfinished_bytes"].as_u64().unwrap() > 7_000);
     let line = report["failover"].as_str().unwrap();
     assert!(line.contains("; an unfinished append of "), "{line}");
-    assert_eq!(pass.go_on().exit, Exit::Success);
+    assert_eq!(pass.release().exit, Exit::Success);
 }
 
 #[test]

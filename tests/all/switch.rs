@@ -472,7 +472,7 @@ fn off_returns_at_once_while_a_pass_hangs_and_zodb_can_open_the_slave() {
     zodb.call(&json!({"cmd": "commit", "name": "s"}));
     let serving = fs::read(&scene.slave).unwrap();
 
-    let outcome = pass.go_on();
+    let outcome = pass.release();
     assert_eq!(outcome.exit, Exit::Off, "{outcome:?}");
     assert!(
         fs::read(&scene.slave).unwrap() == serving,

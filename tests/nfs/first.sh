@@ -1,8 +1,7 @@
 #!/bin/busybox sh
-# The first program of the virtual machine. Its root becomes that of the machine
-# which it runs on, below the unpacked packages, both read-only: what is written
-# stays in memory. `start`, the next program, comes from the kernel's command line,
-# as does whatever else there is in the environment.
+# The first program of the virtual machine. The new root is an overlay: the unpacked packages
+# over the root of the machine that runs the tests, both read-only, with all changes in memory.
+# The kernel's command line sets `start`, the next program, and other variables.
 export PATH=/bin
 /bin/busybox --install /bin
 mkdir -p /proc /dev /host /packages /memory /new

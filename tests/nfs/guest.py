@@ -1,6 +1,6 @@
-"""What the virtual machine is told to do: see `Guest`.
+"""Executes the commands of the tests in the virtual machine; see `Guest`.
 
-Reads one JSON command a line, answers one JSON object a line, as `agent.py` does.
+Reads one JSON command per line, and answers with one JSON object per line, like `agent.py`.
 """
 
 import os
@@ -25,16 +25,16 @@ TRIES = 1000
 
 
 class Guest(agent.Agent):
-    """ZODB on the server's disk, and programs; the commands are the methods."""
+    """ZODB on the server's disk, and programs. The methods are the commands."""
 
     def __init__(self) -> None:
         super().__init__()
         self._programs: dict[str, Program] = {}
-        self._haste: Haste | None = None
+        self._writer: FastWriter | None = None
 
     def reset(self) -> Answer:
-        """Ends all that was begun."""
-        self.rest()
+        """Ends everything that was started."""
+        self.stop_writing()
         for program in self._programs.values():
             program.process.kill()
         self._programs.clear()
@@ -49,7 +49,7 @@ class Guest(agent.Agent):
         return program.describe()
 
     def start(self, program: str, arguments: list[str]) -> Answer:
-        """Starts a program that goes on in the background, under this name."""
+        """Starts a program in the background, under this name."""
         self._programs[program] = Program(arguments)
         return {}
 
@@ -64,24 +64,24 @@ class Guest(agent.Agent):
         self._programs[program].process.send_signal(signal.Signals[name])
         return {}
 
-    def hurry(self, name: str, pack_at: int) -> Answer:
-        """Has ZODB write at random, as fast as it can, until `rest`.
+    def write_fast(self, name: str, pack_at: int) -> Answer:
+        """Makes ZODB write at random, as fast as it can, until `stop_writing`.
 
-        Once, after so many operations, it packs what was there before them.
+        Once, after `pack_at` operations, it packs to the state before them.
         """
-        self._haste = Haste(self._stores[name], pack_at)
+        self._writer = FastWriter(self._stores[name], pack_at)
         return {}
 
-    def rest(self) -> Answer:
-        """How often what was done in haste."""
-        if self._haste is None:
+    def stop_writing(self) -> Answer:
+        """Stops the writes, and returns the number of each operation."""
+        if self._writer is None:
             return {"operations": {}}
-        haste, self._haste = self._haste, None
-        return {"operations": haste.end()}
+        writer, self._writer = self._writer, None
+        return {"operations": writer.end()}
 
     def running(self, name: str) -> Answer:
-        """The process ids of all that run a program of this name, the dead that
-        cannot go among them."""
+        """The ids of all processes with this program name, including dead ones that cannot be
+        removed."""
         for program in self._programs.values():
             program.process.poll()
         found = []
@@ -94,7 +94,7 @@ class Guest(agent.Agent):
         return {"running": found}
 
     def await_path(self, path: str, seconds: float = 60) -> Answer:
-        """Waits until something is there."""
+        """Waits until a path exists."""
         end = time.monotonic() + seconds
         while not os.path.exists(path):
             if time.monotonic() > end:
@@ -103,12 +103,12 @@ class Guest(agent.Agent):
         return {}
 
     def compare(self, master: str, slave: str) -> Answer:
-        """The lengths of two files, and of the start that they share."""
+        """The lengths of two files, and of their common prefix."""
         one, other = Path(master).read_bytes(), Path(slave).read_bytes()
         return {"master": len(one), "slave": len(other), "same": shared(one, other)}
 
     def listing(self, directory: str) -> Answer:
-        """All that may change in a directory when something is written there."""
+        """Everything that changes in a directory if something is written there."""
         found = {".": os.stat(directory)}
         for name in os.listdir(directory):
             found[name] = os.stat(Path(directory, name))
@@ -120,10 +120,10 @@ class Guest(agent.Agent):
         }
 
     def flip_within_a_tick(self, path: str, mounted: str) -> Answer:
-        """Makes the last transaction a voted one, has the client read that,
-        and finishes it: all at a time that is the same for the server's clock.
+        """Turns the last transaction into a voted one, lets the client read it, and finishes it,
+        all within one tick of the server's clock.
 
-        `shown` is the status that the client then reads by opening the file.
+        `shown` is the status that the client reads when it opens the file again.
         """
         with open(path, "rb") as file:
             at = [at for at, _ in agent.probe.headers(file)][-1] + 16
@@ -138,11 +138,11 @@ class Guest(agent.Agent):
                     return {"shown": read_one(mounted, at)}
         finally:
             os.close(own)
-        raise TimeoutError("no flip within a tick")
+        raise TimeoutError("no change within a tick")
 
 
 def read_one(path: str, at: int) -> str:
-    """One byte of a file, by opening it."""
+    """One byte of a file that is opened for it."""
     file = os.open(path, os.O_RDONLY)
     try:
         return os.pread(file, 1, at).decode()
@@ -151,7 +151,7 @@ def read_one(path: str, at: int) -> str:
 
 
 def shared(one: bytes, other: bytes) -> int:
-    """The length of the start that two have in common."""
+    """The length of the common prefix."""
     low, high = 0, min(len(one), len(other))
     views = memoryview(one), memoryview(other)
     while low < high:
@@ -163,8 +163,8 @@ def shared(one: bytes, other: bytes) -> int:
     return low
 
 
-class Haste:
-    """A thread that writes to a store until its end."""
+class FastWriter:
+    """A thread that writes to a store until `end`."""
 
     def __init__(self, store: Store, pack_at: int) -> None:
         self._store = store
@@ -189,7 +189,7 @@ class Haste:
 
 
 class Program:
-    """A program that runs, or has ended."""
+    """A program that is running or has ended."""
 
     def __init__(self, arguments: list[str]) -> None:
         self._output, self._errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()
@@ -204,7 +204,7 @@ class Program:
         self.process.wait(seconds)
 
     def describe(self) -> Answer:
-        """`code` is None while it runs."""
+        """The program's state; `code` is None while it is running."""
         return {
             "code": self.process.poll(),
             "stdout": text_of(self._output),

@@ -1,8 +1,8 @@
-# Makes of the virtual machine an NFS server and its client, each with a network
-# of its own, and a cable between the two. Then it does what it is told.
+# Turns the virtual machine into an NFS server and its client, each with its own network, and a
+# cable between them. Then executes the commands of the tests.
 #
-# The master's directories lie in /srv/export, which the client has mounted at
-# /mnt/4.2 and at /mnt/3; slaves lie in /srv/slave.
+# The master's directories are in /srv/export, which the client has mounted on /mnt/4.2 and on
+# /mnt/3. Slaves are in /srv/slave.
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONDONTWRITEBYTECODE=1
 here=$(dirname "$0")

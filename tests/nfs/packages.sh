@@ -1,15 +1,15 @@
-# Makes what the virtual machine boots from, out of Debian's packages: its kernel,
-# a first program, and the tools of an NFS server. Nothing is installed.
+# Builds the files from which the virtual machine boots, from Debian's packages: its kernel, a
+# first program, and the tools of an NFS server. Nothing is installed.
 #
 # usage: packages.sh DIRECTORY
 #
-# In DIRECTORY, which is there already, this leaves `vmlinuz`, `initramfs`, and
-# `root`, which in the machine lies over the root of this one.
+# Creates `vmlinuz`, `initramfs` and `root` in DIRECTORY, which must exist. In the virtual machine
+# `root` is mounted over the root of this machine.
 set -eu
 first_program=$(readlink -f "$(dirname "$0")/first.sh")
 cd "$1"
 
-# Whatever else apt is at work on meanwhile: lists, archives and no lock of its.
+# Separate lists, archives and locks, so that other apt processes do not interfere.
 mkdir -p apt/lists/partial apt/cache/archives/partial
 cat >apt/conf <<END
 Dir::State::lists "$PWD/apt/lists";
@@ -19,12 +19,12 @@ APT::Sandbox::User "root";
 END
 export APT_CONFIG="$PWD/apt/conf"
 apt-get update -qq
-# Installed, they would start an NFS server on this machine.
+# If they were installed, they would start an NFS server on this machine.
 apt-get install -y -qq --download-only --no-install-recommends nfs-kernel-server nfs-common
 kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p')
 (cd apt/cache/archives && apt-get download -qq "$kernel" busybox-static)
 
-# Packages may still name /bin, /lib and /sbin, which are links.
+# Packages may still contain /bin, /lib and /sbin, which are links.
 mkdir -p root/usr/bin root/usr/lib root/usr/sbin
 ln -s usr/bin usr/lib usr/sbin root
 for archive in apt/cache/archives/*.deb; do
@@ -37,7 +37,7 @@ modules=root/lib/modules/$version
 mv "root/boot/vmlinuz-$version" vmlinuz
 root/usr/bin/busybox depmod -b root "$version"
 
-# Modules by name, each behind those that it needs. One that is missing is built in.
+# Modules by name, each after those that it needs. A missing one is part of the kernel.
 in_order() {
     for name in "$@"; do
         line=$(grep "/$name\.ko[.xz]*:" "$modules/modules.dep") || continue

@@ -1,4 +1,4 @@
-# What befalls the NFS server.
+# Controls the NFS server.
 #
 # usage: server.sh install | repair | start | stop | export | export-writable |
 #                  renumber | withdraw | cut | join
@@ -29,19 +29,19 @@ repair)
         sh "$0" $what
     done
     ;;
-# A server that starts gives its clients of NFS 4 ten seconds to claim what they
-# had, 90 by default.
+# After its start, a server gives its clients of NFS 4 ten seconds to reclaim their state
+# (default: 90).
 start) on_the_server rpc.nfsd -L 10 -G 10 4 ;;
 stop) on_the_server rpc.nfsd 0 ;;
 export) export_with ro,fsid=0 ;;
 export-writable) export_with rw,no_root_squash,fsid=0 ;;
-# What the clients have is stale: they know it by the number.
+# The clients' file handles become stale, since they contain the number.
 renumber) export_with ro,fsid=7 ;;
 withdraw)
     : >/etc/exports
     on_the_server exportfs -r
     ;;
-# Nothing says that the packets are lost.
+# The packets are lost without an error.
 cut) on_the_server ip link set cable down ;;
 join) on_the_server ip link set cable up ;;
 esac

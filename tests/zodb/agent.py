@@ -1,8 +1,8 @@
-"""Real ZODB at the service of the tests.
+"""Executes commands of the tests with the real ZODB.
 
-Without arguments: reads one JSON command a line, answers one JSON object a
-line; see `Agent` for the commands. Each answer carries the warnings that ZODB
-logged. `agent.py write PATH` writes to a storage until its time is up.
+Without arguments: reads one JSON command per line, and answers with one JSON object per
+line; see `Agent` for the commands. Each answer contains the warnings that ZODB logged.
+`agent.py write PATH` writes to a storage for some time.
 """
 
 import argparse
@@ -26,10 +26,10 @@ Answer = dict[str, Any]
 
 
 class Agent:
-    """The commands: each method of this class that has no leading underscore.
+    """The commands: the methods of this class without a leading underscore.
 
-    A method's parameters are the keys of its command, beside `cmd`. `quit`
-    closes every storage and sets `done`.
+    The parameters of a method are the keys of its command, besides `cmd`. `quit` closes
+    all storages and sets `done`.
     """
 
     def __init__(self) -> None:
@@ -93,14 +93,14 @@ class Agent:
     def recover(
         self, path: str, to: str, partial: bool = False, packed: bool = False
     ) -> Answer:
-        """Repairs a damaged file as `fsrecover [-p] [-P 0]` does."""
+        """Repairs a damaged file, like `fsrecover [-p] [-P 0]`."""
         fsrecover.recover(
             path, to, partial=partial, pack=time.time() if packed else None
         )
         return {}
 
     def copy_without(self, path: str, to: str, tids: list[str]) -> Answer:
-        """Copies all transactions but some into a new file, as conversions do."""
+        """Copies a file without these transactions, as a faulty conversion might."""
         store.copy_without(path, to, {bytes.fromhex(tid) for tid in tids})
         return {}
 
@@ -158,7 +158,7 @@ def run_command(agent: Agent, command: Mapping[str, Any]) -> Answer:
 
 
 def answer_line(agent: Agent, line: str) -> Answer:
-    """The answer to one line; an exception becomes an answer too."""
+    """The answer to one line. An exception becomes an answer, too."""
     with probe.collected_warnings() as warnings:
         try:
             answer = {"ok": True, **run_command(agent, json.loads(line))}
@@ -168,7 +168,7 @@ def answer_line(agent: Agent, line: str) -> Answer:
 
 
 def serve(commands: TextIO, answers: TextIO, agent: Agent) -> None:
-    """Answers until `quit`; the end of the commands is one, unanswered."""
+    """Answers commands until `quit` or the end of the input."""
     for line in commands:
         print(json.dumps(answer_line(agent, line)), file=answers, flush=True)
         if agent.done:
@@ -177,7 +177,7 @@ def serve(commands: TextIO, answers: TextIO, agent: Agent) -> None:
 
 
 def write(options: argparse.Namespace) -> None:
-    """Prints `tid position` for each acknowledged transaction at once."""
+    """Prints `tid position` for each acknowledged transaction, at once."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     written = Store(options.path, seed=options.seed)
@@ -202,8 +202,8 @@ def parse_arguments() -> argparse.Namespace:
     writer.add_argument("path")
     writer.add_argument("--seed", type=int, required=True)
     writer.add_argument("--seconds", type=float, required=True)
-    writer.add_argument("--pack", action="store_true", help="pack now and then")
-    writer.add_argument("--rate", type=float, help="operations a second at most")
+    writer.add_argument("--pack", action="store_true", help="pack occasionally")
+    writer.add_argument("--rate", type=float, help="maximum operations per second")
     return parser.parse_args()
 
 

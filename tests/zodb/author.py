@@ -1,9 +1,9 @@
-"""A client of ZEO that is_running a site's life: an author who writes into a diary.
+"""A client of ZEO in a simulated site: an author who writes into a diary.
 
-It is given the ports of all servers, and does one thing after another, at a rate,
-to whichever server is there: entries, now and then a big one; an entry undone; a
-transaction that is voted and aborted. Prints a JSON object a line, before each try
-what is tried, and what came of it, if it was told:
+It gets the ports of all servers, and performs operations at a certain rate on whichever server
+is running: entries, some of them large; the undo of an entry; a transaction that is voted and
+then aborted. It prints one JSON object per line, first the attempt and then its result, if
+there was one:
 
     {"tries": "enter" | "undo" | "abort", "serial": SERIAL}
     {"acknowledged": TID, "time": SECONDS SINCE 1970}
@@ -11,8 +11,8 @@ what is tried, and what came of it, if it was told:
     {"failed": ERROR}
     {"refused": MESSAGE}
 
-No serial number is used twice, not by an author who was restarted either. What
-failed may have been committed all the same; what is aborted never is.
+Serial numbers are never used twice, not even after a restart. A failed transaction may have
+been committed nevertheless. An aborted one is never committed.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from ZEO.ClientStorage import ClientStorage
 import diary
 from client import Refusals, say
 
-# Every so many tries there is a big entry, an undo, or an abort.
+# A large entry, an undo and an abort occur once in this many attempts.
 BIG_EVERY, UNDO_EVERY, ABORT_EVERY = 40, 9, 13
 BIG_LEN = 2_000_000
 
 
 class Veto:
-    """A part of a transaction that says no when all others have voted."""
+    """Takes part in a transaction, and fails it after all others have voted."""
 
     def __init__(self, manager: TransactionManager) -> None:
         self.transaction_manager = manager
@@ -59,26 +59,26 @@ class Vetoed(Exception):
 
 
 class Author:
-    """Does things to its own page."""
+    """Changes its own page."""
 
-    def __init__(self, db: ZODB.DB, name: str, dice: random.Random) -> None:
+    def __init__(self, db: ZODB.DB, name: str, chance: random.Random) -> None:
         self._db = db
         self._name = name
-        self._dice = dice
+        self._chance = chance
         self._manager = TransactionManager()
         # The last entry, and its tid, as long as it can be undone.
         self._last: tuple[str, str] | None = None
         self._is_settled = False
 
     def _settle(self) -> None:
-        """Takes a page; several authors who come at once run into conflicts."""
+        """Creates a page. Several authors may start at once and cause conflicts."""
         with self._db.transaction() as connection:
             if self._name not in connection.root():
                 connection.root()[self._name] = diary.new_page()
         self._is_settled = True
 
     def act(self, number: int, serial: str) -> None:
-        """Tries the next thing."""
+        """Makes the next attempt."""
         if not self._is_settled:
             self._settle()
         last, self._last = self._last, None
@@ -88,7 +88,7 @@ class Author:
             self._undo(*last)
         else:
             is_big = number % BIG_EVERY == BIG_EVERY // 2
-            self._enter(serial, self._dice.randbytes(BIG_LEN) if is_big else b"")
+            self._enter(serial, self._chance.randbytes(BIG_LEN) if is_big else b"")
 
     def _enter(self, serial: str, ballast: bytes) -> None:
         say(tries="enter", serial=serial)
@@ -129,12 +129,12 @@ class Author:
             connection.close()
 
     def give_up(self) -> None:
-        """Forgets what a try that failed has left."""
+        """Discards the state of a failed attempt."""
         self._manager.abort()
 
 
 def serials(name: str) -> Iterator[str]:
-    """Serial numbers that no other author has used."""
+    """Serial numbers that no other author uses."""
     started = time.time_ns()
     return (f"{name}-{started}-{number:06}" for number in itertools.count())
 
@@ -144,24 +144,24 @@ def main() -> None:
     parser.add_argument("ports", type=int, nargs="+")
     parser.add_argument("--name", required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="tries a second")
+    parser.add_argument("--rate", type=float, required=True, help="attempts per second")
     options = parser.parse_args()
     logging.getLogger("ZEO").addHandler(Refusals())
     logging.getLogger("ZEO").propagate = False
-    # A server that dies in a commit is what the tests are about, and no news.
+    # The tests kill servers during commits, so this is expected.
     logging.getLogger("txn").addHandler(logging.NullHandler())
     logging.getLogger("txn").propagate = False
-    dice = random.Random(f"{options.name} {options.seed}")
+    chance = random.Random(f"{options.name} {options.seed}")
 
     db = ZODB.DB(ClientStorage([("127.0.0.1", port) for port in options.ports]))
-    author = Author(db, options.name, dice)
+    author = Author(db, options.name, chance)
     for number, serial in enumerate(serials(options.name)):
         try:
             author.act(number, serial)
         except Exception as error:
             author.give_up()
             say(failed=f"{type(error).__name__}: {error}")
-        time.sleep(dice.uniform(0.5, 1.5) / options.rate)
+        time.sleep(chance.uniform(0.5, 1.5) / options.rate)
 
 
 if __name__ == "__main__":

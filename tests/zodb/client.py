@@ -1,16 +1,15 @@
 """A client of ZEO that keeps writing.
 
-It is given the ports of all servers, as a site's clients are, and writes one
-small transaction after the other to whichever server takes it. Prints a JSON
-object a line:
+It gets the ports of all servers, like the clients of a site, and writes small transactions to
+whichever server accepts them. It prints one JSON object per line:
 
     {"acknowledged": TID, "time": SECONDS SINCE 1970}
     {"failed": ERROR}
     {"refused": MESSAGE}
 
-What failed may have been committed all the same, as with any database whose
-server dies. ZEO's client refuses a server that lacks a transaction which it has
-seen; it goes on trying, and `refused` is printed each time.
+A failed transaction may have been committed nevertheless, as with any database whose server
+dies. ZEO's client refuses a server that lacks a transaction which the client has seen. It keeps
+trying, and `refused` is printed each time.
 """
 
 import argparse
@@ -31,7 +30,7 @@ def say(**what: Any) -> None:
 
 
 class Refusals(logging.Handler):
-    """Says when ZEO's client finds that it is ahead of a server."""
+    """Prints when ZEO's client is ahead of a server."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.CRITICAL:
@@ -58,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("ZEO").addHandler(Refusals())
     logging.getLogger("ZEO").propagate = False
-    # A server that dies in a commit is what the tests are about, and no news.
+    # The tests kill servers during commits, so this is expected.
     logging.getLogger("txn").addHandler(logging.NullHandler())
     logging.getLogger("txn").propagate = False
 

@@ -1,9 +1,8 @@
-"""A database in which every transaction can be found again, packed or not.
+"""A database in which every transaction can be found again, even after a pack.
 
-Each author has a page of its own, so that none runs into conflicts with others.
-An entry is a new object, which a pack keeps as long as the page has it, under a
-serial number; the page itself changes with every entry, so that a pack always has
-something to drop.
+Each author has their own page, to avoid conflicts. An entry is a new object with a serial number,
+which a pack keeps as long as the page refers to it. The page itself changes with each entry, so
+that a pack always drops something.
 """
 
 from contextlib import closing
@@ -16,12 +15,12 @@ from ZODB.FileStorage import FileStorage
 
 
 def new_page() -> PersistentMapping:
-    """The page of an author who has written nothing yet."""
+    """The page of an author without entries."""
     return PersistentMapping(entries=OOBTree(), last="", ballast=None)
 
 
 def enter(page: PersistentMapping, serial: str, ballast: bytes = b"") -> None:
-    """Makes an entry; ballast takes the place of what was there before."""
+    """Adds an entry. Ballast replaces the page's previous ballast."""
     page["entries"][serial] = PersistentMapping(serial=serial)
     page["last"] = serial
     if ballast:
@@ -29,7 +28,7 @@ def enter(page: PersistentMapping, serial: str, ballast: bytes = b"") -> None:
 
 
 def serials(path: str) -> list[str]:
-    """The serial numbers of all entries in a file, each of which is loaded."""
+    """The serial numbers of all entries in a file. Each entry is loaded."""
     with closing(ZODB.DB(FileStorage(path, read_only=True))) as db:
         connection = db.open()
         return sorted(_serials(connection.root()))

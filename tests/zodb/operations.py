@@ -1,4 +1,4 @@
-"""Random operations on a Store, decided by the store's own random numbers."""
+"""Random operations on a Store, chosen by the store's random numbers."""
 
 from ZODB.FileStorage.fspack import PackError
 
@@ -21,7 +21,7 @@ USERS = ("", "/site admin", "/site/acl_users editor", "Zoë")
 
 
 class Operations:
-    """Chooses an operation and carries it out."""
+    """Chooses an operation and executes it."""
 
     def __init__(self, store: Store, pack: bool) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Operations:
         self._weights = [WEIGHTS[name] for name in self._names]
 
     def step(self) -> str:
-        """Does one operation and names it; what ZODB declined says so.
+        """Executes one operation and returns its name, or one for a refusal by ZODB.
 
         An operation finishes at most one transaction.
         """
@@ -45,8 +45,8 @@ class Operations:
     def _pack(self) -> str:
         """Packs to a recent transaction, if ZODB can.
 
-        Without garbage collection ZODB drops what an undo after the pack time
-        points back to, stumbles over that and leaves the file as it was.
+        Without garbage collection, ZODB drops a record to which an undo after the pack time
+        points back. It then fails, and leaves the file as it was.
         """
         try:
             packed = self._store.pack(keep=self._random.randint(0, PACK_KEEPS_MAX))

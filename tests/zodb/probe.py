@@ -1,7 +1,7 @@
-"""What real ZODB makes of a file: its transactions, a full scan, an opening.
+"""ZODB's view of a file: its transactions, a full scan, an opening.
 
-Nothing here writes to the file it is given; openings that could change it
-happen on a temporary copy.
+Nothing here writes to the given file. An opening that could change the file uses a temporary
+copy.
 """
 
 import logging
@@ -37,7 +37,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Gathers what ZODB logs from WARNING upwards while the block runs."""
+    """Collects ZODB's log messages of level WARNING and above during the block."""
     logger = logging.getLogger("ZODB")
     collector = _Collector()
     propagate, logger.propagate = logger.propagate, False
@@ -50,7 +50,7 @@ def collected_warnings() -> Iterator[list[str]]:
 
 
 class ShownAsPython3:
-    """A file as it is, but for the first bytes, which read as FS30."""
+    """A file that seems to start with FS30."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -71,8 +71,8 @@ class ShownAsPython3:
 def committed_tid(file: BinaryIO, position: int) -> str | None:
     """The tid, in hex, of the transaction that ends at `position`.
 
-    ZODB's own lastTransaction() is no substitute: after opening a file with an
-    unfinished tail it names the transaction that was cut off.
+    ZODB's lastTransaction() cannot be used: after an opening that truncated an unfinished
+    tail, it returns the tid of that tail.
     """
     if position <= FIRST_TRANSACTION:
         return None
@@ -82,14 +82,14 @@ def committed_tid(file: BinaryIO, position: int) -> str | None:
 
 
 def tid_or_none(tid: bytes) -> str | None:
-    """A tid in hex, where ZODB's zero tid means that there is none."""
+    """A tid in hex, or None for ZODB's zero tid."""
     return None if tid == z64 else tid.hex()
 
 
 def headers(file: BinaryIO) -> Iterator[tuple[int, TxnHeader]]:
-    """Position and header of every committed transaction.
+    """Position and header of each committed transaction.
 
-    Read with ZODB's header reader; its FileIterator fails on status `u`.
+    They are read with ZODB's header reader; its FileIterator fails on status `u`.
     """
     size = file.seek(0, os.SEEK_END)
     formatter = TempFormatter(file)
@@ -115,7 +115,7 @@ def _count_records(file: BinaryIO, pos: int, header: TxnHeader) -> int:
 
 
 def transactions(path: str) -> list[dict[str, Any]]:
-    """Every committed transaction; those of status `u` count no records."""
+    """Each committed transaction. For status `u` the number of records is 0."""
     with open(path, "rb") as file:
         return [
             {
@@ -132,9 +132,9 @@ def transactions(path: str) -> list[dict[str, Any]]:
 
 
 def scan(path: str, magic: str = "any") -> dict[str, Any]:
-    """ZODB's full scan of the file, without its index, read-only.
+    """ZODB's full, read-only scan of the file, without its index.
 
-    `magic` is the only one allowed, or "any" for both of ZODB's.
+    `magic` is the only magic allowed, or "any" for both of ZODB's.
     """
     with open(path, "rb") as file:
         found = file.read(len(MAGIC)).decode("latin-1")
@@ -153,7 +153,7 @@ def scan(path: str, magic: str = "any") -> dict[str, Any]:
 
 
 def save_index(path: str, to: str) -> dict[str, Any]:
-    """Saves, as ZODB would, the index that its scan of a file gives."""
+    """Saves the index that ZODB's scan of a file gives, as ZODB would."""
     with open(path, "rb") as file:
         found = file.read(len(MAGIC))
         shown = ShownAsPython3(file) if found == MAGIC_PYTHON2 else file
@@ -166,7 +166,7 @@ def save_index(path: str, to: str) -> dict[str, Any]:
 def save_index_of(
     objects: list[list[int]], position: int, to: str
 ) -> dict[str, Any]:
-    """Saves, as ZODB would, an index of these oids and positions."""
+    """Saves an index of these oids and positions, as ZODB would."""
     index = fsIndex()
     for oid, at in objects:
         index[p64(oid)] = at
@@ -205,7 +205,7 @@ def open_copy(path: str) -> dict[str, Any]:
 
 
 def describe(storage: FileStorage) -> dict[str, Any]:
-    """Where an open storage stands."""
+    """The state of an open storage."""
     position = storage.getSize()
     with open(storage.getName(), "rb") as file:
         last_tid = committed_tid(file, position)
@@ -219,7 +219,7 @@ def describe(storage: FileStorage) -> dict[str, Any]:
 
 
 def load_all(path: str) -> dict[str, int]:
-    """Loads every object, following back pointers, from a read-only opening."""
+    """Loads every object of a read-only storage, following back pointers."""
     counts = {"objects": 0, "undone": 0}
     with closing(FileStorage(path, read_only=True)) as storage:
         for oid in storage._index:
@@ -232,43 +232,42 @@ def load_all(path: str) -> dict[str, int]:
 
 
 def read_all(path: str) -> dict[str, Any]:
-    """Digests of all that a read-only opening serves, without an index.
+    """Digests of everything that a read-only storage serves, without an index.
 
-    `records` is of every record of every transaction, `current` of every object
-    as it is loaded now and by a reader that has just begun, `history` of every
-    object's revisions.
+    `records` covers all records of all transactions, `current` every object as it is loaded now
+    and by a new reader, and `history` the revisions of every object.
     """
     records, current, history = sha256(), sha256(), sha256()
     with closing(FileStorage(path, read_only=True)) as storage:
         position = storage.getSize()
         for transaction in storage.iterator():
             for record in transaction:
-                tell(records, transaction.tid, record.oid, record.tid, record.data)
+                update(records, transaction.tid, record.oid, record.tid, record.data)
         for oid in storage._index:
             for load in (lambda: storage.load(oid), lambda: storage.loadBefore(oid, maxtid)):
                 try:
-                    tell(current, oid, *(load() or (b"none",))[:2])
+                    update(current, oid, *(load() or (b"none",))[:2])
                 except POSKeyError:
-                    tell(current, oid, b"undone")
+                    update(current, oid, b"undone")
             try:
                 tids = [entry["tid"] for entry in storage.history(oid, size=sys.maxsize)]
             except (CorruptedError, ValueError):
                 tids = [b"corrupted"]
-            tell(history, oid, *tids)
+            update(history, oid, *tids)
     digests = {"records": records, "current": current, "history": history}
     return {"position": position, **{name: it.hexdigest() for name, it in digests.items()}}
 
 
-def tell(digest: Any, *parts: bytes | None) -> None:
-    """Adds the parts, and where each of them ends."""
+def update(digest: Any, *parts: bytes | None) -> None:
+    """Adds the parts and their lengths to the digest."""
     for part in parts:
         digest.update(b"-" if part is None else b"%d:%s" % (len(part), part))
 
 
 def compare_index(path: str) -> dict[str, bool]:
-    """Whether ZODB uses the index beside a file, and has all objects by it.
+    """Whether ZODB uses the index beside a file, and finds all objects with it.
 
-    An opening that fails uses none.
+    If the opening fails, the index is not used.
     """
     with open(path, "rb") as file:
         scanned = fsIndex()

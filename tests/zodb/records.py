@@ -1,7 +1,7 @@
 """The pickles of ZODB data records: a class, then a state with references.
 
-Every object is a PersistentMapping, so that real ZODB.DB can load all of them
-and pack can follow their references.
+All objects are PersistentMappings, so that the real ZODB.DB can load them and a pack can
+follow their references.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ZODB.utils import p64
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands in a state for another object, known by its oid."""
+    """Represents another object in a state, by its oid."""
 
     oid: bytes
 
@@ -25,7 +25,7 @@ def _persistent_id(value: Any) -> tuple[bytes, type] | None:
 
 
 def record(klass: type, state: Any) -> bytes:
-    """One data record as ZODB's ObjectWriter would write it."""
+    """One data record, as ZODB's ObjectWriter would write it."""
     out = BytesIO()
     pickler = PersistentPickler(_persistent_id, out, _protocol)
     pickler.dump(klass)
@@ -35,15 +35,15 @@ def record(klass: type, state: Any) -> bytes:
 
 
 def mapping(items: Mapping[str, Any]) -> bytes:
-    """A PersistentMapping holding `items`."""
+    """A PersistentMapping with `items`."""
     return record(PersistentMapping, {"data": dict(items)})
 
 
 def root(oids: Iterable[bytes]) -> bytes:
-    """A root mapping that keeps `oids` reachable."""
+    """A root mapping that refers to `oids`."""
     return mapping({oid.hex(): Reference(oid) for oid in oids})
 
 
 def oid(number: int) -> bytes:
-    """The oid that ZODB gives to the object of this number."""
+    """The oid that ZODB assigns to the object with this number."""
     return p64(number)

@@ -1,8 +1,7 @@
 """A FileStorage and the operations that tests perform on it.
 
-The root only ever gains references to objects created in the same transaction.
-So no undo can leave it pointing at an object that is gone, which would make
-pack fail.
+The root only gains references to objects that are created in the same transaction. So no undo
+can leave a reference to a missing object, which would make a pack fail.
 """
 
 import os
@@ -27,10 +26,10 @@ PACK_MARGIN_SECONDS = 2e-6  # a float of seconds since 1970 is coarser than a ti
 
 
 class Store:
-    """One open FileStorage, at most one voted transaction.
+    """An open FileStorage with at most one voted transaction.
 
-    `tid` is the last committed transaction's, in hex; `random` decides whatever
-    is left open, contents included.
+    `tid` is the tid of the last committed transaction, in hex. `random` decides everything that
+    is not given, including contents.
     """
 
     def __init__(
@@ -56,9 +55,9 @@ class Store:
         self.storage.close()
 
     def abandon(self) -> None:
-        """Lets go of the files and the lock as the end of a process would.
+        """Releases the files and the lock, as the end of a process would.
 
-        Saving the index is the only thing close() does to the disk.
+        Saving the index is all that close() does to the disk.
         """
         self.storage._save_index = lambda: None
         self.storage.close()
@@ -79,7 +78,7 @@ class Store:
         description: str = "",
         extension: Mapping[str, Any] | None = None,
     ) -> None:
-        """Votes on a transaction of `objects` records with `size` bytes each."""
+        """Votes on a transaction with `objects` records of `size` bytes each."""
         meta = TransactionMetaData(user, description, dict(extension or {}))
         self._vote(meta, lambda: self._store_objects(meta, objects, size))
 
@@ -91,7 +90,7 @@ class Store:
         self.storage.tpc_abort(self._take_voted())
 
     def undo(self, tid: str | None = None) -> None:
-        """Undoes a transaction; without a tid the last that can be undone."""
+        """Undoes a transaction; without a tid, the last that can be undone."""
         if tid is None:
             undoable = self.storage.undoLog(0, 1)
             if not undoable:
@@ -104,7 +103,7 @@ class Store:
         self.finish()
 
     def pack(self, keep: int = 0) -> bool:
-        """Packs all but the last `keep` transactions; whether the file changed."""
+        """Packs all but the last `keep` transactions; returns whether the file changed."""
         self._require_idle()
         with open(self.path, "rb") as file:
             tids = [header.tid for _, header in probe.headers(file)]
@@ -119,7 +118,7 @@ class Store:
     def undo_some(self) -> bool:
         """Undoes one of the last transactions; False if ZODB refuses.
 
-        The creation of the root is spared: pack needs a root.
+        It never undoes the creation of the root, since a pack needs a root.
         """
         root_tid = self._creation_of_root()
         undoable = [
@@ -176,7 +175,7 @@ class Store:
             self.storage.store(oid, serial, data, "", meta)
 
     def _choose(self, objects: int) -> tuple[list[bytes], list[bytes]]:
-        """The oids to store, the root first, and those of them that are new."""
+        """The oids to store, the root first, and the new ones among them."""
         stored: list[bytes] = []
         created: list[bytes] = []
         if objects and z64 not in self.storage._index:
@@ -193,7 +192,7 @@ class Store:
         return stored, created
 
     def _some_old_oid(self) -> bytes | None:
-        """Half of the time an object other than the root, still existing."""
+        """In half of the calls, an existing object other than the root."""
         if not self._oids or self.random.random() < 0.5:
             return None
         oid = self.random.choice(self._oids)
@@ -203,7 +202,7 @@ class Store:
         return self.storage.lastTid(oid) is not None
 
     def _next_root(self) -> bytes:
-        """Keeps part of the old references, adds half of the new objects."""
+        """A root with a part of the old references and half of the new objects."""
         old = referencesf(self.storage.load(z64)[0]) if self._alive(z64) else []
         if len(old) > ROOT_REFERENCES_MAX:
             old = self.random.sample(old, ROOT_REFERENCES_MAX // 2)
@@ -212,7 +211,7 @@ class Store:
 
 
 def copy_without(path: str, to: str, tids: set[bytes]) -> None:
-    """Copies a FileStorage's transactions, but those with `tids`, into a new one."""
+    """Copies a FileStorage without the transactions in `tids` to a new file."""
     source = FileStorage(path, read_only=True)
     copy = FileStorage(to, create=True)
     try:
@@ -223,7 +222,7 @@ def copy_without(path: str, to: str, tids: set[bytes]) -> None:
 
 
 class _Without:
-    """What `copyTransactionsFrom` asks of a storage: one that lacks transactions."""
+    """A storage without some transactions, for `copyTransactionsFrom`."""
 
     def __init__(self, storage: FileStorage, tids: set[bytes]) -> None:
         self._storage = storage

@@ -1,4 +1,4 @@
-//! What must hold after a pass, and after a comparison.
+//! The checks after a pass and after a comparison.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::super::storage::Scanned;
 use super::World;
 
 impl World {
-    /// Makes a pass, after which the laws hold.
+    /// Makes a pass, and checks the laws.
     pub(super) fn pass(&mut self, how: How) {
         let master = bytes(&self.scene.master);
         let slave = bytes(&self.scene.slave);
@@ -26,13 +26,13 @@ impl World {
         }
         assert!(
             bytes(&self.scene.master) == master,
-            "the master is as it was"
+            "the master is unchanged"
         );
         let newest = Scanned::of(&slave, usize::MAX).transactions().pop();
         let is_older = newest.is_some_and(|it| theirs.tids().contains(&it.header.tid));
         let may_go = if is_older { &self.seen } else { &theirs.tids() };
         let mut own: BTreeSet<_> = kept.difference(may_go).copied().collect();
-        // No pack drops what is newer than a transaction that it left unpacked.
+        // No pack drops a transaction that is newer than one that it left unpacked.
         let unpacked = theirs.transactions().into_iter();
         let unpacked = unpacked.filter(|it| it.header.status != TxnStatus::PACKED);
         if let Some(oldest) = unpacked.map(|it| it.header.tid).min() {
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// The committed transactions of the slave, and of what was set aside.
+    /// The committed transactions of the slave and of the files that were set aside.
     fn all_tids(&self) -> BTreeSet<Tid> {
         let files = self.scene.beside_slave().into_iter();
         files
@@ -89,15 +89,15 @@ impl World {
         }
     }
 
-    /// After a pass that ended well, there is nothing more to do, and what it left
-    /// beside the slave is right.
+    /// After a pass that succeeded, another pass does nothing, and the files beside the slave
+    /// are right.
     fn check_beside(&self, outcome: &Outcome) {
         let report = self.scene.report(How::default());
         let again = &report.outcome;
         let is_idle = again.exit == Exit::Success && again.copied.transactions == 0;
         assert!(is_idle, "{outcome:?}, then {again:?}");
         assert_eq!((&report.record_error, report.index_is_due), (&None, false));
-        let told = &mut |finding: &Finding| {
+        let check = &mut |finding: &Finding| {
             use Kind::{BackPointer, DataTid, OddStatus, PreviousPointer, TidReduction};
             let masters = [
                 DataTid,
@@ -111,7 +111,7 @@ impl World {
                 "{finding:?} after {outcome:?}"
             );
         };
-        let verified = verify(&self.scene.slave(), false, &Silent, told);
+        let verified = verify(&self.scene.slave(), false, &Silent, check);
         let verified = verified.expect("it can be read");
         if verified.transactions > 0 {
             let compared = fssync::verify::DigestState::Compared(verified.position);
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// Compares the slave with the master, as `fssync verify --against` does.
+    /// Compares the slave with the master, like `fssync verify --against`.
     pub(super) fn compare(&self) {
         let (slave, master) = (self.scene.slave(), self.scene.master());
         let before = self.scene.beside_slave().len();
