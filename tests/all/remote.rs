@@ -1,5 +1,5 @@
 //! A master on another machine: a real sshd, connections that break and hang, and other ends
-//! that are not fssync or send wrong data. `life.rs` and `divergence.rs` run with both
+//! that are not fssync or send wrong data. `operations.rs` and `divergence.rs` run with both
 //! transports, and show that every decision is the same as on a mounted path.
 
 use std::fs;

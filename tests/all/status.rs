@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::command_line::{for_every_row, grow, man_page, remove_sidecar, snapshot};
 use crate::faults::Mount;
-use crate::hanging::HangingPass;
+use crate::hanging_pass::HangingPass;
 use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
     must, project, python, replace, require_root, rewrite_end, run, sparse_master, spawn, tool,

@@ -11,7 +11,7 @@ use fssync::human::bytes;
 use fssync::plan::outcome::Exit;
 use serde_json::{Value, json};
 
-use crate::hanging::HangingPass;
+use crate::hanging_pass::HangingPass;
 use crate::support::{
     History, Holder, Run, Scene, Zodb, append_killed_at_sync, as_nobody, fssync, must,
     require_root, rewrite_end, run, tool,

@@ -1,13 +1,13 @@
 //! `fssync verify`: its findings, compared with what ZODB makes of the same file. It must not
 //! change the slave.
 
+pub mod concurrent_changes;
 mod damage;
 mod flips;
 mod index;
-pub mod meanwhile;
+mod output;
 mod record;
 mod sectors;
-mod told;
 
 use std::fs;
 use std::path::Path;

@@ -24,7 +24,7 @@ use crate::support::{
     Call, History, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync, replace,
     rewrite_end, run, spawn, wait_for,
 };
-use crate::verify::meanwhile::untouched;
+use crate::verify::concurrent_changes::untouched;
 
 /// The value of the report's key `against`, from a comparison with this exit code.
 #[track_caller]
