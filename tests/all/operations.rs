@@ -9,12 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::ledger;
-use crate::support::{Run, Scene, Transport, Zodb, project, python, replace};
+use crate::support::{
+    History, Run, Scene, Transport, Zodb, fssync, project, python, replace, spawn,
+};
 
 /// A master that ZODB has open, and its slave.
 struct Pair {
@@ -478,4 +480,26 @@ fn a_master_without_transactions_is_copied_and_then_its_first_one() {
     let report = pair.then(&json!({"cmd": "commit"}), "full-copy");
     assert_eq!(report["transactions"], 1);
     pair.then(&json!({"cmd": "commit"}), "append");
+}
+
+#[test]
+fn a_pass_waits_for_a_missing_master_as_long_as_a_pack_may_take() {
+    let scene = Scene::synced(History::get());
+    fs::remove_file(&scene.master).unwrap();
+    let started = Instant::now();
+    scene.pass(&[]).expect(12);
+    let elapsed = started.elapsed();
+    assert!(elapsed > Duration::from_secs(1), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+}
+
+#[test]
+fn a_master_that_comes_back_within_a_second_is_found() {
+    let scene = Scene::synced(History::get());
+    fs::remove_file(&scene.master).unwrap();
+    let mut pass = spawn(fssync().args([&scene.master, &scene.slave]));
+    std::thread::sleep(Duration::from_millis(600));
+    fs::write(&scene.master, &History::get().after).unwrap();
+    assert_eq!(pass.wait().unwrap().code(), Some(0));
+    assert_eq!(fs::read(&scene.slave).unwrap(), History::get().after);
 }

@@ -18,12 +18,14 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::command_line::{for_every_row, grow, man_page, remove_sidecar, snapshot};
+use crate::decision_table::{for_every_row, grow, remove_sidecar};
 use crate::faults::Mount;
 use crate::hanging_pass::HangingPass;
+use crate::man_page::man_page;
 use crate::support::{
     Call, History, Holder, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync,
-    must, project, python, replace, require_root, rewrite_end, run, sparse_master, spawn, tool,
+    must, project, python, replace, require_root, rewrite_end, run, snapshot, sparse_master, spawn,
+    tool,
 };
 use crate::watcher::Watcher;
 

@@ -13,7 +13,7 @@ mod source;
 mod users;
 mod zodb;
 
-pub use files::{names, project, replace, rewrite_end};
+pub use files::{names, project, replace, rewrite_end, snapshot, snapshot_of};
 pub use masters::{History, append_killed_at_sync, append_sparse, sparse_master};
 pub use process::{
     Holder, Run, Taken, fssync, measured, must, pass_here, report_here, run, run_in_a_pass, spawn,

@@ -7,11 +7,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::command_line::{grow, remove_sidecar, snapshot};
+use crate::decision_table::{grow, remove_sidecar};
 use crate::sshd::Sshd;
 use crate::support::{
     History, Holder, Run, Scene, Transport, Zodb, fssync, must, names, python, replace,
-    rewrite_end, run,
+    rewrite_end, run, snapshot,
 };
 
 /// A pass between these paths, with these options.
@@ -334,4 +334,21 @@ fn a_zeo_that_packs_its_file_is_not_reported() {
     zeo.call(&json!({"cmd": "close", "name": "live"}));
     assert_eq!(scene.status_against().report()["warnings"], json!([]));
     drop(old);
+}
+
+#[test]
+fn a_refusal_asks_first_whether_the_arguments_are_swapped() {
+    let history = History::get();
+    let mut zodb = Zodb::start();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    // The live master is given as the slave, and its copy as the master. Without the sidecar,
+    // nothing shows which is the copy.
+    remove_sidecar(&scene);
+    let swapped = run(fssync().arg(&scene.slave).arg(&scene.master)).expect(20);
+    let hint = swapped.stderr.find("swapped").expect("a question");
+    let full = swapped.stderr.find("--full").expect("advice");
+    assert!(hint < full, "{swapped:?}");
+    assert_eq!(fs::read(&scene.master).unwrap(), history.after);
+    zodb.check(&scene.master);
 }

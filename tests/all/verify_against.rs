@@ -18,8 +18,8 @@ use fssync::verify::against::Comparison;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::command_line::man_page;
 use crate::fuse::Served;
+use crate::man_page::man_page;
 use crate::support::{
     Call, History, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync, replace,
     rewrite_end, run, spawn, wait_for,

@@ -1,7 +1,7 @@
 //! Files that tests read and change.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The path of a file of this project.
@@ -35,4 +35,33 @@ pub fn names(directory: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Everything that a change in a directory could affect.
+pub fn snapshot(directory: &Path) -> Vec<impl PartialEq + use<>> {
+    let mut paths = vec![directory.to_owned()];
+    paths.extend(
+        names(directory)
+            .into_iter()
+            .map(|name| directory.join(name)),
+    );
+    paths.iter().map(|path| snapshot_of(path)).collect()
+}
+
+/// The same for one file or directory, without its content.
+pub fn snapshot_of(path: &Path) -> impl PartialEq + use<> {
+    let found = fs::symlink_metadata(path).unwrap();
+    let times = [
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    ];
+    let bytes = if found.is_file() {
+        fs::read(path).unwrap()
+    } else {
+        Vec::new()
+    };
+    let name = path.display().to_string();
+    (name, found.ino(), found.mode(), times, bytes)
 }

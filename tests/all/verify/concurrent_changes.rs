@@ -18,11 +18,10 @@ use serde_json::json;
 
 use super::index::with_index;
 use super::{scene_of, slave, txns, whole};
-use crate::command_line::snapshot_of;
 use crate::status::assert_only_reads;
 use crate::support::{
-    History, Scene, append_sparse, project, python, replace, rewrite_end, run, sparse_master,
-    spawn, wait_for,
+    History, Scene, append_sparse, project, python, replace, rewrite_end, run, snapshot_of,
+    sparse_master, spawn, wait_for,
 };
 use crate::watcher::Watcher;
 

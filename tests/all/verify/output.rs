@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{number, scene_of, sound, txns};
-use crate::command_line::man_page;
+use crate::man_page::man_page;
 use crate::support::{Scene, Zodb, fssync, run};
 
 #[test]
