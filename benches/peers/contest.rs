@@ -112,16 +112,16 @@ impl Contender<'_> {
 
     /// The peak memory of one more run, in kilobytes, if /usr/bin/time is installed.
     fn peak_kb(&self, directory: &Path) -> io::Result<Option<u64>> {
-        let said = directory.join("peak");
+        let output = directory.join("peak");
         let mut argv: Argv = ["/usr/bin/time", "-f", "%M", "-o"].map(String::from).into();
         if !Path::new(&argv[0]).exists() {
             return Ok(None);
         }
-        argv.push(text(&said));
+        argv.push(text(&output));
         argv.extend(self.commands.iter().flatten().cloned());
         (self.prepare)()?;
         must(&argv)?;
-        Ok(std::fs::read_to_string(&said)?.trim().parse().ok())
+        Ok(std::fs::read_to_string(&output)?.trim().parse().ok())
     }
 }
 
@@ -131,16 +131,16 @@ pub(crate) fn print_syncs(directory: &Path, fssync: &Argv) -> io::Result<()> {
         println!("  strace is not installed: syncs are not counted");
         return Ok(());
     }
-    let said = directory.join("strace");
+    let output = directory.join("strace");
     let calls = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
     let mut argv: Argv = ["strace", "-f", "-y", "-e", calls, "-o"]
         .map(String::from)
         .into();
-    argv.push(text(&said));
+    argv.push(text(&output));
     argv.extend(fssync.iter().cloned());
     must(&argv)?;
     let mut counts = std::collections::BTreeMap::new();
-    for line in std::fs::read_to_string(&said)?.lines() {
+    for line in std::fs::read_to_string(&output)?.lines() {
         // 1234 fdatasync(5</path/to/Data.fs>) = 0
         let Some((call, rest)) = line.split_once('(') else {
             continue;

@@ -109,7 +109,7 @@ fn put(slave: &Slave, mut input: Input<'_>, vouches: bool) {
     }
     if let Some(bytes) = sidecar.filter(|it| !it.is_empty()) {
         let known = serde_json::from_slice(bytes).ok().filter(|_| vouches);
-        let bytes = known.map_or(bytes.to_vec(), |said| vouch(said, paths));
+        let bytes = known.map_or(bytes.to_vec(), |sidecar| vouch(sidecar, paths));
         fs::write(paths.sibling(Sibling::Sidecar), bytes).expect("a file");
     }
 }
@@ -130,17 +130,17 @@ fn put_ledger(slave: &Slave, bodies: &[u8]) {
 }
 
 /// Changes a sidecar so that it matches the index.
-fn vouch(mut said: Value, paths: &SlavePaths) -> Vec<u8> {
+fn vouch(mut sidecar: Value, paths: &SlavePaths) -> Vec<u8> {
     let path = paths.sibling(Sibling::ZodbIndex);
     if let (Ok(bytes), Ok(found)) = (fs::read(&path), fs::metadata(&path))
-        && let Some(stored) = said
+        && let Some(stored) = sidecar
             .pointer_mut("/index/stored")
             .filter(|it| it.is_object())
     {
         stored["stamp"] = stamp(&found);
         stored["digest"] = json!(Digest::of(&bytes).to_string());
     }
-    said.to_string().into_bytes()
+    sidecar.to_string().into_bytes()
 }
 
 fn stamp(found: &Metadata) -> Value {

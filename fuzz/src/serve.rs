@@ -45,11 +45,11 @@ pub fn run(input: &[u8]) {
     let mut output = Vec::new();
     let served = serve(&[fixtures_directory()], &frames[..], &mut output);
     assert_eq!(served.is_ok(), is_sound, "{served:?}");
-    let mut said = &output[HELLO_LEN..];
+    let mut replies = &output[HELLO_LEN..];
     for request in &requests {
-        check_answer(request, &mut said);
+        check_answer(request, &mut replies);
     }
-    assert!(!is_sound || said.is_empty(), "there is no other reply");
+    assert!(!is_sound || replies.is_empty(), "there is no other reply");
 }
 
 /// The bytes that a line stands for.
@@ -84,13 +84,13 @@ fn localized(request: Request) -> Request {
 }
 
 /// Receives and checks the reply to a request.
-fn check_answer(request: &Request, said: &mut &[u8]) {
+fn check_answer(request: &Request, replies: &mut &[u8]) {
     if matches!(request, Request::Read { len: 0, .. }) {
         // There is no reply: all 0 bytes were sent.
         return;
     }
     let reply = loop {
-        match protocol::read_message::<Reply>(said).expect("a reply") {
+        match protocol::read_message::<Reply>(replies).expect("a reply") {
             Some(Reply::Heartbeat) => {}
             reply => break reply.expect("an answer to each request"),
         }
@@ -107,10 +107,10 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
         | (Request::Digest(_) | Request::Confirm(_), Reply::Digest(_))
         | (Request::Surroundings, Reply::Surroundings(_))
         | (Request::Wait { .. }, Reply::Changed(_)) => {}
-        (Request::Read { len, .. }, Reply::Data(first)) => check_data(*len, first, said),
+        (Request::Read { len, .. }, Reply::Data(first)) => check_data(*len, first, replies),
         (Request::Transactions { .. }, Reply::Transactions { len, .. }) => {
             if len > 0 {
-                assert_eq!(take_data(said), len);
+                assert_eq!(take_data(replies), len);
             }
         }
         (request, reply) => panic!("{reply:?} to {request:?}"),
@@ -118,16 +118,16 @@ fn check_answer(request: &Request, said: &mut &[u8]) {
 }
 
 /// Receives the chunks of a read; the first one was announced.
-fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
+fn check_data(wanted: u64, first: u64, replies: &mut &[u8]) {
     let (mut got, mut announced) = (0, first);
     while announced > 0 {
-        assert_eq!(take_data(said), announced);
+        assert_eq!(take_data(replies), announced);
         got += announced;
         assert!(got <= wanted);
         if got == wanted {
             return;
         }
-        announced = match protocol::read_message::<Reply>(said) {
+        announced = match protocol::read_message::<Reply>(replies) {
             Ok(Some(Reply::Data(next))) => next,
             // A directory, or an offset beyond the end.
             Ok(Some(Reply::Refused { .. })) => return,
@@ -136,9 +136,9 @@ fn check_data(wanted: u64, first: u64, said: &mut &[u8]) {
     }
 }
 
-fn take_data(said: &mut &[u8]) -> u64 {
+fn take_data(replies: &mut &[u8]) -> u64 {
     let mut buffer = vec![0; protocol::MAX_DATA_LEN];
-    protocol::read_data(said, &mut buffer).expect("bytes") as u64
+    protocol::read_data(replies, &mut buffer).expect("bytes") as u64
 }
 
 /// Requests of passes, and invalid ones.

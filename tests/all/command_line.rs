@@ -22,9 +22,9 @@ fn typed(master: &Path, slave: &Path) -> Run {
 
 /// Fails unless the run ended with a usage error that contains this text.
 #[track_caller]
-fn assert_usage(run: &Run, said: &str) {
+fn assert_usage(run: &Run, message: &str) {
     assert_eq!(run.code, 2, "{run:?}");
-    assert!(run.stderr.contains(said), "{run:?}");
+    assert!(run.stderr.contains(message), "{run:?}");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
     let fifo = scene.slave.with_file_name("fifo.fs");
     must(Command::new("mkfifo").arg(&fifo));
     fs::create_dir_all(directory.join("deep/Data.fs")).unwrap();
-    for (slave, said) in [
+    for (slave, message) in [
         ("slave/link.fs", "is a symbolic link"),
         ("slave/dangling.fs", "is a symbolic link"),
         ("slave/circle.fs", "is a symbolic link"),
@@ -75,7 +75,7 @@ fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
         ("missing/deeper/Data.fs", "directory that does not exist"),
         ("/dev/null", "is not a regular file"),
     ] {
-        assert_usage(&typed(&scene.master, &directory.join(slave)), said);
+        assert_usage(&typed(&scene.master, &directory.join(slave)), message);
     }
     assert!(!directory.join("missing").exists(), "it is never created");
     let names = ["circle.fs", "dangling.fs", "fifo.fs", "link.fs"];
@@ -179,10 +179,10 @@ fn a_mistyped_subcommand_is_a_usage_error_and_changes_nothing() {
 
 #[test]
 fn help_is_a_subcommand() {
-    let said = |arguments: &[&str]| run(fssync().args(arguments)).expect(0).stdout;
-    assert_eq!(said(&["help"]), said(&["--help"]));
+    let printed = |arguments: &[&str]| run(fssync().args(arguments)).expect(0).stdout;
+    assert_eq!(printed(&["help"]), printed(&["--help"]));
     for verb in ["off", "on", "status", "verify", "serve"] {
-        assert_eq!(said(&["help", verb]), said(&[verb, "--help"]));
+        assert_eq!(printed(&["help", verb]), printed(&[verb, "--help"]));
     }
     run(fssync().args(["help", "of"])).expect(2);
 }

@@ -254,11 +254,11 @@ fn supervisor_restarts_a_watch() {
     let log = log();
     assert!(log.contains("terminated by SIGKILL; not expected"), "{log}");
     assert!(log.contains("stopped: fssync (exit status 0)"), "{log}");
-    let said = machine
+    let log = machine
         .run(&["cat", "/var/log/supervisor/fssync.log"])
         .expect(0)
         .stdout;
-    assert!(said.contains("Start syncing"), "{said}");
+    assert!(log.contains("Start syncing"), "{log}");
 }
 
 /// The part of supervisor's configuration that is not about fssync.

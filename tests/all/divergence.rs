@@ -729,8 +729,11 @@ fn try_case(files: &mut Files, case: &Case) {
     assert!(files.everything() == before, "{name}: a dry run writes");
 
     let run = check_outcome(files, name, &[], (case.exit, case.old));
-    for said in case.says {
-        assert!(run.stderr.contains(said), "{name}: {said:?} in {run:?}");
+    for message in case.says {
+        assert!(
+            run.stderr.contains(message),
+            "{name}: {message:?} in {run:?}"
+        );
     }
     let (report, planned) = (run.report(), dry.report());
     assert_eq!(report["action"], case.action, "{name}: {report}");
@@ -801,16 +804,19 @@ fn a_refusal_lists_the_transactions_that_only_the_slave_has() {
     files.grow_slave(7);
     let tids = files.slave_tids_beyond(fixture("commits").len() as u64);
     let run = files.scene.pass(&[]).expect(20);
-    let said = run.report()["reason"]
+    let message = run.report()["reason"]
         .as_str()
         .expect("a reason")
         .to_owned();
-    assert!(said.contains("the slave has 7 transactions"), "{said}");
-    assert!(said.contains(&format!("first {}", tids[0])), "{said}");
-    assert!(said.contains(&format!("last {}", tids[6])), "{said}");
+    assert!(
+        message.contains("the slave has 7 transactions"),
+        "{message}"
+    );
+    assert!(message.contains(&format!("first {}", tids[0])), "{message}");
+    assert!(message.contains(&format!("last {}", tids[6])), "{message}");
     for tid in &tids[2..] {
         let described = format!("{tid} by \"/site admin\": \"after the failover\"");
-        assert!(said.contains(&described), "{described} in {said}");
+        assert!(message.contains(&described), "{described} in {message}");
     }
 }
 

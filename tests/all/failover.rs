@@ -205,8 +205,8 @@ fn lost(site: &Site, off: &Run, first: &[&Acknowledged]) -> Vec<Acknowledged> {
     let same = master.iter().zip(&slave).take_while(|(a, b)| a == b);
     let replicated = &slave[..same.count()];
     let end = replicated.last().expect("something was replicated");
-    let said = format!("ends with transaction {end}");
-    assert!(off.stdout.contains(&said), "{said}: {off:?}");
+    let message = format!("ends with transaction {end}");
+    assert!(off.stdout.contains(&message), "{message}: {off:?}");
     for tid in &slave[replicated.len()..] {
         assert!(!master.contains(tid), "{tid} comes after a gap");
     }

@@ -329,8 +329,8 @@ fn a_master_that_hangs_is_unreachable_and_no_lock_is_left() {
         };
         assert!(started.elapsed() < Duration::from_secs(4), "{nth}");
         assert_eq!(outcome.exit, Exit::Unreachable, "{nth}: {outcome:?}");
-        let said = format!("no answer from {} within 0.5 s", scene.master.display());
-        assert!(outcome.reason.contains(&said), "{outcome:?}");
+        let message = format!("no answer from {} within 0.5 s", scene.master.display());
+        assert!(outcome.reason.contains(&message), "{outcome:?}");
         for suffix in [".fssync-pass", ".fssync-step", ".lock"] {
             assert_eq!(flock::holder(&scene.beside(suffix)), None, "{suffix}");
         }
@@ -387,8 +387,8 @@ fn messages_name_the_data_fs_in_a_directory() {
     fs::write(&file, &History::get().before).unwrap();
     let _mount = Mount::new(&["--bind", file.to_str().unwrap()], &scene.master);
     let mounted = pass().expect(2).stderr;
-    let said = format!("{master} is mounted as a single file");
-    assert!(mounted.contains(&said), "{mounted}");
+    let message = format!("{master} is mounted as a single file");
+    assert!(mounted.contains(&message), "{mounted}");
 }
 
 const UID: u32 = 12_345;
@@ -477,7 +477,7 @@ fn a_foreign_tail_that_cannot_be_truncated_is_saved_only_once() {
     fs::write(scene.beside(".index"), "of who knows what").unwrap();
     let index = fs::canonicalize(scene.beside(".index")).unwrap();
     let slave = fs::canonicalize(&scene.slave).unwrap();
-    for (file, fails, said, copies) in [
+    for (file, fails, message, copies) in [
         (&index, "?unlink,?unlinkat", "cannot remove", 0),
         (&slave, "ftruncate", "cannot cut", 1),
     ] {
@@ -488,7 +488,7 @@ fn a_foreign_tail_that_cannot_be_truncated_is_saved_only_once() {
             let files = [file.clone(), slave.with_extension("fs.tr0")];
             let mut pass = strace(&["-y", "-o", log, "-e", &fails], &files);
             let failed = run(pass.args([&scene.master, &scene.slave])).expect(1);
-            assert!(failed.stderr.contains(said), "{failed:?}");
+            assert!(failed.stderr.contains(message), "{failed:?}");
             let log = fs::read_to_string(log).unwrap();
             let mut calls = log.lines().filter(|line| line.contains("Data.fs.tr0>"));
             let is_written = calls.any(|line| line.contains("pwrite64("));
@@ -535,8 +535,8 @@ fn a_user_who_cannot_chown_to_the_slaves_owner_writes_nothing() {
     chown(&scene.slave, Some(UID), Some(GID)).unwrap();
     fs::set_permissions(&scene.slave, Permissions::from_mode(0o666)).unwrap();
     let refused = run(&mut command).expect(1);
-    let said = format!("to uid {UID}, gid {GID}");
-    assert!(refused.stderr.contains(&said), "{refused:?}");
+    let message = format!("to uid {UID}, gid {GID}");
+    assert!(refused.stderr.contains(&message), "{refused:?}");
     assert!(
         refused
             .stderr
@@ -686,7 +686,7 @@ fn a_test_that_mounts_leaves_no_directory() {
         "faults::an_append_that_fills_the_disk_leaves_the_slave_unchanged",
     ]);
     let output = must(test.env("TMPDIR", directory.path()));
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("1 passed"), "{said}");
+    let message = String::from_utf8_lossy(&output.stdout);
+    assert!(message.contains("1 passed"), "{message}");
     assert_eq!(names(directory.path()), [""; 0]);
 }

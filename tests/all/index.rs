@@ -223,8 +223,8 @@ fn a_file_of_empty_transactions_gets_no_index() {
 fn an_unchanged_index_is_loaded_and_extended() {
     let (scene, slave, stored) = stored();
     assert!(stored.lies_there(&slave.paths).unwrap());
-    let said = serde_json::to_string(&stored).unwrap();
-    let stored: Stored = serde_json::from_str(&said).unwrap();
+    let text = serde_json::to_string(&stored).unwrap();
+    let stored: Stored = serde_json::from_str(&text).unwrap();
     let index = stored.load(&slave.paths).expect("the index");
     let after = &History::get().after;
     fs::write(&scene.slave, after).unwrap();

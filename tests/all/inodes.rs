@@ -16,12 +16,12 @@ fn a_master_in_another_file_is_compared_and_the_log_contains_both_inode_numbers(
     replace(&scene.master, &History::get().after);
     let run = scene.pass(&[]).expect(0);
     assert_eq!(run.report()["action"], "append");
-    let said = format!(
+    let message = format!(
         "the master is another file than at the last pass, as its inode number changed from \
          {before} to {}",
         inode()
     );
-    assert!(run.stderr.contains(&said), "{run:?}");
+    assert!(run.stderr.contains(&message), "{run:?}");
     assert!(!run.stderr.contains("sshfs"), "{run:?}");
     let next = scene.pass(&[]).expect(0);
     assert!(!next.stderr.contains("comparing"), "{next:?}");

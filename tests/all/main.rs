@@ -1,9 +1,10 @@
-//! Tests of fssync against real parts: ZODB and ZEO from PyPI, real files, the
-//! real binary, a real sshd, real NFS.
+//! Tests of fssync with the real parts: ZODB and ZEO from PyPI, real files, the real binary, a
+//! real sshd, real NFS.
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
+// Shared by the tests: ZODB, ZEO, sshd, FUSE, machines, and the harnesses' common parts.
 mod crash;
 mod environment;
 mod fuse;
@@ -16,63 +17,80 @@ mod support;
 mod watcher;
 mod zeo;
 
-mod access;
+// What a pass does to the slave, whatever happened to the two files.
 mod between_steps;
-mod bounds;
-mod calls;
-mod command_line;
-mod connection;
-mod contrib;
 mod decision_table;
-mod digests;
 mod divergence;
-mod documents;
-mod failover;
-mod failovers_under_load;
-mod faults;
-mod fixtures;
-mod hostile;
-mod index;
 mod inodes;
-mod interleavings;
+mod operations;
+mod regressions;
+mod rewrites;
+mod surroundings;
+mod tails;
+
+// The files beside the slave, and access to them.
+mod access;
+mod index;
 mod ledger;
-mod limits;
+mod upkeep;
+
+// The command line and its output.
+mod command_line;
 mod man_page;
 mod messages;
-mod mounts;
-mod nfs;
-mod off;
-mod on;
-mod operations;
 mod pass_output;
 mod paths;
-mod power;
 mod progress;
 mod quiet;
-mod regressions;
-mod remote;
-mod rewrites;
-mod signals;
-mod soak;
+
+// The subcommands, the switches and the watch.
+mod digests;
+mod off;
+mod on;
 mod status;
-mod surroundings;
 mod switch;
 mod switch_links;
-mod tails;
-mod upkeep;
 mod verify;
 mod verify_against;
 mod watch;
 mod watch_network;
 
-/// What takes long and mostly waits is begun first: tests are, in the order of their
-/// names.
+// The connection to the master.
+mod connection;
+mod nfs;
+mod remote;
+
+// Errors, limits and signals.
+mod bounds;
+mod faults;
+mod limits;
+mod mounts;
+mod signals;
+
+// Crashes and concurrent processes, at each system call.
+mod calls;
+mod interleavings;
+mod power;
+
+// Whole sites: failover, failback, and weeks of writing.
+mod contrib;
+mod failover;
+mod failovers_under_load;
+mod soak;
+
+// The fixtures, the fuzz targets and the documents.
+mod documents;
+mod fixtures;
+mod hostile;
+
+/// This test takes minutes and mostly waits, so it should start first. Tests start in the order
+/// of their names.
 #[test]
 fn a_master_on_real_nfs() {
     nfs::all();
 }
 
-/// The same.
+/// See above: this one takes long, too.
 #[test]
 fn a_busy_site_for_weeks() {
     soak::weeks_of_a_busy_site();

@@ -20,24 +20,27 @@ fn a_directory_without_a_data_fs_is_reported_with_the_missing_file() {
             let report = scene.pass(&[]).expect(12).report();
             report["reason"].as_str().unwrap().to_owned()
         };
-        let said = reason(&scene);
+        let message = reason(&scene);
         assert!(
-            said.contains(&missing) && !said.contains("there is"),
-            "{said}"
+            message.contains(&missing) && !message.contains("there is"),
+            "{message}"
         );
         for below in ["var/filestorage", "filestorage"] {
             let below = directory.join(below);
             fs::create_dir_all(&below).unwrap();
             let file = below.join("Data.fs");
             fs::write(&file, &History::get().before).unwrap();
-            let said = reason(&scene);
+            let message = reason(&scene);
             let there = format!("there is {}: name that as the master", file.display());
-            assert!(said.contains(&missing) && said.contains(&there), "{said}");
+            assert!(
+                message.contains(&missing) && message.contains(&there),
+                "{message}"
+            );
         }
         scene.master = directory.join("no/such");
-        let said = reason(&scene);
+        let message = reason(&scene);
         let missing = format!("cannot open {}: No such", scene.master.display());
-        assert!(said.contains(&missing), "{said}");
+        assert!(message.contains(&missing), "{message}");
     }
 }
 
@@ -48,6 +51,6 @@ fn a_directory_with_an_unreadable_data_fs_is_reported_with_the_file() {
     chown(&scene.master, Some(0), Some(0)).unwrap();
     fs::set_permissions(&scene.master, Permissions::from_mode(0o600)).unwrap();
     let closed = run(nobody.arg(scene.master.parent().unwrap()).arg(&scene.slave)).expect(12);
-    let said = format!("cannot open {}: Permission denied", scene.master.display());
-    assert!(closed.stderr.contains(&said), "{closed:?}");
+    let message = format!("cannot open {}: Permission denied", scene.master.display());
+    assert!(closed.stderr.contains(&message), "{closed:?}");
 }

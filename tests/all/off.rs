@@ -325,7 +325,7 @@ fn off_overrides_an_on_that_is_written_meanwhile() {
     let mut off = Running::start(fssync().arg("off").arg(&scene.slave));
     let switch = scene.beside(".fssync-switch");
     wait_for("switch", || {
-        fs::read(&switch).is_ok_and(|said| said == b"SYNCING=0\n")
+        fs::read(&switch).is_ok_and(|content| content == b"SYNCING=0\n")
     });
     fs::write(&switch, "SYNCING=1\n").unwrap();
     drop(step);
@@ -339,7 +339,7 @@ fn an_on_waits_for_an_off_in_progress() {
     let step = Holder::of(&scene.beside(".fssync-step"));
     let mut off = Running::start(fssync().arg("off").arg(&scene.slave));
     let switch = scene.beside(".fssync-switch");
-    let says = |line: &str| fs::read_to_string(&switch).is_ok_and(|said| said == line);
+    let says = |line: &str| fs::read_to_string(&switch).is_ok_and(|content| content == line);
     wait_for("switch", || says("SYNCING=0\n"));
     let mut on = Running::start(fssync().arg("on").arg(&scene.slave));
     thread::sleep(Duration::from_millis(100));

@@ -113,7 +113,7 @@ fn a_slave_in_use_that_was_on_stays_on() {
 
 #[test]
 fn a_slave_that_has_grown_is_not_switched_on() {
-    for (times, said) in [(1, "1 transaction, first"), (3, "3 transactions, first")] {
+    for (times, message) in [(1, "1 transaction, first"), (3, "3 transactions, first")] {
         let scene = switched_off();
         let tids = grow(&scene, times);
         let run = assert_refused(&scene, 20);
@@ -121,7 +121,7 @@ fn a_slave_that_has_grown_is_not_switched_on() {
             run.stderr.contains("has grown since last syncing"),
             "{run:?}"
         );
-        assert!(run.stderr.contains(said), "{run:?}");
+        assert!(run.stderr.contains(message), "{run:?}");
         for tid in [&tids[0], tids.last().unwrap()] {
             assert!(run.stderr.contains(&format!("{tid} (20")), "{run:?}");
         }
@@ -149,8 +149,8 @@ fn a_slave_that_was_packed_is_not_switched_on() {
         run.stderr.contains("is not what the last pass left"),
         "{run:?}"
     );
-    let said = format!("2 transactions, first {}", tids[0]);
-    assert!(run.stderr.contains(&said), "{run:?}");
+    let message = format!("2 transactions, first {}", tids[0]);
+    assert!(run.stderr.contains(&message), "{run:?}");
     assert!(run.stderr.contains(&format!("last {}", tids[1])), "{run:?}");
 }
 

@@ -140,8 +140,8 @@ fn a_switch_with_a_plain_0_silences_reports_about_others() {
     let loud = scene
         .pass(&["--status-file", named.to_str().unwrap()])
         .expect(10);
-    let said = "Data.fs.fssync-switch contains SYNCING=0";
-    assert!(loud.stderr.contains(said), "{loud:?}");
+    let message = "Data.fs.fssync-switch contains SYNCING=0";
+    assert!(loud.stderr.contains(message), "{loud:?}");
     assert_eq!(loud.report()["warnings"], json!([]));
     // A missing switch does not explain one that exists.
     fs::write(scene.beside(".fssync-switch"), "SYNCING=yes\n").unwrap();
@@ -196,14 +196,14 @@ fn another_pass_is_reported_once_the_slave_is_out_of_sync_for_an_hour() {
     }
     age_sidecar(&scene, 2 * 3600 + 300, 60);
     let by = format!("by process {}", pass.pid());
-    let said = ["another pass is at work", &by, "was in sync 2 h 5 min ago"];
+    let message = ["another pass is at work", &by, "was in sync 2 h 5 min ago"];
     for run in quiet_passes(&scene) {
-        assert_one_line(&run, &said);
+        assert_one_line(&run, &message);
     }
     // The clock was ahead when the last pass ended.
     scene.edit_sidecar(|sidecar| sidecar["pass"]["time"] = json!("2100-01-01T00:00:00Z"));
     for run in quiet_passes(&scene) {
-        assert_one_line(&run, &said);
+        assert_one_line(&run, &message);
     }
     // While syncing was off, the slave was meant to be out of sync.
     run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
@@ -212,7 +212,7 @@ fn another_pass_is_reported_once_the_slave_is_out_of_sync_for_an_hour() {
     }
     age_file(&scene.beside(".fssync-switch"), 3700);
     for run in quiet_passes(&scene) {
-        assert_one_line(&run, &said);
+        assert_one_line(&run, &message);
     }
 }
 
@@ -235,12 +235,12 @@ fn another_pass_is_reported_once_it_runs_for_an_hour() {
     contained
         .arg(program.get_program())
         .args(program.get_args());
-    let said = [
+    let message = [
         "at work on",
         ", for 2 h 5 min",
         "has run for more than an hour",
     ];
-    assert_one_line(&run(&mut contained).expect(11), &said);
+    assert_one_line(&run(&mut contained).expect(11), &message);
     age_file(&lock, 1800);
     assert_silent(&run(&mut contained).expect(11));
     drop(pass);

@@ -176,7 +176,7 @@ fn ssh_is_given_every_host_that_it_accepts() {
 #[test]
 fn output_that_is_not_from_fssync_is_shown_and_explained() {
     let scene = Scene::with_master("commits");
-    for (text, said, hint) in [
+    for (text, message, hint) in [
         (
             "echo 'Welcome to plone1'; exec sh -c \"$2\"",
             "Welcome to plone1",
@@ -216,7 +216,7 @@ fn output_that_is_not_from_fssync_is_shown_and_explained() {
     ] {
         let run = pass_through(&scene, text, &["--timeout", "5"]).expect(12);
         assert!(
-            run.stderr.contains(said) && run.stderr.contains(hint),
+            run.stderr.contains(message) && run.stderr.contains(hint),
             "{text}: {run:?}"
         );
         assert!(!scene.slave.exists());
@@ -228,7 +228,7 @@ fn output_that_is_not_from_fssync_is_shown_and_explained() {
 fn an_account_that_runs_another_command_is_explained() {
     let scene = Scene::with_master("one");
     let sshd = Sshd::get();
-    for (command, said) in [
+    for (command, message) in [
         (
             "internal-sftp",
             "limited to another command, such as internal-sftp",
@@ -243,7 +243,7 @@ fn an_account_that_runs_another_command_is_explained() {
         let rsh = sshd.rsh(&format!("command=\"{command}\""));
         let url = sshd.url(&scene.master);
         let run = pass(&scene, &url, &rsh, &[]).expect(12);
-        assert!(run.stderr.contains(said), "{command}: {run:?}");
+        assert!(run.stderr.contains(message), "{command}: {run:?}");
         assert!(
             !run.stderr.contains("the connection broke"),
             "{command}: {run:?}"
@@ -377,11 +377,11 @@ fn a_slow_answer_is_preceded_by_heartbeats() {
         &[served],
         &[&[look(&scene.master)][..], &digests[..]].concat(),
     );
-    let alive = replies
+    let heartbeat = replies
         .iter()
         .filter(|reply| **reply == Reply::Heartbeat)
         .count();
-    assert!(alive > 0, "{replies:?}");
+    assert!(heartbeat > 0, "{replies:?}");
     assert!(
         matches!(replies.last(), Some(Reply::Digest(Some(_)))),
         "{replies:?}"
@@ -391,24 +391,24 @@ fn a_slow_answer_is_preceded_by_heartbeats() {
 #[test]
 fn heartbeats_extend_the_wait() {
     let scene = Scene::new();
-    let mut alive = Vec::new();
-    protocol::write_message(&mut alive, &Reply::Heartbeat).expect("a sign of life");
+    let mut heartbeat = Vec::new();
+    protocol::write_message(&mut heartbeat, &Reply::Heartbeat).expect("a heartbeat");
     let mut refused = Vec::new();
-    let (why, is_transient) = ("as was said".to_owned(), false);
+    let (why, is_transient) = ("refused by the test".to_owned(), false);
     protocol::write_message(&mut refused, &Reply::Refused { why, is_transient }).expect("a reply");
     for (name, bytes) in [
         ("hello", &protocol::hello()[..]),
-        ("alive", &alive),
+        ("heartbeat", &heartbeat),
         ("refused", &refused),
     ] {
         fs::write(scene.directory.path().join(name), bytes).expect("a file");
     }
     let text = format!(
-        "cd {}; cat hello; for n in 1 2 3 4 5; do cat alive; sleep 0.3; done; cat refused",
+        "cd {}; cat hello; for n in 1 2 3 4 5; do cat heartbeat; sleep 0.3; done; cat refused",
         scene.directory.path().display()
     );
     let run = pass_through(&scene, &text, &["--timeout", "0.8"]).expect(12);
-    assert!(run.stderr.contains("as was said"), "{run:?}");
+    assert!(run.stderr.contains("refused by the test"), "{run:?}");
 }
 
 /// The replies of `fssync serve` to these requests, in order.
@@ -719,13 +719,14 @@ fn an_invalid_list_is_refused() {
         ("read beyond the end", up_to(201), good.clone()),
     ] {
         let scene = Scene::with_master("one");
-        let mut said = protocol::hello().to_vec();
+        let mut reply = protocol::hello().to_vec();
         let sight = &ask(std::slice::from_ref(&scene.master), &[look(&scene.master)])[0];
-        protocol::write_message(&mut said, sight).expect("a sight");
-        protocol::write_message(&mut said, &Reply::Transactions { len, reached }).expect("a reply");
-        protocol::write_data(&mut said, &bytes).expect("a list");
-        let canned = scene.directory.path().join("said");
-        fs::write(&canned, said).expect("a file");
+        protocol::write_message(&mut reply, sight).expect("a sight");
+        protocol::write_message(&mut reply, &Reply::Transactions { len, reached })
+            .expect("a reply");
+        protocol::write_data(&mut reply, &bytes).expect("a list");
+        let canned = scene.directory.path().join("reply");
+        fs::write(&canned, reply).expect("a file");
         let text = format!("cat {}; exec sleep 60", canned.display());
         let target = Target {
             program: vec![script(&scene, "rsh", &text)],

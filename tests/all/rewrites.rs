@@ -175,12 +175,12 @@ fn edit(scene: &Scene, edits: u32, pack_before: Option<u32>, seed: u32) {
     must(&mut editor);
 }
 
-fn warns(run: &Run, said: &str) -> bool {
+fn warns(run: &Run, message: &str) -> bool {
     let report = run.report();
     let warnings = report["warnings"].as_array().unwrap();
     warnings
         .iter()
-        .any(|warning| warning.as_str().unwrap().contains(said))
+        .any(|warning| warning.as_str().unwrap().contains(message))
 }
 
 #[test]

@@ -109,8 +109,8 @@ fn the_lag_is_reported_in_transactions_bytes_and_seconds() {
         assert_eq!(report["verdict"], "behind");
         let line = report["failover"].as_str().unwrap();
         let size = human::bytes(bytes);
-        let said = format!("{} transactions, {size}, of the last", missing.len());
-        assert!(line.starts_with(&said), "{line}");
+        let message = format!("{} transactions, {size}, of the last", missing.len());
+        assert!(line.starts_with(&message), "{line}");
         scene.expect("append");
         assert_eq!(report_against(&scene, 0)["lag_transactions"], 0);
     }
@@ -378,8 +378,8 @@ fn a_pass_that_hangs_is_reported_and_its_tail_is_not_damage() {
     let noted = report["pass_age_seconds"].as_f64().unwrap();
     assert!(secs > 0.0 && secs <= noted + 0.1, "{report}");
     let lines = run(&mut scene.status(&[])).expect(0).stdout;
-    let said = format!("pass now      process {}, for ", std::process::id());
-    assert!(lines.contains(&said), "{lines}");
+    let message = format!("pass now      process {}, for ", std::process::id());
+    assert!(lines.contains(&message), "{lines}");
     assert_eq!(report["zodb_pid"], Value::Null);
     assert_eq!(report["position"], len(&History::get().before));
     assert_eq!(report["lag_transactions"], 5);
@@ -780,7 +780,7 @@ fn invalid_arguments_are_usage_errors() {
 
 /// Sets the time at which the slave was last in sync.
 fn set_last_in_sync(scene: &Scene, time: Timestamp) {
-    scene.edit_sidecar(|said| said["in_sync"] = json!(time));
+    scene.edit_sidecar(|sidecar| sidecar["in_sync"] = json!(time));
 }
 
 /// The exit code with `--max-age`, and the line that `-q` prints.

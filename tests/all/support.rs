@@ -26,16 +26,16 @@ pub use zodb::{Zodb, python};
 
 /// A number from an environment variable.
 pub fn number(variable: &str) -> Option<usize> {
-    let said = env::var(variable).ok()?;
-    let number = said.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {said}")))
+    let value = env::var(variable).ok()?;
+    let number = value.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {value}")))
 }
 
 /// The message of a panic.
 pub fn said_by(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<String>().cloned();
-    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
-    said.unwrap_or_default()
+    let message = panic.downcast_ref::<String>().cloned();
+    let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&it| it.to_owned()));
+    message.unwrap_or_default()
 }
 
 /// Waits until a condition holds, for ten seconds at most.

@@ -70,8 +70,8 @@ fn contents() -> Vec<(Vec<u8>, bool)> {
 }
 
 fn assert_obeyed(scene: &Scene, run: Run, switch: &Path, on: bool) {
-    let said = fs::read(switch).unwrap().escape_ascii().to_string();
-    assert_eq!(run.code, if on { 0 } else { 10 }, "{said}: {run:?}");
+    let content = fs::read(switch).unwrap().escape_ascii().to_string();
+    assert_eq!(run.code, if on { 0 } else { 10 }, "{content}: {run:?}");
     if !on {
         assert_off(scene, run, switch);
     }
@@ -361,8 +361,8 @@ fn on_is_not_written_if_the_slaves_owner_could_not_read_it() {
     fs::set_permissions(&scene.slave, Permissions::from_mode(0o666)).unwrap();
     nobody.args(["on", "--force", "--status-file"]).arg(&switch);
     let failed = run(nobody.arg(&scene.slave)).expect(1);
-    let said = format!("cannot let the slave's owner read {}", switch.display());
-    assert!(failed.stderr.contains(&said), "{failed:?}");
+    let message = format!("cannot let the slave's owner read {}", switch.display());
+    assert!(failed.stderr.contains(&message), "{failed:?}");
     assert_eq!(fs::read_to_string(&switch).unwrap(), OFF);
     assert_eq!(fs::metadata(&switch).unwrap().uid(), 0);
 }
@@ -386,11 +386,11 @@ fn off_works_if_there_is_no_slave_yet() {
     let scene = scene();
     let off = |path: &Path| run(fssync().args(["off", "--force"]).arg(path)).expect(0);
     let run = off(&scene.slave);
-    let said = format!("there is no {} yet\n", scene.slave.display());
-    assert!(run.stdout.ends_with(&said), "{run:?}");
+    let message = format!("there is no {} yet\n", scene.slave.display());
+    assert!(run.stdout.ends_with(&message), "{run:?}");
     let directory = scene.slave.parent().unwrap();
     let run = off(directory);
-    assert!(run.stdout.ends_with(&said), "{run:?}");
+    assert!(run.stdout.ends_with(&message), "{run:?}");
     scene.pass(&[]).expect(10);
 }
 
@@ -404,8 +404,8 @@ fn off_truncates_the_unfinished_tail_of_a_killed_pass() {
         let size = fs::metadata(&scene.slave).unwrap().len();
         assert_eq!(size, history.before.len() as u64 + len);
         let run = flip("off", &scene.slave).expect(0);
-        let said = format!("an unfinished append of {} was cut", bytes(len));
-        assert!(run.stdout.contains(&said), "{run:?}");
+        let message = format!("an unfinished append of {} was cut", bytes(len));
+        assert!(run.stdout.contains(&message), "{run:?}");
         assert!(fs::read(&scene.slave).unwrap() == history.before);
         assert!(
             !scene.beside(".tr0").exists(),
@@ -463,9 +463,9 @@ fn off_returns_at_once_while_a_pass_hangs_and_zodb_can_open_the_slave() {
     let pass = HangingPass::start(&scene);
 
     let started = Instant::now();
-    let said = flip("off", &scene.slave).expect(0);
+    let off = flip("off", &scene.slave).expect(0);
     assert!(started.elapsed() < Duration::from_secs(2), "it waits");
-    assert!(said.stdout.contains("an unfinished append"), "{said:?}");
+    assert!(off.stdout.contains("an unfinished append"), "{off:?}");
     let mut zodb = Zodb::start();
     let open = json!({"cmd": "open", "name": "s", "path": scene.slave});
     assert_eq!(zodb.call(&open)["position"], History::get().before.len());

@@ -288,8 +288,8 @@ const WORKERS: usize = 8;
 fn assert_cut_master(run: &Run, cut: usize, code: i32) {
     assert_eq!(run.code, code, "cut at {cut}: {run:?}");
     if code == 30 {
-        let said = format!("transaction record at {BEFORE_LAST}: reaches past the end");
-        assert!(run.stderr.contains(&said), "cut at {cut}: {run:?}");
+        let message = format!("transaction record at {BEFORE_LAST}: reaches past the end");
+        assert!(run.stderr.contains(&message), "cut at {cut}: {run:?}");
     }
 }
 
@@ -317,8 +317,8 @@ fn a_master_that_lost_part_of_its_last_transaction_has_fallen_behind() {
         fs::write(&scene.master, &master[..cut]).unwrap();
         reset(&scene, &master, Some(&sidecar));
         let run = scene.pass(&[]).expect(20);
-        let said = "the slave has 1 transaction that the master lacks";
-        assert!(run.stderr.contains(said), "cut at {cut}: {run:?}");
+        let message = "the slave has 1 transaction that the master lacks";
+        assert!(run.stderr.contains(message), "cut at {cut}: {run:?}");
         assert!(fs::read(&scene.slave).unwrap() == master, "cut at {cut}");
     }
 }

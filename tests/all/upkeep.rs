@@ -636,7 +636,7 @@ fn a_failed_index_build_is_not_repeated_in_each_pass() {
     let mut command = strace(&["-e", "inject=write:error=ENOSPC"], &[tmp]);
     run(command.args([&scene.master, &scene.slave])).expect(0);
     // As if the attempt had read a lot.
-    scene.edit_sidecar(|said| said["index_failure"]["len"] = json!(1_u64 << 50));
+    scene.edit_sidecar(|sidecar| sidecar["index_failure"]["len"] = json!(1_u64 << 50));
     scene.expect("up-to-date");
     assert!(!index.exists());
     // A foreign index is still removed.
@@ -644,10 +644,10 @@ fn a_failed_index_build_is_not_repeated_in_each_pass() {
     scene.expect("up-to-date");
     assert!(!index.exists());
     // As if the attempt had been long ago.
-    scene.edit_sidecar(|said| said["index_failure"]["time"] = json!("1990-01-01T00:00:00Z"));
+    scene.edit_sidecar(|sidecar| sidecar["index_failure"]["time"] = json!("1990-01-01T00:00:00Z"));
     scene.expect("up-to-date");
     assert_newest(&mut zodb, &scene);
-    scene.edit_sidecar(|said| assert!(said["index_failure"].is_null(), "{said}"));
+    scene.edit_sidecar(|sidecar| assert!(sidecar["index_failure"].is_null(), "{sidecar}"));
 }
 
 #[test]

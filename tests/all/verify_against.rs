@@ -485,13 +485,13 @@ fn no_data_is_transferred() {
 fn the_exit_code_shows_a_master_that_cannot_be_compared() {
     let scene = Scene::synced(History::get());
     let old = "sh -c 'printf \"fssync\\000\\002\"; sleep 60'";
-    for (rsh, options, said) in [
+    for (rsh, options, message) in [
         ("no-such-program", &[][..], "cannot be started"),
         ("sh -c 'sleep 60'", &["--timeout", "0.5"], "no answer"),
         (old, &[], "same version"),
     ] {
         let run = compare_through(&scene, rsh, options).expect(12);
-        assert!(run.stderr.contains(said), "{run:?}");
+        assert!(run.stderr.contains(message), "{run:?}");
         assert_eq!(run.stdout, "");
     }
     for transport in Transport::BOTH {

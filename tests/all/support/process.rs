@@ -193,10 +193,10 @@ impl Holder {
         command.arg("--no-fork").arg(path);
         command.args(["sh", "-c", "echo held; exec sleep 600"]);
         let mut process = spawn(command.stdout(Stdio::piped()));
-        let mut said = String::new();
+        let mut line = String::new();
         let stdout = process.stdout.take().expect("its standard output");
-        BufReader::new(stdout).read_line(&mut said).expect("a line");
-        assert_eq!(said, "held\n", "the lock is taken");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        assert_eq!(line, "held\n", "the lock is taken");
         Self(process)
     }
 

@@ -156,21 +156,21 @@ impl Scene {
     pub fn edit_sidecar(&self, edit: impl FnOnce(&mut Value)) {
         let path = self.beside(".fssync");
         let text = fs::read(&path).expect("the sidecar");
-        let mut said = serde_json::from_slice(&text).expect("JSON");
-        edit(&mut said);
-        fs::write(&path, said.to_string()).expect("the sidecar");
+        let mut sidecar = serde_json::from_slice(&text).expect("JSON");
+        edit(&mut sidecar);
+        fs::write(&path, sidecar.to_string()).expect("the sidecar");
     }
 
     /// Whether the sidecar contains the slave as a pass left it.
     pub fn was_left(&self) -> bool {
         let text = fs::read(self.beside(".fssync")).unwrap_or_default();
-        let said: Value = serde_json::from_slice(&text).unwrap_or_default();
-        said["left"].is_object()
+        let sidecar: Value = serde_json::from_slice(&text).unwrap_or_default();
+        sidecar["left"].is_object()
     }
 
     /// Changes the sidecar so that the index lags far behind, and is due to be stored.
     pub fn make_index_due(&self) {
-        self.edit_sidecar(|said| said["index"]["records"]["data"] = json!(200_000));
+        self.edit_sidecar(|sidecar| sidecar["index"]["records"]["data"] = json!(200_000));
     }
 
     /// A file beside the slave.
