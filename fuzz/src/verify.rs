@@ -52,7 +52,11 @@ pub fn run(file: &[u8]) {
         compare_with_status(&verified, &status.state);
     }
     since_last_pass::since_last_pass(&slave.paths, &Sidecar::default()).expect("it can be read");
-    assert_eq!(scene.beside_slave().len(), 1, "no file is created beside it");
+    assert_eq!(
+        scene.beside_slave().len(),
+        1,
+        "no file is created beside it"
+    );
     assert!(fs::read(&scene.slave).expect("the slave") == file);
 }
 

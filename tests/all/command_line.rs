@@ -1,19 +1,12 @@
 //! Arguments and output: usage errors, `--json`, log lines, `-q`, `--dry-run`, progress, and
 //! the man page.
 
-use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
-use crate::support::{
-    History, Holder, Run, Scene, Transport, Zodb, append_sparse, as_nobody, fssync, must, names,
-    project, python, replace, rewrite_end, run, sparse_master, spawn, tool,
-};
+use crate::support::{History, Run, Scene, as_nobody, fssync, must, names, run};
 
 /// A pass with these arguments.
 fn typed(master: &Path, slave: &Path) -> Run {

@@ -1,7 +1,6 @@
 //! The decision table: its rows, and the exit code and action of a pass in each.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
