@@ -1,5 +1,4 @@
-//! Arguments and output: usage errors, `--json`, log lines, `-q`, `--dry-run`, progress, and
-//! the man page.
+//! Arguments: usage errors, the paths of master and slave, the subcommands and their help.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

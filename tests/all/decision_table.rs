@@ -56,10 +56,10 @@ const ROWS: &[Row] = &[
         fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
         None
     }),
-    row("another pass", 11, "busy", |scene, _| {
+    row("another pass is running", 11, "busy", |scene, _| {
         Some(Holder::of(&scene.beside(".fssync-pass")))
     }),
-    row("no master", 12, "unreachable", |scene, _| {
+    row("a missing master", 12, "unreachable", |scene, _| {
         fs::remove_file(&scene.master).unwrap();
         None
     }),
@@ -68,7 +68,7 @@ const ROWS: &[Row] = &[
         None
     }),
     row(
-        "a master that is something else",
+        "a master of another format",
         12,
         "unreachable",
         |scene, _| {
@@ -100,17 +100,12 @@ const ROWS: &[Row] = &[
         fs::write(&scene.slave, &History::get().before[..20]).unwrap();
         None
     }),
+    row("a slave of another format", 31, "refuse", |scene, _| {
+        fs::write(&scene.slave, vec![b'x'; 1000]).unwrap();
+        None
+    }),
     row(
-        "a slave that is something else",
-        31,
-        "refuse",
-        |scene, _| {
-            fs::write(&scene.slave, vec![b'x'; 1000]).unwrap();
-            None
-        },
-    ),
-    row(
-        "a slave with a record that ZODB refuses",
+        "a slave with an invalid record",
         31,
         "refuse",
         |scene, _| {
@@ -128,28 +123,38 @@ const ROWS: &[Row] = &[
         rewrite_end(&scene.master, &bytes);
         None
     }),
-    row("more", 0, "append", |scene, _| {
+    row("new transactions", 0, "append", |scene, _| {
         rewrite_end(&scene.master, &History::get().after);
         None
     }),
-    row("more, and no sidecar", 0, "append", |scene, _| {
+    row("new transactions, no sidecar", 0, "append", |scene, _| {
         rewrite_end(&scene.master, &History::get().after);
         remove_sidecar(scene);
         None
     }),
-    row("more, in another file", 0, "append", |scene, _| {
-        replace(&scene.master, &History::get().after);
-        None
-    }),
-    row("more, and a foreign tail", 0, "trim-append", |scene, _| {
-        let history = History::get();
-        rewrite_end(&scene.master, &history.after);
-        let tail = &history.voted[history.after.len()..][..100];
-        fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
-        None
-    }),
     row(
-        "more, and an append of which no sidecar knows",
+        "new transactions in another file",
+        0,
+        "append",
+        |scene, _| {
+            replace(&scene.master, &History::get().after);
+            None
+        },
+    ),
+    row(
+        "new transactions, and a foreign tail",
+        0,
+        "trim-append",
+        |scene, _| {
+            let history = History::get();
+            rewrite_end(&scene.master, &history.after);
+            let tail = &history.voted[history.after.len()..][..100];
+            fs::write(&scene.slave, [&history.before, tail].concat()).unwrap();
+            None
+        },
+    ),
+    row(
+        "new transactions, and an append that no sidecar records",
         0,
         "append",
         |scene, _| {
@@ -168,7 +173,7 @@ const ROWS: &[Row] = &[
         None
     }),
     row(
-        "a slave that has grown, of which no sidecar knows",
+        "a slave that has grown, no sidecar",
         20,
         "refuse",
         |scene, zodb| {
@@ -179,7 +184,7 @@ const ROWS: &[Row] = &[
         },
     ),
     row(
-        "a slave that is not as it was left",
+        "a slave that was changed at its end",
         20,
         "refuse",
         |scene, _| {
@@ -206,17 +211,22 @@ const ROWS: &[Row] = &[
         replace(&scene.master, &History::get().packed);
         None
     }),
-    row("a pack ahead of the slave", 0, "full-copy", |scene, _| {
-        replace(&scene.master, &History::get().packed_away);
-        None
-    }),
-    row("a pack, and no sidecar", 20, "refuse", |scene, _| {
+    row(
+        "a pack that dropped the slave's last transaction",
+        0,
+        "full-copy",
+        |scene, _| {
+            replace(&scene.master, &History::get().packed_away);
+            None
+        },
+    ),
+    row("a pack, no sidecar", 20, "refuse", |scene, _| {
         replace(&scene.master, &History::get().packed);
         remove_sidecar(scene);
         None
     }),
     row(
-        "a damaged master with something before the damage",
+        "a damaged master with new transactions before the damage",
         30,
         "append",
         |scene, _| {
@@ -229,7 +239,7 @@ const ROWS: &[Row] = &[
         },
     ),
     row(
-        "a damaged master with nothing before the damage",
+        "a damaged master without new transactions before the damage",
         30,
         "error",
         |scene, _| {
@@ -305,7 +315,7 @@ const ROWS: &[Row] = &[
     Row {
         options: &["--full"],
         ..row(
-            "a forced copy over something else",
+            "a forced copy over a file of another format",
             0,
             "full-copy",
             |scene, _| {

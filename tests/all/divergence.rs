@@ -285,12 +285,12 @@ fn slave_is_a_prefix() -> Vec<Case> {
             files.synced(&fixture("commits"));
             files.lose_sidecar();
         }),
-        case("a senseless sidecar", "append", &["passed over"], |files| {
+        case("an invalid sidecar", "append", &["passed over"], |files| {
             files.slave(&fixture("commits")[..COMMITS_LAGGING]);
             fs::write(files.beside("Data.fs.fssync"), "{\"left\": 7}").unwrap();
             files.master(&fixture("commits"));
         }),
-        case("an older slave put back", "append", PROVED, |files| {
+        case("restored from a backup", "append", PROVED, |files| {
             files.synced(&fixture("commits"));
             files.slave(&fixture("commits")[..COMMITS_LAGGING]);
         }),
@@ -355,22 +355,22 @@ fn packed() -> Vec<Case> {
     vec![
         copied("packed", Old::Goes, up_to(all, "packed-gc")),
         copied(
-            "packed, not collected",
+            "packed without garbage collection",
             Old::Goes,
             up_to(all, "packed-nogc"),
         ),
         copied(
-            "packed and regrown",
+            "packed and grown again",
             Old::Goes,
             up_to(all, "packed-regrown"),
         ),
         copied(
-            "packed, slave lagging, its last kept",
+            "packed, slave lagging, its last transaction kept",
             Old::Goes,
             up_to(UNPACKED_LAST_KEPT, "packed-gc"),
         ),
         copied(
-            "packed, slave lagging, its last gone",
+            "packed, slave lagging, its last transaction dropped",
             Old::Aside(TID_LAST_GONE),
             up_to(UNPACKED_LAST_GONE, "packed-gc"),
         ),
@@ -387,7 +387,7 @@ fn packed() -> Vec<Case> {
             files.master(&fixture("packed-regrown"));
         }),
         copied(
-            "packed, its last gone, nothing packed behind",
+            "packed, the slave's last transaction dropped, no packed one after it",
             Old::AsideAsLast,
             |files| {
                 files.synced(&fixture("unpacked"));
@@ -395,7 +395,7 @@ fn packed() -> Vec<Case> {
             },
         ),
         copied(
-            "packed, its last gone, others behind",
+            "packed, the slave's last transaction dropped, others after it",
             Old::AsideAsLast,
             |files| {
                 files.synced(&fixture("unpacked"));
@@ -409,13 +409,13 @@ fn packed() -> Vec<Case> {
 /// Cases in which a full copy loses nothing.
 fn nothing_to_lose() -> Vec<Case> {
     vec![
-        copied("another head, same tail", Old::Goes, |files| {
+        copied("another magic, same transactions", Old::Goes, |files| {
             let mut bytes = long(files);
             files.synced(&bytes);
             bytes[..4].copy_from_slice(b"FS21");
             files.master(&bytes);
         }),
-        copied("a slave with nothing but its magic", Old::Goes, |files| {
+        copied("a slave with only its magic", Old::Goes, |files| {
             files.slave(b"FS30");
             files.master(&fixture("commits"));
         }),
@@ -448,7 +448,7 @@ fn slave_changed() -> Vec<Case> {
             files.synced(&fixture("commits"));
             files.grow_slave(2);
         }),
-        case("grown, and so has the master", GROWN, |files| {
+        case("both grown", GROWN, |files| {
             files.synced(&fixture("commits"));
             files.grow_slave(2);
             files.grow_master(1);
@@ -463,16 +463,12 @@ fn slave_changed() -> Vec<Case> {
             files.grow_slave(2);
             files.lose_sidecar();
         }),
-        case(
-            "grown, no sidecar, and so has the master",
-            DIVERGED,
-            |files| {
-                files.synced(&fixture("commits"));
-                files.grow_slave(2);
-                files.lose_sidecar();
-                files.grow_master(1);
-            },
-        ),
+        case("both grown, no sidecar", DIVERGED, |files| {
+            files.synced(&fixture("commits"));
+            files.grow_slave(2);
+            files.lose_sidecar();
+            files.grow_master(1);
+        }),
         case("another history of its own", DIVERGED, |files| {
             files.slave(&fixture("extensions"));
             files.grow_slave(1);
@@ -483,7 +479,7 @@ fn slave_changed() -> Vec<Case> {
             files.synced(&fixture("unpacked"));
             files.slave(&fixture("packed-gc"));
         }),
-        case("put back older and grown", CHANGED, |files| {
+        case("restored from a backup and grown", CHANGED, |files| {
             files.synced(&fixture("commits"));
             files.slave(&fixture("commits")[..COMMITS_LAGGING]);
             files.grow_slave(2);

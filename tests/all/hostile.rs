@@ -42,7 +42,7 @@ fn fixed_bugs_stay_fixed() {
     let listed = fs::read_to_string(project("fixtures/README.md")).expect("the list");
     for name in names(&kept) {
         let target = targets::TARGETS.iter().find(|it| it.name == name);
-        let target = target.unwrap_or_else(|| panic!("{name} is no target"));
+        let target = target.unwrap_or_else(|| panic!("{name} is not a target"));
         for input in names(&kept.join(&name)) {
             let path = kept.join(&name).join(&input);
             assert!(listed.contains(&format!("| `{name}/{input}` |")), "{input}");

@@ -54,7 +54,7 @@ impl Case {
 }
 
 #[test]
-fn a_missing_directory_is_not_taken_for_a_file() {
+fn a_missing_directory_is_not_mistaken_for_a_file() {
     for transport in Transport::BOTH {
         let case = Case::new(transport);
         for master in ["var", "var/Data.fs", "var/Storage"] {

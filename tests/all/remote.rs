@@ -706,17 +706,17 @@ fn an_invalid_list_is_refused() {
         ("shorter than announced", whole, entry(1, 40)),
         ("not a whole entry", (16, whole.1), good[..16].to_vec()),
         (
-            "no transaction is so short",
+            "too short for a transaction",
             whole,
             [entry(1, 40), entry(2, 0)].concat(),
         ),
         (
-            "longer than there are",
+            "beyond the size of the file",
             whole,
             [entry(1, u64::MAX), entry(2, 50)].concat(),
         ),
-        ("not read so far", up_to(103), good.clone()),
-        ("read beyond the end", up_to(201), good.clone()),
+        ("beyond the announced offset", up_to(103), good.clone()),
+        ("an offset beyond the size", up_to(201), good.clone()),
     ] {
         let scene = Scene::with_master("one");
         let mut reply = protocol::hello().to_vec();

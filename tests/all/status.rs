@@ -151,7 +151,7 @@ fn status_predicts_the_next_pass_and_changes_nothing() {
         let before = snapshot(directory);
         let run = scene.status_against();
         assert!(snapshot(directory) == before, "{}: {run:?}", row.name);
-        let is_usual = !["syncing is off", "another pass"].contains(&row.name);
+        let is_usual = !["syncing is off", "another pass is running"].contains(&row.name);
         if !row.options.is_empty() || !is_usual {
             return;
         }
@@ -210,10 +210,10 @@ fn without_a_master_status_reports_on_the_slave() {
         let (code, state) = match row.name {
             "no slave" | "an empty slave" | "a damaged master and no slave" => (1, "missing"),
             "a slave of a few bytes" => (1, "short"),
-            "a slave that is something else" | "a forced copy over something else" => {
+            "a slave of another format" | "a forced copy over a file of another format" => {
                 (31, "foreign")
             }
-            "a slave with a record that ZODB refuses" => (31, "damaged"),
+            "a slave with an invalid record" => (31, "damaged"),
             _ => (0, "ok"),
         };
         assert_eq!(run.code, code, "{}: {run:?}", row.name);
@@ -850,7 +850,7 @@ fn with_a_master_a_slave_that_lacks_nothing_is_up_to_date_for_max_age() {
     assert_eq!(against().code, 14);
     fs::write(
         &scene.slave,
-        "neither FS21 nor FS30, but long enough to be looked at",
+        "neither FS21 nor FS30, but long enough for a transaction",
     )
     .unwrap();
     assert_eq!(against().code, 31);

@@ -28,7 +28,7 @@ pub use zodb::{Zodb, python};
 pub fn number(variable: &str) -> Option<usize> {
     let value = env::var(variable).ok()?;
     let number = value.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {value}")))
+    Some(number.unwrap_or_else(|_| panic!("{variable} is not a number: {value}")))
 }
 
 /// The message of a panic.

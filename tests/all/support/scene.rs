@@ -204,7 +204,7 @@ impl Scene {
                 known.contains(&suffix)
                     || suffix.starts_with(".diverged-")
                     || suffix.starts_with(".tr"),
-                "{name} is no documented name"
+                "{name} is not a documented name"
             );
         }
     }

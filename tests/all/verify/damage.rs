@@ -87,7 +87,7 @@ pub const FAULTS: &[Fault] = &[
         bytes[txn.start() + 7] ^= 1;
         Some((Kind::DataTid, txn.record()))
     }),
-    fault("the length, too great", |bytes, txn| {
+    fault("the length, too large", |bytes, txn| {
         bytes[txn.start() + 8] ^= 1;
         Some((Kind::TransactionLength, txn.start()))
     }),
@@ -95,7 +95,7 @@ pub const FAULTS: &[Fault] = &[
         put(bytes, txn.start() + 8, 5);
         Some((Kind::TransactionHeader, txn.start()))
     }),
-    fault("the length, a bit greater", |bytes, txn| {
+    fault("the length, too large by one", |bytes, txn| {
         put(bytes, txn.start() + 8, txn.found.header.tlen + 1);
         // The next byte, of the trailer, is not a data record. After the last transaction
         // there is no such byte.
@@ -105,7 +105,7 @@ pub const FAULTS: &[Fault] = &[
         bytes[txn.start() + 16] |= 0x80;
         Some((Kind::TransactionHeader, txn.start()))
     }),
-    fault("the status, odd", |bytes, txn| {
+    fault("the status, unknown", |bytes, txn| {
         bytes[txn.start() + 16] = b'!';
         Some((Kind::OddStatus, txn.start()))
     }),
@@ -139,7 +139,7 @@ pub const FAULTS: &[Fault] = &[
         bytes[txn.record() + 33] = 1;
         Some((Kind::DataRecord, txn.record()))
     }),
-    fault("a data record's length, too great", |bytes, txn| {
+    fault("a data record's length, too large", |bytes, txn| {
         bytes[txn.record() + 34] = 1;
         Some((Kind::DataRecord, txn.record()))
     }),
@@ -170,15 +170,18 @@ pub const FAULTS: &[Fault] = &[
         bytes[txn.start()..txn.start() + 30].fill(0);
         Some((Kind::TransactionHeader, txn.start()))
     }),
-    fault("zeros over it all", |bytes, txn| {
+    fault("zeros over the transaction", |bytes, txn| {
         bytes[txn.start()..txn.end()].fill(0);
         (txn.end() < bytes.len()).then_some((Kind::TransactionHeader, txn.start()))
     }),
-    fault("zeros from its middle into the next", |bytes, txn| {
-        let end = bytes.len().min(txn.end() + 20);
-        bytes[txn.record() + 50..end].fill(0);
-        None
-    }),
+    fault(
+        "zeros from its middle into the next transaction",
+        |bytes, txn| {
+            let end = bytes.len().min(txn.end() + 20);
+            bytes[txn.record() + 50..end].fill(0);
+            None
+        },
+    ),
     fault("swapped blocks", |bytes, txn| {
         let (from, to) = (txn.record(), txn.record() + 64);
         let other: [u8; 64] = bytes[to..to + 64].try_into().unwrap();
@@ -266,14 +269,14 @@ fn bytes_after_the_last_transaction_are_not_damage() {
     garbage.extend((0..300_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 25) as u8 | 1));
     let after = history.after.len();
     for (name, bytes, position) in [
-        ("a vote under way", history.voted.clone(), after),
+        ("a vote in progress", history.voted.clone(), after),
         (
-            "a vote in part",
+            "a partial vote",
             history.voted[..after + 100].to_vec(),
             after,
         ),
         (
-            "a header in part",
+            "a partial header",
             history.voted[..after + 11].to_vec(),
             after,
         ),
@@ -281,17 +284,17 @@ fn bytes_after_the_last_transaction_are_not_damage() {
         ("zeros", [sound(), &[0; 5000]].concat(), sound().len()),
         ("a few zeros", [sound(), &[0; 9]].concat(), sound().len()),
         (
-            "cut in a pickle",
+            "truncated in a pickle",
             sound()[..last.record() + 60].to_vec(),
             last.start(),
         ),
         (
-            "cut in a header",
+            "truncated in a header",
             sound()[..last.start() + 9].to_vec(),
             last.start(),
         ),
         (
-            "cut in its trailer",
+            "truncated in its trailer",
             sound()[..last.end() - 1].to_vec(),
             last.start(),
         ),
