@@ -377,11 +377,11 @@ fn a_slow_answer_is_preceded_by_heartbeats() {
         &[served],
         &[&[look(&scene.master)][..], &digests[..]].concat(),
     );
-    let heartbeat = replies
+    let heartbeats = replies
         .iter()
         .filter(|reply| **reply == Reply::Heartbeat)
         .count();
-    assert!(heartbeat > 0, "{replies:?}");
+    assert!(heartbeats > 0, "{replies:?}");
     assert!(
         matches!(replies.last(), Some(Reply::Digest(Some(_)))),
         "{replies:?}"

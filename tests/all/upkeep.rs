@@ -131,7 +131,7 @@ fn an_index_that_fssync_did_not_store_is_rebuilt() {
             fs::rename(&path, &other).unwrap();
             std::os::unix::fs::symlink(other, path).unwrap();
         }),
-        ("without a sidecar that says so", |scene, _| {
+        ("without a sidecar", |scene, _| {
             fs::remove_file(scene.beside(".fssync")).unwrap();
         }),
     ];
