@@ -15,6 +15,7 @@ use std::{iter, mem};
 
 use self::replaced::Tense::Planned;
 use self::replaced::{Replaced, succession};
+use crate::compare::digests::DigestPair;
 use crate::error::{Error, MasterDamage};
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::{MAGIC_LEN, Tid};
@@ -29,7 +30,7 @@ use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
 use crate::slave::space;
 use crate::slave::step::Slave;
-use crate::source::{Master, Pending};
+use crate::source::Master;
 use crate::upkeep;
 
 /// How much of the end of a batch or a copy is compared with the master again,
@@ -53,12 +54,6 @@ impl Default for Tuning {
             batch_len: 128 * 1024 * 1024,
         }
     }
-}
-
-/// A range that was copied, and what the master says of it.
-struct Confirmation {
-    ours: Option<Digest>,
-    theirs: Pending<Option<Digest>>,
 }
 
 /// What a plan is carried out with.
@@ -228,15 +223,15 @@ impl Apply<'_> {
         file: &File,
         copied: Range<u64>,
         feed: &Feed<'_>,
-    ) -> Result<Vec<Confirmation>, Error> {
+    ) -> Result<Vec<DigestPair>, Error> {
         let end = copied.end.saturating_sub(CONFIRM_LEN).max(copied.start);
         let last = feed.last_start().max(copied.start);
         let before = (last < end).then(|| last..end.min(last + CONFIRM_LEN));
         let confirm = |range: Range<u64>| {
-            let theirs = self.master.confirm(range.clone());
-            let ours = Digest::of_file(file, range)
+            let master = self.master.confirm(range.clone());
+            let slave = Digest::of_file(file, range)
                 .map_err(Error::io("read back", self.slave.paths.data()))?;
-            Ok(Confirmation { ours, theirs })
+            Ok(DigestPair::new(slave, master))
         };
         iter::once(end..copied.end)
             .chain(before)
@@ -245,9 +240,9 @@ impl Apply<'_> {
     }
 
     /// Fails unless the master still has what was copied.
-    fn confirmed(&self, asked: Vec<Confirmation>) -> Result<(), Error> {
-        for Confirmation { ours, theirs } in asked {
-            if ours.is_none() || ours != theirs.wait()? {
+    fn confirmed(&self, asked: Vec<DigestPair>) -> Result<(), Error> {
+        for digests in asked {
+            if digests.common()?.is_none() {
                 return Err(self.changed("its last transactions are others than were read"));
             }
         }

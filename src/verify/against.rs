@@ -24,14 +24,15 @@ mod comparison;
 use std::mem;
 
 pub use self::comparison::{
-    Comparison, EarlyStop, MAX_LISTED, Span, TransactionList, TransactionRef,
+    Comparison, EarlyStop, MAX_LISTED, Span, TransactionList, TransactionMetadata, TransactionRef,
 };
 pub use crate::compare::join::StopReason;
 
 use super::{SlaveContent, Verified, check_counts};
+use crate::compare::digests::{Segment, Segments};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
 use crate::compare::lists::{MasterLists, SlaveLists, fill_queue};
-use crate::compare::pair::{FilePair, SEGMENT_LEN};
+use crate::compare::pair::FilePair;
 use crate::compare::search::Search;
 use crate::error::retry::Retry;
 use crate::error::{Error, MasterDamage};
@@ -40,6 +41,7 @@ use crate::filestorage::scan::{Scanner, Tail};
 use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::fields::{FieldReader, Unreadable};
+use crate::slave::ledger::SEGMENT_LEN;
 use crate::slave::paths::{self, Access, SlavePaths};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
@@ -203,15 +205,16 @@ impl<'a> Comparer<'a> {
     /// ends.
     fn compare_segments(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Error> {
         let mut scanner = Scanner::resume(from, None, self.comparison.slave_end);
-        let mut segments = self.pair.segments(from..end);
+        let mut segments = Segments::new(self.pair.master, from..end);
         loop {
             let boundary = scanner.position();
-            match segments.next(&mut |bytes| scanner.feed(bytes, &mut |_| {}))? {
+            let mut scan = |bytes: &[u8]| scanner.feed(bytes, &mut |_| {});
+            match segments.next(|range| self.pair.slave_digest(range, &mut scan))? {
                 None => return Ok((boundary, None)),
-                Some((piece, true)) => {
-                    self.monitor.progress("comparing", piece.end, end);
-                }
-                Some((piece, false)) => return Ok((boundary, Some(piece.end))),
+                Some(Segment { range, digest }) => match digest {
+                    Some(_) => self.monitor.progress("comparing", range.end, end),
+                    None => return Ok((boundary, Some(range.end))),
+                },
             }
         }
     }
@@ -353,15 +356,16 @@ impl<'a> Comparer<'a> {
     }
 
     fn add_differing(&mut self, txn: &ListedTransaction) -> Result<(), Error> {
-        let by = || self.pair.by(txn);
-        self.comparison.differing.add(txn, by)
+        let metadata = || self.pair.metadata(txn);
+        self.comparison.differing.add(txn, metadata)
     }
 
     fn add_slave_only(&mut self, ours: &mut Queue) -> Result<(), Error> {
         let Some(txn) = ours.take() else {
             return Ok(());
         };
-        self.comparison.slave_only.add(&txn, || self.pair.by(&txn))
+        let metadata = || self.pair.metadata(&txn);
+        self.comparison.slave_only.add(&txn, metadata)
     }
 
     /// Adds the master's next transaction, which is newer than all of the slave's if

@@ -187,8 +187,8 @@ fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &Span, which: &
 
 fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &TransactionList) {
     for transaction in &found.listed {
-        let by = match &transaction.by {
-            Some((user, description)) => format!(", by {user:?}: {description:?}"),
+        let by = match &transaction.metadata {
+            Some(it) => format!(", by {:?}: {:?}", it.user, it.description),
             None => String::new(),
         };
         let tid = transaction.tid.with_time();
@@ -307,17 +307,14 @@ impl<'a> Group<'a> {
 
 impl<'a> Transaction<'a> {
     fn of(found: &'a TransactionRef) -> Self {
-        let (user, description) = match &found.by {
-            Some((user, description)) => (Some(user.as_str()), Some(description.as_str())),
-            None => (None, None),
-        };
+        let metadata = found.metadata.as_ref();
         Self {
             position: found.position,
             length: found.len,
             tid: found.tid,
             time: found.tid.time(),
-            user,
-            description,
+            user: metadata.map(|it| it.user.as_str()),
+            description: metadata.map(|it| it.description.as_str()),
         }
     }
 }

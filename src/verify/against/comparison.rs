@@ -1,6 +1,7 @@
 //! What a comparison of the slave with its master found.
 
 use crate::compare::join::{ListedTransaction, StopReason};
+pub use crate::compare::pair::TransactionMetadata;
 use crate::error::MasterDamage;
 use crate::filestorage::Tid;
 use crate::plan::outcome::Exit;
@@ -79,8 +80,8 @@ pub struct TransactionRef {
     pub len: u64,
     /// Its id.
     pub tid: Tid,
-    /// Who made it and what for, where the slave has it.
-    pub by: Option<(String, String)>,
+    /// User and description, if the slave has the transaction.
+    pub metadata: Option<TransactionMetadata>,
 }
 
 /// Where the comparison by transactions stopped.
@@ -168,7 +169,7 @@ impl TransactionList {
     pub(super) fn add<E>(
         &mut self,
         txn: &ListedTransaction,
-        by: impl FnOnce() -> Result<Option<(String, String)>, E>,
+        metadata: impl FnOnce() -> Result<Option<TransactionMetadata>, E>,
     ) -> Result<(), E> {
         self.all.add(txn);
         if self.listed.len() < MAX_LISTED {
@@ -176,7 +177,7 @@ impl TransactionList {
                 position: txn.position,
                 len: txn.end - txn.position,
                 tid: txn.tid,
-                by: by()?,
+                metadata: metadata()?,
             });
         }
         Ok(())

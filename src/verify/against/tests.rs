@@ -217,8 +217,11 @@ fn a_status_that_differs_needs_no_digest() {
     }
     let found = compared(&bytes, &master);
     assert_eq!(tids(&found.differing), [11, 12, 14]);
-    let by = Some(("abc".to_owned(), "page".to_owned()));
-    assert_eq!(found.differing.listed[1].by, by);
+    let metadata = Some(TransactionMetadata {
+        user: "abc".to_owned(),
+        description: "page".to_owned(),
+    });
+    assert_eq!(found.differing.listed[1].metadata, metadata);
 }
 
 #[test]
