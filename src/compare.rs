@@ -6,5 +6,6 @@ pub(crate) mod lists;
 mod old_slave;
 pub(crate) mod pair;
 pub(crate) mod search;
+pub mod span;
 pub mod succession;
 pub mod tails;

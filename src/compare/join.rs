@@ -42,6 +42,11 @@ pub(crate) struct ListedTransaction {
 }
 
 impl ListedTransaction {
+    /// The length of its record, in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.end - self.position
+    }
+
     fn is_at_place_of(&self, other: &Self) -> bool {
         (self.position, self.end) == (other.position, other.end)
     }

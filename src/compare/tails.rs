@@ -1,5 +1,6 @@
 //! Which transactions one end has and the other lacks, by their tids.
 
+use super::span::TransactionSpan;
 use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
@@ -14,28 +15,20 @@ const DESCRIBED: usize = 5;
 /// How many bytes are read at once where the whole master is walked.
 const PIECE_LEN: usize = 1024 * 1024;
 
-/// What the master has and the slave lacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ahead {
-    /// How many transactions.
-    pub transactions: u64,
-    /// How many bytes they have.
-    pub bytes: u64,
-    /// The first one's tid.
-    pub first: Option<Tid>,
-}
-
 /// The master's transactions with a higher tid than `last`, from its end.
-pub(crate) fn newer(master: &Master, master_size: u64, last: Option<Tid>) -> Result<Ahead, Error> {
+pub(crate) fn newer(
+    master: &Master,
+    master_size: u64,
+    last: Option<Tid>,
+) -> Result<TransactionSpan, Error> {
     let end = find_end(master, master_size)?;
     let mut transactions = Backward::new(master, end);
-    let mut ahead = Ahead::default();
+    let mut ahead = TransactionSpan::default();
     while let Some(transaction) = step_back(&mut transactions)?
         && Some(transaction.header.tid) > last
     {
-        ahead.transactions += 1;
-        ahead.bytes += transaction.end - transaction.position;
-        ahead.first = Some(transaction.header.tid);
+        let len = transaction.end - transaction.position;
+        ahead.push_front(transaction.header.tid, len);
     }
     Ok(ahead)
 }

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::iter;
 
 use crate::compare::digests::prove_equal;
-use crate::compare::tails::{Ahead, compare, newer};
+use crate::compare::span::TransactionSpan;
+use crate::compare::tails::{compare, newer};
 use crate::error::Error;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Tid, TxnHeader, TxnStatus};
@@ -180,7 +181,7 @@ impl Survey {
 
     /// The master's transactions that are newer than the slave's last, counted
     /// from the master's end; its bytes before them may be others than the slave's.
-    pub fn newer(&self, master: &source::Master) -> Result<Ahead, Error> {
+    pub fn newer(&self, master: &source::Master) -> Result<TransactionSpan, Error> {
         newer(master, self.master_stat.size, self.last_tid)
     }
 

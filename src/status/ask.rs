@@ -3,7 +3,7 @@
 
 use super::sampler::Sampler;
 use super::{Against, Lag};
-use crate::compare::tails::Ahead;
+use crate::compare::span::TransactionSpan;
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::Tid;
@@ -76,7 +76,7 @@ fn compare(
         plan => plan?,
     };
     let (ahead, damage) = match plan.action {
-        PlannedAction::Nothing => (Some(Ahead::default()), None),
+        PlannedAction::Nothing => (Some(TransactionSpan::default()), None),
         PlannedAction::Append { from, last_tid, .. } => {
             let (ahead, damage) = beyond(&survey, (from, last_tid), master, *monitor)?;
             (Some(ahead), damage)
@@ -89,7 +89,7 @@ fn compare(
     let copied = Copied {
         position: survey.position,
         last_tid: survey.last_tid,
-        transactions: ahead.map_or(0, |ahead| ahead.transactions),
+        transactions: ahead.map_or(0, |ahead| ahead.count),
         bytes: ahead.map_or(0, |ahead| ahead.bytes),
     };
     // A pass takes ZODB's lock for its first write.
@@ -122,7 +122,7 @@ fn beyond(
     (from, last_tid): (u64, Option<Tid>),
     master: &Master,
     monitor: &dyn Monitor,
-) -> Result<(Ahead, Option<Error>), Error> {
+) -> Result<(TransactionSpan, Option<Error>), Error> {
     let chunk_len = Tuning::default().chunk_len;
     let mut feed = Feed::new(master, &survey.master_stat, from, last_tid, chunk_len);
     feed.begin_with(survey.take_ahead());
@@ -130,10 +130,11 @@ fn beyond(
         let (done, total) = (feed.position() - from, feed.size() - from);
         monitor.progress("reading what is new", done, total);
     }
-    let ahead = Ahead {
-        transactions: feed.transactions(),
+    let ahead = TransactionSpan {
+        count: feed.transactions(),
         bytes: feed.position() - from,
         first: feed.first_tid(),
+        last: feed.first_tid().and(feed.last_tid()),
     };
     let damage = feed.damage().map(|damage| Error::MasterDamaged {
         master: master.name().to_owned(),
@@ -142,10 +143,10 @@ fn beyond(
     Ok((ahead, damage))
 }
 
-impl From<Ahead> for Lag {
-    fn from(ahead: Ahead) -> Self {
+impl From<TransactionSpan> for Lag {
+    fn from(ahead: TransactionSpan) -> Self {
         Self {
-            transactions: ahead.transactions,
+            transactions: ahead.count,
             bytes: ahead.bytes,
             since: ahead.first.and_then(Tid::time),
         }

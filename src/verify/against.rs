@@ -24,7 +24,8 @@ mod comparison;
 use std::mem;
 
 pub use self::comparison::{
-    Comparison, EarlyStop, MAX_LISTED, Span, TransactionList, TransactionMetadata, TransactionRef,
+    Comparison, EarlyStop, MAX_LISTED, TransactionList, TransactionMetadata, TransactionRef,
+    TransactionSpan,
 };
 pub use crate::compare::join::StopReason;
 
@@ -173,8 +174,8 @@ impl<'a> Comparer<'a> {
                 unsearched_bytes: 0,
                 slave_only: TransactionList::default(),
                 master_only: TransactionList::default(),
-                elsewhere: Span::default(),
-                ahead: Span::default(),
+                elsewhere: TransactionSpan::default(),
+                ahead: TransactionSpan::default(),
                 early_stop: None,
                 damage: None,
             },
@@ -276,7 +277,7 @@ impl<'a> Comparer<'a> {
             }
             Step::Elsewhere => {
                 if let (Some(txn), Some(_)) = (ours.take(), theirs.take()) {
-                    self.comparison.elsewhere.add(&txn);
+                    self.comparison.elsewhere.push_back(txn.tid, txn.len());
                 }
             }
             Step::Slave => self.add_slave_only(ours)?,
@@ -335,7 +336,7 @@ impl<'a> Comparer<'a> {
     fn compare_run(&mut self) -> Result<(), Error> {
         let run = mem::take(&mut self.run);
         let len_of =
-            |run: &[ListedTransaction]| run.iter().map(|txn| txn.end - txn.position).sum::<u64>();
+            |run: &[ListedTransaction]| run.iter().map(ListedTransaction::len).sum::<u64>();
         let mut found = Vec::new();
         let search = Search {
             room: MAX_LISTED - self.comparison.differing.listed.len(),
@@ -375,7 +376,7 @@ impl<'a> Comparer<'a> {
             return Ok(());
         };
         if has_ended {
-            self.comparison.ahead.add(&txn);
+            self.comparison.ahead.push_back(txn.tid, txn.len());
             return Ok(());
         }
         self.comparison.master_only.add(&txn, || Ok(None))

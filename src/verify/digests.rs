@@ -10,8 +10,8 @@ use std::mem;
 use std::ops::Range;
 
 use super::finding::{Finding, Kind};
+use crate::compare::span::TransactionSpan;
 use crate::error::Error;
-use crate::filestorage::Tid;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::scan::{Event, Scanner};
 use crate::io::digest::Digest;
@@ -169,7 +169,7 @@ impl DigestCheck {
     ) -> Result<DigestState, Error> {
         let held = holds(fields, self.at, &self.wrong)?;
         for (range, held) in self.wrong.into_iter().zip(held) {
-            report(held.finding(range));
+            report(finding(range, held));
         }
         if self.damaged_entries > 0 || self.failed.is_some() {
             let found = match self.failed {
@@ -187,35 +187,26 @@ impl DigestCheck {
     }
 }
 
-/// The transactions in a range.
-#[derive(Clone, Copy, Debug, Default)]
-struct TransactionSpan {
-    count: u64,
-    first: Option<Tid>,
-    last: Option<Tid>,
-}
-
-impl TransactionSpan {
-    fn finding(self, range: Range<u64>) -> Finding {
-        let held = match (self.first, self.last) {
-            (Some(first), Some(last)) if first != last => format!(
-                "others, in the {} transactions {} to {}",
-                self.count,
-                first.with_time(),
-                last.with_time()
-            ),
-            _ => "others".to_owned(),
-        };
-        Finding {
-            end: Some(range.end),
-            tid: self.first.filter(|_| self.first == self.last),
-            ..Finding::new(
-                Kind::Digest,
-                range.start,
-                "the bytes that came from the master, by their digest",
-                held,
-            )
-        }
+/// The finding for a range that differs from its digest, and contains these transactions.
+fn finding(range: Range<u64>, span: TransactionSpan) -> Finding {
+    let found = match (span.first, span.last) {
+        (Some(first), Some(last)) if first != last => format!(
+            "others, in the {} transactions {} to {}",
+            span.count,
+            first.with_time(),
+            last.with_time()
+        ),
+        _ => "others".to_owned(),
+    };
+    Finding {
+        end: Some(range.end),
+        tid: span.first.filter(|_| span.first == span.last),
+        ..Finding::new(
+            Kind::Digest,
+            range.start,
+            "the bytes that came from the master, by their digest",
+            found,
+        )
     }
 }
 
@@ -247,9 +238,8 @@ fn holds(
             let from = located.partition_point(|range| range.end <= transaction.position);
             let hit = located[from..].iter().zip(&mut held[from..]);
             for (_, held) in hit.take_while(|(range, _)| range.start < transaction.end) {
-                held.count += 1;
-                held.first.get_or_insert(transaction.header.tid);
-                held.last = Some(transaction.header.tid);
+                let len = transaction.end - transaction.position;
+                held.push_back(transaction.header.tid, len);
             }
         });
     }

@@ -8,7 +8,7 @@ use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::verify::Verified;
-use fssync::verify::against::{self, Comparison, Span, TransactionList, TransactionRef};
+use fssync::verify::against::{self, Comparison, TransactionList, TransactionRef, TransactionSpan};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -171,7 +171,7 @@ fn add(lines: &mut Lines, compared: &Comparison) {
     }
 }
 
-fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &Span, which: &str) {
+fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &TransactionSpan, which: &str) {
     let (Some(first), Some(last)) = (span.first, span.last) else {
         return;
     };
@@ -287,7 +287,7 @@ impl<'a> ComparisonReport<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn of(span: &Span) -> Self {
+    fn of(span: &TransactionSpan) -> Self {
         Self {
             count: span.count,
             bytes: span.bytes,

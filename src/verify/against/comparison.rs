@@ -2,6 +2,7 @@
 
 use crate::compare::join::{ListedTransaction, StopReason};
 pub use crate::compare::pair::TransactionMetadata;
+pub use crate::compare::span::TransactionSpan;
 use crate::error::MasterDamage;
 use crate::filestorage::Tid;
 use crate::plan::outcome::Exit;
@@ -40,33 +41,20 @@ pub struct Comparison {
     pub master_only: TransactionList,
     /// Transactions of both that lie elsewhere in the master, as after a pack; their
     /// bytes are not compared.
-    pub elsewhere: Span,
+    pub elsewhere: TransactionSpan,
     /// What the master has committed since the slave's last transaction.
-    pub ahead: Span,
+    pub ahead: TransactionSpan,
     /// Why the rest was not compared by transactions, if so.
     pub early_stop: Option<EarlyStop>,
     /// What is wrong with the master.
     pub damage: Option<MasterDamage>,
 }
 
-/// Some transactions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// How many.
-    pub count: u64,
-    /// How many bytes they have.
-    pub bytes: u64,
-    /// The first one's tid.
-    pub first: Option<Tid>,
-    /// The last one's tid.
-    pub last: Option<Tid>,
-}
-
 /// Some transactions, the first [`MAX_LISTED`] one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionList {
     /// All of them.
-    pub all: Span,
+    pub all: TransactionSpan,
     /// The first ones.
     pub listed: Vec<TransactionRef>,
 }
@@ -154,16 +142,6 @@ impl Comparison {
     }
 }
 
-impl Span {
-    /// Counts a transaction in.
-    pub(super) fn add(&mut self, txn: &ListedTransaction) {
-        self.count += 1;
-        self.bytes += txn.end - txn.position;
-        self.first.get_or_insert(txn.tid);
-        self.last = Some(txn.tid);
-    }
-}
-
 impl TransactionList {
     /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
     pub(super) fn add<E>(
@@ -171,11 +149,11 @@ impl TransactionList {
         txn: &ListedTransaction,
         metadata: impl FnOnce() -> Result<Option<TransactionMetadata>, E>,
     ) -> Result<(), E> {
-        self.all.add(txn);
+        self.all.push_back(txn.tid, txn.len());
         if self.listed.len() < MAX_LISTED {
             self.listed.push(TransactionRef {
                 position: txn.position,
-                len: txn.end - txn.position,
+                len: txn.len(),
                 tid: txn.tid,
                 metadata: metadata()?,
             });

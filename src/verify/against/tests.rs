@@ -79,7 +79,7 @@ fn what_is_equal_is_proven_to_the_last_byte() {
     assert!(found.is_prefix());
     assert_eq!(
         (found.ahead, found.exit()),
-        (Span::default(), Exit::Success)
+        (TransactionSpan::default(), Exit::Success)
     );
 }
 
