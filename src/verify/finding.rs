@@ -1,8 +1,12 @@
 //! What is wrong with a slave: where, what was expected, and what to do.
 
+mod kind;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+pub use self::kind::Kind;
 
 use crate::filestorage::Tid;
 use crate::slave::paths::{Sibling, SlavePaths};
@@ -78,118 +82,6 @@ impl File {
             Self::Data => paths.data().to_owned(),
             Self::Index => paths.sibling(Sibling::ZodbIndex),
             Self::Ledger => paths.sibling(Sibling::Ledger),
-        }
-    }
-}
-
-/// The kinds of findings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// The file is no FileStorage.
-    Magic,
-    /// A transaction's header cannot be.
-    TransactionHeader,
-    /// A transaction's lengths do not fit.
-    TransactionLength,
-    /// A transaction is marked as unfinished, and whole ones follow.
-    UnfinishedWithin,
-    /// A data record does not fit into its transaction.
-    DataRecord,
-    /// A data record has another tid than its transaction.
-    DataTid,
-    /// A back pointer leads nowhere.
-    BackPointer,
-    /// Bytes of the file cannot be read.
-    Unreadable,
-    /// The previous record of the object is another than the record says.
-    PreviousPointer,
-    /// A tid that does not rise.
-    TidReduction,
-    /// A status that ZODB does not give.
-    OddStatus,
-    /// The file is shorter than the last pass left it.
-    Shortened,
-    /// Bytes are others than came from the master.
-    Digest,
-    /// The file ends before bytes that were committed and durable.
-    Lost,
-    /// The ledger is damaged: some bytes have no digests.
-    Ledger,
-    /// The index has another position for an object than the file, or one where the
-    /// other has none.
-    IndexObject,
-    /// ZODB would use an index that is of no position of the file, or fail on it.
-    IndexPosition,
-    /// The index is not in a form that fssync knows; ZODB may know it.
-    IndexForm,
-}
-
-impl Kind {
-    /// How bad it is.
-    #[must_use]
-    pub fn severity(self) -> Severity {
-        match self {
-            Self::PreviousPointer
-            | Self::TidReduction
-            | Self::OddStatus
-            | Self::Shortened
-            | Self::Ledger
-            | Self::IndexForm => Severity::Blemish,
-            _ => Severity::Damage,
-        }
-    }
-
-    /// The file that it is in.
-    #[must_use]
-    pub fn file(self) -> File {
-        match self {
-            Self::IndexObject | Self::IndexPosition | Self::IndexForm => File::Index,
-            Self::Ledger => File::Ledger,
-            _ => File::Data,
-        }
-    }
-
-    /// What a person can do about it.
-    #[must_use]
-    pub fn advice(self) -> &'static str {
-        match self {
-            Self::Magic => {
-                "see what file this is, and move it away; the next pass then makes a slave"
-            }
-            Self::TransactionHeader
-            | Self::TransactionLength
-            | Self::UnfinishedWithin
-            | Self::DataRecord
-            | Self::DataTid
-            | Self::BackPointer => {
-                "see whether the master has it too; if not, replace the slave with \
-                 `fssync --full`, and look for the cause: the disk, or the memory"
-            }
-            Self::Digest => {
-                "have `fssync verify --against MASTER` report which transactions differ; replace \
-                 the slave with `fssync --full`, and look for the cause: the disk, or the memory"
-            }
-            Self::Lost => {
-                "something cut the slave: replace it with `fssync --full`, and look for the cause"
-            }
-            Self::Ledger => {
-                "remove the ledger: the next passes make it anew, by digests of the master's"
-            }
-            Self::Unreadable => {
-                "the disk fails: put the slave on another one, with `fssync --full`"
-            }
-            Self::PreviousPointer | Self::TidReduction | Self::OddStatus => {
-                "nothing, if the master has it too: ZODB opens the file all the same"
-            }
-            Self::Shortened => {
-                "nothing, if ZODB packed the slave; else something cut it, and the next pass \
-                 appends what is gone"
-            }
-            Self::IndexObject | Self::IndexPosition | Self::IndexForm => {
-                "remove the index: the next pass makes it anew, and without one ZODB reads the \
-                 whole file when it opens it"
-            }
         }
     }
 }

@@ -99,12 +99,10 @@ fn add_findings(lines: &mut Lines, findings: &Findings) {
         advised = Some(finding.kind);
     }
     for (kind, count) in findings.left_out() {
-        let name = serde_json::to_value(kind).unwrap_or_default();
-        let name = name.as_str().unwrap_or_default();
         lines.add(
             "",
             Tone::Plain,
-            &format!("and {count} more of the kind {name}"),
+            &format!("and {count} more of the kind {}", kind.as_str()),
         );
     }
 }

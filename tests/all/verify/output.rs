@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use fssync::verify::finding::{Kind, Severity};
 use serde_json::json;
 
 use super::{number, scene_of, sound, txns};
 use crate::man_page::man_page;
-use crate::support::{Scene, Zodb, fssync, run};
+use crate::support::{Scene, Zodb, fssync, project, run};
 
 #[test]
 fn findings_are_printed_as_text() {
@@ -90,7 +91,7 @@ fn the_first_of_many_findings_are_printed_and_all_are_counted() {
 }
 
 #[test]
-fn the_report_always_has_the_same_keys_and_the_man_page_names_them() {
+fn the_report_always_has_the_same_keys_and_the_man_page_names_them_and_all_kinds() {
     let mut bytes = sound().to_vec();
     bytes[txns(sound())[4].end() - 1] ^= 1;
     let mut keys = BTreeSet::new();
@@ -103,7 +104,8 @@ fn the_report_always_has_the_same_keys_and_the_man_page_names_them() {
         let found: BTreeSet<_> = report.as_object().unwrap().keys().cloned().collect();
         for finding in report["findings"].as_array().unwrap() {
             keys.extend(finding.as_object().unwrap().keys().cloned());
-            keys.insert(finding["kind"].as_str().unwrap().to_owned());
+            let kind = finding["kind"].as_str().unwrap();
+            assert!(Kind::ALL.iter().any(|it| it.as_str() == kind), "{kind}");
         }
         keys.extend(found.clone());
         shapes.insert(found);
@@ -116,6 +118,21 @@ fn the_report_always_has_the_same_keys_and_the_man_page_names_them() {
         .split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != '-')
         .map(str::to_owned)
         .collect();
+    let source = fs::read_to_string(project("man/fssync.1")).unwrap();
+    let page_of = |heading: &str| {
+        let (_, page) = source.split_once(heading).expect(heading);
+        page.split(".SS").next().unwrap().replace('\\', "")
+    };
+    let damage = page_of(".SS Kinds of damage");
+    let blemishes = page_of(".SS Kinds of blemishes");
+    for kind in Kind::ALL {
+        let page = match kind.severity() {
+            Severity::Damage => &damage,
+            Severity::Blemish => &blemishes,
+        };
+        let entry = format!(".TP\n.B {}\n", kind.as_str());
+        assert_eq!(page.matches(&entry).count(), 1, "{entry}");
+    }
     for key in keys {
         assert!(named.contains(&key), "{key} is not in the man page");
     }

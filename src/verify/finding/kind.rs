@@ -1,0 +1,144 @@
+//! The kinds of findings: their names, severities, files, and advice.
+
+use serde::{Serialize, Serializer};
+
+use super::{File, Severity};
+
+/// Declares the kinds, the list of all of them, and their names.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// The kinds of findings.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The name in reports and in the manual.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The file is not a FileStorage.
+    Magic = "magic",
+    /// The header of a transaction is invalid.
+    TransactionHeader = "transaction-header",
+    /// The two lengths of a transaction differ, or exceed the file.
+    TransactionLength = "transaction-length",
+    /// A transaction is marked as unfinished, although whole transactions follow.
+    UnfinishedWithin = "unfinished-within",
+    /// A data record does not fit into its transaction.
+    DataRecord = "data-record",
+    /// The tid of a data record is not that of its transaction.
+    DataTid = "data-tid",
+    /// A back pointer does not lead to an earlier data record of the object.
+    BackPointer = "back-pointer",
+    /// Bytes cannot be read from the disk.
+    Unreadable = "unreadable",
+    /// A data record does not point to the previous record of its object.
+    PreviousPointer = "previous-pointer",
+    /// A tid is not higher than the one before it.
+    TidReduction = "tid-reduction",
+    /// ZODB does not write transactions of this status.
+    OddStatus = "odd-status",
+    /// The file is shorter than the last pass left it.
+    Shortened = "shortened",
+    /// Bytes differ from those that the master sent.
+    Digest = "digest",
+    /// The file ends before bytes that were committed and durable.
+    Lost = "lost",
+    /// The ledger is damaged, so some bytes have no digest.
+    Ledger = "ledger",
+    /// The index is wrong about an object.
+    IndexObject = "index-object",
+    /// The index is of a position that is not one of the file, and ZODB would use it or fail on
+    /// it.
+    IndexPosition = "index-position",
+    /// The index has a form that fssync does not know; ZODB may know it.
+    IndexForm = "index-form",
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl Kind {
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::PreviousPointer
+            | Self::TidReduction
+            | Self::OddStatus
+            | Self::Shortened
+            | Self::Ledger
+            | Self::IndexForm => Severity::Blemish,
+            _ => Severity::Damage,
+        }
+    }
+
+    /// The file that it is in.
+    #[must_use]
+    pub fn file(self) -> File {
+        match self {
+            Self::IndexObject | Self::IndexPosition | Self::IndexForm => File::Index,
+            Self::Ledger => File::Ledger,
+            _ => File::Data,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Magic => {
+                "see what file this is, and move it away; the next pass then makes a slave"
+            }
+            Self::TransactionHeader
+            | Self::TransactionLength
+            | Self::UnfinishedWithin
+            | Self::DataRecord
+            | Self::DataTid
+            | Self::BackPointer => {
+                "see whether the master has it too; if not, replace the slave with \
+                 `fssync --full`, and look for the cause: the disk, or the memory"
+            }
+            Self::Digest => {
+                "have `fssync verify --against MASTER` report which transactions differ; replace \
+                 the slave with `fssync --full`, and look for the cause: the disk, or the memory"
+            }
+            Self::Lost => {
+                "something cut the slave: replace it with `fssync --full`, and look for the cause"
+            }
+            Self::Ledger => {
+                "remove the ledger: the next passes make it anew, by digests of the master's"
+            }
+            Self::Unreadable => {
+                "the disk fails: put the slave on another one, with `fssync --full`"
+            }
+            Self::PreviousPointer | Self::TidReduction | Self::OddStatus => {
+                "nothing, if the master has it too: ZODB opens the file all the same"
+            }
+            Self::Shortened => {
+                "nothing, if ZODB packed the slave; else something cut it, and the next pass \
+                 appends what is gone"
+            }
+            Self::IndexObject | Self::IndexPosition | Self::IndexForm => {
+                "remove the index: the next pass makes it anew, and without one ZODB reads the \
+                 whole file when it opens it"
+            }
+        }
+    }
+}
