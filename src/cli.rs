@@ -1,7 +1,6 @@
 //! The command line: one file a verb, and what they share.
 
 pub(crate) mod args;
-mod job;
 mod lines;
 mod log;
 mod pass;
@@ -10,36 +9,49 @@ mod report;
 mod serve;
 mod signals;
 mod status;
+mod storage;
 mod switch;
 mod systemd;
 mod terminal;
 mod verify;
 mod watch;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use fssync::config::Mode;
 use fssync::error::Error;
 use fssync::plan::outcome::Exit;
-use fssync::slave::paths::SlavePaths;
-use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 
 use self::args::{Args, Verb};
+use self::storage::Output;
 
 /// Runs what was asked for.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    log::set_up(&args.common);
+    let common = &args.common;
+    log::set_up(common);
     signals::survive_file_size_limit();
     let exit = match &args.verb {
-        None if args.watch => watch::run(args),
-        None => ended(pass::run(args)),
-        Some(Verb::Off { target, force }) => switch::off(target, *force, &args.common),
-        Some(Verb::On { target, force }) => switch::on(target, *force, &args.common),
-        Some(Verb::Status(asked)) => ended(status::run(asked, &args.common)),
-        Some(Verb::Verify(asked)) => ended(verify::run(asked, &args.common)),
+        None => {
+            let output = Output::new(&args.output, common);
+            match args.mode() {
+                Mode::Watch => watch::run(&args.storage(), output),
+                mode @ Mode::Once { .. } => ended(pass::run(&args.storage(), mode, output)),
+            }
+        }
+        Some(Verb::Off { target, force }) => {
+            switch::off(&target.storage(common), *force, common.quiet)
+        }
+        Some(Verb::On { target, force }) => {
+            switch::on(&target.storage(common), *force, common.quiet)
+        }
+        Some(Verb::Status(asked)) => {
+            let output = Output::new(&asked.output, common);
+            ended(status::run(&asked.storage(common), asked.max_age, output))
+        }
+        Some(Verb::Verify(asked)) => {
+            let output = Output::new(&asked.output, common);
+            ended(verify::run(&asked.storage(common), asked.quick, output))
+        }
         Some(Verb::Serve { paths }) => serve::run(paths),
     };
     exit.into()
@@ -51,15 +63,6 @@ fn ended(result: anyhow::Result<Exit>) -> Exit {
         tracing::error!("{error:#}");
         Exit::Failure
     })
-}
-
-/// The slave at a place.
-fn slave(paths: SlavePaths, status_file: Option<&PathBuf>, interrupted: Arc<AtomicBool>) -> Slave {
-    Slave {
-        switches: Switches::new(&paths, status_file.cloned()),
-        paths,
-        interrupted,
-    }
 }
 
 /// Logs what stopped a verb, with what to do about it, in one line. `--quiet` suppresses

@@ -69,6 +69,7 @@
 //!   master that has fallen behind.
 
 pub mod compare;
+pub mod config;
 pub mod error;
 pub mod filestorage;
 pub mod human;

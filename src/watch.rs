@@ -22,7 +22,6 @@ mod backoff;
 mod rest;
 mod wakeups;
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use self::wakeups::{WakeReason, Waker, Wakeups};
@@ -52,14 +51,13 @@ pub trait Observer {
 /// Follows the master until a signal comes: returns what the exit code is to
 /// tell. `interval` is the time from one tick to the next.
 pub fn watch(job: &Job, interval: Duration, bell: &Wakeups, audience: &dyn Observer) -> Exit {
-    let is_interrupted = || job.slave.interrupted.load(Ordering::Relaxed);
     let mut rest = Rest::new(job, interval, bell, audience);
     let mut news = News::default();
     loop {
         let started = Instant::now();
         let report = pass::run(job, audience.monitor().as_ref());
         let exit = report.outcome.exit;
-        if is_interrupted() {
+        if job.slave.is_interrupted() {
             break;
         }
         let elapsed = started.elapsed();
@@ -70,7 +68,7 @@ pub fn watch(job: &Job, interval: Duration, bell: &Wakeups, audience: &dyn Obser
             return exit;
         }
         rest.after(&report, elapsed);
-        if is_interrupted() {
+        if job.slave.is_interrupted() {
             break;
         }
     }

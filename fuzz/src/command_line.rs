@@ -13,7 +13,7 @@ use fssync::source::location::{self, Location};
 #[path = "../../src/cli/args.rs"]
 mod args;
 
-use args::{Args, Reach, Verb};
+use args::{Args, ConnectionArgs, Verb};
 
 /// Parses a command line.
 ///
@@ -25,28 +25,28 @@ pub fn run(input: &[u8]) {
     let Ok(args) = Args::try_parse_from([OsStr::new("fssync")].into_iter().chain(words)) else {
         return;
     };
-    let (master, reach) = match &args.verb {
+    let (master, connection) = match &args.verb {
         None => {
             let master = args.master.as_deref().expect("a master");
             assert!(args.slave.is_some() && !master.to_str().is_some_and(Verb::has_subcommand));
             assert!(!(args.watch && (args.full || args.dry_run)));
             assert!(args.interval >= Duration::from_millis(10));
-            (args.master.as_deref(), &args.reach)
+            (args.master.as_deref(), &args.connection)
         }
-        Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.reach),
-        Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.reach),
+        Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.connection),
+        Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.connection),
         Some(Verb::Serve { paths }) => return assert!(!paths.is_empty()),
         Some(Verb::Off { .. } | Verb::On { .. }) => return,
     };
-    assert!(!reach.timeout.is_zero());
+    assert!(!connection.timeout.is_zero());
     if let Some(master) = master {
-        locate(master, reach);
+        locate(master, connection);
     }
 }
 
 /// Locates the master: on a path, exactly as given, or on another machine. That machine gets
 /// the path as given, and runs nothing but fssync.
-fn locate(master: &OsStr, reach: &Reach) {
+fn locate(master: &OsStr, connection: &ConnectionArgs) {
     let typed = master.as_bytes();
     let remote = match location::parse(master) {
         Err(_) => return,
@@ -60,7 +60,7 @@ fn locate(master: &OsStr, reach: &Reach) {
         }
         Ok(Location::Remote(remote)) => remote,
     };
-    let Ok(target) = remote.target(&reach.rsh, &reach.remote_fssync) else {
+    let Ok(target) = remote.target(&connection.rsh, &connection.remote_fssync) else {
         return;
     };
     assert!(target.path.starts_with('/') && typed.ends_with(target.path.as_bytes()));
@@ -75,10 +75,10 @@ fn locate(master: &OsStr, reach: &Reach) {
         .strip_suffix(name)
         .and_then(|user| user.strip_suffix('@'));
     assert!(!name.contains('\\') && !user.is_some_and(|user| user.ends_with('\\')));
-    let rsh = shlex::split(&reach.rsh).expect("words");
+    let rsh = shlex::split(&connection.rsh).expect("words");
     assert!(!rsh.is_empty() && options.starts_with(&rsh));
     // The words that the remote shell passes to the program.
-    let arguments = target.command.strip_prefix(&reach.remote_fssync);
+    let arguments = target.command.strip_prefix(&connection.remote_fssync);
     let words = shlex::split(arguments.expect("the program's name")).expect("words");
     assert_eq!(words, ["serve", "--", &target.path]);
 }

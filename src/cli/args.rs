@@ -5,7 +5,7 @@
 mod mistyped;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -60,32 +60,18 @@ pub(crate) struct Args {
     pub(crate) dry_run: bool,
 
     #[command(flatten)]
-    pub(crate) reach: Reach,
+    pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
-    pub(crate) telling: Telling,
+    pub(crate) output: OutputArgs,
 
     #[command(flatten)]
-    pub(crate) common: Common,
-}
-
-impl Args {
-    /// What messages call the master.
-    pub(crate) fn master_name(&self) -> String {
-        let name = self.master.as_deref().unwrap_or_default();
-        name.display().to_string()
-    }
-
-    /// What messages call the slave.
-    pub(crate) fn slave_name(&self) -> String {
-        let name = self.slave.as_deref().unwrap_or(Path::new(""));
-        name.display().to_string()
-    }
+    pub(crate) common: CommonArgs,
 }
 
 /// How a master is reached.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Reach {
+pub(crate) struct ConnectionArgs {
     /// Give the master up when an answer takes longer
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,
@@ -101,19 +87,19 @@ pub(crate) struct Reach {
 
 /// How it is told what came of it.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Telling {
+pub(crate) struct OutputArgs {
     /// Print one JSON object on standard output, for programs to read
     #[arg(long)]
     pub(crate) json: bool,
 
     /// Show a progress bar for what takes long
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
-    pub(crate) progress: When,
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
 }
 
 /// What goes with every verb.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Common {
+pub(crate) struct CommonArgs {
     /// A switch that must say SYNCING=1, or nothing is done
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) status_file: Option<PathBuf>,
@@ -185,10 +171,10 @@ pub(crate) struct StatusArgs {
     pub(crate) max_age: Option<Duration>,
 
     #[command(flatten)]
-    pub(crate) reach: Reach,
+    pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
-    pub(crate) telling: Telling,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -206,10 +192,10 @@ pub(crate) struct VerifyArgs {
     pub(crate) against: Option<OsString>,
 
     #[command(flatten)]
-    pub(crate) reach: Reach,
+    pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
-    pub(crate) telling: Telling,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -221,7 +207,7 @@ pub(crate) enum LogFormat {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum When {
+pub(crate) enum ProgressMode {
     /// On a terminal
     Auto,
     /// Also elsewhere

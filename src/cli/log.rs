@@ -8,7 +8,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-use super::args::{Common, LogFormat};
+use super::args::{CommonArgs, LogFormat};
 use super::terminal;
 
 /// The target of lines that are logged in every case: a person should see them, also
@@ -16,7 +16,7 @@ use super::terminal;
 const NEWS: &str = "news";
 
 /// Sends log lines to standard error, as they are asked for.
-pub(crate) fn set_up(common: &Common) {
+pub(crate) fn set_up(common: &CommonArgs) {
     let level = match (common.quiet, common.verbose) {
         (true, _) => Level::ERROR,
         (false, 0) => Level::INFO,

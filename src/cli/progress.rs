@@ -9,7 +9,8 @@ use fssync::io::pace::Pace;
 use fssync::io::progress::{Monitor, Silent};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
-use super::args::{Common, Telling, When};
+use super::args::ProgressMode;
+use super::storage::Output;
 use super::terminal;
 
 /// How long a pass may take before it is worth showing.
@@ -26,16 +27,16 @@ const WITH_BAR: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes}{pre
 const WITHOUT_BAR: &str = "{wide_msg} {percent:>3}%{prefix}";
 
 /// What shows the progress of what takes long.
-pub(crate) fn monitor(telling: &Telling, common: &Common) -> Box<dyn Monitor> {
+pub(crate) fn monitor(output: Output) -> Box<dyn Monitor> {
     let started = Instant::now();
     let bar = || Bar {
         started,
         shown: Mutex::default(),
     };
-    match (telling.progress, terminal::moves_cursor(&io::stderr())) {
-        (When::Auto, true) if !common.quiet => Box::new(bar()),
-        (When::Always, true) => Box::new(bar()),
-        (When::Always, false) => Box::new(Lines {
+    match (output.progress, terminal::moves_cursor(&io::stderr())) {
+        (ProgressMode::Auto, true) if !output.quiet => Box::new(bar()),
+        (ProgressMode::Always, true) => Box::new(bar()),
+        (ProgressMode::Always, false) => Box::new(Lines {
             shown: Mutex::new((None, started)),
         }),
         _ => Box::new(Silent),

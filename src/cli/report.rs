@@ -5,14 +5,15 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
+use fssync::config::{Mode, StorageConfig};
 use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
 use fssync::pass::PassReport;
 use fssync::plan::outcome::{Action, Copied, Exit, Outcome};
 use serde::Serialize;
 
-use super::args::Args;
 use super::log;
+use super::storage::Output;
 
 /// The object that `--json` prints.
 #[derive(Serialize)]
@@ -33,21 +34,23 @@ struct Report {
 }
 
 /// Says how passes end.
-pub(crate) struct Reporter<'a> {
-    args: &'a Args,
+pub(crate) struct Reporter {
     master: String,
     slave: String,
+    is_dry_run: bool,
+    output: Output,
 }
 
-impl<'a> Reporter<'a> {
+impl Reporter {
     /// Says that syncing starts.
-    pub(crate) fn start(args: &'a Args) -> Self {
-        let (master, slave) = (args.master_name(), args.slave_name());
+    pub(crate) fn start(storage: &StorageConfig, mode: Mode, output: Output) -> Self {
+        let (master, slave) = (storage.master_name(), storage.slave_name());
         tracing::info!("Start syncing {master} to {slave}");
         Self {
-            args,
             master,
             slave,
+            is_dry_run: matches!(mode, Mode::Once { dry_run: true, .. }),
+            output,
         }
     }
 
@@ -67,7 +70,7 @@ impl<'a> Reporter<'a> {
         let warnings = self.warnings(outcome);
         let line = match outcome.exit {
             Exit::Success => {
-                let what = describe(outcome.action, *copied, self.args.dry_run);
+                let what = describe(outcome.action, *copied, self.is_dry_run);
                 let seconds = elapsed.as_secs_f64();
                 format!(
                     "Finished syncing {master} to {slave}: {what} in {seconds:.3} s \
@@ -82,7 +85,7 @@ impl<'a> Reporter<'a> {
     /// The warnings that go into the line that ends a pass; the others have lines of
     /// their own.
     fn warnings(&self, outcome: &Outcome) -> String {
-        if self.args.common.quiet {
+        if self.output.quiet {
             let joined = outcome.warnings.iter().map(|it| format!("; {it}"));
             return joined.collect();
         }
@@ -94,7 +97,7 @@ impl<'a> Reporter<'a> {
 
     /// One object on standard output, if it is asked for.
     pub(crate) fn print(&self, outcome: &Outcome, elapsed: Duration) -> anyhow::Result<()> {
-        if !self.args.telling.json {
+        if !self.output.json {
             return Ok(());
         }
         let report = Report {

@@ -1,6 +1,5 @@
 //! Signals: those that end the program, and one that must not.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::process;
 use std::sync::Arc;
@@ -8,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fssync::config::MasterConfig;
 use fssync::error::Error;
 use fssync::plan::outcome::Exit;
-use fssync::source::location::{self, Location};
 use fssync::source::ssh::Process;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
@@ -44,10 +43,9 @@ impl Ending {
     /// Those of a program that reads this master. If it connects to another machine, a
     /// terminal that is closed must not leave the connection behind; under `nohup` it
     /// ends nothing.
-    pub(crate) fn over(master: Option<&OsStr>) -> Self {
+    pub(crate) fn over(master: Option<&MasterConfig>) -> Self {
         let mut ending = Self::default();
-        let is_remote =
-            master.is_some_and(|master| matches!(location::parse(master), Ok(Location::Remote(_))));
+        let is_remote = master.is_some_and(MasterConfig::is_remote);
         if is_remote && !is_ignored(SIGHUP) {
             ending.0.push(SIGHUP);
         }

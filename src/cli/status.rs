@@ -5,59 +5,57 @@ mod report;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context;
+use fssync::config::StorageConfig;
 use fssync::error::Error;
 use fssync::plan::outcome::Exit;
-use fssync::slave::paths::SlavePaths;
+use fssync::slave::step::Slave;
 use fssync::source::ssh::Process;
 use fssync::status::{self, Status};
 
 use self::report::Report;
-use super::args::{Common, StatusArgs};
+use super::progress;
 use super::signals::{self, Ending};
-use super::{job, progress};
+use super::storage::Output;
 
-pub(crate) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    storage: &StorageConfig,
+    max_age: Option<Duration>,
+    output: Output,
+) -> anyhow::Result<Exit> {
     let process = Process::default();
-    let interrupted = match &args.against {
-        Some(master) => signals::listen(&process, Ending::over(Some(master)), &[], None),
-        None => Ok(Arc::default()),
-    };
-    let looked = interrupted.and_then(|it| look(args, common, it, &process));
+    let looked = look(storage, output, &process);
     process.close();
     let mut status = match looked {
         Ok(status) => status,
         Err(error) => return Ok(super::log_stop(&error)),
     };
-    status.max_age = args.max_age;
+    status.max_age = max_age;
     let exit = status.exit();
-    if args.telling.json || !common.quiet {
-        print(&status, args.telling.json).context("cannot print the status")?;
+    if output.json || !output.quiet {
+        print(&status, output.json).context("cannot print the status")?;
     }
-    if common.quiet && exit != Exit::Success {
+    if output.quiet && exit != Exit::Success {
         tracing::error!("{}: {}", status.slave.display(), lines::trouble(&status));
     }
     Ok(exit)
 }
 
-fn look(
-    args: &StatusArgs,
-    common: &Common,
-    interrupted: Arc<AtomicBool>,
-    process: &Process,
-) -> Result<Status, Error> {
-    let halted = Arc::clone(&interrupted);
-    let halt = move || halted.load(Ordering::Relaxed);
-    let paths = SlavePaths::new(&args.slave)?;
-    let slave = super::slave(paths, common.status_file.as_ref(), interrupted);
-    let master = match &args.against {
-        Some(given) => Some(job::master(given, &args.reach, process, halt)?),
-        None => None,
+fn look(storage: &StorageConfig, output: Output, process: &Process) -> Result<Status, Error> {
+    let monitor = progress::monitor(output);
+    let Some(master) = &storage.master else {
+        return status::look(&storage.slave()?, None, monitor.as_ref());
     };
-    let monitor = progress::monitor(&args.telling, common);
-    status::look(&slave, master.as_ref(), monitor.as_ref())
+    let interrupted = signals::listen(process, Ending::over(Some(master)), &[], None)?;
+    let slave = Slave {
+        interrupted: Arc::clone(&interrupted),
+        ..storage.slave()?
+    };
+    let master = master.open(process, move || interrupted.load(Ordering::Relaxed))?;
+    status::look(&slave, Some(&master), monitor.as_ref())
 }
 
 fn print(status: &Status, json: bool) -> io::Result<()> {

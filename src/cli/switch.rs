@@ -1,67 +1,52 @@
 //! `fssync off SLAVE` and `fssync on SLAVE`.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use fssync::error::Error;
+use fssync::config::StorageConfig;
 use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
-use fssync::slave::paths::SlavePaths;
 use fssync::slave::since_last_pass::Ending;
 use fssync::slave::traces::Traces;
 use fssync::switch::{self, SwitchedOff, SwitchedOn};
 use jiff::Timestamp;
 
-use super::args::{Common, Target};
-
-pub(crate) fn off(target: &Target, force: bool, common: &Common) -> Exit {
-    match slave(target, common).and_then(|slave| switch::off(&slave, force)) {
+pub(crate) fn off(storage: &StorageConfig, force: bool, quiet: bool) -> Exit {
+    match storage.slave().and_then(|slave| switch::off(&slave, force)) {
         Err(error) => super::log_stop(&error),
         Ok(done) => {
-            if !common.quiet {
-                say(&describe(&done, target));
+            if !quiet {
+                say(&describe(&done, storage));
             }
             Exit::Success
         }
     }
 }
 
-pub(crate) fn on(target: &Target, force: bool, common: &Common) -> Exit {
-    match slave(target, common).and_then(|slave| switch::on(&slave, force)) {
+pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Exit {
+    match storage.slave().and_then(|slave| switch::on(&slave, force)) {
         Err(error) => super::log_stop(&error),
         Ok(SwitchedOn {
             switch,
             known,
             traces,
         }) => {
-            if !common.quiet {
+            if !quiet {
                 say(&format!("syncing is on ({})", switch.display()));
             }
-            if traces == Traces::Nothing && !common.quiet {
-                say(&never_synced(target));
+            if traces == Traces::Nothing && !quiet {
+                say(&never_synced(storage));
             }
-            if known == Some(Known::Nothing) && !common.quiet {
+            if known == Some(Known::Nothing) && !quiet {
                 say(&format!(
                     "no pass has noted what {} holds: the next one compares it with the master \
                      from its start",
-                    target.slave.display()
+                    storage.slave.display()
                 ));
             }
             Exit::Success
         }
     }
-}
-
-fn slave(target: &Target, common: &Common) -> Result<fssync::slave::step::Slave, Error> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let paths = SlavePaths::new(&target.slave)?;
-    Ok(super::slave(
-        paths,
-        common.status_file.as_ref(),
-        interrupted,
-    ))
 }
 
 /// Prints a line; nothing depends on whether anybody reads it.
@@ -70,13 +55,13 @@ fn say(line: &str) {
 }
 
 /// Says that a path may be mistyped.
-fn never_synced(target: &Target) -> String {
-    let slave = target.slave.display();
+fn never_synced(storage: &StorageConfig) -> String {
+    let slave = storage.slave.display();
     format!("no pass was ever made for {slave}: check that this is the slave's path")
 }
 
 /// What the slave holds, for the person who is about to serve it.
-fn describe(done: &SwitchedOff, target: &Target) -> String {
+fn describe(done: &SwitchedOff, storage: &StorageConfig) -> String {
     let slave = done.slave.display();
     let mut lines = vec![format!("syncing is off ({})", done.switch.display())];
     if done.cut_len > 0 {
@@ -86,7 +71,7 @@ fn describe(done: &SwitchedOff, target: &Target) -> String {
         ));
     }
     if done.traces != Traces::OfPasses {
-        lines.push(never_synced(target));
+        lines.push(never_synced(storage));
     }
     lines.push(match done.ending {
         Ending::NoSlave => format!("there is no {slave} yet"),

@@ -6,14 +6,14 @@ mod report;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Context;
+use fssync::config::StorageConfig;
 use fssync::error::Error;
 use fssync::human::count;
 use fssync::plan::outcome::Exit;
-use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::source::ssh::Process;
@@ -21,29 +21,26 @@ use fssync::verify;
 
 use self::against::Against;
 use self::report::{Findings, Report};
-use super::args::{Common, VerifyArgs};
+use super::progress;
 use super::signals::{self, Ending};
-use super::{job, progress};
+use super::storage::Output;
 
-pub(crate) fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
+pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> anyhow::Result<Exit> {
     let process = Process::default();
-    let ending = Ending::over(args.against.as_deref());
-    let ends = signals::listen(&process, ending, &[], None)
-        .and_then(|interrupted| Ends::of(args, common, interrupted, &process));
-    let exit = match ends {
-        Ok(ends) => verify_and_tell(&ends, args, common),
+    let exit = match Ends::open(storage, &process) {
+        Ok(ends) => verify_and_tell(&ends, quick, output),
         Err(error) => Ok(super::log_stop(&error)),
     };
     process.close();
     exit
 }
 
-fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::Result<Exit> {
+fn verify_and_tell(ends: &Ends, quick: bool, output: Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let Ends { slave, master } = ends;
-    let monitor = progress::monitor(&args.telling, common);
+    let monitor = progress::monitor(output);
     let mut findings = Findings::of(&slave.paths);
-    let verified = verify::verify(slave, args.quick, monitor.as_ref(), &mut |finding| {
+    let verified = verify::verify(slave, quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     });
     let verified = match verified {
@@ -54,24 +51,22 @@ fn verify_and_tell(ends: &Ends, args: &VerifyArgs, common: &Common) -> anyhow::R
     drop(monitor);
     let exit = against.exit(&verified);
     let verdict = lines::verdict(&verified, &against);
-    let unnoted = verified
-        .note(&slave.paths, args.quick, exit, &verdict)
-        .err();
+    let unnoted = verified.note(&slave.paths, quick, exit, &verdict).err();
     if let Some(error) = &unnoted {
         tracing::warn!(
             "the result is not noted for later: {}",
             error.display_chain()
         );
     }
-    if args.telling.json {
+    if output.json {
         let report = Report::of(&verified, &findings, &against, started.elapsed());
         print_json(&report).context("cannot print the report")?;
-    } else if !common.quiet {
+    } else if !output.quiet {
         lines::of(&verified, &findings, &against)
             .print()
             .context("cannot print what was found")?;
     }
-    if common.quiet && exit != Exit::Success {
+    if output.quiet && exit != Exit::Success {
         let unnoted = unnoted.map_or_else(String::new, |error| {
             format!("; this is not noted for later: {}", error.display_chain())
         });
@@ -87,22 +82,19 @@ struct Ends {
 }
 
 impl Ends {
-    /// Fails where there is no such master: the slave would be read in vain.
-    fn of(
-        args: &VerifyArgs,
-        common: &Common,
-        interrupted: Arc<AtomicBool>,
-        process: &Process,
-    ) -> Result<Self, Error> {
-        let halted = Arc::clone(&interrupted);
-        let paths = SlavePaths::new(&args.slave)?;
-        let slave = super::slave(paths, common.status_file.as_ref(), interrupted);
-        let Some(given) = &args.against else {
+    /// Fails if the master cannot be read, before the slave is read in vain.
+    fn open(storage: &StorageConfig, process: &Process) -> Result<Self, Error> {
+        let ending = Ending::over(storage.master.as_ref());
+        let interrupted = signals::listen(process, ending, &[], None)?;
+        let slave = Slave {
+            interrupted: Arc::clone(&interrupted),
+            ..storage.slave()?
+        };
+        let Some(master) = &storage.master else {
             let master = None;
             return Ok(Self { slave, master });
         };
-        let halt = move || halted.load(Ordering::Relaxed);
-        let master = job::master(given, &args.reach, process, halt)?;
+        let master = master.open(process, move || interrupted.load(Ordering::Relaxed))?;
         verify::against::check(&slave, &master)?;
         let master = Some(master);
         Ok(Self { slave, master })

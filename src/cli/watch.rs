@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fssync::config::{Mode, StorageConfig};
 use fssync::error::Error;
 use fssync::filestorage::Tid;
 use fssync::io::progress::Monitor;
@@ -16,25 +17,24 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 
-use super::args::Args;
-use super::job::job;
 use super::report::Reporter;
 use super::signals::{self, Ending};
+use super::storage::Output;
 use super::systemd::Service;
 use super::{progress, systemd};
 
-pub(crate) fn run(args: &Args) -> Exit {
+pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
     let process = Process::default();
     let bell = Wakeups::default();
     let rope = bell.rope();
     let ring = Box::new(move || rope.ring(WakeReason::Signal));
-    let reporter = Reporter::start(args);
+    let reporter = Reporter::start(storage, Mode::Watch, output);
     let service = Arc::new(Service::default());
     let heart = Arc::clone(&service);
     let prepare = || -> Result<_, Error> {
         let ending = Ending::default();
         let interrupted = signals::listen(&process, ending, &[SIGHUP], Some(ring))?;
-        let job = job(args, Arc::clone(&interrupted), &process, move || {
+        let job = storage.job(Mode::Watch, Arc::clone(&interrupted), &process, move || {
             heart.alive();
         })?;
         Ok((job, interrupted))
@@ -48,14 +48,14 @@ pub(crate) fn run(args: &Args) -> Exit {
     };
     systemd::ready();
     let follower = Follower {
-        args,
+        output,
         reporter,
         service: &service,
         process: &process,
         in_sync: Cell::new(None),
         is_read: Cell::new(true),
     };
-    let exit = watch::watch(&job, args.interval, &bell, &follower);
+    let exit = watch::watch(&job, storage.interval, &bell, &follower);
     process.close();
     systemd::stopping();
     if interrupted.load(Ordering::Relaxed) {
@@ -66,8 +66,8 @@ pub(crate) fn run(args: &Args) -> Exit {
 
 /// Tells the log, standard output and systemd.
 struct Follower<'a> {
-    args: &'a Args,
-    reporter: Reporter<'a>,
+    output: Output,
+    reporter: Reporter,
     service: &'a Service,
     /// The program that connects.
     process: &'a Process,
@@ -103,7 +103,7 @@ impl Observer for Follower<'_> {
     fn monitor(&self) -> Box<dyn Monitor + '_> {
         Box::new(Watched {
             service: self.service,
-            shown: progress::monitor(&self.args.telling, &self.args.common),
+            shown: progress::monitor(self.output),
         })
     }
 

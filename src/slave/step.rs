@@ -119,7 +119,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -150,6 +150,23 @@ pub struct Step<'a> {
 }
 
 impl Slave {
+    /// A slave that no signal handler interrupts. `status_file` is the switch that
+    /// `--status-file` names.
+    #[must_use]
+    pub fn new(paths: SlavePaths, status_file: Option<PathBuf>) -> Self {
+        Self {
+            switches: Switches::new(&paths, status_file),
+            paths,
+            interrupted: Arc::default(),
+        }
+    }
+
+    /// Whether a signal asked to stop.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
     /// Takes a step; see the module's description.
     pub fn step(&self) -> Result<Step<'_>, Error> {
         self.check_cancelled()?;
@@ -193,7 +210,7 @@ impl Slave {
 
     /// Fails once a signal came.
     pub fn check_interrupted(&self) -> Result<(), Error> {
-        if self.interrupted.load(Ordering::Relaxed) {
+        if self.is_interrupted() {
             return Err(Error::Interrupted);
         }
         Ok(())

@@ -1,7 +1,5 @@
 //! Sampling a slave that others may be changing.
 
-use std::sync::atomic::Ordering;
-
 use crate::error::Error;
 use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
 use crate::io::flock;
@@ -97,9 +95,6 @@ impl<'a> Sampler<'a> {
 
     /// Switched off or not, a status can be asked.
     fn check_cancelled(&self) -> Result<(), Error> {
-        if self.slave.interrupted.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted);
-        }
-        Ok(())
+        self.slave.check_interrupted()
     }
 }

@@ -1,0 +1,96 @@
+//! Converts arguments into values that the library and the other modules here take.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use fssync::config::{MasterConfig, Mode, StorageConfig};
+
+use super::args::{
+    Args, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, StatusArgs, Target, VerifyArgs,
+};
+
+/// Where the results of a command go, and in which form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    /// Print one JSON object on standard output.
+    pub(super) json: bool,
+    /// Whether to show progress.
+    pub(super) progress: ProgressMode,
+    /// Print nothing, or one line.
+    pub(super) quiet: bool,
+}
+
+impl Output {
+    pub(super) fn new(args: &OutputArgs, common: &CommonArgs) -> Self {
+        Self {
+            json: args.json,
+            progress: args.progress,
+            quiet: common.quiet,
+        }
+    }
+}
+
+impl Args {
+    pub(super) fn storage(&self) -> StorageConfig {
+        let slave = self.slave.as_deref().unwrap_or(Path::new(""));
+        StorageConfig {
+            master: self.master.as_deref().map(|it| self.connection.to(it)),
+            interval: self.interval,
+            ..self.common.storage(slave)
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        if self.watch {
+            return Mode::Watch;
+        }
+        Mode::Once {
+            full: self.full,
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+impl StatusArgs {
+    pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
+        StorageConfig {
+            master: self.against.as_deref().map(|it| self.connection.to(it)),
+            ..common.storage(&self.slave)
+        }
+    }
+}
+
+impl VerifyArgs {
+    pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
+        StorageConfig {
+            master: self.against.as_deref().map(|it| self.connection.to(it)),
+            ..common.storage(&self.slave)
+        }
+    }
+}
+
+impl Target {
+    pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
+        common.storage(&self.slave)
+    }
+}
+
+impl CommonArgs {
+    fn storage(&self, slave: &Path) -> StorageConfig {
+        StorageConfig {
+            status_file: self.status_file.clone(),
+            ..StorageConfig::of_slave(slave)
+        }
+    }
+}
+
+impl ConnectionArgs {
+    fn to(&self, location: &OsStr) -> MasterConfig {
+        MasterConfig {
+            location: location.to_owned(),
+            rsh: self.rsh.clone(),
+            remote_fssync: self.remote_fssync.clone(),
+            timeout: self.timeout,
+        }
+    }
+}
