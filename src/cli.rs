@@ -19,23 +19,22 @@ mod watch;
 use std::process::ExitCode;
 
 use fssync::config::Mode;
-use fssync::error::Error;
-use fssync::plan::outcome::Exit;
 
 use self::args::{Args, Verb};
 use self::storage::Output;
 
-/// Runs what was asked for.
+/// Runs the command. A command that fails returns its [`End`](log::End), which is logged
+/// here.
 pub(crate) fn run(args: &Args) -> ExitCode {
     let common = &args.common;
     log::set_up(common);
     signals::survive_file_size_limit();
-    let exit = match &args.verb {
+    let ended = match &args.verb {
         None => {
             let output = Output::new(&args.output, common);
             match args.mode() {
-                Mode::Watch => watch::run(&args.storage(), output),
-                mode @ Mode::Once { .. } => ended(pass::run(&args.storage(), mode, output)),
+                Mode::Watch => Ok(watch::run(&args.storage(), output)),
+                mode @ Mode::Once { .. } => Ok(pass::run(&args.storage(), mode, output)),
             }
         }
         Some(Verb::Off { target, force }) => {
@@ -46,36 +45,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
         Some(Verb::Status(asked)) => {
             let output = Output::new(&asked.output, common);
-            ended(status::run(&asked.storage(common), asked.max_age, output))
+            status::run(&asked.storage(common), asked.max_age, output)
         }
         Some(Verb::Verify(asked)) => {
             let output = Output::new(&asked.output, common);
-            ended(verify::run(&asked.storage(common), asked.quick, output))
+            verify::run(&asked.storage(common), asked.quick, output)
         }
         Some(Verb::Serve { paths }) => serve::run(paths),
     };
+    let exit = ended.unwrap_or_else(|end| end.log(common.quiet));
     exit.into()
-}
-
-/// The exit code of what may have failed on its own account.
-fn ended(result: anyhow::Result<Exit>) -> Exit {
-    result.unwrap_or_else(|error| {
-        tracing::error!("{error:#}");
-        Exit::Failure
-    })
-}
-
-/// Logs what stopped a verb, with what to do about it, in one line. `--quiet` suppresses
-/// it for the exit codes that are no news.
-fn log_stop(error: &Error) -> Exit {
-    let exit = error.exit();
-    let hint = error.hint().map(|hint| format!(" ({hint})"));
-    let warnings = error.warnings();
-    let mut line = error.display_chain() + &hint.unwrap_or_default();
-    for warning in &warnings {
-        line += "; ";
-        line += warning;
-    }
-    log::end(exit, &line, !warnings.is_empty());
-    exit
 }

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod reader;
+mod report;
 pub(crate) mod surroundings;
 pub mod survey;
 
@@ -9,6 +10,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+pub use self::report::JsonReport;
 
 use self::apply::{Apply, Tuning};
 use self::survey::Survey;

@@ -14,6 +14,7 @@
 mod ask;
 mod index;
 mod judgement;
+mod report;
 mod sampler;
 
 use std::fs;
@@ -25,6 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::index::Index;
 pub use self::judgement::{Judgement, Verdict, judge};
+pub use self::report::JsonReport;
 
 use self::sampler::Sampler;
 use crate::error::Error;

@@ -1,7 +1,8 @@
-//! Log lines, on standard error.
+//! Log lines on standard error, and the one route from a result to the exit code.
 
 use std::io;
 
+use fssync::error::Error;
 use fssync::plan::outcome::Exit;
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
@@ -11,11 +12,12 @@ use tracing_subscriber::prelude::*;
 use super::args::{CommonArgs, LogFormat};
 use super::terminal;
 
-/// The target of lines that are logged in every case: a person should see them, also
-/// with `--quiet`.
+/// The target of lines that are logged even with `--quiet`, since they deserve a person's
+/// attention.
 const NEWS: &str = "news";
 
-/// Sends log lines to standard error, as they are asked for.
+/// Sends log lines to standard error, in the format and from the level that the arguments
+/// choose.
 pub(crate) fn set_up(common: &CommonArgs) {
     let level = match (common.quiet, common.verbose) {
         (true, _) => Level::ERROR,
@@ -25,7 +27,7 @@ pub(crate) fn set_up(common: &CommonArgs) {
     };
     let lines = fmt::layer()
         .with_writer(io::stderr)
-        // A log that cannot be written ends nothing.
+        // fssync continues if its log cannot be written.
         .log_internal_errors(false)
         .with_ansi(terminal::shows_colours(&io::stderr()))
         .with_target(false);
@@ -40,14 +42,74 @@ pub(crate) fn set_up(common: &CommonArgs) {
         .init();
 }
 
-/// Logs how something ended, in one line, whatever it is made of. With `--quiet` it is
-/// logged if the exit code, or a warning in the line, deserves a person's attention.
-pub(crate) fn end(exit: Exit, line: &str, warns: bool) {
-    let line = line.replace(char::is_control, "?");
-    match exit {
-        _ if exit.is_quiet() && warns => tracing::warn!(target: NEWS, "{line}"),
-        Exit::Success => tracing::info!("{line}"),
-        _ if exit.is_quiet() => tracing::warn!("{line}"),
-        _ => tracing::error!("{line}"),
+/// How a command, or one pass of a watch, ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// The exit code.
+    pub(crate) exit: Exit,
+    /// What happened, why, and what to do.
+    pub(crate) line: String,
+    /// Warnings that deserve a person's attention even if the exit code does not.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl End {
+    /// A command that failed, with a line of its own.
+    pub(crate) fn failed(exit: Exit, line: String) -> Self {
+        Self {
+            exit,
+            line,
+            warnings: Vec::new(),
+        }
     }
+
+    /// Logs the end, and returns the exit code. This is the only way from a result to the
+    /// two.
+    ///
+    /// With `quiet` it logs a single line, warnings included, and only if the exit code or a
+    /// warning deserves a person's attention. Otherwise each warning has its own line. A
+    /// message never contains a line break, even if a file name does.
+    pub(crate) fn log(&self, quiet: bool) -> Exit {
+        let mut line = self.line.clone();
+        if quiet {
+            line.extend(self.warnings.iter().map(|it| format!("; {it}")));
+        } else {
+            for warning in &self.warnings {
+                tracing::warn!("{}", on_one_line(warning));
+            }
+        }
+        let line = on_one_line(&line);
+        let exit = self.exit;
+        match exit {
+            _ if exit.is_quiet() && !self.warnings.is_empty() => {
+                tracing::warn!(target: NEWS, "{line}");
+            }
+            Exit::Success => tracing::info!("{line}"),
+            _ if exit.is_quiet() => tracing::warn!("{line}"),
+            _ => tracing::error!("{line}"),
+        }
+        exit
+    }
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        let hint = error.hint().map(|hint| format!(" ({hint})"));
+        Self {
+            exit: error.exit(),
+            line: error.display_chain() + &hint.unwrap_or_default(),
+            warnings: error.warnings(),
+        }
+    }
+}
+
+/// A result that could not be printed, or another failure of the program itself.
+impl From<anyhow::Error> for End {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(Exit::Failure, format!("{error:#}"))
+    }
+}
+
+fn on_one_line(message: &str) -> String {
+    message.replace(char::is_control, "?")
 }

@@ -12,7 +12,7 @@ use super::report::Reporter;
 use super::signals::{self, Ending};
 use super::storage::Output;
 
-pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> anyhow::Result<Exit> {
+pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
     let started = Instant::now();
     let process = Process::default();
     let ending = Ending::over(storage.master.as_ref());
@@ -23,7 +23,12 @@ pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> anyhow
         Err(error) => Outcome::from(&error).into(),
     };
     process.close();
-    reporter.log(&report, started.elapsed());
-    reporter.print(&report.outcome, started.elapsed())?;
-    Ok(report.outcome.exit)
+    let elapsed = started.elapsed();
+    let mut end = reporter.end(&report, elapsed);
+    if let Err(error) = reporter.print(&report.outcome, elapsed) {
+        // The log still has to say how the pass ended.
+        end.exit = Exit::Failure;
+        end.line = format!("{}; {error:#}", end.line);
+    }
+    end.log(output.quiet)
 }

@@ -1,4 +1,4 @@
-//! `fssync serve PATH...`: the master's end of a connection.
+//! `fssync serve PATH...`: the server at the master's end of a connection.
 
 use std::io::{self, BufWriter};
 use std::path::{self, PathBuf};
@@ -7,25 +7,17 @@ use fssync::io::pipe;
 use fssync::plan::outcome::Exit;
 use fssync::source::server;
 
-pub(crate) fn run(paths: &[PathBuf]) -> Exit {
-    let served = match paths
-        .iter()
-        .map(path::absolute)
-        .collect::<Result<Vec<_>, _>>()
-    {
-        Ok(paths) => paths,
-        Err(error) => {
-            tracing::error!("cannot tell where to find what to serve: {error}");
-            return Exit::Usage;
-        }
-    };
+use super::log::End;
+
+pub(crate) fn run(paths: &[PathBuf]) -> Result<Exit, End> {
+    let absolute = paths.iter().map(path::absolute);
+    let served = absolute.collect::<Result<Vec<_>, _>>().map_err(|error| {
+        let line = format!("fssync serve: cannot make PATH absolute: {error}");
+        End::failed(Exit::Usage, line)
+    })?;
     pipe::widen(io::stdout());
     let output = BufWriter::new(io::stdout().lock());
-    match server::serve(&served, io::stdin().lock(), output) {
-        Ok(()) => Exit::Success,
-        Err(error) => {
-            tracing::error!("fssync serve: {:#}", anyhow::Error::from(error));
-            Exit::Failure
-        }
-    }
+    server::serve(&served, io::stdin().lock(), output)
+        .map_err(|error| anyhow::Error::from(error).context("fssync serve"))?;
+    Ok(Exit::Success)
 }

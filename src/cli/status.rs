@@ -1,7 +1,6 @@
 //! `fssync status SLAVE`: how a slave stands.
 
 mod lines;
-mod report;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,9 +13,9 @@ use fssync::error::Error;
 use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::ssh::Process;
-use fssync::status::{self, Status};
+use fssync::status::{self, JsonReport, Status};
 
-use self::report::Report;
+use super::log::End;
 use super::progress;
 use super::signals::{self, Ending};
 use super::storage::Output;
@@ -25,21 +24,22 @@ pub(crate) fn run(
     storage: &StorageConfig,
     max_age: Option<Duration>,
     output: Output,
-) -> anyhow::Result<Exit> {
+) -> Result<Exit, End> {
     let process = Process::default();
     let looked = look(storage, output, &process);
     process.close();
-    let mut status = match looked {
-        Ok(status) => status,
-        Err(error) => return Ok(super::log_stop(&error)),
-    };
+    let mut status = looked?;
     status.max_age = max_age;
     let exit = status.exit();
     if output.json || !output.quiet {
         print(&status, output.json).context("cannot print the status")?;
     }
     if output.quiet && exit != Exit::Success {
-        tracing::error!("{}: {}", status.slave.display(), lines::trouble(&status));
+        let slave = status.slave.display();
+        return Err(End::failed(
+            exit,
+            format!("{slave}: {}", lines::trouble(&status)),
+        ));
     }
     Ok(exit)
 }
@@ -61,7 +61,7 @@ fn look(storage: &StorageConfig, output: Output, process: &Process) -> Result<St
 fn print(status: &Status, json: bool) -> io::Result<()> {
     if json {
         let mut stdout = io::stdout().lock();
-        serde_json::to_writer(&mut stdout, &Report::of(status))?;
+        serde_json::to_writer(&mut stdout, &JsonReport::of(status))?;
         return writeln!(stdout);
     }
     lines::of(status).print()

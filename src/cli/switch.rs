@@ -8,45 +8,36 @@ use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
 use fssync::slave::since_last_pass::Ending;
 use fssync::slave::traces::Traces;
-use fssync::switch::{self, SwitchedOff, SwitchedOn};
+use fssync::switch::{self, SwitchedOff};
 use jiff::Timestamp;
 
-pub(crate) fn off(storage: &StorageConfig, force: bool, quiet: bool) -> Exit {
-    match storage.slave().and_then(|slave| switch::off(&slave, force)) {
-        Err(error) => super::log_stop(&error),
-        Ok(done) => {
-            if !quiet {
-                say(&describe(&done, storage));
-            }
-            Exit::Success
-        }
+use super::log::End;
+
+pub(crate) fn off(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Exit, End> {
+    let done = switch::off(&storage.slave()?, force)?;
+    if !quiet {
+        say(&describe(&done, storage));
     }
+    Ok(Exit::Success)
 }
 
-pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Exit {
-    match storage.slave().and_then(|slave| switch::on(&slave, force)) {
-        Err(error) => super::log_stop(&error),
-        Ok(SwitchedOn {
-            switch,
-            known,
-            traces,
-        }) => {
-            if !quiet {
-                say(&format!("syncing is on ({})", switch.display()));
-            }
-            if traces == Traces::Nothing && !quiet {
-                say(&never_synced(storage));
-            }
-            if known == Some(Known::Nothing) && !quiet {
-                say(&format!(
-                    "no pass has noted what {} holds: the next one compares it with the master \
-                     from its start",
-                    storage.slave.display()
-                ));
-            }
-            Exit::Success
-        }
+pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Exit, End> {
+    let done = switch::on(&storage.slave()?, force)?;
+    if quiet {
+        return Ok(Exit::Success);
     }
+    say(&format!("syncing is on ({})", done.switch.display()));
+    if done.traces == Traces::Nothing {
+        say(&never_synced(storage));
+    }
+    if done.known == Some(Known::Nothing) {
+        say(&format!(
+            "no pass has recorded the contents of {}: the next pass compares it with the \
+             master from its start",
+            storage.slave.display()
+        ));
+    }
+    Ok(Exit::Success)
 }
 
 /// Prints a line; nothing depends on whether anybody reads it.

@@ -21,42 +21,37 @@ use fssync::verify;
 
 use self::against::Against;
 use self::report::{Findings, Report};
+use super::log::End;
 use super::progress;
 use super::signals::{self, Ending};
 use super::storage::Output;
 
-pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> anyhow::Result<Exit> {
+pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> Result<Exit, End> {
     let process = Process::default();
-    let exit = match Ends::open(storage, &process) {
-        Ok(ends) => verify_and_tell(&ends, quick, output),
-        Err(error) => Ok(super::log_stop(&error)),
-    };
+    let ended = Ends::open(storage, &process)
+        .map_err(End::from)
+        .and_then(|ends| verify_and_print(&ends, quick, output));
     process.close();
-    exit
+    ended
 }
 
-fn verify_and_tell(ends: &Ends, quick: bool, output: Output) -> anyhow::Result<Exit> {
+fn verify_and_print(ends: &Ends, quick: bool, output: Output) -> Result<Exit, End> {
     let started = Instant::now();
     let Ends { slave, master } = ends;
     let monitor = progress::monitor(output);
     let mut findings = Findings::of(&slave.paths);
     let verified = verify::verify(slave, quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
-    });
-    let verified = match verified {
-        Ok(verified) => verified,
-        Err(error) => return Ok(stopped(&error, &findings)),
-    };
+    })
+    .map_err(|error| stopped(error, &findings))?;
     let against = Against::compare(slave, &verified, master.as_ref(), monitor.as_ref());
     drop(monitor);
     let exit = against.exit(&verified);
     let verdict = lines::verdict(&verified, &against);
-    let unnoted = verified.note(&slave.paths, quick, exit, &verdict).err();
-    if let Some(error) = &unnoted {
-        tracing::warn!(
-            "the result is not noted for later: {}",
-            error.display_chain()
-        );
+    let unnoted = verified.note(&slave.paths, quick, exit, &verdict);
+    let unnoted = unnoted.err().map(|error| error.display_chain());
+    if let Some(why) = &unnoted {
+        tracing::warn!("cannot record the result: {why}");
     }
     if output.json {
         let report = Report::of(&verified, &findings, &against, started.elapsed());
@@ -64,13 +59,13 @@ fn verify_and_tell(ends: &Ends, quick: bool, output: Output) -> anyhow::Result<E
     } else if !output.quiet {
         lines::of(&verified, &findings, &against)
             .print()
-            .context("cannot print what was found")?;
+            .context("cannot print the findings")?;
     }
     if output.quiet && exit != Exit::Success {
-        let unnoted = unnoted.map_or_else(String::new, |error| {
-            format!("; this is not noted for later: {}", error.display_chain())
-        });
-        tracing::error!("{}: {verdict}{unnoted}", verified.slave.display());
+        let slave = verified.slave.display();
+        let unnoted = unnoted.map(|why| format!("; cannot record this result: {why}"));
+        let line = format!("{slave}: {verdict}{}", unnoted.unwrap_or_default());
+        return Err(End::failed(exit, line));
     }
     Ok(exit)
 }
@@ -101,19 +96,18 @@ impl Ends {
     }
 }
 
-/// A verification that does not count; what it found by then is lost but for its
-/// number.
-fn stopped(error: &Error, findings: &Findings) -> Exit {
+/// A verification that was abandoned. Of its findings only the number is logged.
+fn stopped(error: Error, findings: &Findings) -> End {
     if !findings.is_empty() {
         let found = count(findings.len(), "finding");
-        tracing::warn!("{found} until then, which no longer counts");
+        tracing::warn!("{found} before the verification was abandoned");
     }
     if let Error::SlaveChanged { .. } = error {
-        let what = error.display_chain();
-        tracing::error!("{what}; it was packed, or copied anew: verify it again");
-        return error.exit();
+        let why = error.display_chain();
+        let line = format!("{why} (it was packed, or copied again: verify it again)");
+        return End::failed(error.exit(), line);
     }
-    super::log_stop(error)
+    error.into()
 }
 
 fn print_json(report: &Report<'_>) -> io::Result<()> {

@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -305,12 +306,19 @@ fn every_subcommand_prints_at_most_one_line() {
         &["status", "-q", slave],
         &["verify", "-q", slave],
         &["-q", scene.master.to_str().unwrap(), slave],
+        &["serve", "-q", scene.master.to_str().unwrap()],
     ] {
         assert_silent(&quiet(silent).expect(0));
     }
     let in_use = Holder::of(&scene.beside(".lock"));
     assert_one_line(&quiet(&["on", "-q", slave]).expect(13), &["is in use by"]);
     drop(in_use);
+    for (arguments, code) in [
+        (&["status", "-q", slave, "--against", nowhere][..], 12),
+        (&["status", "-q", slave, "--max-age", "0.001"], 14),
+    ] {
+        assert_one_line(&quiet(arguments).expect(code), &[]);
+    }
     let mut bytes = fs::read(&scene.slave).unwrap();
     bytes.extend(b"x".repeat(40));
     fs::write(&scene.slave, &bytes).unwrap();
@@ -322,6 +330,10 @@ fn every_subcommand_prints_at_most_one_line() {
         (&["-q", scene.master.to_str().unwrap(), slave], 20),
         (&["-q", nowhere, slave], 12),
         (&["-q", "-e", "false", "host:/Data.fs", slave], 12),
+        (&["verify", "-q", slave, "--against", nowhere], 12),
+        (&["--watch", "-q", "host:relative", slave], 2),
+        (&["status", "-q", slave, "--against", "host:relative"], 2),
+        (&["serve", "-q"], 2),
         (&["off", "-q", nowhere], 2),
         (&["on", "-q", nowhere], 2),
         (&["verify", "-q", nowhere], 2),
@@ -332,6 +344,52 @@ fn every_subcommand_prints_at_most_one_line() {
         (&["-q", "--timeout", "soon", "m", slave], 2),
     ] {
         assert_one_line(&quiet(arguments).expect(code), &[]);
+    }
+}
+
+/// The line also contains how the pass ended, whether it succeeded or not.
+#[test]
+fn a_report_that_cannot_be_printed_is_reported_on_one_line() {
+    let scene = Scene::synced(History::get());
+    let (master, slave) = (&scene.master, &scene.slave);
+    let nowhere = scene.directory.path().join("nowhere/Data.fs");
+    let pass = |master: &Path| {
+        let mut command = fssync();
+        command.args([master, slave]);
+        command
+    };
+    let subcommand = |name: &str| {
+        let mut command = fssync();
+        command.arg(name).arg(slave);
+        command
+    };
+    for (mut command, parts) in [
+        (
+            pass(master),
+            ["Finished syncing", "cannot print the report"],
+        ),
+        (pass(&nowhere), ["NOT SYNCING", "cannot print the report"]),
+        (
+            subcommand("status"),
+            ["cannot print the status", "No space"],
+        ),
+        (
+            subcommand("verify"),
+            ["cannot print the report", "No space"],
+        ),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = command
+            .args(["-q", "--json"])
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(parts.iter().all(|part| log.contains(part)), "{log}");
     }
 }
 

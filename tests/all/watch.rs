@@ -637,7 +637,7 @@ fn a_full_disk_is_reported_once_and_recovered_from() {
         watcher.expect_in_sync(&scene);
         let log = watcher.log();
         assert_eq!(count(&log, NOT_SYNCING), 1, "{log}");
-        assert!(count(&log, "is not kept") <= 1, "{log}");
+        assert!(count(&log, "cannot record the outcome") <= 1, "{log}");
     });
     unmount();
     if let Err(panic) = result {

@@ -1,14 +1,15 @@
-//! The object that `--json` prints. Its keys are API.
+//! The object that `fssync status --json` prints. Its keys are a stable interface.
 
-use fssync::filestorage::Tid;
-use fssync::plan::outcome::Action;
-use fssync::plan::{Continuity, SlaveState, SlaveTail};
-use fssync::status::{Index, Status, Verdict, judge};
+use crate::filestorage::Tid;
+use crate::plan::outcome::Action;
+use crate::plan::{Continuity, SlaveState, SlaveTail};
+use crate::status::{Index, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
 
-#[derive(Serialize)]
-pub(super) struct Report {
+/// A status as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct JsonReport {
     /// The storage's name, once a configuration file gives it one.
     storage: Option<String>,
     master: Option<String>,
@@ -63,8 +64,10 @@ pub(super) struct Report {
     warnings: Vec<String>,
 }
 
-impl Report {
-    pub(super) fn of(status: &Status) -> Self {
+impl JsonReport {
+    /// The report of a status.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
         let age = |time: Timestamp| status.time.duration_since(time).as_secs_f64();
         let pass = status.last_pass.as_ref();
         let running = status.pass.as_ref();
