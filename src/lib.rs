@@ -1,85 +1,121 @@
 //! fssync keeps a byte-identical, always-openable copy of a ZODB FileStorage
 //! (`Data.fs`) on a second machine.
 //!
-//! # The flow of a pass
+//! # A pass
 //!
 //! ```text
 //!            survey ──────▶ plan ──────▶ apply
-//!        reads both ends   decides    carries out
+//!        reads both ends   decides    executes
 //!           │      │      (pure)       │      │
 //!        source  slave               source  slave
 //!        (reads) (reads)             (reads) (writes)
 //! ```
 //!
-//! [`pass::run`] makes one pass: it takes the pass lock, [surveys](pass::survey) both ends,
-//! has [`plan::decide`] find the row of the decision table, and has [`pass::apply`]
-//! carry the plan out. The [`source`] is the master, on a mounted path or through
-//! ssh, where [`source::server`] answers in the frames of [`source::protocol`] and decides nothing; the
-//! [`slave`] is the copy, and its folder the only code that writes.
-//! [`filestorage`] knows what the bytes mean and does no I/O.
+//! [`pass::run`] makes one pass. It takes the pass lock, then
+//! [surveys](pass::survey) the ends of both files, lets [`plan::decide`] choose the action
+//! from the decision table, and [applies](pass::apply) the action. Last, it brings ZODB's
+//! index and the ledger of digests up to date ([`upkeep`]).
 //!
-//! Behind it, [`upkeep`] keeps ZODB's index ready beside the slave.
+//! [`watch::watch`] makes a pass whenever the master changes. [`status::look`] reports
+//! the state of a slave and what a failover would lose. [`verify::verify`] checks every
+//! record of a slave. [`switch::off`] and [`switch::on`] turn syncing off and on.
 //!
-//! [`watch::watch`] stays, and makes a pass whenever there is cause.
-//! [`status::look`] reports the state of a slave, and changes nothing. [`verify::verify`]
-//! checks whether it is sound; its result is noted beside the slave
-//! ([`slave::verification`]), for `status` and for later passes. What is around a master
-//! ([`source::Surroundings`]) is asked for when the master is another file than before.
+//! # Modules
 //!
-//! # Words
+//! A module uses only modules further down in this table; a test checks it.
 //!
-//! The *master* is the file that is read, the *slave* the one that is written.
-//! A *position* is the byte offset just past a committed transaction; the
-//! *tail* of a file is the last bytes before a position. A *switch* is a file
-//! that says whether syncing is on. The *sidecar* says what the last pass left.
-//! The *index*, ZODB's own, says where the current data record of each object lies.
-//! *Transaction*, *data record*, *tid*, *oid*, *back pointer* and *pack* are
-//! ZODB's words.
+//! | module | responsibility |
+//! | --- | --- |
+//! | `cli` | the `fssync` program: arguments, log, reports, signals; one file for each subcommand |
+//! | [`config`] | the configuration of one storage, and how to open its two ends |
+//! | [`watch`] | waits for changes and makes passes |
+//! | [`status`] | reports the state of a slave, without locks or writes |
+//! | [`pass`] | one pass: survey, plan, apply |
+//! | [`verify`] | checks every record, the digests and the index of a slave |
+//! | [`switch`] | switches syncing off and on |
+//! | [`upkeep`] | keeps ZODB's index and the ledger of digests up to date |
+//! | [`compare`] | compares two files: by digests, by tid, back to the fork point |
+//! | [`slave`] | the slave and the files beside it; the only code that writes |
+//! | [`error`] | why a pass stopped, its exit code, and retries |
+//! | [`plan`] | decisions and outcomes, without I/O |
+//! | [`source`] | the master, read-only: on a mounted path, or through ssh and `fssync serve` |
+//! | [`io`] | reading, digests, write-back, notifications, file locks, progress |
+//! | [`filestorage`] | the format of `Data.fs` and of its index, without I/O |
+//! | [`human`] | times, sizes and counts as text |
 //!
-//! # The laws, and where they are argued
+//! # Terms
 //!
-//! 1. The slave is openable by ZODB at every instant, power cuts included, and
-//!    what ZODB sees is a prefix of the master's committed history:
-//!    [`slave::append`], [`slave::replace`].
-//! 2. No transaction's only copy is ever destroyed: [`plan`],
-//!    [`slave::replace`].
-//! 3. The master is never written: [`source`] has no call that could.
-//! 4. When `fssync off` has returned, nothing is written to the slave any more:
-//!    [`slave::step`].
-//! 5. No guess: [`plan::decide`] refuses what it cannot decide.
-//! 6. The cost of a pass grows with what is new: [`plan::Question`].
+//! - *Master*: the file that is read. *Slave*: the file that is written.
+//! - *Position*: the offset just after a committed transaction. *Tail*: the last bytes
+//!   before a position.
+//! - *Switch*: a file that turns syncing on or off.
+//! - *Sidecar*: the file beside the slave in which a pass records the state it left.
+//! - *Ledger*: the file beside the slave with digests of the bytes that were received.
+//! - *Index*: ZODB's own file with the position of each object's current data record.
+//! - *Step*: a change of `Data.fs` under the step lock and ZODB's lock.
+//! - *Batch*: transactions that become visible to ZODB together.
+//! - *Blemish*: a defect that does not affect the data.
+//! - *Transaction*, *data record*, *tid*, *oid*, *back pointer*, *pack*: as in ZODB.
 //!
-//! Which test proves which of it is told in `docs/proof.md`.
+//! # Laws, and where they are argued
 //!
-//! # What is assumed
+//! 1. ZODB can open the slave at any time, even after a power cut, and then sees a prefix
+//!    of the master's committed history: [`slave::append`], [`slave::replace`].
+//! 2. The only copy of a transaction is never destroyed: [`plan`], [`slave::replace`].
+//! 3. The master is never written: [`source`] contains no call that could do it.
+//! 4. After `fssync off` has returned, nothing is written to the slave: [`slave::step`].
+//! 5. fssync does not guess: [`plan::decide`] refuses cases that it cannot decide.
+//! 6. The cost of a pass depends on the new data, not on the size of the files:
+//!    [`plan::Question`].
 //!
-//! - *The slave's file system* is local, keeps `flock`, hard links and atomic
-//!   renames, and what `fsync` and `fdatasync` return for is durable. A write
-//!   of one byte is not torn. Metadata of a file that is synced with
-//!   `fdatasync` includes its size.
-//! - *The master* is written by ZODB, which changes committed bytes in two
-//!   cases only: a pack, which makes a new file, and `zodbupdate`, which
-//!   rewrites the magic. A local master's bytes are read in the order in which
-//!   a later write can only follow an earlier one.
-//! - *NFS* lets pages be stale and reads be reordered. A batch is therefore
-//!   compared with the server once more before it becomes visible
-//!   ([`source::Source::confirm`]). Whether what is read is durable on the
-//!   server cannot be known over NFS: a power cut there can take back a
-//!   transaction that the slave has, which the next pass then refuses as a
-//!   master that has fallen behind.
+//! `docs/proof.md` lists the tests that prove each law.
+//!
+//! # Assumptions
+//!
+//! - *The slave's file system* is local. It supports `flock`, hard links and atomic
+//!   renames. Data is durable once `fsync` or `fdatasync` has returned. `fdatasync` includes
+//!   the size of the file. A write of one byte is never torn.
+//! - *The master* is written by ZODB. ZODB changes committed bytes in two cases only: a pack
+//!   creates a new file, and `zodbupdate` rewrites the magic. Reads of a local master are
+//!   ordered: if a read returns a write, later reads return the writes before it.
+//! - *NFS* may return stale pages and reorder reads. A batch is therefore compared with
+//!   the server again before it becomes visible ([`source::Source::confirm`]). A client
+//!   cannot know whether data is durable on the server. A power cut there can therefore
+//!   undo a transaction that the slave already has; the next pass then refuses, since the
+//!   master is older than the slave.
 
-pub mod compare;
 pub mod config;
-pub mod error;
-pub mod filestorage;
-pub mod human;
-pub mod io;
 pub mod pass;
-pub mod plan;
-pub mod slave;
-pub mod source;
 pub mod status;
 pub mod switch;
-pub mod upkeep;
 pub mod verify;
 pub mod watch;
+
+// The rest of the interface: the types in the signatures of the modules above.
+pub use error::Error;
+pub use filestorage::Tid;
+pub use io::progress::{Monitor, Silent};
+pub use plan::outcome::{Action, Copied, Exit, Outcome};
+pub use slave::step::Slave;
+pub use source::Master;
+pub use source::ssh::Process;
+
+// Public for the tests, the benchmarks and the fuzz targets only.
+#[doc(hidden)]
+pub mod compare;
+#[doc(hidden)]
+pub mod error;
+#[doc(hidden)]
+pub mod filestorage;
+#[doc(hidden)]
+pub mod human;
+#[doc(hidden)]
+pub mod io;
+#[doc(hidden)]
+pub mod plan;
+#[doc(hidden)]
+pub mod slave;
+#[doc(hidden)]
+pub mod source;
+#[doc(hidden)]
+pub mod upkeep;

@@ -79,6 +79,7 @@ mod failovers_under_load;
 mod soak;
 
 // The fixtures, the fuzz targets and the documents.
+mod architecture;
 mod documents;
 mod fixtures;
 mod hostile;
