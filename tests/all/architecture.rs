@@ -1,7 +1,7 @@
 //! The structure and the language of `src`: modules depend in one direction, and comments are
 //! in plain English.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
