@@ -306,10 +306,12 @@ fn every_subcommand_prints_at_most_one_line() {
         &["status", "-q", slave],
         &["verify", "-q", slave],
         &["-q", scene.master.to_str().unwrap(), slave],
-        &["serve", "-q", scene.master.to_str().unwrap()],
     ] {
         assert_silent(&quiet(silent).expect(0));
     }
+    // Standard input is empty, as of a connection that ends. Standard output is the protocol.
+    let served = quiet(&["serve", "-q", scene.master.to_str().unwrap()]).expect(1);
+    assert_eq!(served.stderr.lines().count(), 1, "{served:?}");
     let in_use = Holder::of(&scene.beside(".lock"));
     assert_one_line(&quiet(&["on", "-q", slave]).expect(13), &["is in use by"]);
     drop(in_use);
