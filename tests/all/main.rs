@@ -78,7 +78,7 @@ mod failover;
 mod failovers_under_load;
 mod soak;
 
-// The fixtures, the fuzz targets and the documents.
+// The structure of the code, the documents, the fixtures and the fuzz targets.
 mod architecture;
 mod documents;
 mod fixtures;
