@@ -395,14 +395,15 @@ impl Attempt<'_> {
             master: &job.master,
             policy: job.policy,
             tuning: job.tuning,
+            monitor,
         };
         let mut copied = Copied::default();
         let result = if job.dry_run {
             check_not_in_use(slave, &plan)
                 .and_then(|()| slave.paths.check_is_writable())
-                .and_then(|()| apply.rehearse(&plan, &survey, &mut copied, monitor))
+                .and_then(|()| apply.dry_run(&plan, &survey, &mut copied))
         } else {
-            apply.carry_out(&plan, &mut survey, &mut self.sidecar, &mut copied, monitor)
+            apply.run(&plan, &mut survey, &mut self.sidecar, &mut copied)
         };
         self.copied.add(copied);
         result.map(|()| plan)
@@ -434,12 +435,12 @@ fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
 
 fn action(plan: &Plan, copied: Copied) -> Action {
     match plan.action {
-        PlannedAction::FullCopy { .. } => Action::FullCopy,
-        PlannedAction::Append { trim, .. } if copied.transactions > 0 => match trim {
+        PlannedAction::FullCopy(_) => Action::FullCopy,
+        PlannedAction::Append(append) if copied.transactions > 0 => match append.trim {
             SlaveTail::None => Action::Append,
             SlaveTail::Ours(_) | SlaveTail::Foreign(_) => Action::TrimAppend,
         },
-        PlannedAction::Append { .. } | PlannedAction::Nothing => Action::UpToDate,
+        PlannedAction::Append(_) | PlannedAction::Nothing => Action::UpToDate,
     }
 }
 

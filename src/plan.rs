@@ -6,6 +6,7 @@
 //! answers it, and the decision is asked for again. So the whole decision
 //! table stands here, and so does what each row may cost.
 
+mod copy;
 mod evidence;
 mod observation;
 pub mod outcome;
@@ -14,6 +15,7 @@ pub mod switch_on;
 
 use std::fmt;
 
+pub use self::copy::{CopyDecision, CopyFindings, KeepReason, judge as judge_copy};
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
     Continuity, Described, Lacking, MasterState, Next, Observation, SlaveState, SlaveTail, Storage,
@@ -71,23 +73,32 @@ pub struct Plan {
 pub enum PlannedAction {
     /// Nothing.
     Nothing,
-    /// Append what the master has committed beyond this position.
-    Append {
-        /// The slave's position.
-        from: u64,
-        /// The slave's last tid.
-        last_tid: Option<Tid>,
-        /// What to cut first.
-        trim: SlaveTail,
-    },
-    /// Copy the whole master, and put it in the slave's place.
-    FullCopy {
-        /// What becomes of the slave that was there.
-        old: OldSlave,
-        /// A transaction that the copy must hold, or it is not what was
-        /// planned.
-        required_tid: Option<Tid>,
-    },
+    /// Append the transactions that the master has committed after the slave's last one.
+    Append(AppendPlan),
+    /// Copy the whole master, and put the copy in the place of the slave.
+    FullCopy(CopyPlan),
+}
+
+/// A planned append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendPlan {
+    /// The slave's position, in bytes.
+    pub from: u64,
+    /// The tid of the slave's last transaction.
+    pub last_tid: Option<Tid>,
+    /// The slave's tail, which is truncated first.
+    pub trim: SlaveTail,
+}
+
+/// A planned full copy. What becomes of the old slave also depends on the finished copy; see
+/// [`judge_copy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyPlan {
+    /// The slave that the copy is to replace.
+    pub old: OldSlave,
+    /// A transaction that the copy must contain; otherwise the master is not the file that was
+    /// surveyed.
+    pub required_tid: Option<Tid>,
 }
 
 /// What becomes of the slave that a full copy replaces.
@@ -103,29 +114,6 @@ pub enum OldSlave {
     /// A pack of the master seems to have dropped its last transactions: it is kept under
     /// another name, unless something else explains what the master lacks.
     PackedAway,
-}
-
-/// What becomes of an old slave, once it is known what would be lost with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing is lost with it, so it goes.
-    Gone,
-    /// It is kept under another name.
-    Kept,
-    /// It stays the slave: the master is not its successor.
-    Stays,
-}
-
-impl OldSlave {
-    /// What becomes of the old slave if this would be lost with it.
-    #[must_use]
-    pub fn fate(self, loss: Option<Loss>) -> Fate {
-        match (self, loss) {
-            (Self::None, _) | (Self::Superseded, None) => Fate::Gone,
-            (Self::PackedAway, Some(Loss::Transactions(_))) => Fate::Stays,
-            _ => Fate::Kept,
-        }
-    }
 }
 
 /// Why a plan is what it is.
@@ -223,7 +211,7 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
     }
     let is_as_left = matches!(slave.left, Continuity::UpTo(_));
     if is_as_left && in_master {
-        return copy_holding(observation, slave.last_tid, Reason::Rewritten);
+        return copy_rewritten(observation, slave.last_tid, Reason::Rewritten);
     }
     if is_as_left && comparison.is_kin && comparison.is_packed && !observation.master.was_refused {
         return copy(OldSlave::PackedAway, Reason::PackedAway);
@@ -254,7 +242,9 @@ fn full(observation: &Observation) -> Decision {
     if observation.master.matches == Some(true) {
         match prefix(observation, slave) {
             Err(question) => return Decision::Ask(question),
-            Ok(true) => return copy_of_a_prefix(slave.last_tid),
+            Ok(true) => {
+                return copy_containing(slave.last_tid, OldSlave::Superseded, Reason::Forced);
+            }
             Ok(false) => {}
         }
     }
@@ -264,7 +254,7 @@ fn full(observation: &Observation) -> Decision {
     match compare(observation, slave) {
         Err(question) => Decision::Ask(question),
         Ok(comparison) if comparison.lacking.count == 0 => {
-            copy_holding(observation, slave.last_tid, Reason::Forced)
+            copy_rewritten(observation, slave.last_tid, Reason::Forced)
         }
         Ok(_) => copy(OldSlave::SetAside, Reason::Forced),
     }
@@ -305,11 +295,11 @@ fn append(observation: &Observation, slave: &Storage) -> Decision {
         return nothing(observation);
     }
     Decision::Do(Plan {
-        action: PlannedAction::Append {
+        action: PlannedAction::Append(AppendPlan {
             from: slave.position,
             last_tid: slave.last_tid,
             trim: slave.tail,
-        },
+        }),
         reason: Reason::MoreInMaster,
     })
 }
@@ -324,38 +314,26 @@ fn nothing(observation: &Observation) -> Decision {
     })
 }
 
+/// A full copy of a master that need not contain any of the slave's transactions.
 fn copy(old: OldSlave, reason: Reason) -> Decision {
-    Decision::Do(Plan {
-        action: PlannedAction::FullCopy {
-            old,
-            required_tid: None,
-        },
-        reason,
-    })
+    copy_containing(None, old, reason)
 }
 
-/// A copy of a master that has the slave's last transaction. One that was damaged may have been
-/// repaired since, and a repair can hide in a pack.
-fn copy_holding(observation: &Observation, required_tid: Option<Tid>, reason: Reason) -> Decision {
+/// A full copy of a master that contains the slave's last transaction. If the master was damaged
+/// before, it may have been repaired since, and a pack can hide a repair: so the slave is kept.
+fn copy_rewritten(observation: &Observation, last_tid: Option<Tid>, reason: Reason) -> Decision {
     let old = if observation.master.was_damaged {
         OldSlave::SetAside
     } else {
         OldSlave::Superseded
     };
-    Decision::Do(Plan {
-        action: PlannedAction::FullCopy { old, required_tid },
-        reason,
-    })
+    copy_containing(last_tid, old, reason)
 }
 
-/// A copy of a master that has all the slave's bytes.
-fn copy_of_a_prefix(required_tid: Option<Tid>) -> Decision {
+fn copy_containing(required_tid: Option<Tid>, old: OldSlave, reason: Reason) -> Decision {
     Decision::Do(Plan {
-        action: PlannedAction::FullCopy {
-            old: OldSlave::Superseded,
-            required_tid,
-        },
-        reason: Reason::Forced,
+        action: PlannedAction::FullCopy(CopyPlan { old, required_tid }),
+        reason,
     })
 }
 

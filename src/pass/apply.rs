@@ -1,49 +1,47 @@
-//! Carrying a plan out: bytes from the master, in durable order into the slave.
+//! Carries out a plan: copies bytes from the master into the slave.
 //!
-//! The order within a batch and within a full copy is argued where it is kept,
-//! in [`slave::append`](crate::slave::append) and
-//! [`slave::replace`](crate::slave::replace). Here the master's pieces are led
-//! there, and compared with the master once more before they become visible.
+//! [`slave::append`](crate::slave::append) and [`slave::replace`](crate::slave::replace) argue
+//! the order of the writes within a batch and within a full copy, crash by crash. This module
+//! reads the master's transactions, passes them on to those two, and makes sure that the master
+//! confirms them before they become visible.
 
 mod append;
+mod copy_visitor;
+mod dry_run;
 mod full_copy;
-mod replaced;
+mod warnings;
 
 use std::fs::File;
 use std::ops::Range;
 use std::{iter, mem};
 
-use self::replaced::Tense::Planned;
-use self::replaced::{Replaced, succession};
 use crate::compare::digests::DigestPair;
 use crate::error::{Error, MasterDamage};
-use crate::filestorage::index::builder::Builder;
-use crate::filestorage::{MAGIC_LEN, Tid};
+use crate::filestorage::Tid;
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
-use crate::pass::reader::Feed;
+use crate::pass::reader::TransactionReader;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
-use crate::plan::{OldSlave, Plan, PlannedAction, Policy};
+use crate::plan::{Plan, PlannedAction, Policy};
 use crate::slave::ledger::{self, LedgerEntry};
 use crate::slave::replace::clean_up;
 use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
-use crate::slave::space;
 use crate::slave::step::Slave;
 use crate::source::Master;
 use crate::upkeep;
 
-/// How much of the end of a batch or a copy is compared with the master again,
-/// in bytes. Only what the master wrote while it was read can differ.
+/// How many bytes at the end of a batch or of a full copy are compared with the master again.
+/// Only bytes that the master was writing while they were read can differ.
 const CONFIRM_LEN: u64 = 16 * 1024 * 1024;
 
 /// Sizes that trade memory and latency for throughput.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// How many bytes are read at once, and written in a step; at least a
-    /// transaction header's.
+    /// How many bytes are read at once, and written in one step. There must be room for a
+    /// transaction header.
     pub chunk_len: usize,
-    /// After how many bytes a batch is finished at the next boundary.
+    /// The length in bytes at which a batch is finished, at the next transaction boundary.
     pub batch_len: u64,
 }
 
@@ -56,102 +54,51 @@ impl Default for Tuning {
     }
 }
 
-/// What a plan is carried out with.
-#[derive(Debug)]
+/// Applies a plan to both ends.
 pub struct Apply<'a> {
     /// The slave.
     pub slave: &'a Slave,
     /// The master.
     pub master: &'a Master,
-    /// What was wanted.
+    /// The options of the pass.
     pub policy: Policy,
-    /// Sizes.
+    /// The sizes of chunks and batches.
     pub tuning: Tuning,
+    /// Gets the progress and the warnings.
+    pub monitor: &'a dyn Monitor,
 }
 
 impl Apply<'_> {
-    /// Carries out `plan`, made from `survey`. What was copied is kept in
-    /// `copied`, also where the rest fails.
-    pub fn carry_out(
+    /// Carries out `plan`, which was made from `survey`. Adds up in `copied` what was copied,
+    /// also if the rest fails.
+    pub fn run(
         &self,
         plan: &Plan,
         survey: &mut Survey,
         sidecar: &mut Sidecar,
         copied: &mut Copied,
-        monitor: &dyn Monitor,
     ) -> Result<(), Error> {
-        if !matches!(plan.action, PlannedAction::FullCopy { .. }) {
+        if !matches!(plan.action, PlannedAction::FullCopy(_)) {
             clean_up(self.slave)?;
             sidecar.copy = None;
             if !survey.is_as_left() {
-                // A pass may have put it there, and been killed before its name was durable.
+                // A pass may have renamed a copy to the slave, and been killed before the name
+                // was durable.
                 self.slave.paths.sync_directory()?;
             }
         }
         self.note_proven(survey)?;
         match plan.action {
             PlannedAction::Nothing => self.vouch(survey, sidecar),
-            PlannedAction::Append {
-                from,
-                last_tid,
-                trim,
-            } => self.append(survey, (from, last_tid, trim), sidecar, copied, monitor),
-            PlannedAction::FullCopy { old, required_tid } => self.full_copy(
-                survey,
-                (old, required_tid, plan.reason),
-                sidecar,
-                copied,
-                monitor,
-            ),
+            PlannedAction::Append(append) => self.append(survey, append, sidecar, copied),
+            PlannedAction::FullCopy(copy) => {
+                self.full_copy(survey, copy, plan.reason, sidecar, copied)
+            }
         }
     }
 
-    /// Reads what carrying out `plan` would read, checks it, and writes
-    /// nothing.
-    pub fn rehearse(
-        &self,
-        plan: &Plan,
-        survey: &Survey,
-        copied: &mut Copied,
-        monitor: &dyn Monitor,
-    ) -> Result<(), Error> {
-        let (from, last_tid, old) = match plan.action {
-            PlannedAction::Nothing => return Ok(()),
-            PlannedAction::Append { from, last_tid, .. } => (from, last_tid, None),
-            PlannedAction::FullCopy { old, .. } => (MAGIC_LEN, None, Some(old)),
-        };
-        if old.is_some() {
-            space::check_next_copy(self.slave, survey.master_stat.size)?;
-        }
-        let mut feed = self.feed(survey, from, last_tid);
-        if old.is_some() {
-            feed.build(Builder::default());
-            feed.join(succession(survey));
-        }
-        while feed.next(false)?.is_some() {
-            monitor.progress("reading", feed.position(), feed.size());
-        }
-        if old.is_none() {
-            space::check_append(self.slave, feed.position())?;
-        }
-        if let Some(damage) = feed.damage()
-            && old.is_some_and(|old| !self.may_replace(old))
-        {
-            return Err(self.damaged(damage));
-        }
-        if let Some(old) = old {
-            let replaced = Replaced::judge(survey, (old, plan.reason), &mut feed)?;
-            let name = self.slave.paths.free_aside(survey.last_tid);
-            replaced.warn(Planned, self.slave.paths.data(), Some(&name), monitor);
-        }
-        let start = if old.is_some() { 0 } else { from };
-        note(copied, &feed, start);
-        feed.damage()
-            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
-    }
-
-    /// Nothing to copy, but the slave was found to be the master's prefix: the
-    /// sidecar may say so.
+    /// Records in the sidecar that the slave is a prefix of this master, if the survey has found
+    /// that and the sidecar does not contain it.
     fn vouch(&self, survey: &Survey, sidecar: &mut Sidecar) -> Result<(), Error> {
         let (Some(position), Some(file)) = (survey.position, survey.slave_file()) else {
             return Ok(());
@@ -162,16 +109,16 @@ impl Apply<'_> {
         if known && survey.is_as_left() {
             return Ok(());
         }
-        // What was found equal may be somebody's copy, or the batch of a pass that was
-        // killed before its last sync.
+        // The slave may be somebody's copy, or end with the batch of a pass that was killed
+        // before its last sync: make it durable first.
         file.sync_data()
             .map_err(Error::io("sync", self.slave.paths.data()))?;
         self.leave(survey, file, position, survey.last_tid, sidecar)?;
         sidecar.store(&self.slave.paths)
     }
 
-    /// Notes the digests of what was proven to be equal, which may be somebody's copy, and
-    /// not be durable yet.
+    /// Notes in the ledger the digests of the bytes that were proven equal. They may be
+    /// somebody's copy that is not durable yet.
     fn note_proven(&self, survey: &mut Survey) -> Result<(), Error> {
         let proven = mem::take(&mut survey.proven);
         if let Some(file) = survey.slave_file().filter(|_| !proven.is_empty()) {
@@ -182,20 +129,8 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// Warns once that there are blobs, which are not copied.
-    fn warn_of_blobs(&self, feed: &Feed<'_>, sidecar: &mut Sidecar, monitor: &dyn Monitor) {
-        if feed.has_blobs() && !sidecar.noticed.blobs {
-            sidecar.noticed.blobs = true;
-            monitor.warn(format!(
-                "{} has blobs, and fssync does not copy their files: copy the blob directory \
-                 before and after each pass",
-                self.master.name()
-            ));
-        }
-    }
-
-    /// Notes what digests committed bytes of the slave's have, which is `file`: all that
-    /// the ledger lacks for want of a disk or so is made up for later.
+    /// Notes in the ledger the digests of committed bytes of the slave, which is `file`. If that
+    /// fails, for example because the disk is full, a later pass makes up for it.
     fn note_digests(&self, file: &File, digests: Vec<LedgerEntry>) {
         let noted = ledger::note(self.slave, file, digests);
         if let Some(why) = noted.err().as_ref().and_then(upkeep::ledger::complaint) {
@@ -203,29 +138,27 @@ impl Apply<'_> {
         }
     }
 
-    /// Whether the undamaged start of a damaged master may take the slave's
-    /// place.
-    fn may_replace(&self, old: OldSlave) -> bool {
-        old == OldSlave::None || self.policy.full
-    }
-
-    fn feed<'a>(&'a self, survey: &Survey, from: u64, last_tid: Option<Tid>) -> Feed<'a> {
+    fn reader<'a>(
+        &'a self,
+        survey: &Survey,
+        from: u64,
+        last_tid: Option<Tid>,
+    ) -> TransactionReader<'a> {
         let chunk_len = self.tuning.chunk_len;
-        Feed::new(self.master, &survey.master_stat, from, last_tid, chunk_len)
+        TransactionReader::new(self.master, &survey.master_stat, from, last_tid, chunk_len)
     }
 
-    /// Compares what was copied, as far as the master may have been writing it
-    /// while it was read, with the master as it stands now: the end, and the
-    /// start of the last transaction.
-    /// The master's answer is waited for by [`confirmed`](Self::confirmed).
+    /// Asks the master to digest the end of what was copied and the start of its last
+    /// transaction, and digests both here meanwhile. [`confirmed`](Self::confirmed) waits for
+    /// the master's answer.
     fn ask_to_confirm(
         &self,
         file: &File,
         copied: Range<u64>,
-        feed: &Feed<'_>,
+        reader: &TransactionReader<'_>,
     ) -> Result<Vec<DigestPair>, Error> {
         let end = copied.end.saturating_sub(CONFIRM_LEN).max(copied.start);
-        let last = feed.last_start().max(copied.start);
+        let last = reader.last_start().max(copied.start);
         let before = (last < end).then(|| last..end.min(last + CONFIRM_LEN));
         let confirm = |range: Range<u64>| {
             let master = self.master.confirm(range.clone());
@@ -239,17 +172,17 @@ impl Apply<'_> {
             .collect()
     }
 
-    /// Fails unless the master still has what was copied.
+    /// Fails unless the master still has the bytes that were copied.
     fn confirmed(&self, asked: Vec<DigestPair>) -> Result<(), Error> {
         for digests in asked {
             if digests.common()?.is_none() {
-                return Err(self.changed("its last transactions are others than were read"));
+                return Err(self.changed("its last transactions changed after they were read"));
             }
         }
         Ok(())
     }
 
-    /// Notes in the sidecar, which is to be stored, what the slave is now.
+    /// Describes the slave in the sidecar, which the caller must store.
     fn leave(
         &self,
         survey: &Survey,
@@ -268,6 +201,13 @@ impl Apply<'_> {
         Ok(())
     }
 
+    /// Fails if damage in the master ended the reading.
+    fn check_undamaged(&self, reader: &TransactionReader<'_>) -> Result<(), Error> {
+        reader
+            .damage()
+            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
+    }
+
     fn damaged(&self, damage: MasterDamage) -> Error {
         Error::MasterDamaged {
             master: self.master.name().to_owned(),
@@ -283,11 +223,11 @@ impl Apply<'_> {
     }
 }
 
-fn note(copied: &mut Copied, feed: &Feed<'_>, from: u64) {
+fn note(copied: &mut Copied, reader: &TransactionReader<'_>, from: u64) {
     *copied = Copied {
-        position: Some(feed.position()),
-        last_tid: feed.last_tid(),
-        transactions: feed.transactions(),
-        bytes: feed.position() - from,
+        position: Some(reader.position()),
+        last_tid: reader.last_tid(),
+        transactions: reader.transactions(),
+        bytes: reader.position() - from,
     };
 }

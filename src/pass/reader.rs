@@ -1,67 +1,80 @@
-//! The master's committed transactions, in checked pieces of bounded size.
+//! Reads the master's committed transactions from a position on.
 //!
-//! The next piece is read while the last one is dealt with. What is handed out
-//! was seen to be committed: a transaction whose header says `c` is not begun,
-//! and its bytes are not kept to be used once it is finished.
+//! A [`TransactionReader`] reads the master in chunks of bounded size, scans them, and returns
+//! the bytes that belong to committed transactions. It passes the events of the scan, and the
+//! bytes that were scanned, to a [`Visitor`] of the caller's. The next chunk is read while the
+//! caller works on the current one. Nothing is written.
+//!
+//! The master may be writing while it is read:
+//!
+//! 1. A transaction with status `c` is voted and not finished, so the reader stops before it.
+//!    Its bytes are not kept: they are read again once the transaction is finished.
+//! 2. A record that looks damaged may be a write in progress. The reader reads it again, several
+//!    times within about an eighth of a second, before it reports the damage.
+//! 3. If such a record is valid then, and some of its bytes were already returned, those may be
+//!    outdated. The reader fails with [`Error::MasterChanged`], and the pass starts over.
+//! 4. If the file becomes shorter than a transaction that was begun, or another file gets its
+//!    name, the reader fails in the same way.
 
-use std::mem;
+mod chunks;
 
-use crate::compare::succession::Succession;
+use self::chunks::Chunks;
 use crate::error::retry::{self, LOOK_AGAIN_AFTER};
 use crate::error::{Error, MasterDamage};
 use crate::filestorage::Tid;
-use crate::filestorage::blob::BlobSearch;
-use crate::filestorage::index::Index;
-use crate::filestorage::index::builder::Builder;
-use crate::filestorage::scan::{Event, Scanner, Tail};
+use crate::filestorage::scan::{Event, Scanner, Tail, Visitor};
 use crate::io::read::AlignedBuf;
-use crate::plan::Evidence;
-use crate::slave::index::coverage::Records;
-use crate::source::{FileId, Master, MasterStat, Pending};
+use crate::source::{FileId, Master, MasterStat};
 
-/// How many blemishes are told one by one.
-const BLEMISHES_TOLD: u64 = 5;
+/// How many blemishes are logged one by one.
+const MAX_LOGGED_BLEMISHES: u64 = 5;
 
-/// Reads on from a position.
-#[derive(Debug)]
-pub struct Feed<'a> {
-    master: &'a Master,
-    identity: FileId,
-    size: u64,
-    scanner: Scanner,
-    chunk_len: usize,
-    /// The bytes that come next, asked for ahead.
-    under_way: Option<Pending<AlignedBuf>>,
-    piece: AlignedBuf,
-    /// The first piece, where it was read before.
-    ready: Option<AlignedBuf>,
-    /// The piece before, whose buffer serves the next read.
-    spare: AlignedBuf,
-    end: Option<Tail>,
-    /// Where something wrong was looked at again, and how often.
-    looked_again: (u64, usize),
-    /// Up to where bytes were handed out.
-    handed_out: u64,
-    watched: Option<Tid>,
-    watched_seen: bool,
-    transactions: u64,
-    first_tid: Option<Tid>,
-    /// What came by since it was last taken.
-    records: Records,
-    /// The data records of the transaction that is not seen whole yet.
-    begun: u64,
-    /// The index of what comes by, if there is to be one.
-    builder: Option<Builder>,
-    /// The join with the slave that is to be replaced, if there is one.
-    succession: Option<Succession<'a>>,
-    last_start: u64,
-    blemishes: u64,
-    blobs: BlobSearch,
+/// Where the bytes that [`TransactionReader::next`] returns may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Anywhere.
+    Anywhere,
+    /// After the last transaction that ends in them, if one does.
+    AtBoundary,
 }
 
-impl<'a> Feed<'a> {
-    /// Reads the file that was sighted from `position`, just past `last_tid`,
-    /// `chunk_len` bytes at a time.
+/// Reads transactions from the master.
+#[derive(Debug)]
+pub struct TransactionReader<'a> {
+    master: &'a Master,
+    identity: FileId,
+    chunks: Chunks<'a>,
+    scanner: Scanner,
+    /// Why there are no more transactions, once there are none.
+    end: Option<Tail>,
+    rereads: Rereads,
+    /// The end of the bytes that were returned.
+    returned: u64,
+    totals: Totals,
+}
+
+/// How often a record was read again that looked damaged.
+#[derive(Debug)]
+struct Rereads {
+    /// The position of the transaction record.
+    position: u64,
+    count: usize,
+}
+
+/// Totals over the transactions that were read.
+#[derive(Debug)]
+struct Totals {
+    transactions: u64,
+    first_tid: Option<Tid>,
+    /// The start of the last transaction.
+    last_start: u64,
+    blemishes: u64,
+}
+
+impl<'a> TransactionReader<'a> {
+    /// Reads the file with this `master_stat` from `position` on, where the transaction
+    /// `last_tid` ends, `chunk_len` bytes at a time. A chunk must have room for a transaction
+    /// header.
     #[must_use]
     pub fn new(
         master: &'a Master,
@@ -73,68 +86,36 @@ impl<'a> Feed<'a> {
         Self {
             master,
             identity: master_stat.identity.clone(),
-            size: master_stat.size,
+            chunks: Chunks::new(master, master_stat.size, chunk_len),
             scanner: Scanner::resume(position, last_tid, master_stat.size),
-            chunk_len,
-            under_way: None,
-            piece: AlignedBuf::default(),
-            ready: None,
-            spare: AlignedBuf::default(),
             end: None,
-            looked_again: (position, 0),
-            handed_out: position,
-            watched: None,
-            watched_seen: false,
-            transactions: 0,
-            first_tid: None,
-            records: Records::default(),
-            begun: 0,
-            builder: None,
-            succession: None,
-            last_start: position,
-            blemishes: 0,
-            blobs: BlobSearch::default(),
+            rereads: Rereads { position, count: 0 },
+            returned: position,
+            totals: Totals {
+                transactions: 0,
+                first_tid: None,
+                last_start: position,
+                blemishes: 0,
+            },
         }
     }
 
-    /// Begins with these bytes, which were read at the position already; no more of
-    /// them than are read at once.
-    pub fn begin_with(&mut self, piece: Option<AlignedBuf>) {
-        self.ready = piece;
-        if let Some(piece) = &mut self.ready {
-            piece.truncate(self.chunk_len);
-        }
+    /// Starts with these bytes of the master, which the caller has read at the start position,
+    /// instead of reading them again. Bytes that exceed a chunk are dropped.
+    pub fn begin_with(&mut self, first: Option<AlignedBuf>) {
+        self.chunks.begin_with(first);
     }
 
-    /// Watches out for a transaction, which may have been seen before; see
-    /// [`has_seen`](Self::has_seen).
-    pub fn watch_for(&mut self, tid: Option<Tid>, seen: bool) {
-        self.watched = tid;
-        self.watched_seen = seen;
-    }
-
-    /// Whether the transaction that was watched for came by.
-    #[must_use]
-    pub fn has_seen(&self) -> bool {
-        self.watched_seen
-    }
-
-    /// Whether a record of a blob came by.
-    #[must_use]
-    pub fn has_blobs(&self) -> bool {
-        self.blobs.has_found()
-    }
-
-    /// Just past the last committed transaction so far, in bytes.
+    /// The end of the last committed transaction that was read, in bytes.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.scanner.position()
     }
 
-    /// Where that transaction starts; where the feed started, if none came by.
+    /// The start of that transaction; the start position, if none was read.
     #[must_use]
     pub fn last_start(&self) -> u64 {
-        self.last_start
+        self.totals.last_start
     }
 
     /// The tid of that transaction.
@@ -143,66 +124,31 @@ impl<'a> Feed<'a> {
         self.scanner.last_tid()
     }
 
-    /// The master's size, as last seen, in bytes.
+    /// The master's size in bytes, when the reader last asked.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.chunks.size
     }
 
-    /// How many transactions came by.
+    /// Number of transactions that were read.
     #[must_use]
     pub fn transactions(&self) -> u64 {
-        self.transactions
+        self.totals.transactions
     }
 
     /// The tid of the first of them.
     #[must_use]
     pub fn first_tid(&self) -> Option<Tid> {
-        self.first_tid
+        self.totals.first_tid
     }
 
-    /// What came by whole since this was last called.
-    pub fn take_records(&mut self) -> Records {
-        mem::take(&mut self.records)
-    }
-
-    /// Has an index made of what comes by, by a builder that stands where the feed
-    /// does. Only the pieces of a feed that is not asked to end them at boundaries
-    /// make one.
-    pub fn build(&mut self, builder: Builder) {
-        self.builder = Some(builder);
-    }
-
-    /// Has all that comes by joined with the slave that is to be replaced, by a join that stands
-    /// where the feed does. It needs the index that [`build`](Self::build) has made.
-    pub fn join(&mut self, succession: Option<Succession<'a>>) {
-        self.succession = succession;
-    }
-
-    /// What the join found, once there is no next piece; `None` if there was none.
-    pub fn take_evidence(&mut self) -> Option<Evidence> {
-        let index = self.builder.as_ref().and_then(Builder::index);
-        Some(self.succession.take()?.finish(index))
-    }
-
-    /// The index of [`position`](Self::position), if one was made, and nothing
-    /// damaged came in between.
-    pub fn take_index(&mut self) -> Option<Index> {
-        let builder = self.builder.take()?;
-        if builder.position() != self.position() {
-            return None;
-        }
-        builder.finish()
-    }
-
-    /// Whether what was handed out ends with a whole transaction.
+    /// Whether the bytes that were returned end with a complete transaction.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
         self.scanner.offset() == self.scanner.position()
     }
 
-    /// What is wrong with the master behind [`position`](Self::position), once
-    /// there is no next piece.
+    /// The damage in the master at [`position`](Self::position), if damage ended the reading.
     #[must_use]
     pub fn damage(&self) -> Option<MasterDamage> {
         match self.end {
@@ -212,32 +158,35 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// The next bytes; `None` where the committed transactions end. The pieces
-    /// follow each other without a gap. With `to_boundary`, a piece that holds
-    /// the end of a transaction ends with the last one in it.
+    /// Reads on, and returns the next bytes, which follow the last ones without a gap. Returns
+    /// `None` at the end of the committed transactions.
     ///
-    /// `chunk_len` must hold a transaction header. A transaction that turns out
-    /// to be damaged may have been handed out in
-    /// part: [`position`](Self::position) tells what counts.
-    pub fn next(&mut self, to_boundary: bool) -> Result<Option<&[u8]>, Error> {
+    /// A transaction that turns out to be damaged may have been returned in part: only the
+    /// bytes before [`position`](Self::position) count.
+    ///
+    /// `visitor` gets the events of the scan, and then the bytes that were scanned. It meets a
+    /// transaction again that the reader reads again: after a cut, or since it looked damaged.
+    pub fn next(&mut self, cut: Cut, visitor: &mut impl Visitor) -> Result<Option<&[u8]>, Error> {
         loop {
-            if self.end.is_some() && !self.look_again()? {
+            if self.end.is_some() && !self.read_again()? {
                 return Ok(None);
             }
             let offset = self.scanner.offset();
-            if !self.receive(offset)? {
+            if !self.chunks.receive(offset)? {
                 self.end_at_eof()?;
                 continue;
             }
-            self.scan();
+            self.scan(visitor);
             let mut end = self.scanner.decided();
             self.end = match self.scanner.stopped() {
+                // Too few bytes for a transaction header are left.
                 None if end <= offset => Some(self.scanner.tail()),
                 stopped => stopped,
             };
-            if to_boundary && self.position() > offset {
+            if cut == Cut::AtBoundary && self.position() > offset {
                 end = self.position();
             }
+            // The rest of the chunk is scanned again, with the bytes that follow it.
             if end < self.scanner.offset() {
                 self.scanner.go_back();
             }
@@ -245,107 +194,43 @@ impl<'a> Feed<'a> {
                 continue;
             }
             if self.end.is_none() {
-                self.ask(end);
+                self.chunks.request(end);
             }
-            if offset < self.handed_out {
-                // Another look at a transaction that was handed out in part.
-                if end > self.handed_out {
-                    return Err(self.changed("on another look, a damaged record is none"));
+            if offset < self.returned {
+                // This reads a transaction again that was returned in part.
+                if end > self.returned {
+                    return Err(self.changed("a record that looked damaged is valid on re-read"));
                 }
                 continue;
             }
-            self.handed_out = end;
-            self.piece.truncate((end - offset) as usize);
-            self.blobs.take(&self.piece);
-            return Ok(Some(&self.piece));
+            self.returned = end;
+            return Ok(Some(self.chunks.cut((end - offset) as usize)));
         }
     }
 
-    /// Gets the bytes from `offset` on; says whether there are any.
-    fn receive(&mut self, offset: u64) -> Result<bool, Error> {
-        if let Some(ready) = self.ready.take() {
-            self.piece = ready;
-            return Ok(!self.piece.is_empty());
-        }
-        if self.under_way.is_none() {
-            self.ask(offset);
-        }
-        let Some(answer) = self.under_way.take() else {
-            return Ok(false);
-        };
-        self.spare = mem::replace(&mut self.piece, answer.wait()?);
-        Ok(!self.piece.is_empty())
-    }
-
-    /// Asks for the bytes from `offset` on, if there are any.
-    fn ask(&mut self, offset: u64) {
-        let left = self.size.saturating_sub(offset);
-        let len = left.min(self.chunk_len as u64) as usize;
-        if len > 0 {
-            let spare = mem::take(&mut self.spare);
-            self.under_way = Some(self.master.read_into(spare, len, offset));
-        }
-    }
-
-    fn scan(&mut self) {
+    /// Scans the current chunk.
+    fn scan(&mut self, visitor: &mut impl Visitor) {
         let Self {
             scanner,
-            piece,
-            watched,
-            watched_seen,
-            transactions,
-            first_tid,
-            records,
-            begun,
-            builder,
-            succession,
-            last_start,
-            blemishes,
+            chunks,
+            totals,
             master,
             ..
         } = self;
-        let mut visit = |event| match event {
-            Event::Transaction(transaction) => {
-                *transactions += 1;
-                first_tid.get_or_insert(transaction.header.tid);
-                records.transactions += 1;
-                records.data += mem::take(begun);
-                *last_start = transaction.position;
-                *watched_seen |= *watched == Some(transaction.header.tid);
-            }
-            Event::Blemish { position, blemish } => {
-                *blemishes += 1;
-                if *blemishes <= BLEMISHES_TOLD {
-                    tracing::warn!(
-                        "{}: transaction record at {position}: {blemish}; ZODB opens it, so it \
-                         is copied",
-                        master.name()
-                    );
-                }
-            }
-            Event::Begun { .. } => *begun = 0,
-            Event::Record { .. } => *begun += 1,
-        };
         let offset = scanner.offset();
-        scanner.feed(piece, &mut |event| {
-            if let Some(builder) = builder {
-                builder.take(event);
-            }
-            if let Some(succession) = succession {
-                succession.take(event, builder.as_ref().and_then(Builder::index));
-            }
-            visit(event);
+        let bytes = chunks.current();
+        scanner.feed(bytes, &mut |event| {
+            visitor.event(event);
+            totals.add(event, master);
         });
-        if let Some(succession) = succession {
-            succession.take_bytes(offset, piece);
-        }
+        visitor.bytes(offset, bytes);
     }
 
-    /// The file has no more bytes: at a boundary, in a header that is not whole
-    /// yet, or, where it shrank under us, in a transaction.
+    /// Handles the end of the file: at a boundary, in an incomplete transaction header, or, if
+    /// the file was truncated meanwhile, in a transaction.
     fn end_at_eof(&mut self) -> Result<(), Error> {
         if self.scanner.decided() > self.position() {
-            return Err(self.changed("it is shorter than it was"));
+            return Err(self.changed("it was truncated"));
         }
         self.end = Some(self.scanner.tail());
         Ok(())
@@ -358,28 +243,59 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Whether there may be more after all: what looks like damage is looked at
-    /// again, as it may be a write under way.
-    fn look_again(&mut self) -> Result<bool, Error> {
+    /// Goes back to the last boundary if the reading ended at damage, which may be a write in
+    /// progress. Returns whether the caller must read on.
+    fn read_again(&mut self) -> Result<bool, Error> {
         if self.damage().is_none() {
             return Ok(false);
         }
-        let times = match self.looked_again {
-            (at, times) if at == self.position() => times,
+        let position = self.position();
+        let count = match self.rereads {
+            Rereads {
+                position: at,
+                count,
+            } if at == position => count,
+            // This is the first damage at this position.
             _ => 0,
         };
-        let Some(wait) = LOOK_AGAIN_AFTER.get(times) else {
+        let Some(wait) = LOOK_AGAIN_AFTER.get(count) else {
             return Ok(false);
         };
-        self.looked_again = (self.position(), times + 1);
+        self.rereads = Rereads {
+            position,
+            count: count + 1,
+        };
         retry::wait(*wait);
         let master_stat = self.master.stat(Vec::new())?;
         if master_stat.identity != self.identity {
-            return Err(self.changed("there is another file under its name"));
+            return Err(self.changed("another file has replaced it"));
         }
-        self.size = master_stat.size;
-        self.scanner = Scanner::resume(self.position(), self.last_tid(), self.size);
+        self.chunks.size = master_stat.size;
+        self.scanner = Scanner::resume(position, self.last_tid(), master_stat.size);
         self.end = None;
         Ok(true)
+    }
+}
+
+impl Totals {
+    fn add(&mut self, event: Event, master: &Master) {
+        match event {
+            Event::Transaction(transaction) => {
+                self.transactions += 1;
+                self.first_tid.get_or_insert(transaction.header.tid);
+                self.last_start = transaction.position;
+            }
+            Event::Blemish { position, blemish } => {
+                self.blemishes += 1;
+                if self.blemishes <= MAX_LOGGED_BLEMISHES {
+                    tracing::warn!(
+                        "{}: transaction record at {position}: {blemish}; ZODB opens it, so it \
+                         is copied",
+                        master.name()
+                    );
+                }
+            }
+            Event::Begun { .. } | Event::Record { .. } => {}
+        }
     }
 }

@@ -102,24 +102,20 @@ fn assert_copy(
 ) {
     match decide(observation, policy) {
         Decision::Do(Plan {
-            action:
-                PlannedAction::FullCopy {
-                    old: o,
-                    required_tid: m,
-                },
+            action: PlannedAction::FullCopy(copy),
             ..
-        }) => assert_eq!((o, m), (old, required_tid)),
+        }) => assert_eq!(copy, CopyPlan { old, required_tid }),
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
 fn assert_append(observation: &Observation, trim: SlaveTail) {
-    let expected = PlannedAction::Append {
+    let expected = PlannedAction::Append(AppendPlan {
         from: 500,
         last_tid: Some(T2),
         trim,
-    };
+    });
     match decide(observation, PLAIN) {
         Decision::Do(Plan { action, .. }) => assert_eq!(action, expected),
         other => panic!("{other:?}"),
@@ -416,31 +412,6 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
         OldSlave::Superseded,
         Some(T2),
     );
-}
-
-#[test]
-fn what_becomes_of_an_old_slave_depends_on_what_is_lost_with_it() {
-    let run = crate::plan::switch_on::TransactionRun {
-        count: 1,
-        first: T2,
-        last: T2,
-    };
-    let loss = Some(Loss::Transactions(run));
-    let doubt = Some(Loss::Doubtful(run));
-    for (old, loss, fate) in [
-        (OldSlave::None, None, Fate::Gone),
-        (OldSlave::Superseded, None, Fate::Gone),
-        (OldSlave::Superseded, loss, Fate::Kept),
-        (OldSlave::Superseded, doubt, Fate::Kept),
-        (OldSlave::SetAside, None, Fate::Kept),
-        (OldSlave::SetAside, loss, Fate::Kept),
-        (OldSlave::PackedAway, None, Fate::Kept),
-        (OldSlave::PackedAway, doubt, Fate::Kept),
-        (OldSlave::PackedAway, Some(Loss::Unknown), Fate::Kept),
-        (OldSlave::PackedAway, loss, Fate::Stays),
-    ] {
-        assert_eq!(old.fate(loss), fate, "{old:?} {loss:?}");
-    }
 }
 
 #[test]

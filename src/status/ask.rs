@@ -7,14 +7,15 @@ use crate::compare::span::TransactionSpan;
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::Tid;
+use crate::filestorage::scan::Event;
 use crate::io::progress::Monitor;
 use crate::pass;
 use crate::pass::apply::Tuning;
-use crate::pass::reader::Feed;
+use crate::pass::reader::{Cut, TransactionReader};
 use crate::pass::surroundings;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::{Copied, Exit, Outcome};
-use crate::plan::{PlannedAction, Policy, SlaveState};
+use crate::plan::{AppendPlan, PlannedAction, Policy, SlaveState};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::snapshot::Sample;
 use crate::slave::space;
@@ -77,11 +78,11 @@ fn compare(
     };
     let (ahead, damage) = match plan.action {
         PlannedAction::Nothing => (Some(TransactionSpan::default()), None),
-        PlannedAction::Append { from, last_tid, .. } => {
-            let (ahead, damage) = beyond(&survey, (from, last_tid), master, *monitor)?;
+        PlannedAction::Append(append) => {
+            let (ahead, damage) = beyond(&survey, append, master, *monitor)?;
             (Some(ahead), damage)
         }
-        PlannedAction::FullCopy { .. } => match survey.observation.slave {
+        PlannedAction::FullCopy(_) => match survey.observation.slave {
             SlaveState::Storage(_) => (Some(survey.newer(master)?), None),
             _ => (None, None),
         },
@@ -95,14 +96,14 @@ fn compare(
     // A pass takes ZODB's lock for its first write.
     let is_written = match plan.action {
         PlannedAction::Nothing => false,
-        PlannedAction::Append { .. } => copied.transactions > 0,
-        PlannedAction::FullCopy { .. } => true,
+        PlannedAction::Append(_) => copied.transactions > 0,
+        PlannedAction::FullCopy(_) => true,
     };
     // A pass that finds no room does not get as far as the damage.
     let room = match plan.action {
         PlannedAction::Nothing => Ok(()),
-        PlannedAction::Append { from, .. } => space::check_append(slave, from + copied.bytes),
-        PlannedAction::FullCopy { .. } => space::check_next_copy(slave, survey.master_stat.size),
+        PlannedAction::Append(append) => space::check_append(slave, append.from + copied.bytes),
+        PlannedAction::FullCopy(_) => space::check_next_copy(slave, survey.master_stat.size),
     };
     let next_pass = match room.err().or(damage) {
         _ if is_written && zodb_pid.is_some() => Outcome::from(&Error::InUse {
@@ -119,24 +120,25 @@ fn compare(
 /// behind that.
 fn beyond(
     survey: &Survey,
-    (from, last_tid): (u64, Option<Tid>),
+    plan: AppendPlan,
     master: &Master,
     monitor: &dyn Monitor,
 ) -> Result<(TransactionSpan, Option<Error>), Error> {
     let chunk_len = Tuning::default().chunk_len;
-    let mut feed = Feed::new(master, &survey.master_stat, from, last_tid, chunk_len);
-    feed.begin_with(survey.take_ahead());
-    while feed.next(false)?.is_some() {
-        let (done, total) = (feed.position() - from, feed.size() - from);
+    let AppendPlan { from, last_tid, .. } = plan;
+    let mut reader = TransactionReader::new(master, &survey.master_stat, from, last_tid, chunk_len);
+    reader.begin_with(survey.take_ahead());
+    while (reader.next(Cut::Anywhere, &mut |_: Event| {})?).is_some() {
+        let (done, total) = (reader.position() - from, reader.size() - from);
         monitor.progress("reading what is new", done, total);
     }
     let ahead = TransactionSpan {
-        count: feed.transactions(),
-        bytes: feed.position() - from,
-        first: feed.first_tid(),
-        last: feed.first_tid().and(feed.last_tid()),
+        count: reader.transactions(),
+        bytes: reader.position() - from,
+        first: reader.first_tid(),
+        last: reader.first_tid().and(reader.last_tid()),
     };
-    let damage = feed.damage().map(|damage| Error::MasterDamaged {
+    let damage = reader.damage().map(|damage| Error::MasterDamaged {
         master: master.name().to_owned(),
         damage,
     });

@@ -1,91 +1,162 @@
-//! Appending what is new, batch by batch.
+//! Appends the master's new transactions, batch by batch.
+
+use std::mem;
 
 use super::{Apply, note};
 use crate::error::Error;
-use crate::filestorage::Tid;
+use crate::filestorage::blob::BlobSearch;
 use crate::filestorage::record::STATUS_OFFSET;
-use crate::io::progress::Monitor;
-use crate::pass::reader::Feed;
+use crate::filestorage::scan::{Event, Visitor};
+use crate::pass::reader::{Cut, TransactionReader};
 use crate::pass::survey::Survey;
-use crate::plan::SlaveTail;
+use crate::plan::AppendPlan;
 use crate::plan::outcome::Copied;
 use crate::slave::append::Append;
+use crate::slave::index::coverage::Records;
 use crate::slave::sidecar::Sidecar;
+
+/// Counts the records that are appended, which the index does not cover.
+#[derive(Debug, Default)]
+struct RecordCounter {
+    /// Those of complete transactions.
+    complete: Records,
+    /// Data records of the transaction that is being read.
+    begun: u64,
+}
+
+impl Visitor for RecordCounter {
+    fn event(&mut self, event: Event) {
+        match event {
+            // A transaction that is read again counts once.
+            Event::Begun { .. } => self.begun = 0,
+            Event::Record { .. } => self.begun += 1,
+            Event::Transaction(_) => {
+                self.complete.transactions += 1;
+                self.complete.data += mem::take(&mut self.begun);
+            }
+            Event::Blemish { .. } => {}
+        }
+    }
+}
+
+/// Both ends of an append that is under way.
+struct Transfer<'a> {
+    plan: AppendPlan,
+    survey: &'a Survey,
+    reader: TransactionReader<'a>,
+    counter: RecordCounter,
+    append: Append<'a>,
+}
 
 impl Apply<'_> {
     pub(super) fn append(
         &self,
         survey: &Survey,
-        (from, last_tid, trim): (u64, Option<Tid>, SlaveTail),
+        plan: AppendPlan,
         sidecar: &mut Sidecar,
         copied: &mut Copied,
-        monitor: &dyn Monitor,
     ) -> Result<(), Error> {
         let Some(seen) = survey.seen else {
             return Ok(());
         };
-        let mut feed = self.feed(survey, from, last_tid);
-        feed.begin_with(survey.take_ahead());
-        let mut append = Append::open(self.slave, seen, from, trim)?;
-        let mut batches = || {
-            loop {
-                let is_full = append.batch_len() >= self.tuning.batch_len;
-                let Some(piece) = feed.next(is_full)? else {
-                    break;
-                };
-                append.write(piece, sidecar)?;
-                monitor.progress("appending", feed.position() - from, feed.size() - from);
-                if feed.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
-                    self.finish_batch(&mut append, &mut feed, survey, sidecar)?;
-                    note(copied, &feed, from);
-                    sidecar.store(&self.slave.paths)?;
-                }
-            }
-            if append.shorten(feed.position())? {
-                self.finish_batch(&mut append, &mut feed, survey, sidecar)?;
-                note(copied, &feed, from);
-            }
-            Ok(())
+        let mut reader = self.reader(survey, plan.from, plan.last_tid);
+        reader.begin_with(survey.take_ahead());
+        let mut transfer = Transfer {
+            plan,
+            survey,
+            reader,
+            counter: RecordCounter::default(),
+            append: Append::open(self.slave, seen, plan.from, plan.trim)?,
         };
-        let result = batches();
+        let mut blobs = BlobSearch::default();
+        let result = self.append_batches(&mut transfer, &mut blobs, sidecar, copied);
+        let Transfer { reader, append, .. } = transfer;
         if let Some(warning) = append.warning() {
-            monitor.warn(warning);
+            self.monitor.warn(warning);
         }
         if let Err(error) = result {
             append.cut_back();
             return Err(error);
         }
-        self.warn_of_blobs(&feed, sidecar, monitor);
-        feed.damage()
-            .map_or(Ok(()), |damage| Err(self.damaged(damage)))
+        self.warn_of_blobs(&blobs, sidecar);
+        self.check_undamaged(&reader)
     }
 
-    /// Makes what was appended visible, once it is durable here and there, and
-    /// still what the master has.
+    fn append_batches(
+        &self,
+        transfer: &mut Transfer<'_>,
+        blobs: &mut BlobSearch,
+        sidecar: &mut Sidecar,
+        copied: &mut Copied,
+    ) -> Result<(), Error> {
+        let from = transfer.plan.from;
+        loop {
+            let Transfer {
+                reader,
+                counter,
+                append,
+                ..
+            } = transfer;
+            let is_full = append.batch_len() >= self.tuning.batch_len;
+            // A full batch ends at the next boundary.
+            let cut = if is_full {
+                Cut::AtBoundary
+            } else {
+                Cut::Anywhere
+            };
+            let Some(bytes) = reader.next(cut, counter)? else {
+                break;
+            };
+            append.write(bytes, sidecar)?;
+            blobs.take(bytes);
+            let (position, size) = (reader.position(), reader.size());
+            self.monitor
+                .progress("appending", position - from, size - from);
+            if reader.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
+                self.finish_batch(transfer, sidecar)?;
+                note(copied, &transfer.reader, from);
+                sidecar.store(&self.slave.paths)?;
+            }
+        }
+        // The start of a damaged or unfinished transaction may have been written.
+        if transfer.append.shorten(transfer.reader.position())? {
+            self.finish_batch(transfer, sidecar)?;
+            note(copied, &transfer.reader, from);
+        }
+        Ok(())
+    }
+
+    /// Makes the batch visible, once it is durable on both ends and the master has confirmed it.
     fn finish_batch(
         &self,
-        append: &mut Append<'_>,
-        feed: &mut Feed<'_>,
-        survey: &Survey,
+        transfer: &mut Transfer<'_>,
         sidecar: &mut Sidecar,
     ) -> Result<(), Error> {
+        let Transfer {
+            survey,
+            reader,
+            counter,
+            append,
+            ..
+        } = transfer;
         append.start_to_settle();
         let from = append.position();
-        // The slave's first status is a mark still.
+        // The first status byte of the batch still marks it as unfinished.
         let start = from + STATUS_OFFSET + 1;
-        let asked = self.ask_to_confirm(append.file(), start..feed.position(), feed)?;
+        let asked = self.ask_to_confirm(append.file(), start..reader.position(), reader)?;
         append.settle()?;
         self.confirmed(asked)?;
         append.finish()?;
         sidecar.batch = None;
+        let records = mem::take(&mut counter.complete);
         if let Some(index) = &mut sidecar.index {
-            index.count(from..feed.position(), feed.take_records());
+            index.count(from..reader.position(), records);
         }
         self.leave(
             survey,
             append.file(),
-            feed.position(),
-            feed.last_tid(),
+            reader.position(),
+            reader.last_tid(),
             sidecar,
         )?;
         let digests = append.take_digests()?;

@@ -1,100 +1,52 @@
-//! Copying the whole master, and putting the copy in the slave's place.
+//! Copies the whole master, and puts the copy in the place of the slave.
 
 use std::fs::File;
 
 use jiff::Timestamp;
 
-use super::replaced::{Replaced, Tense, succession};
+use super::copy_visitor::CopyVisitor;
+use super::warnings::Replaced;
 use super::{Apply, note};
 use crate::compare::digests::prove_equal;
-use crate::compare::succession::Succession;
 use crate::error::Error;
-use crate::filestorage::index::builder::Builder;
-use crate::filestorage::scan::{Event, Scanner, Visitor};
-use crate::filestorage::{MAGIC_LEN, Magic, Tid};
-use crate::io::progress::Monitor;
-use crate::pass::reader::Feed;
+use crate::filestorage::blob::BlobSearch;
+use crate::filestorage::scan::Scanner;
+use crate::filestorage::{MAGIC_LEN, Magic};
+use crate::pass::reader::{Cut, TransactionReader};
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
-use crate::plan::{OldSlave, Reason};
+use crate::plan::{CopyDecision, CopyPlan, KeepReason, Reason, judge_copy};
 use crate::slave::ledger::LedgerEntry;
 use crate::slave::replace::{Aside, Replacement};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{FullCopy, Sidecar};
 use crate::upkeep::index::{complaint, store_built};
 
-/// A copy that an earlier pass has begun, as it is read again.
-struct TakenUp<'a> {
-    required_tid: Option<Tid>,
-    /// Whether it has that transaction.
-    holds: bool,
-    builder: Builder,
-    /// The join with the slave that it is to replace.
-    join: Option<Succession<'a>>,
-}
-
-impl Visitor for TakenUp<'_> {
-    fn event(&mut self, event: Event) {
-        self.builder.take(event);
-        if let Some(join) = &mut self.join {
-            join.take(event, self.builder.index());
-        }
-        self.holds |=
-            matches!(event, Event::Transaction(t) if Some(t.header.tid) == self.required_tid);
-    }
-
-    fn bytes(&mut self, offset: u64, bytes: &[u8]) {
-        if let Some(join) = &mut self.join {
-            join.take_bytes(offset, bytes);
-        }
-    }
+/// A full copy whose start is in the file already.
+struct Begun<'a> {
+    /// Reads the rest of the master.
+    reader: TransactionReader<'a>,
+    /// Has visited the start.
+    visitor: CopyVisitor<'a>,
+    /// Where this pass begins to copy, in bytes.
+    from: u64,
 }
 
 impl Apply<'_> {
     pub(super) fn full_copy(
         &self,
         survey: &Survey,
-        (old, required_tid, reason): (OldSlave, Option<Tid>, Reason),
+        plan: CopyPlan,
+        reason: Reason,
         sidecar: &mut Sidecar,
         copied: &mut Copied,
-        monitor: &dyn Monitor,
     ) -> Result<(), Error> {
         let master_stat = &survey.master_stat;
         let mut copy = Replacement::open(self.slave, master_stat.size, master_stat.mode)?;
         tracing::info!("full backup: {reason}");
-        let mut run = || {
-            let (mut feed, from) = self.take_up(survey, &mut copy, required_tid, monitor)?;
-            self.note_begun(master_stat.size, from, sidecar);
-            while let Some(piece) = feed.next(false)? {
-                copy.write(piece)?;
-                monitor.progress("copying", feed.position(), feed.size());
-            }
-            copy.truncate(feed.position())?;
-            let replaced = self.judge(survey, (old, required_tid, reason), &mut feed);
-            self.replace(survey, replaced?, &mut copy, &feed, monitor)?;
-            if let Some(warning) = copy.warning() {
-                monitor.warn(warning);
-            }
-            note(copied, &feed, from);
-            self.warn_of_blobs(&feed, sidecar, monitor);
-            sidecar.batch = None;
-            sidecar.copy = None;
-            sidecar.index = None;
-            self.leave(
-                survey,
-                copy.file(),
-                feed.position(),
-                feed.last_tid(),
-                sidecar,
-            )?;
-            let digests = copy.take_digests()?;
-            self.keep(copy.file(), (digests, &mut feed), sidecar, monitor);
-            feed.damage()
-                .map_or(Ok(()), |damage| Err(self.damaged(damage)))
-        };
-        let result = run();
+        let result = self.copy_and_replace(survey, plan, reason, &mut copy, sidecar, copied);
         if let Err(error) = &result {
-            // A signal is no reason to begin again, as a kill is not.
+            // The next pass resumes the copy if a signal or the loss of the master ended this one.
             if self.slave.check_interrupted().is_err() {
                 let (path, len) = (copy.path().display(), copy.written());
                 tracing::info!("{path} keeps the {len} bytes that were copied, for the next pass");
@@ -103,6 +55,55 @@ impl Apply<'_> {
             }
         }
         result
+    }
+
+    fn copy_and_replace(
+        &self,
+        survey: &Survey,
+        plan: CopyPlan,
+        reason: Reason,
+        copy: &mut Replacement<'_>,
+        sidecar: &mut Sidecar,
+        copied: &mut Copied,
+    ) -> Result<(), Error> {
+        let Begun {
+            mut reader,
+            mut visitor,
+            from,
+        } = match self.resume(survey, copy, plan)? {
+            Some(begun) => begun,
+            None => self.begin(survey, copy, plan)?,
+        };
+        self.note_begun(survey.master_stat.size, from, sidecar);
+        let mut blobs = BlobSearch::default();
+        while let Some(bytes) = reader.next(Cut::Anywhere, &mut visitor)? {
+            copy.write(bytes)?;
+            blobs.take(bytes);
+            self.monitor
+                .progress("copying", reader.position(), reader.size());
+        }
+        // The start of a damaged or unfinished transaction may have been written.
+        copy.truncate(reader.position())?;
+        let keep = self.judge(survey, plan, reason, &reader, &mut visitor)?;
+        self.replace(survey, keep, copy, &reader)?;
+        if let Some(warning) = copy.warning() {
+            self.monitor.warn(warning);
+        }
+        note(copied, &reader, from);
+        self.warn_of_blobs(&blobs, sidecar);
+        sidecar.batch = None;
+        sidecar.copy = None;
+        sidecar.index = None;
+        self.leave(
+            survey,
+            copy.file(),
+            reader.position(),
+            reader.last_tid(),
+            sidecar,
+        )?;
+        let digests = copy.take_digests()?;
+        self.keep(copy.file(), digests, (visitor, reader.position()), sidecar);
+        self.check_undamaged(&reader)
     }
 
     /// Notes that a copy is under way, for `fssync status`; the copy does not need it.
@@ -118,118 +119,136 @@ impl Apply<'_> {
         }
     }
 
-    /// Keeps what was made on the way, the digests and the index, once the new slave is
-    /// noted: by the old one's sidecar, a pass that is killed here would leave one
-    /// that looks changed.
+    /// Stores the digests and the index of the new slave. The sidecar comes first: if a pass
+    /// were killed here and the sidecar described the old slave, the new one would look changed.
     fn keep(
         &self,
         file: &File,
-        (digests, feed): (Vec<LedgerEntry>, &mut Feed<'_>),
+        digests: Vec<LedgerEntry>,
+        (visitor, position): (CopyVisitor<'_>, u64),
         sidecar: &mut Sidecar,
-        monitor: &dyn Monitor,
     ) {
-        let built = (feed.take_index(), feed.position());
+        let built = (visitor.into_index(position), position);
         let stored = sidecar.store(&self.slave.paths).and_then(|()| {
             self.note_digests(file, digests);
-            store_built(self.slave, built, sidecar, monitor)
+            store_built(self.slave, built, sidecar, self.monitor)
         });
         if let Some(why) = stored.err().as_ref().and_then(complaint) {
             tracing::warn!("{why}");
         }
     }
 
-    /// Where to go on in a copy, and the feed from there: behind what an earlier
-    /// pass has left of it, as far as that proves to be the master's, or at the
-    /// start.
-    fn take_up<'a>(
+    /// Resumes the copy that an earlier pass has begun, up to its last complete transaction, if
+    /// the master proves to have the same bytes.
+    fn resume<'a>(
         &'a self,
         survey: &'a Survey,
         copy: &mut Replacement<'_>,
-        required_tid: Option<Tid>,
-        monitor: &dyn Monitor,
-    ) -> Result<(Feed<'a>, u64), Error> {
-        let mut scanner = Scanner::new(copy.written());
-        let mut taken = TakenUp {
-            required_tid,
-            holds: false,
-            builder: Builder::default(),
-            join: succession(survey).filter(|_| copy.written() > 0),
-        };
+        plan: CopyPlan,
+    ) -> Result<Option<Begun<'a>>, Error> {
         let written = copy.written();
-        let go_on = |offset| {
-            monitor.progress("reading what there is", offset, written);
+        if written <= MAGIC_LEN {
+            return Ok(None);
+        }
+        let mut visitor = CopyVisitor::new(survey, plan.required_tid);
+        let mut scanner = Scanner::new(written);
+        let check_cancelled = |offset| {
+            self.monitor
+                .progress("reading what there is", offset, written);
             self.slave.check_cancelled()
         };
-        scan_file(copy.file(), copy.path(), &mut scanner, &go_on, &mut taken)?;
+        scan_file(
+            copy.file(),
+            copy.path(),
+            &mut scanner,
+            &check_cancelled,
+            &mut visitor,
+        )?;
         let position = scanner.position();
-        if copy.written() >= position
-            && position > MAGIC_LEN
-            && let Some(proven) =
-                prove_equal(copy.file(), copy.path(), self.master, 0..position, monitor)?
-        {
-            tracing::info!("going on at {position} with the copy of an earlier pass");
-            copy.go_on(proven)?;
-            let mut feed = self.feed(survey, position, scanner.last_tid());
-            feed.watch_for(required_tid, taken.holds);
-            feed.build(taken.builder);
-            feed.join(taken.join);
-            return Ok((feed, position));
+        if position == MAGIC_LEN {
+            return Ok(None);
         }
-        drop(taken);
+        let range = 0..position;
+        let proven = prove_equal(copy.file(), copy.path(), self.master, range, self.monitor)?;
+        let Some(proven) = proven else {
+            return Ok(None);
+        };
+        tracing::info!("going on at {position} with the copy of an earlier pass");
+        copy.go_on(proven)?;
+        Ok(Some(Begun {
+            reader: self.reader(survey, position, scanner.last_tid()),
+            visitor,
+            from: position,
+        }))
+    }
+
+    /// Begins a copy with the master's magic.
+    fn begin<'a>(
+        &'a self,
+        survey: &'a Survey,
+        copy: &mut Replacement<'_>,
+        plan: CopyPlan,
+    ) -> Result<Begun<'a>, Error> {
         copy.truncate(0)?;
         let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
         if Magic::decode(&magic).is_none() {
             return Err(self.changed("its head is no FileStorage's any more"));
         }
         copy.write(&magic)?;
-        let mut feed = self.feed(survey, MAGIC_LEN, None);
-        feed.watch_for(required_tid, false);
-        feed.build(Builder::default());
-        feed.join(succession(survey));
-        Ok((feed, 0))
+        Ok(Begun {
+            reader: self.reader(survey, MAGIC_LEN, None),
+            visitor: CopyVisitor::new(survey, plan.required_tid),
+            from: 0,
+        })
     }
 
-    /// Judges the old slave by a copy that has come by whole. Fails if the copy may not take its
-    /// place.
-    fn judge(
+    /// Asks the plan about a copy of the whole master. Returns why the old slave is to be kept, if
+    /// it is; fails if the copy must not take its place.
+    pub(super) fn judge(
         &self,
         survey: &Survey,
-        (old, required_tid, reason): (OldSlave, Option<Tid>, Reason),
-        feed: &mut Feed<'_>,
-    ) -> Result<Replaced, Error> {
-        match feed.damage() {
-            Some(damage) if !self.may_replace(old) => Err(self.damaged(damage)),
-            None if required_tid.is_some() && !feed.has_seen() => {
+        plan: CopyPlan,
+        reason: Reason,
+        reader: &TransactionReader<'_>,
+        visitor: &mut CopyVisitor<'_>,
+    ) -> Result<Option<KeepReason>, Error> {
+        let damage = reader.damage();
+        let findings = visitor.findings(damage.is_some());
+        match (
+            judge_copy(&survey.observation, plan, reason, self.policy, &findings),
+            damage,
+        ) {
+            (CopyDecision::Install { keep }, _) => Ok(keep),
+            (CopyDecision::MasterDamaged, Some(damage)) => Err(self.damaged(damage)),
+            (CopyDecision::MasterDamaged | CopyDecision::MasterChanged, _) => {
                 Err(self.changed("the slave's last transaction is no longer in it"))
             }
-            _ => Replaced::judge(survey, (old, reason), feed),
+            (CopyDecision::Refuse(refusal), _) => Err(Error::Refused(refusal)),
         }
     }
 
-    /// Puts a copy, which ends where the feed has ended, in the slave's place,
-    /// once it is durable here and there, and still what the master has.
+    /// Puts a copy, which ends at the position of the reader, in the place of the slave, once it
+    /// is durable on both ends and the master has confirmed it.
     fn replace(
         &self,
         survey: &Survey,
-        replaced: Replaced,
+        keep: Option<KeepReason>,
         copy: &mut Replacement<'_>,
-        feed: &Feed<'_>,
-        monitor: &dyn Monitor,
+        reader: &TransactionReader<'_>,
     ) -> Result<(), Error> {
         copy.start_to_settle();
-        let asked = self.ask_to_confirm(copy.file(), 0..feed.position(), feed)?;
+        let asked = self.ask_to_confirm(copy.file(), 0..reader.position(), reader)?;
         copy.settle()?;
         self.confirmed(asked)?;
-        let aside = replaced.is_kept.then_some(Aside {
+        let aside = keep.map(|_| Aside {
             last_tid: survey.last_tid,
         });
         let kept_as = copy.install(survey.seen, aside)?;
-        replaced.warn(
-            Tense::Done,
-            self.slave.paths.data(),
-            kept_as.as_deref(),
-            monitor,
-        );
+        let replaced = Replaced {
+            is_dry_run: false,
+            kept: keep.zip(kept_as),
+        };
+        self.warn_of_replacement(survey, reader, &replaced);
         Ok(())
     }
 }

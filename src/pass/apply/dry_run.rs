@@ -1,0 +1,72 @@
+//! A dry run: reads and checks everything that the plan would read, and writes nothing.
+
+use super::copy_visitor::CopyVisitor;
+use super::warnings::Replaced;
+use super::{Apply, note};
+use crate::error::Error;
+use crate::filestorage::MAGIC_LEN;
+use crate::filestorage::scan::{Event, Visitor};
+use crate::pass::reader::{Cut, TransactionReader};
+use crate::pass::survey::Survey;
+use crate::plan::outcome::Copied;
+use crate::plan::{AppendPlan, CopyPlan, Plan, PlannedAction, Reason};
+use crate::slave::space;
+
+impl Apply<'_> {
+    /// Does what [`run`](Self::run) would do, except for the writes.
+    pub fn dry_run(&self, plan: &Plan, survey: &Survey, copied: &mut Copied) -> Result<(), Error> {
+        match plan.action {
+            PlannedAction::Nothing => Ok(()),
+            PlannedAction::Append(append) => self.dry_run_append(survey, append, copied),
+            PlannedAction::FullCopy(copy) => {
+                self.dry_run_full_copy(survey, copy, plan.reason, copied)
+            }
+        }
+    }
+
+    fn dry_run_append(
+        &self,
+        survey: &Survey,
+        plan: AppendPlan,
+        copied: &mut Copied,
+    ) -> Result<(), Error> {
+        let mut reader = self.reader(survey, plan.from, plan.last_tid);
+        self.read_to_end(&mut reader, &mut |_: Event| {})?;
+        space::check_append(self.slave, reader.position())?;
+        note(copied, &reader, plan.from);
+        self.check_undamaged(&reader)
+    }
+
+    fn dry_run_full_copy(
+        &self,
+        survey: &Survey,
+        plan: CopyPlan,
+        reason: Reason,
+        copied: &mut Copied,
+    ) -> Result<(), Error> {
+        space::check_next_copy(self.slave, survey.master_stat.size)?;
+        let mut visitor = CopyVisitor::new(survey, plan.required_tid);
+        let mut reader = self.reader(survey, MAGIC_LEN, None);
+        self.read_to_end(&mut reader, &mut visitor)?;
+        let keep = self.judge(survey, plan, reason, &reader, &mut visitor)?;
+        let replaced = Replaced {
+            is_dry_run: true,
+            kept: keep.map(|reason| (reason, self.slave.paths.free_aside(survey.last_tid))),
+        };
+        self.warn_of_replacement(survey, &reader, &replaced);
+        note(copied, &reader, 0);
+        self.check_undamaged(&reader)
+    }
+
+    fn read_to_end(
+        &self,
+        reader: &mut TransactionReader<'_>,
+        visitor: &mut impl Visitor,
+    ) -> Result<(), Error> {
+        while reader.next(Cut::Anywhere, visitor)?.is_some() {
+            let (position, size) = (reader.position(), reader.size());
+            self.monitor.progress("reading", position, size);
+        }
+        Ok(())
+    }
+}

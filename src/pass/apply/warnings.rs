@@ -1,0 +1,62 @@
+//! Warnings that come up while a plan is applied.
+
+use std::path::PathBuf;
+
+use super::Apply;
+use crate::filestorage::MAGIC_LEN;
+use crate::filestorage::blob::BlobSearch;
+use crate::human::bytes;
+use crate::pass::reader::TransactionReader;
+use crate::pass::survey::Survey;
+use crate::plan::KeepReason;
+use crate::slave::sidecar::Sidecar;
+
+/// A slave that a full copy replaces, or would replace.
+pub(super) struct Replaced {
+    /// Whether this is a dry run.
+    pub(super) is_dry_run: bool,
+    /// Why it is kept, and under which name; `None` if it is removed.
+    pub(super) kept: Option<(KeepReason, PathBuf)>,
+}
+
+impl Apply<'_> {
+    /// Warns if an old slave is kept, and if the new one is much smaller.
+    pub(super) fn warn_of_replacement(
+        &self,
+        survey: &Survey,
+        reader: &TransactionReader<'_>,
+        replaced: &Replaced,
+    ) {
+        let (is_kept, shrinks) = if replaced.is_dry_run {
+            ("would be kept", "would shrink")
+        } else {
+            ("is kept", "shrinks")
+        };
+        if let Some((reason, name)) = &replaced.kept {
+            let name = name.display();
+            self.monitor
+                .warn(format!("the old slave {is_kept} as {name}: {reason}"));
+        }
+        let to = reader.position();
+        let from = survey.position.filter(|&from| from > MAGIC_LEN);
+        if let Some(from) = from.filter(|&from| to < from / 2) {
+            let slave = self.slave.paths.data().display();
+            let (from, to) = (bytes(from), bytes(to));
+            self.monitor.warn(format!(
+                "{slave} {shrinks} from {from} to {to}: make sure that the master is the right file"
+            ));
+        }
+    }
+
+    /// Warns once that there are blobs, which are not copied.
+    pub(super) fn warn_of_blobs(&self, blobs: &BlobSearch, sidecar: &mut Sidecar) {
+        if blobs.has_found() && !sidecar.noticed.blobs {
+            sidecar.noticed.blobs = true;
+            self.monitor.warn(format!(
+                "{} has blobs, and fssync does not copy their files: copy the blob directory \
+                 before and after each pass",
+                self.master.name()
+            ));
+        }
+    }
+}
