@@ -202,14 +202,14 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
     };
     let lacking = || comparison.lacking.clone();
     let in_master = comparison.lacking.count == 0;
-    match slave.left {
+    match slave.continuity {
         Continuity::Changed => return Decision::Refuse(Refusal::Changed(lacking())),
         Continuity::UpTo(position) if position < slave.position && !in_master => {
             return Decision::Refuse(Refusal::Grown(lacking()));
         }
         _ => {}
     }
-    let is_as_left = matches!(slave.left, Continuity::UpTo(_));
+    let is_as_left = matches!(slave.continuity, Continuity::UpTo(_));
     if is_as_left && in_master {
         return copy_rewritten(observation, slave.last_tid, Reason::Rewritten);
     }
@@ -248,7 +248,7 @@ fn full(observation: &Observation) -> Decision {
             Ok(false) => {}
         }
     }
-    if !matches!(slave.left, Continuity::UpTo(_)) {
+    if !matches!(slave.continuity, Continuity::UpTo(_)) {
         return copy(OldSlave::SetAside, Reason::Forced);
     }
     match compare(observation, slave) {
@@ -263,7 +263,7 @@ fn full(observation: &Observation) -> Decision {
 /// Whether the whole slave is the start of the master. Head and tail are; what
 /// lies between is vouched for by the sidecar, or read.
 fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> {
-    let vouched = match slave.left {
+    let vouched = match slave.continuity {
         Continuity::UpTo(position) if observation.master.same_file => position,
         _ => 0,
     };
@@ -280,7 +280,7 @@ fn compare<'a>(
     observation: &'a Observation,
     slave: &Storage,
 ) -> Result<&'a TailComparison, Question> {
-    let from = match slave.left {
+    let from = match slave.continuity {
         Continuity::UpTo(position) => position,
         Continuity::Unknown | Continuity::Changed => slave.position,
     };

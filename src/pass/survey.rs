@@ -147,7 +147,7 @@ impl Survey {
     /// Whether the slave is what the last pass left, whatever lies behind.
     #[must_use]
     pub fn is_as_left(&self) -> bool {
-        matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.left, Continuity::UpTo(_)))
+        matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.continuity, Continuity::UpTo(_)))
     }
 
     /// The slave, open for reading, if there is one.
@@ -188,7 +188,7 @@ impl Survey {
     /// Why the slave has to be compared with the master, in words.
     fn why_unproven(&self) -> String {
         let noted = match &self.observation.slave {
-            SlaveState::Storage(slave) => slave.left,
+            SlaveState::Storage(slave) => slave.continuity,
             _ => Continuity::Unknown,
         };
         let MasterStat {

@@ -49,7 +49,7 @@ pub struct Storage {
     /// What lies beyond the position.
     pub tail: SlaveTail,
     /// What the sidecar says about it.
-    pub left: Continuity,
+    pub continuity: Continuity,
 }
 
 /// What lies beyond the slave's position.

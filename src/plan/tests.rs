@@ -17,7 +17,7 @@ const SLAVE: Storage = Storage {
     position: 500,
     last_tid: Some(T2),
     tail: SlaveTail::None,
-    left: Continuity::UpTo(500),
+    continuity: Continuity::UpTo(500),
 };
 
 const MASTER: MasterState = MasterState {
@@ -240,7 +240,10 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
         same_file: false,
         ..MASTER
     };
-    let unknown = |left| Storage { left, ..SLAVE };
+    let unknown = |continuity| Storage {
+        continuity,
+        ..SLAVE
+    };
     for observation in [
         storage(SLAVE, other),
         storage(unknown(Continuity::Unknown), MASTER),
@@ -256,7 +259,7 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
 #[test]
 fn an_append_that_the_sidecar_does_not_know_is_proven_from_there_on() {
     let slave = Storage {
-        left: Continuity::UpTo(300),
+        continuity: Continuity::UpTo(300),
         ..SLAVE
     };
     assert_asks(
@@ -277,7 +280,7 @@ fn a_prefix_that_differs_goes_on_to_the_comparison() {
 #[test]
 fn a_slave_that_grew_is_refused_and_says_by_what() {
     let slave = Storage {
-        left: Continuity::UpTo(300),
+        continuity: Continuity::UpTo(300),
         ..SLAVE
     };
     let observation = storage(slave, differs());
@@ -299,7 +302,7 @@ fn a_slave_that_grew_is_refused_and_says_by_what() {
 #[test]
 fn a_slave_that_is_not_as_it_was_left_is_refused() {
     let slave = Storage {
-        left: Continuity::Changed,
+        continuity: Continuity::Changed,
         ..SLAVE
     };
     let observation = compared(storage(slave, differs()), lacks(0));
@@ -333,7 +336,7 @@ fn a_pack_or_another_head_is_a_full_copy_that_must_hold_the_last_tid() {
 #[test]
 fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
     let slave = Storage {
-        left: Continuity::UpTo(300),
+        continuity: Continuity::UpTo(300),
         ..SLAVE
     };
     let observation = compared(storage(slave, differs()), lacks(0));
@@ -381,14 +384,21 @@ fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
 
 #[test]
 fn a_slave_that_grew_or_changed_is_refused_although_the_master_was_packed() {
-    for left in [
+    for continuity in [
         Continuity::UpTo(300),
         Continuity::Changed,
         Continuity::Unknown,
     ] {
-        let slave = Storage { left, ..SLAVE };
+        let slave = Storage {
+            continuity,
+            ..SLAVE
+        };
         let observation = compared(storage(slave, differs()), packed_away(1));
-        assert_eq!(refusal(&observation).exit(), Exit::Diverged, "{left:?}");
+        assert_eq!(
+            refusal(&observation).exit(),
+            Exit::Diverged,
+            "{continuity:?}"
+        );
     }
 }
 
@@ -417,7 +427,7 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
 #[test]
 fn anything_else_is_refused_as_diverged() {
     let unknown = Storage {
-        left: Continuity::Unknown,
+        continuity: Continuity::Unknown,
         ..SLAVE
     };
     for observation in [
@@ -435,7 +445,7 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
         position: 4,
         last_tid: None,
         tail: SlaveTail::Foreign(100),
-        left: Continuity::Unknown,
+        continuity: Continuity::Unknown,
     };
     assert_copy(
         &storage(empty, differs()),
@@ -447,7 +457,10 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
 
 #[test]
 fn full_keeps_whatever_may_be_the_slaves_own() {
-    let changed = |left| Storage { left, ..SLAVE };
+    let changed = |continuity| Storage {
+        continuity,
+        ..SLAVE
+    };
     for observation in [
         observation(SlaveState::Foreign, MASTER),
         observation(SlaveState::Damaged(damage()), MASTER),

@@ -72,9 +72,9 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
     if file.size < MAGIC_LEN + MIN_TXN_LEN {
         return Ok(SinceLastPass::NoSlave);
     }
-    let Start { left, .. } = start(&file, sidecar)?;
+    let Start { continuity, .. } = start(&file, sidecar)?;
     let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
-    Ok(match left {
+    Ok(match continuity {
         Continuity::Unknown => SinceLastPass::NobodyVouches,
         Continuity::Changed => SinceLastPass::Changed {
             newer: newer(&file, left_tid)?,

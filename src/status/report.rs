@@ -153,7 +153,7 @@ fn state(slave: &SlaveState) -> &'static str {
 /// How the slave stands to what the last pass left.
 fn left(slave: &SlaveState) -> &'static str {
     match slave {
-        SlaveState::Storage(slave) => match slave.left {
+        SlaveState::Storage(slave) => match slave.continuity {
             Continuity::UpTo(position) if position < slave.position => "grown",
             Continuity::UpTo(_) => "same",
             Continuity::Changed => "changed",

@@ -69,13 +69,15 @@ impl<'a> Sampler<'a> {
     }
 
     fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Error> {
-        let Storage { tail, left, .. } = match &sample.slave {
+        let Storage {
+            tail, continuity, ..
+        } = match &sample.slave {
             SlaveState::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.
             SlaveState::Missing if self.is_held(Sibling::ZodbLock) => return Ok(false),
             _ => return Ok(self.slave.seen()? == sample.seen),
         };
-        Ok(match (tail, left) {
+        Ok(match (tail, continuity) {
             (SlaveTail::None | SlaveTail::Ours(_), Continuity::Unknown | Continuity::UpTo(_)) => {
                 true
             }

@@ -161,7 +161,7 @@ fn slave(lines: &mut Lines, status: &Status) {
 }
 
 fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
-    let (tone, left) = match slave.left {
+    let (tone, left) = match slave.continuity {
         Continuity::Unknown => (Tone::Mind, "no pass has noted what it left".to_owned()),
         Continuity::Changed => (Tone::Mind, "not what the last pass left".to_owned()),
         Continuity::UpTo(left) if left < slave.position => {

@@ -91,7 +91,7 @@ pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     /// Whether the slave is as it was left.
-    pub(crate) left: Continuity,
+    pub(crate) continuity: Continuity,
     /// Where a scan may start.
     pub(crate) fingerprint: Option<Fingerprint>,
 }
@@ -99,11 +99,11 @@ pub(crate) struct Start {
 /// Whether the slave is what the last pass left, and from where on it must be
 /// read: never is the sidecar believed where the slave's bytes say otherwise.
 pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error> {
-    let left = match &sidecar.left {
+    let continuity = match &sidecar.left {
         None => Continuity::Unknown,
         Some(left) if holds(file, left.slave)? => {
             return Ok(Start {
-                left: Continuity::UpTo(left.slave.position),
+                continuity: Continuity::UpTo(left.slave.position),
                 fingerprint: Some(left.slave),
             });
         }
@@ -113,7 +113,10 @@ pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error>
         Some(fingerprint) if holds(file, fingerprint)? => Some(fingerprint),
         _ => None,
     };
-    Ok(Start { left, fingerprint })
+    Ok(Start {
+        continuity,
+        fingerprint,
+    })
 }
 
 /// Whether a mark is the slave's: its digests, and a transaction of its last tid
@@ -196,7 +199,7 @@ pub(crate) fn look(
         }
         _ => look_at_tail(file, position, sidecar)?,
     };
-    let fingerprint = match start.left {
+    let fingerprint = match start.continuity {
         Continuity::UpTo(_) => None,
         Continuity::Unknown | Continuity::Changed => Some(file.fingerprint(position, last_tid)?),
     };
@@ -204,7 +207,7 @@ pub(crate) fn look(
         position,
         last_tid,
         tail,
-        left: start.left,
+        continuity: start.continuity,
     };
     Ok(Look {
         slave: SlaveState::Storage(storage),

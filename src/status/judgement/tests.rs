@@ -48,7 +48,7 @@ fn with_tail(tail: SlaveTail) -> SlaveState {
         position: POSITION,
         last_tid: None,
         tail,
-        left: Continuity::Unknown,
+        continuity: Continuity::Unknown,
     })
 }
 
