@@ -18,8 +18,8 @@ use std::fmt;
 pub use self::copy::{CopyDecision, CopyFindings, KeepReason, judge as judge_copy};
 pub use self::evidence::{Evidence, Loss, Obstacle, extended};
 pub use self::observation::{
-    Continuity, Described, Lacking, MasterState, Next, Observation, SlaveState, SlaveTail, Storage,
-    TailComparison,
+    Continuity, MasterState, MissingFromMaster, Next, Observation, SlaveState, SlaveTail, Storage,
+    TailComparison, TransactionSummary,
 };
 pub use self::refusal::Refusal;
 
@@ -200,12 +200,12 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
         Err(question) => return Decision::Ask(question),
         Ok(comparison) => comparison,
     };
-    let lacking = || comparison.lacking.clone();
-    let in_master = comparison.lacking.count == 0;
+    let missing = || comparison.missing.clone();
+    let in_master = comparison.missing.count == 0;
     match slave.continuity {
-        Continuity::Changed => return Decision::Refuse(Refusal::Changed(lacking())),
+        Continuity::Changed => return Decision::Refuse(Refusal::Changed(missing())),
         Continuity::UpTo(position) if position < slave.position && !in_master => {
-            return Decision::Refuse(Refusal::Grown(lacking()));
+            return Decision::Refuse(Refusal::Grown(missing()));
         }
         _ => {}
     }
@@ -219,10 +219,10 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
     if comparison.master_last < slave.last_tid {
         return Decision::Refuse(Refusal::FallenBehind {
             master_last: comparison.master_last,
-            lacking: lacking(),
+            missing: missing(),
         });
     }
-    Decision::Refuse(Refusal::Diverged(lacking()))
+    Decision::Refuse(Refusal::Diverged(missing()))
 }
 
 fn full(observation: &Observation) -> Decision {
@@ -253,7 +253,7 @@ fn full(observation: &Observation) -> Decision {
     }
     match compare(observation, slave) {
         Err(question) => Decision::Ask(question),
-        Ok(comparison) if comparison.lacking.count == 0 => {
+        Ok(comparison) if comparison.missing.count == 0 => {
             copy_rewritten(observation, slave.last_tid, Reason::Forced)
         }
         Ok(_) => copy(OldSlave::SetAside, Reason::Forced),

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
 use crate::filestorage::{Tid, TxnStatus};
-use crate::plan::{Described, Lacking, TailComparison};
+use crate::plan::{MissingFromMaster, TailComparison, TransactionSummary};
 use crate::slave::snapshot::SlaveFile;
 use crate::source::Master;
 
@@ -76,7 +76,7 @@ pub(crate) fn compare(
                 }
                 theirs = step_back(&mut master)?;
             }
-            _ => add(&mut comparison.lacking, &mut slave, &transaction)?,
+            _ => add(&mut comparison.missing, &mut slave, &transaction)?,
         }
         ours = step_back(&mut slave)?;
     }
@@ -84,16 +84,16 @@ pub(crate) fn compare(
 }
 
 fn add(
-    lacking: &mut Lacking,
+    missing: &mut MissingFromMaster,
     slave: &mut Backward<&SlaveFile>,
     transaction: &Transaction,
 ) -> Result<(), Error> {
     let tid = transaction.header.tid;
-    lacking.count += 1;
-    lacking.first = Some(tid);
-    if lacking.last.len() < DESCRIBED {
+    missing.count += 1;
+    missing.first = Some(tid);
+    if missing.last.len() < DESCRIBED {
         let (user, description) = slave.user_and_description(transaction)?;
-        lacking.last.push(Described {
+        missing.last.push(TransactionSummary {
             tid,
             user,
             description,

@@ -84,7 +84,7 @@ pub fn judge(
         (OldSlave::None, _) | (OldSlave::Superseded, None) => CopyDecision::Install { keep: None },
         (OldSlave::PackedAway, Some(Loss::Transactions(_))) => {
             let comparison = observation.comparison.clone().unwrap_or_default();
-            CopyDecision::Refuse(Refusal::Diverged(comparison.lacking))
+            CopyDecision::Refuse(Refusal::Diverged(comparison.missing))
         }
         _ => keep,
     }

@@ -108,7 +108,7 @@ pub struct TailComparison {
     pub master_last: Option<Tid>,
     /// The slave's transactions that the master lacks, above the highest one
     /// that both have.
-    pub lacking: Lacking,
+    pub missing: MissingFromMaster,
     /// Whether the two have a transaction in common, and above it the master has nothing but
     /// what is newer than the slave's last.
     pub is_kin: bool,
@@ -119,18 +119,18 @@ pub struct TailComparison {
 
 /// Transactions that the slave has and the master lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
+pub struct MissingFromMaster {
     /// How many.
     pub count: u64,
     /// The first one's tid.
     pub first: Option<Tid>,
     /// The last few, the last one first.
-    pub last: Vec<Described>,
+    pub last: Vec<TransactionSummary>,
 }
 
 /// A transaction, for a person to recognise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
+pub struct TransactionSummary {
     /// Its id, which tells its time.
     pub tid: Tid,
     /// Who made it.
@@ -139,7 +139,7 @@ pub struct Described {
     pub description: String,
 }
 
-impl fmt::Display for Lacking {
+impl fmt::Display for MissingFromMaster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Some(first), Some(last)) = (self.first, self.last.first()) else {
             return f.write_str(
@@ -153,11 +153,11 @@ impl fmt::Display for Lacking {
             first.with_time(),
             last.tid.with_time(),
         )?;
-        for described in &self.last {
+        for summary in &self.last {
             write!(
                 f,
                 "; {} by {:?}: {:?}",
-                described.tid, described.user, described.description
+                summary.tid, summary.user, summary.description
             )?;
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::observation::Lacking;
+use super::observation::MissingFromMaster;
 use crate::filestorage::Tid;
 use crate::filestorage::scan::Damage;
 use crate::plan::outcome::Exit;
@@ -16,18 +16,18 @@ pub enum Refusal {
     SlaveDamaged(Damage),
     /// The slave has transactions that the master lacks, made since the last
     /// pass.
-    Grown(Lacking),
+    Grown(MissingFromMaster),
     /// The slave is not what the last pass left.
-    Changed(Lacking),
+    Changed(MissingFromMaster),
     /// The master's last transaction is older than the slave's.
     FallenBehind {
         /// The master's last transaction.
         master_last: Option<Tid>,
         /// What the slave has beyond.
-        lacking: Lacking,
+        missing: MissingFromMaster,
     },
     /// The slave and the master have gone different ways.
-    Diverged(Lacking),
+    Diverged(MissingFromMaster),
 }
 
 impl Refusal {
@@ -76,29 +76,29 @@ impl fmt::Display for Refusal {
                 f.write_str("the slave is no FileStorage: it does not start with FS21 or FS30")
             }
             Self::SlaveDamaged(damage) => write!(f, "the slave is damaged: {damage}"),
-            Self::Grown(lacking) => {
-                write!(f, "the slave has grown since last syncing: {lacking}")
+            Self::Grown(missing) => {
+                write!(f, "the slave has grown since last syncing: {missing}")
             }
-            Self::Changed(lacking) => write!(
+            Self::Changed(missing) => write!(
                 f,
                 "the slave is not what the last pass left, and not a prefix of the master: \
-                 {lacking}"
+                 {missing}"
             ),
             Self::FallenBehind {
                 master_last,
-                lacking,
+                missing,
             } => {
                 f.write_str("the master has fallen behind the slave: its last transaction is ")?;
                 match master_last {
                     Some(tid) => f.write_str(&tid.with_time())?,
                     None => f.write_str("none")?,
                 }
-                write!(f, "; {lacking}")
+                write!(f, "; {missing}")
             }
-            Self::Diverged(lacking) => {
+            Self::Diverged(missing) => {
                 write!(
                     f,
-                    "the slave and the master have gone different ways: {lacking}"
+                    "the slave and the master have gone different ways: {missing}"
                 )
             }
         }

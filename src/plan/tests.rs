@@ -48,21 +48,17 @@ fn compared(mut observation: Observation, comparison: TailComparison) -> Observa
 
 /// The master's last is T3, and it lacks so many of the slave's.
 fn lacks(count: u64) -> TailComparison {
-    let described = Described {
+    let summary = TransactionSummary {
         tid: T2,
         user: "editor".to_owned(),
         description: "front page".to_owned(),
     };
     TailComparison {
         master_last: Some(T3),
-        lacking: Lacking {
+        missing: MissingFromMaster {
             count,
             first: (count > 0).then_some(T2),
-            last: if count > 0 {
-                vec![described]
-            } else {
-                Vec::new()
-            },
+            last: if count > 0 { vec![summary] } else { Vec::new() },
         },
         is_kin: true,
         is_packed: false,
@@ -286,7 +282,7 @@ fn a_slave_that_grew_is_refused_and_says_by_what() {
     let observation = storage(slave, differs());
     assert_asks(&observation, PLAIN, Question::Compare { from: 300 });
     let refusal = refusal(&compared(observation, lacks(1)));
-    assert_eq!(refusal, Refusal::Grown(lacks(1).lacking));
+    assert_eq!(refusal, Refusal::Grown(lacks(1).missing));
     assert_eq!(refusal.exit(), Exit::Diverged);
     let said = refusal.to_string();
     for part in [

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::filestorage::Tid;
-use crate::plan::observation::{Lacking, MasterState, Next, SlaveState, TailComparison};
+use crate::plan::observation::{MasterState, MissingFromMaster, Next, SlaveState, TailComparison};
 use crate::plan::switch_on::TransactionRun;
 
 const TID: Tid = Tid(0x2000);
@@ -57,14 +57,14 @@ fn observation() -> Observation {
         },
         prefix_equal: None,
         comparison: Some(TailComparison {
-            lacking: lacking(),
+            missing: missing(),
             ..TailComparison::default()
         }),
     }
 }
 
-fn lacking() -> Lacking {
-    Lacking {
+fn missing() -> MissingFromMaster {
+    MissingFromMaster {
         count: 1,
         first: Some(TID),
         last: Vec::new(),
@@ -114,7 +114,7 @@ fn rows_4_to_7_decide_by_what_would_be_lost_with_the_old_slave() {
         (
             OldSlave::PackedAway,
             LOST,
-            CopyDecision::Refuse(Refusal::Diverged(lacking())),
+            CopyDecision::Refuse(Refusal::Diverged(missing())),
         ),
     ] {
         for policy in [PLAIN, FULL] {
