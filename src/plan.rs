@@ -16,7 +16,7 @@ pub mod switch_on;
 use std::fmt;
 
 pub use self::copy::{CopyDecision, CopyFindings, KeepReason, judge as judge_copy};
-pub use self::evidence::{Evidence, Loss, Obstacle, extended};
+pub use self::evidence::{ComparisonFailure, Evidence, Loss, extended};
 pub use self::observation::{
     Continuity, MasterState, MissingFromMaster, Next, Observation, SlaveState, SlaveTail, Storage,
     TailComparison, TransactionSummary,

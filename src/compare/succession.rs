@@ -52,7 +52,7 @@ use crate::filestorage::index::Index;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::filestorage::scan::{Event, Transaction};
 use crate::filestorage::{Tid, TxnHeader, TxnStatus};
-use crate::plan::{Evidence, Obstacle, extended};
+use crate::plan::{ComparisonFailure, Evidence, extended};
 
 /// The root's oid.
 const ROOT: u64 = 0;
@@ -161,7 +161,7 @@ impl<'a> Succession<'a> {
             let len = expected.len.min(end - expected.at);
             let Some(from) = expected.at.checked_sub(offset) else {
                 // They came by before they were asked for, so nothing is known of them.
-                self.meet(Obstacle::Unreadable);
+                self.fail(ComparisonFailure::Unreadable);
                 continue;
             };
             let from = from as usize;
@@ -375,7 +375,7 @@ impl<'a> Succession<'a> {
             return false;
         }
         let Some(index) = index else {
-            self.meet(Obstacle::Disorder);
+            self.fail(ComparisonFailure::Disorder);
             return true;
         };
         let mut lacks_some = false;
@@ -406,7 +406,7 @@ impl<'a> Succession<'a> {
     fn suspect(&mut self, tid: Tid, oids: Vec<u64>) {
         self.suspects.extend(oids.into_iter().map(|oid| (oid, tid)));
         if self.suspects.len() >= MAX_SUSPECTS {
-            self.meet(Obstacle::Disorder);
+            self.fail(ComparisonFailure::Disorder);
             self.suspects.clear();
         }
     }
@@ -424,19 +424,19 @@ impl<'a> Succession<'a> {
         self.next = *read.as_ref().unwrap_or(&None);
         self.note(read);
         if self.next.is_some_and(|old| Some(old.header.tid) <= before) {
-            self.meet(Obstacle::Disorder);
+            self.fail(ComparisonFailure::Disorder);
         }
     }
 
-    fn meet(&mut self, obstacle: Obstacle) {
-        self.evidence.obstacle = self.evidence.obstacle.max(Some(obstacle));
+    fn fail(&mut self, failure: ComparisonFailure) {
+        self.evidence.failure = self.evidence.failure.max(Some(failure));
     }
 
     /// A slave that cannot be read may hold anything.
     fn note<T>(&mut self, read: io::Result<T>) {
         if let Err(error) = read {
             tracing::debug!("the old slave cannot be read: {error}");
-            self.meet(Obstacle::Unreadable);
+            self.fail(ComparisonFailure::Unreadable);
         }
     }
 }

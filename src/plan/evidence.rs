@@ -21,12 +21,12 @@ pub struct Evidence {
     /// Whether the copy has a transaction that the slave lacks, no newer than the slave's last.
     pub has_others: bool,
     /// Why not all of it could be compared, if so.
-    pub obstacle: Option<Obstacle>,
+    pub failure: Option<ComparisonFailure>,
 }
 
 /// Why an old slave could not be compared with a copy; the greater one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Obstacle {
+pub enum ComparisonFailure {
     /// Its tids do not rise, or the copy has no index to look its objects up in.
     Disorder,
     /// It could not be read to its end.
@@ -50,10 +50,10 @@ impl Evidence {
     /// What would be lost with the old slave; `None` if a pack explains all that the copy lacks.
     #[must_use]
     pub fn loss(&self) -> Option<Loss> {
-        if self.obstacle == Some(Obstacle::Unreadable) {
+        if self.failure == Some(ComparisonFailure::Unreadable) {
             return Some(Loss::Unknown);
         }
-        let is_pack = self.is_packed && !self.has_others && self.obstacle.is_none();
+        let is_pack = self.is_packed && !self.has_others && self.failure.is_none();
         let lost = if is_pack {
             self.unexplained
         } else {
@@ -106,7 +106,7 @@ mod tests {
         altered: None,
         is_packed: true,
         has_others: false,
-        obstacle: None,
+        failure: None,
     };
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
                 missing: None,
                 is_packed: false,
                 has_others: true,
-                obstacle: Some(Obstacle::Disorder),
+                failure: Some(ComparisonFailure::Disorder),
                 ..PACK
             },
         ] {
@@ -141,7 +141,7 @@ mod tests {
                 ..PACK
             },
             Evidence {
-                obstacle: Some(Obstacle::Disorder),
+                failure: Some(ComparisonFailure::Disorder),
                 ..PACK
             },
         ] {
@@ -181,7 +181,7 @@ mod tests {
     fn a_slave_that_cannot_be_read_may_hold_anything() {
         let evidence = Evidence {
             missing: None,
-            obstacle: Some(Obstacle::Unreadable),
+            failure: Some(ComparisonFailure::Unreadable),
             ..PACK
         };
         assert_eq!(evidence.loss(), Some(Loss::Unknown));

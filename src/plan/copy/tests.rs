@@ -23,7 +23,7 @@ const LOST: Evidence = Evidence {
     altered: None,
     is_packed: true,
     has_others: false,
-    obstacle: None,
+    failure: None,
 };
 
 /// The copy lacks one that the last pack may have dropped.
@@ -35,7 +35,7 @@ const DOUBTFUL: Evidence = Evidence {
 
 /// The old slave could not be read.
 const UNREADABLE: Evidence = Evidence {
-    obstacle: Some(crate::plan::Obstacle::Unreadable),
+    failure: Some(crate::plan::ComparisonFailure::Unreadable),
     ..LOST
 };
 
