@@ -79,17 +79,17 @@ impl From<Outcome> for PassReport {
 /// Makes one pass.
 #[must_use]
 pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
-    let Entered {
+    let PassStart {
         lock,
         sidecar: loaded,
         is_checked,
-    } = match enter(job) {
-        Ok(entered) => entered,
+    } = match start_pass(job) {
+        Ok(start) => start,
         Err(error) => return Outcome::from(&error).into(),
     };
     let collector = Collector::new(monitor);
     let monitor: &dyn Monitor = &collector;
-    let mut attempt = Attempt {
+    let mut attempts = Attempts {
         job,
         monitor,
         sidecar: loaded.clone(),
@@ -101,8 +101,8 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         looked_at: None,
         file_system: None,
     };
-    let result = attempt.run_with_retries();
-    let Attempt {
+    let result = attempts.run_with_retries();
+    let Attempts {
         mut sidecar,
         copied,
         plan,
@@ -110,7 +110,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         file_system,
         is_checked,
         ..
-    } = attempt;
+    } = attempts;
     let mut report = PassReport {
         file_system,
         ..PassReport::from(match &result {
@@ -271,7 +271,7 @@ fn note(
 }
 
 /// What a pass begins with.
-struct Entered {
+struct PassStart {
     /// The pass lock; a dry run takes none.
     lock: Option<lock::Lock>,
     /// What the last pass left.
@@ -282,7 +282,7 @@ struct Entered {
 
 /// Takes the pass lock, if syncing is on, and reads what the last pass left; a
 /// dry run only looks who has the lock.
-fn enter(job: &Job) -> Result<Entered, Error> {
+fn start_pass(job: &Job) -> Result<PassStart, Error> {
     let paths = &job.slave.paths;
     job.slave.check_cancelled()?;
     paths.find_mounted()?;
@@ -304,7 +304,7 @@ fn enter(job: &Job) -> Result<Entered, Error> {
         Some(lock::take_pass_after(paths, check)?.ok_or_else(|| busy(&job.slave))?)
     };
     let sidecar = Sidecar::load(paths)?;
-    Ok(Entered {
+    Ok(PassStart {
         lock,
         is_checked: is_checked || sidecar.left.is_some(),
         sidecar,
@@ -331,7 +331,7 @@ fn check_kind(job: &Job) -> Result<(), Error> {
 }
 
 /// A pass, which starts over where a file changed under it.
-struct Attempt<'a> {
+struct Attempts<'a> {
     job: &'a Job,
     monitor: &'a dyn Monitor,
     sidecar: Sidecar,
@@ -349,10 +349,10 @@ struct Attempt<'a> {
     plan: Option<Plan>,
 }
 
-impl Attempt<'_> {
+impl Attempts<'_> {
     fn run_with_retries(&mut self) -> Result<Plan, Error> {
         loop {
-            match self.once() {
+            match self.attempt() {
                 // It was a switch that ended a wait; does it still say so?
                 Err(error @ Error::Interrupted) => {
                     let slave = &self.job.slave;
@@ -366,7 +366,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn once(&mut self) -> Result<Plan, Error> {
+    fn attempt(&mut self) -> Result<Plan, Error> {
         let Self { job, monitor, .. } = *self;
         let slave = &job.slave;
         if !self.is_checked {

@@ -102,7 +102,7 @@ struct Begun {
 
 /// What became of a data record of the old slave's in the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Presence {
     /// It is there.
     Kept,
     /// The copy has no record of the object so far.
@@ -335,7 +335,7 @@ impl<'a> Succession<'a> {
             let doubtful = &mut self.evidence.doubtful;
             *doubtful = Some(extended(*doubtful, old.header.tid));
             self.judge_records(old, index, |found| {
-                found.map_or(Fate::Gone, |_| Fate::Older)
+                found.map_or(Presence::Gone, |_| Presence::Older)
             });
         }
     }
@@ -344,9 +344,9 @@ impl<'a> Succession<'a> {
     fn compare_records(&mut self, old: &Transaction, copied: &Transaction, index: Option<&Index>) {
         let here = copied.position..copied.end;
         let lacks_some = self.judge_records(old, index, |found| match found {
-            Some(position) if here.contains(&position) => Fate::Kept,
-            Some(_) => Fate::Older,
-            None => Fate::Gone,
+            Some(position) if here.contains(&position) => Presence::Kept,
+            Some(_) => Presence::Older,
+            None => Presence::Gone,
         });
         if lacks_some {
             self.lack(old.header.tid);
@@ -362,13 +362,13 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// Applies rule 3 to each data record of an old transaction; `fate` judges by the position
+    /// Applies rule 3 to each data record of an old transaction; `presence` judges by the position
     /// of the object's last record in the copy so far. Says whether the copy lacks one.
     fn judge_records(
         &mut self,
         old: &Transaction,
         index: Option<&Index>,
-        fate: impl Fn(Option<u64>) -> Fate,
+        presence: impl Fn(Option<u64>) -> Presence,
     ) -> bool {
         // ZODB does not look at the records of such a transaction.
         if old.header.status == TxnStatus::UNDONE {
@@ -387,11 +387,12 @@ impl<'a> Succession<'a> {
                 ended => break ended,
             };
             at = record.end;
-            let fate = fate(index.get(record.oid));
-            lacks_some |= fate != Fate::Kept;
+            let presence = presence(index.get(record.oid));
+            lacks_some |= presence != Presence::Kept;
             let is_kept_by_packs = !matches!(record.data, OldData::Undone);
             // The root is reachable at any time, so it cannot be gone.
-            let is_suspect = fate == Fate::Older || fate == Fate::Gone && record.oid == ROOT;
+            let is_suspect =
+                presence == Presence::Older || presence == Presence::Gone && record.oid == ROOT;
             if is_suspect && is_kept_by_packs && suspects.len() < MAX_SUSPECTS {
                 suspects.push(record.oid);
             }
