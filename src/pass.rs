@@ -1,30 +1,30 @@
 //! One pass: survey → plan → apply, under the pass lock.
 
 pub mod apply;
+mod attempts;
+mod collector;
 pub mod reader;
 mod report;
+mod start;
 pub(crate) mod surroundings;
 pub mod survey;
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 pub use self::report::JsonReport;
 
-use self::apply::{Apply, Tuning};
-use self::survey::Survey;
+use self::apply::Tuning;
+use self::attempts::Attempts;
+use self::collector::Collector;
+use self::start::{PassStart, start_pass};
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::MAGIC_LEN;
-use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::{Plan, PlannedAction, Policy, SlaveTail};
-use crate::slave::lock;
-use crate::slave::paths::Sibling;
-use crate::slave::running::busy;
 use crate::slave::sidecar::{Pass, Sidecar};
 use crate::slave::step::Slave;
 use crate::slave::verification::Record;
@@ -155,39 +155,6 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
     ));
 }
 
-/// Collects the warnings of a pass, each once: a pass that starts over meets the same
-/// ones again.
-struct Collector<'a> {
-    monitor: &'a dyn Monitor,
-    warnings: RefCell<Vec<String>>,
-}
-
-impl<'a> Collector<'a> {
-    fn new(monitor: &'a dyn Monitor) -> Self {
-        Self {
-            monitor,
-            warnings: RefCell::default(),
-        }
-    }
-
-    fn into_warnings(self) -> Vec<String> {
-        self.warnings.into_inner()
-    }
-}
-
-impl Monitor for Collector<'_> {
-    fn progress(&self, activity: &'static str, done: u64, total: u64) {
-        self.monitor.progress(activity, done, total);
-    }
-
-    fn warn(&self, warning: String) {
-        let mut warnings = self.warnings.borrow_mut();
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-}
-
 /// Has the ledger catch up with the slave, if it is behind.
 fn keep_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
     let patience = if job.index_waits {
@@ -268,169 +235,6 @@ fn note(
         sidecar.in_sync = looked_at;
     }
     sidecar.store(&job.slave.paths)
-}
-
-/// What a pass begins with.
-struct PassStart {
-    /// The pass lock; a dry run takes none.
-    lock: Option<lock::Lock>,
-    /// What the last pass left.
-    sidecar: Sidecar,
-    /// Whether the check of a first pass was made, or is not due.
-    is_checked: bool,
-}
-
-/// Takes the pass lock, if syncing is on, and reads what the last pass left; a
-/// dry run only looks who has the lock.
-fn start_pass(job: &Job) -> Result<PassStart, Error> {
-    let paths = &job.slave.paths;
-    job.slave.check_cancelled()?;
-    paths.find_mounted()?;
-    check_kind(job)?;
-    let mut is_checked = false;
-    let mut check = || {
-        is_checked = true;
-        check_first_pass(job, &Sidecar::load(paths)?)
-    };
-    let lock = if job.dry_run {
-        let pass_lock = paths.sibling(Sibling::PassLock);
-        if !pass_lock.exists() {
-            check()?;
-        } else if flock::holder(&pass_lock).is_some() {
-            return Err(busy(&job.slave));
-        }
-        None
-    } else {
-        Some(lock::take_pass_after(paths, check)?.ok_or_else(|| busy(&job.slave))?)
-    };
-    let sidecar = Sidecar::load(paths)?;
-    Ok(PassStart {
-        lock,
-        is_checked: is_checked || sidecar.left.is_some(),
-        sidecar,
-    })
-}
-
-fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Error> {
-    surroundings::check_first_pass(&job.slave, &job.master, job.policy, sidecar)
-}
-
-/// Refuses a slave whose name may be a mistake before anything is left beside it, even a
-/// lock: what a pass leaves makes the name one that `fssync off` believes.
-fn check_kind(job: &Job) -> Result<(), Error> {
-    let paths = &job.slave.paths;
-    if !paths.may_be_mistaken()? {
-        return Ok(());
-    }
-    match job.master.stat(Vec::new()) {
-        Ok(master_stat) => paths.check_kind(master_stat.named.is_directory),
-        Err(error) if paths.is_named_like_the_master() => Err(error.into()),
-        // The survey looks again, and with more patience.
-        Err(_) => Ok(()),
-    }
-}
-
-/// A pass, which starts over where a file changed under it.
-struct Attempts<'a> {
-    job: &'a Job,
-    monitor: &'a dyn Monitor,
-    sidecar: Sidecar,
-    copied: Copied,
-    retry: Retry,
-    /// Whether the check of a first pass was made, or is not due.
-    is_checked: bool,
-    /// Whether the master's surroundings were asked for.
-    has_looked_around: bool,
-    /// When the master was last looked at.
-    looked_at: Option<Timestamp>,
-    /// What it lies on.
-    file_system: Option<FileSystem>,
-    /// The last plan that was made, also if it could not be carried out.
-    plan: Option<Plan>,
-}
-
-impl Attempts<'_> {
-    fn run_with_retries(&mut self) -> Result<Plan, Error> {
-        loop {
-            match self.attempt() {
-                // It was a switch that ended a wait; does it still say so?
-                Err(error @ Error::Interrupted) => {
-                    let slave = &self.job.slave;
-                    slave.check_cancelled()?;
-                    let why = slave.switches.what_ended_a_wait();
-                    self.retry.again(why.map_or(error, Error::Off))?;
-                }
-                Err(error) => self.retry.after(error)?,
-                done => return done,
-            }
-        }
-    }
-
-    fn attempt(&mut self) -> Result<Plan, Error> {
-        let Self { job, monitor, .. } = *self;
-        let slave = &job.slave;
-        if !self.is_checked {
-            check_first_pass(job, &self.sidecar)?;
-            self.is_checked = true;
-        }
-        self.looked_at = Some(Timestamp::now());
-        let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
-        self.retry.found_master();
-        self.file_system = Some(survey.master_stat.file_system);
-        if survey.scanned.is_some() {
-            self.sidecar.scanned = survey.scanned;
-        }
-        if !survey.is_as_left() {
-            // What lies there may be of a file that was there before.
-            self.sidecar.index = None;
-        }
-        self.copied.position = survey.position;
-        self.copied.last_tid = survey.last_tid;
-        let plan = survey.decide(job.policy, &job.master, monitor)?;
-        tracing::debug!("plan: {plan:?}");
-        self.look_around(&survey);
-        self.plan = Some(plan);
-        let apply = Apply {
-            slave,
-            master: &job.master,
-            policy: job.policy,
-            tuning: job.tuning,
-            monitor,
-        };
-        let mut copied = Copied::default();
-        let result = if job.dry_run {
-            check_not_in_use(slave, &plan)
-                .and_then(|()| slave.paths.check_is_writable())
-                .and_then(|()| apply.dry_run(&plan, &survey, &mut copied))
-        } else {
-            apply.run(&plan, &mut survey, &mut self.sidecar, &mut copied)
-        };
-        self.copied.add(copied);
-        result.map(|()| plan)
-    }
-
-    /// Looks around a master that is another file than at the last pass, and at `--full`.
-    fn look_around(&mut self, survey: &Survey) {
-        let left = self.sidecar.left.as_ref();
-        let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
-        if self.has_looked_around || (is_known && !self.job.policy.full) {
-            return;
-        }
-        self.has_looked_around = true;
-        let Self { job, monitor, .. } = *self;
-        surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
-    }
-}
-
-/// What the first step of a plan that writes would find.
-fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
-    match flock::holder(&slave.paths.sibling(Sibling::ZodbLock)) {
-        pid @ Some(_) if plan.action != PlannedAction::Nothing => Err(Error::InUse {
-            slave: slave.paths.data().to_owned(),
-            pid,
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn action(plan: &Plan, copied: Copied) -> Action {

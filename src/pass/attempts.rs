@@ -1,0 +1,121 @@
+//! The attempts of a pass: it starts over if a file changed meanwhile.
+
+use jiff::Timestamp;
+
+use super::apply::Apply;
+use super::start::check_first_pass;
+use super::survey::Survey;
+use super::{Job, surroundings};
+use crate::error::Error;
+use crate::error::retry::Retry;
+use crate::io::flock;
+use crate::io::progress::Monitor;
+use crate::plan::outcome::Copied;
+use crate::plan::{Plan, PlannedAction};
+use crate::slave::paths::Sibling;
+use crate::slave::sidecar::Sidecar;
+use crate::slave::step::Slave;
+use crate::source::FileSystem;
+
+/// A pass, which starts over where a file changed under it.
+pub(super) struct Attempts<'a> {
+    pub(super) job: &'a Job,
+    pub(super) monitor: &'a dyn Monitor,
+    pub(super) sidecar: Sidecar,
+    pub(super) copied: Copied,
+    pub(super) retry: Retry,
+    /// Whether the check of a first pass was made, or is not due.
+    pub(super) is_checked: bool,
+    /// Whether the master's surroundings were asked for.
+    pub(super) has_looked_around: bool,
+    /// When the master was last looked at.
+    pub(super) looked_at: Option<Timestamp>,
+    /// What it lies on.
+    pub(super) file_system: Option<FileSystem>,
+    /// The last plan that was made, also if it could not be carried out.
+    pub(super) plan: Option<Plan>,
+}
+
+impl Attempts<'_> {
+    pub(super) fn run_with_retries(&mut self) -> Result<Plan, Error> {
+        loop {
+            match self.attempt() {
+                // It was a switch that ended a wait; does it still say so?
+                Err(error @ Error::Interrupted) => {
+                    let slave = &self.job.slave;
+                    slave.check_cancelled()?;
+                    let why = slave.switches.what_ended_a_wait();
+                    self.retry.again(why.map_or(error, Error::Off))?;
+                }
+                Err(error) => self.retry.after(error)?,
+                done => return done,
+            }
+        }
+    }
+
+    fn attempt(&mut self) -> Result<Plan, Error> {
+        let Self { job, monitor, .. } = *self;
+        let slave = &job.slave;
+        if !self.is_checked {
+            check_first_pass(job, &self.sidecar)?;
+            self.is_checked = true;
+        }
+        self.looked_at = Some(Timestamp::now());
+        let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
+        self.retry.found_master();
+        self.file_system = Some(survey.master_stat.file_system);
+        if survey.scanned.is_some() {
+            self.sidecar.scanned = survey.scanned;
+        }
+        if !survey.is_as_left() {
+            // What lies there may be of a file that was there before.
+            self.sidecar.index = None;
+        }
+        self.copied.position = survey.position;
+        self.copied.last_tid = survey.last_tid;
+        let plan = survey.decide(job.policy, &job.master, monitor)?;
+        tracing::debug!("plan: {plan:?}");
+        self.look_around(&survey);
+        self.plan = Some(plan);
+        let apply = Apply {
+            slave,
+            master: &job.master,
+            policy: job.policy,
+            tuning: job.tuning,
+            monitor,
+        };
+        let mut copied = Copied::default();
+        let result = if job.dry_run {
+            check_not_in_use(slave, &plan)
+                .and_then(|()| slave.paths.check_is_writable())
+                .and_then(|()| apply.dry_run(&plan, &survey, &mut copied))
+        } else {
+            apply.run(&plan, &mut survey, &mut self.sidecar, &mut copied)
+        };
+        self.copied.add(copied);
+        result.map(|()| plan)
+    }
+
+    /// Looks around a master that is another file than at the last pass, and at `--full`.
+    fn look_around(&mut self, survey: &Survey) {
+        let left = self.sidecar.left.as_ref();
+        let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
+        if self.has_looked_around || (is_known && !self.job.policy.full) {
+            return;
+        }
+        self.has_looked_around = true;
+        let Self { job, monitor, .. } = *self;
+        surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
+    }
+}
+
+/// What the first step of a plan that writes would find.
+fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
+    match flock::holder(&slave.paths.sibling(Sibling::ZodbLock)) {
+        pid @ Some(_) if plan.action != PlannedAction::Nothing => Err(Error::InUse {
+            slave: slave.paths.data().to_owned(),
+            pid,
+        }),
+        _ => Ok(()),
+    }
+}

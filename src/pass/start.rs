@@ -1,0 +1,69 @@
+//! The start of a pass: its lock, the last sidecar, and the checks that come first.
+
+use super::{Job, surroundings};
+use crate::error::Error;
+use crate::io::flock;
+use crate::slave::lock;
+use crate::slave::paths::Sibling;
+use crate::slave::running::busy;
+use crate::slave::sidecar::Sidecar;
+
+/// What a pass begins with.
+pub(super) struct PassStart {
+    /// The pass lock; a dry run takes none.
+    pub(super) lock: Option<lock::Lock>,
+    /// What the last pass left.
+    pub(super) sidecar: Sidecar,
+    /// Whether the check of a first pass was made, or is not due.
+    pub(super) is_checked: bool,
+}
+
+/// Takes the pass lock, if syncing is on, and reads what the last pass left; a
+/// dry run only looks who has the lock.
+pub(super) fn start_pass(job: &Job) -> Result<PassStart, Error> {
+    let paths = &job.slave.paths;
+    job.slave.check_cancelled()?;
+    paths.find_mounted()?;
+    check_kind(job)?;
+    let mut is_checked = false;
+    let mut check = || {
+        is_checked = true;
+        check_first_pass(job, &Sidecar::load(paths)?)
+    };
+    let lock = if job.dry_run {
+        let pass_lock = paths.sibling(Sibling::PassLock);
+        if !pass_lock.exists() {
+            check()?;
+        } else if flock::holder(&pass_lock).is_some() {
+            return Err(busy(&job.slave));
+        }
+        None
+    } else {
+        Some(lock::take_pass_after(paths, check)?.ok_or_else(|| busy(&job.slave))?)
+    };
+    let sidecar = Sidecar::load(paths)?;
+    Ok(PassStart {
+        lock,
+        is_checked: is_checked || sidecar.left.is_some(),
+        sidecar,
+    })
+}
+
+pub(super) fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Error> {
+    surroundings::check_first_pass(&job.slave, &job.master, job.policy, sidecar)
+}
+
+/// Refuses a slave whose name may be a mistake before anything is left beside it, even a
+/// lock: what a pass leaves makes the name one that `fssync off` believes.
+fn check_kind(job: &Job) -> Result<(), Error> {
+    let paths = &job.slave.paths;
+    if !paths.may_be_mistaken()? {
+        return Ok(());
+    }
+    match job.master.stat(Vec::new()) {
+        Ok(master_stat) => paths.check_kind(master_stat.named.is_directory),
+        Err(error) if paths.is_named_like_the_master() => Err(error.into()),
+        // The survey looks again, and with more patience.
+        Err(_) => Ok(()),
+    }
+}
