@@ -97,8 +97,8 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         plan: None,
         retry: Retry::default(),
         is_checked,
-        has_looked_around: false,
-        looked_at: None,
+        has_checked_surroundings: false,
+        surveyed_at: None,
         file_system: None,
     };
     let result = attempts.run_with_retries();
@@ -106,7 +106,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         mut sidecar,
         copied,
         plan,
-        looked_at,
+        surveyed_at,
         file_system,
         is_checked,
         ..
@@ -114,8 +114,8 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
     let mut report = PassReport {
         file_system,
         ..PassReport::from(match &result {
-            Ok(plan) => done(plan, copied),
-            Err(error) => stopped(error, plan, copied),
+            Ok(plan) => succeeded(plan, copied),
+            Err(error) => failed(error, plan, copied),
         })
     };
     let left = sidecar.left.as_ref().map(|left| left.slave);
@@ -127,13 +127,13 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         _ => true,
     };
     if lock.is_some() && is_noted {
-        let noted = note(job, &loaded, &mut sidecar, &report.outcome, looked_at);
+        let noted = record_outcome(job, &loaded, &mut sidecar, &report.outcome, surveyed_at);
         let is_noted = noted.is_ok();
         report.record_error = noted.err().map(|error| error.display_chain());
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
         if is_noted && is_sound {
-            keep_ledger(job, copied, monitor);
-            report.index_is_due = keep_index(job, sidecar, copied, monitor);
+            update_ledger(job, copied, monitor);
+            report.index_is_due = update_index(job, sidecar, copied, monitor);
         }
     }
     warn_of_damage(&job.slave, monitor);
@@ -156,7 +156,7 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
 }
 
 /// Has the ledger catch up with the slave, if it is behind.
-fn keep_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
+fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
     let patience = if job.index_waits {
         upkeep::ledger::IN_A_WATCH
     } else {
@@ -173,7 +173,7 @@ fn keep_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
 
 /// Does what is due to the slave's index; returns whether it is left to be done.
 /// All that was copied is visible and noted by now.
-fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Monitor) -> bool {
+fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Monitor) -> bool {
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return false;
     };
@@ -201,12 +201,12 @@ fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Mon
 }
 
 /// Notes in the sidecar what the pass left, and how it ended.
-fn note(
+fn record_outcome(
     job: &Job,
     loaded: &Sidecar,
     sidecar: &mut Sidecar,
     outcome: &Outcome,
-    looked_at: Option<Timestamp>,
+    surveyed_at: Option<Timestamp>,
 ) -> Result<(), Error> {
     let pass = Pass {
         time: Timestamp::now(),
@@ -232,7 +232,7 @@ fn note(
     }
     sidecar.pass = Some(pass);
     if outcome.exit == Exit::Success {
-        sidecar.in_sync = looked_at;
+        sidecar.in_sync = surveyed_at;
     }
     sidecar.store(&job.slave.paths)
 }
@@ -249,7 +249,7 @@ fn action(plan: &Plan, copied: Copied) -> Action {
 }
 
 /// How a pass ends that did what was planned.
-pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
+pub(crate) fn succeeded(plan: &Plan, copied: Copied) -> Outcome {
     Outcome {
         action: action(plan, copied),
         exit: Exit::Success,
@@ -261,7 +261,7 @@ pub(crate) fn done(plan: &Plan, copied: Copied) -> Outcome {
 }
 
 /// How a pass ends that stopped; what it had done by then counts.
-pub(crate) fn stopped(error: &Error, plan: Option<Plan>, copied: Copied) -> Outcome {
+pub(crate) fn failed(error: &Error, plan: Option<Plan>, copied: Copied) -> Outcome {
     let outcome = Outcome::from(error);
     Outcome {
         action: match plan {

@@ -81,13 +81,13 @@ impl Apply<'_> {
         if !matches!(plan.action, PlannedAction::FullCopy(_)) {
             clean_up(self.slave)?;
             sidecar.copy = None;
-            if !survey.is_as_left() {
+            if !survey.has_continuity() {
                 // A pass may have renamed a copy to the slave, and been killed before the name
                 // was durable.
                 self.slave.paths.sync_directory()?;
             }
         }
-        self.note_proven(survey)?;
+        self.record_proven(survey)?;
         match plan.action {
             PlannedAction::Nothing => self.vouch(survey, sidecar),
             PlannedAction::Append(append) => self.append(survey, append, sidecar, copied),
@@ -106,32 +106,32 @@ impl Apply<'_> {
         let known = sidecar.left.as_ref().is_some_and(|left| {
             left.slave.position == position && left.master == survey.master_stat.identity
         });
-        if known && survey.is_as_left() {
+        if known && survey.has_continuity() {
             return Ok(());
         }
         // The slave may be somebody's copy, or end with the batch of a pass that was killed
         // before its last sync: make it durable first.
         file.sync_data()
             .map_err(Error::io("sync", self.slave.paths.data()))?;
-        self.leave(survey, file, position, survey.last_tid, sidecar)?;
+        self.describe_slave(survey, file, position, survey.last_tid, sidecar)?;
         sidecar.store(&self.slave.paths)
     }
 
     /// Notes in the ledger the digests of the bytes that were proven equal. They may be
     /// somebody's copy that is not durable yet.
-    fn note_proven(&self, survey: &mut Survey) -> Result<(), Error> {
+    fn record_proven(&self, survey: &mut Survey) -> Result<(), Error> {
         let proven = mem::take(&mut survey.proven);
         if let Some(file) = survey.slave_file().filter(|_| !proven.is_empty()) {
             file.sync_data()
                 .map_err(Error::io("sync", self.slave.paths.data()))?;
-            self.note_digests(file, proven);
+            self.record_digests(file, proven);
         }
         Ok(())
     }
 
     /// Notes in the ledger the digests of committed bytes of the slave, which is `file`. If that
     /// fails, for example because the disk is full, a later pass makes up for it.
-    fn note_digests(&self, file: &File, digests: Vec<LedgerEntry>) {
+    fn record_digests(&self, file: &File, digests: Vec<LedgerEntry>) {
         let noted = ledger::note(self.slave, file, digests);
         if let Some(why) = noted.err().as_ref().and_then(upkeep::ledger::complaint) {
             tracing::warn!("{why}");
@@ -183,7 +183,7 @@ impl Apply<'_> {
     }
 
     /// Describes the slave in the sidecar, which the caller must store.
-    fn leave(
+    fn describe_slave(
         &self,
         survey: &Survey,
         file: &File,
@@ -223,7 +223,7 @@ impl Apply<'_> {
     }
 }
 
-fn note(copied: &mut Copied, reader: &TransactionReader<'_>, from: u64) {
+fn add_up(copied: &mut Copied, reader: &TransactionReader<'_>, from: u64) {
     *copied = Copied {
         position: Some(reader.position()),
         last_tid: reader.last_tid(),

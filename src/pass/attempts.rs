@@ -27,9 +27,9 @@ pub(super) struct Attempts<'a> {
     /// Whether the check of a first pass was made, or is not due.
     pub(super) is_checked: bool,
     /// Whether the master's surroundings were asked for.
-    pub(super) has_looked_around: bool,
+    pub(super) has_checked_surroundings: bool,
     /// When the master was last looked at.
-    pub(super) looked_at: Option<Timestamp>,
+    pub(super) surveyed_at: Option<Timestamp>,
     /// What it lies on.
     pub(super) file_system: Option<FileSystem>,
     /// The last plan that was made, also if it could not be carried out.
@@ -60,14 +60,14 @@ impl Attempts<'_> {
             check_first_pass(job, &self.sidecar)?;
             self.is_checked = true;
         }
-        self.looked_at = Some(Timestamp::now());
+        self.surveyed_at = Some(Timestamp::now());
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.retry.found_master();
         self.file_system = Some(survey.master_stat.file_system);
         if survey.scanned.is_some() {
             self.sidecar.scanned = survey.scanned;
         }
-        if !survey.is_as_left() {
+        if !survey.has_continuity() {
             // What lies there may be of a file that was there before.
             self.sidecar.index = None;
         }
@@ -75,7 +75,7 @@ impl Attempts<'_> {
         self.copied.last_tid = survey.last_tid;
         let plan = survey.decide(job.policy, &job.master, monitor)?;
         tracing::debug!("plan: {plan:?}");
-        self.look_around(&survey);
+        self.check_surroundings(&survey);
         self.plan = Some(plan);
         let apply = Apply {
             slave,
@@ -97,13 +97,13 @@ impl Attempts<'_> {
     }
 
     /// Looks around a master that is another file than at the last pass, and at `--full`.
-    fn look_around(&mut self, survey: &Survey) {
+    fn check_surroundings(&mut self, survey: &Survey) {
         let left = self.sidecar.left.as_ref();
         let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
-        if self.has_looked_around || (is_known && !self.job.policy.full) {
+        if self.has_checked_surroundings || (is_known && !self.job.policy.full) {
             return;
         }
-        self.has_looked_around = true;
+        self.has_checked_surroundings = true;
         let Self { job, monitor, .. } = *self;
         surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
     }

@@ -42,7 +42,7 @@ pub(crate) fn check_first_pass(
     let Some(seen) = slave.seen()? else {
         return Ok(());
     };
-    let Some((master_stat, around)) = look(master)? else {
+    let Some((master_stat, around)) = read_both(master)? else {
         return Ok(());
     };
     paths.check_is_not(master_stat.local)?;
@@ -67,9 +67,9 @@ pub(crate) fn check_first_pass(
 
 /// Looks at the master and around it; `None` if the pass may see more a moment later, or
 /// reports what is in the way.
-fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
-    let look = || Ok((master.stat(Vec::new())?, master.surroundings()?));
-    match look() {
+fn read_both(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
+    let read = || Ok((master.stat(Vec::new())?, master.surroundings()?));
+    match read() {
         Ok(found) => Ok(Some(found)),
         Err(source::Error::Remote { .. }) => Ok(None),
         Err(error) if source::Error::is_transient(&error) => Ok(None),

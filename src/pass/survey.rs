@@ -114,7 +114,7 @@ impl Survey {
         let same_file = read_last.as_ref() == Some(&master_stat.identity);
         let (next, ahead) = match position {
             Some(position) if matches == Some(true) => {
-                look_ahead(master, master_stat.size, position)?
+                read_ahead(master, master_stat.size, position)?
             }
             _ => (Next::End, None),
         };
@@ -146,7 +146,7 @@ impl Survey {
 
     /// Whether the slave is what the last pass left, whatever lies behind.
     #[must_use]
-    pub fn is_as_left(&self) -> bool {
+    pub fn has_continuity(&self) -> bool {
         matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.continuity, Continuity::UpTo(_)))
     }
 
@@ -159,7 +159,7 @@ impl Survey {
     /// The first bytes that the master has at the slave's position, as far as they
     /// were read and not taken yet.
     #[must_use]
-    pub fn take_ahead(&self) -> Option<AlignedBuf> {
+    pub fn take_read_ahead(&self) -> Option<AlignedBuf> {
         self.ahead.take()
     }
 
@@ -261,7 +261,7 @@ impl Survey {
 
 /// What lies in the master at the slave's position, and its first bytes, which are
 /// all that is needed of a small transaction.
-fn look_ahead(
+fn read_ahead(
     master: &source::Master,
     size: u64,
     position: u64,

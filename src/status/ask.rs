@@ -110,8 +110,8 @@ fn compare(
             slave: slave.paths.data().to_owned(),
             pid: zodb_pid,
         }),
-        None => pass::done(&plan, copied),
-        Some(error) => pass::stopped(&error, Some(plan), copied),
+        None => pass::succeeded(&plan, copied),
+        Some(error) => pass::failed(&error, Some(plan), copied),
     };
     Ok((next_pass, ahead.map(Lag::from)))
 }
@@ -127,7 +127,7 @@ fn beyond(
     let chunk_len = Tuning::default().chunk_len;
     let AppendPlan { from, last_tid, .. } = plan;
     let mut reader = TransactionReader::new(master, &survey.master_stat, from, last_tid, chunk_len);
-    reader.begin_with(survey.take_ahead());
+    reader.begin_with(survey.take_read_ahead());
     while (reader.next(Cut::Anywhere, &mut |_: Event| {})?).is_some() {
         let (done, total) = (reader.position() - from, reader.size() - from);
         monitor.progress("reading what is new", done, total);

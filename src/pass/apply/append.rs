@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{Apply, note};
+use super::{Apply, add_up};
 use crate::error::Error;
 use crate::filestorage::blob::BlobSearch;
 use crate::filestorage::record::STATUS_OFFSET;
@@ -60,7 +60,7 @@ impl Apply<'_> {
             return Ok(());
         };
         let mut reader = self.reader(survey, plan.from, plan.last_tid);
-        reader.begin_with(survey.take_ahead());
+        reader.begin_with(survey.take_read_ahead());
         let mut transfer = Transfer {
             plan,
             survey,
@@ -114,14 +114,14 @@ impl Apply<'_> {
                 .progress("appending", position - from, size - from);
             if reader.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
                 self.finish_batch(transfer, sidecar)?;
-                note(copied, &transfer.reader, from);
+                add_up(copied, &transfer.reader, from);
                 sidecar.store(&self.slave.paths)?;
             }
         }
         // The start of a damaged or unfinished transaction may have been written.
         if transfer.append.shorten(transfer.reader.position())? {
             self.finish_batch(transfer, sidecar)?;
-            note(copied, &transfer.reader, from);
+            add_up(copied, &transfer.reader, from);
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Apply<'_> {
         if let Some(index) = &mut sidecar.index {
             index.count(from..reader.position(), records);
         }
-        self.leave(
+        self.describe_slave(
             survey,
             append.file(),
             reader.position(),
@@ -160,7 +160,7 @@ impl Apply<'_> {
             sidecar,
         )?;
         let digests = append.take_digests()?;
-        self.note_digests(append.file(), digests);
+        self.record_digests(append.file(), digests);
         Ok(())
     }
 }

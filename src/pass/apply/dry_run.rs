@@ -2,7 +2,7 @@
 
 use super::copy_visitor::CopyVisitor;
 use super::warnings::Replaced;
-use super::{Apply, note};
+use super::{Apply, add_up};
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::{Event, Visitor};
@@ -33,7 +33,7 @@ impl Apply<'_> {
         let mut reader = self.reader(survey, plan.from, plan.last_tid);
         self.read_to_end(&mut reader, &mut |_: Event| {})?;
         space::check_append(self.slave, reader.position())?;
-        note(copied, &reader, plan.from);
+        add_up(copied, &reader, plan.from);
         self.check_undamaged(&reader)
     }
 
@@ -54,7 +54,7 @@ impl Apply<'_> {
             kept: keep.map(|reason| (reason, self.slave.paths.free_aside(survey.last_tid))),
         };
         self.warn_of_replacement(survey, &reader, &replaced);
-        note(copied, &reader, 0);
+        add_up(copied, &reader, 0);
         self.check_undamaged(&reader)
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::copy_visitor::CopyVisitor;
 use super::warnings::Replaced;
-use super::{Apply, note};
+use super::{Apply, add_up};
 use crate::compare::digests::prove_equal;
 use crate::error::Error;
 use crate::filestorage::blob::BlobSearch;
@@ -74,7 +74,7 @@ impl Apply<'_> {
             Some(begun) => begun,
             None => self.begin(survey, copy, plan)?,
         };
-        self.note_begun(survey.master_stat.size, from, sidecar);
+        self.record_begun(survey.master_stat.size, from, sidecar);
         let mut blobs = BlobSearch::default();
         while let Some(bytes) = reader.next(Cut::Anywhere, &mut visitor)? {
             copy.write(bytes)?;
@@ -89,12 +89,12 @@ impl Apply<'_> {
         if let Some(warning) = copy.warning() {
             self.monitor.warn(warning);
         }
-        note(copied, &reader, from);
+        add_up(copied, &reader, from);
         self.warn_of_blobs(&blobs, sidecar);
         sidecar.batch = None;
         sidecar.copy = None;
         sidecar.index = None;
-        self.leave(
+        self.describe_slave(
             survey,
             copy.file(),
             reader.position(),
@@ -102,12 +102,12 @@ impl Apply<'_> {
             sidecar,
         )?;
         let digests = copy.take_digests()?;
-        self.keep(copy.file(), digests, (visitor, reader.position()), sidecar);
+        self.store_digests_and_index(copy.file(), digests, (visitor, reader.position()), sidecar);
         self.check_undamaged(&reader)
     }
 
     /// Notes that a copy is under way, for `fssync status`; the copy does not need it.
-    fn note_begun(&self, size: u64, from: u64, sidecar: &mut Sidecar) {
+    fn record_begun(&self, size: u64, from: u64, sidecar: &mut Sidecar) {
         sidecar.copy = Some(FullCopy {
             since: Timestamp::now(),
             from,
@@ -121,7 +121,7 @@ impl Apply<'_> {
 
     /// Stores the digests and the index of the new slave. The sidecar comes first: if a pass
     /// were killed here and the sidecar described the old slave, the new one would look changed.
-    fn keep(
+    fn store_digests_and_index(
         &self,
         file: &File,
         digests: Vec<LedgerEntry>,
@@ -130,7 +130,7 @@ impl Apply<'_> {
     ) {
         let built = (visitor.into_index(position), position);
         let stored = sidecar.store(&self.slave.paths).and_then(|()| {
-            self.note_digests(file, digests);
+            self.record_digests(file, digests);
             store_built(self.slave, built, sidecar, self.monitor)
         });
         if let Some(why) = stored.err().as_ref().and_then(complaint) {
