@@ -1,10 +1,60 @@
-//! What to do about what was seen.
+//! Decides what a pass does.
 //!
-//! [`decide`] is a pure function of [`Observation`] and [`Policy`]: no path, no
-//! clock, no handle. Facts that cost reading are gathered only where they
-//! decide: until then [`decide`] answers with a [`Question`], the survey
-//! answers it, and the decision is asked for again. So the whole decision
-//! table stands here, and so does what each row may cost.
+//! [`decide`] is a pure function of an [`Observation`] and a [`Policy`]: it opens no file and
+//! reads no clock. Some facts are expensive to read. [`decide`] asks for them with a
+//! [`Question`], and only if the answer matters: the survey reads the fact, adds it to the
+//! observation, and calls [`decide`] again. So this module contains all decisions, and also how
+//! much each of them may read. [`judge_copy`] decides about a full copy once it is finished.
+//!
+//! # The decision table
+//!
+//! The first row that fits decides.
+//!
+//! | | slave | further condition | decision |
+//! | --- | --- | --- | --- |
+//! | 1 | missing or empty | | full copy |
+//! | 2 | the master's magic and nothing else | the master has no finished transaction | nothing |
+//! | 3 | too short for a transaction | it starts with a magic, or is a prefix of the master | full copy |
+//! | 4 | not a FileStorage | | refuse |
+//! | 5 | damaged | | refuse |
+//! | 6 | a prefix of the master | the master has more finished transactions | append |
+//! | 7 | a prefix of the master | it has none | nothing |
+//! | 8 | has no transactions | | full copy |
+//! | 9 | changed since the last pass | | refuse |
+//! | 10 | grew since the last pass | the master lacks one of its last transactions | refuse |
+//! | 11 | unchanged or grew | the master has its last transactions | full copy |
+//! | 12 | unchanged | the master was packed, and seems to have dropped its last transactions | full copy |
+//! | 13 | any other | the master's last transaction is older | refuse |
+//! | 14 | any other | | refuse |
+//!
+//! With `--full`, a pass never refuses and always copies. The table decides if the old slave is
+//! kept under another name:
+//!
+//! | | slave | old slave |
+//! | --- | --- | --- |
+//! | F1 | missing or empty | does not exist |
+//! | F2 | too short for a transaction, and a prefix of the master | removed |
+//! | F3 | not a FileStorage, or damaged | kept |
+//! | F4 | has no transactions | removed |
+//! | F5 | a prefix of the master | removed, unless the copy turns out to lack something |
+//! | F6 | unchanged or grew, and the master has its last transactions | as in row 11 |
+//! | F7 | any other | kept |
+//!
+//! Three terms need a definition:
+//!
+//! - *A prefix of the master*: the first and the last bytes of the slave are compared in every
+//!   pass. The sidecar vouches for the others up to the position that the last pass recorded,
+//!   if the master is still the same file. The rest is compared by [`Question::Prefix`].
+//! - *Changed, unchanged, grew*: the sidecar describes the slave as the last pass left it; see
+//!   [`Continuity`]. Without a sidecar, nothing is known, and rows 9 to 12 and F6 do not fit.
+//! - *The last transactions*: those after the newest one that both files have, and all that the
+//!   slave has got since the last pass. [`Question::Compare`] compares them by their tids.
+//!
+//! In row 11 the slave is removed if the finished copy explains all that it lacks, and kept if a
+//! pass has found the master damaged before: a repair may have dropped transactions since, and
+//! a pack can hide that. In row 12 the slave is kept, or the pass refuses; see [`judge_copy`].
+//! Row 12 never fits again after a pass has refused this master, so that evidence that a later
+//! pack weakens does not turn a refusal into an acceptance.
 
 mod copy;
 mod evidence;
@@ -25,50 +75,50 @@ pub use self::refusal::Refusal;
 
 use crate::filestorage::{MAGIC_LEN, Tid};
 
-/// What the person who started the pass wants.
+/// The options of a pass that affect its decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Copy the whole master, whatever the slave holds.
+    /// Copy the whole master, whatever the slave contains.
     pub full: bool,
 }
 
-/// What [`decide`] comes to.
+/// The result of [`decide`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Do this.
+    /// Carry out this plan.
     Do(Plan),
     /// Do nothing: a person must decide.
     Refuse(Refusal),
-    /// Answer this first.
+    /// Answer this question, and call [`decide`] again.
     Ask(Question),
 }
 
-/// A fact that costs reading.
+/// A fact that is expensive to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Are the slave's bytes from this offset to its position the master's?
+    /// Does the master have the same bytes as the slave, from this offset to the slave's
+    /// position?
     Prefix {
-        /// Where to start.
+        /// The offset in bytes.
         from: u64,
     },
-    /// Which of the slave's transactions, from this position on, does the
-    /// master lack?
+    /// Which of the slave's last transactions does the master lack?
     Compare {
-        /// Where the slave's transactions in question start.
+        /// All transactions of the slave that end beyond this offset are compared, in bytes.
         from: u64,
     },
 }
 
-/// What to do.
+/// The action of a pass, and the reason for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The action.
     pub action: PlannedAction,
-    /// Why.
+    /// Why it is taken.
     pub reason: Reason,
 }
 
-/// What to do to the slave.
+/// What a pass does to the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlannedAction {
     /// Nothing.
@@ -101,33 +151,33 @@ pub struct CopyPlan {
     pub required_tid: Option<Tid>,
 }
 
-/// What becomes of the slave that a full copy replaces.
+/// The slave that a full copy replaces, as far as it is known before the copy is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldSlave {
     /// There is none.
     None,
-    /// The master has its last transactions: it goes, unless something is lost with it.
+    /// The master has its last transactions. It is removed, unless the copy lacks some of its
+    /// data and no pack explains that.
     Superseded,
-    /// It has, or may have, something of its own: it is kept under another
-    /// name.
+    /// It has, or may have, data that the master lacks. It is kept under another name.
     SetAside,
-    /// A pack of the master seems to have dropped its last transactions: it is kept under
-    /// another name, unless something else explains what the master lacks.
+    /// A pack of the master seems to have dropped its last transactions. It is kept under
+    /// another name, or stays the slave if the copy proves that no pack dropped them.
     PackedAway,
 }
 
-/// Why a plan is what it is.
+/// The reason for a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The master has nothing beyond the slave's position.
+    /// The master has nothing after the slave's position.
     NothingNew,
     /// The master's next transaction is not finished.
     NextUnfinished,
-    /// The master has more.
+    /// The master has more transactions.
     MoreInMaster,
-    /// There is no slave, or one without a single transaction.
+    /// There is no slave, or it has no transactions.
     NoSlave,
-    /// The master was packed or its head rewritten; it has all the slave has.
+    /// The master was packed or otherwise rewritten, and has the slave's last transactions.
     Rewritten,
     /// The master was packed, and the slave's last transactions were dropped.
     PackedAway,
@@ -141,7 +191,7 @@ impl fmt::Display for Reason {
             Self::NothingNew => "the master has nothing new",
             Self::NextUnfinished => "the master's next transaction is not finished yet",
             Self::MoreInMaster => "the master has more transactions than the slave",
-            Self::NoSlave => "the slave holds no transaction yet",
+            Self::NoSlave => "the slave has no transactions yet",
             Self::Rewritten => {
                 "the master was packed or rewritten, and has the slave's last transaction"
             }
@@ -153,31 +203,34 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Decides by the table, read top-down: the first row that fits.
+/// Decides by the table above.
 #[must_use]
 pub fn decide(observation: &Observation, policy: Policy) -> Decision {
     if policy.full {
         return full(observation);
     }
     match &observation.slave {
+        // Row 1.
         SlaveState::Missing => copy(OldSlave::None, Reason::NoSlave),
+        // Rows 2 and 3.
         SlaveState::Short { size, magic } if *magic || is_fragment(observation) => {
             short(observation, *size)
         }
+        // Row 4.
         SlaveState::Short { .. } | SlaveState::Foreign => Decision::Refuse(Refusal::SlaveForeign),
+        // Row 5.
         SlaveState::Damaged(damage) => Decision::Refuse(Refusal::SlaveDamaged(*damage)),
         SlaveState::Storage(slave) => storage(observation, slave),
     }
 }
 
-/// A start of the master that is too short for a transaction.
+/// Whether the slave is a prefix of the master that is too short for a transaction.
 fn is_fragment(observation: &Observation) -> bool {
     matches!(observation.slave, SlaveState::Short { .. })
         && observation.master.matches == Some(true)
 }
 
-/// Nothing is lost with a slave that is too short for a transaction; only a
-/// bare magic is all there is of a master without transactions.
+/// Rows 2 and 3: nothing is lost with a slave that is too short for a transaction.
 fn short(observation: &Observation, size: u64) -> Decision {
     if is_fragment(observation) && size == MAGIC_LEN && observation.master.next != Next::Finished {
         return nothing(observation);
@@ -185,14 +238,17 @@ fn short(observation: &Observation, size: u64) -> Decision {
     copy(OldSlave::Superseded, Reason::NoSlave)
 }
 
+/// Rows 6 to 14.
 fn storage(observation: &Observation, slave: &Storage) -> Decision {
     if observation.master.matches == Some(true) {
-        match prefix(observation, slave) {
+        match is_prefix(observation, slave) {
             Err(question) => return Decision::Ask(question),
+            // Rows 6 and 7.
             Ok(true) => return append(observation, slave),
             Ok(false) => {}
         }
     }
+    // Row 8.
     if slave.position == MAGIC_LEN {
         return copy(OldSlave::Superseded, Reason::NoSlave);
     }
@@ -203,45 +259,62 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
     let missing = || comparison.missing.clone();
     let in_master = comparison.missing.count == 0;
     match slave.continuity {
+        // Row 9: a changed slave is refused even if the master has its last transactions, since
+        // its older ones may differ.
         Continuity::Changed => return Decision::Refuse(Refusal::Changed(missing())),
+        // Row 10.
         Continuity::UpTo(position) if position < slave.position && !in_master => {
             return Decision::Refuse(Refusal::Grown(missing()));
         }
         _ => {}
     }
-    let is_as_left = matches!(slave.continuity, Continuity::UpTo(_));
-    if is_as_left && in_master {
+    let has_continuity = matches!(slave.continuity, Continuity::UpTo(_));
+    // Row 11.
+    if has_continuity && in_master {
         return copy_rewritten(observation, slave.last_tid, Reason::Rewritten);
     }
-    if is_as_left && comparison.is_kin && comparison.is_packed && !observation.master.was_refused {
+    // Row 12: only a pack of this very database explains the loss, hence `is_kin`.
+    if has_continuity
+        && comparison.is_kin
+        && comparison.is_packed
+        && !observation.master.was_refused
+    {
         return copy(OldSlave::PackedAway, Reason::PackedAway);
     }
+    // Row 13.
     if comparison.master_last < slave.last_tid {
         return Decision::Refuse(Refusal::FallenBehind {
             master_last: comparison.master_last,
             missing: missing(),
         });
     }
+    // Row 14.
     Decision::Refuse(Refusal::Diverged(missing()))
 }
 
+/// Rows F1 to F7.
 fn full(observation: &Observation) -> Decision {
     let slave = match &observation.slave {
+        // Row F1.
         SlaveState::Missing => return copy(OldSlave::None, Reason::Forced),
+        // Row F2.
         SlaveState::Short { .. } if is_fragment(observation) => {
             return copy(OldSlave::Superseded, Reason::Forced);
         }
+        // Row F3.
         SlaveState::Short { .. } | SlaveState::Foreign | SlaveState::Damaged(_) => {
             return copy(OldSlave::SetAside, Reason::Forced);
         }
+        // Row F4.
         SlaveState::Storage(slave) if slave.position == MAGIC_LEN => {
             return copy(OldSlave::Superseded, Reason::Forced);
         }
         SlaveState::Storage(slave) => slave,
     };
     if observation.master.matches == Some(true) {
-        match prefix(observation, slave) {
+        match is_prefix(observation, slave) {
             Err(question) => return Decision::Ask(question),
+            // Row F5: byte for byte the same, so damage in the past does not matter.
             Ok(true) => {
                 return copy_containing(slave.last_tid, OldSlave::Superseded, Reason::Forced);
             }
@@ -253,16 +326,18 @@ fn full(observation: &Observation) -> Decision {
     }
     match compare(observation, slave) {
         Err(question) => Decision::Ask(question),
+        // Row F6.
         Ok(comparison) if comparison.missing.count == 0 => {
             copy_rewritten(observation, slave.last_tid, Reason::Forced)
         }
+        // Row F7.
         Ok(_) => copy(OldSlave::SetAside, Reason::Forced),
     }
 }
 
-/// Whether the whole slave is the start of the master. Head and tail are; what
-/// lies between is vouched for by the sidecar, or read.
-fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> {
+/// Whether the whole slave is a prefix of the master, if its first and last bytes are. The
+/// sidecar vouches for the bytes in between, or they must be compared.
+fn is_prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> {
     let vouched = match slave.continuity {
         Continuity::UpTo(position) if observation.master.same_file => position,
         _ => 0,
@@ -275,7 +350,7 @@ fn prefix(observation: &Observation, slave: &Storage) -> Result<bool, Question> 
         .ok_or(Question::Prefix { from: vouched })
 }
 
-/// What of the slave's the master lacks; all beyond what was left is asked for.
+/// Which of the slave's last transactions the master lacks.
 fn compare<'a>(
     observation: &'a Observation,
     slave: &Storage,
@@ -290,6 +365,7 @@ fn compare<'a>(
         .ok_or(Question::Compare { from })
 }
 
+/// Rows 6 and 7.
 fn append(observation: &Observation, slave: &Storage) -> Decision {
     if observation.master.next != Next::Finished {
         return nothing(observation);
