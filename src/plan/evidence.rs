@@ -1,9 +1,9 @@
-//! What a copy of the whole master shows about the slave that it is to replace.
+//! The differences between a copy of the whole master and the slave that it is to replace.
 
 use crate::filestorage::Tid;
 use crate::plan::switch_on::TransactionRun;
 
-/// What was found when the transactions of the old slave were joined with those of the copy; see
+/// The result of joining the old slave's transactions with those of the copy; see
 /// [`compare::succession`](crate::compare::succession).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -11,48 +11,51 @@ pub struct Evidence {
     pub missing: Option<TransactionRun>,
     /// Those of them that a pack cannot have dropped.
     pub unexplained: Option<TransactionRun>,
-    /// Others of them, newer than all that is known to be packed: a pack explains them only if its
-    /// time was later than that of any transaction that it kept.
+    /// Those of them that are newer than all transactions that are known to be packed. A pack
+    /// explains them only if its time was later than any transaction that it kept.
     pub doubtful: Option<TransactionRun>,
-    /// Transactions that both have, with other data in the copy.
+    /// Transactions that both have, but with other data in the copy.
     pub altered: Option<TransactionRun>,
     /// Whether the master was packed since the slave was copied.
     pub is_packed: bool,
     /// Whether the copy has a transaction that the slave lacks, no newer than the slave's last.
     pub has_others: bool,
-    /// Why not all of it could be compared, if so.
+    /// Why the two could not be compared to the end, if so.
     pub failure: Option<ComparisonFailure>,
 }
 
-/// Why an old slave could not be compared with a copy; the greater one counts.
+/// Why an old slave could not be compared with a copy. The greatest one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ComparisonFailure {
-    /// Its tids do not rise, or the copy has no index to look its objects up in.
+    /// Its tids are not in ascending order, or the copy has no index to look up objects in.
     Disorder,
     /// It could not be read to its end.
     Unreadable,
 }
 
-/// What would be lost with the old slave.
+/// The data that would be lost if the old slave were removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// Transactions that the master lacks, and that no pack explains.
     Transactions(TransactionRun),
-    /// Transactions of which the master has other data.
+    /// Transactions that have other data in the master.
     Altered(TransactionRun),
     /// Transactions that the master lacks, and that a pack may explain.
     Doubtful(TransactionRun),
-    /// The slave could not be read, so it may hold anything.
+    /// Unknown, as the slave could not be read to its end.
     Unknown,
 }
 
 impl Evidence {
-    /// What would be lost with the old slave; `None` if a pack explains all that the copy lacks.
+    /// The data that would be lost with the old slave; `None` if a pack explains all that the copy
+    /// lacks.
     #[must_use]
     pub fn loss(&self) -> Option<Loss> {
         if self.failure == Some(ComparisonFailure::Unreadable) {
             return Some(Loss::Unknown);
         }
+        // A master that has transactions of its own is not just a packed copy of the slave, and
+        // without a complete comparison nothing is explained.
         let is_pack = self.is_packed && !self.has_others && self.failure.is_none();
         let lost = if is_pack {
             self.unexplained
@@ -65,7 +68,7 @@ impl Evidence {
     }
 }
 
-/// The run with one more transaction at its end; one that is its last already counts once.
+/// The run with one more transaction at its end, unless that is its last one already.
 #[must_use]
 pub fn extended(run: Option<TransactionRun>, tid: Tid) -> TransactionRun {
     match run {

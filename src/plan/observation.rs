@@ -1,4 +1,4 @@
-//! What is decided by.
+//! The facts that a pass decides by.
 
 use std::fmt;
 
@@ -6,136 +6,136 @@ use crate::filestorage::Tid;
 use crate::filestorage::scan::Damage;
 use crate::human::count;
 
-/// What is seen on both ends.
+/// The state of both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The slave.
     pub slave: SlaveState,
     /// The master.
     pub master: MasterState,
-    /// The answer to [`Question::Prefix`](super::Question::Prefix).
+    /// The answer to [`Question::Prefix`](super::Question::Prefix), once it was asked.
     pub prefix_equal: Option<bool>,
-    /// The answer to [`Question::Compare`](super::Question::Compare).
+    /// The answer to [`Question::Compare`](super::Question::Compare), once it was asked.
     pub comparison: Option<TailComparison>,
 }
 
-/// What lies under the slave's name.
+/// The state of the slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlaveState {
-    /// Nothing, or an empty file.
+    /// There is no file, or it is empty.
     Missing,
-    /// Fewer bytes than a file with one transaction has, magic included.
+    /// The file is too short for one transaction.
     Short {
-        /// How many bytes.
+        /// Its size in bytes.
         size: u64,
-        /// Whether they start with a FileStorage's magic.
+        /// Whether it starts with the magic of a FileStorage.
         magic: bool,
     },
-    /// No FileStorage.
+    /// The file is not a FileStorage.
     Foreign,
-    /// A FileStorage that ZODB refuses to open.
+    /// The file is a FileStorage that ZODB refuses to open.
     Damaged(Damage),
-    /// A FileStorage that ZODB opens.
+    /// The file is a FileStorage that ZODB opens.
     Storage(Storage),
 }
 
 /// A slave that ZODB opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
-    /// Just past its last committed transaction, in bytes.
+    /// Its position: the end of its last committed transaction, in bytes.
     pub position: u64,
-    /// That transaction's tid.
+    /// The tid of that transaction.
     pub last_tid: Option<Tid>,
-    /// What lies beyond the position.
+    /// The bytes beyond the position.
     pub tail: SlaveTail,
-    /// What the sidecar says about it.
+    /// How it compares with the slave that the last pass left.
     pub continuity: Continuity,
 }
 
-/// What lies beyond the slave's position.
+/// The bytes beyond the slave's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlaveTail {
-    /// Nothing.
+    /// There are none.
     None,
-    /// A batch that a pass of ours did not finish; its length in bytes.
+    /// A batch that a pass did not finish. Its length in bytes.
     Ours(u64),
-    /// An unfinished transaction of somebody else's, or a torn end.
+    /// A transaction that another program did not finish, or a torn write. Its length in bytes.
     Foreign(u64),
 }
 
-/// Whether the slave is as the last pass left it.
+/// How the slave compares with the description of it that the last pass stored in the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
-    /// No sidecar says.
+    /// There is no description.
     Unknown,
-    /// Up to this position it is.
+    /// It has the same fingerprint up to this position, where the last pass ended. It may have
+    /// grown.
     UpTo(u64),
-    /// It is not.
+    /// It differs.
     Changed,
 }
 
-/// What lies under the master's name.
+/// The state of the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MasterState {
-    /// Whether it is the file that the last pass read.
+    /// Whether it is the same file that the last pass read.
     pub same_file: bool,
-    /// Whether its head and its tail at the slave's position are the slave's;
-    /// `None` if it is shorter than that.
+    /// Whether its first bytes, and its last ones before the slave's position, are the same as the
+    /// slave's; `None` if it is shorter than that.
     pub matches: Option<bool>,
-    /// What lies at the slave's position.
+    /// The record at the slave's position.
     pub next: Next,
-    /// Whether a pass found it damaged, and none was in sync since.
+    /// Whether a pass found it damaged, and no pass was in sync since.
     pub was_damaged: bool,
-    /// Whether a pass found that it is not the slave's successor, and none was in sync since.
+    /// Whether a pass refused it as diverged, and no pass was in sync since.
     pub was_refused: bool,
 }
 
-/// What lies in the master at the slave's position.
+/// The master's record at the slave's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The end of the file.
+    /// There is none: the file ends.
     End,
     /// A transaction that is not finished.
     Unfinished,
-    /// Something that is finished.
+    /// A finished transaction, or damage.
     Finished,
 }
 
-/// How the last transactions of slave and master relate, by their tids.
+/// How the last transactions of slave and master compare, by their tids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TailComparison {
-    /// The master's last committed transaction.
+    /// The tid of the master's last committed transaction.
     pub master_last: Option<Tid>,
-    /// The slave's transactions that the master lacks, above the highest one
-    /// that both have.
+    /// The slave's transactions that the master lacks, after the last one that both have.
     pub missing: MissingFromMaster,
-    /// Whether the two have a transaction in common, and above it the master has nothing but
-    /// what is newer than the slave's last.
+    /// Whether the two are copies of one database: they have a transaction in common, and all
+    /// later ones of the master's are newer than the slave's last.
     pub is_kin: bool,
-    /// Whether the master was packed since the slave was copied: it has a packed transaction
-    /// above the slave's last, or the newest common one is packed in the master alone.
+    /// Whether the master was packed since the slave was copied: it has a packed transaction that
+    /// is newer than the slave's last, or the last common one is packed in the master only.
     pub is_packed: bool,
 }
 
 /// Transactions that the slave has and the master lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingFromMaster {
-    /// How many.
+    /// Number of transactions.
     pub count: u64,
-    /// The first one's tid.
+    /// The tid of the first one.
     pub first: Option<Tid>,
-    /// The last few, the last one first.
+    /// The last few of them, the newest one first.
     pub last: Vec<TransactionSummary>,
 }
 
-/// A transaction, for a person to recognise.
+/// The parts of a transaction by which a person recognises it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionSummary {
-    /// Its id, which tells its time.
+    /// Its tid, which is also its time.
     pub tid: Tid,
-    /// Who made it.
+    /// The user who made it.
     pub user: String,
-    /// What for.
+    /// Its description.
     pub description: String,
 }
 

@@ -1,4 +1,4 @@
-//! How a pass ends: what was done, why, and the exit code that says so.
+//! The outcome of a pass: its action, the reason, and the exit code.
 
 use std::process::ExitCode;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::filestorage::Tid;
 
-/// What a pass did, or would not do.
+/// What a pass did, or why it did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// Nothing: the slave holds all that is committed.
+    /// Nothing: the slave has all committed transactions.
     UpToDate,
     /// New transactions were appended.
     Append,
-    /// An unfinished tail was cut, then new transactions were appended.
+    /// An unfinished tail was truncated, then new transactions were appended.
     TrimAppend,
     /// The whole master was copied.
     FullCopy,
@@ -22,44 +22,44 @@ pub enum Action {
     Refuse,
     /// Nothing: syncing is switched off.
     Off,
-    /// Nothing: another pass is at work.
+    /// Nothing: another pass is running.
     Busy,
-    /// Nothing: the master does not answer.
+    /// Nothing: the master is unreachable.
     Unreachable,
     /// Something else failed.
     Error,
 }
 
-/// The exit codes. They are API.
+/// The exit codes, which are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// In sync, or made so.
+    /// The slave is in sync.
     Success = 0,
-    /// Any other failure, the slave's I/O or space included.
+    /// Any other failure, for example of I/O on the slave, or a full disk.
     Failure = 1,
-    /// Usage or configuration.
+    /// The command line or the configuration is wrong.
     Usage = 2,
     /// Syncing is off.
     Off = 10,
     /// Another pass is running.
     Busy = 11,
-    /// The master is unreachable, for now.
+    /// The master is unreachable, which is taken for a transient error.
     Unreachable = 12,
-    /// The slave is opened by another program.
+    /// Another program has opened the slave.
     InUse = 13,
     /// `fssync status --max-age`: the slave was last in sync too long ago.
     Stale = 14,
-    /// The slave diverged: a person must decide.
+    /// Slave and master diverged: a person must decide.
     Diverged = 20,
-    /// The master is damaged; all before the damage is replicated.
+    /// The master is damaged. An append has copied the transactions before the damage.
     MasterDamaged = 30,
     /// The slave is damaged.
     SlaveDamaged = 31,
 }
 
 impl Exit {
-    /// Whether cron has nothing to say about it: 0, 10 and 11.
+    /// Whether a pass of cron with this exit code prints nothing: 0, 10 and 11.
     #[must_use]
     pub fn is_quiet(self) -> bool {
         matches!(self, Self::Success | Self::Off | Self::Busy)
@@ -73,7 +73,7 @@ impl From<Exit> for ExitCode {
 }
 
 impl Copied {
-    /// Counts in what another attempt copied, and stands where it stands.
+    /// Adds the numbers of a later attempt, and takes over its position.
     pub fn add(&mut self, later: Self) {
         self.transactions += later.transactions;
         self.bytes += later.bytes;
@@ -84,33 +84,33 @@ impl Copied {
     }
 }
 
-/// How a pass ended.
+/// The outcome of a pass.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What was done.
+    /// What the pass did.
     pub action: Action,
     /// The exit code.
     pub exit: Exit,
-    /// Why, in words.
+    /// The reason, for a person.
     pub reason: String,
     /// What a person can do about it.
     pub hint: Option<String>,
-    /// What was copied.
+    /// What it copied.
     pub copied: Copied,
-    /// Warnings, in the order in which they came up: each is worth a person's attention,
-    /// whatever the exit code.
+    /// Warnings, in the order in which they came up. A person should read them, whatever the
+    /// exit code.
     pub warnings: Vec<String>,
 }
 
-/// What a pass copied, and where the slave stands after it.
+/// What a pass copied, and the slave's position after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// The slave's position in bytes, if it is known.
     pub position: Option<u64>,
     /// The tid of the slave's last transaction, if it has one.
     pub last_tid: Option<Tid>,
-    /// How many transactions were copied.
+    /// Number of transactions that were copied.
     pub transactions: u64,
-    /// How many bytes were copied.
+    /// Number of bytes that were copied.
     pub bytes: u64,
 }

@@ -1,4 +1,4 @@
-//! Why nothing is done, in words.
+//! The reasons to do nothing until a person has decided.
 
 use std::fmt;
 
@@ -7,26 +7,25 @@ use crate::filestorage::Tid;
 use crate::filestorage::scan::Damage;
 use crate::plan::outcome::Exit;
 
-/// Why nothing is done.
+/// Why a pass refuses to touch the slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The slave is no FileStorage.
+    /// The slave is not a FileStorage.
     SlaveForeign,
-    /// ZODB would not open the slave.
+    /// The slave is damaged: ZODB would refuse to open it.
     SlaveDamaged(Damage),
-    /// The slave has transactions that the master lacks, made since the last
-    /// pass.
+    /// Since the last pass, the slave has got transactions that the master lacks.
     Grown(MissingFromMaster),
-    /// The slave is not what the last pass left.
+    /// The slave changed since the last pass, other than by growth.
     Changed(MissingFromMaster),
     /// The master's last transaction is older than the slave's.
     FallenBehind {
-        /// The master's last transaction.
+        /// The tid of the master's last transaction.
         master_last: Option<Tid>,
-        /// What the slave has beyond.
+        /// The slave's transactions that the master lacks.
         missing: MissingFromMaster,
     },
-    /// The slave and the master have gone different ways.
+    /// The slave and the master have diverged.
     Diverged(MissingFromMaster),
 }
 
@@ -40,8 +39,9 @@ impl Refusal {
         }
     }
 
-    /// What a person can do about it. If the slave has something that the master lacks, it
-    /// may be the live database, named in the wrong place: `--full` would then replace it.
+    /// What a person can do about it. A slave that has data which the master lacks may be the
+    /// live database, named in the place of the other. `--full` would then replace it, so the
+    /// hint asks first.
     #[must_use]
     pub fn hint(&self) -> String {
         let advice = match self {
