@@ -12,7 +12,7 @@ pub enum SinceLastPass {
     /// There is no slave, or one too short for a transaction.
     NoSlave,
     /// No sidecar says what a pass left.
-    NobodyVouches,
+    NotRecorded,
     /// It is what was left, with these whole transactions behind it.
     Beyond {
         /// They.
@@ -33,7 +33,7 @@ pub enum SinceLastPass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newer {
     /// These.
-    TransactionRun(Option<TransactionRun>),
+    Run(Option<TransactionRun>),
     /// Its end is torn, and to read it all takes too long.
     Unknown,
 }
@@ -88,15 +88,15 @@ pub enum SwitchOnRefusal {
 /// known, not how far it reached. If that transaction is all there is, it is
 /// nothing of its own. Otherwise a person is asked once too often; nothing is
 /// at stake either way, since a pass compares the slave with the master.
-pub fn judge(own: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
-    match own {
+pub fn judge(since: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
+    match since {
         SinceLastPass::NoSlave
         | SinceLastPass::Beyond { run: None, .. }
         | SinceLastPass::Beyond {
             run: Some(TransactionRun { count: 1, .. }),
             begun: true,
         } => Ok(Known::AsLeft),
-        SinceLastPass::NobodyVouches => Ok(Known::Nothing),
+        SinceLastPass::NotRecorded => Ok(Known::Nothing),
         SinceLastPass::Beyond {
             run: Some(run),
             begun,
@@ -151,8 +151,8 @@ impl fmt::Display for SwitchOnRefusal {
                      ended before it noted what it did); newer than what was left: ",
                 )?;
                 match newer {
-                    Newer::TransactionRun(Some(run)) => run.fmt(f),
-                    Newer::TransactionRun(None) => f.write_str("no transaction"),
+                    Newer::Run(Some(run)) => run.fmt(f),
+                    Newer::Run(None) => f.write_str("no transaction"),
                     Newer::Unknown => {
                         f.write_str("how much cannot be told, since the end of the file is torn")
                     }
@@ -194,28 +194,24 @@ mod tests {
 
     #[test]
     fn only_what_no_pass_can_have_left_is_the_slaves_own() {
-        for (own, known) in [
+        for (since, known) in [
             (SinceLastPass::NoSlave, Known::AsLeft),
-            (SinceLastPass::NobodyVouches, Known::Nothing),
+            (SinceLastPass::NotRecorded, Known::Nothing),
             (beyond(0, false), Known::AsLeft),
             (beyond(0, true), Known::AsLeft),
             (beyond(1, true), Known::AsLeft),
         ] {
-            assert_eq!(judge(own), Ok(known), "{own:?}");
+            assert_eq!(judge(since), Ok(known), "{since:?}");
         }
-        for (own, count, begun) in [
+        for (since, count, begun) in [
             (beyond(1, false), 1, false),
             (beyond(2, false), 2, false),
             (beyond(2, true), 2, true),
         ] {
             let run = run(count);
-            assert_eq!(judge(own), Err(SwitchOnRefusal::Grown { run, begun }));
+            assert_eq!(judge(since), Err(SwitchOnRefusal::Grown { run, begun }));
         }
-        for newer in [
-            Newer::Unknown,
-            Newer::TransactionRun(None),
-            Newer::TransactionRun(Some(run(3))),
-        ] {
+        for newer in [Newer::Unknown, Newer::Run(None), Newer::Run(Some(run(3)))] {
             let changed = SinceLastPass::Changed { newer };
             assert_eq!(judge(changed), Err(SwitchOnRefusal::Changed { newer }));
         }

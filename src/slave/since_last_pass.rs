@@ -75,7 +75,7 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
     let Start { continuity, .. } = start(&file, sidecar)?;
     let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
     Ok(match continuity {
-        Continuity::Unknown => SinceLastPass::NobodyVouches,
+        Continuity::Unknown => SinceLastPass::NotRecorded,
         Continuity::Changed => SinceLastPass::Changed {
             newer: newer(&file, left_tid)?,
         },
@@ -136,12 +136,12 @@ fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Error> {
     let mut run: Option<TransactionRun> = None;
     loop {
         let transaction = match backward.step()? {
-            Preceding::Start => return Ok(Newer::TransactionRun(run)),
+            Preceding::Start => return Ok(Newer::Run(run)),
             Preceding::Incoherent => return Ok(Newer::Unknown),
             Preceding::Transaction(transaction) => transaction.header,
         };
         if Some(transaction.tid) <= left_tid {
-            return Ok(Newer::TransactionRun(run));
+            return Ok(Newer::Run(run));
         }
         let first = transaction.tid;
         run = match run {
