@@ -1,4 +1,7 @@
-//! One pass: survey → plan → apply, under the pass lock.
+//! Makes one pass: survey → plan → apply, under the pass lock.
+//!
+//! The pass starts over if a file changes meanwhile. At its end it records the outcome in the
+//! sidecar, and updates the ledger and the index of the slave.
 
 pub mod apply;
 mod attempts;
@@ -31,23 +34,23 @@ use crate::slave::verification::Record;
 use crate::source::{FileSystem, Master};
 use crate::upkeep;
 
-/// What a pass works on, and how.
+/// The two ends of a pass, and its options.
 #[derive(Debug)]
 pub struct Job {
     /// The master.
     pub master: Master,
     /// The slave.
     pub slave: Slave,
-    /// What is wanted.
+    /// The options that affect its decisions.
     pub policy: Policy,
-    /// Sizes.
+    /// The sizes of chunks and batches.
     pub tuning: Tuning,
-    /// Say what would be done, and touch nothing.
+    /// Report what the pass would do, and write nothing.
     pub dry_run: bool,
-    /// For how long an outcome need not be noted again if it is the same, and
-    /// nothing was copied.
+    /// How long the sidecar may keep the time of an earlier pass that had the same outcome and
+    /// after which nothing was copied.
     pub note_every: Duration,
-    /// Work on the slave's index not in the pass, but when there is time.
+    /// Leave work on the slave's index to the caller, who does it when there is time.
     pub index_waits: bool,
 }
 
@@ -118,20 +121,21 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
             Err(error) => failed(error, plan, copied),
         })
     };
+    // By this fingerprint the slave is recognised if its file system is mounted again.
     let left = sidecar.left.as_ref().map(|left| left.slave);
     job.slave.paths.note_left(left);
-    let is_noted = match result {
+    let must_record = match result {
         Err(Error::Off(_) | Error::Interrupted) => false,
-        // The file is no slave of this master: nothing is left beside it.
+        // The file is not a slave of this master, so nothing is written beside it.
         Err(Error::Swapped { .. } | Error::Usage(_)) => is_checked,
         _ => true,
     };
-    if lock.is_some() && is_noted {
-        let noted = record_outcome(job, &loaded, &mut sidecar, &report.outcome, surveyed_at);
-        let is_noted = noted.is_ok();
-        report.record_error = noted.err().map(|error| error.display_chain());
+    if lock.is_some() && must_record {
+        let recorded = record_outcome(job, &loaded, &mut sidecar, &report.outcome, surveyed_at);
+        let is_recorded = recorded.is_ok();
+        report.record_error = recorded.err().map(|error| error.display_chain());
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
-        if is_noted && is_sound {
+        if is_recorded && is_sound {
             update_ledger(job, copied, monitor);
             report.index_is_due = update_index(job, sidecar, copied, monitor);
         }
@@ -141,7 +145,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
     report
 }
 
-/// Warns if the slave, as it is after the pass, was found damaged by a verification.
+/// Warns if `fssync verify` has found damage in the slave as it is after the pass.
 fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
     let Some(record) = Record::load(&slave.paths).filter(Record::is_damaged) else {
         return;
@@ -155,7 +159,7 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
     ));
 }
 
-/// Has the ledger catch up with the slave, if it is behind.
+/// Adds the digests to the ledger that it lacks, for a limited time.
 fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
     let patience = if job.index_waits {
         upkeep::ledger::IN_A_WATCH
@@ -171,8 +175,8 @@ fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
     }
 }
 
-/// Does what is due to the slave's index; returns whether it is left to be done.
-/// All that was copied is visible and noted by now.
+/// Updates the slave's index if it covers too little. Returns whether that is left to the caller.
+/// All that was copied is visible and recorded at this point.
 fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Monitor) -> bool {
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return false;
@@ -200,7 +204,7 @@ fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn M
     })
 }
 
-/// Notes in the sidecar what the pass left, and how it ended.
+/// Records the outcome, and the state of the slave, in the sidecar.
 fn record_outcome(
     job: &Job,
     loaded: &Sidecar,
@@ -248,7 +252,7 @@ fn action(plan: &Plan, copied: Copied) -> Action {
     }
 }
 
-/// How a pass ends that did what was planned.
+/// The outcome of a pass that has carried out its plan.
 pub(crate) fn succeeded(plan: &Plan, copied: Copied) -> Outcome {
     Outcome {
         action: action(plan, copied),
@@ -260,7 +264,7 @@ pub(crate) fn succeeded(plan: &Plan, copied: Copied) -> Outcome {
     }
 }
 
-/// How a pass ends that stopped; what it had done by then counts.
+/// The outcome of a pass that an error has ended, perhaps after a part of its plan.
 pub(crate) fn failed(error: &Error, plan: Option<Plan>, copied: Copied) -> Outcome {
     let outcome = Outcome::from(error);
     Outcome {

@@ -1,4 +1,4 @@
-//! The attempts of a pass: it starts over if a file changed meanwhile.
+//! Attempts a pass again if a file changed meanwhile.
 
 use jiff::Timestamp;
 
@@ -17,22 +17,22 @@ use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
 use crate::source::FileSystem;
 
-/// A pass, which starts over where a file changed under it.
+/// A pass and all its attempts.
 pub(super) struct Attempts<'a> {
     pub(super) job: &'a Job,
     pub(super) monitor: &'a dyn Monitor,
     pub(super) sidecar: Sidecar,
     pub(super) copied: Copied,
     pub(super) retry: Retry,
-    /// Whether the check of a first pass was made, or is not due.
+    /// Whether the checks of a first pass were made, or are not due.
     pub(super) is_checked: bool,
-    /// Whether the master's surroundings were asked for.
+    /// Whether the master's surroundings were read.
     pub(super) has_checked_surroundings: bool,
-    /// When the master was last looked at.
+    /// When the last survey began.
     pub(super) surveyed_at: Option<Timestamp>,
-    /// What it lies on.
+    /// The master's file system.
     pub(super) file_system: Option<FileSystem>,
-    /// The last plan that was made, also if it could not be carried out.
+    /// The last plan, even if it could not be carried out.
     pub(super) plan: Option<Plan>,
 }
 
@@ -40,7 +40,7 @@ impl Attempts<'_> {
     pub(super) fn run_with_retries(&mut self) -> Result<Plan, Error> {
         loop {
             match self.attempt() {
-                // It was a switch that ended a wait; does it still say so?
+                // A switch ended a wait for the master: start over, unless syncing is still off.
                 Err(error @ Error::Interrupted) => {
                     let slave = &self.job.slave;
                     slave.check_cancelled()?;
@@ -68,7 +68,7 @@ impl Attempts<'_> {
             self.sidecar.scanned = survey.scanned;
         }
         if !survey.has_continuity() {
-            // What lies there may be of a file that was there before.
+            // The index may belong to a file that somebody has replaced.
             self.sidecar.index = None;
         }
         self.copied.position = survey.position;
@@ -96,7 +96,8 @@ impl Attempts<'_> {
         result.map(|()| plan)
     }
 
-    /// Looks around a master that is another file than at the last pass, and at `--full`.
+    /// Reads the surroundings of the master, and warns of problems there, if it is another file
+    /// than at the last pass, or with `--full`.
     fn check_surroundings(&mut self, survey: &Survey) {
         let left = self.sidecar.left.as_ref();
         let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
@@ -109,7 +110,8 @@ impl Attempts<'_> {
     }
 }
 
-/// What the first step of a plan that writes would find.
+/// Fails in a dry run if another program has opened the slave, as the first write of the pass
+/// would.
 fn check_not_in_use(slave: &Slave, plan: &Plan) -> Result<(), Error> {
     match flock::holder(&slave.paths.sibling(Sibling::ZodbLock)) {
         pid @ Some(_) if plan.action != PlannedAction::Nothing => Err(Error::InUse {

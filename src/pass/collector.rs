@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use crate::io::progress::Monitor;
 
-/// Collects the warnings of a pass, each once: a pass that starts over meets the same
-/// ones again.
+/// Collects the warnings of a pass, and drops repetitions: several attempts give the same
+/// warnings.
 pub(super) struct Collector<'a> {
     monitor: &'a dyn Monitor,
     warnings: RefCell<Vec<String>>,

@@ -8,18 +8,18 @@ use crate::slave::paths::Sibling;
 use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
 
-/// What a pass begins with.
+/// The result of the start of a pass.
 pub(super) struct PassStart {
-    /// The pass lock; a dry run takes none.
+    /// The pass lock; `None` in a dry run.
     pub(super) lock: Option<lock::Lock>,
-    /// What the last pass left.
+    /// The sidecar that the last pass stored.
     pub(super) sidecar: Sidecar,
-    /// Whether the check of a first pass was made, or is not due.
+    /// Whether the checks of a first pass were made, or are not due.
     pub(super) is_checked: bool,
 }
 
-/// Takes the pass lock, if syncing is on, and reads what the last pass left; a
-/// dry run only looks who has the lock.
+/// Takes the pass lock, if syncing is on, and loads the sidecar. A dry run only checks that nobody
+/// has the lock.
 pub(super) fn start_pass(job: &Job) -> Result<PassStart, Error> {
     let paths = &job.slave.paths;
     job.slave.check_cancelled()?;
@@ -53,8 +53,8 @@ pub(super) fn check_first_pass(job: &Job, sidecar: &Sidecar) -> Result<(), Error
     surroundings::check_first_pass(&job.slave, &job.master, job.policy, sidecar)
 }
 
-/// Refuses a slave whose name may be a mistake before anything is left beside it, even a
-/// lock: what a pass leaves makes the name one that `fssync off` believes.
+/// Refuses a slave whose name may be a mistake, before anything is created beside it. Even a lock
+/// there would make `fssync off` accept the name.
 fn check_kind(job: &Job) -> Result<(), Error> {
     let paths = &job.slave.paths;
     if !paths.may_be_mistaken()? {
@@ -63,7 +63,7 @@ fn check_kind(job: &Job) -> Result<(), Error> {
     match job.master.stat(Vec::new()) {
         Ok(master_stat) => paths.check_kind(master_stat.named.is_directory),
         Err(error) if paths.is_named_like_the_master() => Err(error.into()),
-        // The survey looks again, and with more patience.
+        // The survey tries again, and longer.
         Err(_) => Ok(()),
     }
 }

@@ -1,19 +1,19 @@
-//! What is done about a master's [`Surroundings`]: swapped arguments are refused, and what a
-//! pass does not copy is reported.
+//! Checks the [`Surroundings`] of the master: refuses swapped arguments, and warns of files that
+//! a pass does not copy.
 //!
-//! MASTER and SLAVE are taken for swapped if all of this is so:
+//! MASTER and SLAVE count as swapped if all of these conditions are met:
 //!
-//! 1. SLAVE exists, and no pass has ever ended well there: it has no sidecar that says what
-//!    was left. A chain of copies and a slave that changes its master have one.
-//! 2. The sidecar beside MASTER names this very file, SLAVE, as its master. A slave that
-//!    somebody seeded with a copy is another file.
-//! 3. MASTER has no more bytes than SLAVE. One that was served after a failover has more,
-//!    and to fail back from it is right.
+//! 1. SLAVE exists, and no pass has succeeded there: it has no sidecar that describes it. The
+//!    middle of a chain of copies has one, and so has a slave that gets another master.
+//! 2. The sidecar beside MASTER names SLAVE as its master, by its inode and birth time. A slave
+//!    that somebody has seeded with a copy is another file.
+//! 3. MASTER is not longer than SLAVE. A slave that was served after a failover is longer, and
+//!    is a legitimate master of a failback.
 //! 4. Nobody serves MASTER, as far as its kernel shows.
 //! 5. `--full` was not given.
 //!
-//! The first pass finds that before it creates anything beside SLAVE. Passes that follow look
-//! again until one has ended well: a lock or a sidecar may be what a refused pass has left.
+//! The first pass checks this before it creates any file beside SLAVE. Later passes check it
+//! again until one has succeeded, since a refused pass may have created a lock or a sidecar.
 
 use crate::error::Error;
 use crate::io::flock;
@@ -27,8 +27,8 @@ use crate::source::{self, FileId, Master, MasterStat, Stray, Surroundings};
 /// How many storages a warning names.
 const MAX_NAMED: usize = 5;
 
-/// Where no pass has ended well yet, fails if the slave is the master itself, if the arguments
-/// look swapped, or if the slave is in use. What cannot be read is left for the pass to report.
+/// Fails if the slave is the master itself, if the arguments look swapped, or if the slave is in
+/// use; does nothing once a pass has succeeded. Read errors are left to the pass to report.
 pub(crate) fn check_first_pass(
     slave: &Slave,
     master: &Master,
@@ -65,8 +65,8 @@ pub(crate) fn check_first_pass(
     Ok(())
 }
 
-/// Looks at the master and around it; `None` if the pass may see more a moment later, or
-/// reports what is in the way.
+/// Reads the master and its surroundings; `None` after a transient error, which the pass will
+/// retry or report.
 fn read_both(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
     let read = || Ok((master.stat(Vec::new())?, master.surroundings()?));
     match read() {
@@ -77,19 +77,19 @@ fn read_both(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Erro
     }
 }
 
-/// Which file the slave is, as a pass notes it of a master.
+/// The identity of the slave's file, in the form in which a sidecar records a master.
 fn identity(paths: &SlavePaths) -> Option<FileId> {
     let file = paths::open(paths.data(), Access::Read).ok()?;
     FileId::of(&file).ok()
 }
 
-/// Warns of what is around a master that is another file than before. Storages are reported
-/// once, processes that write to an old file each time.
+/// Warns of problems around a master that is another file than before: of each storage once, and
+/// of processes that write to an old file each time.
 pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, monitor: &dyn Monitor) {
     let around = match master.surroundings() {
         Ok(around) => around,
         Err(error) => {
-            tracing::debug!("cannot look around {}: {error}", master.name());
+            tracing::debug!("cannot read the surroundings of {}: {error}", master.name());
             return;
         }
     };
@@ -107,7 +107,7 @@ pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, moni
     }
 }
 
-/// All that a person should know of a master's surroundings.
+/// All warnings about a master's surroundings.
 pub(crate) fn warnings(around: &Surroundings, slave: &Slave, master: &str) -> Vec<String> {
     let strays = around.strays.iter().map(|stray| describe(stray, master));
     let others = not_copied(around, &slave.paths);
@@ -115,17 +115,17 @@ pub(crate) fn warnings(around: &Surroundings, slave: &Slave, master: &str) -> Ve
     strays.chain(others).collect()
 }
 
-/// What to say of a process that writes to a file which is no longer the master.
+/// The warning about a process that writes to a file which is no longer the master.
 fn describe(stray: &Stray, master: &str) -> String {
     let Stray { pid, handle, file } = stray;
     format!(
-        "{master}: process {pid} writes to {file:?}, which is no longer this file: what it \
-         commits is not copied, and is lost when it ends; error its clients, copy \
-         /proc/{pid}/fd/{handle} on that machine to a safe paths, then restart it"
+        "{master}: process {pid} writes to {file:?}, which is no longer this file: its commits \
+         are not copied, and are lost when it ends; stop its clients, copy \
+         /proc/{pid}/fd/{handle} on that machine to a safe place, then restart it"
     )
 }
 
-/// What to say of storages that are not copied.
+/// The warning about storages that are not copied.
 fn describe_storages(names: &[String], master: &str) -> String {
     let first = names.iter().take(MAX_NAMED);
     let quoted: Vec<_> = first.map(|name| format!("{name:?}")).collect();
@@ -140,10 +140,10 @@ fn describe_storages(names: &[String], master: &str) -> String {
     )
 }
 
-/// The storages beside the master that have no slave of the same name beside this one.
+/// The storages beside the master that have no slave of the same name beside this slave.
 fn not_copied(around: &Surroundings, paths: &SlavePaths) -> Vec<String> {
     let has_slave = |name: &String| {
-        // A name from another machine must not lead elsewhere.
+        // The name comes from another machine: it must not lead to another directory.
         let is_plain = !name.contains('/');
         is_plain && paths.directory().join(format!("{name}.fssync")).exists()
     };

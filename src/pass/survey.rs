@@ -1,7 +1,7 @@
-//! Reading both ends: what [`plan::decide`](crate::plan::decide) decides by.
+//! Reads both ends for [`plan::decide`](crate::plan::decide).
 //!
-//! Nothing is written here, and the plan decides. What costs more than a few
-//! kilobytes is read only when it asks for that, in [`Survey::decide`].
+//! A survey writes nothing, and leaves all decisions to the plan. It reads a few kilobytes of
+//! each end, and more only if the plan asks for that, in [`Survey::decide`].
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -27,35 +27,36 @@ use crate::slave::snapshot::{Opened, Sample, SlaveFile};
 use crate::slave::step;
 use crate::source::{self, FileId, MasterStat};
 
-/// How much is read of what the master has at the slave's position, in bytes.
+/// How many bytes are read of the master at the slave's position.
 const AHEAD_LEN: u64 = 64 * 1024;
 
-/// What was seen, and the handles to see more.
+/// The state of both ends, and the handles to read more of them.
 #[derive(Debug)]
 pub struct Survey {
-    /// What is decided by.
+    /// The facts for the plan.
     pub observation: Observation,
-    /// The master.
+    /// The master's file.
     pub master_stat: MasterStat,
-    /// The file under the slave's name; `None` if there is none.
+    /// The slave's file; `None` if there is none.
     pub seen: Option<FileStat>,
-    /// The slave's last tid, as far as it is one that can be read.
+    /// The tid of the slave's last transaction, if it can be read.
     pub last_tid: Option<Tid>,
     /// The slave's position in bytes, if it has one.
     pub position: Option<u64>,
-    /// Where the next survey may start to read, if this one read it all.
+    /// A fingerprint of the slave from which the next survey may scan, if this one had to scan all
+    /// of it.
     pub scanned: Option<Fingerprint>,
-    /// The digests of what was proven to be equal, if anything had to be.
+    /// The digests of the bytes that this survey has compared and found equal.
     pub proven: Vec<LedgerEntry>,
-    /// The file that the last pass read, if it noted one.
+    /// The master's file at the last pass, if that is recorded.
     read_last: Option<FileId>,
-    /// What the master has at the slave's position.
+    /// The master's first bytes at the slave's position.
     ahead: RefCell<Option<AlignedBuf>>,
     file: Option<SlaveFile>,
 }
 
 impl Survey {
-    /// Looks at both ends.
+    /// Surveys both ends.
     pub fn make(
         of: &step::Slave,
         master: &source::Master,
@@ -65,14 +66,14 @@ impl Survey {
         let paths = &of.paths;
         let opened = Opened::open(paths, sidecar)?;
         if opened.must_be_read() {
-            // The slave is read in vain if there is no master.
+            // To scan the whole slave takes long, and is useless if the master is unreachable.
             master.stat(Vec::new())?;
         }
         let sample = opened.look(sidecar, &|| of.check_cancelled(), monitor)?;
         Self::of(sample, paths, master, sidecar)
     }
 
-    /// Looks at the master, for a slave that was looked at before.
+    /// Surveys the master, for a slave that was sampled before.
     pub fn of(
         sample: Sample,
         paths: &SlavePaths,
@@ -144,26 +145,26 @@ impl Survey {
         })
     }
 
-    /// Whether the slave is what the last pass left, whatever lies behind.
+    /// Whether the slave is unchanged since the last pass, or has only grown.
     #[must_use]
     pub fn has_continuity(&self) -> bool {
         matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.continuity, Continuity::UpTo(_)))
     }
 
-    /// The slave, open for reading, if there is one.
+    /// The slave, open for reading; `None` if it is missing.
     #[must_use]
     pub fn slave_file(&self) -> Option<&File> {
         self.file.as_ref().map(|slave| &slave.file)
     }
 
-    /// The first bytes that the master has at the slave's position, as far as they
-    /// were read and not taken yet.
+    /// The master's first bytes at the slave's position, if they were read. They can be taken
+    /// once.
     #[must_use]
     pub fn take_read_ahead(&self) -> Option<AlignedBuf> {
         self.ahead.take()
     }
 
-    /// Decides, answering what the plan asks on the way.
+    /// Lets the plan decide, and answers its questions.
     pub fn decide(
         &mut self,
         policy: Policy,
@@ -179,13 +180,13 @@ impl Survey {
         }
     }
 
-    /// The master's transactions that are newer than the slave's last, counted
-    /// from the master's end; its bytes before them may be others than the slave's.
+    /// The master's transactions that are newer than the slave's last, counted from the master's
+    /// end. The bytes before them may differ from the slave's.
     pub fn newer(&self, master: &source::Master) -> Result<TransactionSpan, Error> {
         newer(master, self.master_stat.size, self.last_tid)
     }
 
-    /// Why the slave has to be compared with the master, in words.
+    /// Why the slave has to be compared with the master, for a person.
     fn why_unproven(&self) -> String {
         let noted = match &self.observation.slave {
             SlaveState::Storage(slave) => slave.continuity,
@@ -224,7 +225,7 @@ impl Survey {
         }
     }
 
-    /// Answers a question of the plan's.
+    /// Answers a question of the plan.
     fn answer(
         &mut self,
         question: Question,
@@ -259,8 +260,8 @@ impl Survey {
     }
 }
 
-/// What lies in the master at the slave's position, and its first bytes, which are
-/// all that is needed of a small transaction.
+/// The master's record at the slave's position, and its first bytes. A small transaction is
+/// complete in them, so that it need not be read again.
 fn read_ahead(
     master: &source::Master,
     size: u64,
@@ -273,7 +274,7 @@ fn read_ahead(
     let bytes = master.read(len, position).wait()?;
     Ok(match bytes.first_chunk::<TXN_HEADER_LEN>() {
         None => (Next::Unfinished, None),
-        // What was read under this mark is not kept.
+        // The bytes of an unfinished transaction are outdated once it is finished.
         Some(header) if TxnHeader::decode(header).status == TxnStatus::VOTED => {
             (Next::Unfinished, None)
         }

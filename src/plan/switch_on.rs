@@ -1,4 +1,4 @@
-//! Why `fssync on` leaves the switches as they are: a pure decision.
+//! Decides if `fssync on` may switch syncing on. A pure function, like [`plan`](super).
 
 use std::fmt;
 
@@ -6,88 +6,91 @@ use crate::filestorage::Tid;
 use crate::human::count;
 use crate::plan::outcome::Exit;
 
-/// What a slave holds beyond what the last pass left.
+/// How a slave has changed since the last pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinceLastPass {
-    /// There is no slave, or one too short for a transaction.
+    /// There is no slave, or it is too short for a transaction.
     NoSlave,
-    /// No sidecar says what a pass left.
+    /// The sidecar has no description of the slave.
     NotRecorded,
-    /// It is what was left, with these whole transactions behind it.
+    /// It is unchanged, except for complete transactions that were appended.
     Beyond {
-        /// They.
+        /// The transactions that were appended.
         run: Option<TransactionRun>,
-        /// Whether the first of them was appended by a pass that could not note
-        /// it any more; how many of the others were, cannot be told.
+        /// Whether a pass has appended the first one, and ended before it recorded that. How
+        /// many of the others the pass has appended is unknown.
         begun: bool,
     },
-    /// It is not what was left.
+    /// It was changed.
     Changed {
-        /// Its transactions that are newer than the last one that was left.
+        /// Its transactions that are newer than the last one of the last pass.
         newer: Newer,
     },
 }
 
-/// The transactions at the end of a slave that are newer than the last one that a
-/// pass left.
+/// The transactions at the end of a changed slave that are newer than the last one of the last
+/// pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newer {
-    /// These.
+    /// These transactions; `None` if there are none.
     Run(Option<TransactionRun>),
-    /// Its end is torn, and to read it all takes too long.
+    /// Unknown: the end of the file is torn, and to scan all of it would take too long.
     Unknown,
 }
 
-/// Some transactions in a row.
+/// Consecutive transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionRun {
-    /// How many.
+    /// Number of transactions.
     pub count: u64,
-    /// The first one.
+    /// The tid of the first one.
     pub first: Tid,
-    /// The last one.
+    /// The tid of the last one.
     pub last: Tid,
 }
 
-/// What is known of a slave that may be synced again.
+/// How much is known about a slave that may be synced again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It is what the last pass left, or there is none.
+    /// It is unchanged since the last pass, or there is none.
     AsLeft,
-    /// Nothing: the next pass compares it with the master from its start.
+    /// Nothing, so the next pass compares all of it with the master.
     Nothing,
 }
 
-/// Why syncing is not switched on.
+/// Why syncing must not be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchOnRefusal {
     /// Another program has the slave open.
     InUse {
-        /// Its process.
+        /// The process of that program.
         pid: u32,
     },
-    /// The slave has transactions behind what the last pass left.
+    /// Transactions were appended to the slave since the last pass.
     Grown {
-        /// They.
+        /// The transactions.
         run: TransactionRun,
-        /// Whether they may be the master's, appended by a pass that was ended
-        /// before it could note it.
+        /// Whether they may be the master's: a pass has appended the first one, and ended before
+        /// it recorded that.
         begun: bool,
     },
-    /// The slave is not what the last pass left.
+    /// The slave was changed since the last pass.
     Changed {
-        /// What it has that is newer.
+        /// Its transactions that are newer than the last pass.
         newer: Newer,
     },
 }
 
-/// Whether a slave may be synced again without a thought.
+/// Decides if a slave may be synced again without asking a person.
 ///
-/// A batch that a pass finished, and was killed before it noted so, looks like
-/// something of the slave's own: only the header of its first transaction is
-/// known, not how far it reached. If that transaction is all there is, it is
-/// nothing of its own. Otherwise a person is asked once too often; nothing is
-/// at stake either way, since a pass compares the slave with the master.
+/// A pass may finish a batch, and be killed before it records that in the sidecar. The batch then
+/// looks like transactions that only the slave has: the sidecar contains the header of its first
+/// transaction, but not its length.
+///
+/// 1. If the slave has grown by that one transaction only, the slave is unchanged.
+/// 2. If it has grown by more, a person is asked, perhaps without need.
+///
+/// Both are safe, since the next pass compares the new transactions with the master.
 pub fn judge(since: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
     match since {
         SinceLastPass::NoSlave
