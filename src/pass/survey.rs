@@ -205,7 +205,7 @@ impl Survey {
             }
             (Continuity::UpTo(_), Some(last)) => {
                 let how = if last.inode == now.inode {
-                    "it was created anew with the same inode number".to_owned()
+                    "it was created again with the same inode number".to_owned()
                 } else {
                     format!(
                         "its inode number changed from {} to {}",
@@ -215,7 +215,7 @@ impl Survey {
                 let why = if file_system.renumbers_inodes() {
                     format!(
                         "; on {file_system}, such as sshfs, each mount may change it: name the \
-                         master as host:/path to spare this"
+                         master as host:/path to avoid this"
                     )
                 } else {
                     String::new()

@@ -46,23 +46,23 @@ impl Refusal {
     pub fn hint(&self) -> String {
         let advice = match self {
             Self::SlaveForeign | Self::SlaveDamaged(_) => {
-                return "look at the slave; `fssync --full` sets it aside and copies the master \
-                        again"
+                return "find out what happened to the slave; `fssync --full` keeps it under another \
+                        name, and copies the master again"
                     .to_owned();
             }
             Self::Grown(_) | Self::Changed(_) => {
-                "the slave was probably served after a failover: to keep what it has, fail back \
-                 (copy it to the master) first; to give it up, run `fssync --full`, which sets \
-                 it aside and copies the master again"
+                "the slave was probably served after a failover: to keep its transactions, fail \
+                 back (copy it to the master) first; to give them up, run `fssync --full`, which \
+                 keeps the slave under another name and copies the master again"
             }
             Self::FallenBehind { .. } => {
                 "the master was probably restored from a backup, or its file system is not \
-                 mounted: put the right file in its paths, or, if the master is right as it \
-                 is, run `fssync --full`, which sets the slave aside"
+                 mounted: put the right file in its place, or, if the master is the right \
+                 file, run `fssync --full`, which keeps the slave under another name"
             }
             Self::Diverged(_) => {
                 "find out which of the two is right; if it is the master, run `fssync --full`, \
-                 which sets the slave aside"
+                 which keeps the slave under another name"
             }
         };
         format!("are MASTER and SLAVE swapped on the command line? If not: {advice}")
@@ -73,7 +73,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SlaveForeign => {
-                f.write_str("the slave is no FileStorage: it does not start with FS21 or FS30")
+                f.write_str("the slave is not a FileStorage: bad magic (expected FS21 or FS30)")
             }
             Self::SlaveDamaged(damage) => write!(f, "the slave is damaged: {damage}"),
             Self::Grown(missing) => {
@@ -81,7 +81,7 @@ impl fmt::Display for Refusal {
             }
             Self::Changed(missing) => write!(
                 f,
-                "the slave is not what the last pass left, and not a prefix of the master: \
+                "the slave was changed since the last pass, and is not a prefix of the master: \
                  {missing}"
             ),
             Self::FallenBehind {
@@ -96,10 +96,7 @@ impl fmt::Display for Refusal {
                 write!(f, "; {missing}")
             }
             Self::Diverged(missing) => {
-                write!(
-                    f,
-                    "the slave and the master have gone different ways: {missing}"
-                )
+                write!(f, "the slave and the master have diverged: {missing}")
             }
         }
     }

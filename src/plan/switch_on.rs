@@ -123,12 +123,13 @@ impl SwitchOnRefusal {
     pub fn hint(self) -> &'static str {
         match self {
             Self::InUse { .. } => {
-                "stop what serves the slave first; `fssync on --force` switches on all the same"
+                "stop what serves the slave first; `fssync on --force` overrides this check"
             }
             Self::Grown { .. } | Self::Changed { .. } => {
-                "the slave was probably served after a failover: to keep what it has, fail back \
-                 (copy it to the master) first; after that, `fssync on --force`; to give it up, \
-                 `fssync on --force` and then `fssync --full`, which sets it aside"
+                "the slave was probably served after a failover: to keep its transactions, fail \
+                 back (copy it to the master) first; after that, `fssync on --force`; to give \
+                 them up, `fssync on --force` and then `fssync --full`, which keeps the slave \
+                 under another name"
             }
         }
     }
@@ -142,23 +143,21 @@ impl fmt::Display for SwitchOnRefusal {
                 write!(f, "has grown since last syncing: {run}")?;
                 if *begun {
                     f.write_str(
-                        "; the first was appended by a pass that was ended before it noted so, \
-                         and the others may be the master's too",
+                        "; a pass appended the first one and ended before it could record that, \
+                         so the others may be the master's too",
                     )?;
                 }
                 Ok(())
             }
             Self::Changed { newer } => {
                 f.write_str(
-                    "is not what the last pass left (it was packed or replaced, or a pass was \
-                     ended before it noted what it did); newer than what was left: ",
+                    "was changed since the last pass (it was packed or replaced, or a pass ended \
+                     before it could record its work); newer than the last pass: ",
                 )?;
                 match newer {
                     Newer::Run(Some(run)) => run.fmt(f),
                     Newer::Run(None) => f.write_str("no transaction"),
-                    Newer::Unknown => {
-                        f.write_str("how much cannot be told, since the end of the file is torn")
-                    }
+                    Newer::Unknown => f.write_str("unknown, since the end of the file is torn"),
                 }
             }
         }

@@ -559,8 +559,11 @@ const GROWN: &[&str] = &[
     "fssync --full",
 ];
 const BEHIND: &[&str] = &["the master has fallen behind the slave", "fssync --full"];
-const DIVERGED: &[&str] = &["have gone different ways", "that the master lacks"];
-const CHANGED: &[&str] = &["the slave is not what the last pass left"];
+const DIVERGED: &[&str] = &[
+    "the slave and the master have diverged",
+    "that the master lacks",
+];
+const CHANGED: &[&str] = &["the slave was changed since the last pass"];
 const DIFFER: &[&str] = &["the bytes before it differ"];
 
 /// Cases in which ZODB cannot open the slave.
@@ -601,7 +604,7 @@ fn damaged_slaves() -> Vec<Case> {
 }
 
 const DAMAGED: &[&str] = &["the slave is damaged", "record at 1", "fssync --full"];
-const FOREIGN: &[&str] = &["the slave is no FileStorage", "fssync --full"];
+const FOREIGN: &[&str] = &["the slave is not a FileStorage", "fssync --full"];
 
 /// Cases in which the master is damaged. Everything before the damage is appended, but the
 /// copy replaces a slave only with `--full`.

@@ -205,7 +205,7 @@ fn a_resumed_copy_is_covered_from_its_start() {
         let bytes = fs::read(&scene.master).unwrap();
         fs::write(scene.beside(".fssync-tmp"), &bytes[..6_500_000]).unwrap();
         let run = scene.pass(&[]).expect(0);
-        assert!(run.stderr.contains("going on at"), "{run:?}");
+        assert!(run.stderr.contains("resuming the copy"), "{run:?}");
         assert_whole(&scene.slave);
     }
 }

@@ -146,7 +146,7 @@ fn a_slave_that_was_packed_is_not_switched_on() {
     zodb.call(&json!({"cmd": "close", "name": "s"}));
     let run = assert_refused(&scene, 20);
     assert!(
-        run.stderr.contains("is not what the last pass left"),
+        run.stderr.contains("was changed since the last pass"),
         "{run:?}"
     );
     let message = format!("2 transactions, first {}", tids[0]);
@@ -163,7 +163,10 @@ fn a_different_slave_is_not_switched_on_and_newer_transactions_are_reported() {
         b"FS30 and no more than this, without a transaction",
     );
     let run = assert_refused(&scene, 20);
-    assert!(run.stderr.contains("cannot be told"), "{run:?}");
+    assert!(
+        run.stderr.contains("newer than the last pass: unknown"),
+        "{run:?}"
+    );
 
     let scene = switched_off();
     let mut bytes = history.before.clone();
@@ -173,7 +176,7 @@ fn a_different_slave_is_not_switched_on_and_newer_transactions_are_reported() {
     let run = assert_refused(&scene, 20);
     assert!(
         run.stderr
-            .contains("newer than what was left: no transaction"),
+            .contains("newer than the last pass: no transaction"),
         "{run:?}"
     );
 }

@@ -325,7 +325,7 @@ fn a_resumed_copy_still_compares_all_transactions() {
     )
     .unwrap();
     let run = setup.scene.pass(&[]).expect(0);
-    assert!(run.stderr.contains("going on at"), "{run:?}");
+    assert!(run.stderr.contains("resuming the copy"), "{run:?}");
     assert!(setup.replicated().contains(&tid), "{run:?}");
 }
 

@@ -173,7 +173,7 @@ impl Apply<'_> {
         let Some(proven) = proven else {
             return Ok(None);
         };
-        tracing::info!("going on at {position} with the copy of an earlier pass");
+        tracing::info!("resuming the copy of an earlier pass at {position}");
         copy.go_on(proven)?;
         Ok(Some(Begun {
             reader: self.reader(survey, position, scanner.last_tid()),
@@ -192,7 +192,7 @@ impl Apply<'_> {
         copy.truncate(0)?;
         let magic = self.master.read(MAGIC_LEN as usize, 0).wait()?;
         if Magic::decode(&magic).is_none() {
-            return Err(self.changed("its head is no FileStorage's any more"));
+            return Err(self.changed("it is no longer a FileStorage"));
         }
         copy.write(&magic)?;
         Ok(Begun {
@@ -221,7 +221,7 @@ impl Apply<'_> {
             (CopyDecision::Install { keep }, _) => Ok(keep),
             (CopyDecision::MasterDamaged, Some(damage)) => Err(self.damaged(damage)),
             (CopyDecision::MasterDamaged | CopyDecision::MasterChanged, _) => {
-                Err(self.changed("the slave's last transaction is no longer in it"))
+                Err(self.changed("it no longer has the slave's last transaction"))
             }
             (CopyDecision::Refuse(refusal), _) => Err(Error::Refused(refusal)),
         }
