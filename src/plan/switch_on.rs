@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_no_pass_can_have_left_is_the_slaves_own() {
+    fn transactions_that_no_pass_has_appended_are_refused() {
         for (since, known) in [
             (SinceLastPass::NoSlave, Known::AsLeft),
             (SinceLastPass::NotRecorded, Known::Nothing),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_told_by_number_first_and_last() {
+    fn a_refusal_lists_the_number_and_the_first_and_last_transaction() {
         let grown = SwitchOnRefusal::Grown {
             run: TransactionRun {
                 count: 2,

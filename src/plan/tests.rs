@@ -11,8 +11,7 @@ const T3: Tid = Tid(0x3000);
 const PLAIN: Policy = Policy { full: false };
 const FULL: Policy = Policy { full: true };
 
-/// A slave of 500 bytes that ends with T2, as the last pass left it, beside a
-/// master that has more.
+/// A slave of 500 bytes that ends with T2, unchanged since the last pass. The master has more.
 const SLAVE: Storage = Storage {
     position: 500,
     last_tid: Some(T2),
@@ -46,7 +45,7 @@ fn compared(mut observation: Observation, comparison: TailComparison) -> Observa
     observation
 }
 
-/// The master's last is T3, and it lacks so many of the slave's.
+/// The master ends with T3, and lacks this number of the slave's transactions.
 fn lacks(count: u64) -> TailComparison {
     let summary = TransactionSummary {
         tid: T2,
@@ -65,7 +64,7 @@ fn lacks(count: u64) -> TailComparison {
     }
 }
 
-/// The master was packed, and lacks so many of the slave's last transactions.
+/// The master was packed, and lacks this number of the slave's last transactions.
 fn packed_away(count: u64) -> TailComparison {
     TailComparison {
         is_packed: true,
@@ -141,7 +140,7 @@ fn refusal(observation: &Observation) -> Refusal {
 }
 
 #[test]
-fn no_slave_is_a_full_copy() {
+fn a_missing_slave_is_copied() {
     assert_copy(
         &observation(SlaveState::Missing, MASTER),
         PLAIN,
@@ -151,7 +150,7 @@ fn no_slave_is_a_full_copy() {
 }
 
 #[test]
-fn a_fragment_of_the_master_is_a_full_copy() {
+fn a_slave_that_is_too_short_for_a_transaction_is_copied() {
     for (size, magic) in [(2, false), (4, true), (30, true)] {
         let short = SlaveState::Short { size, magic };
         assert_copy(
@@ -164,7 +163,7 @@ fn a_fragment_of_the_master_is_a_full_copy() {
 }
 
 #[test]
-fn a_bare_magic_is_all_of_a_master_without_transactions() {
+fn nothing_is_done_if_the_master_has_no_transactions() {
     let short = SlaveState::Short {
         size: 4,
         magic: true,
@@ -181,7 +180,7 @@ fn a_bare_magic_is_all_of_a_master_without_transactions() {
 }
 
 #[test]
-fn short_garbage_is_no_file_storage() {
+fn a_file_that_is_not_a_filestorage_is_refused() {
     let short = SlaveState::Short {
         size: 9,
         magic: false,
@@ -203,12 +202,12 @@ fn a_damaged_slave_is_refused() {
 }
 
 #[test]
-fn what_is_vouched_for_is_appended_to_without_reading_more() {
+fn an_unchanged_slave_is_appended_to_without_a_question() {
     assert_append(&storage(SLAVE, MASTER), SlaveTail::None);
 }
 
 #[test]
-fn nothing_finished_beyond_is_up_to_date() {
+fn a_slave_is_up_to_date_if_no_finished_transaction_follows() {
     for (next, reason) in [
         (Next::End, Reason::NothingNew),
         (Next::Unfinished, Reason::NextUnfinished),
@@ -218,7 +217,7 @@ fn nothing_finished_beyond_is_up_to_date() {
 }
 
 #[test]
-fn a_tail_is_trimmed_as_part_of_an_append_only() {
+fn a_tail_is_truncated_only_before_an_append() {
     for tail in [SlaveTail::Ours(10), SlaveTail::Foreign(10)] {
         let slave = Storage { tail, ..SLAVE };
         assert_append(&storage(slave, MASTER), tail);
@@ -231,7 +230,7 @@ fn a_tail_is_trimmed_as_part_of_an_append_only() {
 }
 
 #[test]
-fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
+fn all_bytes_are_compared_if_the_sidecar_does_not_vouch_for_them() {
     let other = MasterState {
         same_file: false,
         ..MASTER
@@ -253,7 +252,7 @@ fn another_master_or_no_sidecar_must_prove_the_whole_prefix() {
 }
 
 #[test]
-fn an_append_that_the_sidecar_does_not_know_is_proven_from_there_on() {
+fn bytes_after_the_recorded_position_are_compared() {
     let slave = Storage {
         continuity: Continuity::UpTo(300),
         ..SLAVE
@@ -266,7 +265,7 @@ fn an_append_that_the_sidecar_does_not_know_is_proven_from_there_on() {
 }
 
 #[test]
-fn a_prefix_that_differs_goes_on_to_the_comparison() {
+fn the_last_transactions_are_compared_if_the_prefix_differs() {
     let mut observation = storage(SLAVE, MASTER);
     observation.master.same_file = false;
     observation.prefix_equal = Some(false);
@@ -274,7 +273,7 @@ fn a_prefix_that_differs_goes_on_to_the_comparison() {
 }
 
 #[test]
-fn a_slave_that_grew_is_refused_and_says_by_what() {
+fn a_slave_that_grew_is_refused_and_its_transactions_are_listed() {
     let slave = Storage {
         continuity: Continuity::UpTo(300),
         ..SLAVE
@@ -296,7 +295,7 @@ fn a_slave_that_grew_is_refused_and_says_by_what() {
 }
 
 #[test]
-fn a_slave_that_is_not_as_it_was_left_is_refused() {
+fn a_changed_slave_is_refused() {
     let slave = Storage {
         continuity: Continuity::Changed,
         ..SLAVE
@@ -306,7 +305,7 @@ fn a_slave_that_is_not_as_it_was_left_is_refused() {
 }
 
 #[test]
-fn a_master_that_is_behind_or_shorter_is_refused() {
+fn an_older_or_shorter_master_is_refused() {
     for matches in [None, Some(false)] {
         let master = MasterState {
             matches,
@@ -324,13 +323,13 @@ fn a_master_that_is_behind_or_shorter_is_refused() {
 }
 
 #[test]
-fn a_pack_or_another_head_is_a_full_copy_that_must_hold_the_last_tid() {
+fn a_rewritten_master_is_copied_and_must_contain_the_last_tid() {
     let observation = compared(storage(SLAVE, differs()), lacks(0));
     assert_copy(&observation, PLAIN, OldSlave::Superseded, Some(T2));
 }
 
 #[test]
-fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
+fn a_rewritten_master_replaces_a_slave_that_grew() {
     let slave = Storage {
         continuity: Continuity::UpTo(300),
         ..SLAVE
@@ -340,7 +339,7 @@ fn a_pack_after_an_append_that_the_sidecar_does_not_know_is_a_full_copy() {
 }
 
 #[test]
-fn a_slave_whose_last_transactions_were_packed_away_is_set_aside() {
+fn a_pack_may_have_dropped_the_slaves_last_transactions() {
     for master_last in [None, Some(T1), Some(T3)] {
         let comparison = TailComparison {
             master_last,
@@ -352,7 +351,7 @@ fn a_slave_whose_last_transactions_were_packed_away_is_set_aside() {
 }
 
 #[test]
-fn a_pack_of_another_database_makes_no_refusal_an_acceptance() {
+fn a_pack_of_another_database_is_refused() {
     let others = TailComparison {
         is_kin: false,
         ..packed_away(1)
@@ -399,7 +398,7 @@ fn a_slave_that_grew_or_changed_is_refused_although_the_master_was_packed() {
 }
 
 #[test]
-fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
+fn the_slave_is_kept_if_the_master_was_damaged_before() {
     let repaired = MasterState {
         was_damaged: true,
         ..differs()
@@ -407,7 +406,7 @@ fn a_master_that_was_damaged_may_have_been_repaired_so_the_slave_is_kept() {
     let observation = compared(storage(SLAVE, repaired), lacks(0));
     assert_copy(&observation, PLAIN, OldSlave::SetAside, Some(T2));
     assert_copy(&observation, FULL, OldSlave::SetAside, Some(T2));
-    // Byte by byte, nothing can be lacking.
+    // The bytes are the same, so nothing is lost.
     let prefix = MasterState {
         was_damaged: true,
         ..MASTER
@@ -436,7 +435,7 @@ fn anything_else_is_refused_as_diverged() {
 }
 
 #[test]
-fn a_slave_without_transactions_has_nothing_to_lose() {
+fn a_slave_without_transactions_is_replaced() {
     let empty = Storage {
         position: 4,
         last_tid: None,
@@ -452,7 +451,7 @@ fn a_slave_without_transactions_has_nothing_to_lose() {
 }
 
 #[test]
-fn full_keeps_whatever_may_be_the_slaves_own() {
+fn full_keeps_a_slave_that_may_have_data_of_its_own() {
     let changed = |continuity| Storage {
         continuity,
         ..SLAVE
@@ -469,7 +468,7 @@ fn full_keeps_whatever_may_be_the_slaves_own() {
 }
 
 #[test]
-fn full_drops_a_slave_that_the_master_holds() {
+fn full_removes_a_slave_whose_transactions_the_master_has() {
     assert_copy(
         &observation(SlaveState::Missing, MASTER),
         FULL,
