@@ -46,7 +46,7 @@ use crate::filestorage::Tid;
 use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Exit;
-use crate::slave::paths::{self, Access, SlavePaths};
+use crate::slave::paths::{self, OpenMode, SlavePaths};
 use crate::slave::step::Slave;
 use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
@@ -237,7 +237,7 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
     loop {
         attempts += 1;
         let index = IndexCheck::open(paths)?;
-        let file = match paths::open(path, Access::Read) {
+        let file = match paths::open(path, OpenMode::Read) {
             Ok(file) => file,
             // Where ZODB packs what it serves, there is none for an instant.
             Err(error) if error.kind() == ErrorKind::NotFound => {

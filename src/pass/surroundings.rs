@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::Policy;
-use crate::slave::paths::{self, Access, Sibling, SlavePaths};
+use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
 use crate::slave::sidecar::{Noticed, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{self, FileId, Master, MasterStat, Stray, Surroundings};
@@ -79,7 +79,7 @@ fn look(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Error> {
 
 /// Which file the slave is, as a pass notes it of a master.
 fn identity(paths: &SlavePaths) -> Option<FileId> {
-    let file = paths::open(paths.data(), Access::Read).ok()?;
+    let file = paths::open(paths.data(), OpenMode::Read).ok()?;
     FileId::of(&file).ok()
 }
 

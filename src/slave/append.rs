@@ -51,7 +51,7 @@ use std::path::{Path, PathBuf};
 use super::index::coverage::make_way;
 use super::ledger::{LedgerEntry, SegmentHasher};
 use super::owner::Owner;
-use super::paths::{self, Access};
+use super::paths::{self, OpenMode};
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Slave, Step};
 use crate::error::Error;
@@ -375,7 +375,7 @@ fn cut_tail<'a>(
 /// Whether the slave ends in what an unfinished batch has left of itself.
 pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
     let path = slave.paths.data();
-    let file = match paths::open(path, Access::Read) {
+    let file = match paths::open(path, OpenMode::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", path))?,
     };
@@ -426,7 +426,8 @@ fn kept_before(
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
     };
-    let opened = paths::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?, file)));
+    let opened =
+        paths::open(&path, OpenMode::ReadWrite).and_then(|file| Ok((file.metadata()?, file)));
     let Ok((found, file)) = opened else {
         return Ok(None);
     };

@@ -41,7 +41,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 use crate::filestorage::index::Index;
@@ -98,7 +98,7 @@ impl Stored {
     }
 
     fn read(&self, path: &Path) -> io::Result<Index> {
-        let file = paths::open(path, Access::Read)?;
+        let file = paths::open(path, OpenMode::Read)?;
         if FileStat::of(&file.metadata()?).without_device() != self.stat {
             return Err(io::Error::other("another was put in its place"));
         }

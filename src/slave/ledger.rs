@@ -46,7 +46,7 @@ pub use self::segment_hasher::SegmentHasher;
 
 use self::join::join;
 use super::owner::Owner;
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 use crate::io::digest::Digest;
@@ -138,9 +138,9 @@ pub struct Ledger {
 impl Ledger {
     /// The ledger of `data`, which is the slave; `None` if there is none, or it is
     /// another file's.
-    pub fn open(paths: &SlavePaths, data: &File, access: Access) -> Result<Option<Self>, Error> {
+    pub fn open(paths: &SlavePaths, data: &File, mode: OpenMode) -> Result<Option<Self>, Error> {
         let path = paths.sibling(Sibling::Ledger);
-        let file = match paths::open(&path, access) {
+        let file = match paths::open(&path, mode) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
         };
@@ -357,7 +357,7 @@ fn head(paths: &SlavePaths, data: &File) -> Result<Record, Error> {
 
 /// Opens the slave's ledger, or begins one.
 fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Error> {
-    if let Some(ledger) = Ledger::open(&slave.paths, data, Access::Write)? {
+    if let Some(ledger) = Ledger::open(&slave.paths, data, OpenMode::ReadWrite)? {
         return Ok(ledger);
     }
     slave.check_cancelled()?;
@@ -374,7 +374,7 @@ pub fn note(slave: &Slave, data: &File, entries: Vec<LedgerEntry>) -> Result<(),
     let ledger = if first.range.start == 0 {
         Some(open_or_create(slave, data)?)
     } else {
-        Ledger::open(&slave.paths, data, Access::Write)?
+        Ledger::open(&slave.paths, data, OpenMode::ReadWrite)?
     };
     slave.check_cancelled()?;
     match ledger {

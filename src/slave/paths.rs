@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, OFlags, accessat};
+use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 
 use self::given::{Named, missing, named};
 use self::mount::Mount;
@@ -22,20 +22,20 @@ use crate::io::file_stat::FileStat;
 
 /// Whether a file is opened for writing too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum OpenMode {
     /// Reading only.
     Read,
     /// Reading and writing.
-    Write,
+    ReadWrite,
 }
 
 /// Opens the slave or a file beside it. A symlink in the last component is an
 /// error, and a FIFO is not waited for.
-pub fn open(path: &Path, access: Access) -> io::Result<File> {
+pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
-        .write(access == Access::Write)
+        .write(mode == OpenMode::ReadWrite)
         .custom_flags(flags.bits().cast_signed())
         .open(path)
 }
@@ -218,13 +218,8 @@ impl SlavePaths {
     /// Fails if no file can be made in the directory, for want of permission or because
     /// its file system is mounted read-only.
     pub fn check_is_writable(&self) -> Result<(), Error> {
-        accessat(
-            CWD,
-            &self.directory,
-            rustix::fs::Access::WRITE_OK,
-            AtFlags::EACCESS,
-        )
-        .map_err(|error| Error::io("write to", &self.directory)(error.into()))
+        accessat(CWD, &self.directory, Access::WRITE_OK, AtFlags::EACCESS)
+            .map_err(|error| Error::io("write to", &self.directory)(error.into()))
     }
 
     /// A file beside it.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::index::coverage::Coverage;
 use super::index::failure::Failure;
 use super::owner::Owner;
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN, TxnStatus};
@@ -212,7 +212,7 @@ impl Sidecar {
     pub fn load(paths: &SlavePaths) -> Result<Self, Error> {
         let path = paths.sibling(Sibling::Sidecar);
         let mut text = Vec::new();
-        let read = paths::open(&path, Access::Read)
+        let read = paths::open(&path, OpenMode::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
         match read {
             Ok(_) => {}

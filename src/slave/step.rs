@@ -124,7 +124,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lock::{self, Lock};
-use super::paths::{self, Access, SlavePaths};
+use super::paths::{self, OpenMode, SlavePaths};
 use super::switch::Switches;
 use crate::error::Error;
 use crate::io::file_stat::FileStat;
@@ -274,7 +274,7 @@ impl<'a> DataFile<'a> {
     /// Opens the slave, which must be what was seen.
     pub fn open(slave: &'a Slave, seen: FileStat) -> Result<Self, Error> {
         let path = slave.paths.data();
-        let file = match paths::open(path, Access::Write) {
+        let file = match paths::open(path, OpenMode::ReadWrite) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(slave.changed("there is no file any more".to_owned()));

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::read::read_fully;
 
@@ -27,7 +27,7 @@ pub fn traces(paths: &SlavePaths) -> Traces {
     if of_passes.into_iter().any(is_there) {
         return Traces::OfPasses;
     }
-    match paths::open(paths.data(), Access::Read) {
+    match paths::open(paths.data(), OpenMode::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => Traces::Nothing,
         Err(_) => Traces::File,
         Ok(file) => {

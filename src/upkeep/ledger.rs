@@ -11,7 +11,7 @@ use super::complain;
 use crate::error::Error;
 use crate::io::progress::Monitor;
 use crate::slave::ledger::{Ledger, LedgerEntry, note, segment_end};
-use crate::slave::paths::{self, Access};
+use crate::slave::paths::{self, OpenMode};
 use crate::slave::step::Slave;
 use crate::source::Master;
 
@@ -34,8 +34,8 @@ pub fn catch_up(
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
     let path = slave.paths.data();
-    let data = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
-    let known = Ledger::open(&slave.paths, &data, Access::Read)?;
+    let data = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    let known = Ledger::open(&slave.paths, &data, OpenMode::Read)?;
     if let Some(ledger) = &known
         && ledger.ends_at(position)?
     {

@@ -11,7 +11,7 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::index::coverage::exists;
 use crate::slave::index::{Growing, remove};
-use crate::slave::paths::{self, Access};
+use crate::slave::paths::{self, OpenMode};
 use crate::slave::sidecar::Fingerprint;
 use crate::slave::step::Slave;
 
@@ -118,7 +118,7 @@ fn fingerprint(slave: &Slave, file: &File, position: u64) -> Result<Fingerprint,
 /// Opens the slave, which must be the file that was seen.
 pub(super) fn open(slave: &Slave, seen: FileStat) -> Result<File, Error> {
     let path = slave.paths.data();
-    let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
+    let file = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
     if FileStat::of(&found).is_same_file(&seen) {
         return Ok(file);

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fssync::slave::ledger::{Ledger, LedgerEntry, SEGMENT_LEN};
-use fssync::slave::paths::{Access, SlavePaths};
+use fssync::slave::paths::{OpenMode, SlavePaths};
 use fssync::slave::sidecar::Sidecar;
 
 use crate::support::{
@@ -20,7 +20,8 @@ use crate::support::{
 fn checked_entries(slave: &Path) -> Vec<Range<u64>> {
     let paths = SlavePaths::new(slave).expect("a slave");
     let data = File::open(slave).expect("the slave");
-    let Some(ledger) = Ledger::open(&paths, &data, Access::Read).expect("a ledger or none") else {
+    let Some(ledger) = Ledger::open(&paths, &data, OpenMode::Read).expect("a ledger or none")
+    else {
         return Vec::new();
     };
     let size = data.metadata().expect("its size").len();
@@ -182,7 +183,9 @@ fn missing_entries_get_the_masters_digest_not_the_slaves() {
     scene.expect("up-to-date");
     let paths = SlavePaths::new(&scene.slave).unwrap();
     let data = File::open(&scene.slave).unwrap();
-    let ledger = Ledger::open(&paths, &data, Access::Read).unwrap().unwrap();
+    let ledger = Ledger::open(&paths, &data, OpenMode::Read)
+        .unwrap()
+        .unwrap();
     let master = fs::read(&scene.master).unwrap();
     let mut covered = 0;
     for entry in ledger.entries(master.len() as u64) {

@@ -36,7 +36,7 @@ fn entries(data: &File, range: Range<u64>) -> Vec<LedgerEntry> {
 }
 
 fn all(slave: &Slave, data: &File) -> Vec<Option<LedgerEntry>> {
-    let ledger = Ledger::open(&slave.paths, data, Access::Read)
+    let ledger = Ledger::open(&slave.paths, data, OpenMode::Read)
         .unwrap()
         .unwrap();
     let size = data.metadata().unwrap().len();
@@ -113,7 +113,7 @@ fn another_files_ledger_counts_for_nothing() {
     fs::rename(path.with_extension("new"), path).unwrap();
     let data = File::open(path).unwrap();
     assert!(
-        Ledger::open(&slave.paths, &data, Access::Read)
+        Ledger::open(&slave.paths, &data, OpenMode::Read)
             .unwrap()
             .is_none()
     );
@@ -200,7 +200,7 @@ proptest! {
                 }
                 fs::write(ledger_file(&slave), bytes).unwrap();
             }
-            let ledger = Ledger::open(&slave.paths, &data, Access::Read).unwrap();
+            let ledger = Ledger::open(&slave.paths, &data, OpenMode::Read).unwrap();
             let end = ledger.map_or(0, |ledger| ledger.end(u64::MAX).unwrap());
             prop_assert!(end <= at);
             if end < at {

@@ -17,7 +17,7 @@ use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::obstacle::{self, Obstacles};
-use crate::slave::paths::{self, Access, SlavePaths};
+use crate::slave::paths::{self, OpenMode, SlavePaths};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 
@@ -72,7 +72,7 @@ impl ReadAt for &SlaveFile {
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
 pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
-    let file = match paths::open(paths.data(), Access::Read) {
+    let file = match paths::open(paths.data(), OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open", paths.data())(error)),
