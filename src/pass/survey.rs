@@ -80,7 +80,7 @@ impl Survey {
         sidecar: &Sidecar,
     ) -> Result<Self, Error> {
         if let Some(file) = &sample.file {
-            file.obstacles.check(paths)?;
+            file.protection.check(paths)?;
         }
         let position = sample.position();
         let Sample {

@@ -31,9 +31,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::ledger::{LedgerEntry, SegmentHasher};
-use super::obstacle;
 use super::owner::Owner;
 use super::paths::Sibling;
+use super::protection;
 use super::space;
 use super::step::Slave;
 use crate::error::Error;
@@ -62,7 +62,7 @@ impl<'a> Replacement<'a> {
     pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Error> {
         // Better now than after hours of copying.
         drop(slave.step()?);
-        obstacle::check_directory(&slave.paths)?;
+        protection::check_directory(&slave.paths)?;
         let path = slave.paths.sibling(Sibling::Tmp);
         let owner = Owner::of(&slave.paths)?;
         let owner = match slave.seen()? {

@@ -16,8 +16,8 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
-use crate::slave::obstacle::{self, Obstacles};
 use crate::slave::paths::{self, OpenMode, SlavePaths};
+use crate::slave::protection::{self, Protection};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 
@@ -27,7 +27,7 @@ pub(crate) struct SlaveFile {
     pub(crate) file: File,
     pub(crate) size: u64,
     pub(crate) paths: SlavePaths,
-    pub(crate) obstacles: Obstacles,
+    pub(crate) protection: Protection,
 }
 
 impl SlaveFile {
@@ -77,14 +77,14 @@ pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, 
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open", paths.data())(error)),
     };
-    let (found, obstacles) = obstacle::look(&file).map_err(Error::io("look at", paths.data()))?;
+    let (stat, protection) = protection::stat(&file).map_err(Error::io("look at", paths.data()))?;
     let file = SlaveFile {
         file,
-        size: found.stx_size,
+        size: stat.size,
         paths: paths.clone(),
-        obstacles,
+        protection,
     };
-    Ok(Some((file, FileStat::of_statx(&found))))
+    Ok(Some((file, stat)))
 }
 
 /// What the sidecar is good for.
