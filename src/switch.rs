@@ -15,10 +15,10 @@ use crate::plan::switch_on::{Known, SwitchOnRefusal, judge};
 use crate::slave::append::{cut, is_left_behind};
 use crate::slave::lock::Lock;
 use crate::slave::paths::Sibling;
+use crate::slave::presence::Presence;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::{Ending, ending, since_last_pass};
 use crate::slave::step::Slave;
-use crate::slave::traces::{Traces, traces};
 
 /// How long [`off`] looks for the slave's last transaction: whoever waits for it
 /// wants to serve.
@@ -42,7 +42,7 @@ pub struct SwitchedOff {
     /// What the slave ends with.
     pub ending: Ending,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
 }
 
 /// Switches syncing off: when this returns, nothing is written to the slave any
@@ -54,8 +54,8 @@ pub struct SwitchedOff {
 /// Without `force` it fails if there is no slave, nor any trace of a pass: whoever
 /// mistypes the path would switch off nothing, and serve what passes go on writing.
 pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
-    let traces = traces(&slave.paths);
-    if traces == Traces::Nothing && !force {
+    let presence = Presence::of(&slave.paths);
+    if presence == Presence::Nothing && !force {
         return Err(no_slave(slave));
     }
     let switch = slave.switches.set(false, &slave.paths)?.to_owned();
@@ -87,7 +87,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
         switch,
         cut_len,
         ending,
-        traces,
+        presence,
     })
 }
 
@@ -147,7 +147,7 @@ pub struct SwitchedOn {
     /// What is known of the slave; `None` where nobody looked.
     pub known: Option<Known>,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
 }
 
 /// Switches syncing on, unless the slave is in use or holds something of its own:
@@ -168,7 +168,7 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     Ok(SwitchedOn {
         switch,
         known,
-        traces: traces(&slave.paths),
+        presence: Presence::of(&slave.paths),
     })
 }
 

@@ -47,8 +47,8 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Exit;
 use crate::slave::paths::{self, OpenMode, SlavePaths};
+use crate::slave::presence::Presence;
 use crate::slave::step::Slave;
-use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
 use crate::source::FileId;
 
@@ -58,7 +58,7 @@ pub struct Verified {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
     /// What lies there.
     pub content: SlaveContent,
     /// Which file it was; `None` if there is none.
@@ -139,7 +139,7 @@ impl Verified {
         let Some(file) = self.identity.clone() else {
             return Ok(());
         };
-        if self.traces != Traces::OfPasses {
+        if self.presence != Presence::Synced {
             return Ok(());
         }
         let record = Record {
@@ -163,7 +163,7 @@ impl Verified {
     fn nothing(paths: &SlavePaths, content: SlaveContent) -> Self {
         Self {
             slave: paths.data().to_owned(),
-            traces: traces(paths),
+            presence: Presence::of(paths),
             content,
             seen: None,
             identity: None,

@@ -7,7 +7,7 @@ use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
 use fssync::slave::since_last_pass::Ending;
-use fssync::slave::traces::Traces;
+use fssync::slave::presence::Presence;
 use fssync::switch::{self, SwitchedOff};
 use jiff::Timestamp;
 
@@ -27,7 +27,7 @@ pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Ex
         return Ok(Exit::Success);
     }
     say(&format!("syncing is on ({})", done.switch.display()));
-    if done.traces == Traces::Nothing {
+    if done.presence == Presence::Nothing {
         say(&never_synced(storage));
     }
     if done.known == Some(Known::Nothing) {
@@ -61,7 +61,7 @@ fn describe(done: &SwitchedOff, storage: &StorageConfig) -> String {
             "an unfinished append of {len} was cut from {slave}"
         ));
     }
-    if done.traces != Traces::OfPasses {
+    if done.presence != Presence::Synced {
         lines.push(never_synced(storage));
     }
     lines.push(match done.ending {
