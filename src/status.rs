@@ -38,7 +38,7 @@ use crate::io::pace::Pace;
 use crate::io::progress::Monitor;
 use crate::plan;
 use crate::plan::outcome::{Exit, Outcome};
-use crate::slave::paths::{Kept, Sibling, SlavePaths};
+use crate::slave::paths::{Leftover, Sibling, SlavePaths};
 use crate::slave::presence::Presence;
 use crate::slave::running;
 use crate::slave::sidecar::{FullCopy, Pass};
@@ -298,9 +298,9 @@ fn piles(paths: &SlavePaths) -> Result<(Pile, Pile), Error> {
     };
     for entry in entries {
         let entry = entry.map_err(fail())?;
-        let pile = match paths.kept(&entry.file_name()) {
-            Some(Kept::SetAside) => &mut set_aside,
-            Some(Kept::Cut) => &mut cut,
+        let pile = match paths.leftover(&entry.file_name()) {
+            Some(Leftover::SetAside) => &mut set_aside,
+            Some(Leftover::CutTail) => &mut cut,
             None => continue,
         };
         // It may be gone by now.

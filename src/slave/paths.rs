@@ -91,11 +91,11 @@ impl Sibling {
 
 /// What piles up beside the slave, as nothing removes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum Leftover {
     /// A slave that was [set aside](SlavePaths::diverged).
     SetAside,
     /// A tail that was [cut](SlavePaths::cut).
-    Cut,
+    CutTail,
 }
 
 /// The slave's place in the file system.
@@ -259,14 +259,14 @@ impl SlavePaths {
 
     /// What a name in the directory is, of what piles up there.
     #[must_use]
-    pub fn kept(&self, name: &OsStr) -> Option<Kept> {
+    pub fn leftover(&self, name: &OsStr) -> Option<Leftover> {
         let data = self.data.file_name()?.as_bytes();
         let suffix = name.as_bytes().strip_prefix(data)?;
         if is_aside(suffix) {
-            return Some(Kept::SetAside);
+            return Some(Leftover::SetAside);
         }
         let n = suffix.strip_prefix(b".tr")?;
-        (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Kept::Cut)
+        (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Leftover::CutTail)
     }
 
     /// Whether the file was itself set aside, by its name.
@@ -392,16 +392,16 @@ mod tests {
         let tid = Some(Tid(0x0406_0072_f24c_bb52));
         for n in [0, 12] {
             assert_eq!(
-                paths.kept(&name(paths.diverged(tid, n))),
-                Some(Kept::SetAside)
+                paths.leftover(&name(paths.diverged(tid, n))),
+                Some(Leftover::SetAside)
             );
             fs::write(paths.diverged(tid, n), "").unwrap();
             let aside = SlavePaths::new(&paths.diverged(tid, n)).unwrap();
             assert!(aside.is_set_aside() && !paths.is_set_aside());
             for beside in [Sibling::Verified, Sibling::ZodbIndex, Sibling::ZodbLock] {
-                assert_eq!(paths.kept(&name(aside.sibling(beside))), None);
+                assert_eq!(paths.leftover(&name(aside.sibling(beside))), None);
             }
-            assert_eq!(paths.kept(&name(paths.cut(n))), Some(Kept::Cut));
+            assert_eq!(paths.leftover(&name(paths.cut(n))), Some(Leftover::CutTail));
         }
         for other in [
             "Data.fs",
@@ -411,7 +411,7 @@ mod tests {
             "Other.fs.tr0",
             "Other.fs.diverged-0406",
         ] {
-            assert_eq!(paths.kept(OsStr::new(other)), None, "{other}");
+            assert_eq!(paths.leftover(OsStr::new(other)), None, "{other}");
         }
     }
 }
