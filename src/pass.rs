@@ -118,7 +118,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
             Err(error) => stopped(error, plan, copied),
         })
     };
-    let left = sidecar.left.as_ref().map(|left| left.slave);
+    let left = sidecar.last_sync.as_ref().map(|left| left.slave);
     job.slave.paths.note_left(left);
     let is_noted = match result {
         Err(Error::Off(_) | Error::Interrupted) => false,
@@ -306,7 +306,7 @@ fn enter(job: &Job) -> Result<Entered, Error> {
     let sidecar = Sidecar::load(paths)?;
     Ok(Entered {
         lock,
-        is_checked: is_checked || sidecar.left.is_some(),
+        is_checked: is_checked || sidecar.last_sync.is_some(),
         sidecar,
     })
 }
@@ -377,8 +377,8 @@ impl Attempt<'_> {
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.retry.found_master();
         self.file_system = Some(survey.master_stat.file_system);
-        if survey.scanned.is_some() {
-            self.sidecar.scanned = survey.scanned;
+        if survey.coherent_up_to.is_some() {
+            self.sidecar.coherent_up_to = survey.coherent_up_to;
         }
         if !survey.is_as_left() {
             // What lies there may be of a file that was there before.
@@ -410,14 +410,14 @@ impl Attempt<'_> {
 
     /// Looks around a master that is another file than at the last pass, and at `--full`.
     fn look_around(&mut self, survey: &Survey) {
-        let left = self.sidecar.left.as_ref();
+        let left = self.sidecar.last_sync.as_ref();
         let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
         if self.has_looked_around || (is_known && !self.job.policy.full) {
             return;
         }
         self.has_looked_around = true;
         let Self { job, monitor, .. } = *self;
-        surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
+        surroundings::report(&job.slave, &job.master, &mut self.sidecar.reported, monitor);
     }
 }
 

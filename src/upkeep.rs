@@ -69,7 +69,7 @@ fn is_failure(error: &Error) -> bool {
 /// position, and the sidecar that says so.
 fn as_left(slave: &Slave) -> Result<Option<(FileStat, u64, Sidecar)>, Error> {
     let sidecar = Sidecar::load(&slave.paths)?;
-    let (Some(seen), Some(left)) = (slave.seen()?, &sidecar.left) else {
+    let (Some(seen), Some(left)) = (slave.seen()?, &sidecar.last_sync) else {
         return Ok(None);
     };
     let position = left.slave.position;

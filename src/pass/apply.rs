@@ -156,7 +156,7 @@ impl Apply<'_> {
         let (Some(position), Some(file)) = (survey.position, survey.slave_file()) else {
             return Ok(());
         };
-        let known = sidecar.left.as_ref().is_some_and(|left| {
+        let known = sidecar.last_sync.as_ref().is_some_and(|left| {
             left.slave.position == position && left.master == survey.master_stat.identity
         });
         if known && survey.is_as_left() {
@@ -184,8 +184,8 @@ impl Apply<'_> {
 
     /// Warns once that there are blobs, which are not copied.
     fn warn_of_blobs(&self, feed: &Feed<'_>, sidecar: &mut Sidecar, monitor: &dyn Monitor) {
-        if feed.has_blobs() && !sidecar.noticed.blobs {
-            sidecar.noticed.blobs = true;
+        if feed.has_blobs() && !sidecar.reported.blobs {
+            sidecar.reported.blobs = true;
             monitor.warn(format!(
                 "{} has blobs, and fssync does not copy their files: copy the blob directory \
                  before and after each pass",
@@ -260,8 +260,8 @@ impl Apply<'_> {
     ) -> Result<(), Error> {
         let slave = Fingerprint::of(file, position, last_tid)
             .map_err(Error::io("read back", self.slave.paths.data()))?;
-        sidecar.scanned = None;
-        sidecar.left = Some(LastSync {
+        sidecar.coherent_up_to = None;
+        sidecar.last_sync = Some(LastSync {
             master: survey.master_stat.identity.clone(),
             slave,
         });

@@ -20,7 +20,7 @@ use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::Policy;
 use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
-use crate::slave::sidecar::{Noticed, Sidecar};
+use crate::slave::sidecar::{Reported, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{self, FileId, Master, MasterStat, Stray, Surroundings};
 
@@ -35,7 +35,7 @@ pub(crate) fn check_first_pass(
     policy: Policy,
     sidecar: &Sidecar,
 ) -> Result<(), Error> {
-    if sidecar.left.is_some() {
+    if sidecar.last_sync.is_some() {
         return Ok(());
     }
     let paths = &slave.paths;
@@ -85,7 +85,12 @@ fn identity(paths: &SlavePaths) -> Option<FileId> {
 
 /// Warns of what is around a master that is another file than before. Storages are reported
 /// once, processes that write to an old file each time.
-pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, monitor: &dyn Monitor) {
+pub(crate) fn report(
+    slave: &Slave,
+    master: &Master,
+    reported: &mut Reported,
+    monitor: &dyn Monitor,
+) {
     let around = match master.surroundings() {
         Ok(around) => around,
         Err(error) => {
@@ -99,11 +104,11 @@ pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, moni
     let others = not_copied(&around, &slave.paths);
     let new: Vec<_> = others
         .into_iter()
-        .filter(|name| !noticed.storages.contains(name))
+        .filter(|name| !reported.storages.contains(name))
         .collect();
     if !new.is_empty() {
         monitor.warn(describe_storages(&new, master.name()));
-        noticed.storages.extend(new);
+        reported.storages.extend(new);
     }
 }
 

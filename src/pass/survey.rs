@@ -44,7 +44,7 @@ pub struct Survey {
     /// The slave's position in bytes, if it has one.
     pub position: Option<u64>,
     /// Where the next survey may start to read, if this one read it all.
-    pub scanned: Option<Fingerprint>,
+    pub coherent_up_to: Option<Fingerprint>,
     /// The digests of what was proven to be equal, if anything had to be.
     pub proven: Vec<LedgerEntry>,
     /// The file that the last pass read, if it noted one.
@@ -86,7 +86,7 @@ impl Survey {
         let Sample {
             slave,
             last_tid,
-            scanned,
+            coherent_up_to,
             seen,
             file,
         } = sample;
@@ -99,7 +99,7 @@ impl Survey {
         };
         let master_stat = master.stat(ranges.clone())?;
         paths.check_is_not(master_stat.local)?;
-        if seen.is_none() && sidecar.left.is_none() {
+        if seen.is_none() && sidecar.last_sync.is_none() {
             paths.check_kind(master_stat.named.is_directory)?;
         }
         let master_reaches = ranges.iter().all(|range| range.end <= master_stat.size);
@@ -110,7 +110,7 @@ impl Survey {
             }
             _ => None,
         };
-        let read_last = sidecar.left.as_ref().map(|left| left.master.clone());
+        let read_last = sidecar.last_sync.as_ref().map(|left| left.master.clone());
         let same_file = read_last.as_ref() == Some(&master_stat.identity);
         let (next, ahead) = match position {
             Some(position) if matches == Some(true) => {
@@ -136,7 +136,7 @@ impl Survey {
             seen,
             last_tid,
             position,
-            scanned,
+            coherent_up_to,
             proven: Vec::new(),
             read_last,
             ahead: RefCell::new(ahead),

@@ -36,11 +36,12 @@ const MAX_LEN: u64 = 64 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Sidecar {
     /// The slave as it was left, once there was one.
-    pub left: Option<LastSync>,
+    #[serde(rename = "left")]
+    pub last_sync: Option<LastSync>,
     /// Up to where the slave was found coherent, if it is not what was left: so
     /// that one that is refused is not read through at every pass.
-    #[serde(default)]
-    pub scanned: Option<Fingerprint>,
+    #[serde(default, rename = "scanned")]
+    pub coherent_up_to: Option<Fingerprint>,
     /// An append that was begun and not finished.
     pub batch: Option<Batch>,
     /// A full copy that was begun and not finished.
@@ -60,8 +61,8 @@ pub struct Sidecar {
     #[serde(default)]
     pub was_refused: bool,
     /// What was reported once, and need not be again.
-    #[serde(default)]
-    pub noticed: Noticed,
+    #[serde(default, rename = "noticed")]
+    pub reported: Reported,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// A time at which the slave had all that the master had committed: when the
@@ -84,7 +85,7 @@ pub struct FullCopy {
 /// What passes reported about the master: nobody must read it at each pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Noticed {
+pub struct Reported {
     /// Other storages in its directory that are not copied.
     pub storages: Vec<String>,
     /// That it has blobs.

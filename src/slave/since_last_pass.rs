@@ -73,7 +73,10 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
         return Ok(SinceLastPass::NoSlave);
     }
     let Start { left, .. } = start(&file, sidecar)?;
-    let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
+    let left_tid = sidecar
+        .last_sync
+        .as_ref()
+        .and_then(|left| left.slave.last_tid);
     Ok(match left {
         Continuity::Unknown => SinceLastPass::NobodyVouches,
         Continuity::Changed => SinceLastPass::Changed {

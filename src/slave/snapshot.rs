@@ -50,13 +50,13 @@ impl Opened {
         let Look {
             slave,
             last_tid,
-            scanned,
+            coherent_up_to,
         } = look;
         let (file, seen) = opened.unzip();
         Ok(Sample {
             slave,
             last_tid,
-            scanned,
+            coherent_up_to,
             seen,
             file,
         })
@@ -71,7 +71,7 @@ pub struct Sample {
     /// Its last tid, as far as it is one that can be read.
     pub last_tid: Option<Tid>,
     /// Where the next look may start to read, if this one read it all.
-    pub scanned: Option<Fingerprint>,
+    pub coherent_up_to: Option<Fingerprint>,
     /// The file under its name; `None` if there is none.
     pub seen: Option<FileStat>,
     pub(crate) file: Option<SlaveFile>,

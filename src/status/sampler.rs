@@ -15,7 +15,7 @@ pub(super) struct Sampler<'a> {
     pub(super) slave: &'a Slave,
     pub(super) monitor: &'a dyn Monitor,
     /// Where another look may start to read.
-    scanned: Option<Fingerprint>,
+    coherent_up_to: Option<Fingerprint>,
 }
 
 impl<'a> Sampler<'a> {
@@ -23,7 +23,7 @@ impl<'a> Sampler<'a> {
         Self {
             slave,
             monitor,
-            scanned: None,
+            coherent_up_to: None,
         }
     }
 
@@ -36,7 +36,7 @@ impl<'a> Sampler<'a> {
             let (sidecar, result) = self.once(looks < MAX_LOOKS)?;
             match result {
                 Ok(Some(sample)) => {
-                    self.scanned = sample.scanned.or(self.scanned);
+                    self.coherent_up_to = sample.coherent_up_to.or(self.coherent_up_to);
                     if looks == MAX_LOOKS || self.is_settled(&sidecar, &sample)? {
                         return Ok((sidecar, sample));
                     }
@@ -53,8 +53,8 @@ impl<'a> Sampler<'a> {
     fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Error>), Error> {
         let paths = &self.slave.paths;
         let mut sidecar = Sidecar::load(paths)?;
-        if self.scanned.is_some() {
-            sidecar.scanned = self.scanned;
+        if self.coherent_up_to.is_some() {
+            sidecar.coherent_up_to = self.coherent_up_to;
         }
         let look = || {
             let opened = Opened::open(paths, &sidecar)?;
@@ -90,7 +90,7 @@ impl<'a> Sampler<'a> {
     /// Whether the sidecar still says the same of the slave.
     fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Error> {
         let now = Sidecar::load(&self.slave.paths)?;
-        Ok((now.left, now.batch) == (sidecar.left.clone(), sidecar.batch.clone()))
+        Ok((now.last_sync, now.batch) == (sidecar.last_sync.clone(), sidecar.batch.clone()))
     }
 
     /// Switched off or not, a status can be asked.

@@ -90,7 +90,9 @@ pub fn compare(
         paths: &slave.paths,
         fields: FieldReader::new(&file, unreadable, &check_cancelled),
         end: verified.end(),
-        left: Sidecar::load(&slave.paths)?.left.map(|left| left.master),
+        left: Sidecar::load(&slave.paths)?
+            .last_sync
+            .map(|left| left.master),
     };
     let compared = subject.compare(master, monitor)?;
     check_counts(slave, seen, subject.end)?;

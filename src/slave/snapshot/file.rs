@@ -99,7 +99,7 @@ pub(crate) struct Start {
 /// Whether the slave is what the last pass left, and from where on it must be
 /// read: never is the sidecar believed where the slave's bytes say otherwise.
 pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error> {
-    let left = match &sidecar.left {
+    let left = match &sidecar.last_sync {
         None => Continuity::Unknown,
         Some(left) if holds(file, left.slave)? => {
             return Ok(Start {
@@ -109,7 +109,7 @@ pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error>
         }
         Some(_) => Continuity::Changed,
     };
-    let fingerprint = match sidecar.scanned {
+    let fingerprint = match sidecar.coherent_up_to {
         Some(fingerprint) if holds(file, fingerprint)? => Some(fingerprint),
         _ => None,
     };
@@ -137,7 +137,7 @@ pub(crate) struct Look {
     pub(crate) slave: SlaveState,
     pub(crate) last_tid: Option<Tid>,
     /// Where another scan may start, if this one took long.
-    pub(crate) scanned: Option<Fingerprint>,
+    pub(crate) coherent_up_to: Option<Fingerprint>,
 }
 
 impl From<SlaveState> for Look {
@@ -145,7 +145,7 @@ impl From<SlaveState> for Look {
         Self {
             slave,
             last_tid: None,
-            scanned: None,
+            coherent_up_to: None,
         }
     }
 }
@@ -191,7 +191,7 @@ pub(crate) fn look(
             return Ok(Look {
                 slave: SlaveState::Damaged(damage),
                 last_tid,
-                scanned: None,
+                coherent_up_to: None,
             });
         }
         _ => look_at_tail(file, position, sidecar)?,
@@ -209,7 +209,7 @@ pub(crate) fn look(
     Ok(Look {
         slave: SlaveState::Storage(storage),
         last_tid,
-        scanned: fingerprint,
+        coherent_up_to: fingerprint,
     })
 }
 
