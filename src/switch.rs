@@ -17,7 +17,7 @@ use crate::slave::lock::Lock;
 use crate::slave::paths::Sibling;
 use crate::slave::presence::Presence;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::since_last_pass::{Ending, ending, since_last_pass};
+use crate::slave::since_last_pass::{SlaveEnd, since_last_pass, slave_end};
 use crate::slave::step::Slave;
 
 /// How long [`off`] looks for the slave's last transaction: whoever waits for it
@@ -40,7 +40,7 @@ pub struct SwitchedOff {
     /// How many bytes of an unfinished append were cut.
     pub cut_len: u64,
     /// What the slave ends with.
-    pub ending: Ending,
+    pub ending: SlaveEnd,
     /// Whether a pass was ever made for it.
     pub presence: Presence,
 }
@@ -78,9 +78,9 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
         );
         0
     });
-    let ending = ending(&slave.paths, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
+    let ending = slave_end(&slave.paths, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
         tracing::warn!("{}", error.display_chain());
-        Ending::Unknown
+        SlaveEnd::Unknown
     });
     Ok(SwitchedOff {
         slave: slave.paths.data().to_owned(),

@@ -6,7 +6,7 @@ use fssync::config::StorageConfig;
 use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
-use fssync::slave::since_last_pass::Ending;
+use fssync::slave::since_last_pass::SlaveEnd;
 use fssync::slave::presence::Presence;
 use fssync::switch::{self, SwitchedOff};
 use jiff::Timestamp;
@@ -65,13 +65,13 @@ fn describe(done: &SwitchedOff, storage: &StorageConfig) -> String {
         lines.push(never_synced(storage));
     }
     lines.push(match done.ending {
-        Ending::NoSlave => format!("there is no {slave} yet"),
-        Ending::Nothing => format!("{slave} holds no transaction"),
-        Ending::Unknown => format!(
+        SlaveEnd::NoSlave => format!("there is no {slave} yet"),
+        SlaveEnd::Empty => format!("{slave} holds no transaction"),
+        SlaveEnd::Unknown => format!(
             "what {slave} ends with is not known: no pass has noted it, and to find out takes \
              longer than whoever waits for this may have"
         ),
-        Ending::Transaction(tid) => {
+        SlaveEnd::Transaction(tid) => {
             let age = tid.time().map_or_else(String::new, |time| {
                 format!(", {}", ago(time, Timestamp::now()))
             });

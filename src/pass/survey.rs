@@ -23,7 +23,7 @@ use crate::plan::{
 use crate::slave::ledger::LedgerEntry;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
-use crate::slave::snapshot::{Opened, Sample, SlaveFile};
+use crate::slave::snapshot::{OpenedSlave, SlaveFile, SlaveSnapshot};
 use crate::slave::step;
 use crate::source::{self, FileId, MasterStat};
 
@@ -63,7 +63,7 @@ impl Survey {
         monitor: &dyn Monitor,
     ) -> Result<Self, Error> {
         let paths = &of.paths;
-        let opened = Opened::open(paths, sidecar)?;
+        let opened = OpenedSlave::open(paths, sidecar)?;
         if opened.must_be_read() {
             // The slave is read in vain if there is no master.
             master.stat(Vec::new())?;
@@ -74,7 +74,7 @@ impl Survey {
 
     /// Looks at the master, for a slave that was looked at before.
     pub fn of(
-        sample: Sample,
+        sample: SlaveSnapshot,
         paths: &SlavePaths,
         master: &source::Master,
         sidecar: &Sidecar,
@@ -83,7 +83,7 @@ impl Survey {
             file.protection.check(paths)?;
         }
         let position = sample.position();
-        let Sample {
+        let SlaveSnapshot {
             slave,
             last_tid,
             coherent_up_to,

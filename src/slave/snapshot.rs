@@ -4,7 +4,7 @@ pub(crate) mod file;
 
 pub(crate) use self::file::SlaveFile;
 
-use self::file::{Look, Start};
+use self::file::{ScanStart, SlaveScan};
 use crate::error::Error;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::file_stat::FileStat;
@@ -15,9 +15,9 @@ use crate::slave::sidecar::{Fingerprint, Sidecar};
 
 /// The slave, opened and compared with what the sidecar says of it.
 #[derive(Debug)]
-pub struct Opened(Option<(SlaveFile, FileStat, Start)>);
+pub struct OpenedSlave(Option<(SlaveFile, FileStat, ScanStart)>);
 
-impl Opened {
+impl OpenedSlave {
     /// Opens the slave for reading.
     pub fn open(paths: &SlavePaths, sidecar: &Sidecar) -> Result<Self, Error> {
         let Some((file, seen)) = file::open(paths)? else {
@@ -39,7 +39,7 @@ impl Opened {
         sidecar: &Sidecar,
         check_cancelled: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
-    ) -> Result<Sample, Error> {
+    ) -> Result<SlaveSnapshot, Error> {
         let (look, opened) = match self.0 {
             None => (SlaveState::Missing.into(), None),
             Some((file, seen, start)) => (
@@ -47,13 +47,13 @@ impl Opened {
                 Some((file, seen)),
             ),
         };
-        let Look {
+        let SlaveScan {
             slave,
             last_tid,
             coherent_up_to,
         } = look;
         let (file, seen) = opened.unzip();
-        Ok(Sample {
+        Ok(SlaveSnapshot {
             slave,
             last_tid,
             coherent_up_to,
@@ -65,7 +65,7 @@ impl Opened {
 
 /// The slave as it was when it was looked at.
 #[derive(Debug)]
-pub struct Sample {
+pub struct SlaveSnapshot {
     /// What it is.
     pub slave: SlaveState,
     /// Its last tid, as far as it is one that can be read.
@@ -77,7 +77,7 @@ pub struct Sample {
     pub(crate) file: Option<SlaveFile>,
 }
 
-impl Sample {
+impl SlaveSnapshot {
     /// Its position in bytes, if it has one.
     #[must_use]
     pub fn position(&self) -> Option<u64> {

@@ -7,7 +7,7 @@ use crate::io::progress::Monitor;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::paths::Sibling;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
-use crate::slave::snapshot::{Opened, Sample};
+use crate::slave::snapshot::{OpenedSlave, SlaveSnapshot};
 use crate::slave::step::Slave;
 
 /// Looks at the slave, as often as it takes to see it at one moment.
@@ -29,7 +29,7 @@ impl<'a> Sampler<'a> {
 
     /// The sidecar, and the slave as it was at about that time. What looks wrong
     /// is looked at again while it changes: it is then a write under way.
-    pub(super) fn sample(&mut self) -> Result<(Sidecar, Sample), Error> {
+    pub(super) fn sample(&mut self) -> Result<(Sidecar, SlaveSnapshot), Error> {
         let mut looks = 0;
         loop {
             looks += 1;
@@ -50,14 +50,17 @@ impl<'a> Sampler<'a> {
 
     /// One look, which reads the whole slave only if nobody is about to vouch for
     /// it, unless it `may_wait` no longer.
-    fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Error>), Error> {
+    fn once(
+        &self,
+        may_wait: bool,
+    ) -> Result<(Sidecar, Result<Option<SlaveSnapshot>, Error>), Error> {
         let paths = &self.slave.paths;
         let mut sidecar = Sidecar::load(paths)?;
         if self.coherent_up_to.is_some() {
             sidecar.coherent_up_to = self.coherent_up_to;
         }
         let look = || {
-            let opened = Opened::open(paths, &sidecar)?;
+            let opened = OpenedSlave::open(paths, &sidecar)?;
             if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
@@ -68,7 +71,7 @@ impl<'a> Sampler<'a> {
         Ok((sidecar, result))
     }
 
-    fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Error> {
+    fn is_settled(&self, sidecar: &Sidecar, sample: &SlaveSnapshot) -> Result<bool, Error> {
         let Storage { tail, left, .. } = match &sample.slave {
             SlaveState::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.

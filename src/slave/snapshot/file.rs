@@ -89,7 +89,7 @@ pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, 
 
 /// What the sidecar is good for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Start {
+pub(crate) struct ScanStart {
     /// Whether the slave is as it was left.
     pub(crate) left: Continuity,
     /// Where a scan may start.
@@ -98,11 +98,11 @@ pub(crate) struct Start {
 
 /// Whether the slave is what the last pass left, and from where on it must be
 /// read: never is the sidecar believed where the slave's bytes say otherwise.
-pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error> {
+pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<ScanStart, Error> {
     let left = match &sidecar.last_sync {
         None => Continuity::Unknown,
         Some(left) if holds(file, left.slave)? => {
-            return Ok(Start {
+            return Ok(ScanStart {
                 left: Continuity::UpTo(left.slave.position),
                 fingerprint: Some(left.slave),
             });
@@ -113,7 +113,7 @@ pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error>
         Some(fingerprint) if holds(file, fingerprint)? => Some(fingerprint),
         _ => None,
     };
-    Ok(Start { left, fingerprint })
+    Ok(ScanStart { left, fingerprint })
 }
 
 /// Whether a mark is the slave's: its digests, and a transaction of its last tid
@@ -133,14 +133,14 @@ fn holds(file: &SlaveFile, fingerprint: Fingerprint) -> Result<bool, Error> {
 
 /// What the slave is, and its last tid.
 #[derive(Clone, Debug)]
-pub(crate) struct Look {
+pub(crate) struct SlaveScan {
     pub(crate) slave: SlaveState,
     pub(crate) last_tid: Option<Tid>,
     /// Where another scan may start, if this one took long.
     pub(crate) coherent_up_to: Option<Fingerprint>,
 }
 
-impl From<SlaveState> for Look {
+impl From<SlaveState> for SlaveScan {
     fn from(slave: SlaveState) -> Self {
         Self {
             slave,
@@ -154,11 +154,11 @@ impl From<SlaveState> for Look {
 /// unfinished batch would look committed.
 pub(crate) fn look(
     file: &SlaveFile,
-    start: Start,
+    start: ScanStart,
     sidecar: &Sidecar,
     check_cancelled: &dyn Fn() -> Result<(), Error>,
     monitor: &dyn Monitor,
-) -> Result<Look, Error> {
+) -> Result<SlaveScan, Error> {
     let size = file.size;
     if size == 0 {
         return Ok(SlaveState::Missing.into());
@@ -188,7 +188,7 @@ pub(crate) fn look(
     let tail = match scanner.tail() {
         scan::Tail::Clean => SlaveTail::None,
         scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
-            return Ok(Look {
+            return Ok(SlaveScan {
                 slave: SlaveState::Damaged(damage),
                 last_tid,
                 coherent_up_to: None,
@@ -206,7 +206,7 @@ pub(crate) fn look(
         tail,
         left: start.left,
     };
-    Ok(Look {
+    Ok(SlaveScan {
         slave: SlaveState::Storage(storage),
         last_tid,
         coherent_up_to: fingerprint,
