@@ -1,6 +1,6 @@
 //! Where the slave lies, and what the files beside it are called.
 
-mod given;
+mod kind;
 mod mount;
 
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 
-use self::given::{Named, missing, named};
+use self::kind::{PathKind, not_found, path_kind};
 use self::mount::Mount;
 use super::sidecar::Fingerprint;
 use crate::error::Error;
@@ -104,7 +104,7 @@ pub struct SlavePaths {
     data: PathBuf,
     directory: PathBuf,
     /// Whether the path was a directory's, or else why it may be a file's.
-    named: Named,
+    kind: PathKind,
     /// The file system that the directory is on.
     mount: Arc<Mount>,
 }
@@ -119,7 +119,7 @@ impl SlavePaths {
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Error> {
         let has_sidecar = || with_suffix(given, Sibling::Sidecar.suffix()).exists();
-        let or_else = || has_sidecar().then_some(Named::File);
+        let or_else = || has_sidecar().then_some(PathKind::File);
         Self::at(given, or_else)
     }
 
@@ -128,19 +128,19 @@ impl SlavePaths {
     /// sidecar does not count.
     pub fn of_pass(given: &Path, masters: Option<&OsStr>) -> Result<Self, Error> {
         let is_masters = || masters.is_some() && given.file_name() == masters;
-        let or_else = || is_masters().then_some(Named::LikeTheMaster);
+        let or_else = || is_masters().then_some(PathKind::MasterName);
         Self::at(given, or_else)
     }
 
     /// The place that `given` names; of a name that leads to nothing and does not end in
     /// `.fs`, `or_else` may know that it is a file's.
-    fn at(given: &Path, or_else: impl FnOnce() -> Option<Named>) -> Result<Self, Error> {
-        let named = named(given)?
+    fn at(given: &Path, or_else: impl FnOnce() -> Option<PathKind>) -> Result<Self, Error> {
+        let kind = path_kind(given)?
             .or_else(or_else)
-            .ok_or_else(|| missing(given))?;
-        let data = match named {
-            Named::Directory => given.join(DATA_FS),
-            Named::File | Named::New | Named::LikeTheMaster => given.to_owned(),
+            .ok_or_else(|| not_found(given))?;
+        let data = match kind {
+            PathKind::Directory => given.join(DATA_FS),
+            PathKind::File | PathKind::NewFile | PathKind::MasterName => given.to_owned(),
         };
         let usage = |what: &str| Err(Error::Usage(format!("{} {what}", data.display())));
         let directory = match data.parent() {
@@ -163,7 +163,7 @@ impl SlavePaths {
             _ => Ok(Self {
                 data,
                 directory,
-                named,
+                kind,
                 mount: Arc::new(Mount::new(device)),
             }),
         }
@@ -284,13 +284,13 @@ impl SlavePaths {
     /// Whether nothing but its name makes the slave a file, and that is the master's.
     #[must_use]
     pub fn is_named_like_the_master(&self) -> bool {
-        self.named == Named::LikeTheMaster
+        self.kind == PathKind::MasterName
     }
 
     /// Whether the path was given as a new file's, and there still is no such file, nor a
     /// sidecar.
     pub fn may_be_mistaken(&self) -> Result<bool, Error> {
-        if matches!(self.named, Named::Directory | Named::File) {
+        if matches!(self.kind, PathKind::Directory | PathKind::File) {
             return Ok(false);
         }
         let is_there = |path: &Path| found(path, fs::symlink_metadata(path)).map(|it| it.is_some());
@@ -300,12 +300,12 @@ impl SlavePaths {
     /// Refuses a slave that does not exist, and would be a file, of a master that is a
     /// directory.
     pub fn check_kind(&self, master_is_directory: bool) -> Result<(), Error> {
-        if !master_is_directory || self.named == Named::Directory {
+        if !master_is_directory || self.kind == PathKind::Directory {
             return Ok(());
         }
         let (name, directory) = (self.data.display(), self.directory.display());
-        Err(Error::Usage(match self.named {
-            Named::LikeTheMaster => missing(&self.data).display_chain(),
+        Err(Error::Usage(match self.kind {
+            PathKind::MasterName => not_found(&self.data).display_chain(),
             _ => format!(
                 "{name} does not exist, and the master is a directory: name a directory for \
                  both, such as {directory}, or a file for both"
