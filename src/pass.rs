@@ -190,18 +190,16 @@ impl Monitor for Collector<'_> {
 
 /// Has the ledger catch up with the slave, if it is behind.
 fn keep_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
-    let patience = if job.index_waits {
-        upkeep::ledger::IN_A_WATCH
+    let budget = if job.index_waits {
+        upkeep::ledger::WATCH_BUDGET
     } else {
-        upkeep::ledger::IN_A_PASS
+        upkeep::ledger::PASS_BUDGET
     };
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return;
     };
-    let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, patience, monitor);
-    if let Some(why) = caught_up.err().as_ref().and_then(upkeep::ledger::complaint) {
-        tracing::warn!("{why}");
-    }
+    let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, budget, monitor);
+    upkeep::ledger::report(caught_up);
 }
 
 /// Does what is due to the slave's index; returns whether it is left to be done.
@@ -216,19 +214,12 @@ fn keep_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Mon
         if !is_due || job.index_waits {
             return Ok(is_due);
         }
-        upkeep::index::after_pass(
-            slave,
-            position,
-            upkeep::index::IN_A_PASS,
-            &mut sidecar,
-            monitor,
-        )?;
+        let budget = upkeep::index::PASS_BUDGET;
+        upkeep::index::update(slave, position, budget, &mut sidecar, monitor)?;
         Ok(false)
     };
     keep().unwrap_or_else(|error| {
-        if let Some(why) = upkeep::index::complaint(&error) {
-            tracing::warn!("{why}");
-        }
+        upkeep::index::report(Err(error));
         false
     })
 }

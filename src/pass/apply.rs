@@ -198,9 +198,7 @@ impl Apply<'_> {
     /// the ledger lacks for want of a disk or so is made up for later.
     fn note_digests(&self, file: &File, digests: Vec<LedgerEntry>) {
         let noted = ledger::note(self.slave, file, digests);
-        if let Some(why) = noted.err().as_ref().and_then(upkeep::ledger::complaint) {
-            tracing::warn!("{why}");
-        }
+        upkeep::ledger::report(noted);
     }
 
     /// Whether the undamaged start of a damaged master may take the slave's

@@ -16,7 +16,7 @@ use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::io::read::AlignedBuf;
 use crate::plan::Evidence;
-use crate::slave::index::coverage::Records;
+use crate::slave::index::coverage::RecordCount;
 use crate::source::{FileId, Master, MasterStat, Pending};
 
 /// How many blemishes are told one by one.
@@ -47,7 +47,7 @@ pub struct Feed<'a> {
     transactions: u64,
     first_tid: Option<Tid>,
     /// What came by since it was last taken.
-    records: Records,
+    records: RecordCount,
     /// The data records of the transaction that is not seen whole yet.
     begun: u64,
     /// The index of what comes by, if there is to be one.
@@ -87,7 +87,7 @@ impl<'a> Feed<'a> {
             watched_seen: false,
             transactions: 0,
             first_tid: None,
-            records: Records::default(),
+            records: RecordCount::default(),
             begun: 0,
             builder: None,
             succession: None,
@@ -162,7 +162,7 @@ impl<'a> Feed<'a> {
     }
 
     /// What came by whole since this was last called.
-    pub fn take_records(&mut self) -> Records {
+    pub fn take_records(&mut self) -> RecordCount {
         mem::take(&mut self.records)
     }
 

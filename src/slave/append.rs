@@ -48,7 +48,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::index::coverage::make_way;
+use super::index::coverage::remove_stale;
 use super::ledger::{LedgerEntry, SegmentHasher};
 use super::owner::Owner;
 use super::paths::{self, OpenMode};
@@ -179,7 +179,7 @@ impl<'a> Append<'a> {
 
     /// Step 1 of a batch; cuts first what lies behind the position.
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Error> {
-        make_way(self.slave, sidecar.index.as_ref(), self.position)?;
+        remove_stale(self.slave, sidecar.index.as_ref(), self.position)?;
         let kept = match self.trim {
             SlaveTail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
             SlaveTail::Ours(_) | SlaveTail::None => None,

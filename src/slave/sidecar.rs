@@ -12,8 +12,8 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::index::coverage::Coverage;
-use super::index::failure::Failure;
+use super::index::coverage::IndexCoverage;
+use super::index::failure::FailedBuild;
 use super::owner::Owner;
 use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use crate::error::Error;
@@ -49,10 +49,10 @@ pub struct Sidecar {
     pub copy: Option<FullCopy>,
     /// ZODB's index, as it was left.
     #[serde(default)]
-    pub index: Option<Coverage>,
+    pub index: Option<IndexCoverage>,
     /// The last try to store it, if that failed.
     #[serde(default)]
-    pub index_failure: Option<Failure>,
+    pub index_failure: Option<FailedBuild>,
     /// Whether a pass found the master damaged, and none was in sync since.
     #[serde(default)]
     pub master_was_damaged: bool,

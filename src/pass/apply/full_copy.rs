@@ -21,7 +21,7 @@ use crate::slave::ledger::LedgerEntry;
 use crate::slave::replace::{Aside, Replacement};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{FullCopy, Sidecar};
-use crate::upkeep::index::{complaint, store_built};
+use crate::upkeep;
 
 /// A copy that an earlier pass has begun, as it is read again.
 struct TakenUp<'a> {
@@ -112,10 +112,7 @@ impl Apply<'_> {
             from,
             size,
         });
-        let stored = sidecar.store(&self.slave.paths);
-        if let Some(why) = stored.err().as_ref().and_then(complaint) {
-            tracing::warn!("{why}");
-        }
+        upkeep::index::report(sidecar.store(&self.slave.paths));
     }
 
     /// Keeps what was made on the way, the digests and the index, once the new slave is
@@ -128,14 +125,12 @@ impl Apply<'_> {
         sidecar: &mut Sidecar,
         monitor: &dyn Monitor,
     ) {
-        let built = (feed.take_index(), feed.position());
+        let (index, position) = (feed.take_index(), feed.position());
         let stored = sidecar.store(&self.slave.paths).and_then(|()| {
             self.note_digests(file, digests);
-            store_built(self.slave, built, sidecar, monitor)
+            upkeep::index::store_built(self.slave, index, position, sidecar, monitor)
         });
-        if let Some(why) = stored.err().as_ref().and_then(complaint) {
-            tracing::warn!("{why}");
-        }
+        upkeep::index::report(stored);
     }
 
     /// Where to go on in a copy, and the feed from there: behind what an earlier
