@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::io::flock::holder;
 use crate::plan::switch_on::{Known, SwitchOnRefusal, judge};
-use crate::slave::append::{cut, is_left_behind};
+use crate::slave::append::{truncate_batch, has_unfinished};
 use crate::slave::lock::Lock;
 use crate::slave::paths::Sibling;
 use crate::slave::presence::Presence;
@@ -59,7 +59,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
         return Err(no_slave(slave));
     }
     let switch = slave.switches.set(false, &slave.paths)?.to_owned();
-    let between_steps = slave.between_steps()?;
+    let between_steps = slave.block_steps()?;
     if !slave.switches.own_says_off() {
         // An `on` came in between; from here on it waits.
         slave.switches.set(false, &slave.paths)?;
@@ -115,8 +115,8 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
         return Ok(0);
     };
     let take_step = |between_steps| {
-        if is_left_behind(slave, batch)? {
-            return slave.closing_step(between_steps);
+        if has_unfinished(slave, batch)? {
+            return slave.step_while_off(between_steps);
         }
         Err(Error::SlaveChanged {
             slave: slave.paths.data().to_owned(),
@@ -124,12 +124,12 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
         })
     };
     let cut = take_step(between_steps)
-        .and_then(|step| cut(slave, step, batch, || take_step(slave.between_steps()?)));
+        .and_then(|step| truncate_batch(slave, step, batch, || take_step(slave.block_steps()?)));
     match cut {
         Err(Error::InUse { .. }) => Ok(0),
         // There was nothing to do, or whoever came in between has done it.
         Err(error @ Error::SlaveChanged { .. }) => {
-            if is_left_behind(slave, batch)? {
+            if has_unfinished(slave, batch)? {
                 Err(error)
             } else {
                 Ok(0)
@@ -158,7 +158,7 @@ pub struct SwitchedOn {
 /// program, and for an [`off`].
 pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     let (_between_steps, known) = if force {
-        (slave.between_steps()?, None)
+        (slave.block_steps()?, None)
     } else {
         let (between_steps, known) = look(slave)?;
         (between_steps, Some(known))
@@ -177,7 +177,7 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
 fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
     let started = Instant::now();
     loop {
-        let between_steps = slave.between_steps()?;
+        let between_steps = slave.block_steps()?;
         match look_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
             Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })

@@ -88,7 +88,7 @@ impl SyncedSlave {
     /// differs from the state that the last pass left.
     fn load(slave: &Slave) -> Result<Option<Self>, Error> {
         let sidecar = Sidecar::load(&slave.paths)?;
-        let (Some(stat), Some(last_sync)) = (slave.seen()?, &sidecar.last_sync) else {
+        let (Some(stat), Some(last_sync)) = (slave.stat()?, &sidecar.last_sync) else {
             return Ok(None);
         };
         let position = last_sync.slave.position;

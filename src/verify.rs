@@ -309,7 +309,7 @@ fn changed(slave: &Slave, what: &str) -> Error {
 /// Fails unless the slave is still the file that was verified, and has all that was.
 fn check_counts(slave: &Slave, seen: FileStat, position: u64) -> Result<(), Error> {
     let changed = |what| Err(changed(slave, what));
-    match slave.seen()? {
+    match slave.stat()? {
         Some(now) if !now.is_same_file(&seen) => changed("another file lies under its name"),
         Some(now) if now.size < position => changed("it became shorter"),
         Some(_) => Ok(()),

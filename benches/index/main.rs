@@ -194,7 +194,7 @@ storage.close()
         let started = Instant::now();
         let (file, data) = (File::open(&self.path)?, File::open(&self.path)?);
         let stored = || {
-            let Some(seen) = slave.seen()? else {
+            let Some(seen) = slave.stat()? else {
                 return Ok(None);
             };
             let mut build = IndexBuild::new(slave, data, Builder::default(), seen.size)?;

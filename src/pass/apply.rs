@@ -26,7 +26,7 @@ use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Plan, PlannedAction, Policy};
 use crate::slave::ledger::{self, LedgerEntry};
-use crate::slave::replace::clean_up;
+use crate::slave::replace::remove_partial_copy;
 use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
 use crate::slave::space;
 use crate::slave::step::Slave;
@@ -81,7 +81,7 @@ impl Apply<'_> {
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
         if !matches!(plan.action, PlannedAction::FullCopy { .. }) {
-            clean_up(self.slave)?;
+            remove_partial_copy(self.slave)?;
             sidecar.copy = None;
             if !survey.is_as_left() {
                 // A pass may have put it there, and been killed before its name was durable.

@@ -39,7 +39,7 @@ pub(crate) fn check_first_pass(
         return Ok(());
     }
     let paths = &slave.paths;
-    let Some(seen) = slave.seen()? else {
+    let Some(seen) = slave.stat()? else {
         return Ok(());
     };
     let Some((master_stat, around)) = look(master)? else {

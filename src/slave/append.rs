@@ -79,7 +79,7 @@ pub struct Append<'a> {
     /// Just past the last finished batch.
     position: u64,
     trim: SlaveTail,
-    batch: Option<Open>,
+    batch: Option<OpenBatch>,
     /// Whether a batch was begun.
     has_written: bool,
     /// The digests of what was appended.
@@ -89,7 +89,7 @@ pub struct Append<'a> {
 
 /// A batch that is not finished.
 #[derive(Debug)]
-struct Open {
+struct OpenBatch {
     begun: Batch,
     status: TxnStatus,
     /// Whether it has its true status, which may not be durable.
@@ -149,7 +149,7 @@ impl<'a> Append<'a> {
     #[must_use]
     pub fn batch_len(&self) -> u64 {
         match self.batch {
-            Some(_) => self.data.seen().size - self.position,
+            Some(_) => self.data.stat().size - self.position,
             None => 0,
         }
     }
@@ -169,7 +169,7 @@ impl<'a> Append<'a> {
         };
         let (from, header) = (batch.begun.from, batch.begun.header());
         let step = self.data.step(from, &header)?;
-        self.data.write(&step, rest, self.data.seen().size)?;
+        self.data.write(&step, rest, self.data.stat().size)?;
         drop(step);
         self.segment_hasher.take(rest);
         self.flusher
@@ -181,7 +181,7 @@ impl<'a> Append<'a> {
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Error> {
         remove_stale(self.slave, sidecar.index.as_ref(), self.position)?;
         let kept = match self.trim {
-            SlaveTail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
+            SlaveTail::Foreign(_) => save_tail(self.slave, &self.data, self.position)?,
             SlaveTail::Ours(_) | SlaveTail::None => None,
         };
         let begun = Batch::new(self.position, header);
@@ -197,14 +197,14 @@ impl<'a> Append<'a> {
         };
         if self.trim != SlaveTail::None {
             let position = self.position;
-            step = cut_tail(&mut self.data, step, position, |data| {
+            step = truncate_tail(&mut self.data, step, position, |data| {
                 data.step(position, &[])
             })?;
             self.trim = SlaveTail::None;
         }
         self.has_written = true;
         let status = TxnStatus(header[STATUS_OFFSET as usize]);
-        let batch = self.batch.insert(Open {
+        let batch = self.batch.insert(OpenBatch {
             begun,
             status,
             is_visible: false,
@@ -226,16 +226,16 @@ impl<'a> Append<'a> {
 
     /// Forgets what was written of the unfinished batch from `end` on. Returns
     /// whether anything is left of it.
-    pub fn shorten(&mut self, end: u64) -> Result<bool, Error> {
+    pub fn truncate_batch(&mut self, end: u64) -> Result<bool, Error> {
         let Some(batch) = &self.batch else {
             return Ok(false);
         };
         let (from, header) = (batch.begun.from, batch.begun.header());
-        if self.data.seen().size > end {
+        if self.data.stat().size > end {
             let step = self.data.step(from, &header)?;
             if end == self.position {
                 let stub = &header[..STUB_LEN as usize];
-                drop(cut_tail(&mut self.data, step, end, |data| {
+                drop(truncate_tail(&mut self.data, step, end, |data| {
                     data.step(from, stub)
                 })?);
                 self.batch = None;
@@ -247,20 +247,20 @@ impl<'a> Append<'a> {
     }
 
     /// Starts to make durable what was written of the unfinished batch;
-    /// [`settle`](Self::settle) waits for it.
-    pub fn start_to_settle(&mut self) {
+    /// [`sync`](Self::sync) waits for it.
+    pub fn start_sync(&mut self) {
         self.flusher.start_to_finish();
     }
 
     /// Makes durable what was written of the unfinished batch (the end of 2).
-    pub fn settle(&mut self) -> Result<(), Error> {
+    pub fn sync(&mut self) -> Result<(), Error> {
         self.flusher
             .finish(self.data.file())
             .map_err(Error::io("sync", self.data.path()))
     }
 
-    /// Step 3 of a batch, which must be [settled](Self::settle).
-    pub fn finish(&mut self) -> Result<(), Error> {
+    /// Step 3 of a batch, which must be [settled](Self::sync).
+    pub fn commit(&mut self) -> Result<(), Error> {
         let Some(batch) = &mut self.batch else {
             return Ok(());
         };
@@ -272,7 +272,7 @@ impl<'a> Append<'a> {
         drop(step);
         self.data.sync()?;
         self.batch = None;
-        self.position = self.data.seen().size;
+        self.position = self.data.stat().size;
         Ok(())
     }
 
@@ -284,18 +284,18 @@ impl<'a> Append<'a> {
     }
 
     /// Cuts what an append that failed has left behind its last finished batch.
-    pub fn cut_back(self) {
+    pub fn roll_back(self) {
         let Some(batch) = self.batch else {
             return;
         };
-        let take_step = || self.slave.last_step();
+        let take_step = || self.slave.step_despite_signal();
         let cut = take_step().and_then(|step| {
             let step = if batch.is_visible {
-                hide(self.slave, step, self.data.seen(), batch.begun.from)?
+                mark_unfinished(self.slave, step, self.data.stat(), batch.begun.from)?
             } else {
                 step
             };
-            cut(self.slave, step, &batch.begun, take_step)
+            truncate_batch(self.slave, step, &batch.begun, take_step)
         });
         match cut {
             // Whoever switched off or opened the slave cuts it.
@@ -314,7 +314,7 @@ impl<'a> Append<'a> {
 /// Marks a batch as unfinished again whose last sync has failed, durably. Its true status may
 /// never come to the disk, and no later sync would tell: the page counts as written. Takes
 /// another step for what follows.
-fn hide<'a>(
+fn mark_unfinished<'a>(
     slave: &'a Slave,
     step: Step<'a>,
     seen: FileStat,
@@ -325,27 +325,27 @@ fn hide<'a>(
     data.write(&step, &[TxnStatus::VOTED.0], from + STATUS_OFFSET)?;
     drop(step);
     data.sync()?;
-    slave.last_step()
+    slave.step_despite_signal()
 }
 
 /// Cuts what an unfinished batch has left of itself in the slave, if anything,
 /// through a fresh handle, in this step and another one. Returns how many bytes.
-pub fn cut<'a>(
+pub fn truncate_batch<'a>(
     slave: &'a Slave,
     step: Step<'a>,
     batch: &Batch,
     take_step: impl FnOnce() -> Result<Step<'a>, Error>,
 ) -> Result<u64, Error> {
-    let Some(seen) = slave.seen()? else {
+    let Some(seen) = slave.stat()? else {
         return Ok(0);
     };
     let mut data = DataFile::open(slave, seen)?;
-    if !is_left(data.file(), seen.size, batch).map_err(Error::io("read", data.path()))? {
+    if !ends_with(data.file(), seen.size, batch).map_err(Error::io("read", data.path()))? {
         return Ok(0);
     }
-    let step = cut_tail(&mut data, step, batch.from, |data| {
+    let step = truncate_tail(&mut data, step, batch.from, |data| {
         let step = take_step()?;
-        step.check_unchanged(Some(data.seen()))?;
+        step.check_unchanged(Some(data.stat()))?;
         Ok(step)
     })?;
     drop(step);
@@ -355,14 +355,14 @@ pub fn cut<'a>(
 
 /// Cuts what lies behind `position`, where no transaction is finished: in a step what is
 /// behind the start of a header, durably; in the next one, which is returned, the rest.
-fn cut_tail<'a>(
+fn truncate_tail<'a>(
     data: &mut DataFile<'a>,
     mut step: Step<'a>,
     position: u64,
     take_step: impl FnOnce(&DataFile<'a>) -> Result<Step<'a>, Error>,
 ) -> Result<Step<'a>, Error> {
     let stub_end = position + STUB_LEN;
-    if data.seen().size > stub_end {
+    if data.stat().size > stub_end {
         data.truncate(&step, stub_end)?;
         drop(step);
         data.sync()?;
@@ -373,20 +373,20 @@ fn cut_tail<'a>(
 }
 
 /// Whether the slave ends in what an unfinished batch has left of itself.
-pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
+pub fn has_unfinished(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
     let path = slave.paths.data();
     let file = match paths::open(path, OpenMode::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", path))?,
     };
     file.metadata()
-        .and_then(|found| is_left(&file, found.len(), batch))
+        .and_then(|found| ends_with(&file, found.len(), batch))
         .map_err(Error::io("read", path))
 }
 
 /// Whether a file of `size` bytes ends in what a batch has left: the start of
 /// its header, behind a whole transaction.
-fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
+fn ends_with(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
     let len = size.saturating_sub(batch.from);
     let mut found = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
     read_fully(file, &mut found, batch.from)?;
@@ -400,16 +400,16 @@ fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
 /// Keeps what lies behind `position` as a `Data.fs.trN`, durably; returns its name if it is
 /// a new one. What a try that could not cut it has kept is not kept again: each would fill
 /// the disk a bit more.
-fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Error> {
+fn save_tail(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Error> {
     // Nothing is copied where nothing may be cut.
     drop(data.step(position, &[])?);
-    let kept_before = kept_before(slave, data, position)?;
+    let kept_before = find_saved(slave, data, position)?;
     let is_new = kept_before.is_none();
-    let path = kept_before.map_or_else(|| copy_cut(slave, data, position), Ok)?;
+    let path = kept_before.map_or_else(|| save_to_new_file(slave, data, position), Ok)?;
     tracing::warn!(
         "{}: the unfinished tail of {} at {position} is cut, and kept in {}",
         data.path().display(),
-        bytes(data.seen().size - position),
+        bytes(data.stat().size - position),
         path.display()
     );
     Ok(is_new.then_some(path))
@@ -417,7 +417,7 @@ fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<
 
 /// The last `Data.fs.trN`, made durable, if it holds just what lies behind `position`. Its
 /// bytes are written again for that: a sync of them may have failed before.
-fn kept_before(
+fn find_saved(
     slave: &Slave,
     data: &DataFile<'_>,
     position: u64,
@@ -433,7 +433,7 @@ fn kept_before(
     };
     // Under another name, too, it may be anything.
     let is_ours_alone = found.is_file() && found.nlink() == 1;
-    let mut is_same = is_ours_alone && found.len() == data.seen().size - position;
+    let mut is_same = is_ours_alone && found.len() == data.stat().size - position;
     if !is_same {
         return Ok(None);
     }
@@ -456,8 +456,8 @@ fn kept_before(
 
 /// Copies what lies behind `position` to the first free `Data.fs.trN`, durably; returns its
 /// name.
-fn copy_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Error> {
-    let (kept, path) = create_cut(slave)?;
+fn save_to_new_file(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Error> {
+    let (kept, path) = create_tail_file(slave)?;
     let copied =
         copy_tail(data, position, (&kept, &path)).and_then(|()| slave.paths.sync_directory());
     if let Err(error) = copied {
@@ -484,7 +484,7 @@ fn read_tail(
     mut take: impl FnMut(&[u8], u64) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut buffer = vec![0; COPY_LEN];
-    let size = data.seen().size;
+    let size = data.stat().size;
     for at in (position..size).step_by(COPY_LEN) {
         let piece = &mut buffer[..(size - at).min(COPY_LEN as u64) as usize];
         data.read(piece, at)?;
@@ -493,7 +493,7 @@ fn read_tail(
     Ok(())
 }
 
-fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Error> {
+fn create_tail_file(slave: &Slave) -> Result<(File, PathBuf), Error> {
     let owner = Owner::of(&slave.paths)?;
     let mut n = 0;
     loop {

@@ -65,7 +65,7 @@ impl<'a> Replacement<'a> {
         protection::check_directory(&slave.paths)?;
         let path = slave.paths.sibling(Sibling::Tmp);
         let owner = Owner::of(&slave.paths)?;
-        let owner = match slave.seen()? {
+        let owner = match slave.stat()? {
             Some(_) => owner,
             // ZODB opens it for writing, whatever the master's mode.
             None => owner.with_mode(master_mode | 0o600),
@@ -134,7 +134,7 @@ impl<'a> Replacement<'a> {
     }
 
     /// Goes on behind bytes that proved to be the master's.
-    pub fn go_on(&mut self, proven: Vec<LedgerEntry>) -> Result<(), Error> {
+    pub fn resume(&mut self, proven: Vec<LedgerEntry>) -> Result<(), Error> {
         self.segment_hasher = SegmentHasher::after(proven);
         self.truncate(self.segment_hasher.at())
     }
@@ -173,13 +173,13 @@ impl<'a> Replacement<'a> {
             .map_err(Error::io("sync", &self.path))
     }
 
-    /// Starts to make the copy durable; [`settle`](Self::settle) waits for it.
-    pub fn start_to_settle(&mut self) {
+    /// Starts to make the copy durable; [`sync`](Self::sync) waits for it.
+    pub fn start_sync(&mut self) {
         self.flusher.start_to_finish();
     }
 
     /// Makes the copy durable.
-    pub fn settle(&mut self) -> Result<(), Error> {
+    pub fn sync(&mut self) -> Result<(), Error> {
         self.flusher
             .finish(&self.file)
             .and_then(|()| self.file.sync_all())
@@ -192,13 +192,13 @@ impl<'a> Replacement<'a> {
     pub fn install(
         &self,
         old: Option<FileStat>,
-        aside: Option<Aside>,
+        aside: Option<SecondName>,
     ) -> Result<Option<PathBuf>, Error> {
         let paths = &self.slave.paths;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
         let kept = match (old, aside) {
-            (Some(old), Some(aside)) => Some(set_aside(self.slave, old, aside)?),
+            (Some(old), Some(aside)) => Some(link_old(self.slave, old, aside)?),
             _ => None,
         };
         let prepared = remove(&paths.sibling(Sibling::ZodbIndex));
@@ -210,7 +210,7 @@ impl<'a> Replacement<'a> {
             // Where the slave keeps its place, it needs no second name; where
             // somebody put another file there, this name is all that holds it.
             if let (Some(name), Some(old)) = (&kept, old)
-                && is_same(paths.data(), old).unwrap_or(false)
+                && is_same_file(paths.data(), old).unwrap_or(false)
             {
                 remove(name)?;
             }
@@ -234,19 +234,19 @@ impl<'a> Replacement<'a> {
 
 /// What the name says under which a slave is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Aside {
+pub struct SecondName {
     /// Its last tid, as far as it can be read.
     pub last_tid: Option<Tid>,
 }
 
 /// Removes what a full copy left that was killed.
-pub fn clean_up(slave: &Slave) -> Result<(), Error> {
+pub fn remove_partial_copy(slave: &Slave) -> Result<(), Error> {
     remove(&slave.paths.sibling(Sibling::Tmp))
 }
 
 /// Gives the slave, in a step in which it is what was seen, a second name that
 /// says what it is. Returns the name.
-fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Error> {
+fn link_old(slave: &Slave, old: FileStat, aside: SecondName) -> Result<PathBuf, Error> {
     let mut n = 0;
     loop {
         let name = slave.paths.diverged(aside.last_tid, n);
@@ -254,7 +254,7 @@ fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Erro
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A pass that was killed had linked it.
-                if is_same(&name, old).map_err(Error::io("look at", &name))? {
+                if is_same_file(&name, old).map_err(Error::io("look at", &name))? {
                     return Ok(name);
                 }
                 n += 1;
@@ -265,7 +265,7 @@ fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Erro
 }
 
 /// Whether a name leads to the file that was seen.
-fn is_same(name: &Path, seen: FileStat) -> io::Result<bool> {
+fn is_same_file(name: &Path, seen: FileStat) -> io::Result<bool> {
     let found = fs::symlink_metadata(name)?;
     Ok(FileStat::of(&found).is_same_file(&seen))
 }

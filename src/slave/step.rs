@@ -49,7 +49,7 @@
 //!   switched off.
 //! - **Off and the index.** It is removed, and another one renamed to its name, in
 //!   steps: before S, or never. ZODB finds what lay there at S.
-//! - **Off and [`cut_back`](super::append::Append::cut_back).** It takes a step:
+//! - **Off and [`roll_back`](super::append::Append::roll_back).** It takes a step:
 //!   before S, then `off` finds nothing to cut, or it reads the switch and leaves
 //!   the tail to `off`, which cuts it after S. `off` knows the tail by the
 //!   batch in the sidecar, stored before the batch's first byte is written.
@@ -170,11 +170,11 @@ impl Slave {
     /// Takes a step; see the module's description.
     pub fn step(&self) -> Result<Step<'_>, Error> {
         self.check_cancelled()?;
-        self.last_step()
+        self.step_despite_signal()
     }
 
     /// Takes a step although a signal asks for the end, to tidy up.
-    pub fn last_step(&self) -> Result<Step<'_>, Error> {
+    pub fn step_despite_signal(&self) -> Result<Step<'_>, Error> {
         self.paths.check_is_mounted()?;
         let step_lock = lock::take_step(&self.paths)?;
         self.switches.check()?;
@@ -188,13 +188,13 @@ impl Slave {
 
     /// Waits until whoever takes a step has left it, and keeps everybody else from
     /// theirs until what this returns is dropped.
-    pub fn between_steps(&self) -> Result<Lock, Error> {
+    pub fn block_steps(&self) -> Result<Lock, Error> {
         lock::take_step(&self.paths)
     }
 
     /// Takes a step although syncing is off, to tidy up behind the last one; fails with
     /// [`Error::InUse`] if another program has the slave, and tidies up itself.
-    pub fn closing_step(&self, between_steps: Lock) -> Result<Step<'_>, Error> {
+    pub fn step_while_off(&self, between_steps: Lock) -> Result<Step<'_>, Error> {
         Ok(Step {
             slave: self,
             _zodb_lock: lock::take_zodb(&self.paths)?,
@@ -224,7 +224,7 @@ impl Slave {
     }
 
     /// What lies under the slave's name now.
-    pub fn seen(&self) -> Result<Option<FileStat>, Error> {
+    pub fn stat(&self) -> Result<Option<FileStat>, Error> {
         let path = self.paths.data();
         match fs::symlink_metadata(path) {
             Ok(found) => Ok(Some(FileStat::of(&found))),
@@ -237,7 +237,7 @@ impl Slave {
 impl Step<'_> {
     /// Fails unless the slave is still what was seen.
     pub fn check_unchanged(&self, expected: Option<FileStat>) -> Result<(), Error> {
-        let found = self.slave.seen()?;
+        let found = self.slave.stat()?;
         if found == expected {
             return Ok(());
         }
@@ -287,7 +287,7 @@ impl<'a> DataFile<'a> {
             seen,
             links: 1,
         };
-        data.look()?;
+        data.refresh_stat()?;
         if data.seen != seen {
             return Err(slave.changed("written since it was looked at".to_owned()));
         }
@@ -302,7 +302,7 @@ impl<'a> DataFile<'a> {
 
     /// What the slave was when we last touched it.
     #[must_use]
-    pub fn seen(&self) -> FileStat {
+    pub fn stat(&self) -> FileStat {
         self.seen
     }
 
@@ -348,17 +348,17 @@ impl<'a> DataFile<'a> {
     pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Error> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(self.fail("write", offset))?;
-        self.look()
+        self.refresh_stat()
     }
 
     /// Cuts in a step.
     pub fn truncate(&mut self, _: &Step<'_>, size: u64) -> Result<(), Error> {
         self.file.set_len(size).map_err(self.fail("cut", size))?;
-        self.look()
+        self.refresh_stat()
     }
 
     /// Takes note of what the file is now, in the step that made it so.
-    fn look(&mut self) -> Result<(), Error> {
+    fn refresh_stat(&mut self) -> Result<(), Error> {
         let found = self.file.metadata();
         let found = found.map_err(Error::io("look at", self.path()))?;
         self.seen = FileStat::of(&found);

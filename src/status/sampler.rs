@@ -76,13 +76,13 @@ impl<'a> Sampler<'a> {
             SlaveState::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.
             SlaveState::Missing if self.is_held(Sibling::ZodbLock) => return Ok(false),
-            _ => return Ok(self.slave.seen()? == sample.seen),
+            _ => return Ok(self.slave.stat()? == sample.seen),
         };
         Ok(match (tail, left) {
             (SlaveTail::None | SlaveTail::Ours(_), Continuity::Unknown | Continuity::UpTo(_)) => {
                 true
             }
-            _ => self.slave.seen()? == sample.seen && self.is_current(sidecar)?,
+            _ => self.slave.stat()? == sample.seen && self.is_current(sidecar)?,
         })
     }
 

@@ -67,7 +67,7 @@ pub fn store_built(
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
-    let Some(stat) = slave.seen()? else {
+    let Some(stat) = slave.stat()? else {
         return Ok(());
     };
     match index {
@@ -90,7 +90,7 @@ pub fn update(
     sidecar: &mut Sidecar,
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
-    let Some(stat) = slave.seen()? else {
+    let Some(stat) = slave.stat()? else {
         return Ok(());
     };
     let built = build(slave, stat, position, budget, sidecar, monitor);

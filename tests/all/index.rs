@@ -54,7 +54,7 @@ fn written(index: &Index, position: u64) -> Vec<u8> {
 /// Builds the slave's index and stores it.
 fn store(slave: &Slave) -> Result<Option<StoredIndex>, Error> {
     let _quiet = without_forks();
-    let seen = slave.seen()?.expect("a slave");
+    let seen = slave.stat()?.expect("a slave");
     let index = extended(slave, slave.paths.data(), Builder::default(), seen.size);
     let data = File::open(slave.paths.data()).expect("the slave");
     let index = index.expect("an index");
@@ -332,7 +332,7 @@ fn no_index_is_stored_if_the_slave_may_not_be_written() {
         let (scene, slave, stored) = stored();
         let index = stored.load(&slave.paths).expect("the index");
         let before = scene.beside_slave();
-        let mut seen = slave.seen().unwrap().expect("a slave");
+        let mut seen = slave.stat().unwrap().expect("a slave");
         seen.size += u64::from(name == "grown");
         let holder = hinder(&scene, &slave);
         let data = File::open(&scene.slave).unwrap();

@@ -41,7 +41,7 @@ impl Apply<'_> {
                     sidecar.store(&self.slave.paths)?;
                 }
             }
-            if append.shorten(feed.position())? {
+            if append.truncate_batch(feed.position())? {
                 self.finish_batch(&mut append, &mut feed, survey, sidecar)?;
                 note(copied, &feed, from);
             }
@@ -52,7 +52,7 @@ impl Apply<'_> {
             monitor.warn(warning);
         }
         if let Err(error) = result {
-            append.cut_back();
+            append.roll_back();
             return Err(error);
         }
         self.warn_of_blobs(&feed, sidecar, monitor);
@@ -69,14 +69,14 @@ impl Apply<'_> {
         survey: &Survey,
         sidecar: &mut Sidecar,
     ) -> Result<(), Error> {
-        append.start_to_settle();
+        append.start_sync();
         let from = append.position();
         // The slave's first status is a mark still.
         let start = from + STATUS_OFFSET + 1;
         let asked = self.ask_to_confirm(append.file(), start..feed.position(), feed)?;
-        append.settle()?;
+        append.sync()?;
         self.confirmed(asked)?;
-        append.finish()?;
+        append.commit()?;
         sidecar.batch = None;
         if let Some(index) = &mut sidecar.index {
             index.count(from..feed.position(), feed.take_records());

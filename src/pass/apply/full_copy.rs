@@ -18,7 +18,7 @@ use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Reason};
 use crate::slave::ledger::LedgerEntry;
-use crate::slave::replace::{Aside, Replacement};
+use crate::slave::replace::{Replacement, SecondName};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{FullCopy, Sidecar};
 use crate::upkeep;
@@ -163,7 +163,7 @@ impl Apply<'_> {
                 prove_equal(copy.file(), copy.path(), self.master, 0..position, monitor)?
         {
             tracing::info!("going on at {position} with the copy of an earlier pass");
-            copy.go_on(proven)?;
+            copy.resume(proven)?;
             let mut feed = self.feed(survey, position, scanner.last_tid());
             feed.watch_for(required_tid, taken.holds);
             feed.build(taken.builder);
@@ -211,11 +211,11 @@ impl Apply<'_> {
         feed: &Feed<'_>,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
-        copy.start_to_settle();
+        copy.start_sync();
         let asked = self.ask_to_confirm(copy.file(), 0..feed.position(), feed)?;
-        copy.settle()?;
+        copy.sync()?;
         self.confirmed(asked)?;
-        let aside = replaced.is_kept.then_some(Aside {
+        let aside = replaced.is_kept.then_some(SecondName {
             last_tid: survey.last_tid,
         });
         let kept_as = copy.install(survey.seen, aside)?;
