@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::io::flock::holder;
 use crate::plan::switch_on::{Known, SwitchOnRefusal, judge};
-use crate::slave::append::{truncate_batch, has_unfinished};
+use crate::slave::append::{has_unfinished, truncate_batch};
 use crate::slave::lock::Lock;
 use crate::slave::paths::Sibling;
 use crate::slave::presence::Presence;

@@ -215,10 +215,10 @@ impl Apply<'_> {
         let asked = self.ask_to_confirm(copy.file(), 0..feed.position(), feed)?;
         copy.sync()?;
         self.confirmed(asked)?;
-        let aside = replaced.is_kept.then_some(SecondName {
+        let keep_as = replaced.is_kept.then_some(SecondName {
             last_tid: survey.last_tid,
         });
-        let kept_as = copy.install(survey.seen, aside)?;
+        let kept_as = copy.install(survey.seen, keep_as)?;
         replaced.warn(
             Tense::Done,
             self.slave.paths.data(),
