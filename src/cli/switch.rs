@@ -6,8 +6,8 @@ use fssync::config::StorageConfig;
 use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
-use fssync::slave::since_last_pass::SlaveEnd;
 use fssync::slave::presence::Presence;
+use fssync::slave::since_last_pass::SlaveEnd;
 use fssync::switch::{self, SwitchedOff};
 use jiff::Timestamp;
 
