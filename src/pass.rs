@@ -122,7 +122,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         })
     };
     // By this fingerprint the slave is recognised if its file system is mounted again.
-    let left = sidecar.left.as_ref().map(|left| left.slave);
+    let left = sidecar.last_sync.as_ref().map(|left| left.slave);
     job.slave.paths.note_left(left);
     let must_record = match result {
         Err(Error::Off(_) | Error::Interrupted) => false,
@@ -161,18 +161,16 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
 
 /// Adds the digests to the ledger that it lacks, for a limited time.
 fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
-    let patience = if job.index_waits {
-        upkeep::ledger::IN_A_WATCH
+    let budget = if job.index_waits {
+        upkeep::ledger::WATCH_BUDGET
     } else {
-        upkeep::ledger::IN_A_PASS
+        upkeep::ledger::PASS_BUDGET
     };
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return;
     };
-    let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, patience, monitor);
-    if let Some(why) = caught_up.err().as_ref().and_then(upkeep::ledger::complaint) {
-        tracing::warn!("{why}");
-    }
+    let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, budget, monitor);
+    upkeep::ledger::report(caught_up);
 }
 
 /// Updates the slave's index if it covers too little. Returns whether that is left to the caller.
@@ -187,24 +185,17 @@ fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn M
         if !is_due || job.index_waits {
             return Ok(is_due);
         }
-        upkeep::index::after_pass(
-            slave,
-            position,
-            upkeep::index::IN_A_PASS,
-            &mut sidecar,
-            monitor,
-        )?;
+        let budget = upkeep::index::PASS_BUDGET;
+        upkeep::index::update(slave, position, budget, &mut sidecar, monitor)?;
         Ok(false)
     };
     keep().unwrap_or_else(|error| {
-        if let Some(why) = upkeep::index::complaint(&error) {
-            tracing::warn!("{why}");
-        }
+        upkeep::index::report(Err(error));
         false
     })
 }
 
-/// Records the outcome, and the state of the slave, in the sidecar.
+/// RecordCount the outcome, and the state of the slave, in the sidecar.
 fn record_outcome(
     job: &Job,
     loaded: &Sidecar,

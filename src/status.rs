@@ -38,11 +38,11 @@ use crate::io::pace::Pace;
 use crate::io::progress::Monitor;
 use crate::plan;
 use crate::plan::outcome::{Exit, Outcome};
-use crate::slave::paths::{Kept, Sibling, SlavePaths};
+use crate::slave::paths::{Leftover, Sibling, SlavePaths};
+use crate::slave::presence::Presence;
 use crate::slave::running;
 use crate::slave::sidecar::{FullCopy, Pass};
 use crate::slave::step::Slave;
-use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
 use crate::source::{Master, Stray};
 
@@ -54,7 +54,7 @@ pub struct Status {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
     /// Why syncing is off; `None` if it is on.
     pub off: Option<Off>,
     /// How the last pass ended, unless syncing was off, another one at work, or a
@@ -252,7 +252,7 @@ pub fn look(
     let mut status = Status {
         time,
         slave: paths.data().to_owned(),
-        traces: traces(paths),
+        presence: Presence::of(paths),
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,
@@ -298,9 +298,9 @@ fn piles(paths: &SlavePaths) -> Result<(Pile, Pile), Error> {
     };
     for entry in entries {
         let entry = entry.map_err(fail())?;
-        let pile = match paths.kept(&entry.file_name()) {
-            Some(Kept::SetAside) => &mut set_aside,
-            Some(Kept::Cut) => &mut cut,
+        let pile = match paths.leftover(&entry.file_name()) {
+            Some(Leftover::SetAside) => &mut set_aside,
+            Some(Leftover::CutTail) => &mut cut,
             None => continue,
         };
         // It may be gone by now.

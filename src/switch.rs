@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::io::flock::holder;
 use crate::plan::switch_on::{Known, SwitchOnRefusal, judge};
-use crate::slave::append::{cut, is_left_behind};
+use crate::slave::append::{has_unfinished, truncate_batch};
 use crate::slave::lock::Lock;
 use crate::slave::paths::Sibling;
+use crate::slave::presence::Presence;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::since_last_pass::{Ending, ending, since_last_pass};
+use crate::slave::since_last_pass::{SlaveEnd, since_last_pass, slave_end};
 use crate::slave::step::Slave;
-use crate::slave::traces::{Traces, traces};
 
 /// How long [`off`] looks for the slave's last transaction: whoever waits for it
 /// wants to serve.
@@ -40,9 +40,9 @@ pub struct SwitchedOff {
     /// How many bytes of an unfinished append were cut.
     pub cut_len: u64,
     /// What the slave ends with.
-    pub ending: Ending,
+    pub ending: SlaveEnd,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
 }
 
 /// Switches syncing off: when this returns, nothing is written to the slave any
@@ -54,12 +54,12 @@ pub struct SwitchedOff {
 /// Without `force` it fails if there is no slave, nor any trace of a pass: whoever
 /// mistypes the path would switch off nothing, and serve what passes go on writing.
 pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
-    let traces = traces(&slave.paths);
-    if traces == Traces::Nothing && !force {
+    let presence = Presence::of(&slave.paths);
+    if presence == Presence::Nothing && !force {
         return Err(no_slave(slave));
     }
     let switch = slave.switches.set(false, &slave.paths)?.to_owned();
-    let between_steps = slave.between_steps()?;
+    let between_steps = slave.block_steps()?;
     if !slave.switches.own_says_off() {
         // An `on` came in between; from here on it waits.
         slave.switches.set(false, &slave.paths)?;
@@ -78,16 +78,16 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
         );
         0
     });
-    let ending = ending(&slave.paths, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
+    let ending = slave_end(&slave.paths, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
         tracing::warn!("{}", error.display_chain());
-        Ending::Unknown
+        SlaveEnd::Unknown
     });
     Ok(SwitchedOff {
         slave: slave.paths.data().to_owned(),
         switch,
         cut_len,
         ending,
-        traces,
+        presence,
     })
 }
 
@@ -115,8 +115,8 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
         return Ok(0);
     };
     let take_step = |between_steps| {
-        if is_left_behind(slave, batch)? {
-            return slave.closing_step(between_steps);
+        if has_unfinished(slave, batch)? {
+            return slave.step_while_off(between_steps);
         }
         Err(Error::SlaveChanged {
             slave: slave.paths.data().to_owned(),
@@ -124,12 +124,12 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
         })
     };
     let cut = take_step(between_steps)
-        .and_then(|step| cut(slave, step, batch, || take_step(slave.between_steps()?)));
+        .and_then(|step| truncate_batch(slave, step, batch, || take_step(slave.block_steps()?)));
     match cut {
         Err(Error::InUse { .. }) => Ok(0),
         // There was nothing to do, or whoever came in between has done it.
         Err(error @ Error::SlaveChanged { .. }) => {
-            if is_left_behind(slave, batch)? {
+            if has_unfinished(slave, batch)? {
                 Err(error)
             } else {
                 Ok(0)
@@ -147,7 +147,7 @@ pub struct SwitchedOn {
     /// What is known of the slave; `None` where nobody looked.
     pub known: Option<Known>,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
 }
 
 /// Switches syncing on, unless the slave is in use or holds something of its own:
@@ -158,7 +158,7 @@ pub struct SwitchedOn {
 /// program, and for an [`off`].
 pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     let (_between_steps, known) = if force {
-        (slave.between_steps()?, None)
+        (slave.block_steps()?, None)
     } else {
         let (between_steps, known) = look(slave)?;
         (between_steps, Some(known))
@@ -168,7 +168,7 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     Ok(SwitchedOn {
         switch,
         known,
-        traces: traces(&slave.paths),
+        presence: Presence::of(&slave.paths),
     })
 }
 
@@ -177,7 +177,7 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
 fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
     let started = Instant::now();
     loop {
-        let between_steps = slave.between_steps()?;
+        let between_steps = slave.block_steps()?;
         match look_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
             Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })

@@ -1,35 +1,37 @@
-//! Keeping ready what lies beside the slave: ZODB's index, and the digests.
+//! Keeps ZODB's index and the ledger of digests up to date, after the data of a pass is safe.
 //!
-//! | when | what |
+//! | when | work |
 //! | --- | --- |
-//! | a full copy | the index is built from what streams by, and stored once the copy is in its place ([`index::store_built`]) |
-//! | the end of a pass | stored again if it is due, built anew if it is not what was left there ([`index::after_pass`]); digests that lack are asked for ([`ledger`]) |
-//! | a watch rests | the index again, in pieces, which make way for a pass ([`IdleWork`]) |
-//! | the end of a watch | stored again if there is anything new, and time for it ([`at_end`]) |
+//! | after a full copy | the index was built from the bytes as they were copied; it is stored once the copy has replaced the slave ([`index::store_built`]) |
+//! | at the end of a pass | the index is brought up to date if that is due ([`index::update`]); digests that the ledger lacks are fetched ([`ledger`]) |
+//! | while a watch is idle | the same for the index, in parts between two passes ([`IdleWork`]) |
+//! | at the end of a watch | the same for the index, if it takes less than half a second ([`index::update_at_end`]) |
 //!
-//! Caches: what goes wrong here is told, and costs no pass its outcome. They are
-//! worked on only when all that was copied is durable, visible and noted.
+//! All of them read the slave with an [`IndexBuild`], which can pause and resume. This module
+//! decides when the index is worked on and for how long. [`slave::index`](crate::slave::index)
+//! has the rules for storing one.
 //!
-//! An index that is not as it was left here is removed at once, before the slave is read
-//! for a new one: it may be a former slave's, saved by a ZODB that had let its
-//! lock go, and ZODB would believe it.
+//! # Rules
 //!
-//! While a pass works on the index, no other is made. So it stores one of a position in
-//! between when that takes too long, which spares ZODB a part of its scan, and the next
-//! pass goes on from there.
-//!
-//! A try that fails once much of the slave was read for it is not repeated at the
-//! next pass, but after a while ([`failure`](crate::slave::index::failure)).
+//! 1. Both files are caches. A failure here is logged and does not change the outcome of the
+//!    pass. Work starts only when everything that was copied is durable, visible and noted in
+//!    the sidecar.
+//! 2. An index that fssync did not store is removed at once, before the slave is read for a new
+//!    one. A ZODB that closes saves its index after it has released its lock, so it may be the
+//!    index of a slave that was replaced since, and the next ZODB would trust it.
+//! 3. No other pass runs while a pass works on the index. A build that takes too long therefore
+//!    stores an index of an earlier position, which still saves ZODB a part of its scan. The
+//!    next pass continues from that index.
+//! 4. A failed build that has read much of the slave is retried with a delay
+//!    ([`FailedBuild`](crate::slave::index::failure::FailedBuild)), not in the next pass.
 
-mod end;
+mod build;
+mod idle;
 pub mod index;
 pub mod ledger;
-mod rests;
-mod task;
-mod work;
 
-pub use self::end::at_end;
-pub use self::rests::IdleWork;
+pub use self::build::{IndexBuild, Progress};
+pub use self::idle::IdleWork;
 
 use crate::error::Error;
 use crate::io::file_stat::FileStat;
@@ -40,9 +42,9 @@ use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::since_last_pass;
 use crate::slave::step::Slave;
 
-/// Why work was not done, if that is worth telling: what others do to the slave or
-/// the switch is for the next pass to say.
-fn complain(what: &str, error: &Error) -> Option<String> {
+/// The warning for an error, if it is a failure of the work itself. If another program was
+/// only in the way, the next pass reports that.
+fn warning(what: &str, error: &Error) -> Option<String> {
     let why = error.display_chain();
     if is_failure(error) {
         return Some(format!("{what}: {why}"));
@@ -51,7 +53,15 @@ fn complain(what: &str, error: &Error) -> Option<String> {
     None
 }
 
-/// Whether work went wrong, and was not only hindered.
+/// Logs the [`warning`] for a result, if there is one.
+fn report(what: &str, result: Result<(), Error>) {
+    if let Some(why) = result.err().and_then(|error| warning(what, &error)) {
+        tracing::warn!("{why}");
+    }
+}
+
+/// Whether the work failed, as opposed to being stopped, locked out, or overtaken by a change
+/// of the slave or the master.
 fn is_failure(error: &Error) -> bool {
     !matches!(
         error,
@@ -65,26 +75,42 @@ fn is_failure(error: &Error) -> bool {
     )
 }
 
-/// The slave as the last pass left it, if it is that still: what was seen, its
-/// position, and the sidecar that says so.
-fn as_left(slave: &Slave) -> Result<Option<(FileStat, u64, Sidecar)>, Error> {
-    let sidecar = Sidecar::load(&slave.paths)?;
-    let (Some(seen), Some(left)) = (slave.seen()?, &sidecar.left) else {
-        return Ok(None);
-    };
-    let position = left.slave.position;
-    Ok(match since_last_pass(&slave.paths, &sidecar)? {
-        SinceLastPass::Beyond { run: None, .. } => Some((seen, position, sidecar)),
-        _ => None,
-    })
+/// A slave that nobody has changed since the last pass.
+struct SyncedSlave {
+    stat: FileStat,
+    /// The position that the last pass left.
+    position: u64,
+    sidecar: Sidecar,
 }
 
-/// The same, with the pass lock: nobody else works on the slave then.
-fn lock_as_left(slave: &Slave) -> Result<Option<(Lock, FileStat, u64, Sidecar)>, Error> {
-    // Where its file system is gone, no lock file is made on the bare mount point.
-    if as_left(slave)?.is_none() {
-        return Ok(None);
+impl SyncedSlave {
+    /// Reads the sidecar and compares the slave with it. `None` if the slave is missing or
+    /// differs from the state that the last pass left.
+    fn load(slave: &Slave) -> Result<Option<Self>, Error> {
+        let sidecar = Sidecar::load(&slave.paths)?;
+        let (Some(stat), Some(last_sync)) = (slave.stat()?, &sidecar.last_sync) else {
+            return Ok(None);
+        };
+        let position = last_sync.slave.position;
+        Ok(match since_last_pass(&slave.paths, &sidecar)? {
+            SinceLastPass::Beyond { run: None, .. } => Some(Self {
+                stat,
+                position,
+                sidecar,
+            }),
+            _ => None,
+        })
     }
-    let lock = lock::take_pass(&slave.paths)?.ok_or_else(|| busy(slave))?;
-    Ok(as_left(slave)?.map(|(seen, position, sidecar)| (lock, seen, position, sidecar)))
+
+    /// The same with the pass lock held, so that no pass changes the slave meanwhile.
+    fn lock(slave: &Slave) -> Result<Option<(Lock, Self)>, Error> {
+        // Without this check, a lock file would be created on the bare mount point if the
+        // slave's file system is not mounted.
+        if Self::load(slave)?.is_none() {
+            return Ok(None);
+        }
+        let lock = lock::take_pass(&slave.paths)?.ok_or_else(|| busy(slave))?;
+        // Compare again: a pass may have run before the lock was taken.
+        Ok(Self::load(slave)?.map(|synced| (lock, synced)))
+    }
 }

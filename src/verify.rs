@@ -46,9 +46,9 @@ use crate::filestorage::Tid;
 use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Exit;
-use crate::slave::paths::{self, Access, SlavePaths};
+use crate::slave::paths::{self, OpenMode, SlavePaths};
+use crate::slave::presence::Presence;
 use crate::slave::step::Slave;
-use crate::slave::traces::{Traces, traces};
 use crate::slave::verification::Record;
 use crate::source::FileId;
 
@@ -58,7 +58,7 @@ pub struct Verified {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
     /// Whether a pass was ever made for it.
-    pub traces: Traces,
+    pub presence: Presence,
     /// What lies there.
     pub content: SlaveContent,
     /// Which file it was; `None` if there is none.
@@ -139,7 +139,7 @@ impl Verified {
         let Some(file) = self.identity.clone() else {
             return Ok(());
         };
-        if self.traces != Traces::OfPasses {
+        if self.presence != Presence::Synced {
             return Ok(());
         }
         let record = Record {
@@ -163,7 +163,7 @@ impl Verified {
     fn nothing(paths: &SlavePaths, content: SlaveContent) -> Self {
         Self {
             slave: paths.data().to_owned(),
-            traces: traces(paths),
+            presence: Presence::of(paths),
             content,
             seen: None,
             identity: None,
@@ -237,7 +237,7 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
     loop {
         attempts += 1;
         let index = IndexCheck::open(paths)?;
-        let file = match paths::open(path, Access::Read) {
+        let file = match paths::open(path, OpenMode::Read) {
             Ok(file) => file,
             // Where ZODB packs what it serves, there is none for an instant.
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -309,7 +309,7 @@ fn changed(slave: &Slave, what: &str) -> Error {
 /// Fails unless the slave is still the file that was verified, and has all that was.
 fn check_counts(slave: &Slave, seen: FileStat, position: u64) -> Result<(), Error> {
     let changed = |what| Err(changed(slave, what));
-    match slave.seen()? {
+    match slave.stat()? {
         Some(now) if !now.is_same_file(&seen) => changed("another file lies under its name"),
         Some(now) if now.size < position => changed("it became shorter"),
         Some(_) => Ok(()),

@@ -72,7 +72,7 @@ pub fn watch(job: &Job, interval: Duration, bell: &Wakeups, audience: &dyn Obser
             break;
         }
     }
-    upkeep::at_end(&job.slave);
+    upkeep::index::update_at_end(&job.slave);
     news.stood.unwrap_or(Exit::Success)
 }
 

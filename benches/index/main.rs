@@ -27,10 +27,11 @@ use fssync::filestorage::index::builder::Builder;
 use fssync::filestorage::scan::Scanner;
 use fssync::io::progress::Silent;
 use fssync::io::read::AlignedBuf;
-use fssync::slave::index::{self, Growing, Stored};
+use fssync::slave::index::{self, StoredIndex};
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
+use fssync::upkeep::IndexBuild;
 use generate::{Oids, small_records};
 
 /// The target for building: how many times as fast as Python.
@@ -189,18 +190,17 @@ storage.close()
     }
 
     /// Builds the index and stores it.
-    fn build(&self, slave: &Slave) -> io::Result<(Stored, Duration)> {
+    fn build(&self, slave: &Slave) -> io::Result<(StoredIndex, Duration)> {
         let started = Instant::now();
-        let file = File::open(&self.path)?;
+        let (file, data) = (File::open(&self.path)?, File::open(&self.path)?);
         let stored = || {
-            let Some(seen) = slave.seen()? else {
+            let Some(seen) = slave.stat()? else {
                 return Ok(None);
             };
-            let mut growing = Growing::new(Builder::default(), seen.size);
-            let check_cancelled = || slave.check_cancelled();
-            growing.read(&file, &slave.paths, &check_cancelled, &Silent)?;
-            let index = growing.finish(&slave.paths)?;
-            index::store(slave, (&file, seen), (&index, seen.size))
+            let mut build = IndexBuild::new(slave, data, Builder::default(), seen.size)?;
+            build.read(slave, &mut || false, &Silent)?;
+            let index = build.finish(slave)?;
+            index::store(slave, &file, seen, &index, seen.size)
         };
         let stored = stored().map_err(|error: Error| io::Error::other(error))?;
         let stored = stored.ok_or_else(|| io::Error::other("no index was stored"))?;

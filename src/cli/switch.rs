@@ -6,8 +6,8 @@ use fssync::config::StorageConfig;
 use fssync::human::{ago, bytes};
 use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
-use fssync::slave::since_last_pass::Ending;
-use fssync::slave::traces::Traces;
+use fssync::slave::presence::Presence;
+use fssync::slave::since_last_pass::SlaveEnd;
 use fssync::switch::{self, SwitchedOff};
 use jiff::Timestamp;
 
@@ -27,7 +27,7 @@ pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Ex
         return Ok(Exit::Success);
     }
     say(&format!("syncing is on ({})", done.switch.display()));
-    if done.traces == Traces::Nothing {
+    if done.presence == Presence::Nothing {
         say(&never_synced(storage));
     }
     if done.known == Some(Known::Nothing) {
@@ -61,17 +61,17 @@ fn describe(done: &SwitchedOff, storage: &StorageConfig) -> String {
             "an unfinished append of {len} was cut from {slave}"
         ));
     }
-    if done.traces != Traces::OfPasses {
+    if done.presence != Presence::Synced {
         lines.push(never_synced(storage));
     }
     lines.push(match done.ending {
-        Ending::NoSlave => format!("there is no {slave} yet"),
-        Ending::Nothing => format!("{slave} holds no transaction"),
-        Ending::Unknown => format!(
+        SlaveEnd::NoSlave => format!("there is no {slave} yet"),
+        SlaveEnd::Empty => format!("{slave} holds no transaction"),
+        SlaveEnd::Unknown => format!(
             "what {slave} ends with is not known: no pass has noted it, and to find out takes \
              longer than whoever waits for this may have"
         ),
-        Ending::Transaction(tid) => {
+        SlaveEnd::Transaction(tid) => {
             let age = tid.time().map_or_else(String::new, |time| {
                 format!(", {}", ago(time, Timestamp::now()))
             });

@@ -25,7 +25,7 @@ use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{Plan, PlannedAction, Policy};
 use crate::slave::ledger::{self, LedgerEntry};
-use crate::slave::replace::clean_up;
+use crate::slave::replace::remove_partial_copy;
 use crate::slave::sidecar::{Fingerprint, LastSync, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::Master;
@@ -79,7 +79,7 @@ impl Apply<'_> {
         copied: &mut Copied,
     ) -> Result<(), Error> {
         if !matches!(plan.action, PlannedAction::FullCopy(_)) {
-            clean_up(self.slave)?;
+            remove_partial_copy(self.slave)?;
             sidecar.copy = None;
             if !survey.has_continuity() {
                 // A pass may have renamed a copy to the slave, and been killed before the name
@@ -97,13 +97,13 @@ impl Apply<'_> {
         }
     }
 
-    /// Records in the sidecar that the slave is a prefix of this master, if the survey has found
+    /// RecordCount in the sidecar that the slave is a prefix of this master, if the survey has found
     /// that and the sidecar does not contain it.
     fn vouch(&self, survey: &Survey, sidecar: &mut Sidecar) -> Result<(), Error> {
         let (Some(position), Some(file)) = (survey.position, survey.slave_file()) else {
             return Ok(());
         };
-        let known = sidecar.left.as_ref().is_some_and(|left| {
+        let known = sidecar.last_sync.as_ref().is_some_and(|left| {
             left.slave.position == position && left.master == survey.master_stat.identity
         });
         if known && survey.has_continuity() {
@@ -133,9 +133,7 @@ impl Apply<'_> {
     /// fails, for example because the disk is full, a later pass makes up for it.
     fn record_digests(&self, file: &File, digests: Vec<LedgerEntry>) {
         let noted = ledger::note(self.slave, file, digests);
-        if let Some(why) = noted.err().as_ref().and_then(upkeep::ledger::complaint) {
-            tracing::warn!("{why}");
-        }
+        upkeep::ledger::report(noted);
     }
 
     fn reader<'a>(
@@ -193,8 +191,8 @@ impl Apply<'_> {
     ) -> Result<(), Error> {
         let slave = Fingerprint::of(file, position, last_tid)
             .map_err(Error::io("read back", self.slave.paths.data()))?;
-        sidecar.scanned = None;
-        sidecar.left = Some(LastSync {
+        sidecar.coherent_up_to = None;
+        sidecar.last_sync = Some(LastSync {
             master: survey.master_stat.identity.clone(),
             slave,
         });

@@ -64,8 +64,8 @@ impl Attempts<'_> {
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.retry.found_master();
         self.file_system = Some(survey.master_stat.file_system);
-        if survey.scanned.is_some() {
-            self.sidecar.scanned = survey.scanned;
+        if survey.coherent_up_to.is_some() {
+            self.sidecar.coherent_up_to = survey.coherent_up_to;
         }
         if !survey.has_continuity() {
             // The index may belong to a file that somebody has replaced.
@@ -99,14 +99,14 @@ impl Attempts<'_> {
     /// Reads the surroundings of the master, and warns of problems there, if it is another file
     /// than at the last pass, or with `--full`.
     fn check_surroundings(&mut self, survey: &Survey) {
-        let left = self.sidecar.left.as_ref();
+        let left = self.sidecar.last_sync.as_ref();
         let is_known = left.is_some_and(|left| left.master == survey.master_stat.identity);
         if self.has_checked_surroundings || (is_known && !self.job.policy.full) {
             return;
         }
         self.has_checked_surroundings = true;
         let Self { job, monitor, .. } = *self;
-        surroundings::report(&job.slave, &job.master, &mut self.sidecar.noticed, monitor);
+        surroundings::report(&job.slave, &job.master, &mut self.sidecar.reported, monitor);
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn start_pass(job: &Job) -> Result<PassStart, Error> {
     let sidecar = Sidecar::load(paths)?;
     Ok(PassStart {
         lock,
-        is_checked: is_checked || sidecar.left.is_some(),
+        is_checked: is_checked || sidecar.last_sync.is_some(),
         sidecar,
     })
 }

@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::Policy;
-use crate::slave::paths::{self, Access, Sibling, SlavePaths};
-use crate::slave::sidecar::{Noticed, Sidecar};
+use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
+use crate::slave::sidecar::{Reported, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{self, FileId, Master, MasterStat, Stray, Surroundings};
 
@@ -35,11 +35,11 @@ pub(crate) fn check_first_pass(
     policy: Policy,
     sidecar: &Sidecar,
 ) -> Result<(), Error> {
-    if sidecar.left.is_some() {
+    if sidecar.last_sync.is_some() {
         return Ok(());
     }
     let paths = &slave.paths;
-    let Some(seen) = slave.seen()? else {
+    let Some(seen) = slave.stat()? else {
         return Ok(());
     };
     let Some((master_stat, around)) = read_both(master)? else {
@@ -79,13 +79,18 @@ fn read_both(master: &Master) -> Result<Option<(MasterStat, Surroundings)>, Erro
 
 /// The identity of the slave's file, in the form in which a sidecar records a master.
 fn identity(paths: &SlavePaths) -> Option<FileId> {
-    let file = paths::open(paths.data(), Access::Read).ok()?;
+    let file = paths::open(paths.data(), OpenMode::Read).ok()?;
     FileId::of(&file).ok()
 }
 
 /// Warns of problems around a master that is another file than before: of each storage once, and
 /// of processes that write to an old file each time.
-pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, monitor: &dyn Monitor) {
+pub(crate) fn report(
+    slave: &Slave,
+    master: &Master,
+    reported: &mut Reported,
+    monitor: &dyn Monitor,
+) {
     let around = match master.surroundings() {
         Ok(around) => around,
         Err(error) => {
@@ -99,11 +104,11 @@ pub(crate) fn report(slave: &Slave, master: &Master, noticed: &mut Noticed, moni
     let others = not_copied(&around, &slave.paths);
     let new: Vec<_> = others
         .into_iter()
-        .filter(|name| !noticed.storages.contains(name))
+        .filter(|name| !reported.storages.contains(name))
         .collect();
     if !new.is_empty() {
         monitor.warn(describe_storages(&new, master.name()));
-        noticed.storages.extend(new);
+        reported.storages.extend(new);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::plan::{
 use crate::slave::ledger::LedgerEntry;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{self, Fingerprint, Sidecar};
-use crate::slave::snapshot::{Opened, Sample, SlaveFile};
+use crate::slave::snapshot::{OpenedSlave, SlaveFile, SlaveSnapshot};
 use crate::slave::step;
 use crate::source::{self, FileId, MasterStat};
 
@@ -45,7 +45,7 @@ pub struct Survey {
     pub position: Option<u64>,
     /// A fingerprint of the slave from which the next survey may scan, if this one had to scan all
     /// of it.
-    pub scanned: Option<Fingerprint>,
+    pub coherent_up_to: Option<Fingerprint>,
     /// The digests of the bytes that this survey has compared and found equal.
     pub proven: Vec<LedgerEntry>,
     /// The master's file at the last pass, if that is recorded.
@@ -64,7 +64,7 @@ impl Survey {
         monitor: &dyn Monitor,
     ) -> Result<Self, Error> {
         let paths = &of.paths;
-        let opened = Opened::open(paths, sidecar)?;
+        let opened = OpenedSlave::open(paths, sidecar)?;
         if opened.must_be_read() {
             // To scan the whole slave takes long, and is useless if the master is unreachable.
             master.stat(Vec::new())?;
@@ -75,19 +75,19 @@ impl Survey {
 
     /// Surveys the master, for a slave that was sampled before.
     pub fn of(
-        sample: Sample,
+        sample: SlaveSnapshot,
         paths: &SlavePaths,
         master: &source::Master,
         sidecar: &Sidecar,
     ) -> Result<Self, Error> {
         if let Some(file) = &sample.file {
-            file.obstacles.check(paths)?;
+            file.protection.check(paths)?;
         }
         let position = sample.position();
-        let Sample {
+        let SlaveSnapshot {
             slave,
             last_tid,
-            scanned,
+            coherent_up_to,
             seen,
             file,
         } = sample;
@@ -100,7 +100,7 @@ impl Survey {
         };
         let master_stat = master.stat(ranges.clone())?;
         paths.check_is_not(master_stat.local)?;
-        if seen.is_none() && sidecar.left.is_none() {
+        if seen.is_none() && sidecar.last_sync.is_none() {
             paths.check_kind(master_stat.named.is_directory)?;
         }
         let master_reaches = ranges.iter().all(|range| range.end <= master_stat.size);
@@ -111,7 +111,7 @@ impl Survey {
             }
             _ => None,
         };
-        let read_last = sidecar.left.as_ref().map(|left| left.master.clone());
+        let read_last = sidecar.last_sync.as_ref().map(|left| left.master.clone());
         let same_file = read_last.as_ref() == Some(&master_stat.identity);
         let (next, ahead) = match position {
             Some(position) if matches == Some(true) => {
@@ -137,7 +137,7 @@ impl Survey {
             seen,
             last_tid,
             position,
-            scanned,
+            coherent_up_to,
             proven: Vec::new(),
             read_last,
             ahead: RefCell::new(ahead),

@@ -1,57 +1,81 @@
-//! Appending: batches of transactions, each visible at once.
+//! Appends transactions to the slave in batches. A batch becomes visible as a whole.
 //!
-//! A batch is written in this order:
+//! # Order of writes
 //!
-//! 1. the header of its first transaction, with status `c` (voted); sync;
-//! 2. the rest, ascending; sync;
-//! 3. the true status over the `c`; sync.
+//! A batch is written in three phases. Each phase ends with a sync, and the next one starts only
+//! when that sync has succeeded.
 //!
-//! What a crash leaves, killed process and power cut alike:
+//! 1. *Begin:* write the header of the first transaction with status `c` (voted); sync.
+//! 2. *Write:* write all following bytes in ascending order; sync.
+//! 3. *Commit:* overwrite the `c` with the true status; sync.
 //!
-//! - *in or before 1*: nothing, or a part of the header, or the header with its
-//!   `c`. ZODB cuts each of them on opening; so does the next pass.
-//! - *in 2*: the `c` is durable before any byte behind it is written. Whatever
-//!   of the rest came to the disk, in whatever order, or a size extended over
-//!   zeros, lies behind a `c` and is cut with it. (Were the mark written along
-//!   with its data, a power cut could leave a true status, a plausible length,
-//!   and zeros between, on which ZODB panics.)
-//! - *in 3*: all is durable but one byte, and a byte is not torn: it is `c`,
-//!   and the batch is cut, or the true status, and the batch is there.
+//! # State after a crash
 //!
-//! Either way ZODB sees a whole number of the master's transactions (Law 1).
+//! A killed process and a power cut leave the same states. P is the slave's position, where the
+//! batch begins.
 //!
-//! A tail is cut in two steps: to less than a header; sync; to nothing. A file system may
-//! zero what is cut before it makes the new size durable. Were a whole tail cut at once, or
-//! a `c` written over the start of another before, a power cut could leave a
-//! header of zeros, or one that is half of each, with plausible transactions behind it,
-//! which makes ZODB panic. As it is, the header is as it was, up to its last byte, until
-//! less than a header is left, which ZODB cuts whatever it is.
+//! | crash | the slave after P | ZODB and the next pass |
+//! | --- | --- | --- |
+//! | before or in phase 1 | nothing, a part of the header, or the header with `c` | truncate at P |
+//! | in phase 2 | the header with `c`, then any part of the rest: written in any order, or zeros up to an extended size | truncate at P |
+//! | in phase 3, `c` on disk | the complete batch with `c` | truncate at P |
+//! | in phase 3, true status on disk | the complete batch, durable | accept it |
 //!
-//! Nothing committed is ever cut: trimming starts at the slave's position,
-//! found by walking forwards, and bytes that are not ours are first kept as
-//! `Data.fs.trN`, as ZODB does (Law 2). An index of a position beyond the slave's,
-//! as it may lie beside one that was cut by hand, is removed before a batch begins:
-//! ZODB would believe it once the slave has grown past it. So is one that no pass has
-//! stored.
+//! In every case ZODB sees a whole number of the master's transactions (Law 1). Two facts make
+//! that so:
 //!
-//! A batch whose last sync fails gets its `c` back, and is cut: what the page cache shows
-//! of it would never come to the disk.
+//! - The `c` is durable before any byte after it is written. If the header was written together
+//!   with its data, a power cut could leave a true status, a plausible length, and zeros in
+//!   between: ZODB panics on that.
+//! - The commit changes one byte, and a write of one byte is never torn. Everything else is
+//!   durable by then.
 //!
-//! What is behind a `c` is cut back at once when a pass fails, through a fresh
-//! handle, since ZODB needs free disk to open a file with an unfinished tail.
-//! The sidecar says before a batch begins what its header will be: so a tail is
-//! known as ours after a kill, when the master may be out of reach. After a
-//! power cut it may not say so; then our own tail is kept as a `.trN`.
+//! # Truncating a tail
+//!
+//! An unfinished tail is truncated in two steps: first to less than a header; sync; then to
+//! nothing. Some file systems zero the truncated bytes before the new size is durable.
+//!
+//! 1. *Crash in the first truncation:* the first 22 bytes of the header are unchanged, with tid,
+//!    length and status. Whatever remains after them, ZODB truncates the tail as before.
+//! 2. *Crash in the second truncation:* less than a header is left. ZODB truncates that, whatever
+//!    its bytes are.
+//!
+//! If the whole tail was truncated at once, or a new `c` written over the start of an old tail, a
+//! power cut could leave a header of zeros, or a mixture of two headers, with plausible
+//! transactions after it. ZODB panics on that.
+//!
+//! # What is never lost (Law 2)
+//!
+//! 1. Committed transactions are not truncated: truncation starts at the slave's position, which
+//!    a forward scan found.
+//! 2. A tail that is not ours is first saved as `Data.fs.trN`, as ZODB does, and made durable.
+//! 3. An index that could become wrong is removed before a batch begins
+//!    ([`remove_stale`]): one of a position beyond the slave's, after somebody truncated the
+//!    slave, or one that fssync did not store.
+//!
+//! # Failures
+//!
+//! 1. *The pass fails before the commit:* [`Append::roll_back`] truncates the batch at once. ZODB
+//!    needs free disk space to open a file with an unfinished tail. A new handle is used, because
+//!    a handle is finished after a failed write or sync.
+//! 2. *The sync of the commit fails:* the page cache shows the true status, but it may never
+//!    reach the disk, and a later sync would not report that. The `c` is written back durably,
+//!    then the batch is truncated as in 1.
+//! 3. *The pass is killed:* the sidecar contains the header of the batch. It is stored before the
+//!    first byte is written, so the next pass and `fssync off` recognise the tail as ours, even
+//!    if the master is unreachable.
+//! 4. *Power cut:* the sidecar is not synced and may be older. Then the tail is saved as
+//!    `Data.fs.trN` like one that is not ours.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::index::coverage::make_way;
+use super::index::coverage::remove_stale;
 use super::ledger::{LedgerEntry, SegmentHasher};
 use super::owner::Owner;
-use super::paths::{self, Access};
+use super::paths::{self, OpenMode};
 use super::sidecar::{Batch, Sidecar};
 use super::step::{DataFile, Slave, Step};
 use crate::error::Error;
@@ -65,10 +89,10 @@ use crate::io::flush::Flusher;
 use crate::io::read::read_fully;
 use crate::plan::SlaveTail;
 
-/// What a tail is cut to first, in bytes: less than a header.
+/// The length to which a tail is truncated first, in bytes: less than a header.
 const STUB_LEN: u64 = TXN_HEADER_LEN as u64 - 1;
 
-/// How much of a tail that is kept is copied at once, in bytes.
+/// How many bytes of a tail are read and saved at once.
 const COPY_LEN: usize = 64 * 1024;
 
 /// An append to the slave.
@@ -76,40 +100,42 @@ const COPY_LEN: usize = 64 * 1024;
 pub struct Append<'a> {
     slave: &'a Slave,
     data: DataFile<'a>,
-    /// Just past the last finished batch.
+    /// The end of the last committed batch.
     position: u64,
-    trim: SlaveTail,
-    batch: Option<Open>,
+    /// The bytes after the position before the first batch: they are truncated.
+    tail: SlaveTail,
+    batch: Option<OpenBatch>,
     /// Whether a batch was begun.
     has_written: bool,
-    /// The digests of what was appended.
+    /// Computes the digests of the appended bytes.
     segment_hasher: SegmentHasher,
     flusher: Flusher,
 }
 
-/// A batch that is not finished.
+/// A batch that was begun and is not committed.
 #[derive(Debug)]
-struct Open {
+struct OpenBatch {
     begun: Batch,
+    /// The true status of its first transaction.
     status: TxnStatus,
-    /// Whether it has its true status, which may not be durable.
+    /// Whether the true status was written. It may not be durable.
     is_visible: bool,
 }
 
 impl<'a> Append<'a> {
-    /// Opens the slave, as it was seen, to append at its position, behind which
-    /// lies `trim`.
+    /// Opens the slave, which must be in the state of `stat`, to append at its position. `tail`
+    /// describes the bytes after the position.
     pub fn open(
         slave: &'a Slave,
-        seen: FileStat,
+        stat: FileStat,
         position: u64,
-        trim: SlaveTail,
+        tail: SlaveTail,
     ) -> Result<Self, Error> {
         Ok(Self {
             slave,
-            data: DataFile::open(slave, seen)?,
+            data: DataFile::open(slave, stat)?,
             position,
-            trim,
+            tail,
             batch: None,
             has_written: false,
             segment_hasher: SegmentHasher::new(position),
@@ -117,14 +143,14 @@ impl<'a> Append<'a> {
         })
     }
 
-    /// Just past the last finished batch, in bytes.
+    /// The end of the last committed batch, in bytes.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// A warning, if the slave was written, and has other names: a snapshot that is a hard
-    /// link of it has changed with it.
+    /// A warning if the slave was written and has other names. A snapshot that is a hard link
+    /// to the slave has changed with it.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let others = self.data.links().saturating_sub(1);
@@ -132,7 +158,7 @@ impl<'a> Append<'a> {
             return None;
         }
         Some(format!(
-            "{} was written in paths, and has {} (hard links), which show the same bytes: a \
+            "{} was written in place, and has {} (hard links), which show the same bytes: a \
              snapshot must be a copy (cp --reflink=auto), not a link",
             self.data.path().display(),
             count(others, "other name")
@@ -145,70 +171,76 @@ impl<'a> Append<'a> {
         self.data.file()
     }
 
-    /// The length of the unfinished batch, in bytes.
+    /// The length of the open batch, in bytes; 0 if there is none.
     #[must_use]
     pub fn batch_len(&self) -> u64 {
         match self.batch {
-            Some(_) => self.data.seen().size - self.position,
+            Some(_) => self.data.stat().size - self.position,
             None => 0,
         }
     }
 
-    /// Appends the next bytes; those that start a batch start with a whole
-    /// transaction header.
+    /// Appends the next bytes. If no batch is open, they must start with a complete transaction
+    /// header, and begin a batch.
     pub fn write(&mut self, bytes: &[u8], sidecar: &mut Sidecar) -> Result<(), Error> {
         let mut rest = bytes;
         if self.batch.is_none()
-            && let Some((header, behind)) = bytes.split_first_chunk::<TXN_HEADER_LEN>()
+            && let Some((header, after)) = bytes.split_first_chunk::<TXN_HEADER_LEN>()
         {
             self.begin(*header, sidecar)?;
-            rest = behind;
+            rest = after;
         }
         let Some(batch) = &self.batch else {
             return Ok(());
         };
+        // The step fails if the slave no longer contains our header: then ZODB has opened it and
+        // truncated the batch.
         let (from, header) = (batch.begun.from, batch.begun.header());
         let step = self.data.step(from, &header)?;
-        self.data.write(&step, rest, self.data.seen().size)?;
+        self.data.write(&step, rest, self.data.stat().size)?;
         drop(step);
+        // The hash and the sync need no step: they take long and write nothing.
         self.segment_hasher.take(rest);
         self.flusher
             .written(self.data.file(), rest.len() as u64)
             .map_err(Error::io("sync", self.data.path()))
     }
 
-    /// Step 1 of a batch; cuts first what lies behind the position.
+    /// Phase 1 of a batch, after the tail was truncated.
     fn begin(&mut self, header: [u8; TXN_HEADER_LEN], sidecar: &mut Sidecar) -> Result<(), Error> {
-        make_way(self.slave, sidecar.index.as_ref(), self.position)?;
-        let kept = match self.trim {
-            SlaveTail::Foreign(_) => keep_cut(self.slave, &self.data, self.position)?,
+        remove_stale(self.slave, sidecar.index.as_ref(), self.position)?;
+        // A tail that is not ours may be somebody's data. Save it before anything changes.
+        let saved = match self.tail {
+            SlaveTail::Foreign(_) => save_tail(self.slave, &self.data, self.position)?,
             SlaveTail::Ours(_) | SlaveTail::None => None,
         };
         let begun = Batch::new(self.position, header);
         let mut step = match self.announce(&begun, sidecar) {
             Ok(step) => step,
             Err(error) => {
-                // It is still where it was: a copy at every try would fill the disk.
-                if let Some(Err(error)) = kept.map(fs::remove_file) {
-                    tracing::warn!("a copy of the slave's tail stays: {error}");
+                // The tail was not truncated. A saved copy at each attempt would fill the disk.
+                if let Some(Err(error)) = saved.map(fs::remove_file) {
+                    tracing::warn!("cannot remove an unneeded copy of the slave's tail: {error}");
                 }
                 return Err(error);
             }
         };
-        if self.trim != SlaveTail::None {
+        if self.tail != SlaveTail::None {
             let position = self.position;
-            step = cut_tail(&mut self.data, step, position, |data| {
+            step = truncate_tail(&mut self.data, step, position, |data| {
                 data.step(position, &[])
             })?;
-            self.trim = SlaveTail::None;
+            self.tail = SlaveTail::None;
         }
         self.has_written = true;
         let status = TxnStatus(header[STATUS_OFFSET as usize]);
-        let batch = self.batch.insert(Open {
+        // From here on a failure must be rolled back, even if nothing was written yet.
+        let batch = self.batch.insert(OpenBatch {
             begun,
             status,
             is_visible: false,
         });
+        // In the same step as the end of the truncation: no ZODB can append in between.
         self.data
             .write(&step, &batch.begun.header(), self.position)?;
         drop(step);
@@ -216,93 +248,95 @@ impl<'a> Append<'a> {
         self.data.sync()
     }
 
-    /// Says in the sidecar what is about to be written, and takes the step for
-    /// it.
+    /// Stores the header of the batch in the sidecar, then takes the step in which it is
+    /// written.
     fn announce(&self, begun: &Batch, sidecar: &mut Sidecar) -> Result<Step<'a>, Error> {
         sidecar.batch = Some(begun.clone());
         sidecar.store(&self.slave.paths)?;
         self.data.step(self.position, &[])
     }
 
-    /// Forgets what was written of the unfinished batch from `end` on. Returns
-    /// whether anything is left of it.
-    pub fn shorten(&mut self, end: u64) -> Result<bool, Error> {
+    /// Truncates the open batch at `end`, which is a transaction boundary. Returns whether any
+    /// of the batch remains.
+    pub fn truncate_batch(&mut self, end: u64) -> Result<bool, Error> {
         let Some(batch) = &self.batch else {
             return Ok(false);
         };
         let (from, header) = (batch.begun.from, batch.begun.header());
-        if self.data.seen().size > end {
+        if self.data.stat().size > end {
             let step = self.data.step(from, &header)?;
             if end == self.position {
+                // Nothing remains, so the header goes too, in two steps.
                 let stub = &header[..STUB_LEN as usize];
-                drop(cut_tail(&mut self.data, step, end, |data| {
+                drop(truncate_tail(&mut self.data, step, end, |data| {
                     data.step(from, stub)
                 })?);
                 self.batch = None;
             } else {
+                // The header keeps its `c`, and covers whatever a crash leaves after it.
                 self.data.truncate(&step, end)?;
             }
         }
         Ok(self.batch.is_some())
     }
 
-    /// Starts to make durable what was written of the unfinished batch;
-    /// [`settle`](Self::settle) waits for it.
-    pub fn start_to_settle(&mut self) {
+    /// Starts to sync the open batch; [`sync`](Self::sync) waits for the end.
+    pub fn start_sync(&mut self) {
         self.flusher.start_to_finish();
     }
 
-    /// Makes durable what was written of the unfinished batch (the end of 2).
-    pub fn settle(&mut self) -> Result<(), Error> {
+    /// Makes the open batch durable: the end of phase 2.
+    pub fn sync(&mut self) -> Result<(), Error> {
         self.flusher
             .finish(self.data.file())
             .map_err(Error::io("sync", self.data.path()))
     }
 
-    /// Step 3 of a batch, which must be [settled](Self::settle).
-    pub fn finish(&mut self) -> Result<(), Error> {
+    /// Phase 3 of a batch, which must be [durable](Self::sync).
+    pub fn commit(&mut self) -> Result<(), Error> {
         let Some(batch) = &mut self.batch else {
             return Ok(());
         };
         let from = batch.begun.from;
         let step = self.data.step(from, &batch.begun.header())?;
+        // Set before the write: even a write that fails may have changed the byte.
         batch.is_visible = true;
         self.data
             .write(&step, &[batch.status.0], from + STATUS_OFFSET)?;
         drop(step);
         self.data.sync()?;
         self.batch = None;
-        self.position = self.data.seen().size;
+        self.position = self.data.stat().size;
         Ok(())
     }
 
-    /// The digests of the batches that were finished since the last call.
+    /// The digests of the batches that were committed since the last call.
     pub fn take_digests(&mut self) -> Result<Vec<LedgerEntry>, Error> {
         self.segment_hasher
             .end_at(self.data.file(), self.position)
             .map_err(Error::io("read back", self.data.path()))
     }
 
-    /// Cuts what an append that failed has left behind its last finished batch.
-    pub fn cut_back(self) {
+    /// Truncates the open batch after a failure. Logs a warning if that fails too.
+    pub fn roll_back(self) {
         let Some(batch) = self.batch else {
             return;
         };
-        let take_step = || self.slave.last_step();
-        let cut = take_step().and_then(|step| {
+        let take_step = || self.slave.step_despite_signal();
+        let truncated = take_step().and_then(|step| {
             let step = if batch.is_visible {
-                hide(self.slave, step, self.data.seen(), batch.begun.from)?
+                mark_unfinished(self.slave, step, self.data.stat(), batch.begun.from)?
             } else {
                 step
             };
-            cut(self.slave, step, &batch.begun, take_step)
+            truncate_batch(self.slave, step, &batch.begun, take_step)
         });
-        match cut {
-            // Whoever switched off or opened the slave cuts it.
+        match truncated {
+            // `fssync off`, or the program that has opened the slave, truncates the batch.
             Ok(_) | Err(Error::Off(_) | Error::InUse { .. }) => {}
             Err(error) => tracing::warn!(
-                "an unfinished tail stays in {} from {} on, where ZODB and the next pass cut it: \
-                 {}",
+                "{}: an unfinished transaction remains at {}; ZODB or the next pass truncates \
+                 it: {}",
                 self.data.path().display(),
                 batch.begun.from,
                 error.display_chain()
@@ -311,59 +345,61 @@ impl<'a> Append<'a> {
     }
 }
 
-/// Marks a batch as unfinished again whose last sync has failed, durably. Its true status may
-/// never come to the disk, and no later sync would tell: the page counts as written. Takes
-/// another step for what follows.
-fn hide<'a>(
+/// Writes the `c` back, durably, to a batch whose commit could not be synced: case 2 of the
+/// failures above. Returns another step, for the truncation.
+fn mark_unfinished<'a>(
     slave: &'a Slave,
     step: Step<'a>,
-    seen: FileStat,
+    stat: FileStat,
     from: u64,
 ) -> Result<Step<'a>, Error> {
-    step.check_unchanged(Some(seen))?;
-    let mut data = DataFile::open(slave, seen)?;
+    step.check_unchanged(Some(stat))?;
+    let mut data = DataFile::open(slave, stat)?;
     data.write(&step, &[TxnStatus::VOTED.0], from + STATUS_OFFSET)?;
     drop(step);
+    // A header with its true status must not be truncated: a crash could leave zeros after it.
     data.sync()?;
-    slave.last_step()
+    slave.step_despite_signal()
 }
 
-/// Cuts what an unfinished batch has left of itself in the slave, if anything,
-/// through a fresh handle, in this step and another one. Returns how many bytes.
-pub fn cut<'a>(
+/// Truncates the remains of an unfinished batch, if the slave ends with them, through a new
+/// handle. Uses `step` and one more. Returns the number of bytes that were truncated.
+pub fn truncate_batch<'a>(
     slave: &'a Slave,
     step: Step<'a>,
     batch: &Batch,
     take_step: impl FnOnce() -> Result<Step<'a>, Error>,
 ) -> Result<u64, Error> {
-    let Some(seen) = slave.seen()? else {
+    let Some(stat) = slave.stat()? else {
         return Ok(0);
     };
-    let mut data = DataFile::open(slave, seen)?;
-    if !is_left(data.file(), seen.size, batch).map_err(Error::io("read", data.path()))? {
+    let mut data = DataFile::open(slave, stat)?;
+    let is_there = ends_with(data.file(), stat.size, batch);
+    if !is_there.map_err(Error::io("read", data.path()))? {
         return Ok(0);
     }
-    let step = cut_tail(&mut data, step, batch.from, |data| {
+    let step = truncate_tail(&mut data, step, batch.from, |data| {
         let step = take_step()?;
-        step.check_unchanged(Some(data.seen()))?;
+        step.check_unchanged(Some(data.stat()))?;
         Ok(step)
     })?;
     drop(step);
     data.sync()?;
-    Ok(seen.size - batch.from)
+    Ok(stat.size - batch.from)
 }
 
-/// Cuts what lies behind `position`, where no transaction is finished: in a step what is
-/// behind the start of a header, durably; in the next one, which is returned, the rest.
-fn cut_tail<'a>(
+/// Truncates the slave at `position`, after which nothing is committed. The first step leaves
+/// less than a header, durably. The second one, which is returned, removes that.
+fn truncate_tail<'a>(
     data: &mut DataFile<'a>,
     mut step: Step<'a>,
     position: u64,
     take_step: impl FnOnce(&DataFile<'a>) -> Result<Step<'a>, Error>,
 ) -> Result<Step<'a>, Error> {
     let stub_end = position + STUB_LEN;
-    if data.seen().size > stub_end {
+    if data.stat().size > stub_end {
         data.truncate(&step, stub_end)?;
+        // The sync may take long. No step may last that long.
         drop(step);
         data.sync()?;
         step = take_step(data)?;
@@ -372,21 +408,21 @@ fn cut_tail<'a>(
     Ok(step)
 }
 
-/// Whether the slave ends in what an unfinished batch has left of itself.
-pub fn is_left_behind(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
+/// Whether the slave ends with the remains of an unfinished batch.
+pub fn has_unfinished(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
     let path = slave.paths.data();
-    let file = match paths::open(path, Access::Read) {
+    let file = match paths::open(path, OpenMode::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", path))?,
     };
     file.metadata()
-        .and_then(|found| is_left(&file, found.len(), batch))
+        .and_then(|found| ends_with(&file, found.len(), batch))
         .map_err(Error::io("read", path))
 }
 
-/// Whether a file of `size` bytes ends in what a batch has left: the start of
-/// its header, behind a whole transaction.
-fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
+/// Whether a file of `size` bytes ends with the remains of a batch: the start of its header,
+/// after a complete transaction.
+fn ends_with(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
     let len = size.saturating_sub(batch.from);
     let mut found = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
     read_fully(file, &mut found, batch.from)?;
@@ -397,42 +433,39 @@ fn is_left(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
         })
 }
 
-/// Keeps what lies behind `position` as a `Data.fs.trN`, durably; returns its name if it is
-/// a new one. What a try that could not cut it has kept is not kept again: each would fill
-/// the disk a bit more.
-fn keep_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Error> {
-    // Nothing is copied where nothing may be cut.
+/// Saves the bytes after `position` as `Data.fs.trN`, durably. Returns the file's path if it is
+/// new. An earlier attempt may have saved the same bytes without truncating them; they are not
+/// saved again, because each copy would take more of the disk.
+fn save_tail(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Error> {
+    // Check first that the slave may be written: otherwise nothing will be truncated.
     drop(data.step(position, &[])?);
-    let kept_before = kept_before(slave, data, position)?;
-    let is_new = kept_before.is_none();
-    let path = kept_before.map_or_else(|| copy_cut(slave, data, position), Ok)?;
+    let found = find_saved(slave, data, position)?;
+    let is_new = found.is_none();
+    let path = found.map_or_else(|| save_to_new_file(slave, data, position), Ok)?;
     tracing::warn!(
-        "{}: the unfinished tail of {} at {position} is cut, and kept in {}",
+        "{}: truncating {} of unfinished transaction at {position}; saved as {}",
         data.path().display(),
-        bytes(data.seen().size - position),
+        bytes(data.stat().size - position),
         path.display()
     );
     Ok(is_new.then_some(path))
 }
 
-/// The last `Data.fs.trN`, made durable, if it holds just what lies behind `position`. Its
-/// bytes are written again for that: a sync of them may have failed before.
-fn kept_before(
-    slave: &Slave,
-    data: &DataFile<'_>,
-    position: u64,
-) -> Result<Option<PathBuf>, Error> {
+/// The last `Data.fs.trN`, if it contains exactly the bytes after `position`; makes it durable.
+/// Its bytes are written again for that, because an earlier sync of them may have failed.
+fn find_saved(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<Option<PathBuf>, Error> {
     let names = (0..).map(|n| slave.paths.cut(n));
     let Some(path) = names.take_while(|it| it.symlink_metadata().is_ok()).last() else {
         return Ok(None);
     };
-    let opened = paths::open(&path, Access::Write).and_then(|file| Ok((file.metadata()?, file)));
+    let opened =
+        paths::open(&path, OpenMode::ReadWrite).and_then(|file| Ok((file.metadata()?, file)));
     let Ok((found, file)) = opened else {
         return Ok(None);
     };
-    // Under another name, too, it may be anything.
+    // With a second name, it may be any file, and must not be written.
     let is_ours_alone = found.is_file() && found.nlink() == 1;
-    let mut is_same = is_ours_alone && found.len() == data.seen().size - position;
+    let mut is_same = is_ours_alone && found.len() == data.stat().size - position;
     if !is_same {
         return Ok(None);
     }
@@ -453,37 +486,35 @@ fn kept_before(
     Ok(Some(path))
 }
 
-/// Copies what lies behind `position` to the first free `Data.fs.trN`, durably; returns its
-/// name.
-fn copy_cut(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Error> {
-    let (kept, path) = create_cut(slave)?;
-    let copied =
-        copy_tail(data, position, (&kept, &path)).and_then(|()| slave.paths.sync_directory());
-    if let Err(error) = copied {
+/// Saves the bytes after `position` in the first free `Data.fs.trN`, durably. Returns its path.
+fn save_to_new_file(slave: &Slave, data: &DataFile<'_>, position: u64) -> Result<PathBuf, Error> {
+    let (file, path) = create_tail_file(slave)?;
+    let saved = copy_tail(data, position, &file, &path).and_then(|()| slave.paths.sync_directory());
+    if let Err(error) = saved {
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         return Err(error);
     }
     Ok(path)
 }
 
-/// Copies by reads and writes, each checked: where one of them is short, what the kernel
-/// copies by itself may end early, and silently.
-fn copy_tail(data: &DataFile<'_>, position: u64, (to, path): (&File, &Path)) -> Result<(), Error> {
+/// Copies the bytes after `position` to a file, durably. Uses reads and writes that are checked:
+/// a copy by the kernel can end early without an error.
+fn copy_tail(data: &DataFile<'_>, position: u64, to: &File, path: &Path) -> Result<(), Error> {
     read_tail(data, position, |piece, offset| {
         to.write_all_at(piece, offset)
-            .map_err(Error::io("save the cut tail in", path))
+            .map_err(Error::io("save the slave's tail in", path))
     })?;
     to.sync_all().map_err(Error::io("sync", path))
 }
 
-/// Hands out what lies behind `position`, piece by piece, each with its offset from there.
+/// Passes the bytes after `position` to `take`, piece by piece, each with its offset from there.
 fn read_tail(
     data: &DataFile<'_>,
     position: u64,
     mut take: impl FnMut(&[u8], u64) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut buffer = vec![0; COPY_LEN];
-    let size = data.seen().size;
+    let size = data.stat().size;
     for at in (position..size).step_by(COPY_LEN) {
         let piece = &mut buffer[..(size - at).min(COPY_LEN as u64) as usize];
         data.read(piece, at)?;
@@ -492,7 +523,8 @@ fn read_tail(
     Ok(())
 }
 
-fn create_cut(slave: &Slave) -> Result<(File, PathBuf), Error> {
+/// Creates the first `Data.fs.trN` that does not exist.
+fn create_tail_file(slave: &Slave) -> Result<(File, PathBuf), Error> {
     let owner = Owner::of(&slave.paths)?;
     let mut n = 0;
     loop {

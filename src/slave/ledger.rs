@@ -1,36 +1,38 @@
-//! The ledger beside the slave: digests of the bytes that it should have.
+//! The ledger, `Data.fs.fssync-ledger`: digests of the slave's bytes.
 //!
-//! An entry says what digest a range of the slave's committed bytes has: of what
-//! came from the master, before it was written here. So a byte that changed on
-//! the way to the disk, or there since, is found by `fssync verify`, with no
-//! master at hand.
+//! An entry has the digest of a range of committed bytes, computed from the bytes that came from
+//! the master, before they were written here. `fssync verify` can therefore find a byte that
+//! changed on its way to the disk, or on the disk, without the master.
 //!
-//! | offset | size | what |
+//! | offset | size | contents |
 //! | --- | --- | --- |
-//! | 0 | 64 | a record that says which file it is of: magic (16), the slave's inode number (8), when it was created, in seconds (8) and nanoseconds (4) or zeros, zeros (12), a check (16) |
-//! | 64 | 64 | an entry: start (8), end (8), BLAKE3 digest (32), a check (16) |
-//! | 128 | … | more entries, each from where the one before it ends |
+//! | 0 | 64 | the head, which identifies the slave: magic (16), inode number (8), time of creation in seconds (8) and nanoseconds (4), or zeros if it is unknown, zeros (12), check (16) |
+//! | 64 | 64 | an entry: start (8), end (8), BLAKE3 digest (32), check (16) |
+//! | 128 | … | more entries |
 //!
-//! Integers are big-endian, offsets and lengths in bytes. A check is the start of the
-//! BLAKE3 digest of the record before it, and of its number.
+//! Integers are big-endian; offsets and lengths are in bytes. The check is the start of the BLAKE3
+//! digest of the record's first 48 bytes and its number.
 //!
-//! The first entry starts at 0, and none crosses the border of a segment of
-//! [`SEGMENT_LEN`]. A segment that is complete has one entry. Behind the last of
-//! those lie the entries of the segment that grows, joined (`join`) as they come in, so
-//! that there are never many.
+//! Invariants:
 //!
-//! # What a crash leaves
+//! 1. The first entry starts at 0. Each further one starts at the end of the one before it.
+//! 2. No entry crosses the end of a segment of [`SEGMENT_LEN`].
+//! 3. A complete segment has one entry. The last segment, which still grows, has a few: they are
+//!    joined (`join`) as they are added.
 //!
-//! Entries are written once their bytes are committed and durable, at the end of the
-//! ledger or over those that they join, and are not synced. What is cut, torn, or
-//! came to the disk in another order fails its check or does not start where
-//! the one before it ends: the ledger ends before it. Nothing that is there can be
-//! wrong, since committed bytes do not change. A full copy is another file: its
-//! ledger is put in the place of the old one, and one that is of another file counts
-//! for nothing.
+//! # Order of writes, and the state after a crash
 //!
-//! Where the ledger ends before the slave does, later passes ask the master for what
-//! lacks ([`upkeep`](crate::upkeep)).
+//! Entries are written when their bytes are committed and durable. They are written at the end of
+//! the ledger, or over the entries that they replace, and are not synced.
+//!
+//! 1. *A crash during a write* can leave entries that are missing, torn, or older than others.
+//!    Such an entry fails its check, or does not start at the end of the one before it. The ledger
+//!    ends before it.
+//! 2. *No valid entry is wrong,* because committed bytes do not change.
+//! 3. *After a full copy* the slave is another file. A new ledger replaces the old one. If that
+//!    fails, the head does not match the slave, and the old ledger is ignored.
+//! 4. *A ledger that ends before the slave does* is completed by later passes, which ask the
+//!    master for the missing digests (`upkeep`).
 
 mod join;
 mod segment_hasher;
@@ -46,13 +48,13 @@ pub use self::segment_hasher::SegmentHasher;
 
 use self::join::join;
 use super::owner::Owner;
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 use crate::io::digest::Digest;
 use crate::io::read::read_fully;
 
-/// The length of a segment, in bytes: what verifying tells apart, without a master.
+/// The length of a segment, in bytes. Without a master, `verify` locates damage to one segment.
 pub const SEGMENT_LEN: u64 = 4 * 1024 * 1024;
 
 const MAGIC: [u8; 16] = *b"fssync ledger 1\n";
@@ -60,13 +62,13 @@ const RECORD_LEN: usize = 64;
 const CHECK_LEN: usize = 16;
 const BODY_LEN: usize = RECORD_LEN - CHECK_LEN;
 
-/// How many records at the end of a ledger are read to extend it: more than a
-/// segment that grows has.
+/// How many records at the end of a ledger are read to extend it: more than an incomplete segment
+/// has.
 const TAIL_RECORDS: u64 = 64;
 
 type Record = [u8; RECORD_LEN];
 
-/// The digest that a range of the slave's bytes has.
+/// The digest of a range of the slave's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// The range, within one segment.
@@ -84,27 +86,27 @@ impl LedgerEntry {
         seal(body, number)
     }
 
-    /// The entry of a record; `None` if it is none.
+    /// Decodes a record. `None` if the check fails, or the range is not within one segment.
     fn decode(record: &Record, number: u64) -> Option<Self> {
-        let body = open(record, number)?;
+        let body = unseal(record, number)?;
         let (start, rest) = body.split_first_chunk()?;
         let (end, digest) = rest.split_first_chunk()?;
         let range = u64::from_be_bytes(*start)..u64::from_be_bytes(*end);
-        let is_one = range.start < range.end && range.end <= segment_end(range.start);
-        is_one.then_some(Self {
+        let is_valid = range.start < range.end && range.end <= segment_end(range.start);
+        is_valid.then_some(Self {
             range,
             digest: Digest::from(*digest.first_chunk::<{ Digest::LEN }>()?),
         })
     }
 }
 
-/// Where the segment ends that the byte at `offset` lies in.
+/// The end of the segment that contains the byte at `offset`.
 #[must_use]
 pub fn segment_end(offset: u64) -> u64 {
     (offset / SEGMENT_LEN + 1).saturating_mul(SEGMENT_LEN)
 }
 
-/// Completes a record.
+/// Adds the check to the body of a record.
 fn seal(body: [u8; BODY_LEN], number: u64) -> Record {
     let mut record = [0; RECORD_LEN];
     record[..BODY_LEN].copy_from_slice(&body);
@@ -112,8 +114,8 @@ fn seal(body: [u8; BODY_LEN], number: u64) -> Record {
     record
 }
 
-/// What a record says; `None` if it is not as it was written.
-fn open(record: &Record, number: u64) -> Option<&[u8; BODY_LEN]> {
+/// The body of a record; `None` if the check fails.
+fn unseal(record: &Record, number: u64) -> Option<&[u8; BODY_LEN]> {
     let (body, found) = record.split_first_chunk()?;
     (*found == check(body, number)).then_some(body)
 }
@@ -126,36 +128,35 @@ fn check(body: &[u8; BODY_LEN], number: u64) -> [u8; CHECK_LEN] {
     check
 }
 
-/// A ledger, open.
+/// An open ledger.
 #[derive(Debug)]
 pub struct Ledger {
     file: File,
     path: PathBuf,
-    /// How many records it has, the first one included.
+    /// Number of records, including the head.
     records: u64,
 }
 
 impl Ledger {
-    /// The ledger of `data`, which is the slave; `None` if there is none, or it is
-    /// another file's.
-    pub fn open(paths: &SlavePaths, data: &File, access: Access) -> Result<Option<Self>, Error> {
+    /// Opens the ledger of `data`, which is the slave. `None` if there is none, or it belongs to
+    /// another file.
+    pub fn open(paths: &SlavePaths, data: &File, mode: OpenMode) -> Result<Option<Self>, Error> {
         let path = paths.sibling(Sibling::Ledger);
-        let file = match paths::open(&path, access) {
+        let file = match paths::open(&path, mode) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
         };
-        let found = file.metadata().map_err(Error::io("look at", &path))?;
+        let found = file.metadata().map_err(Error::io("stat", &path))?;
         let ledger = Self {
             file,
             path,
             records: found.len() / RECORD_LEN as u64,
         };
-        let is_of_it = ledger.read(0, 1)? == [head(paths, data)?];
-        Ok(is_of_it.then_some(ledger))
+        let is_of_slave = ledger.read(0, 1)? == [head(paths, data)?];
+        Ok(is_of_slave.then_some(ledger))
     }
 
-    /// Puts an empty ledger for `data`, which is the slave, in the place of
-    /// whatever lies there.
+    /// Replaces any ledger with an empty one for `data`, which is the slave.
     fn create(paths: &SlavePaths, data: &File) -> Result<Self, Error> {
         let (path, new) = (paths.sibling(Sibling::Ledger), paths.sibling(Sibling::Tmp));
         let head = head(paths, data)?;
@@ -172,7 +173,7 @@ impl Ledger {
             .write_all_at(&head, 0)
             .and_then(|()| fs::rename(&new, &path));
         if let Err(error) = stored {
-            // The first failure is the one to tell.
+            // Only the first error is reported.
             let _ = fs::remove_file(&new);
             return Err(Error::io("write", &new)(error));
         }
@@ -183,7 +184,7 @@ impl Ledger {
         })
     }
 
-    /// Whether it ends at `position`. Reads one record.
+    /// Whether the last entry ends at `position`. Reads one record.
     pub fn ends_at(&self, position: u64) -> Result<bool, Error> {
         let Some(last) = self.records.checked_sub(1).filter(|&last| last > 0) else {
             return Ok(position == 0);
@@ -192,14 +193,13 @@ impl Ledger {
         Ok(last.is_some_and(|last| last.range.end == position))
     }
 
-    /// Up to where the slave's bytes have digests, from its start, and no further
-    /// than `limit`.
+    /// The offset up to which all bytes of the slave have digests, at most `limit`.
     pub fn end(&self, limit: u64) -> Result<u64, Error> {
         Ok(self.tail(limit)?.end())
     }
 
-    /// The entries, in their order; `None` in the place of one that is not as it was
-    /// written. No more of them than a slave of `size` bytes can have.
+    /// The entries in order, with `None` for each one that is invalid. At most as many as a slave
+    /// of `size` bytes can have.
     #[must_use]
     pub fn entries(self, size: u64) -> Entries {
         let segments = size / SEGMENT_LEN + 1;
@@ -210,9 +210,8 @@ impl Ledger {
         }
     }
 
-    /// Adds entries, of which each starts where the one before it ends. Nothing is
-    /// added where they do not follow what the ledger has. What it has behind their
-    /// start is forgotten.
+    /// Adds consecutive entries. Adds nothing if the ledger has no entry that ends at their start.
+    /// Entries of the ledger after their start are dropped.
     fn extend(
         &mut self,
         paths: &SlavePaths,
@@ -226,18 +225,20 @@ impl Ledger {
         if tail.end() != start {
             return Ok(());
         }
-        let is_growing = |entry: &LedgerEntry| segment_end(entry.range.start) == segment_end(start);
-        let settled = tail.entries.iter().take_while(|it| !is_growing(it)).count();
-        let mut grown = tail.entries.split_off(settled);
-        grown.extend(entries);
-        self.write(tail.number + settled as u64, &join(data, paths, grown)?)
+        // Entries of complete segments stay as they are. Those of the last segment are joined with
+        // the new ones, and written over.
+        let is_last = |entry: &LedgerEntry| segment_end(entry.range.start) == segment_end(start);
+        let complete = tail.entries.iter().take_while(|it| !is_last(it)).count();
+        let mut last = tail.entries.split_off(complete);
+        last.extend(entries);
+        self.write(tail.number + complete as u64, &join(data, paths, last)?)
     }
 
-    /// The last entries that follow one another, as far as they reach no further
-    /// than `limit`.
+    /// The last entries, as far as they are consecutive and end at `limit` or before.
     fn tail(&self, limit: u64) -> Result<LedgerTail, Error> {
         let number = self.records.saturating_sub(TAIL_RECORDS).max(1);
         let read = self.read_entries(number, TAIL_RECORDS)?;
+        // Invalid entries at the start of this range do not concern the end of the ledger.
         let before = read.iter().take_while(|entry| entry.is_none()).count();
         let mut tail = LedgerTail {
             number: number + before as u64,
@@ -256,8 +257,7 @@ impl Ledger {
         Ok(tail)
     }
 
-    /// Has the ledger end with these entries, the first of them in the record of
-    /// this number.
+    /// Writes entries to the records from `number` on, and truncates the ledger after them.
     fn write(&mut self, number: u64, entries: &[LedgerEntry]) -> Result<(), Error> {
         let records: Vec<u8> = (number..)
             .zip(entries)
@@ -285,7 +285,7 @@ impl Ledger {
             .collect())
     }
 
-    /// Up to `count` records.
+    /// Reads up to `count` records from `number` on.
     fn read(&self, number: u64, count: u64) -> Result<Vec<Record>, Error> {
         let mut bytes = vec![0; count as usize * RECORD_LEN];
         let got = read_fully(&self.file, &mut bytes, number * RECORD_LEN as u64)
@@ -296,7 +296,7 @@ impl Ledger {
 
 /// The end of a ledger.
 struct LedgerTail {
-    /// The number of the first entry's record.
+    /// Number of the first entry's record.
     number: u64,
     entries: Vec<LedgerEntry>,
 }
@@ -307,11 +307,11 @@ impl LedgerTail {
     }
 }
 
-/// The entries of a ledger. There are none behind an error.
+/// Iterates over the entries of a ledger. Ends after an error.
 #[derive(Debug)]
 pub struct Entries {
     ledger: Ledger,
-    /// Those of the records that are still to be read.
+    /// Numbers of the records that were not read yet.
     numbers: Range<u64>,
     read: std::vec::IntoIter<Option<LedgerEntry>>,
 }
@@ -339,12 +339,10 @@ impl Iterator for Entries {
     }
 }
 
-/// The first record of the ledger of a slave. An inode number alone comes back after
-/// two packs of the slave's.
+/// The head of the slave's ledger. The inode number alone does not identify the slave: the file
+/// system may use it again after a second pack.
 fn head(paths: &SlavePaths, data: &File) -> Result<Record, Error> {
-    let found = data
-        .metadata()
-        .map_err(Error::io("look at", paths.data()))?;
+    let found = data.metadata().map_err(Error::io("stat", paths.data()))?;
     let created = found.created().unwrap_or(UNIX_EPOCH);
     let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut body = [0; BODY_LEN];
@@ -355,18 +353,18 @@ fn head(paths: &SlavePaths, data: &File) -> Result<Record, Error> {
     Ok(seal(body, 0))
 }
 
-/// Opens the slave's ledger, or begins one.
+/// Opens the slave's ledger, or creates an empty one.
 fn open_or_create(slave: &Slave, data: &File) -> Result<Ledger, Error> {
-    if let Some(ledger) = Ledger::open(&slave.paths, data, Access::Write)? {
+    if let Some(ledger) = Ledger::open(&slave.paths, data, OpenMode::ReadWrite)? {
         return Ok(ledger);
     }
     slave.check_cancelled()?;
     Ledger::create(&slave.paths, data)
 }
 
-/// Notes what digests bytes of the slave's have, which is `data`: bytes that are
-/// committed and durable. Nothing is noted where the ledger lacks what precedes them;
-/// one is begun for bytes that nothing precedes.
+/// Adds the digests of bytes of `data`, which is the slave. The bytes must be committed and
+/// durable. Entries that start at 0 create a ledger if there is none; others are ignored if the
+/// ledger does not reach their start.
 pub fn note(slave: &Slave, data: &File, entries: Vec<LedgerEntry>) -> Result<(), Error> {
     let Some(first) = entries.first() else {
         return Ok(());
@@ -374,7 +372,7 @@ pub fn note(slave: &Slave, data: &File, entries: Vec<LedgerEntry>) -> Result<(),
     let ledger = if first.range.start == 0 {
         Some(open_or_create(slave, data)?)
     } else {
-        Ledger::open(&slave.paths, data, Access::Write)?
+        Ledger::open(&slave.paths, data, OpenMode::ReadWrite)?
     };
     slave.check_cancelled()?;
     match ledger {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::attributes::{Attributes, Given};
-use super::paths::{self, Access, SlavePaths};
+use super::paths::{self, OpenMode, SlavePaths};
 use crate::error::Error;
 
 /// The owner, group and permission bits of new files.
@@ -171,7 +171,7 @@ impl Owner {
 
     /// Opens a file beside the slave for reading and writing; `None` if there is none.
     pub fn open_for(paths: &SlavePaths, path: &Path) -> Result<Option<File>, Error> {
-        match paths::open(path, Access::Write) {
+        match paths::open(path, OpenMode::ReadWrite) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => {
                 let file = result.map_err(Error::io("open", path))?;
@@ -184,7 +184,7 @@ impl Owner {
     /// Opens a file for reading and writing; creates it where it is missing.
     pub fn open_or_create(&self, path: &Path) -> Result<File, Error> {
         loop {
-            match paths::open(path, Access::Write) {
+            match paths::open(path, OpenMode::ReadWrite) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 result => return result.map_err(Error::io("open", path)),
             }

@@ -1,6 +1,6 @@
 //! Where the slave lies, and what the files beside it are called.
 
-mod given;
+mod kind;
 mod mount;
 
 use std::ffi::{OsStr, OsString};
@@ -11,9 +11,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, OFlags, accessat};
+use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 
-use self::given::{Named, missing, named};
+use self::kind::{PathKind, not_found, path_kind};
 use self::mount::Mount;
 use super::sidecar::Fingerprint;
 use crate::error::Error;
@@ -22,20 +22,20 @@ use crate::io::file_stat::FileStat;
 
 /// Whether a file is opened for writing too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum OpenMode {
     /// Reading only.
     Read,
     /// Reading and writing.
-    Write,
+    ReadWrite,
 }
 
 /// Opens the slave or a file beside it. A symlink in the last component is an
 /// error, and a FIFO is not waited for.
-pub fn open(path: &Path, access: Access) -> io::Result<File> {
+pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
-        .write(access == Access::Write)
+        .write(mode == OpenMode::ReadWrite)
         .custom_flags(flags.bits().cast_signed())
         .open(path)
 }
@@ -91,11 +91,11 @@ impl Sibling {
 
 /// What piles up beside the slave, as nothing removes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum Leftover {
     /// A slave that was [set aside](SlavePaths::diverged).
     SetAside,
     /// A tail that was [cut](SlavePaths::cut).
-    Cut,
+    CutTail,
 }
 
 /// The slave's place in the file system.
@@ -104,7 +104,7 @@ pub struct SlavePaths {
     data: PathBuf,
     directory: PathBuf,
     /// Whether the path was a directory's, or else why it may be a file's.
-    named: Named,
+    kind: PathKind,
     /// The file system that the directory is on.
     mount: Arc<Mount>,
 }
@@ -119,7 +119,7 @@ impl SlavePaths {
     /// beside the *name*: the file could be opened under its other name.
     pub fn new(given: &Path) -> Result<Self, Error> {
         let has_sidecar = || with_suffix(given, Sibling::Sidecar.suffix()).exists();
-        let or_else = || has_sidecar().then_some(Named::File);
+        let or_else = || has_sidecar().then_some(PathKind::File);
         Self::at(given, or_else)
     }
 
@@ -128,19 +128,19 @@ impl SlavePaths {
     /// sidecar does not count.
     pub fn of_pass(given: &Path, masters: Option<&OsStr>) -> Result<Self, Error> {
         let is_masters = || masters.is_some() && given.file_name() == masters;
-        let or_else = || is_masters().then_some(Named::LikeTheMaster);
+        let or_else = || is_masters().then_some(PathKind::MasterName);
         Self::at(given, or_else)
     }
 
     /// The place that `given` names; of a name that leads to nothing and does not end in
     /// `.fs`, `or_else` may know that it is a file's.
-    fn at(given: &Path, or_else: impl FnOnce() -> Option<Named>) -> Result<Self, Error> {
-        let named = named(given)?
+    fn at(given: &Path, or_else: impl FnOnce() -> Option<PathKind>) -> Result<Self, Error> {
+        let kind = path_kind(given)?
             .or_else(or_else)
-            .ok_or_else(|| missing(given))?;
-        let data = match named {
-            Named::Directory => given.join(DATA_FS),
-            Named::File | Named::New | Named::LikeTheMaster => given.to_owned(),
+            .ok_or_else(|| not_found(given))?;
+        let data = match kind {
+            PathKind::Directory => given.join(DATA_FS),
+            PathKind::File | PathKind::NewFile | PathKind::MasterName => given.to_owned(),
         };
         let usage = |what: &str| Err(Error::Usage(format!("{} {what}", data.display())));
         let directory = match data.parent() {
@@ -163,7 +163,7 @@ impl SlavePaths {
             _ => Ok(Self {
                 data,
                 directory,
-                named,
+                kind,
                 mount: Arc::new(Mount::new(device)),
             }),
         }
@@ -218,13 +218,8 @@ impl SlavePaths {
     /// Fails if no file can be made in the directory, for want of permission or because
     /// its file system is mounted read-only.
     pub fn check_is_writable(&self) -> Result<(), Error> {
-        accessat(
-            CWD,
-            &self.directory,
-            rustix::fs::Access::WRITE_OK,
-            AtFlags::EACCESS,
-        )
-        .map_err(|error| Error::io("write to", &self.directory)(error.into()))
+        accessat(CWD, &self.directory, Access::WRITE_OK, AtFlags::EACCESS)
+            .map_err(|error| Error::io("write to", &self.directory)(error.into()))
     }
 
     /// A file beside it.
@@ -264,14 +259,14 @@ impl SlavePaths {
 
     /// What a name in the directory is, of what piles up there.
     #[must_use]
-    pub fn kept(&self, name: &OsStr) -> Option<Kept> {
+    pub fn leftover(&self, name: &OsStr) -> Option<Leftover> {
         let data = self.data.file_name()?.as_bytes();
         let suffix = name.as_bytes().strip_prefix(data)?;
         if is_aside(suffix) {
-            return Some(Kept::SetAside);
+            return Some(Leftover::SetAside);
         }
         let n = suffix.strip_prefix(b".tr")?;
-        (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Kept::Cut)
+        (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Leftover::CutTail)
     }
 
     /// Whether the file was itself set aside, by its name.
@@ -289,13 +284,13 @@ impl SlavePaths {
     /// Whether nothing but its name makes the slave a file, and that is the master's.
     #[must_use]
     pub fn is_named_like_the_master(&self) -> bool {
-        self.named == Named::LikeTheMaster
+        self.kind == PathKind::MasterName
     }
 
     /// Whether the path was given as a new file's, and there still is no such file, nor a
     /// sidecar.
     pub fn may_be_mistaken(&self) -> Result<bool, Error> {
-        if matches!(self.named, Named::Directory | Named::File) {
+        if matches!(self.kind, PathKind::Directory | PathKind::File) {
             return Ok(false);
         }
         let is_there = |path: &Path| found(path, fs::symlink_metadata(path)).map(|it| it.is_some());
@@ -305,12 +300,12 @@ impl SlavePaths {
     /// Refuses a slave that does not exist, and would be a file, of a master that is a
     /// directory.
     pub fn check_kind(&self, master_is_directory: bool) -> Result<(), Error> {
-        if !master_is_directory || self.named == Named::Directory {
+        if !master_is_directory || self.kind == PathKind::Directory {
             return Ok(());
         }
         let (name, directory) = (self.data.display(), self.directory.display());
-        Err(Error::Usage(match self.named {
-            Named::LikeTheMaster => missing(&self.data).display_chain(),
+        Err(Error::Usage(match self.kind {
+            PathKind::MasterName => not_found(&self.data).display_chain(),
             _ => format!(
                 "{name} does not exist, and the master is a directory: name a directory for \
                  both, such as {directory}, or a file for both"
@@ -397,16 +392,16 @@ mod tests {
         let tid = Some(Tid(0x0406_0072_f24c_bb52));
         for n in [0, 12] {
             assert_eq!(
-                paths.kept(&name(paths.diverged(tid, n))),
-                Some(Kept::SetAside)
+                paths.leftover(&name(paths.diverged(tid, n))),
+                Some(Leftover::SetAside)
             );
             fs::write(paths.diverged(tid, n), "").unwrap();
             let aside = SlavePaths::new(&paths.diverged(tid, n)).unwrap();
             assert!(aside.is_set_aside() && !paths.is_set_aside());
             for beside in [Sibling::Verified, Sibling::ZodbIndex, Sibling::ZodbLock] {
-                assert_eq!(paths.kept(&name(aside.sibling(beside))), None);
+                assert_eq!(paths.leftover(&name(aside.sibling(beside))), None);
             }
-            assert_eq!(paths.kept(&name(paths.cut(n))), Some(Kept::Cut));
+            assert_eq!(paths.leftover(&name(paths.cut(n))), Some(Leftover::CutTail));
         }
         for other in [
             "Data.fs",
@@ -416,7 +411,7 @@ mod tests {
             "Other.fs.tr0",
             "Other.fs.diverged-0406",
         ] {
-            assert_eq!(paths.kept(OsStr::new(other)), None, "{other}");
+            assert_eq!(paths.leftover(OsStr::new(other)), None, "{other}");
         }
     }
 }

@@ -1,29 +1,37 @@
-//! A full copy: written beside the slave, then put in its place.
+//! Replaces the slave with a full copy, which is first written beside it.
 //!
-//! The order, and what a crash leaves:
+//! # Order of writes, and the state after a crash
 //!
-//! 1. The copy is written to `Data.fs.fssync-tmp` and synced. A crash, a signal, and a
-//!    master that gets out of reach leave the old slave and a part of a copy,
-//!    which the next full copy takes up if it proves to be the master's, and any
-//!    other pass removes.
-//! 2. In a step: where the old slave must be kept, it is linked to its second
-//!    name; the index is unlinked. Then the directory is synced. A crash leaves
-//!    the old slave, perhaps under two names and without an index, which ZODB
-//!    makes again.
-//! 3. In a step: the index is unlinked once more, should a ZODB have come and
-//!    gone and saved it; the copy is renamed over the slave. Then the directory
-//!    is synced. A crash leaves the old slave or the new one, whole, and never
-//!    neither: an instant without `Data.fs` would make a ZEO with a blob
-//!    directory delete its blobs.
+//! 1. *Copy:* write the copy to `Data.fs.fssync-tmp`; sync it.
 //!
-//! No index of ours is ever beside a file that it was not made from: the old one's
-//! is durably gone before the new one comes, and the new one's is stored
-//! ([`index`](super::index)) once the new one is in its place. ZODB lets its lock go
-//! before it saves its index: one that closes just then may put the old one's
-//! beside the new slave after 3. It is not the one that was stored, so the next pass
-//! removes it. The old slave's transactions are in
-//! the new one, or durably under the second name before the first one goes
-//! (Law 2).
+//!    *Crash, signal, or unreachable master:* the old slave, and a partial copy. The next full
+//!    copy continues it if its bytes prove to be the master's. A pass that makes no full copy
+//!    removes it.
+//! 2. *Prepare,* in a step: if the old slave must be kept, link it to a second name; remove its
+//!    index. Then sync the directory.
+//!
+//!    *Crash:* the old slave, perhaps with two names or without an index. ZODB rebuilds the index
+//!    by a scan.
+//! 3. *Rename,* in a step: remove the index again, because a ZODB may have opened, closed and
+//!    saved it since; rename the copy to `Data.fs`. Then sync the directory.
+//!
+//!    *Crash:* the old slave or the new one, complete. `Data.fs` exists at every instant: if it
+//!    was missing for a moment, a ZEO with a blob directory would create an empty database and
+//!    delete its blobs.
+//!
+//! # Why no transaction is lost (Law 2)
+//!
+//! Each transaction of the old slave is in the new one, or in the old file under its second name.
+//! That name is durable before the first one is taken away: the directory is synced at the end of
+//! 2, and 3 does not begin if that fails.
+//!
+//! # Why no index belongs to another file
+//!
+//! 1. The old index is durably removed (2) before the new slave appears (3).
+//! 2. The new index is stored only when the new slave has its name ([`index`](super::index)).
+//! 3. ZODB releases its lock before it saves its index. A ZODB that closes just now may save the
+//!    old slave's index after 3. It is not the index that fssync stored, so the next pass removes
+//!    it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -31,9 +39,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::ledger::{LedgerEntry, SegmentHasher};
-use super::obstacle;
 use super::owner::Owner;
 use super::paths::Sibling;
+use super::protection;
 use super::space;
 use super::step::Slave;
 use crate::error::Error;
@@ -47,27 +55,29 @@ pub struct Replacement<'a> {
     slave: &'a Slave,
     path: PathBuf,
     file: File,
+    /// The length of the copy so far, in bytes.
     written: u64,
-    /// The digests of what was written.
+    /// Computes the digests of the copied bytes.
     segment_hasher: SegmentHasher,
     flusher: Flusher,
-    /// The attributes that it does not get of the slave that it is to replace, and why.
+    /// The attributes of the old slave that the copy could not get, with the reasons.
     lost: Vec<String>,
 }
 
 impl<'a> Replacement<'a> {
-    /// Makes room for a copy of `size` bytes, and begins it, or takes up the one
-    /// that an earlier pass left. Where there is no slave to take the mode from,
-    /// `master_mode` is the copy's.
+    /// Creates the file for a copy of `size` bytes, or opens the partial copy of an earlier pass.
+    /// It gets the owner and mode of the slave. If there is no slave, it gets `master_mode`.
+    /// Fails if the disk has no room for the rest.
     pub fn open(slave: &'a Slave, size: u64, master_mode: u32) -> Result<Self, Error> {
-        // Better now than after hours of copying.
+        // A step can fail because syncing is off or ZODB has the slave. Find out before hours of
+        // copying.
         drop(slave.step()?);
-        obstacle::check_directory(&slave.paths)?;
+        protection::check_directory(&slave.paths)?;
         let path = slave.paths.sibling(Sibling::Tmp);
         let owner = Owner::of(&slave.paths)?;
-        let owner = match slave.seen()? {
+        let owner = match slave.stat()? {
             Some(_) => owner,
-            // ZODB opens it for writing, whatever the master's mode.
+            // ZODB must be able to write the slave, even if the master is read-only.
             None => owner.with_mode(master_mode | 0o600),
         };
         let file = owner.open_or_create(&path)?;
@@ -89,16 +99,15 @@ impl<'a> Replacement<'a> {
         }
     }
 
-    /// Takes over what there is of it, if the rest fits beside.
+    /// Sets the owner and attributes, and checks the free space.
     fn prepare(&mut self, owner: &Owner, size: u64) -> Result<(), Error> {
         self.lost = owner.own(&self.file, &self.path)?;
         let found = self.file.metadata();
-        self.written = found.map_err(Error::io("look at", &self.path))?.len();
+        self.written = found.map_err(Error::io("stat", &self.path))?.len();
         space::check_copy(&self.slave.paths, size, self.written)
     }
 
-    /// A warning, if the copy does not get all of the extended attributes that the slave
-    /// has which it is to replace.
+    /// A warning if the copy could not get all extended attributes of the old slave.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         if self.lost.is_empty() {
@@ -112,41 +121,41 @@ impl<'a> Replacement<'a> {
         ))
     }
 
-    /// How many bytes there are.
+    /// The length of the copy so far, in bytes.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Where the copy lies until it is installed.
+    /// The temporary path of the copy.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Forgets what was written from `len` on.
+    /// Truncates the copy to `len` bytes.
     pub fn truncate(&mut self, len: u64) -> Result<(), Error> {
         self.file
             .set_len(len)
-            .map_err(Error::io(format!("cut at {len}"), &self.path))?;
+            .map_err(Error::io(format!("truncate at {len}"), &self.path))?;
         self.written = len;
         Ok(())
     }
 
-    /// Goes on behind bytes that proved to be the master's.
-    pub fn go_on(&mut self, proven: Vec<LedgerEntry>) -> Result<(), Error> {
+    /// Continues after bytes that proved to be the master's, and discards any others.
+    pub fn resume(&mut self, proven: Vec<LedgerEntry>) -> Result<(), Error> {
         self.segment_hasher = SegmentHasher::after(proven);
         self.truncate(self.segment_hasher.at())
     }
 
-    /// The digests of what was written.
+    /// The digests of the copied bytes.
     pub fn take_digests(&mut self) -> Result<Vec<LedgerEntry>, Error> {
         self.segment_hasher
             .end_at(&self.file, self.written)
             .map_err(Error::io("read back", &self.path))
     }
 
-    /// Removes the copy.
+    /// Deletes the copy. A failure is only logged: the next pass deletes it.
     pub fn discard(self) {
         if let Err(error) = remove(&self.path) {
             tracing::warn!("{}", error.display_chain());
@@ -159,7 +168,8 @@ impl<'a> Replacement<'a> {
         &self.file
     }
 
-    /// Writes the next bytes, unless syncing was switched off meanwhile.
+    /// Writes the next bytes, unless syncing was switched off. The copy is not the slave, so this
+    /// needs no step.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.slave.check_cancelled()?;
         let at = self.written;
@@ -173,44 +183,45 @@ impl<'a> Replacement<'a> {
             .map_err(Error::io("sync", &self.path))
     }
 
-    /// Starts to make the copy durable; [`settle`](Self::settle) waits for it.
-    pub fn start_to_settle(&mut self) {
+    /// Starts to sync the copy; [`sync`](Self::sync) waits for the end.
+    pub fn start_sync(&mut self) {
         self.flusher.start_to_finish();
     }
 
     /// Makes the copy durable.
-    pub fn settle(&mut self) -> Result<(), Error> {
+    pub fn sync(&mut self) -> Result<(), Error> {
         self.flusher
             .finish(&self.file)
             .and_then(|()| self.file.sync_all())
             .map_err(Error::io("sync", &self.path))
     }
 
-    /// Puts the copy, which must be settled, in the place of what was seen
-    /// there. With `aside`, that is kept under the name of its last tid; returns
-    /// the name.
+    /// Replaces the slave, which must be in the state of `old`, with the copy, which must be
+    /// [durable](Self::sync). With `keep_as`, the old slave gets a second name. Returns the path
+    /// of that name.
     pub fn install(
         &self,
         old: Option<FileStat>,
-        aside: Option<Aside>,
+        keep_as: Option<SecondName>,
     ) -> Result<Option<PathBuf>, Error> {
         let paths = &self.slave.paths;
         let step = self.slave.step()?;
         step.check_unchanged(old)?;
-        let kept = match (old, aside) {
-            (Some(old), Some(aside)) => Some(set_aside(self.slave, old, aside)?),
+        let kept = match (old, keep_as) {
+            (Some(old), Some(name)) => Some(link_old(self.slave, old, name)?),
             _ => None,
         };
         let prepared = remove(&paths.sibling(Sibling::ZodbIndex));
+        // A sync may take long, and no step may last that long. The rename has its own step.
         drop(step);
         let renamed = prepared
             .and_then(|()| paths.sync_directory())
             .and_then(|()| self.rename(old));
         if let Err(error) = renamed {
-            // Where the slave keeps its place, it needs no second name; where
-            // somebody put another file there, this name is all that holds it.
+            // If the old slave still has its first name, it does not need the second. If another
+            // program has put another file there, the second name is all that keeps the old one.
             if let (Some(name), Some(old)) = (&kept, old)
-                && is_same(paths.data(), old).unwrap_or(false)
+                && is_same_file(paths.data(), old).unwrap_or(false)
             {
                 remove(name)?;
             }
@@ -220,10 +231,11 @@ impl<'a> Replacement<'a> {
         Ok(kept)
     }
 
-    /// The last step of an installation.
+    /// Step 3: the copy takes the slave's name.
     fn rename(&self, old: Option<FileStat>) -> Result<(), Error> {
         let paths = &self.slave.paths;
         let step = self.slave.step()?;
+        // A ZODB may have written the slave since step 2.
         step.check_unchanged(old)?;
         remove(&paths.sibling(Sibling::ZodbIndex))?;
         let renamed = fs::rename(&self.path, paths.data());
@@ -232,44 +244,44 @@ impl<'a> Replacement<'a> {
     }
 }
 
-/// What the name says under which a slave is kept.
+/// The second name under which an old slave is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Aside {
-    /// Its last tid, as far as it can be read.
+pub struct SecondName {
+    /// The last tid of the old slave, as far as it can be read. It is part of the name.
     pub last_tid: Option<Tid>,
 }
 
-/// Removes what a full copy left that was killed.
-pub fn clean_up(slave: &Slave) -> Result<(), Error> {
+/// Removes the partial copy that an earlier pass may have left.
+pub fn remove_partial_copy(slave: &Slave) -> Result<(), Error> {
     remove(&slave.paths.sibling(Sibling::Tmp))
 }
 
-/// Gives the slave, in a step in which it is what was seen, a second name that
-/// says what it is. Returns the name.
-fn set_aside(slave: &Slave, old: FileStat, aside: Aside) -> Result<PathBuf, Error> {
+/// Links the slave, which is in the state of `old`, to a second name. Returns its path.
+fn link_old(slave: &Slave, old: FileStat, second: SecondName) -> Result<PathBuf, Error> {
     let mut n = 0;
     loop {
-        let name = slave.paths.diverged(aside.last_tid, n);
+        let name = slave.paths.diverged(second.last_tid, n);
         match fs::hard_link(slave.paths.data(), &name) {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                // A pass that was killed had linked it.
-                if is_same(&name, old).map_err(Error::io("look at", &name))? {
+                // A pass that was killed may have linked the same file.
+                if is_same_file(&name, old).map_err(Error::io("stat", &name))? {
                     return Ok(name);
                 }
                 n += 1;
             }
-            Err(error) => return Err(Error::io("set the slave aside as", &name)(error)),
+            Err(error) => return Err(Error::io("link the old slave to", &name)(error)),
         }
     }
 }
 
-/// Whether a name leads to the file that was seen.
-fn is_same(name: &Path, seen: FileStat) -> io::Result<bool> {
-    let found = fs::symlink_metadata(name)?;
-    Ok(FileStat::of(&found).is_same_file(&seen))
+/// Whether `path` is a name of the file of `stat`.
+fn is_same_file(path: &Path, stat: FileStat) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
+    Ok(FileStat::of(&found).is_same_file(&stat))
 }
 
+/// Removes a file if it exists.
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),

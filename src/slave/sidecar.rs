@@ -12,10 +12,10 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::index::coverage::Coverage;
-use super::index::failure::Failure;
+use super::index::coverage::IndexCoverage;
+use super::index::failure::FailedBuild;
 use super::owner::Owner;
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN, TxnStatus};
@@ -36,11 +36,12 @@ const MAX_LEN: u64 = 64 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Sidecar {
     /// The slave as it was left, once there was one.
-    pub left: Option<LastSync>,
+    #[serde(rename = "left")]
+    pub last_sync: Option<LastSync>,
     /// Up to where the slave was found coherent, if it is not what was left: so
     /// that one that is refused is not read through at every pass.
-    #[serde(default)]
-    pub scanned: Option<Fingerprint>,
+    #[serde(default, rename = "scanned")]
+    pub coherent_up_to: Option<Fingerprint>,
     /// An append that was begun and not finished.
     pub batch: Option<Batch>,
     /// A full copy that was begun and not finished.
@@ -48,10 +49,10 @@ pub struct Sidecar {
     pub copy: Option<FullCopy>,
     /// ZODB's index, as it was left.
     #[serde(default)]
-    pub index: Option<Coverage>,
+    pub index: Option<IndexCoverage>,
     /// The last try to store it, if that failed.
     #[serde(default)]
-    pub index_failure: Option<Failure>,
+    pub index_failure: Option<FailedBuild>,
     /// Whether a pass found the master damaged, and none was in sync since.
     #[serde(default)]
     pub master_was_damaged: bool,
@@ -60,8 +61,8 @@ pub struct Sidecar {
     #[serde(default)]
     pub was_refused: bool,
     /// What was reported once, and need not be again.
-    #[serde(default)]
-    pub noticed: Noticed,
+    #[serde(default, rename = "noticed")]
+    pub reported: Reported,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// A time at which the slave had all that the master had committed: when the
@@ -84,7 +85,7 @@ pub struct FullCopy {
 /// What passes reported about the master: nobody must read it at each pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Noticed {
+pub struct Reported {
     /// Other storages in its directory that are not copied.
     pub storages: Vec<String>,
     /// That it has blobs.
@@ -212,7 +213,7 @@ impl Sidecar {
     pub fn load(paths: &SlavePaths) -> Result<Self, Error> {
         let path = paths.sibling(Sibling::Sidecar);
         let mut text = Vec::new();
-        let read = paths::open(&path, Access::Read)
+        let read = paths::open(&path, OpenMode::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
         match read {
             Ok(_) => {}

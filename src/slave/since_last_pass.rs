@@ -13,15 +13,15 @@ use crate::plan::switch_on::{Newer, SinceLastPass, TransactionRun};
 use crate::slave::paths::SlavePaths;
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::snapshot::file::{SlaveFile, Start, open, start};
+use crate::slave::snapshot::file::{ScanStart, SlaveFile, open, start};
 
 /// What a slave ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum SlaveEnd {
     /// There is no slave.
     NoSlave,
     /// It holds no transaction.
-    Nothing,
+    Empty,
     /// Its last whole transaction.
     Transaction(Tid),
     /// It takes longer to find out, or it is no FileStorage.
@@ -30,16 +30,20 @@ pub enum Ending {
 
 /// What the slave ends with, as far as this can be found out in a time: read on
 /// from where an earlier pass vouches for it, or else from its start.
-pub fn ending(paths: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Result<Ending, Error> {
+pub fn slave_end(
+    paths: &SlavePaths,
+    sidecar: &Sidecar,
+    patience: Duration,
+) -> Result<SlaveEnd, Error> {
     let started = Instant::now();
     let Some((file, _)) = open(paths)? else {
-        return Ok(Ending::NoSlave);
+        return Ok(SlaveEnd::NoSlave);
     };
     if file.size == 0 {
-        return Ok(Ending::Nothing);
+        return Ok(SlaveEnd::Empty);
     }
     if !has_magic(&file)? {
-        return Ok(Ending::Unknown);
+        return Ok(SlaveEnd::Unknown);
     }
     let mut scanner = match start(&file, sidecar)?.fingerprint {
         Some(fingerprint) => Scanner::resume(fingerprint.position, fingerprint.last_tid, file.size),
@@ -56,11 +60,11 @@ pub fn ending(paths: &SlavePaths, sidecar: &Sidecar, patience: Duration) -> Resu
         &in_time,
         &mut |_| {},
     ) {
-        Err(Error::Interrupted) => Ok(Ending::Unknown),
+        Err(Error::Interrupted) => Ok(SlaveEnd::Unknown),
         Err(error) => Err(error),
         Ok(()) => Ok(scanner
             .last_tid()
-            .map_or(Ending::Nothing, Ending::Transaction)),
+            .map_or(SlaveEnd::Empty, SlaveEnd::Transaction)),
     }
 }
 
@@ -72,8 +76,11 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
     if file.size < MAGIC_LEN + MIN_TXN_LEN {
         return Ok(SinceLastPass::NoSlave);
     }
-    let Start { continuity, .. } = start(&file, sidecar)?;
-    let left_tid = sidecar.left.as_ref().and_then(|left| left.slave.last_tid);
+    let ScanStart { continuity, .. } = start(&file, sidecar)?;
+    let left_tid = sidecar
+        .last_sync
+        .as_ref()
+        .and_then(|left| left.slave.last_tid);
     Ok(match continuity {
         Continuity::Unknown => SinceLastPass::NotRecorded,
         Continuity::Changed => SinceLastPass::Changed {

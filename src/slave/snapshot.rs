@@ -4,7 +4,7 @@ pub(crate) mod file;
 
 pub(crate) use self::file::SlaveFile;
 
-use self::file::{Look, Start};
+use self::file::{ScanStart, SlaveScan};
 use crate::error::Error;
 use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::file_stat::FileStat;
@@ -15,9 +15,9 @@ use crate::slave::sidecar::{Fingerprint, Sidecar};
 
 /// The slave, opened and compared with what the sidecar says of it.
 #[derive(Debug)]
-pub struct Opened(Option<(SlaveFile, FileStat, Start)>);
+pub struct OpenedSlave(Option<(SlaveFile, FileStat, ScanStart)>);
 
-impl Opened {
+impl OpenedSlave {
     /// Opens the slave for reading.
     pub fn open(paths: &SlavePaths, sidecar: &Sidecar) -> Result<Self, Error> {
         let Some((file, seen)) = file::open(paths)? else {
@@ -39,7 +39,7 @@ impl Opened {
         sidecar: &Sidecar,
         check_cancelled: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
-    ) -> Result<Sample, Error> {
+    ) -> Result<SlaveSnapshot, Error> {
         let (look, opened) = match self.0 {
             None => (SlaveState::Missing.into(), None),
             Some((file, seen, start)) => (
@@ -47,16 +47,16 @@ impl Opened {
                 Some((file, seen)),
             ),
         };
-        let Look {
+        let SlaveScan {
             slave,
             last_tid,
-            scanned,
+            coherent_up_to,
         } = look;
         let (file, seen) = opened.unzip();
-        Ok(Sample {
+        Ok(SlaveSnapshot {
             slave,
             last_tid,
-            scanned,
+            coherent_up_to,
             seen,
             file,
         })
@@ -65,19 +65,19 @@ impl Opened {
 
 /// The slave as it was when it was looked at.
 #[derive(Debug)]
-pub struct Sample {
+pub struct SlaveSnapshot {
     /// What it is.
     pub slave: SlaveState,
     /// Its last tid, as far as it is one that can be read.
     pub last_tid: Option<Tid>,
     /// Where the next look may start to read, if this one read it all.
-    pub scanned: Option<Fingerprint>,
+    pub coherent_up_to: Option<Fingerprint>,
     /// The file under its name; `None` if there is none.
     pub seen: Option<FileStat>,
     pub(crate) file: Option<SlaveFile>,
 }
 
-impl Sample {
+impl SlaveSnapshot {
     /// Its position in bytes, if it has one.
     #[must_use]
     pub fn position(&self) -> Option<u64> {

@@ -32,7 +32,7 @@ pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Error> {
 
 /// Fails unless the slave can grow to `end` bytes.
 pub fn check_append(slave: &Slave, end: u64) -> Result<(), Error> {
-    let size = slave.seen()?.map_or(0, |seen| seen.size);
+    let size = slave.stat()?.map_or(0, |seen| seen.size);
     if end <= size {
         return Ok(());
     }

@@ -1,120 +1,119 @@
-//! The door: every change of `Data.fs` is made in a step.
+//! Steps: every change of `Data.fs` is made in one.
 //!
-//! A step is: look whether the slave's file system is there → take the step lock → read
-//! the switches → try ZODB's lock → look at the slave again → write → release. It lasts
-//! some milliseconds, since a ZEO that meets our hold on ZODB's lock dies at once; so
-//! neither the master nor a sync is waited for inside.
+//! A step has six stages:
 //!
-//! # What the argument rests on
+//! 1. check that the slave's file system is mounted;
+//! 2. take the step lock;
+//! 3. read the switches;
+//! 4. try to take ZODB's lock;
+//! 5. check that the slave is unchanged;
+//! 6. write, then release both locks.
 //!
-//! - *One order.* The step lock is a `flock(LOCK_EX)` on one file that is never
-//!   unlinked: at most one process has it, so all that is done with it in hand
-//!   has an order. The kernel lets it go when its holder dies; we let it go with
-//!   `LOCK_UN`, which counts even where a process that is just being started has
-//!   inherited the handle.
-//! - *A switch that was written is read.* Both go through the page cache of one
-//!   machine. `off` makes the switch durable before it asks for the step lock, so
-//!   that no power cut takes it back once something relies on it.
-//! - *A step does not wait* for the master, a sync, or a log that nobody reads:
-//!   what it writes lies in memory when it begins. Only a signal can stop it.
-//! - *`Data.fs` is changed in steps only*, by [`DataFile::write`],
-//!   [`DataFile::truncate`] and the rename of
-//!   [`Replacement`](super::replace::Replacement), and ZODB's lock is taken in
-//!   steps only.
-//! - *All look at the same switch.* A file that is named to `off` with
-//!   `--status-file` binds only passes to which it is named, too; the one beside
-//!   the slave binds all.
+//! A step lasts some milliseconds. It never waits for the master or for a sync, because a ZEO that
+//! starts while we hold ZODB's lock fails at once.
 //!
-//! # `fssync off`: why nothing is written once it has returned (Law 4)
+//! # Assumptions
 //!
-//! `off` writes the switch → takes the step lock → writes the switch again
-//! should it say on → cuts our unfinished tail, with ZODB's lock, if there is one
-//! → lets go. Let S be the moment at which it has the step lock.
+//! - *Steps are ordered.* The step lock is a `flock(LOCK_EX)` on a file that is never unlinked, so
+//!   at most one process holds it. The kernel releases it when the holder dies. We release it with
+//!   `LOCK_UN`, which works even if a child process has just inherited the handle.
+//! - *A switch that was written is visible.* Reader and writer use the page cache of one machine.
+//!   `off` makes the switch durable before it takes the step lock, so no power cut can undo a
+//!   switch that somebody relies on.
+//! - *A step does not block.* The bytes to be written are in memory before it begins, and it
+//!   writes no log. Only a signal or a disk that hangs can stop it.
+//! - *`Data.fs` is changed only in steps,* by [`DataFile::write`], [`DataFile::truncate`] and the
+//!   rename in [`Replacement`](super::replace::Replacement). ZODB's lock is taken only in steps.
+//! - *All processes read the same switches.* The switch beside the slave applies to every pass. A
+//!   switch that `off` writes because of `--status-file` applies only to passes with the same
+//!   option.
 //!
-//! - **Off and a step.** A step that had the lock before S is over at S. One that
-//!   gets it later reads the switch after it was written, and ends before it
-//!   tries ZODB's lock or writes. So after S nothing is written to the slave,
-//!   and ZODB's lock is held by nobody of ours but `off` itself, which lets go
-//!   of it before it returns.
-//! - **Off and a pass between steps**, in a sync, in its survey, in a wait for a
-//!   master that hangs for ever: it holds no lock but the pass lock, which `off`
-//!   and ZODB do not ask for. Its next step is one after S. A sync that goes on
-//!   writes back what was written before S.
-//! - **Off and a pass that begins.** It may have read the switch before it was
-//!   written; it writes in steps like any other.
-//! - **Off and the rename of a full copy.** The rename is in a step: before S,
-//!   then `off` speaks of the new slave, or never. The steps before it leave the
-//!   old slave, at worst without its index, which costs ZODB a scan, and under
-//!   a second name, which the pass takes away again when it finds itself
-//!   switched off.
-//! - **Off and the index.** It is removed, and another one renamed to its name, in
-//!   steps: before S, or never. ZODB finds what lay there at S.
-//! - **Off and [`cut_back`](super::append::Append::cut_back).** It takes a step:
-//!   before S, then `off` finds nothing to cut, or it reads the switch and leaves
-//!   the tail to `off`, which cuts it after S. `off` knows the tail by the
-//!   batch in the sidecar, stored before the batch's first byte is written.
-//!   What starts otherwise, or has its true status already, is not cut. A tail that
-//!   the sidecar does not know, after a power cut, is left to ZODB.
-//! - **Off and ZODB that has the slave.** `off` does not wait for it and cuts
-//!   nothing: ZODB cuts what is behind a `c` when it opens. Should it die before,
-//!   the next one does.
-//! - **Off and a second off.** S comes twice. Whoever comes to its step finds nothing to
-//!   cut once the other one has cut it, so it does not try ZODB's lock: a ZEO that starts
-//!   when either has returned does not meet it. So too where the other one came between
-//!   the two steps of a cut.
-//! - **Off and on.** `on` has the step lock while it writes its switch. Before S,
-//!   `off` finds the switch on and writes it again, with the lock in hand; after
-//!   that, `on` comes later than `off`, and somebody wanted it so.
-//! - **Off, on, and a pass that slept through both.** Its next step looks at the
-//!   slave: where a tail was cut, or ZODB was there, it is not what the pass
-//!   left, and the survey starts again. Where it is, nothing happened.
-//! - **Off is killed.** Before the switch says off: nothing was done. Once it says
-//!   so, durable or not: as after a bare `echo`, below. In the cut, which is two
-//!   calls: the tail is there, or less than a header of it, or none. The locks go with
-//!   the process. Every off can be repeated.
-//! - **Off on a full disk.** The switch is written over in place, and an empty
-//!   one is off.
-//! - **A pass is stopped in a step** (SIGSTOP, or a disk that hangs): `off` gives
-//!   up after ten seconds, with an error and the process. The switch stays off:
-//!   let go, the pass ends its step, and does no other.
+//! # Why nothing is written after `fssync off` has returned (Law 4)
 //!
-//! What a pass may still do after S, beside the slave:
+//! `off` does the following:
 //!
-//! - It writes up to one piece more, of a copy or of an index, to
-//!   `Data.fs.fssync-tmp`, or creates it, and removes it when it finds itself
-//!   switched off; so too a `.trN` of a tail that
-//!   was not cut after all, and the second name of a slave that was not replaced. A `.trN`
-//!   that an earlier pass has left of this tail stays, as it is.
-//!   No name that ZODB opens is among them.
-//! - It may store the sidecar. What that says of the slave was so when it was
-//!   seen, and is about bytes in front of a position, which ZODB never changes;
-//!   after a pack the digests tell that it is another file. A batch that was
-//!   announced and not begun is known by a tid that no other transaction has.
-//!   Nobody else stores a sidecar meanwhile, since the pass lock is held. So a
-//!   later pass finds the slave grown or changed, as it is.
+//! 1. write the switch, durably;
+//! 2. take the step lock: this moment is called S;
+//! 3. read the switch, and write it again if it says on;
+//! 4. truncate our unfinished tail, if there is one, with ZODB's lock held;
+//! 5. release the locks and return.
 //!
-//! # Others
+//! The cases of concurrent work:
 //!
-//! - **A bare `echo SYNCING=0` and a step.** The step under way finishes; the
-//!   next one reads the switch, or finds it empty, which is off. What the pass
-//!   leaves starts with a `c`, which ZODB cuts. There is no S to wait for: a ZODB
-//!   that opens at once may meet our lock in that last step.
-//! - **ZODB opens between two steps.** It holds `Data.fs.lock`: the next step
-//!   fails with [`Error::InUse`]. It has cut our unfinished tail, as it does any
-//!   `c`, so it sees the batches that were finished and nothing else (Law 1).
-//! - **ZODB opens, commits and closes between two steps.** The next step gets
-//!   the lock, but the size or the header of our batch is not what we left:
-//!   [`Error::SlaveChanged`], nothing is written, the survey starts again and
-//!   finds the slave grown (Law 2).
-//! - **ZODB opens in a step.** It meets its lock held and fails, as it would
-//!   with a second ZODB. A supervisor starts it again; `off` before it is the
-//!   way not to meet.
-//! - **Two passes.** The pass lock keeps the second one out. Were it not there,
-//!   each would find the other's tail by the same look as ZODB's.
-//! - **A pass is killed in a step** while its reader hangs on a mount in a way that
-//!   no signal ends (FUSE, not NFS): the process stays, and its locks with it, until
-//!   the mount answers or is aborted. `off` then fails as with one that is
-//!   stopped.
+//! 1. **A step.** If it has the step lock before S, it ends before S. If it takes the lock after
+//!    S, it reads the switch that was written before, and ends before it tries ZODB's lock or
+//!    writes. After S, therefore, nothing is written to the slave. Only `off` itself can hold
+//!    ZODB's lock, and it releases the lock before it returns.
+//! 2. **A pass between two steps,** in a sync, in the survey, or waiting forever for a master that
+//!    hangs. It holds only the pass lock, which neither `off` nor ZODB needs. Its next step comes
+//!    after S: case 1. A running sync writes data back that was written before S.
+//! 3. **A pass that starts.** It may have read the switch before `off` wrote it. It still writes
+//!    only in steps: case 1.
+//! 4. **The rename of a full copy.** It is in a step. Before S: `off` works on the new slave. After
+//!    S: it does not happen. The steps before it leave the old slave, perhaps without an index,
+//!    which costs ZODB a scan, and perhaps with a second name, which the pass removes when it
+//!    finds syncing off.
+//! 5. **The index.** It is removed and renamed in steps. Before S, or not at all: ZODB finds the
+//!    index of the moment S.
+//! 6. **[`Append::roll_back`](super::append::Append::roll_back).** It takes a step. Before S: `off`
+//!    finds nothing to truncate. After S: it reads the switch and leaves the tail to `off`, which
+//!    truncates it. `off` recognises the tail by the batch in the sidecar, which is stored before
+//!    the first byte of the batch is written. A tail that starts differently, or already has its
+//!    true status, is not truncated. After a power cut, the sidecar may not contain the batch;
+//!    then the tail is left to ZODB.
+//! 7. **A ZODB that has the slave open.** `off` does not wait for it and truncates nothing. ZODB
+//!    truncates an unfinished tail when it opens the file; if it dies before, the next one does.
+//! 8. **A second `off`.** There are two moments S. The one that comes to step 4 second finds
+//!    nothing to truncate and does not try ZODB's lock. So a ZEO that starts after either has
+//!    returned does not meet the lock. The same holds if the other one comes between the two steps
+//!    of a truncation.
+//! 9. **`on`.** It holds the step lock while it writes its switch. Before S: `off` finds the switch
+//!    on in 3 and writes it again. After S: `on` came later than `off`, and that is what its user
+//!    wanted.
+//! 10. **`off`, then `on`, while a pass slept through both.** The next step of the pass compares
+//!     the slave. If a tail was truncated or ZODB has written, the slave has changed, and the
+//!     survey starts again. Otherwise nothing has happened.
+//! 11. **`off` is killed.** Before 1 is complete: the switch may be on, off or empty, which is off,
+//!     as after a bare `echo` (below). During 4, which is two system calls: the tail is complete,
+//!     shorter than a header, or gone. The locks end with the process. `off` can be repeated.
+//! 12. **A full disk.** The switch is overwritten in place; an empty switch is off.
+//! 13. **A pass that is stopped in a step,** by SIGSTOP or a disk that hangs. `off` gives up after
+//!     ten seconds, with an error that names the process. The switch remains off: the pass can
+//!     finish that step when it continues, but no other.
+//!
+//! A pass may still do the following after S, to files beside the slave. No name that ZODB opens
+//! is among them.
+//!
+//! - It may write one more piece of a copy or an index to `Data.fs.fssync-tmp`, or create that
+//!   file, and then remove it when it finds syncing off.
+//! - It may finish or remove a `.trN` of a tail that was not truncated after all, and the second
+//!   name of a slave that was not replaced. A `.trN` of an earlier pass remains unchanged.
+//! - It may store the sidecar. Its statements about the slave were true when they were made, and
+//!   concern bytes before a position, which ZODB never changes; after a pack, the digests show
+//!   that it is another file. A batch that was announced but not begun is recognised by its tid,
+//!   which no other transaction has. The pass lock is still held, so no other pass stores a
+//!   sidecar. The next pass therefore finds correctly that the slave has grown or changed.
+//!
+//! # Other cases
+//!
+//! 1. **A bare `echo SYNCING=0` during a step.** The step finishes. The next one finds the switch
+//!    off or empty, which is off. The tail that the pass leaves starts with `c`, and ZODB truncates
+//!    it. There is no moment S to wait for: a ZODB that opens the slave at once may meet our lock
+//!    in that last step.
+//! 2. **ZODB opens the slave between two steps.** It holds `Data.fs.lock`, so the next step fails
+//!    with [`Error::InUse`]. It truncates our unfinished tail, so it sees only committed batches
+//!    (Law 1).
+//! 3. **ZODB opens the slave, commits and closes it between two steps.** The next step gets the
+//!    lock, but the size or the header of our batch has changed. It fails with
+//!    [`Error::SlaveChanged`] and writes nothing. The survey starts again and finds that the slave
+//!    has grown (Law 2).
+//! 4. **ZODB opens the slave during a step.** The lock is held, so it fails as it would with a
+//!    second ZODB. A supervisor starts it again. `fssync off` beforehand avoids this.
+//! 5. **Two passes.** The pass lock keeps the second one out. Without it, each would find the
+//!    changes of the other as in case 3.
+//! 6. **A pass is killed in a step** while a read hangs on a mount that no signal interrupts (FUSE,
+//!    not NFS). The process and its locks remain until the mount answers or is aborted. `off`
+//!    fails as in its case 13.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -124,27 +123,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lock::{self, Lock};
-use super::paths::{self, Access, SlavePaths};
+use super::paths::{self, OpenMode, SlavePaths};
 use super::switch::Switches;
 use crate::error::Error;
 use crate::io::file_stat::FileStat;
 
-/// The slave, as a pass holds it.
+/// The slave: its paths, and the conditions under which it may be written.
 #[derive(Debug)]
 pub struct Slave {
-    /// Where it lies.
+    /// Paths of the slave and the files beside it.
     pub paths: SlavePaths,
-    /// Whether it may be written.
+    /// The switches that say whether syncing is on.
     pub switches: Switches,
-    /// Set by a signal.
+    /// Set when a signal asks the process to end.
     pub interrupted: Arc<AtomicBool>,
 }
 
-/// A step under way; it ends when this is dropped.
+/// A step. Both locks are released when it is dropped.
 #[derive(Debug)]
 pub struct Step<'a> {
     slave: &'a Slave,
-    /// Released before the step lock: fields are dropped in their order.
+    // Fields are dropped in this order: ZODB's lock is released first, so nobody who gets the
+    // step lock can still meet it.
     _zodb_lock: Lock,
     _step_lock: Lock,
 }
@@ -167,14 +167,15 @@ impl Slave {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Takes a step; see the module's description.
+    /// Takes a step: stages 1 to 4. Fails if syncing is off, a signal was received, or another
+    /// program has the slave open.
     pub fn step(&self) -> Result<Step<'_>, Error> {
         self.check_cancelled()?;
-        self.last_step()
+        self.step_despite_signal()
     }
 
-    /// Takes a step although a signal asks for the end, to tidy up.
-    pub fn last_step(&self) -> Result<Step<'_>, Error> {
+    /// Takes a step even after a signal, to clean up before the process ends.
+    pub fn step_despite_signal(&self) -> Result<Step<'_>, Error> {
         self.paths.check_is_mounted()?;
         let step_lock = lock::take_step(&self.paths)?;
         self.switches.check()?;
@@ -186,29 +187,30 @@ impl Slave {
         })
     }
 
-    /// Waits until whoever takes a step has left it, and keeps everybody else from
-    /// theirs until what this returns is dropped.
-    pub fn between_steps(&self) -> Result<Lock, Error> {
+    /// Waits for the end of a step of another process, and blocks further steps until the lock
+    /// that this returns is dropped.
+    pub fn block_steps(&self) -> Result<Lock, Error> {
         lock::take_step(&self.paths)
     }
 
-    /// Takes a step although syncing is off, to tidy up behind the last one; fails with
-    /// [`Error::InUse`] if another program has the slave, and tidies up itself.
-    pub fn closing_step(&self, between_steps: Lock) -> Result<Step<'_>, Error> {
+    /// Takes a step although syncing is off, to clean up after a pass. `step_lock` comes from
+    /// [`block_steps`](Self::block_steps). Fails with [`Error::InUse`] if another program has the
+    /// slave open; that program cleans up itself.
+    pub fn step_while_off(&self, step_lock: Lock) -> Result<Step<'_>, Error> {
         Ok(Step {
             slave: self,
             _zodb_lock: lock::take_zodb(&self.paths)?,
-            _step_lock: between_steps,
+            _step_lock: step_lock,
         })
     }
 
-    /// Fails once a switch says off or a signal came.
+    /// Fails if a switch is off or a signal was received.
     pub fn check_cancelled(&self) -> Result<(), Error> {
         self.check_interrupted()?;
         self.switches.check()
     }
 
-    /// Fails once a signal came.
+    /// Fails if a signal was received.
     pub fn check_interrupted(&self) -> Result<(), Error> {
         if self.is_interrupted() {
             return Err(Error::Interrupted);
@@ -223,73 +225,76 @@ impl Slave {
         }
     }
 
-    /// What lies under the slave's name now.
-    pub fn seen(&self) -> Result<Option<FileStat>, Error> {
+    /// The current state of the slave; `None` if there is no file of that name.
+    pub fn stat(&self) -> Result<Option<FileStat>, Error> {
         let path = self.paths.data();
         match fs::symlink_metadata(path) {
             Ok(found) => Ok(Some(FileStat::of(&found))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("look at", path)(error)),
+            Err(error) => Err(Error::io("stat", path)(error)),
         }
     }
 }
 
 impl Step<'_> {
-    /// Fails unless the slave is still what was seen.
+    /// Fails if the slave's state differs from `expected`: stage 5.
     pub fn check_unchanged(&self, expected: Option<FileStat>) -> Result<(), Error> {
-        let found = self.slave.seen()?;
+        let found = self.slave.stat()?;
         if found == expected {
             return Ok(());
         }
-        let said = |seen: Option<FileStat>| match seen {
+        let describe = |stat: Option<FileStat>| match stat {
             Some(FileStat {
                 inode,
                 size,
                 modified: (secs, nanos),
                 ..
             }) => {
-                format!("{size} bytes in inode {inode}, written at {secs}.{nanos:09}")
+                format!("{size} bytes in inode {inode}, modified at {secs}.{nanos:09}")
             }
             None => "no file".to_owned(),
         };
         Err(self.slave.changed(format!(
             "expected {}, found {}",
-            said(expected),
-            said(found)
+            describe(expected),
+            describe(found)
         )))
     }
 }
 
-/// `Data.fs`, open for writing in steps.
+/// `Data.fs`, open for writing in steps. It keeps the state of the file after our last write, so
+/// that each step can check that nobody else has written it since.
 #[derive(Debug)]
 pub struct DataFile<'a> {
     slave: &'a Slave,
     file: File,
-    seen: FileStat,
-    /// How many names it has.
+    /// The state of the file after our last write.
+    stat: FileStat,
+    /// Number of hard links at that moment.
     links: u64,
 }
 
 impl<'a> DataFile<'a> {
-    /// Opens the slave, which must be what was seen.
-    pub fn open(slave: &'a Slave, seen: FileStat) -> Result<Self, Error> {
+    /// Opens the slave, which must be in the state of `stat`.
+    pub fn open(slave: &'a Slave, stat: FileStat) -> Result<Self, Error> {
         let path = slave.paths.data();
-        let file = match paths::open(path, Access::Write) {
+        let file = match paths::open(path, OpenMode::ReadWrite) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(slave.changed("there is no file any more".to_owned()));
+                return Err(slave.changed("the file was removed".to_owned()));
             }
             Err(error) => return Err(Error::io("open", path)(error)),
         };
         let mut data = Self {
             slave,
             file,
-            seen,
+            stat,
             links: 1,
         };
-        data.look()?;
-        if data.seen != seen {
-            return Err(slave.changed("written since it was looked at".to_owned()));
+        // The name may lead to another file by now, so check the file that was opened.
+        data.refresh_stat()?;
+        if data.stat != stat {
+            return Err(slave.changed("the file was written or replaced".to_owned()));
         }
         Ok(data)
     }
@@ -300,73 +305,76 @@ impl<'a> DataFile<'a> {
         &self.file
     }
 
-    /// What the slave was when we last touched it.
+    /// The state of the file after our last write.
     #[must_use]
-    pub fn seen(&self) -> FileStat {
-        self.seen
+    pub fn stat(&self) -> FileStat {
+        self.stat
     }
 
-    /// How many names it had then.
+    /// Number of names (hard links) that the file had then.
     #[must_use]
     pub fn links(&self) -> u64 {
         self.links
     }
 
-    /// Where it lies.
+    /// The slave's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.slave.paths.data()
     }
 
-    /// Takes a step in which the slave is still what we left, and has `bytes`
-    /// at `offset`.
+    /// Takes a step. Fails if the slave has changed since our last write, or does not have `bytes`
+    /// at `offset`. The bytes are compared because a ZODB may truncate our batch and append one
+    /// of the same size within the resolution of the file's time.
     pub fn step(&self, offset: u64, bytes: &[u8]) -> Result<Step<'a>, Error> {
         let step = self.slave.step()?;
-        step.check_unchanged(Some(self.seen))?;
+        step.check_unchanged(Some(self.stat))?;
         let mut found = vec![0; bytes.len()];
         let read = self.file.read_exact_at(&mut found, offset);
         read.map_err(self.fail("read", offset))?;
         if found != bytes {
-            return Err(step
-                .slave
-                .changed(format!("other bytes at {offset} than we wrote")));
+            return Err(step.slave.changed(format!(
+                "bytes at {offset} were modified by another program"
+            )));
         }
         Ok(step)
     }
 
-    /// Fills a buffer with what was there when we last looked; no step is needed.
+    /// Fills a buffer from the file. Needs no step.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         match self.file.read_exact_at(buffer, offset) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(self
                 .slave
-                .changed("it was cut while it was read".to_owned())),
+                .changed("it was truncated while it was read".to_owned())),
             read => read.map_err(self.fail("read", offset)),
         }
     }
 
-    /// Writes in a step.
+    /// Writes bytes at an offset, in a step. Not durable before [`sync`](Self::sync).
     pub fn write(&mut self, _: &Step<'_>, bytes: &[u8], offset: u64) -> Result<(), Error> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(self.fail("write", offset))?;
-        self.look()
+        self.refresh_stat()
     }
 
-    /// Cuts in a step.
+    /// Truncates the file to `size` bytes, in a step.
     pub fn truncate(&mut self, _: &Step<'_>, size: u64) -> Result<(), Error> {
-        self.file.set_len(size).map_err(self.fail("cut", size))?;
-        self.look()
+        self.file
+            .set_len(size)
+            .map_err(self.fail("truncate", size))?;
+        self.refresh_stat()
     }
 
-    /// Takes note of what the file is now, in the step that made it so.
-    fn look(&mut self) -> Result<(), Error> {
+    /// Reads the state of the file in the same step as the write, before anybody else can write.
+    fn refresh_stat(&mut self) -> Result<(), Error> {
         let found = self.file.metadata();
-        let found = found.map_err(Error::io("look at", self.path()))?;
-        self.seen = FileStat::of(&found);
+        let found = found.map_err(Error::io("stat", self.path()))?;
+        self.stat = FileStat::of(&found);
         self.links = found.nlink();
         Ok(())
     }
 
-    /// Makes what was written durable.
+    /// Makes the writes so far durable. Needs no step.
     pub fn sync(&self) -> Result<(), Error> {
         self.file
             .sync_data()

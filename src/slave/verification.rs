@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
-use super::paths::{self, Access, Sibling, SlavePaths};
+use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use crate::error::Error;
 use crate::source::FileId;
 
@@ -42,7 +42,7 @@ impl Record {
     pub fn load(paths: &SlavePaths) -> Option<Self> {
         let path = paths.sibling(Sibling::Verified);
         let mut text = Vec::new();
-        let read = paths::open(&path, Access::Read)
+        let read = paths::open(&path, OpenMode::Read)
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
         match read {
             Ok(_) => {}
@@ -55,7 +55,7 @@ impl Record {
         let record: Self = serde_json::from_slice(&text)
             .inspect_err(|error| tracing::debug!("{} is passed over: {error}", path.display()))
             .ok()?;
-        let file = paths::open(paths.data(), Access::Read).ok()?;
+        let file = paths::open(paths.data(), OpenMode::Read).ok()?;
         (FileId::of(&file).ok()? == record.file).then_some(record)
     }
 

@@ -31,7 +31,8 @@ const MAX_SIDECAR_LEN: u64 = 64 * 1024;
 /// The part of a slave's sidecar that names the slave's master.
 #[derive(Deserialize)]
 struct Sidecar {
-    left: Option<LastSync>,
+    #[serde(rename = "left")]
+    last_sync: Option<LastSync>,
 }
 
 /// See [`Sidecar`].
@@ -116,7 +117,7 @@ fn copied_from(name: &Name, own: &str) -> Option<FileId> {
     let mut text = Vec::new();
     file.take(MAX_SIDECAR_LEN).read_to_end(&mut text).ok()?;
     let sidecar: Sidecar = serde_json::from_slice(&text).ok()?;
-    Some(sidecar.left?.master)
+    Some(sidecar.last_sync?.master)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {

@@ -17,14 +17,14 @@ use crate::pass::survey::Survey;
 use crate::plan::outcome::{Copied, Exit, Outcome};
 use crate::plan::{AppendPlan, PlannedAction, Policy, SlaveState};
 use crate::slave::sidecar::Sidecar;
-use crate::slave::snapshot::Sample;
+use crate::slave::snapshot::SlaveSnapshot;
 use crate::slave::space;
 use crate::source::{Master, Surroundings};
 
 /// Looks at the master, for a slave that was sampled before.
 pub(super) fn against(
     mut sampler: Sampler<'_>,
-    first: (Sidecar, Sample),
+    first: (Sidecar, SlaveSnapshot),
     master: &Master,
     zodb_pid: Option<u32>,
 ) -> Result<Against, Error> {
@@ -62,7 +62,7 @@ pub(super) fn against(
 
 fn compare(
     sampler: &Sampler<'_>,
-    (sidecar, sample): (&Sidecar, Sample),
+    (sidecar, sample): (&Sidecar, SlaveSnapshot),
     master: &Master,
     zodb_pid: Option<u32>,
     retry: &mut Retry,

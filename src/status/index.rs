@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::index::pickle::{self, MAX_HEAD_LEN, read_position};
 use crate::filestorage::index::sanity::MIN_POSITION;
-use crate::slave::paths::{self, Access, Sibling, SlavePaths};
+use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
 
 /// How much of ZODB's work on opening the index spares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Index {
             Ok(found) if !found.is_file() => return Ok(Self::Unusable),
             _ => {}
         }
-        let file = match paths::open(&path, Access::Read) {
+        let file = match paths::open(&path, OpenMode::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
             opened => opened.map_err(Error::io("read", &path))?,
         };

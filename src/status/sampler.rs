@@ -7,7 +7,7 @@ use crate::io::progress::Monitor;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use crate::slave::paths::Sibling;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
-use crate::slave::snapshot::{Opened, Sample};
+use crate::slave::snapshot::{OpenedSlave, SlaveSnapshot};
 use crate::slave::step::Slave;
 
 /// Looks at the slave, as often as it takes to see it at one moment.
@@ -15,7 +15,7 @@ pub(super) struct Sampler<'a> {
     pub(super) slave: &'a Slave,
     pub(super) monitor: &'a dyn Monitor,
     /// Where another look may start to read.
-    scanned: Option<Fingerprint>,
+    coherent_up_to: Option<Fingerprint>,
 }
 
 impl<'a> Sampler<'a> {
@@ -23,20 +23,20 @@ impl<'a> Sampler<'a> {
         Self {
             slave,
             monitor,
-            scanned: None,
+            coherent_up_to: None,
         }
     }
 
     /// The sidecar, and the slave as it was at about that time. What looks wrong
     /// is looked at again while it changes: it is then a write under way.
-    pub(super) fn sample(&mut self) -> Result<(Sidecar, Sample), Error> {
+    pub(super) fn sample(&mut self) -> Result<(Sidecar, SlaveSnapshot), Error> {
         let mut looks = 0;
         loop {
             looks += 1;
             let (sidecar, result) = self.once(looks < MAX_LOOKS)?;
             match result {
                 Ok(Some(sample)) => {
-                    self.scanned = sample.scanned.or(self.scanned);
+                    self.coherent_up_to = sample.coherent_up_to.or(self.coherent_up_to);
                     if looks == MAX_LOOKS || self.is_settled(&sidecar, &sample)? {
                         return Ok((sidecar, sample));
                     }
@@ -50,14 +50,17 @@ impl<'a> Sampler<'a> {
 
     /// One look, which reads the whole slave only if nobody is about to vouch for
     /// it, unless it `may_wait` no longer.
-    fn once(&self, may_wait: bool) -> Result<(Sidecar, Result<Option<Sample>, Error>), Error> {
+    fn once(
+        &self,
+        may_wait: bool,
+    ) -> Result<(Sidecar, Result<Option<SlaveSnapshot>, Error>), Error> {
         let paths = &self.slave.paths;
         let mut sidecar = Sidecar::load(paths)?;
-        if self.scanned.is_some() {
-            sidecar.scanned = self.scanned;
+        if self.coherent_up_to.is_some() {
+            sidecar.coherent_up_to = self.coherent_up_to;
         }
         let look = || {
-            let opened = Opened::open(paths, &sidecar)?;
+            let opened = OpenedSlave::open(paths, &sidecar)?;
             if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
@@ -68,20 +71,20 @@ impl<'a> Sampler<'a> {
         Ok((sidecar, result))
     }
 
-    fn is_settled(&self, sidecar: &Sidecar, sample: &Sample) -> Result<bool, Error> {
+    fn is_settled(&self, sidecar: &Sidecar, sample: &SlaveSnapshot) -> Result<bool, Error> {
         let Storage {
             tail, continuity, ..
         } = match &sample.slave {
             SlaveState::Storage(storage) => *storage,
             // Where ZODB packs what it serves, there is none for an instant.
             SlaveState::Missing if self.is_held(Sibling::ZodbLock) => return Ok(false),
-            _ => return Ok(self.slave.seen()? == sample.seen),
+            _ => return Ok(self.slave.stat()? == sample.seen),
         };
         Ok(match (tail, continuity) {
             (SlaveTail::None | SlaveTail::Ours(_), Continuity::Unknown | Continuity::UpTo(_)) => {
                 true
             }
-            _ => self.slave.seen()? == sample.seen && self.is_current(sidecar)?,
+            _ => self.slave.stat()? == sample.seen && self.is_current(sidecar)?,
         })
     }
 
@@ -92,7 +95,7 @@ impl<'a> Sampler<'a> {
     /// Whether the sidecar still says the same of the slave.
     fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Error> {
         let now = Sidecar::load(&self.slave.paths)?;
-        Ok((now.left, now.batch) == (sidecar.left.clone(), sidecar.batch.clone()))
+        Ok((now.last_sync, now.batch) == (sidecar.last_sync.clone(), sidecar.batch.clone()))
     }
 
     /// Switched off or not, a status can be asked.

@@ -43,7 +43,7 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::slave::fields::{FieldReader, Unreadable};
 use crate::slave::ledger::SEGMENT_LEN;
-use crate::slave::paths::{self, Access, SlavePaths};
+use crate::slave::paths::{self, OpenMode, SlavePaths};
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
 use crate::source::{FileId, Master, MasterStat};
@@ -75,7 +75,7 @@ pub fn compare(
         return Ok(None);
     };
     let path = slave.paths.data();
-    let file = paths::open(path, Access::Read).map_err(Error::io("open", path))?;
+    let file = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
     if !FileStat::of(&found).is_same_file(&seen) {
         return Err(super::changed(slave, "another file lies under its name"));
@@ -90,7 +90,9 @@ pub fn compare(
         paths: &slave.paths,
         fields: FieldReader::new(&file, unreadable, &check_cancelled),
         end: verified.end(),
-        left: Sidecar::load(&slave.paths)?.left.map(|left| left.master),
+        left: Sidecar::load(&slave.paths)?
+            .last_sync
+            .map(|left| left.master),
     };
     let compared = subject.compare(master, monitor)?;
     check_counts(slave, seen, subject.end)?;

@@ -17,7 +17,7 @@ use crate::filestorage::scan::{Event, Scanner};
 use crate::io::digest::Digest;
 use crate::slave::fields::FieldReader;
 use crate::slave::ledger::{Entries, Ledger, LedgerEntry};
-use crate::slave::paths::{Access, SlavePaths};
+use crate::slave::paths::{OpenMode, SlavePaths};
 
 /// How many ranges are told of with the transactions that they hold.
 const MAX_LOCATED: usize = 100;
@@ -57,7 +57,7 @@ pub(super) struct DigestCheck {
 impl DigestCheck {
     /// Opens the ledger of `data`, which is the slave; `None` if there is none.
     pub(super) fn open(paths: &SlavePaths, data: &File) -> Result<Option<Self>, Error> {
-        let Some(ledger) = Ledger::open(paths, data, Access::Read)? else {
+        let Some(ledger) = Ledger::open(paths, data, OpenMode::Read)? else {
             return Ok(None);
         };
         let found = data

@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
 
     /// Tells if the file is shorter than the last pass left it.
     fn compare_with_left(&mut self) -> Result<(), Error> {
-        let Some(left) = self.sidecar().left else {
+        let Some(left) = self.sidecar().last_sync else {
             return Ok(());
         };
         // What was appended meanwhile is in the file by now.

@@ -336,7 +336,7 @@ impl<'a> Rest<'a> {
 
     fn snapshot(&self) -> Result<Snapshot, Error> {
         Ok(Snapshot {
-            slave: self.job.slave.seen()?,
+            slave: self.job.slave.stat()?,
             master: self.job.master.stat(Vec::new())?,
         })
     }

@@ -479,7 +479,7 @@ fn a_foreign_tail_that_cannot_be_truncated_is_saved_only_once() {
     let slave = fs::canonicalize(&scene.slave).unwrap();
     for (file, fails, message, copies) in [
         (&index, "?unlink,?unlinkat", "cannot remove", 0),
-        (&slave, "ftruncate", "cannot cut", 1),
+        (&slave, "ftruncate", "cannot truncate", 1),
     ] {
         for is_kept_before in [false, true] {
             let log = scene.directory.path().join("log");

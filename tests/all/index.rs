@@ -11,10 +11,11 @@ use fssync::error::Error;
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
 use fssync::io::progress::Silent;
-use fssync::slave::index::{self, Growing, Stored};
+use fssync::slave::index::{self, StoredIndex};
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
 use fssync::slave::switch::Switches;
+use fssync::upkeep::{IndexBuild, Progress};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -38,12 +39,10 @@ fn slave(scene: &Scene) -> Slave {
 /// Continues `builder` up to a position of the file, and returns the index.
 fn extended(slave: &Slave, file: &Path, builder: Builder, position: u64) -> Option<Index> {
     let data = File::open(file).expect("the file");
-    let mut growing = Growing::new(builder, position);
-    let may_go_on = || slave.check_cancelled();
-    growing
-        .read(&data, &slave.paths, &may_go_on, &Silent)
-        .expect("it is read");
-    growing.finish(&slave.paths).ok()
+    let mut build = IndexBuild::new(slave, data, builder, position).expect("a build");
+    let progress = build.read(slave, &mut || false, &Silent);
+    assert_eq!(progress.expect("it is read"), Progress::Complete);
+    build.finish(slave).ok()
 }
 
 fn written(index: &Index, position: u64) -> Vec<u8> {
@@ -53,17 +52,17 @@ fn written(index: &Index, position: u64) -> Vec<u8> {
 }
 
 /// Builds the slave's index and stores it.
-fn store(slave: &Slave) -> Result<Option<Stored>, Error> {
+fn store(slave: &Slave) -> Result<Option<StoredIndex>, Error> {
     let _quiet = without_forks();
-    let seen = slave.seen()?.expect("a slave");
+    let seen = slave.stat()?.expect("a slave");
     let index = extended(slave, slave.paths.data(), Builder::default(), seen.size);
     let data = File::open(slave.paths.data()).expect("the slave");
     let index = index.expect("an index");
-    index::store(slave, (&data, seen), (&index, seen.size))
+    index::store(slave, &data, seen, &index, seen.size)
 }
 
 /// A slave with an index that was stored.
-fn stored() -> (Scene, Slave, Stored) {
+fn stored() -> (Scene, Slave, StoredIndex) {
     let scene = Scene::synced(History::get());
     let slave = slave(&scene);
     let stored = store(&slave).expect("it is stored").expect("ZODB uses it");
@@ -222,9 +221,9 @@ fn a_file_of_empty_transactions_gets_no_index() {
 #[test]
 fn an_unchanged_index_is_loaded_and_extended() {
     let (scene, slave, stored) = stored();
-    assert!(stored.lies_there(&slave.paths).unwrap());
+    assert!(stored.is_unchanged(&slave.paths).unwrap());
     let text = serde_json::to_string(&stored).unwrap();
-    let stored: Stored = serde_json::from_str(&text).unwrap();
+    let stored: StoredIndex = serde_json::from_str(&text).unwrap();
     let index = stored.load(&slave.paths).expect("the index");
     let after = &History::get().after;
     fs::write(&scene.slave, after).unwrap();
@@ -236,7 +235,7 @@ fn an_unchanged_index_is_loaded_and_extended() {
     assert_eq!(of, position);
     assert!(written(&index, position) == theirs);
     // The old index is still valid for the longer file.
-    assert!(stored.lies_there(&slave.paths).unwrap());
+    assert!(stored.is_unchanged(&slave.paths).unwrap());
     assert!(is_used(&mut zodb, &scene.slave));
     assert_eq!(
         zodb.call(&json!({"cmd": "check_open", "path": scene.slave}))["position"],
@@ -280,7 +279,7 @@ fn a_modified_index_is_not_trusted() {
     for (name, touch) in touches {
         let (scene, slave, stored) = stored();
         touch(&scene.beside(".index"));
-        assert!(!stored.lies_there(&slave.paths).unwrap(), "{name}");
+        assert!(!stored.is_unchanged(&slave.paths).unwrap(), "{name}");
         assert!(stored.load(&slave.paths).is_none(), "{name}");
     }
 }
@@ -291,7 +290,7 @@ fn an_index_that_zodb_saved_is_not_trusted() {
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "close", "name": "s"}));
-    assert!(!stored.lies_there(&slave.paths).unwrap());
+    assert!(!stored.is_unchanged(&slave.paths).unwrap());
     assert!(stored.load(&slave.paths).is_none());
 }
 
@@ -308,7 +307,7 @@ fn a_flipped_bit_in_the_index_is_detected() {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     file.set_times(FileTimes::new().set_modified(found.modified().unwrap()))
         .unwrap();
-    assert!(stored.lies_there(&slave.paths).unwrap());
+    assert!(stored.is_unchanged(&slave.paths).unwrap());
     assert!(stored.load(&slave.paths).is_none());
 }
 
@@ -333,12 +332,12 @@ fn no_index_is_stored_if_the_slave_may_not_be_written() {
         let (scene, slave, stored) = stored();
         let index = stored.load(&slave.paths).expect("the index");
         let before = scene.beside_slave();
-        let mut seen = slave.seen().unwrap().expect("a slave");
+        let mut seen = slave.stat().unwrap().expect("a slave");
         seen.size += u64::from(name == "grown");
         let holder = hinder(&scene, &slave);
         let data = File::open(&scene.slave).unwrap();
         let quiet = without_forks();
-        let result = index::store(&slave, (&data, seen), (&index, stored.position));
+        let result = index::store(&slave, &data, seen, &index, stored.position);
         drop(quiet);
         let is_expected = match (name, &result) {
             ("off", Err(Error::Off(_)))
@@ -348,7 +347,7 @@ fn no_index_is_stored_if_the_slave_may_not_be_written() {
             _ => false,
         };
         assert!(is_expected, "{name}: {result:?}");
-        assert!(stored.lies_there(&slave.paths).unwrap(), "{name}");
+        assert!(stored.is_unchanged(&slave.paths).unwrap(), "{name}");
         let mut left = scene.beside_slave();
         left.retain(|it| it != "Data.fs.fssync-switch" && it != "Data.fs.lock");
         let mut before = before;

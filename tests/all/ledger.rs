@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fssync::slave::ledger::{Ledger, LedgerEntry, SEGMENT_LEN};
-use fssync::slave::paths::{Access, SlavePaths};
+use fssync::slave::paths::{OpenMode, SlavePaths};
 use fssync::slave::sidecar::Sidecar;
 
 use crate::support::{
@@ -20,7 +20,8 @@ use crate::support::{
 fn checked_entries(slave: &Path) -> Vec<Range<u64>> {
     let paths = SlavePaths::new(slave).expect("a slave");
     let data = File::open(slave).expect("the slave");
-    let Some(ledger) = Ledger::open(&paths, &data, Access::Read).expect("a ledger or none") else {
+    let Some(ledger) = Ledger::open(&paths, &data, OpenMode::Read).expect("a ledger or none")
+    else {
         return Vec::new();
     };
     let size = data.metadata().expect("its size").len();
@@ -182,7 +183,9 @@ fn missing_entries_get_the_masters_digest_not_the_slaves() {
     scene.expect("up-to-date");
     let paths = SlavePaths::new(&scene.slave).unwrap();
     let data = File::open(&scene.slave).unwrap();
-    let ledger = Ledger::open(&paths, &data, Access::Read).unwrap().unwrap();
+    let ledger = Ledger::open(&paths, &data, OpenMode::Read)
+        .unwrap()
+        .unwrap();
     let master = fs::read(&scene.master).unwrap();
     let mut covered = 0;
     for entry in ledger.entries(master.len() as u64) {
@@ -301,7 +304,7 @@ fn a_pass_warns_about_a_changed_byte_of_the_slave() {
     data.write_all_at(b"x", 20_000).unwrap();
     append_sparse(&scene.master, 80_000, 0x03f0_0000_0000_0001);
     let pass = scene.pass(&[]).expect(0);
-    let warning = "bytes 0 to 100077 are not those that were written there";
+    let warning = "bytes 0 to 100077 have changed since they were written";
     assert!(pass.stderr.contains(warning), "{pass:?}");
     let paths = SlavePaths::new(&scene.slave).unwrap();
     let sidecar = Sidecar::load(&paths).unwrap();

@@ -354,10 +354,7 @@ fn failing_to_store_an_index_is_only_a_warning() {
     let fail = ["-e", "inject=write:error=ENOSPC"];
     let mut command = strace(&fail, &[tmp]);
     let made = run(command.args([&scene.master, &scene.slave])).expect(0);
-    assert!(
-        made.stderr.contains("the index is not kept ready"),
-        "{made:?}"
-    );
+    assert!(made.stderr.contains("cannot update the index"), "{made:?}");
     assert!(made.stderr.contains("appended"), "{made:?}");
     assert!(!index.exists());
     let mut zodb = Zodb::start();
@@ -485,16 +482,12 @@ fn a_watch_that_cannot_store_an_index_reports_it_once() {
     fs::create_dir(index_of(&scene)).unwrap();
     File::create(index_of(&scene).join("full")).unwrap();
     let mut watcher = Watcher::start(&scene, &["--interval", "0.1"]);
-    watcher.expect("the index is not kept ready");
+    watcher.expect("cannot update the index");
     rewrite_end(&scene.master, &History::get().after);
     watcher.expect_in_sync(&scene);
     thread::sleep(Duration::from_secs(2));
     let log = watcher.log();
-    assert_eq!(
-        log.matches("the index is not kept ready").count(),
-        1,
-        "{log}"
-    );
+    assert_eq!(log.matches("cannot update the index").count(), 1, "{log}");
     assert!(!log.contains("NOT SYNCING"), "{log}");
 }
 
@@ -530,7 +523,7 @@ fn an_index_is_not_replaced_if_zodb_would_not_use_the_newer_one() {
     scene.expect("append");
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
     let quiet = without_forks();
-    upkeep::at_end(&job.slave);
+    upkeep::index::update_at_end(&job.slave);
     drop(quiet);
     assert_eq!(inode(&index_of(&scene)), before, "at the end of a watch");
     scene.make_index_due();
@@ -551,10 +544,10 @@ fn the_end_of_a_watch_keeps_a_partial_copy() {
     fs::write(&part, &History::get().packed[..1000]).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
     let quiet = without_forks();
-    upkeep::at_end(&job.slave);
+    upkeep::index::update_at_end(&job.slave);
     assert_eq!(len(&part), 1000);
     fs::remove_file(&part).unwrap();
-    upkeep::at_end(&job.slave);
+    upkeep::index::update_at_end(&job.slave);
     drop(quiet);
     assert_newest(&mut Zodb::start(), &scene);
 }
@@ -570,10 +563,7 @@ fn a_slave_that_zodb_could_not_scan_is_reported() {
     let last = History::get().before.len() as u64 - 1;
     slave.write_all_at(&[0xff], last).unwrap();
     let run = scene.pass(&[]).expect(0);
-    assert!(
-        run.stderr.contains("the index is not kept ready"),
-        "{run:?}"
-    );
+    assert!(run.stderr.contains("cannot update the index"), "{run:?}");
     assert!(run.stderr.contains("redundant length"), "{run:?}");
     assert!(!index_of(&scene).exists());
 }
@@ -658,7 +648,7 @@ fn a_full_copy_whose_index_cannot_be_stored_is_not_read_again() {
     let tmp = tmp.join("Data.fs.fssync-tmp");
     let mut command = strace(&["-e", "inject=write:error=ENOSPC"], &[tmp]);
     let made = run(command.args([&scene.master, &scene.slave])).expect(0);
-    let times = made.stderr.matches("the index is not kept ready").count();
+    let times = made.stderr.matches("cannot update the index").count();
     assert_eq!(times, 1, "{made:?}");
 }
 
@@ -727,7 +717,7 @@ fn an_index_is_built_in_parts_over_several_passes() {
     while covered.last() != Some(&end) {
         let mut sidecar = Sidecar::load(&job.slave.paths).unwrap();
         let quiet = without_forks();
-        upkeep::index::after_pass(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
+        upkeep::index::update(&job.slave, end, Duration::ZERO, &mut sidecar, &Silent).unwrap();
         drop(quiet);
         covered.push(zodb.assert_index(&scene.slave).expect("an index"));
     }

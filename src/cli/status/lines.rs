@@ -7,7 +7,7 @@ use fssync::filestorage::Tid;
 use fssync::human::{ago, bytes, count, span};
 use fssync::plan::outcome::{Action, Exit};
 use fssync::plan::{Continuity, SlaveState, SlaveTail, Storage};
-use fssync::slave::traces::Traces;
+use fssync::slave::presence::Presence;
 use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn passes(lines: &mut Lines, status: &Status) {
         Some(why) => lines.add("syncing", Tone::Mind, &format!("off: {why}")),
     }
     match &status.last_pass {
-        None if status.traces != Traces::OfPasses => {
+        None if status.presence != Presence::Synced => {
             lines.add("last pass", Tone::Mind, NEVER_SYNCED);
         }
         None => lines.add("last pass", Tone::Mind, "none is noted"),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
-use fssync::slave::traces::Traces;
+use fssync::slave::presence::Presence;
 use fssync::verify::finding::{Finding, Severity};
 use fssync::verify::{DigestState, IndexState, SlaveContent, UnfinishedTail, Verified};
 
@@ -17,8 +17,8 @@ use crate::cli::lines::{Lines, NEVER_SYNCED, SET_ASIDE, Tone};
 pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) -> Lines {
     let mut lines = Lines::for_stdout();
     lines.add("slave", Tone::Plain, &verified.slave.display().to_string());
-    match verified.traces {
-        Traces::OfPasses => {}
+    match verified.presence {
+        Presence::Synced => {}
         _ if findings.are_of_set_aside() => lines.add("passes", Tone::Plain, SET_ASIDE),
         _ => lines.add("passes", Tone::Mind, NEVER_SYNCED),
     }
@@ -149,7 +149,7 @@ pub(super) fn verdict(verified: &Verified, against: &Against) -> String {
 
 fn own_verdict(verified: &Verified) -> String {
     match verified.content {
-        SlaveContent::Missing if verified.traces == Traces::Nothing => {
+        SlaveContent::Missing if verified.presence == Presence::Nothing => {
             format!("there is no such file; {NEVER_SYNCED}")
         }
         SlaveContent::Missing => "there is no such file, or it is empty".to_owned(),

@@ -12,14 +12,14 @@ use crate::pass::survey::Survey;
 use crate::plan::AppendPlan;
 use crate::plan::outcome::Copied;
 use crate::slave::append::Append;
-use crate::slave::index::coverage::Records;
+use crate::slave::index::coverage::RecordCount;
 use crate::slave::sidecar::Sidecar;
 
 /// Counts the records that are appended, which the index does not cover.
 #[derive(Debug, Default)]
 struct RecordCounter {
     /// Those of complete transactions.
-    complete: Records,
+    complete: RecordCount,
     /// Data records of the transaction that is being read.
     begun: u64,
 }
@@ -75,7 +75,7 @@ impl Apply<'_> {
             self.monitor.warn(warning);
         }
         if let Err(error) = result {
-            append.cut_back();
+            append.roll_back();
             return Err(error);
         }
         self.warn_of_blobs(&blobs, sidecar);
@@ -119,7 +119,7 @@ impl Apply<'_> {
             }
         }
         // The start of a damaged or unfinished transaction may have been written.
-        if transfer.append.shorten(transfer.reader.position())? {
+        if transfer.append.truncate_batch(transfer.reader.position())? {
             self.finish_batch(transfer, sidecar)?;
             add_up(copied, &transfer.reader, from);
         }
@@ -139,14 +139,14 @@ impl Apply<'_> {
             append,
             ..
         } = transfer;
-        append.start_to_settle();
+        append.start_sync();
         let from = append.position();
         // The first status byte of the batch still marks it as unfinished.
         let start = from + STATUS_OFFSET + 1;
         let asked = self.ask_to_confirm(append.file(), start..reader.position(), reader)?;
-        append.settle()?;
+        append.sync()?;
         self.confirmed(asked)?;
-        append.finish()?;
+        append.commit()?;
         sidecar.batch = None;
         let records = mem::take(&mut counter.complete);
         if let Some(index) = &mut sidecar.index {

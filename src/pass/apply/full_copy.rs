@@ -17,10 +17,10 @@ use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{CopyDecision, CopyPlan, KeepReason, Reason, judge_copy};
 use crate::slave::ledger::LedgerEntry;
-use crate::slave::replace::{Aside, Replacement};
+use crate::slave::replace::{Replacement, SecondName};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{FullCopy, Sidecar};
-use crate::upkeep::index::{complaint, store_built};
+use crate::upkeep;
 
 /// A full copy whose start is in the file already.
 struct Begun<'a> {
@@ -113,10 +113,7 @@ impl Apply<'_> {
             from,
             size,
         });
-        let stored = sidecar.store(&self.slave.paths);
-        if let Some(why) = stored.err().as_ref().and_then(complaint) {
-            tracing::warn!("{why}");
-        }
+        upkeep::index::report(sidecar.store(&self.slave.paths));
     }
 
     /// Stores the digests and the index of the new slave. The sidecar comes first: if a pass
@@ -128,14 +125,12 @@ impl Apply<'_> {
         (visitor, position): (CopyVisitor<'_>, u64),
         sidecar: &mut Sidecar,
     ) {
-        let built = (visitor.into_index(position), position);
+        let index = visitor.into_index(position);
         let stored = sidecar.store(&self.slave.paths).and_then(|()| {
             self.record_digests(file, digests);
-            store_built(self.slave, built, sidecar, self.monitor)
+            upkeep::index::store_built(self.slave, index, position, sidecar, self.monitor)
         });
-        if let Some(why) = stored.err().as_ref().and_then(complaint) {
-            tracing::warn!("{why}");
-        }
+        upkeep::index::report(stored);
     }
 
     /// Resumes the copy that an earlier pass has begun, up to its last complete transaction, if
@@ -174,7 +169,7 @@ impl Apply<'_> {
             return Ok(None);
         };
         tracing::info!("resuming the copy of an earlier pass at {position}");
-        copy.go_on(proven)?;
+        copy.resume(proven)?;
         Ok(Some(Begun {
             reader: self.reader(survey, position, scanner.last_tid()),
             visitor,
@@ -236,14 +231,14 @@ impl Apply<'_> {
         copy: &mut Replacement<'_>,
         reader: &TransactionReader<'_>,
     ) -> Result<(), Error> {
-        copy.start_to_settle();
+        copy.start_sync();
         let asked = self.ask_to_confirm(copy.file(), 0..reader.position(), reader)?;
-        copy.settle()?;
+        copy.sync()?;
         self.confirmed(asked)?;
-        let aside = keep.map(|_| Aside {
+        let keep_as = keep.map(|_| SecondName {
             last_tid: survey.last_tid,
         });
-        let kept_as = copy.install(survey.seen, aside)?;
+        let kept_as = copy.install(survey.seen, keep_as)?;
         let replaced = Replaced {
             is_dry_run: false,
             kept: keep.zip(kept_as),

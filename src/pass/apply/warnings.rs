@@ -50,8 +50,8 @@ impl Apply<'_> {
 
     /// Warns once that there are blobs, which are not copied.
     pub(super) fn warn_of_blobs(&self, blobs: &BlobSearch, sidecar: &mut Sidecar) {
-        if blobs.has_found() && !sidecar.noticed.blobs {
-            sidecar.noticed.blobs = true;
+        if blobs.has_found() && !sidecar.reported.blobs {
+            sidecar.reported.blobs = true;
             self.monitor.warn(format!(
                 "{} has blobs, and fssync does not copy their files: copy the blob directory \
                  before and after each pass",

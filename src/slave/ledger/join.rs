@@ -1,9 +1,9 @@
-//! Joining the entries of a segment, as a counter in base 2 carries.
+//! Joins the entries of a segment, in the way in which a binary counter carries.
 //!
-//! An entry is joined with the one before it once that is less than twice as long.
-//! So each is at least twice as long as the next one: a segment has few of them,
-//! whatever small commits it is made of, and a byte is digested again some twenty
-//! times at most until its segment is complete and has one.
+//! Two neighbours are joined if the first is less than twice as long as the second. Each entry is
+//! therefore at least twice as long as the next one: a segment has few entries, however small the
+//! commits are, and a byte is hashed again about twenty times at most before its segment is
+//! complete.
 
 use std::fs::File;
 
@@ -13,7 +13,7 @@ use crate::io::digest::Digest;
 use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::paths::SlavePaths;
 
-/// Entries that follow one another, to become one.
+/// Consecutive entries that become one.
 struct Run(Vec<LedgerEntry>);
 
 impl Run {
@@ -29,7 +29,7 @@ impl Run {
         self.end() - self.start()
     }
 
-    /// Whether it is to be joined with one that follows it.
+    /// Whether this run and the next one become one: in a complete segment always.
     fn joins(&self, next: &Self) -> bool {
         let segment_end = segment_end(self.start());
         segment_end == self::segment_end(next.start())
@@ -37,8 +37,8 @@ impl Run {
     }
 }
 
-/// Joins entries that follow one another, of bytes of the slave's, which is `data`. Those
-/// that its bytes contradict stay as they are.
+/// Joins consecutive entries of `data`, which is the slave. The bytes are read back and checked:
+/// if they have changed, their entries are kept, so that `verify` finds the damage.
 pub(super) fn join(
     data: &File,
     paths: &SlavePaths,
@@ -69,8 +69,8 @@ pub(super) fn join(
     Ok(joined)
 }
 
-/// The digest of all bytes of a run; `None`, with a warning, if they are not those that its
-/// entries are of.
+/// The digest of all bytes of a run. `None`, with a warning in the log, if they do not match the
+/// entries.
 fn digest(data: &File, paths: &SlavePaths, run: &Run) -> Result<Option<Digest>, Error> {
     let start = run.start();
     let mut piece = AlignedBuf::default();
@@ -81,7 +81,7 @@ fn digest(data: &File, paths: &SlavePaths, run: &Run) -> Result<Option<Digest>, 
         let bytes = (range.start - start) as usize..(range.end - start) as usize;
         if got < bytes.end || Digest::of(&piece[bytes]) != *digest {
             tracing::warn!(
-                "{}: bytes {} to {} are not those that were written there; see `fssync verify`",
+                "{}: bytes {} to {} have changed since they were written; run `fssync verify`",
                 paths.data().display(),
                 range.start,
                 range.end

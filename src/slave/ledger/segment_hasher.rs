@@ -1,4 +1,4 @@
-//! Digesting bytes as they pass by on their way to the slave.
+//! Computes ledger entries from the bytes that are written to the slave.
 
 use std::fs::File;
 use std::{fmt, io, mem};
@@ -6,20 +6,20 @@ use std::{fmt, io, mem};
 use super::{LedgerEntry, segment_end};
 use crate::io::read::{AlignedBuf, read_fully};
 
-/// Makes entries of bytes that follow one another.
+/// Computes the entries of consecutive bytes, one for each segment.
 pub struct SegmentHasher {
-    /// Those of bytes that are done with.
+    /// The entries that are complete.
     entries: Vec<LedgerEntry>,
-    /// Where the bytes start that the hasher has.
+    /// Offset of the first byte in the hasher.
     start: u64,
-    /// The offset of the byte that comes next.
+    /// Offset of the next byte.
     at: u64,
     hasher: blake3::Hasher,
 }
 
 impl fmt::Debug for SegmentHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tally")
+        f.debug_struct("SegmentHasher")
             .field("entries", &self.entries.len())
             .field("at", &self.at)
             .finish_non_exhaustive()
@@ -27,7 +27,7 @@ impl fmt::Debug for SegmentHasher {
 }
 
 impl SegmentHasher {
-    /// Begins with the byte at `offset`.
+    /// Starts with the byte at `offset`.
     #[must_use]
     pub fn new(offset: u64) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl SegmentHasher {
         }
     }
 
-    /// Begins behind bytes whose entries are known.
+    /// Starts after bytes whose entries are known.
     #[must_use]
     pub fn after(entries: Vec<LedgerEntry>) -> Self {
         let offset = entries.last().map_or(0, |last| last.range.end);
@@ -48,13 +48,13 @@ impl SegmentHasher {
         }
     }
 
-    /// The offset of the byte that comes next.
+    /// Offset of the next byte.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn take(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let end = segment_end(self.at);
@@ -69,9 +69,9 @@ impl SegmentHasher {
         }
     }
 
-    /// The entries of all bytes that were taken since the last call, as far as
-    /// `offset`: where more were taken, the last ones before it are read again, from the
-    /// file that they were written to.
+    /// The entries of all bytes up to `offset` that were added since the last call. If more bytes
+    /// were added, the hasher goes back, and reads the last ones before `offset` again from the
+    /// file to which they were written.
     pub fn end_at(&mut self, file: &File, offset: u64) -> io::Result<Vec<LedgerEntry>> {
         if self.at != offset {
             self.go_back(file, offset)?;

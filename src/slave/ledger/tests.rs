@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::slave::switch::Switches;
 
-/// A slave of bytes that differ from one another.
+/// A slave with a varied content.
 fn slave(len: u64) -> (TempDir, Slave, File) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("Data.fs");
@@ -24,7 +24,7 @@ fn slave(len: u64) -> (TempDir, Slave, File) {
     (directory, slave, data)
 }
 
-/// The entries of a range, as they come of appending it.
+/// The entries of a range, as an append computes them.
 fn entries(data: &File, range: Range<u64>) -> Vec<LedgerEntry> {
     let mut segment_hasher = SegmentHasher::new(range.start);
     let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -36,14 +36,14 @@ fn entries(data: &File, range: Range<u64>) -> Vec<LedgerEntry> {
 }
 
 fn all(slave: &Slave, data: &File) -> Vec<Option<LedgerEntry>> {
-    let ledger = Ledger::open(&slave.paths, data, Access::Read)
+    let ledger = Ledger::open(&slave.paths, data, OpenMode::Read)
         .unwrap()
         .unwrap();
     let size = data.metadata().unwrap().len();
     ledger.entries(size).map(Result::unwrap).collect()
 }
 
-/// Fails unless all bytes up to `end` have right digests, without a gap.
+/// Fails unless all bytes up to `end` have correct digests, without a gap.
 fn assert_covers(slave: &Slave, data: &File, end: u64) -> usize {
     let found = all(slave, data);
     let mut at = 0;
@@ -65,7 +65,7 @@ fn ledger_file(slave: &Slave) -> PathBuf {
 const LEN: u64 = 3 * SEGMENT_LEN - 1_000;
 
 #[test]
-fn a_segment_that_is_complete_has_one_entry() {
+fn a_complete_segment_has_one_entry() {
     let (_directory, slave, data) = slave(LEN);
     note(&slave, &data, entries(&data, 0..SEGMENT_LEN + 1)).unwrap();
     let mut at = SEGMENT_LEN + 1;
@@ -80,12 +80,12 @@ fn a_segment_that_is_complete_has_one_entry() {
         .flatten()
         .take_while(|entry| entry.range.end == segment_end(entry.range.start));
     assert_eq!(complete.count(), 2);
-    // 4 MiB are some 1000 commits, and that is 10 bits.
+    // A segment has about 1000 of these commits, a number of 10 bits.
     assert!(assert_covers(&slave, &data, LEN) <= 2 + 12, "{found:?}");
 }
 
 #[test]
-fn what_does_not_follow_is_not_noted() {
+fn entries_after_a_gap_are_not_added() {
     let (_directory, slave, data) = slave(10_000);
     note(&slave, &data, entries(&data, 4..100)).unwrap();
     assert!(!ledger_file(&slave).exists());
@@ -95,7 +95,7 @@ fn what_does_not_follow_is_not_noted() {
 }
 
 #[test]
-fn what_is_noted_again_replaces_what_follows() {
+fn entries_added_again_drop_the_later_ones() {
     let (_directory, slave, data) = slave(LEN);
     note(&slave, &data, entries(&data, 0..LEN)).unwrap();
     note(&slave, &data, entries(&data, SEGMENT_LEN..SEGMENT_LEN + 5)).unwrap();
@@ -105,7 +105,7 @@ fn what_is_noted_again_replaces_what_follows() {
 }
 
 #[test]
-fn another_files_ledger_counts_for_nothing() {
+fn the_ledger_of_another_file_is_ignored() {
     let (_directory, slave, data) = slave(10_000);
     note(&slave, &data, entries(&data, 0..10_000)).unwrap();
     let path = slave.paths.data();
@@ -113,7 +113,7 @@ fn another_files_ledger_counts_for_nothing() {
     fs::rename(path.with_extension("new"), path).unwrap();
     let data = File::open(path).unwrap();
     assert!(
-        Ledger::open(&slave.paths, &data, Access::Read)
+        Ledger::open(&slave.paths, &data, OpenMode::Read)
             .unwrap()
             .is_none()
     );
@@ -123,7 +123,7 @@ fn another_files_ledger_counts_for_nothing() {
 }
 
 #[test]
-fn bytes_that_changed_keep_the_digests_that_they_should_have() {
+fn changed_bytes_keep_their_original_digests() {
     let (_directory, slave, data) = slave(10_000);
     note(&slave, &data, entries(&data, 0..6_000)).unwrap();
     let more = entries(&data, 6_000..10_000);
@@ -141,7 +141,7 @@ fn bytes_that_changed_keep_the_digests_that_they_should_have() {
 }
 
 #[test]
-fn a_tally_that_goes_back_reads_what_it_has_taken() {
+fn a_hasher_that_goes_back_reads_the_bytes_again() {
     let (directory, _slave, data) = slave(LEN);
     let mut segment_hasher = SegmentHasher::new(10);
     let bytes = fs::read(directory.path().join("Data.fs")).unwrap();
@@ -156,7 +156,7 @@ fn a_tally_that_goes_back_reads_what_it_has_taken() {
 }
 
 #[test]
-fn a_record_says_the_same_when_read_again() {
+fn a_record_decodes_to_the_entry_it_was_encoded_from() {
     let entry = LedgerEntry {
         range: 5..SEGMENT_LEN,
         digest: Digest::of(b"x"),
@@ -174,10 +174,10 @@ fn a_record_says_the_same_when_read_again() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a crash leaves of the ledger's last bytes, and whatever follows: what it
-    /// covers is covered rightly, and it goes on from there.
+    /// Whatever a crash leaves of the ledger's last bytes, its valid entries are correct, and it
+    /// continues after them.
     #[test]
-    fn a_crash_costs_digests_and_makes_none_wrong(
+    fn a_crash_loses_digests_and_makes_none_wrong(
         lens in prop::collection::vec(1..200_000_u64, 1..30),
         damage in prop::collection::vec((0..30_usize, 0..2_000_usize, any::<u8>(), any::<bool>()), 0..4),
     ) {
@@ -187,20 +187,20 @@ proptest! {
         for (step, len) in lens.iter().enumerate() {
             note(&slave, &data, entries(&data, at..at + len)).unwrap();
             at += len;
-            for &(when, paths, byte, cut) in &damage {
+            for &(when, back, byte, cut) in &damage {
                 if when != step {
                     continue;
                 }
                 let mut bytes = fs::read(ledger_file(&slave)).unwrap();
-                let paths = bytes.len() - 1 - paths % bytes.len();
+                let place = bytes.len() - 1 - back % bytes.len();
                 if cut {
-                    bytes.truncate(paths);
+                    bytes.truncate(place);
                 } else {
-                    bytes[paths] = byte;
+                    bytes[place] = byte;
                 }
                 fs::write(ledger_file(&slave), bytes).unwrap();
             }
-            let ledger = Ledger::open(&slave.paths, &data, Access::Read).unwrap();
+            let ledger = Ledger::open(&slave.paths, &data, OpenMode::Read).unwrap();
             let end = ledger.map_or(0, |ledger| ledger.end(u64::MAX).unwrap());
             prop_assert!(end <= at);
             if end < at {
@@ -211,7 +211,7 @@ proptest! {
     }
 }
 
-/// Fails unless the entries at the end are right, and end where the slave does.
+/// Fails unless the valid entries are correct, and the last one ends at the slave's end.
 fn assert_covers_what_follows(slave: &Slave, data: &File, end: u64) {
     let found = all(slave, data);
     for entry in found.iter().flatten() {

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Access, SlavePaths, open};
+use super::{OpenMode, SlavePaths, open};
 use crate::slave::sidecar::Fingerprint;
 
 /// The file system that the slave is on.
@@ -55,7 +55,7 @@ impl Mount {
 /// The device number of the slave's directory, if the slave has this mark. What cannot be
 /// read is not recognised.
 fn device_with(paths: &SlavePaths, left: Fingerprint) -> Option<u64> {
-    let file = open(paths.data(), Access::Read).ok()?;
+    let file = open(paths.data(), OpenMode::Read).ok()?;
     let fingerprint = Fingerprint::of(&file, left.position, left.last_tid).ok()?;
     let device = file.metadata().ok()?.dev();
     let directory = fs::metadata(paths.directory()).ok()?;

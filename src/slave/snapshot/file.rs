@@ -16,8 +16,8 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
-use crate::slave::obstacle::{self, Obstacles};
-use crate::slave::paths::{self, Access, SlavePaths};
+use crate::slave::paths::{self, OpenMode, SlavePaths};
+use crate::slave::protection::{self, Protection};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 
@@ -27,7 +27,7 @@ pub(crate) struct SlaveFile {
     pub(crate) file: File,
     pub(crate) size: u64,
     pub(crate) paths: SlavePaths,
-    pub(crate) obstacles: Obstacles,
+    pub(crate) protection: Protection,
 }
 
 impl SlaveFile {
@@ -72,24 +72,24 @@ impl ReadAt for &SlaveFile {
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
 pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
-    let file = match paths::open(paths.data(), Access::Read) {
+    let file = match paths::open(paths.data(), OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open", paths.data())(error)),
     };
-    let (found, obstacles) = obstacle::look(&file).map_err(Error::io("look at", paths.data()))?;
+    let (stat, protection) = protection::stat(&file).map_err(Error::io("look at", paths.data()))?;
     let file = SlaveFile {
         file,
-        size: found.stx_size,
+        size: stat.size,
         paths: paths.clone(),
-        obstacles,
+        protection,
     };
-    Ok(Some((file, FileStat::of_statx(&found))))
+    Ok(Some((file, stat)))
 }
 
 /// What the sidecar is good for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Start {
+pub(crate) struct ScanStart {
     /// Whether the slave is as it was left.
     pub(crate) continuity: Continuity,
     /// Where a scan may start.
@@ -98,22 +98,22 @@ pub(crate) struct Start {
 
 /// Whether the slave is what the last pass left, and from where on it must be
 /// read: never is the sidecar believed where the slave's bytes say otherwise.
-pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<Start, Error> {
-    let continuity = match &sidecar.left {
+pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<ScanStart, Error> {
+    let continuity = match &sidecar.last_sync {
         None => Continuity::Unknown,
         Some(left) if holds(file, left.slave)? => {
-            return Ok(Start {
+            return Ok(ScanStart {
                 continuity: Continuity::UpTo(left.slave.position),
                 fingerprint: Some(left.slave),
             });
         }
         Some(_) => Continuity::Changed,
     };
-    let fingerprint = match sidecar.scanned {
+    let fingerprint = match sidecar.coherent_up_to {
         Some(fingerprint) if holds(file, fingerprint)? => Some(fingerprint),
         _ => None,
     };
-    Ok(Start {
+    Ok(ScanStart {
         continuity,
         fingerprint,
     })
@@ -136,19 +136,19 @@ fn holds(file: &SlaveFile, fingerprint: Fingerprint) -> Result<bool, Error> {
 
 /// What the slave is, and its last tid.
 #[derive(Clone, Debug)]
-pub(crate) struct Look {
+pub(crate) struct SlaveScan {
     pub(crate) slave: SlaveState,
     pub(crate) last_tid: Option<Tid>,
     /// Where another scan may start, if this one took long.
-    pub(crate) scanned: Option<Fingerprint>,
+    pub(crate) coherent_up_to: Option<Fingerprint>,
 }
 
-impl From<SlaveState> for Look {
+impl From<SlaveState> for SlaveScan {
     fn from(slave: SlaveState) -> Self {
         Self {
             slave,
             last_tid: None,
-            scanned: None,
+            coherent_up_to: None,
         }
     }
 }
@@ -157,11 +157,11 @@ impl From<SlaveState> for Look {
 /// unfinished batch would look committed.
 pub(crate) fn look(
     file: &SlaveFile,
-    start: Start,
+    start: ScanStart,
     sidecar: &Sidecar,
     check_cancelled: &dyn Fn() -> Result<(), Error>,
     monitor: &dyn Monitor,
-) -> Result<Look, Error> {
+) -> Result<SlaveScan, Error> {
     let size = file.size;
     if size == 0 {
         return Ok(SlaveState::Missing.into());
@@ -191,10 +191,10 @@ pub(crate) fn look(
     let tail = match scanner.tail() {
         scan::Tail::Clean => SlaveTail::None,
         scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
-            return Ok(Look {
+            return Ok(SlaveScan {
                 slave: SlaveState::Damaged(damage),
                 last_tid,
-                scanned: None,
+                coherent_up_to: None,
             });
         }
         _ => look_at_tail(file, position, sidecar)?,
@@ -209,10 +209,10 @@ pub(crate) fn look(
         tail,
         continuity: start.continuity,
     };
-    Ok(Look {
+    Ok(SlaveScan {
         slave: SlaveState::Storage(storage),
         last_tid,
-        scanned: fingerprint,
+        coherent_up_to: fingerprint,
     })
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::filestorage::scan::{Cause, Damage, Record};
 use crate::plan::Continuity;
 use crate::plan::outcome::{Action, Copied, Outcome};
-use crate::slave::traces::Traces;
+use crate::slave::presence::Presence;
 use crate::status::{Against, Index, Pile};
 
 const POSITION: u64 = 5_000;
@@ -24,7 +24,7 @@ fn status() -> Status {
     Status {
         time: now(),
         slave: "/s/Data.fs".into(),
-        traces: Traces::OfPasses,
+        presence: Presence::Synced,
         off: None,
         last_pass: None,
         last_in_sync: None,

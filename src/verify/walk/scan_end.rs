@@ -115,7 +115,7 @@ impl Walk<'_> {
     /// Whether a pass left the slave ending at `start`: then a batch that is not finished
     /// is ours, also where a power cut took back that it was announced.
     fn was_left_at(&self, start: u64) -> bool {
-        let left = self.sidecar().left.map(|left| left.slave.position);
+        let left = self.sidecar().last_sync.map(|left| left.slave.position);
         left == Some(start) || self.input.digests_end == Some(start)
     }
 

@@ -237,7 +237,7 @@ impl Stage {
         let verified = verified.expect("it can be read");
         // Of several batches in one pass, the power cut may have taken back all that says
         // that the first ones were finished, and by whom.
-        let left = Sidecar::load(&slave.paths).expect("a sidecar").left;
+        let left = Sidecar::load(&slave.paths).expect("a sidecar").last_sync;
         let is_behind = left.is_none_or(|left| left.slave.position < verified.position);
         findings.retain(|it| it.kind.severity() == Severity::Damage);
         findings.retain(|it| !(is_behind && it.kind == Kind::UnfinishedWithin));
@@ -250,7 +250,7 @@ impl Stage {
             then(self);
         }
         let paths = SlavePaths::new(&self.scene.slave).expect("a place");
-        let witness = Sidecar::load(&paths).expect("a sidecar").left;
+        let witness = Sidecar::load(&paths).expect("a sidecar").last_sync;
         let mut healing = self.pass();
         if healing.code == 10 && self.scenario.ends_off {
             assert_eq!(self.disk.disk().read(DATA), left.read(DATA), "untouched");

@@ -16,30 +16,30 @@ use crate::filestorage::DATA_FS;
 
 /// What made a path the name of a directory or of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum PathKind {
     /// It is a directory.
     Directory,
     /// It is a file.
     File,
     /// There is nothing, and the name ends in `.fs`.
-    New,
+    NewFile,
     /// There is nothing, and the name is the master's: a file's only if the master is one.
-    LikeTheMaster,
+    MasterName,
 }
 
 /// What a path is the name of, if that can be told without the master.
-pub(super) fn named(given: &Path) -> Result<Option<Named>, Error> {
+pub(super) fn path_kind(given: &Path) -> Result<Option<PathKind>, Error> {
     let looked = match fs::metadata(given) {
         // Links in a circle, which are refused later.
         Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-            return Ok(Some(Named::File));
+            return Ok(Some(PathKind::File));
         }
         looked => found(given, looked)?,
     };
     Ok(match looked {
-        Some(found) if found.is_dir() => Some(Named::Directory),
-        _ if ends_like_a_directory(given) => return Err(missing(given)),
-        Some(_) => Some(Named::File),
+        Some(found) if found.is_dir() => Some(PathKind::Directory),
+        _ if ends_like_a_directory(given) => return Err(not_found(given)),
+        Some(_) => Some(PathKind::File),
         None => {
             let link = found(given, fs::symlink_metadata(given))?;
             if link.is_some_and(|link| link.is_symlink()) {
@@ -50,7 +50,7 @@ pub(super) fn named(given: &Path) -> Result<Option<Named>, Error> {
                 )));
             }
             let is_file = given.as_os_str().as_bytes().ends_with(b".fs");
-            is_file.then_some(Named::New)
+            is_file.then_some(PathKind::NewFile)
         }
     })
 }
@@ -65,7 +65,7 @@ fn ends_like_a_directory(given: &Path) -> bool {
     matches!(last, Some(b"" | b"." | b"..")) && !given.as_os_str().is_empty()
 }
 
-pub(super) fn missing(given: &Path) -> Error {
+pub(super) fn not_found(given: &Path) -> Error {
     let name = given.display();
     let file = given.join(DATA_FS);
     Error::Usage(format!(

@@ -11,29 +11,30 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use super::paths::SlavePaths;
 use crate::error::Error;
+use crate::io::file_stat::FileStat;
 
 /// An open slave, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
-pub struct Obstacles {
+pub struct Protection {
     attributes: StatxAttributes,
     links: u32,
 }
 
-/// Looks at an open file.
-pub fn look(file: &File) -> io::Result<(Statx, Obstacles)> {
+/// Returns the state of an open file, and what protects it.
+pub fn stat(file: &File) -> io::Result<(FileStat, Protection)> {
     let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-    let obstacles = Obstacles {
+    let protection = Protection {
         attributes: found.stx_attributes,
         links: found.stx_nlink,
     };
-    Ok((found, obstacles))
+    Ok((FileStat::of_statx(&found), protection))
 }
 
-impl Obstacles {
+impl Protection {
     /// Fails if one of them is in the way of the slave, which is at `place`.
     pub fn check(self, paths: &SlavePaths) -> Result<(), Error> {
         let path = paths.data();
@@ -87,11 +88,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let file = File::create(paths.data()).unwrap();
-        let (_, obstacles) = look(&file).unwrap();
-        obstacles.check(&paths).unwrap();
+        let (_, protection) = stat(&file).unwrap();
+        protection.check(&paths).unwrap();
         std::fs::remove_file(paths.data()).unwrap();
-        let (_, obstacles) = look(&file).unwrap();
-        let error = obstacles.check(&paths).unwrap_err();
+        let (_, protection) = stat(&file).unwrap();
+        let error = protection.check(&paths).unwrap_err();
         assert!(matches!(error, Error::SlaveChanged { .. }), "{error}");
     }
 }
