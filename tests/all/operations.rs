@@ -356,9 +356,13 @@ fn passes_during_writes(
     actions
 }
 
+fn count(actions: &[String], wanted: &str) -> usize {
+    actions.iter().filter(|action| *action == wanted).count()
+}
+
 #[track_caller]
 fn assert_many(actions: &[String], wanted: &str, at_least: usize) {
-    let count = actions.iter().filter(|action| *action == wanted).count();
+    let count = count(actions, wanted);
     assert!(
         count >= at_least,
         "{count} of {} did {wanted}",
@@ -379,8 +383,12 @@ fn passes_during_fast_writes_end_on_a_transaction() {
 #[test]
 fn passes_during_slow_writes_end_on_a_transaction() {
     for transport in Transport::BOTH {
-        let actions = passes_during_writes(3, 6, Some(40), transport);
-        assert_many(&actions, "append", 2);
+        // On a busy machine most passes meet a pack: then the writer gets more time.
+        let has_appended = [6, 40].into_iter().any(|seconds| {
+            let actions = passes_during_writes(3, seconds, Some(40), transport);
+            count(&actions, "append") >= 2
+        });
+        assert!(has_appended, "two passes append");
     }
 }
 
