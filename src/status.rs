@@ -11,11 +11,11 @@
 //! The facts are gathered here; what they mean for a failover is judged apart,
 //! in [`judge`].
 
-mod ask;
 mod index;
 mod judgement;
+mod master;
 mod report;
-mod sampler;
+mod slave;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ pub use self::index::Index;
 pub use self::judgement::{Judgement, Verdict, judge};
 pub use self::report::JsonReport;
 
-use self::sampler::Sampler;
+use self::slave::Sampler;
 use crate::error::Error;
 use crate::error::off::Off;
 use crate::error::running::Running;
@@ -275,7 +275,7 @@ pub fn look(
         .copy
         .and_then(|noted| Copying::look(paths, noted, is_running, status.time));
     if let Some(master) = master {
-        status.against = Some(ask::against(
+        status.against = Some(master::against(
             sampler,
             (sidecar, sample),
             master,

@@ -19,14 +19,14 @@
 //! events are hints, and the tick does not depend on them.
 
 mod backoff;
-mod rest;
+mod idle;
 mod wakeups;
 
 use std::time::{Duration, Instant};
 
 pub use self::wakeups::{WakeReason, Waker, Wakeups};
 
-use self::rest::Rest;
+use self::idle::Rest;
 use crate::io::progress::Monitor;
 use crate::pass::{self, Job, PassReport};
 use crate::plan::outcome::{Exit, Outcome};

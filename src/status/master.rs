@@ -1,7 +1,7 @@
 //! How the slave stands against its master: what a pass would come to, and what
 //! the slave lacks.
 
-use super::sampler::Sampler;
+use super::slave::Sampler;
 use super::{Against, Lag};
 use crate::compare::span::TransactionSpan;
 use crate::error::Error;
