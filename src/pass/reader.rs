@@ -7,7 +7,7 @@
 use std::mem;
 
 use crate::compare::succession::Succession;
-use crate::error::retry::{self, LOOK_AGAIN_AFTER};
+use crate::error::retry::{self, REREAD_DELAYS};
 use crate::error::{Error, MasterDamage};
 use crate::filestorage::Tid;
 use crate::filestorage::blob::BlobSearch;
@@ -368,7 +368,7 @@ impl<'a> Feed<'a> {
             (at, times) if at == self.position() => times,
             _ => 0,
         };
-        let Some(wait) = LOOK_AGAIN_AFTER.get(times) else {
+        let Some(wait) = REREAD_DELAYS.get(times) else {
             return Ok(false);
         };
         self.looked_again = (self.position(), times + 1);

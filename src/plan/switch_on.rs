@@ -12,7 +12,7 @@ pub enum SinceLastPass {
     /// There is no slave, or one too short for a transaction.
     NoSlave,
     /// No sidecar says what a pass left.
-    NobodyVouches,
+    NotRecorded,
     /// It is what was left, with these whole transactions behind it.
     Beyond {
         /// They.
@@ -53,7 +53,7 @@ pub struct TransactionRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// It is what the last pass left, or there is none.
-    AsLeft,
+    Unchanged,
     /// Nothing: the next pass compares it with the master from its start.
     Nothing,
 }
@@ -95,8 +95,8 @@ pub fn judge(own: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
         | SinceLastPass::Beyond {
             run: Some(TransactionRun { count: 1, .. }),
             begun: true,
-        } => Ok(Known::AsLeft),
-        SinceLastPass::NobodyVouches => Ok(Known::Nothing),
+        } => Ok(Known::Unchanged),
+        SinceLastPass::NotRecorded => Ok(Known::Nothing),
         SinceLastPass::Beyond {
             run: Some(run),
             begun,
@@ -195,11 +195,11 @@ mod tests {
     #[test]
     fn only_what_no_pass_can_have_left_is_the_slaves_own() {
         for (own, known) in [
-            (SinceLastPass::NoSlave, Known::AsLeft),
-            (SinceLastPass::NobodyVouches, Known::Nothing),
-            (beyond(0, false), Known::AsLeft),
-            (beyond(0, true), Known::AsLeft),
-            (beyond(1, true), Known::AsLeft),
+            (SinceLastPass::NoSlave, Known::Unchanged),
+            (SinceLastPass::NotRecorded, Known::Nothing),
+            (beyond(0, false), Known::Unchanged),
+            (beyond(0, true), Known::Unchanged),
+            (beyond(1, true), Known::Unchanged),
         ] {
             assert_eq!(judge(own), Ok(known), "{own:?}");
         }

@@ -82,7 +82,7 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
         .as_ref()
         .and_then(|left| left.slave.last_tid);
     Ok(match left {
-        Continuity::Unknown => SinceLastPass::NobodyVouches,
+        Continuity::Unknown => SinceLastPass::NotRecorded,
         Continuity::Changed => SinceLastPass::Changed {
             newer: newer(&file, left_tid)?,
         },

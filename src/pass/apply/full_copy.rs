@@ -1,4 +1,4 @@
-//! Copying the whole master, and putting the copy in the slave's place.
+//! CopyProgress the whole master, and putting the copy in the slave's place.
 
 use std::fs::File;
 
