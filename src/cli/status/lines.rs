@@ -166,7 +166,7 @@ fn slave(lines: &mut Lines, status: &Status) {
         }
         SlaveState::Foreign => lines.add("holds", Emphasis::Bad, "no FileStorage"),
         SlaveState::Damaged(damage) => {
-            lines.add("holds", Emphasis::Bad, &format!("damage: {damage}"))
+            lines.add("holds", Emphasis::Bad, &format!("damage: {damage}"));
         }
         SlaveState::Storage(slave) => storage(lines, slave, status),
     }
