@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use self::off::Off;
-use self::running::Running;
+use self::off::OffReason;
+use self::running::RunningPass;
 
 use crate::filestorage::scan::Damage;
 use crate::human::bytes;
@@ -31,14 +31,14 @@ pub enum Error {
     Usage(String),
     /// A switch is off.
     #[error("syncing is off: {0}")]
-    Off(Off),
+    Off(OffReason),
     /// Another pass holds the slave.
     #[error("another pass is at work on {}{}", .slave.display(), .pass.in_words())]
     Busy {
         /// The slave.
         slave: PathBuf,
         /// The other pass.
-        pass: Running,
+        pass: RunningPass,
     },
     /// The slave is the file that the master was copied from.
     #[error("MASTER {master} is a copy of SLAVE {}, and has nothing that it lacks", .slave.display())]

@@ -11,11 +11,11 @@
 //! The facts are gathered here; what they mean for a failover is judged apart,
 //! in [`judge`].
 
-mod ask;
 mod index;
 mod judgement;
+mod master;
 mod report;
-mod sampler;
+mod slave;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -24,14 +24,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use self::index::Index;
+pub use self::index::IndexStatus;
 pub use self::judgement::{Judgement, Verdict, judge};
 pub use self::report::JsonReport;
 
-use self::sampler::Sampler;
+use self::slave::SlaveReader;
 use crate::error::Error;
-use crate::error::off::Off;
-use crate::error::running::Running;
+use crate::error::off::OffReason;
+use crate::error::running::RunningPass;
 use crate::filestorage::Tid;
 use crate::io::flock;
 use crate::io::pace::Pace;
@@ -56,18 +56,18 @@ pub struct Status {
     /// Whether a pass was ever made for it.
     pub presence: Presence,
     /// Why syncing is off; `None` if it is on.
-    pub off: Option<Off>,
+    pub off: Option<OffReason>,
     /// How the last pass ended, unless syncing was off, another one at work, or a
     /// signal ended it.
     pub last_pass: Option<Pass>,
     /// When the slave is last known to have had all that the master had.
     pub last_in_sync: Option<Timestamp>,
     /// The pass that is at work, if its process is listed.
-    pub pass: Option<Running>,
+    pub pass: Option<RunningPass>,
     /// The process that has ZODB's lock: ZEO, or whatever opened the slave.
     pub zodb_pid: Option<u32>,
     /// A full copy that is under way, or was broken off.
-    pub copy: Option<Copying>,
+    pub copy: Option<CopyProgress>,
     /// What the slave is.
     pub state: plan::SlaveState,
     /// Its size in bytes, unfinished tail included.
@@ -75,15 +75,15 @@ pub struct Status {
     /// The tid of its last committed transaction, if it has one.
     pub last_tid: Option<Tid>,
     /// What ZODB's index beside it is good for.
-    pub index: Index,
+    pub index: IndexStatus,
     /// What the last verification of this very file found, if one was noted.
     pub verified: Option<Record>,
     /// Slaves that were set aside.
-    pub set_aside: Pile,
+    pub set_aside: FileTotals,
     /// Tails that were cut and kept.
-    pub cut_tails: Pile,
+    pub cut_tails: FileTotals,
     /// How it stands against the master, if that was asked.
-    pub against: Option<Against>,
+    pub comparison: Option<MasterComparison>,
     /// The age of the last time in sync above which the slave is out of date, if one is
     /// given.
     pub max_age: Option<Duration>,
@@ -91,7 +91,7 @@ pub struct Status {
 
 /// How far a full copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copying {
+pub struct CopyProgress {
     /// How many bytes are written.
     pub done: u64,
     /// How many bytes the master had when the copy began.
@@ -101,7 +101,7 @@ pub struct Copying {
     pub left: Option<SignedDuration>,
 }
 
-impl Copying {
+impl CopyProgress {
     /// The share that is written, in percent.
     #[must_use]
     pub fn percent(self) -> u64 {
@@ -131,7 +131,7 @@ impl Copying {
 
 /// Files that pile up beside the slave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pile {
+pub struct FileTotals {
     /// How many.
     pub files: u64,
     /// How many bytes they have.
@@ -140,7 +140,7 @@ pub struct Pile {
 
 /// How the slave stands against its master.
 #[derive(Clone, Debug)]
-pub struct Against {
+pub struct MasterComparison {
     /// The master's name.
     pub master: String,
     /// What a pass would come to if syncing were on and no other pass were running. Of a
@@ -189,9 +189,9 @@ impl Status {
         let Some(max_age) = self.max_age else {
             return false;
         };
-        let lacks_nothing = self.against.as_ref().is_some_and(|against| {
-            let lag = against.lag.map(|lag| lag.transactions);
-            against.next_pass.exit == Exit::Success && lag == Some(0)
+        let lacks_nothing = self.comparison.as_ref().is_some_and(|comparison| {
+            let lag = comparison.lag.map(|lag| lag.transactions);
+            comparison.next_pass.exit == Exit::Success && lag == Some(0)
         });
         let is_recent = self
             .last_in_sync
@@ -216,16 +216,17 @@ impl Status {
             plan::SlaveState::Missing | plan::SlaveState::Short { .. } => Exit::Failure,
             plan::SlaveState::Foreign | plan::SlaveState::Damaged(_) => Exit::SlaveDamaged,
             plan::SlaveState::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
-            plan::SlaveState::Storage(_) => match &self.against {
+            plan::SlaveState::Storage(_) => match &self.comparison {
                 // The slave is served already: nothing is in the way of a failover.
-                Some(against) if against.next_pass.exit == Exit::InUse => Exit::Success,
+                Some(comparison) if comparison.next_pass.exit == Exit::InUse => Exit::Success,
                 // The live site writes where no pass reads.
-                Some(against)
-                    if !against.strays.is_empty() && against.next_pass.exit == Exit::Success =>
+                Some(comparison)
+                    if !comparison.strays.is_empty()
+                        && comparison.next_pass.exit == Exit::Success =>
                 {
                     Exit::Diverged
                 }
-                Some(against) => against.next_pass.exit,
+                Some(comparison) => comparison.next_pass.exit,
                 None => Exit::Success,
             },
         }
@@ -242,12 +243,12 @@ pub fn look(
     monitor: &dyn Monitor,
 ) -> Result<Status, Error> {
     let paths = &slave.paths;
-    let mut sampler = Sampler::new(slave, monitor);
-    let (sidecar, sample) = sampler.sample()?;
+    let mut reader = SlaveReader::new(slave, monitor);
+    let (sidecar, sample) = reader.sample()?;
     let [pass, step, zodb] =
         [Sibling::PassLock, Sibling::StepLock, Sibling::ZodbLock].map(|lock| paths.sibling(lock));
     let [pass_pid, step_pid, zodb_pid] = flock::holders([&pass, &step, &zodb]);
-    let (set_aside, cut_tails) = piles(paths)?;
+    let (set_aside, cut_tails) = kept_files(paths)?;
     let time = Timestamp::now();
     let mut status = Status {
         time,
@@ -263,20 +264,20 @@ pub fn look(
         state: sample.slave.clone(),
         size: sample.seen.map_or(0, |seen| seen.size),
         last_tid: sample.last_tid,
-        index: Index::look(paths, sample.position())?,
+        index: IndexStatus::look(paths, sample.position())?,
         verified: Record::load(paths),
         set_aside,
         cut_tails,
-        against: None,
+        comparison: None,
         max_age: None,
     };
     let is_running = status.pass.is_some();
     status.copy = sidecar
         .copy
-        .and_then(|noted| Copying::look(paths, noted, is_running, status.time));
+        .and_then(|noted| CopyProgress::look(paths, noted, is_running, status.time));
     if let Some(master) = master {
-        status.against = Some(ask::against(
-            sampler,
+        status.comparison = Some(master::compare(
+            reader,
             (sidecar, sample),
             master,
             status.zodb_pid,
@@ -287,9 +288,9 @@ pub fn look(
 }
 
 /// What piles up beside the slave: what was set aside, and what was cut.
-fn piles(paths: &SlavePaths) -> Result<(Pile, Pile), Error> {
+fn kept_files(paths: &SlavePaths) -> Result<(FileTotals, FileTotals), Error> {
     let fail = || Error::io("list", paths.directory());
-    let (mut set_aside, mut cut) = (Pile::default(), Pile::default());
+    let (mut set_aside, mut cut) = (FileTotals::default(), FileTotals::default());
     let entries = loop {
         match paths.directory().read_dir() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -298,15 +299,15 @@ fn piles(paths: &SlavePaths) -> Result<(Pile, Pile), Error> {
     };
     for entry in entries {
         let entry = entry.map_err(fail())?;
-        let pile = match paths.leftover(&entry.file_name()) {
+        let file_totals = match paths.leftover(&entry.file_name()) {
             Some(Leftover::SetAside) => &mut set_aside,
             Some(Leftover::CutTail) => &mut cut,
             None => continue,
         };
         // It may be gone by now.
         if let Ok(found) = entry.metadata() {
-            pile.files += 1;
-            pile.bytes += found.len();
+            file_totals.files += 1;
+            file_totals.bytes += found.len();
         }
     }
     Ok((set_aside, cut))

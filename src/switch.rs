@@ -28,7 +28,7 @@ const ENDING_PATIENCE: Duration = Duration::from_millis(300);
 const NOTING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often it looks in that time.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a slave holds when syncing is switched off.
 #[derive(Clone, Debug)]
@@ -185,7 +185,7 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
                     && started.elapsed() < NOTING_PATIENCE =>
             {
                 drop(between_steps);
-                thread::sleep(LOOK_EVERY);
+                thread::sleep(POLL_INTERVAL);
             }
             Err(why) => {
                 let slave = slave.paths.data().to_owned();

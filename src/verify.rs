@@ -41,7 +41,7 @@ use self::index::IndexCheck;
 use self::lossy_reader::LossyReader;
 use self::walk::{Walk, WalkInput};
 use crate::error::Error;
-use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
+use crate::error::retry::{self, MAX_ATTEMPTS, RETRY_DELAY};
 use crate::filestorage::Tid;
 use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
@@ -241,10 +241,10 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
             Ok(file) => file,
             // Where ZODB packs what it serves, there is none for an instant.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                if attempts == MAX_LOOKS {
+                if attempts == MAX_ATTEMPTS {
                     return Ok(None);
                 }
-                retry::wait(LOOK_EVERY);
+                retry::wait(RETRY_DELAY);
                 continue;
             }
             Err(error) => return Err(Error::io("open", path)(error)),
@@ -253,7 +253,7 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
         let digests = DigestCheck::open(paths, &file)?;
         let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
         let is_there = index.as_ref().is_none_or(IndexCheck::is_unchanged);
-        if is_there || attempts == MAX_LOOKS {
+        if is_there || attempts == MAX_ATTEMPTS {
             return Ok(Some(OpenFiles {
                 file,
                 seen,

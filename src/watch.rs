@@ -19,14 +19,14 @@
 //! events are hints, and the tick does not depend on them.
 
 mod backoff;
-mod rest;
+mod idle;
 mod wakeups;
 
 use std::time::{Duration, Instant};
 
 pub use self::wakeups::{WakeReason, Waker, Wakeups};
 
-use self::rest::Rest;
+use self::idle::Idle;
 use crate::io::progress::Monitor;
 use crate::pass::{self, Job, PassReport};
 use crate::plan::outcome::{Exit, Outcome};
@@ -50,49 +50,49 @@ pub trait Observer {
 
 /// Follows the master until a signal comes: returns what the exit code is to
 /// tell. `interval` is the time from one tick to the next.
-pub fn watch(job: &Job, interval: Duration, bell: &Wakeups, audience: &dyn Observer) -> Exit {
-    let mut rest = Rest::new(job, interval, bell, audience);
-    let mut news = News::default();
+pub fn watch(job: &Job, interval: Duration, wakeups: &Wakeups, observer: &dyn Observer) -> Exit {
+    let mut idle = Idle::new(job, interval, wakeups, observer);
+    let mut filter = ReportFilter::default();
     loop {
         let started = Instant::now();
-        let report = pass::run(job, audience.monitor().as_ref());
+        let report = pass::run(job, observer.monitor().as_ref());
         let exit = report.outcome.exit;
         if job.slave.is_interrupted() {
             break;
         }
         let elapsed = started.elapsed();
-        if let Some(is_news) = news.take(&report.outcome, Instant::now()) {
-            audience.passed(&report, elapsed, is_news);
+        if let Some(is_news) = filter.take(&report.outcome, Instant::now()) {
+            observer.passed(&report, elapsed, is_news);
         }
         if exit == Exit::Usage {
             return exit;
         }
-        rest.after(&report, elapsed);
+        idle.after(&report, elapsed);
         if job.slave.is_interrupted() {
             break;
         }
     }
     upkeep::index::update_at_end(&job.slave);
-    news.stood.unwrap_or(Exit::Success)
+    filter.suspended.unwrap_or(Exit::Success)
 }
 
 /// What was told of the passes so far.
 #[derive(Debug, Default)]
-struct News {
+struct ReportFilter {
     /// How the last one ended.
     last: Option<Exit>,
     /// What was last reported: also why, if a person must act on it, or has acted.
-    told: Option<(Exit, Option<String>)>,
+    reported: Option<(Exit, Option<String>)>,
     /// When that was.
-    told_at: Option<Instant>,
+    reported_at: Option<Instant>,
     /// The warnings that were last reported.
-    warned: Vec<String>,
+    warnings: Vec<String>,
     /// How the last one ended that stood still, unless one after it was in sync
     /// or found syncing off.
-    stood: Option<Exit>,
+    suspended: Option<Exit>,
 }
 
-impl News {
+impl ReportFilter {
     /// Takes note of how a pass ended at this moment: whether that is news, or `None` if it
     /// is not even worth a look: another pass beside the watch is over soon.
     fn take(&mut self, outcome: &Outcome, now: Instant) -> Option<bool> {
@@ -101,25 +101,25 @@ impl News {
         if exit == Exit::Busy && before != Some(Exit::Busy) {
             return None;
         }
-        let mood = WatchState::after(exit);
-        match mood {
-            WatchState::Following | WatchState::Off => self.stood = None,
-            WatchState::Standing => self.stood = Some(exit),
+        let state = WatchState::after(exit);
+        match state {
+            WatchState::Following | WatchState::Off => self.suspended = None,
+            WatchState::Suspended => self.suspended = Some(exit),
             WatchState::Retrying => {}
         }
-        let counts = matches!(mood, WatchState::Standing | WatchState::Off);
+        let counts = matches!(state, WatchState::Suspended | WatchState::Off);
         let reason = counts.then(|| outcome.reason.clone());
-        let told = Some((exit, reason));
-        let warns_anew = !outcome.warnings.is_empty() && self.warned != outcome.warnings;
+        let reported = Some((exit, reason));
+        let warns_anew = !outcome.warnings.is_empty() && self.warnings != outcome.warnings;
         if warns_anew {
-            self.warned.clone_from(&outcome.warnings);
+            self.warnings.clone_from(&outcome.warnings);
         }
-        let is_due = matches!(mood, WatchState::Standing | WatchState::Retrying)
-            && (self.told_at).is_some_and(|at| now.duration_since(at) >= REPEAT_EVERY);
-        let is_news = self.told != told || warns_anew || is_due;
-        self.told = told;
+        let is_due = matches!(state, WatchState::Suspended | WatchState::Retrying)
+            && (self.reported_at).is_some_and(|at| now.duration_since(at) >= REPEAT_EVERY);
+        let is_news = self.reported != reported || warns_anew || is_due;
+        self.reported = reported;
         if is_news {
-            self.told_at = Some(now);
+            self.reported_at = Some(now);
         }
         Some(is_news)
     }
@@ -133,7 +133,7 @@ enum WatchState {
     /// Syncing is off.
     Off,
     /// A person must decide or mend.
-    Standing,
+    Suspended,
     /// Something is missing that may come back.
     Retrying,
 }
@@ -143,7 +143,7 @@ impl WatchState {
         match exit {
             Exit::Success => Self::Following,
             Exit::Off => Self::Off,
-            Exit::Diverged | Exit::MasterDamaged | Exit::SlaveDamaged => Self::Standing,
+            Exit::Diverged | Exit::MasterDamaged | Exit::SlaveDamaged => Self::Suspended,
             Exit::Failure
             | Exit::Usage
             | Exit::Busy

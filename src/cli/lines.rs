@@ -19,19 +19,19 @@ pub(super) const SET_ASIDE: &str = "this file was set aside: passes leave it as 
 
 /// How a fact looks.
 #[derive(Clone, Copy)]
-pub(super) enum Tone {
+pub(super) enum Emphasis {
     Plain,
     Good,
-    Mind,
+    Warning,
     Bad,
 }
 
-impl Tone {
+impl Emphasis {
     fn style(self) -> Style {
         let colour = match self {
             Self::Plain => return Style::new(),
             Self::Good => AnsiColor::Green,
-            Self::Mind => AnsiColor::Yellow,
+            Self::Warning => AnsiColor::Yellow,
             Self::Bad => AnsiColor::Red,
         };
         Style::new().fg_color(Some(colour.into()))
@@ -54,9 +54,9 @@ impl Lines {
     }
 
     /// A line with a fact.
-    pub(super) fn add(&mut self, what: &str, tone: Tone, fact: &str) {
+    pub(super) fn add(&mut self, what: &str, emphasis: Emphasis, fact: &str) {
         let _ = write!(self.text, "{what:WIDTH$}");
-        self.push(tone.style(), fact);
+        self.push(emphasis.style(), fact);
         self.text.push('\n');
     }
 
@@ -66,10 +66,10 @@ impl Lines {
     }
 
     /// The last line, set off from the others: what it is about, and the verdict.
-    pub(super) fn conclude(&mut self, about: &str, tone: Tone, verdict: &str) {
+    pub(super) fn conclude(&mut self, about: &str, emphasis: Emphasis, verdict: &str) {
         self.gap();
         self.text += about;
-        self.push(tone.style().bold(), verdict);
+        self.push(emphasis.style().bold(), verdict);
         self.text.push('\n');
     }
 

@@ -9,14 +9,14 @@ use fssync::source::ssh::Process;
 
 use super::progress;
 use super::report::Reporter;
-use super::signals::{self, Ending};
+use super::signals::{self, ExitSignals};
 use super::storage::Output;
 
 pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
     let started = Instant::now();
     let process = Process::default();
-    let ending = Ending::over(storage.master.as_ref());
-    let interrupted = signals::listen(&process, ending, &[], None);
+    let exit_signals = ExitSignals::for_master(storage.master.as_ref());
+    let interrupted = signals::listen(&process, exit_signals, &[], None);
     let reporter = Reporter::start(storage, mode, output);
     let report = match interrupted.and_then(|it| storage.job(mode, it, &process, || {})) {
         Ok(job) => pass::run(&job, progress::monitor(output).as_ref()),

@@ -44,28 +44,34 @@ pub(crate) fn monitor(output: Output) -> Box<dyn Monitor> {
 }
 
 /// What is done at the moment, and from where it was begun.
-struct Course {
+struct ActivityStart {
     activity: &'static str,
     from: u64,
     since: Instant,
 }
 
-impl Course {
+impl ActivityStart {
     /// Goes on with an activity, or begins another one, of which `done` bytes are dealt
     /// with: an interrupted copy may have had them before. Returns how fast it is.
-    fn go_on(
-        course: &mut Option<Self>,
+    fn update(
+        activity_start: &mut Option<Self>,
         activity: &'static str,
         done: u64,
         total: u64,
     ) -> Option<Pace> {
-        match course {
-            Some(course) if course.activity == activity && course.from <= done => {
+        match activity_start {
+            Some(activity_start)
+                if activity_start.activity == activity && activity_start.from <= done =>
+            {
                 let rest = total.saturating_sub(done);
-                Pace::of(done - course.from, rest, course.since.elapsed())
+                Pace::of(
+                    done - activity_start.from,
+                    rest,
+                    activity_start.since.elapsed(),
+                )
             }
             _ => {
-                *course = Some(Self {
+                *activity_start = Some(Self {
                     activity,
                     from: done,
                     since: Instant::now(),
@@ -83,7 +89,7 @@ struct Bar {
 
 #[derive(Default)]
 struct Shown {
-    course: Option<Course>,
+    activity_start: Option<ActivityStart>,
     bar: Option<(&'static str, ProgressBar)>,
     has_room: bool,
 }
@@ -91,7 +97,7 @@ struct Shown {
 impl Monitor for Bar {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = Course::go_on(&mut shown.course, activity, done, total);
+        let pace = ActivityStart::update(&mut shown.activity_start, activity, done, total);
         if self.started.elapsed() < SHOW_AFTER {
             return;
         }
@@ -137,14 +143,14 @@ impl Drop for Bar {
 
 /// What is done, and when the last line was printed.
 struct Lines {
-    shown: Mutex<(Option<Course>, Instant)>,
+    shown: Mutex<(Option<ActivityStart>, Instant)>,
 }
 
 impl Monitor for Lines {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let (course, last) = &mut *shown;
-        let pace = Course::go_on(course, activity, done, total);
+        let (activity_start, last) = &mut *shown;
+        let pace = ActivityStart::update(activity_start, activity, done, total);
         if last.elapsed() < LINE_EVERY && done < total {
             return;
         }

@@ -31,25 +31,25 @@ pub(crate) fn survive_file_size_limit() {
 
 /// The signals that end a program in an orderly way.
 #[derive(Debug)]
-pub(crate) struct Ending(Vec<i32>);
+pub(crate) struct ExitSignals(Vec<i32>);
 
-impl Default for Ending {
+impl Default for ExitSignals {
     fn default() -> Self {
         Self(vec![SIGINT, SIGTERM, SIGQUIT])
     }
 }
 
-impl Ending {
+impl ExitSignals {
     /// Those of a program that reads this master. If it connects to another machine, a
     /// terminal that is closed must not leave the connection behind; under `nohup` it
     /// ends nothing.
-    pub(crate) fn over(master: Option<&MasterConfig>) -> Self {
-        let mut ending = Self::default();
+    pub(crate) fn for_master(master: Option<&MasterConfig>) -> Self {
+        let mut exit_signals = Self::default();
         let is_remote = master.is_some_and(MasterConfig::is_remote);
         if is_remote && !is_ignored(SIGHUP) {
-            ending.0.push(SIGHUP);
+            exit_signals.0.push(SIGHUP);
         }
-        ending
+        exit_signals
     }
 }
 
@@ -63,7 +63,7 @@ fn is_ignored(signal: i32) -> bool {
     ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Returns what the first of the `ending` signals sets. One that comes more than a
+/// Returns what the first of the `exit_signals` signals sets. One that comes more than a
 /// second later ends this process at once, and `connection` with it.
 ///
 /// `then` is called, in a thread of its own, after each of these signals and of the
@@ -71,7 +71,7 @@ fn is_ignored(signal: i32) -> bool {
 /// signal sets needs no call.
 pub(crate) fn listen(
     connection: &Process,
-    Ending(ending): Ending,
+    ExitSignals(exit_signals): ExitSignals,
     others: &[i32],
     then: Option<Box<dyn Fn() + Send>>,
 ) -> Result<Arc<AtomicBool>, Error> {
@@ -80,15 +80,15 @@ pub(crate) fn listen(
         move |source| Error::Start { what, source }
     };
     let interrupted = Arc::new(AtomicBool::new(false));
-    for &signal in &ending {
+    for &signal in &exit_signals {
         flag::register(signal, Arc::clone(&interrupted)).map_err(failed("to handle signals"))?;
     }
-    let signals = Signals::new(ending.iter().chain(others));
+    let signals = Signals::new(exit_signals.iter().chain(others));
     let signals = signals.map_err(failed("to handle signals"))?;
     let is_needed = then.is_some();
     let started = thread::Builder::new().name("signals".to_owned()).spawn({
         let connection = connection.clone();
-        move || follow(signals, &ending, &connection, then.as_deref())
+        move || follow(signals, &exit_signals, &connection, then.as_deref())
     });
     match started {
         Err(error) if is_needed => Err(failed("a thread for signals")(error)),
@@ -99,7 +99,7 @@ pub(crate) fn listen(
 /// Waits for signals, for ever.
 fn follow(
     mut signals: Signals,
-    ending: &[i32],
+    exit_signals: &[i32],
     connection: &Process,
     then: Option<&(dyn Fn() + Send)>,
 ) {
@@ -108,7 +108,7 @@ fn follow(
         if let Some(then) = then {
             then();
         }
-        if !ending.contains(&signal) {
+        if !exit_signals.contains(&signal) {
             continue;
         }
         match first {

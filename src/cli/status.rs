@@ -17,7 +17,7 @@ use fssync::status::{self, JsonReport, Status};
 
 use super::log::End;
 use super::progress;
-use super::signals::{self, Ending};
+use super::signals::{self, ExitSignals};
 use super::storage::Output;
 
 pub(crate) fn run(
@@ -49,7 +49,7 @@ fn look(storage: &StorageConfig, output: Output, process: &Process) -> Result<St
     let Some(master) = &storage.master else {
         return status::look(&storage.slave()?, None, monitor.as_ref());
     };
-    let interrupted = signals::listen(process, Ending::over(Some(master)), &[], None)?;
+    let interrupted = signals::listen(process, ExitSignals::for_master(Some(master)), &[], None)?;
     let slave = Slave {
         interrupted: Arc::clone(&interrupted),
         ..storage.slave()?

@@ -23,7 +23,7 @@ use self::against::Against;
 use self::report::{Findings, Report};
 use super::log::End;
 use super::progress;
-use super::signals::{self, Ending};
+use super::signals::{self, ExitSignals};
 use super::storage::Output;
 
 pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> Result<Exit, End> {
@@ -79,8 +79,8 @@ struct Ends {
 impl Ends {
     /// Fails if the master cannot be read, before the slave is read in vain.
     fn open(storage: &StorageConfig, process: &Process) -> Result<Self, Error> {
-        let ending = Ending::over(storage.master.as_ref());
-        let interrupted = signals::listen(process, ending, &[], None)?;
+        let exit_signals = ExitSignals::for_master(storage.master.as_ref());
+        let interrupted = signals::listen(process, exit_signals, &[], None)?;
         let slave = Slave {
             interrupted: Arc::clone(&interrupted),
             ..storage.slave()?

@@ -18,22 +18,22 @@ use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 
 use super::report::Reporter;
-use super::signals::{self, Ending};
+use super::signals::{self, ExitSignals};
 use super::storage::Output;
 use super::systemd::Service;
 use super::{progress, systemd};
 
 pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
     let process = Process::default();
-    let bell = Wakeups::default();
-    let rope = bell.rope();
-    let ring = Box::new(move || rope.ring(WakeReason::Signal));
+    let wakeups = Wakeups::default();
+    let waker = wakeups.waker();
+    let wake = Box::new(move || waker.wake(WakeReason::Signal));
     let reporter = Reporter::start(storage, Mode::Watch, output);
     let service = Arc::new(Service::default());
     let heart = Arc::clone(&service);
     let prepare = || -> Result<_, Error> {
-        let ending = Ending::default();
-        let interrupted = signals::listen(&process, ending, &[SIGHUP], Some(ring))?;
+        let exit_signals = ExitSignals::default();
+        let interrupted = signals::listen(&process, exit_signals, &[SIGHUP], Some(wake))?;
         let job = storage.job(Mode::Watch, Arc::clone(&interrupted), &process, move || {
             heart.alive();
         })?;
@@ -47,7 +47,7 @@ pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
         }
     };
     systemd::ready();
-    let follower = Follower {
+    let observer = WatchReporter {
         output,
         reporter,
         service: &service,
@@ -55,7 +55,7 @@ pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
         in_sync: Cell::new(None),
         is_read: Cell::new(true),
     };
-    let exit = watch::watch(&job, storage.interval, &bell, &follower);
+    let exit = watch::watch(&job, storage.interval, &wakeups, &observer);
     process.close();
     systemd::stopping();
     if interrupted.load(Ordering::Relaxed) {
@@ -65,7 +65,7 @@ pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
 }
 
 /// Tells the log, standard output and systemd.
-struct Follower<'a> {
+struct WatchReporter<'a> {
     output: Output,
     reporter: Reporter,
     service: &'a Service,
@@ -77,7 +77,7 @@ struct Follower<'a> {
     is_read: Cell<bool>,
 }
 
-impl Observer for Follower<'_> {
+impl Observer for WatchReporter<'_> {
     fn passed(&self, report: &PassReport, elapsed: Duration, is_news: bool) {
         let outcome = &report.outcome;
         if is_news || outcome.action == Action::FullCopy {
@@ -101,7 +101,7 @@ impl Observer for Follower<'_> {
     }
 
     fn monitor(&self) -> Box<dyn Monitor + '_> {
-        Box::new(Watched {
+        Box::new(ServiceMonitor {
             service: self.service,
             shown: progress::monitor(self.output),
         })
@@ -134,12 +134,12 @@ fn status(outcome: &Outcome, in_sync: Option<(Timestamp, Option<u64>)>) -> Strin
 }
 
 /// Tells systemd that a pass goes on.
-struct Watched<'a> {
+struct ServiceMonitor<'a> {
     service: &'a Service,
     shown: Box<dyn Monitor>,
 }
 
-impl Monitor for Watched<'_> {
+impl Monitor for ServiceMonitor<'_> {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
         self.shown.progress(activity, done, total);
         self.service.alive();

@@ -3,7 +3,7 @@
 use super::join::Queue;
 use super::pair::FilePair;
 use crate::error::Error;
-use crate::error::retry::{self, LOOK_AGAIN_AFTER};
+use crate::error::retry::{self, REREAD_DELAYS};
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::source::{FileId, MasterStat, Pending, Transactions};
 
@@ -108,7 +108,7 @@ impl TransactionLists for MasterLists<'_> {
         match list.reached.end {
             Some(Tail::Damaged(_) | Tail::Torn) => {
                 // As of a feed: it may be a write under way.
-                if let Some(wait) = LOOK_AGAIN_AFTER.get(self.looked_again) {
+                if let Some(wait) = REREAD_DELAYS.get(self.looked_again) {
                     self.looked_again += 1;
                     retry::wait(*wait);
                     self.look_again()?;

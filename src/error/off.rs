@@ -18,7 +18,7 @@ pub(crate) const ON: &str = "SYNCING=1";
 
 /// Why syncing is off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Off {
+pub struct OffReason {
     /// The switch that is off.
     pub(crate) switch: PathBuf,
     /// Why it is.
@@ -44,7 +44,7 @@ pub(crate) enum Cause {
     OutOfFiles(String),
 }
 
-impl Off {
+impl OffReason {
     /// What to warn of, if nobody switched syncing off on purpose.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
@@ -62,7 +62,7 @@ impl Off {
     }
 }
 
-impl fmt::Display for Off {
+impl fmt::Display for OffReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.switch.display())?;
         match &self.cause {

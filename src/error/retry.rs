@@ -1,4 +1,4 @@
-//! Looking again, where one of the two files changed under a look.
+//! Retries an operation that failed because one of the two files was changing.
 
 use std::mem;
 use std::thread;
@@ -6,25 +6,24 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// How long the master may be missing or half there before it counts as
-/// unreachable: ZODB's pack renames twice, and in between there is no
-/// `Data.fs`.
-const PASSING: Duration = if cfg!(fuzzing) {
+/// How long the master may be missing or incomplete before it counts as unreachable. A
+/// pack renames two files, and `Data.fs` does not exist in between.
+const GRACE_PERIOD: Duration = if cfg!(fuzzing) {
     Duration::ZERO
 } else {
     Duration::from_millis(1200)
 };
 
-/// How often it is looked for in that time.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The delay between two attempts.
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How often a look starts over because one of the files changed under it, or because
-/// the master, once found, could not be read.
-pub(crate) const MAX_LOOKS: u32 = 5;
+/// The number of attempts if a file changes during each of them, or if the master can be
+/// found but not read.
+pub(crate) const MAX_ATTEMPTS: u32 = 5;
 
-/// How long to wait before something wrong is looked at again: ZODB writes a large
-/// transaction in several pieces, and is done with it in no time.
-pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
+/// The delays before a defect is read again. ZODB writes a large transaction in several
+/// pieces within a short time, so an incomplete one is soon complete.
+pub(crate) const REREAD_DELAYS: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(1),
     Duration::from_millis(4),
@@ -32,59 +31,61 @@ pub(crate) const LOOK_AGAIN_AFTER: [Duration; 5] = [
     Duration::from_millis(100),
 ];
 
-/// Waits for the moment of another look. Under a fuzzer nothing changes meanwhile, and
-/// time is dear.
+/// Sleeps before another attempt. Does nothing under a fuzzer, where files do not change.
 pub(crate) fn wait(time: Duration) {
     if !cfg!(fuzzing) {
         thread::sleep(time);
     }
 }
 
-/// What came of the looks so far.
+/// Counts the attempts of one operation.
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
-    /// Since when the master does not answer.
+    /// When the master was first unreachable.
     missing_since: Option<Instant>,
-    /// Whether it did in the look that is under way.
-    is_found: bool,
-    /// How many looks ended for another reason, or once the master had answered.
-    others: u32,
+    /// Whether the master answered during the current attempt.
+    has_answered: bool,
+    /// The number of attempts that failed for another reason, or after the master had
+    /// answered.
+    other_failures: u32,
 }
 
 impl Retry {
-    /// The master answered. Should it be lost in what follows, that counts: one that is
-    /// there whenever it is looked at, and never lets itself be read, is not waited for.
-    pub(crate) fn found_master(&mut self) {
+    /// Records that the master answered. If it becomes unreachable later in the same
+    /// attempt, that counts against [`MAX_ATTEMPTS`]: a master that can always be opened but
+    /// never be read is not waited for.
+    pub(crate) fn master_answered(&mut self) {
         self.missing_since = None;
-        self.is_found = true;
+        self.has_answered = true;
     }
 
-    /// Waits for the moment of another look, after one that ended so; gives back
-    /// what lasts.
-    pub(crate) fn after(&mut self, error: Error) -> Result<(), Error> {
+    /// Waits before the next attempt. Returns the error if it is permanent, or if there
+    /// were enough attempts.
+    pub(crate) fn wait_if_transient(&mut self, error: Error) -> Result<(), Error> {
         if error.is_transient() {
-            self.again(error)
+            self.wait_after(error)
         } else {
             Err(error)
         }
     }
 
-    /// The same, after one that ended for a reason that is gone.
-    pub(crate) fn again(&mut self, error: Error) -> Result<(), Error> {
-        let was_found = mem::take(&mut self.is_found);
-        if matches!(error, Error::Unreachable(_)) && !was_found {
+    /// Waits before the next attempt, whatever the error. Returns the error if there were
+    /// enough attempts.
+    pub(crate) fn wait_after(&mut self, error: Error) -> Result<(), Error> {
+        let has_answered = mem::take(&mut self.has_answered);
+        if matches!(error, Error::Unreachable(_)) && !has_answered {
             let since = *self.missing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > PASSING {
+            if since.elapsed() > GRACE_PERIOD {
                 return Err(error);
             }
         } else {
-            self.others += 1;
-            if self.others == MAX_LOOKS {
+            self.other_failures += 1;
+            if self.other_failures == MAX_ATTEMPTS {
                 return Err(error);
             }
         }
-        tracing::debug!("looking again: {}", error.display_chain());
-        wait(LOOK_EVERY);
+        tracing::debug!("retrying after: {}", error.display_chain());
+        wait(RETRY_DELAY);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
 
 /// A pass at work, as seen by another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Running {
+pub struct RunningPass {
     /// Its process, if the kernel lists it.
     pub pid: Option<u32>,
     /// For how long it has run.
@@ -21,7 +21,7 @@ pub struct Running {
     pub lagging: Option<SignedDuration>,
 }
 
-impl Running {
+impl RunningPass {
     /// What to warn of, if it has taken too long. The words stay the same as time passes.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
@@ -54,11 +54,11 @@ impl Running {
 mod tests {
     use super::*;
 
-    fn running(age_secs: i64, lagging_secs: Option<i64>) -> Running {
-        Running {
+    fn running(age_secs: i64, lagging_secs: Option<i64>) -> RunningPass {
+        RunningPass {
             age: Some(SignedDuration::from_secs(age_secs)),
             lagging: lagging_secs.map(SignedDuration::from_secs),
-            ..Running::default()
+            ..RunningPass::default()
         }
     }
 
@@ -69,7 +69,7 @@ mod tests {
             (running(3601, None), true),
             (running(60, Some(3600)), false),
             (running(60, Some(3601)), true),
-            (Running::default(), false),
+            (RunningPass::default(), false),
         ] {
             assert_eq!(running.warning().is_some(), warned, "{running:?}");
         }

@@ -45,9 +45,9 @@ impl Attempts<'_> {
                     let slave = &self.job.slave;
                     slave.check_cancelled()?;
                     let why = slave.switches.what_ended_a_wait();
-                    self.retry.again(why.map_or(error, Error::Off))?;
+                    self.retry.wait_after(why.map_or(error, Error::Off))?;
                 }
-                Err(error) => self.retry.after(error)?,
+                Err(error) => self.retry.wait_if_transient(error)?,
                 done => return done,
             }
         }
@@ -62,7 +62,7 @@ impl Attempts<'_> {
         }
         self.surveyed_at = Some(Timestamp::now());
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
-        self.retry.found_master();
+        self.retry.master_answered();
         self.file_system = Some(survey.master_stat.file_system);
         if survey.coherent_up_to.is_some() {
             self.sidecar.coherent_up_to = survey.coherent_up_to;

@@ -19,7 +19,7 @@
 mod chunks;
 
 use self::chunks::Chunks;
-use crate::error::retry::{self, LOOK_AGAIN_AFTER};
+use crate::error::retry::{self, REREAD_DELAYS};
 use crate::error::{Error, MasterDamage};
 use crate::filestorage::Tid;
 use crate::filestorage::scan::{Event, Scanner, Tail, Visitor};
@@ -258,7 +258,7 @@ impl<'a> TransactionReader<'a> {
             // This is the first damage at this position.
             _ => 0,
         };
-        let Some(wait) = LOOK_AGAIN_AFTER.get(count) else {
+        let Some(wait) = REREAD_DELAYS.get(count) else {
             return Ok(false);
         };
         self.rereads = Rereads {

@@ -53,7 +53,7 @@ pub struct TransactionRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// It is unchanged since the last pass, or there is none.
-    AsLeft,
+    Unchanged,
     /// Nothing, so the next pass compares all of it with the master.
     Nothing,
 }
@@ -98,7 +98,7 @@ pub fn judge(since: SinceLastPass) -> Result<Known, SwitchOnRefusal> {
         | SinceLastPass::Beyond {
             run: Some(TransactionRun { count: 1, .. }),
             begun: true,
-        } => Ok(Known::AsLeft),
+        } => Ok(Known::Unchanged),
         SinceLastPass::NotRecorded => Ok(Known::Nothing),
         SinceLastPass::Beyond {
             run: Some(run),
@@ -197,11 +197,11 @@ mod tests {
     #[test]
     fn transactions_that_no_pass_has_appended_are_refused() {
         for (since, known) in [
-            (SinceLastPass::NoSlave, Known::AsLeft),
+            (SinceLastPass::NoSlave, Known::Unchanged),
             (SinceLastPass::NotRecorded, Known::Nothing),
-            (beyond(0, false), Known::AsLeft),
-            (beyond(0, true), Known::AsLeft),
-            (beyond(1, true), Known::AsLeft),
+            (beyond(0, false), Known::Unchanged),
+            (beyond(0, true), Known::Unchanged),
+            (beyond(1, true), Known::Unchanged),
         ] {
             assert_eq!(judge(since), Ok(known), "{since:?}");
         }

@@ -26,12 +26,12 @@ use super::paths::Sibling;
 use super::sidecar::Sidecar;
 use super::step::Slave;
 use crate::error::Error;
-use crate::error::running::Running;
+use crate::error::running::RunningPass;
 use crate::io::flock::holder;
 
 /// What is known of the pass that has the pass lock at this moment.
 #[must_use]
-pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> Running {
+pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> RunningPass {
     // A clock that was ahead proves nothing.
     let is_past = |time: &Timestamp| *time <= now;
     let changed = |path: &Path| -> Option<Timestamp> {
@@ -54,7 +54,7 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
     };
     let in_sync = sidecar.in_sync.filter(is_past);
     let age = |time: Timestamp| now.duration_since(time);
-    Running {
+    RunningPass {
         pid,
         age: began.map(age),
         in_sync_age: in_sync.map(age),

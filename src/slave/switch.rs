@@ -31,7 +31,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::owner::Owner;
 use super::paths::{Sibling, SlavePaths};
 use crate::error::Error;
-use crate::error::off::{Cause, OFF, ON, Off};
+use crate::error::off::{Cause, OFF, ON, OffReason};
 
 /// Switches of the whole machine.
 const MACHINE_WIDE: [&str; 2] = ["/var/run/fssync.status", "/var/run/syncPozo.status"];
@@ -55,7 +55,7 @@ pub struct Switches {
     /// The one that `fssync off` and `fssync on` write.
     own: PathBuf,
     /// Why a wait was ended last.
-    wait_ended: Arc<Mutex<Option<Off>>>,
+    wait_ended: Arc<Mutex<Option<OffReason>>>,
 }
 
 impl Switches {
@@ -91,10 +91,10 @@ impl Switches {
     /// Which switch is off, and why; `None` if all are on. A plain `SYNCING=0` explains
     /// everything, so it is named first; then a switch that is not as it should be.
     #[must_use]
-    pub fn why_off(&self) -> Option<Off> {
+    pub fn why_off(&self) -> Option<OffReason> {
         let named = self.named.iter().map(|path| (path, true));
         let found = self.found.iter().map(|path| (path, false));
-        let mut why: Option<Off> = None;
+        let mut why: Option<OffReason> = None;
         for (path, must_exist) in named.chain(found) {
             let Some(cause) = content::why_off(path, must_exist) else {
                 continue;
@@ -102,7 +102,7 @@ impl Switches {
             let is_plain = cause == Cause::SwitchedOff;
             if is_plain || why.as_ref().is_none_or(|why| why.cause == Cause::Missing) {
                 let switch = path.clone();
-                why = Some(Off { switch, cause });
+                why = Some(OffReason { switch, cause });
             }
             if is_plain {
                 break;
@@ -125,11 +125,11 @@ impl Switches {
 
     /// Why a switch last ended a wait; `None` if none ever did.
     #[must_use]
-    pub fn what_ended_a_wait(&self) -> Option<Off> {
+    pub fn what_ended_a_wait(&self) -> Option<OffReason> {
         self.lock_wait_ended().clone()
     }
 
-    fn lock_wait_ended(&self) -> MutexGuard<'_, Option<Off>> {
+    fn lock_wait_ended(&self) -> MutexGuard<'_, Option<OffReason>> {
         self.wait_ended
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -11,7 +11,7 @@ use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
 
 /// How much of ZODB's work on opening the index spares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Index {
+pub enum IndexStatus {
     /// There is none.
     Missing,
     /// There is one, but not for this file, or what lies there is none.
@@ -20,7 +20,7 @@ pub enum Index {
     UpTo(u64),
 }
 
-impl Index {
+impl IndexStatus {
     /// Looks at the index of a slave with this position.
     pub(super) fn look(paths: &SlavePaths, position: Option<u64>) -> Result<Self, Error> {
         let path = paths.sibling(Sibling::ZodbIndex);

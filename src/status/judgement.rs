@@ -88,16 +88,16 @@ fn said(verdict: Verdict, line: String) -> Judgement {
 
 /// What of the master would be lost.
 fn loss(status: &Status) -> (Verdict, String) {
-    let Some(against) = &status.against else {
+    let Some(comparison) = &status.comparison else {
         let line = unknown("the master was not asked", status);
         return (Verdict::Unknown, line);
     };
-    let next = &against.next_pass;
-    if let Some(Stray { pid, .. }) = against.strays.first() {
+    let next = &comparison.next_pass;
+    if let Some(Stray { pid, .. }) = comparison.strays.first() {
         let why = format!("process {pid} writes to a file that is no longer the master");
         return (Verdict::Unknown, unknown(&why, status));
     }
-    match (against.lag, next.exit) {
+    match (comparison.lag, next.exit) {
         (Some(lag), Exit::MasterDamaged) => {
             let line = format!(
                 "{}, as far as the master can be read: {}",

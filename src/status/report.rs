@@ -3,7 +3,7 @@
 use crate::filestorage::Tid;
 use crate::plan::outcome::Action;
 use crate::plan::{Continuity, SlaveState, SlaveTail};
-use crate::status::{Index, Status, Verdict, judge};
+use crate::status::{IndexStatus, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -71,15 +71,21 @@ impl JsonReport {
         let age = |time: Timestamp| status.time.duration_since(time).as_secs_f64();
         let pass = status.last_pass.as_ref();
         let running = status.pass.as_ref();
-        let next = status.against.as_ref().map(|against| &against.next_pass);
-        let lag = status.against.as_ref().and_then(|against| against.lag);
+        let next = status
+            .comparison
+            .as_ref()
+            .map(|comparison| &comparison.next_pass);
+        let lag = status
+            .comparison
+            .as_ref()
+            .and_then(|comparison| comparison.lag);
         let left_of_copy = status.copy.and_then(|copy| copy.left);
         let verified = status.verified.as_ref();
         let judgement = judge(status);
         let last_tid_time = status.last_tid.and_then(Tid::time);
         Self {
             storage: None,
-            master: status.against.as_ref().map(|asked| asked.master.clone()),
+            master: status.comparison.as_ref().map(|asked| asked.master.clone()),
             slave: status.slave.display().to_string(),
             exit_code: status.exit() as u8,
             time: status.time,
@@ -136,8 +142,8 @@ impl JsonReport {
 }
 
 fn asked_warnings(status: &Status) -> Vec<String> {
-    let against = status.against.as_ref();
-    against.map_or_else(Vec::new, |against| against.warnings.clone())
+    let comparison = status.comparison.as_ref();
+    comparison.map_or_else(Vec::new, |comparison| comparison.warnings.clone())
 }
 
 fn state(slave: &SlaveState) -> &'static str {
@@ -173,10 +179,10 @@ fn unfinished(slave: &SlaveState) -> u64 {
     }
 }
 
-fn index(index: Index) -> &'static str {
+fn index(index: IndexStatus) -> &'static str {
     match index {
-        Index::Missing => "missing",
-        Index::Unusable => "unusable",
-        Index::UpTo(_) => "usable",
+        IndexStatus::Missing => "missing",
+        IndexStatus::Unusable => "unusable",
+        IndexStatus::UpTo(_) => "usable",
     }
 }

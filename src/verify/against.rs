@@ -54,7 +54,7 @@ pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
     let master_stat = loop {
         match master.stat(Vec::new()) {
             Ok(master_stat) => break master_stat,
-            Err(error) => retry.after(error.into())?,
+            Err(error) => retry.wait_if_transient(error.into())?,
         }
     };
     master.close();
@@ -115,7 +115,7 @@ impl ComparedSlave<'_> {
         loop {
             match self.attempt(master, monitor, &mut retry) {
                 Ok(compared) => return Ok(compared),
-                Err(error) => retry.after(error)?,
+                Err(error) => retry.wait_if_transient(error)?,
             }
         }
     }
@@ -127,7 +127,7 @@ impl ComparedSlave<'_> {
         retry: &mut Retry,
     ) -> Result<Comparison, Error> {
         let master_stat = master.stat(Vec::new())?;
-        retry.found_master();
+        retry.master_answered();
         self.paths.check_is_not(master_stat.local)?;
         let mut comparer = Comparer::new(self, master, &master_stat, monitor);
         comparer.run()?;

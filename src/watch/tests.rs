@@ -12,10 +12,10 @@ fn a_complaint_is_repeated_every_half_hour() {
     });
     let start = Instant::now();
     let minutes = |n: u64| start + Duration::from_secs(60 * n);
-    let mut news = News::default();
-    let said = [0, 1, 29, 30, 31, 59, 60].map(|n| news.take(&moved, minutes(n)));
+    let mut filter = ReportFilter::default();
+    let reports = [0, 1, 29, 30, 31, 59, 60].map(|n| filter.take(&moved, minutes(n)));
     let expected = [true, false, false, true, false, false, true];
-    assert_eq!(said, expected.map(Some));
+    assert_eq!(reports, expected.map(Some));
 }
 
 #[test]
@@ -24,8 +24,8 @@ fn a_watch_that_is_in_sync_or_off_has_no_complaint_to_repeat() {
     let start = Instant::now();
     for exit in [Exit::Success, Exit::Off] {
         outcome.exit = exit;
-        let mut news = News::default();
-        assert_eq!(news.take(&outcome, start), Some(true));
-        assert_eq!(news.take(&outcome, start + REPEAT_EVERY * 9), Some(false));
+        let mut filter = ReportFilter::default();
+        assert_eq!(filter.take(&outcome, start), Some(true));
+        assert_eq!(filter.take(&outcome, start + REPEAT_EVERY * 9), Some(false));
     }
 }

@@ -25,7 +25,7 @@ pub enum WakeReason {
 #[derive(Debug)]
 pub struct Wakeups {
     rings: Receiver<WakeReason>,
-    rope: Waker,
+    waker: Waker,
 }
 
 /// What makes it ring, from any thread.
@@ -37,7 +37,7 @@ impl Default for Wakeups {
         let (sender, rings) = mpsc::channel();
         Self {
             rings,
-            rope: Waker(sender),
+            waker: Waker(sender),
         }
     }
 }
@@ -45,8 +45,8 @@ impl Default for Wakeups {
 impl Wakeups {
     /// A rope to it.
     #[must_use]
-    pub fn rope(&self) -> Waker {
-        self.rope.clone()
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// Waits for a ring; `None` if none came in that time.
@@ -57,7 +57,7 @@ impl Wakeups {
 
 impl Waker {
     /// Rings.
-    pub fn ring(&self, why: WakeReason) {
+    pub fn wake(&self, why: WakeReason) {
         // Once the bell is gone, nobody needs to be woken.
         let _ = self.0.send(why);
     }

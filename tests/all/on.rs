@@ -250,7 +250,10 @@ fn a_missing_sidecar_is_reported() {
     let scene = switched_off();
     fs::remove_file(scene.beside(".fssync")).unwrap();
     let done = on(&scene, &[]).expect(0);
-    assert!(done.stdout.contains("no pass has noted what"), "{done:?}");
+    assert!(
+        done.stdout.contains("no pass has recorded the contents"),
+        "{done:?}"
+    );
     assert_eq!(switch(&scene).as_deref(), Some(ON));
     scene.expect("up-to-date");
     assert_switched_on(&scene);

@@ -437,7 +437,7 @@ fn a_pass_waits_while_a_pack_replaces_data_fs() {
             let run = scene.pass(&["-v"]).expect(0);
             waited += u32::from(
                 run.stderr
-                    .contains("looking again: the master is unreachable"),
+                    .contains("retrying after: the master is unreachable"),
             );
             zodb.assert_prefix_of(&bytes, &scene.slave);
         }

@@ -345,9 +345,9 @@ fn a_slave_that_grows_during_status_is_not_newer_than_its_master() {
     let job = scene.job(Hooked { path, hook }, Tuning::default());
     let status = status::look(&job.slave, Some(&job.master), &Silent).unwrap();
     assert_eq!(status.position(), Some(len(&history.before)));
-    let against = status.against.unwrap();
-    assert_eq!(against.lag.unwrap().transactions, 5);
-    assert_eq!(against.next_pass.action, Action::Append);
+    let comparison = status.comparison.unwrap();
+    assert_eq!(comparison.lag.unwrap().transactions, 5);
+    assert_eq!(comparison.next_pass.action, Action::Append);
 }
 
 #[test]

@@ -2,41 +2,50 @@
 
 use std::time::Duration;
 
-use fssync::error::running::Running;
+use fssync::error::running::RunningPass;
 use fssync::filestorage::Tid;
 use fssync::human::{ago, bytes, count, span};
 use fssync::plan::outcome::{Action, Exit};
 use fssync::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use fssync::slave::presence::Presence;
-use fssync::status::{Against, Copying, Index, Lag, Pile, Status, Verdict, judge};
+use fssync::status::{
+    CopyProgress, FileTotals, IndexStatus, Lag, MasterComparison, Status, Verdict, judge,
+};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cli::lines::{Lines, NEVER_SYNCED, Tone};
+use crate::cli::lines::{Emphasis, Lines, NEVER_SYNCED};
 
 /// The lines of a status.
 pub(super) fn of(status: &Status) -> Lines {
     let mut lines = Lines::for_stdout();
-    lines.add("slave", Tone::Plain, &status.slave.display().to_string());
+    lines.add(
+        "slave",
+        Emphasis::Plain,
+        &status.slave.display().to_string(),
+    );
     passes(&mut lines, status);
     slave(&mut lines, status);
-    if let Some(against) = &status.against {
-        master(&mut lines, against, status);
+    if let Some(comparison) = &status.comparison {
+        master(&mut lines, comparison, status);
     }
     let judgement = judge(status);
-    let tone = match judgement.verdict {
-        Verdict::InSync => Tone::Good,
-        Verdict::Behind | Verdict::Unknown | Verdict::Serving => Tone::Mind,
-        Verdict::NoSlave | Verdict::Damaged | Verdict::Diverged => Tone::Bad,
+    let emphasis = match judgement.verdict {
+        Verdict::InSync => Emphasis::Good,
+        Verdict::Behind | Verdict::Unknown | Verdict::Serving => Emphasis::Warning,
+        Verdict::NoSlave | Verdict::Damaged | Verdict::Diverged => Emphasis::Bad,
     };
-    lines.conclude("If you failed over now: ", tone, &judgement.line);
+    lines.conclude("If you failed over now: ", emphasis, &judgement.line);
     lines
 }
 
 /// Why the exit code is not 0, in one line.
 pub(super) fn trouble(status: &Status) -> String {
     if status.exit() != Exit::Stale {
-        let next = status.against.as_ref().map(|against| &against.next_pass);
+        let next = status
+            .comparison
+            .as_ref()
+            .map(|comparison| &comparison.next_pass);
         return match next {
             Some(next) if next.exit == status.exit() => next.reason.clone(),
             _ => judge(status).line,
@@ -66,23 +75,23 @@ fn seconds(time: Duration) -> String {
 /// What passes do.
 fn passes(lines: &mut Lines, status: &Status) {
     match &status.off {
-        None => lines.add("syncing", Tone::Plain, "on"),
-        Some(why) => lines.add("syncing", Tone::Mind, &format!("off: {why}")),
+        None => lines.add("syncing", Emphasis::Plain, "on"),
+        Some(why) => lines.add("syncing", Emphasis::Warning, &format!("off: {why}")),
     }
     match &status.last_pass {
         None if status.presence != Presence::Synced => {
-            lines.add("last pass", Tone::Mind, NEVER_SYNCED);
+            lines.add("last pass", Emphasis::Warning, NEVER_SYNCED);
         }
-        None => lines.add("last pass", Tone::Mind, "none is noted"),
+        None => lines.add("last pass", Emphasis::Warning, "none is noted"),
         Some(pass) => {
-            let tone = match pass.exit_code {
-                0 => Tone::Plain,
-                _ => Tone::Bad,
+            let emphasis = match pass.exit_code {
+                0 => Emphasis::Plain,
+                _ => Emphasis::Bad,
             };
             let when = when(pass.time, status);
             let (action, code, reason) = (name(pass.action), pass.exit_code, &pass.reason);
             let fact = format!("{when}, {action}, exit code {code}: {reason}");
-            lines.add("last pass", tone, &fact);
+            lines.add("last pass", emphasis, &fact);
         }
     }
     let last = status
@@ -91,28 +100,28 @@ fn passes(lines: &mut Lines, status: &Status) {
     match status.max_age {
         Some(max_age) if status.is_stale() => {
             let fact = format!("{last}: OUT OF DATE, {} are allowed", seconds(max_age));
-            lines.add("last in sync", Tone::Bad, &fact);
+            lines.add("last in sync", Emphasis::Bad, &fact);
         }
-        _ if status.last_in_sync.is_none() => lines.add("last in sync", Tone::Mind, &last),
-        _ => lines.add("last in sync", Tone::Plain, &last),
+        _ if status.last_in_sync.is_none() => lines.add("last in sync", Emphasis::Warning, &last),
+        _ => lines.add("last in sync", Emphasis::Plain, &last),
     }
     if let Some(copy) = status.copy {
-        lines.add("full copy", Tone::Mind, &copying(copy, status));
+        lines.add("full copy", Emphasis::Warning, &copying(copy, status));
     }
     match &status.pass {
-        None => lines.add("pass now", Tone::Plain, "none"),
+        None => lines.add("pass now", Emphasis::Plain, "none"),
         Some(running) => {
-            let tone = match running.warning() {
-                None => Tone::Plain,
-                Some(_) => Tone::Mind,
+            let emphasis = match running.warning() {
+                None => Emphasis::Plain,
+                Some(_) => Emphasis::Warning,
             };
-            lines.add("pass now", tone, &at_work(running));
+            lines.add("pass now", emphasis, &at_work(running));
         }
     }
 }
 
 /// Which process makes a pass, and for how long.
-fn at_work(running: &Running) -> String {
+fn at_work(running: &RunningPass) -> String {
     let pid = running.pid.unwrap_or_default();
     let age = running.age.map(|age| format!(", for {}", span(age)));
     let warning = running.warning().map(|warning| format!("; {warning}"));
@@ -124,7 +133,7 @@ fn at_work(running: &Running) -> String {
 }
 
 /// How far a full copy is.
-fn copying(copy: Copying, status: &Status) -> String {
+fn copying(copy: CopyProgress, status: &Status) -> String {
     let (done, total) = (bytes(copy.done), bytes(copy.total));
     let rest = match (copy.left, &status.pass) {
         (Some(left), _) => format!(", about {} left", span(left)),
@@ -137,41 +146,53 @@ fn copying(copy: Copying, status: &Status) -> String {
 /// What the slave is.
 fn slave(lines: &mut Lines, status: &Status) {
     match status.zodb_pid {
-        None => lines.add("in use", Tone::Plain, "no"),
+        None => lines.add("in use", Emphasis::Plain, "no"),
         Some(pid) => {
             let fact = format!("process {pid} has opened it, as ZODB does");
-            lines.add("in use", Tone::Mind, &fact);
+            lines.add("in use", Emphasis::Warning, &fact);
         }
     }
     match &status.state {
         SlaveState::Missing => {
-            lines.add("holds", Tone::Bad, "there is no such file, or it is empty");
+            lines.add(
+                "holds",
+                Emphasis::Bad,
+                "there is no such file, or it is empty",
+            );
         }
         SlaveState::Short { size, .. } => {
             let fact = format!("{}, no whole transaction", bytes(*size));
-            lines.add("holds", Tone::Bad, &fact);
+            lines.add("holds", Emphasis::Bad, &fact);
         }
-        SlaveState::Foreign => lines.add("holds", Tone::Bad, "no FileStorage"),
-        SlaveState::Damaged(damage) => lines.add("holds", Tone::Bad, &format!("damage: {damage}")),
+        SlaveState::Foreign => lines.add("holds", Emphasis::Bad, "no FileStorage"),
+        SlaveState::Damaged(damage) => {
+            lines.add("holds", Emphasis::Bad, &format!("damage: {damage}"));
+        }
         SlaveState::Storage(slave) => storage(lines, slave, status),
     }
     verified(lines, status);
-    pile(lines, "set aside", status.set_aside);
-    pile(lines, "cut tails", status.cut_tails);
+    file_totals(lines, "set aside", status.set_aside);
+    file_totals(lines, "cut tails", status.cut_tails);
 }
 
 fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
-    let (tone, left) = match slave.continuity {
-        Continuity::Unknown => (Tone::Mind, "no pass has noted what it left".to_owned()),
-        Continuity::Changed => (Tone::Mind, "not what the last pass left".to_owned()),
+    let (emphasis, left) = match slave.continuity {
+        Continuity::Unknown => (
+            Emphasis::Warning,
+            "no pass has noted what it left".to_owned(),
+        ),
+        Continuity::Changed => (Emphasis::Warning, "not what the last pass left".to_owned()),
         Continuity::UpTo(left) if left < slave.position => {
             let grown = bytes(slave.position - left);
-            (Tone::Mind, format!("{grown} more than the last pass noted"))
+            (
+                Emphasis::Warning,
+                format!("{grown} more than the last pass noted"),
+            )
         }
-        Continuity::UpTo(_) => (Tone::Plain, "as the last pass left it".to_owned()),
+        Continuity::UpTo(_) => (Emphasis::Plain, "as the last pass left it".to_owned()),
     };
     let fact = format!("{} ({}), {left}", slave.position, bytes(slave.position));
-    lines.add("position", tone, &fact);
+    lines.add("position", emphasis, &fact);
     let fact = match status.last_tid {
         None => "none".to_owned(),
         Some(tid) => {
@@ -180,74 +201,74 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
             Tid::with_time(tid) + &age
         }
     };
-    lines.add("last tid", Tone::Plain, &fact);
+    lines.add("last tid", Emphasis::Plain, &fact);
     let unfinished = match slave.tail {
         SlaveTail::None => "nothing".to_owned(),
         SlaveTail::Ours(len) => format!("{} of an append", bytes(len)),
         SlaveTail::Foreign(len) => format!("{} that no pass has noted", bytes(len)),
     };
-    let tone = match slave.tail {
-        SlaveTail::None => Tone::Plain,
-        SlaveTail::Ours(_) | SlaveTail::Foreign(_) => Tone::Mind,
+    let emphasis = match slave.tail {
+        SlaveTail::None => Emphasis::Plain,
+        SlaveTail::Ours(_) | SlaveTail::Foreign(_) => Emphasis::Warning,
     };
-    lines.add("unfinished", tone, &unfinished);
+    lines.add("unfinished", emphasis, &unfinished);
     let scanned = bytes(status.index.scan_bytes(slave.position));
-    let (tone, index) = match status.index {
-        Index::UpTo(_) => (Tone::Plain, "usable"),
-        Index::Unusable => (Tone::Mind, "not this file's"),
-        Index::Missing => (Tone::Mind, "missing"),
+    let (emphasis, index) = match status.index {
+        IndexStatus::UpTo(_) => (Emphasis::Plain, "usable"),
+        IndexStatus::Unusable => (Emphasis::Warning, "not this file's"),
+        IndexStatus::Missing => (Emphasis::Warning, "missing"),
     };
-    lines.add("index", tone, &format!("{index}, ZODB reads {scanned}"));
+    lines.add("index", emphasis, &format!("{index}, ZODB reads {scanned}"));
 }
 
 /// The last verification.
 fn verified(lines: &mut Lines, status: &Status) {
     let Some(record) = &status.verified else {
-        lines.add("verified", Tone::Plain, "not noted for this file");
+        lines.add("verified", Emphasis::Plain, "not noted for this file");
         return;
     };
-    let tone = match record.exit_code {
-        0 => Tone::Plain,
-        _ if record.is_damaged() => Tone::Bad,
-        _ => Tone::Mind,
+    let emphasis = match record.exit_code {
+        0 => Emphasis::Plain,
+        _ if record.is_damaged() => Emphasis::Bad,
+        _ => Emphasis::Warning,
     };
     let quick = if record.quick { ", --quick" } else { "" };
     let when = when(record.time, status);
     let (code, verdict) = (record.exit_code, &record.verdict);
     let fact = format!("{when}{quick}, exit code {code}: {verdict}");
-    lines.add("verified", tone, &fact);
+    lines.add("verified", emphasis, &fact);
 }
 
-fn pile(lines: &mut Lines, what: &str, pile: Pile) {
-    let fact = match pile.files {
+fn file_totals(lines: &mut Lines, what: &str, file_totals: FileTotals) {
+    let fact = match file_totals.files {
         0 => "none".to_owned(),
-        n => format!("{}, {}", count(n, "file"), bytes(pile.bytes)),
+        n => format!("{}, {}", count(n, "file"), bytes(file_totals.bytes)),
     };
-    lines.add(what, Tone::Plain, &fact);
+    lines.add(what, Emphasis::Plain, &fact);
 }
 
 /// How it stands to the master.
-fn master(lines: &mut Lines, against: &Against, status: &Status) {
-    lines.add("master", Tone::Plain, &against.master);
-    let (tone, fact) = match against.lag {
-        None => (Tone::Mind, "not known".to_owned()),
+fn master(lines: &mut Lines, comparison: &MasterComparison, status: &Status) {
+    lines.add("master", Emphasis::Plain, &comparison.master);
+    let (emphasis, fact) = match comparison.lag {
+        None => (Emphasis::Warning, "not known".to_owned()),
         Some(Lag {
             transactions: 0, ..
-        }) => (Tone::Good, "none".to_owned()),
+        }) => (Emphasis::Good, "none".to_owned()),
         Some(lag) => {
             let transactions = count(lag.transactions, "transaction");
             let since = lag.since.map_or_else(String::new, |since| {
                 format!(", {}", span(status.time.duration_since(since)))
             });
             let fact = format!("{transactions}, {}{since}", bytes(lag.bytes));
-            (Tone::Mind, fact)
+            (Emphasis::Warning, fact)
         }
     };
-    lines.add("lag", tone, &fact);
-    let next = &against.next_pass;
-    let tone = match next.exit {
-        Exit::Success => Tone::Plain,
-        _ => Tone::Bad,
+    lines.add("lag", emphasis, &fact);
+    let next = &comparison.next_pass;
+    let emphasis = match next.exit {
+        Exit::Success => Emphasis::Plain,
+        _ => Emphasis::Bad,
     };
     let off = match status.off {
         Some(_) => ", once syncing is on",
@@ -261,12 +282,12 @@ fn master(lines: &mut Lines, against: &Against, status: &Status) {
         &next.reason
     };
     let fact = format!("{action}, exit code {code}{off}: {reason}");
-    lines.add("next pass", tone, &fact);
+    lines.add("next pass", emphasis, &fact);
     if let Some(hint) = &next.hint {
-        lines.add("hint", Tone::Plain, hint);
+        lines.add("hint", Emphasis::Plain, hint);
     }
-    for warning in &against.warnings {
-        lines.add("warning", Tone::Bad, warning);
+    for warning in &comparison.warnings {
+        lines.add("warning", Emphasis::Bad, warning);
     }
 }
 

@@ -12,7 +12,7 @@ use fssync::verify::against::{self, Comparison, TransactionList, TransactionRef,
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::lines::{Lines, Tone};
+use crate::cli::lines::{Emphasis, Lines};
 
 /// What came of `--against`.
 pub(super) struct Against(Option<(String, Result<Option<Comparison>, Error>)>);
@@ -84,18 +84,18 @@ impl Against {
             return;
         };
         lines.gap();
-        lines.add("master", Tone::Plain, master);
+        lines.add("master", Emphasis::Plain, master);
         match compared {
             Ok(Some(compared)) => add(lines, compared),
-            Ok(None) => lines.add("compared", Tone::Mind, "no: the slave holds nothing"),
+            Ok(None) => lines.add("compared", Emphasis::Warning, "no: the slave holds nothing"),
             Err(error) => {
                 lines.add(
                     "compared",
-                    Tone::Bad,
+                    Emphasis::Bad,
                     &format!("no: {}", error.display_chain()),
                 );
                 if let Some(hint) = error.hint() {
-                    lines.add("", Tone::Plain, &format!("to do: {hint}"));
+                    lines.add("", Emphasis::Plain, &format!("to do: {hint}"));
                 }
             }
         }
@@ -128,16 +128,20 @@ fn add(lines: &mut Lines, compared: &Comparison) {
         "{} of {} bytes, proven by digests",
         compared.equal_bytes, compared.slave_end
     );
-    lines.add("equal", Tone::Plain, &equal);
+    lines.add("equal", Emphasis::Plain, &equal);
     if compared.magic_differs {
-        lines.add("magic", Tone::Bad, "the first bytes differ, FS21 or FS30");
+        lines.add(
+            "magic",
+            Emphasis::Bad,
+            "the first bytes differ, FS21 or FS30",
+        );
     }
     let ahead = "committed since the slave's last";
-    add_span(lines, ("ahead", Tone::Plain), &compared.ahead, ahead);
+    add_span(lines, ("ahead", Emphasis::Plain), &compared.ahead, ahead);
     let elsewhere = "which both have, as after a pack; their bytes are not compared";
     add_span(
         lines,
-        ("elsewhere", Tone::Mind),
+        ("elsewhere", Emphasis::Warning),
         &compared.elsewhere,
         elsewhere,
     );
@@ -154,24 +158,29 @@ fn add(lines: &mut Lines, compared: &Comparison) {
             "in {} more, where it was not searched which transactions differ",
             bytes(compared.unsearched_bytes)
         );
-        lines.add("differs", Tone::Bad, &unsearched);
+        lines.add("differs", Emphasis::Bad, &unsearched);
     }
     if let Some(early_stop) = compared.early_stop {
         let fact = format!(
             "nothing behind {} in the slave and {} in the master: {}",
             early_stop.slave_position, early_stop.master_position, early_stop.reason
         );
-        lines.add("compared", Tone::Bad, &fact);
+        lines.add("compared", Emphasis::Bad, &fact);
     }
     if let Some(damage) = compared.damage {
-        lines.add("DAMAGE", Tone::Bad, &format!("in the master: {damage}"));
+        lines.add("DAMAGE", Emphasis::Bad, &format!("in the master: {damage}"));
     }
     if let Some(advice) = compared.advice() {
-        lines.add("", Tone::Plain, &format!("to do: {advice}"));
+        lines.add("", Emphasis::Plain, &format!("to do: {advice}"));
     }
 }
 
-fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &TransactionSpan, which: &str) {
+fn add_span(
+    lines: &mut Lines,
+    (what, emphasis): (&str, Emphasis),
+    span: &TransactionSpan,
+    which: &str,
+) {
     let (Some(first), Some(last)) = (span.first, span.last) else {
         return;
     };
@@ -182,7 +191,7 @@ fn add_span(lines: &mut Lines, (what, tone): (&str, Tone), span: &TransactionSpa
         first.with_time(),
         last.with_time()
     );
-    lines.add(what, tone, &fact);
+    lines.add(what, emphasis, &fact);
 }
 
 fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &TransactionList) {
@@ -197,11 +206,11 @@ fn add_found(lines: &mut Lines, what: &str, kind: &str, found: &TransactionList)
             transaction.position,
             bytes(transaction.len)
         );
-        lines.add(what, Tone::Bad, &fact);
+        lines.add(what, Emphasis::Bad, &fact);
     }
     let left = found.all.count - found.listed.len() as u64;
     if left > 0 {
-        lines.add("", Tone::Bad, &format!("and {left} more that {kind}"));
+        lines.add("", Emphasis::Bad, &format!("and {left} more that {kind}"));
     }
 }
 

@@ -11,28 +11,32 @@ use fssync::verify::{DigestState, IndexState, SlaveContent, UnfinishedTail, Veri
 
 use super::against::Against;
 use super::report::Findings;
-use crate::cli::lines::{Lines, NEVER_SYNCED, SET_ASIDE, Tone};
+use crate::cli::lines::{Emphasis, Lines, NEVER_SYNCED, SET_ASIDE};
 
 /// The lines of a verification.
 pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) -> Lines {
     let mut lines = Lines::for_stdout();
-    lines.add("slave", Tone::Plain, &verified.slave.display().to_string());
+    lines.add(
+        "slave",
+        Emphasis::Plain,
+        &verified.slave.display().to_string(),
+    );
     match verified.presence {
         Presence::Synced => {}
-        _ if findings.are_of_set_aside() => lines.add("passes", Tone::Plain, SET_ASIDE),
-        _ => lines.add("passes", Tone::Mind, NEVER_SYNCED),
+        _ if findings.are_of_set_aside() => lines.add("passes", Emphasis::Plain, SET_ASIDE),
+        _ => lines.add("passes", Emphasis::Warning, NEVER_SYNCED),
     }
     if verified.content == SlaveContent::FileStorage {
         add_facts(&mut lines, verified);
     }
     add_findings(&mut lines, findings);
     against.add_to(&mut lines);
-    let tone = match against.exit(verified) as u8 {
-        0 if verified.blemishes == 0 => Tone::Good,
-        0 => Tone::Mind,
-        _ => Tone::Bad,
+    let emphasis = match against.exit(verified) as u8 {
+        0 if verified.blemishes == 0 => Emphasis::Good,
+        0 => Emphasis::Warning,
+        _ => Emphasis::Bad,
     };
-    lines.conclude("", tone, &verdict(verified, against));
+    lines.conclude("", emphasis, &verdict(verified, against));
     lines
 }
 
@@ -43,12 +47,12 @@ fn add_facts(lines: &mut Lines, verified: &Verified) {
         count(verified.records, "data record"),
         count(verified.objects, "object")
     );
-    lines.add("whole", Tone::Plain, &checked);
-    lines.add("read", Tone::Plain, &bytes(verified.bytes));
+    lines.add("whole", Emphasis::Plain, &checked);
+    lines.add("read", Emphasis::Plain, &bytes(verified.bytes));
     let position = format!("{} ({})", verified.position, bytes(verified.position));
-    lines.add("position", Tone::Plain, &position);
+    lines.add("position", Emphasis::Plain, &position);
     let last = verified.last_tid.map_or("none".to_owned(), Tid::with_time);
-    lines.add("last tid", Tone::Plain, &last);
+    lines.add("last tid", Emphasis::Plain, &last);
     let unfinished = match verified.unfinished {
         None => "nothing".to_owned(),
         Some(UnfinishedTail {
@@ -59,30 +63,33 @@ fn add_facts(lines: &mut Lines, verified: &Verified) {
             format!("{}{of}, which ZODB cuts", bytes(len))
         }
     };
-    lines.add("unfinished", Tone::Plain, &unfinished);
-    let (tone, digests) = match verified.digests {
-        DigestState::Unasked => (Tone::Plain, "not compared".to_owned()),
-        DigestState::NoLedger => (Tone::Mind, "there is no ledger of this file".to_owned()),
+    lines.add("unfinished", Emphasis::Plain, &unfinished);
+    let (emphasis, digests) = match verified.digests {
+        DigestState::Unasked => (Emphasis::Plain, "not compared".to_owned()),
+        DigestState::NoLedger => (
+            Emphasis::Warning,
+            "there is no ledger of this file".to_owned(),
+        ),
         DigestState::Compared(len) if len >= verified.position => {
-            (Tone::Plain, "of all bytes compared".to_owned())
+            (Emphasis::Plain, "of all bytes compared".to_owned())
         }
         DigestState::Compared(len) => {
             let without = bytes(verified.position - len);
             (
-                Tone::Mind,
+                Emphasis::Warning,
                 format!("of {} compared, {without} have none", bytes(len)),
             )
         }
     };
-    lines.add("digests", tone, &digests);
-    let (tone, index) = match &verified.index {
-        IndexState::Missing => (Tone::Mind, "missing".to_owned()),
-        IndexState::Sound(at) => (Tone::Plain, format!("sound, of position {at}")),
-        IndexState::Wrong => (Tone::Bad, "WRONG, and ZODB would use it".to_owned()),
-        IndexState::Unused(why) => (Tone::Mind, format!("not used by ZODB: {why}")),
-        IndexState::Unknown(why) => (Tone::Mind, format!("not compared: {why}")),
+    lines.add("digests", emphasis, &digests);
+    let (emphasis, index) = match &verified.index {
+        IndexState::Missing => (Emphasis::Warning, "missing".to_owned()),
+        IndexState::Sound(at) => (Emphasis::Plain, format!("sound, of position {at}")),
+        IndexState::Wrong => (Emphasis::Bad, "WRONG, and ZODB would use it".to_owned()),
+        IndexState::Unused(why) => (Emphasis::Warning, format!("not used by ZODB: {why}")),
+        IndexState::Unknown(why) => (Emphasis::Warning, format!("not compared: {why}")),
     };
-    lines.add("index", tone, &index);
+    lines.add("index", emphasis, &index);
 }
 
 fn add_findings(lines: &mut Lines, findings: &Findings) {
@@ -92,7 +99,7 @@ fn add_findings(lines: &mut Lines, findings: &Findings) {
         if advised != Some(finding.kind) {
             lines.add(
                 "",
-                Tone::Plain,
+                Emphasis::Plain,
                 &format!("to do: {}", findings.advice(finding.kind)),
             );
         }
@@ -101,16 +108,16 @@ fn add_findings(lines: &mut Lines, findings: &Findings) {
     for (kind, count) in findings.left_out() {
         lines.add(
             "",
-            Tone::Plain,
+            Emphasis::Plain,
             &format!("and {count} more of the kind {}", kind.as_str()),
         );
     }
 }
 
 fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
-    let (what, tone) = match finding.kind.severity() {
-        Severity::Damage => ("DAMAGE", Tone::Bad),
-        Severity::Blemish => ("blemish", Tone::Mind),
+    let (what, emphasis) = match finding.kind.severity() {
+        Severity::Damage => ("DAMAGE", Emphasis::Bad),
+        Severity::Blemish => ("blemish", Emphasis::Warning),
     };
     let mut paths = format!(
         "{} at {}",
@@ -130,10 +137,10 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
         expected, found, ..
     } = finding;
     lines.gap();
-    lines.add(what, tone, &paths);
+    lines.add(what, emphasis, &paths);
     lines.add(
         "",
-        Tone::Plain,
+        Emphasis::Plain,
         &format!("expected {expected}, found {found}"),
     );
 }

@@ -7,7 +7,7 @@ use crate::filestorage::scan::{Cause, Damage, Record};
 use crate::plan::Continuity;
 use crate::plan::outcome::{Action, Copied, Outcome};
 use crate::slave::presence::Presence;
-use crate::status::{Against, Index, Pile};
+use crate::status::{FileTotals, IndexStatus, MasterComparison};
 
 const POSITION: u64 = 5_000;
 
@@ -34,11 +34,11 @@ fn status() -> Status {
         state: with_tail(SlaveTail::None),
         size: POSITION,
         last_tid: None,
-        index: Index::UpTo(POSITION),
+        index: IndexStatus::UpTo(POSITION),
         verified: None,
-        set_aside: Pile::default(),
-        cut_tails: Pile::default(),
-        against: None,
+        set_aside: FileTotals::default(),
+        cut_tails: FileTotals::default(),
+        comparison: None,
         max_age: None,
     }
 }
@@ -52,8 +52,8 @@ fn with_tail(tail: SlaveTail) -> SlaveState {
     })
 }
 
-fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> Against {
-    Against {
+fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> MasterComparison {
+    MasterComparison {
         master: "m".to_owned(),
         next_pass: Outcome {
             action: Action::Error,
@@ -113,7 +113,7 @@ fn what_zodb_would_not_open_cannot_be_served() {
     ] {
         let status = Status {
             state,
-            against: Some(asked(Exit::Success, "", None)),
+            comparison: Some(asked(Exit::Success, "", None)),
             ..status()
         };
         assert_judged(&status, verdict, line);
@@ -124,7 +124,7 @@ fn what_zodb_would_not_open_cannot_be_served() {
 fn what_is_served_needs_no_failover() {
     let status = Status {
         zodb_pid: Some(17),
-        against: Some(asked(Exit::Diverged, "the slave has grown", None)),
+        comparison: Some(asked(Exit::Diverged, "the slave has grown", None)),
         ..status()
     };
     let line = "process 17 has opened the slave already";
@@ -143,7 +143,7 @@ fn what_would_be_lost_is_told_as_far_as_it_is_known() {
     };
     let last = "it was in sync 3 min 12 s ago";
     assert_judged(&status, Verdict::Unknown, &format!("{not_asked}; {last}"));
-    for (against, verdict, line) in [
+    for (comparison, verdict, line) in [
         (
             asked(Exit::Unreachable, "no answer", None),
             Verdict::Unknown,
@@ -178,7 +178,7 @@ fn what_would_be_lost_is_told_as_far_as_it_is_known() {
         ),
     ] {
         let status = Status {
-            against: Some(against),
+            comparison: Some(comparison),
             ..status.clone()
         };
         assert_judged(&status, verdict, line);
@@ -188,33 +188,33 @@ fn what_would_be_lost_is_told_as_far_as_it_is_known() {
 #[test]
 fn what_is_done_first_is_told_too() {
     let in_sync = Status {
-        against: Some(asked(Exit::Success, "", Some((0, 0, 0)))),
+        comparison: Some(asked(Exit::Success, "", Some((0, 0, 0)))),
         ..status()
     };
     for (tail, index, work) in [
         (
             SlaveTail::Ours(23),
-            Index::UpTo(POSITION),
+            IndexStatus::UpTo(POSITION),
             "an unfinished append of 23 bytes is cut, by `fssync off` or by ZODB",
         ),
         (
             SlaveTail::Foreign(99),
-            Index::UpTo(POSITION),
+            IndexStatus::UpTo(POSITION),
             "an unfinished tail of 99 bytes is cut by ZODB, which keeps it",
         ),
         (
             SlaveTail::None,
-            Index::Missing,
+            IndexStatus::Missing,
             "ZODB first reads 4996 bytes",
         ),
         (
             SlaveTail::None,
-            Index::Unusable,
+            IndexStatus::Unusable,
             "ZODB first reads 4996 bytes",
         ),
         (
             SlaveTail::None,
-            Index::UpTo(4_000),
+            IndexStatus::UpTo(4_000),
             "ZODB first reads 1000 bytes",
         ),
     ] {

@@ -12,14 +12,14 @@ use super::super::conversion::{of_damage, of_length, of_tail, of_unfinished};
 use super::super::finding::Finding;
 use super::{MIN_WINDOW_LEN, Walk};
 use crate::error::Error;
-use crate::error::retry::{self, LOOK_AGAIN_AFTER};
+use crate::error::retry::{self, REREAD_DELAYS};
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
 use crate::filestorage::resync::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::scan::{Scanner, Tail};
 
 /// How often anything is looked at again: each time costs some milliseconds.
-const MAX_LOOKS: usize = 100;
+const MAX_ATTEMPTS: usize = 100;
 
 /// How the walk goes on.
 pub(super) enum ScanEnd {
@@ -135,12 +135,12 @@ impl Walk<'_> {
             Some((same, times, before)) if same == at => (times, before),
             _ => (0, seen),
         };
-        let Some(&wait) = LOOK_AGAIN_AFTER.get(times) else {
+        let Some(&wait) = REREAD_DELAYS.get(times) else {
             self.settled = Some(seen).filter(|seen| *seen == before);
             return Ok(false);
         };
         self.rereads += 1;
-        if self.rereads > MAX_LOOKS || self.settled == Some(seen) {
+        if self.rereads > MAX_ATTEMPTS || self.settled == Some(seen) {
             return Ok(false);
         }
         self.reread = Some((at, times + 1, before));

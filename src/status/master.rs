@@ -1,8 +1,8 @@
 //! How the slave stands against its master: what a pass would come to, and what
 //! the slave lacks.
 
-use super::sampler::Sampler;
-use super::{Against, Lag};
+use super::slave::SlaveReader;
+use super::{Lag, MasterComparison};
 use crate::compare::span::TransactionSpan;
 use crate::error::Error;
 use crate::error::retry::Retry;
@@ -22,22 +22,22 @@ use crate::slave::space;
 use crate::source::{Master, Surroundings};
 
 /// Looks at the master, for a slave that was sampled before.
-pub(super) fn against(
-    mut sampler: Sampler<'_>,
+pub(super) fn compare(
+    mut reader: SlaveReader<'_>,
     first: (Sidecar, SlaveSnapshot),
     master: &Master,
     zodb_pid: Option<u32>,
-) -> Result<Against, Error> {
+) -> Result<MasterComparison, Error> {
     let mut retry = Retry::default();
     let mut first = Some(first);
     let (next_pass, lag) = loop {
         let (sidecar, sample) = match first.take() {
             Some(found) => found,
-            None => sampler.sample()?,
+            None => reader.sample()?,
         };
-        match compare(&sampler, (&sidecar, sample), master, zodb_pid, &mut retry) {
+        match compare_once(&reader, (&sidecar, sample), master, zodb_pid, &mut retry) {
             Ok(compared) => break compared,
-            Err(error) => match retry.after(error) {
+            Err(error) => match retry.wait_if_transient(error) {
                 Ok(()) => {}
                 Err(error @ (Error::Unreachable(_) | Error::MasterChanged { .. })) => {
                     break (Outcome::from(&error), None);
@@ -51,25 +51,25 @@ pub(super) fn against(
         Exit::Unreachable => Surroundings::default(),
         _ => master.surroundings().unwrap_or_default(),
     };
-    Ok(Against {
+    Ok(MasterComparison {
         master: master.name().to_owned(),
         next_pass,
         lag,
-        warnings: surroundings::warnings(&around, sampler.slave, master.name()),
+        warnings: surroundings::warnings(&around, reader.slave, master.name()),
         strays: around.strays,
     })
 }
 
-fn compare(
-    sampler: &Sampler<'_>,
+fn compare_once(
+    reader: &SlaveReader<'_>,
     (sidecar, sample): (&Sidecar, SlaveSnapshot),
     master: &Master,
     zodb_pid: Option<u32>,
     retry: &mut Retry,
 ) -> Result<(Outcome, Option<Lag>), Error> {
-    let Sampler { slave, monitor, .. } = sampler;
+    let SlaveReader { slave, monitor, .. } = reader;
     let mut survey = Survey::of(sample, &slave.paths, master, sidecar)?;
-    retry.found_master();
+    retry.master_answered();
     let plan = match survey.decide(Policy::default(), master, *monitor) {
         Err(error @ Error::Refused(_)) => {
             return Ok((Outcome::from(&error), None));

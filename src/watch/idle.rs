@@ -21,37 +21,37 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long nothing may happen before the kernel is asked to tell of flipped
 /// switches. Until then a pass is likely to come, which reads them itself, and
 /// whose writes in the same directory would be told of, too.
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET_PERIOD: Duration = Duration::from_millis(50);
 
 /// How many passes in a row may find nothing before the next one is put off: a
 /// commit is two changes, of which the first is nothing yet.
 const EMPTY_PASSES: u32 = 3;
 
 /// The longest that a pass is put off while all that was told came to nothing.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(20);
 
 /// A pass that stands still is made again after as many times its own length.
-const STANDING_RATIO: u32 = 10;
+const SUSPENDED_RATIO: u32 = 10;
 
 /// What a watch does between two passes.
-pub(super) struct Rest<'a> {
+pub(super) struct Idle<'a> {
     job: &'a Job,
     interval: Duration,
-    bell: &'a Wakeups,
-    audience: &'a dyn Observer,
+    wakeups: &'a Wakeups,
+    observer: &'a dyn Observer,
     backoff: Backoff,
     /// How many questions the master was asked that ring the bell, and whether
     /// the last one is unanswered.
     asked: (u64, bool),
     /// Whether it was the master that rang for the last pass.
-    was_told: bool,
+    master_changed: bool,
     /// How many passes in a row for which it rang found nothing.
     empty_passes: u32,
     switches: Option<FileWatcher>,
     /// What the master was last said to lie on.
-    said: Option<FileSystem>,
+    logged_file_system: Option<FileSystem>,
     /// What was seen before the last pass, where the one before stood still too.
-    stood_at: Option<Snapshot>,
+    last_snapshot: Option<Snapshot>,
     /// The work on the slave's index.
     index: IdleWork,
 }
@@ -84,25 +84,25 @@ impl Snapshot {
     }
 }
 
-impl<'a> Rest<'a> {
+impl<'a> Idle<'a> {
     pub(super) fn new(
         job: &'a Job,
         interval: Duration,
-        bell: &'a Wakeups,
-        audience: &'a dyn Observer,
+        wakeups: &'a Wakeups,
+        observer: &'a dyn Observer,
     ) -> Self {
         Self {
             job,
             interval,
-            bell,
-            audience,
+            wakeups,
+            observer,
             backoff: Backoff::default(),
             asked: (0, false),
-            was_told: false,
+            master_changed: false,
             empty_passes: 0,
             switches: None,
-            said: None,
-            stood_at: None,
+            logged_file_system: None,
+            last_snapshot: None,
             index: IdleWork::default(),
         }
     }
@@ -110,22 +110,22 @@ impl<'a> Rest<'a> {
     /// Rests until there is cause for another pass after one that ended so.
     pub(super) fn after(&mut self, report: &PassReport, elapsed: Duration) {
         let outcome = &report.outcome;
-        let mood = WatchState::after(outcome.exit);
-        if mood != WatchState::Standing {
-            self.stood_at = None;
+        let state = WatchState::after(outcome.exit);
+        if state != WatchState::Suspended {
+            self.last_snapshot = None;
         }
         self.index.note(report.index_is_due);
-        match mood {
+        match state {
             WatchState::Following => {
                 self.empty_passes = match outcome.copied.transactions {
-                    0 if self.was_told => self.empty_passes.saturating_add(1),
+                    0 if self.master_changed => self.empty_passes.saturating_add(1),
                     _ => 0,
                 };
-                self.was_told = false;
+                self.master_changed = false;
                 self.follow(report.file_system);
             }
             WatchState::Off => self.wait_for_on(&outcome.reason),
-            WatchState::Standing => self.stand(outcome.exit, elapsed),
+            WatchState::Suspended => self.wait_suspended(outcome.exit, elapsed),
             WatchState::Retrying => self.wait_to_retry(outcome.exit),
         }
         // A pass reads the switches itself, and would be told of its own writes.
@@ -138,23 +138,23 @@ impl<'a> Rest<'a> {
         // The pass has looked at the master: what was asked before it is answered.
         self.asked.1 = false;
         let is_told = file_system.is_some_and(|found| !found.is_network());
-        self.say(file_system);
+        self.log_file_system(file_system);
         self.pause(due);
         let mut may_ask = is_told;
-        let mut in_haste = self.index.is_urgent();
+        let mut is_urgent = self.index.is_urgent();
         while Instant::now() < due {
             if may_ask {
                 self.ask(due);
             }
-            let ring = if mem::take(&mut in_haste) {
+            let wake = if mem::take(&mut is_urgent) {
                 self.work_on_index(due, true)
             } else {
                 self.wait_quietly(due)
             };
-            match ring {
+            match wake {
                 None => {}
                 Some(WakeReason::Master { changed: true, .. }) => {
-                    self.was_told = true;
+                    self.master_changed = true;
                     return;
                 }
                 Some(WakeReason::Master { is_early, .. }) => may_ask = !is_early,
@@ -171,7 +171,7 @@ impl<'a> Rest<'a> {
         };
         let pause = Duration::from_millis(1)
             .saturating_mul(2_u32.saturating_pow(excess))
-            .min(LONGEST_PAUSE);
+            .min(MAX_PAUSE);
         let until = due.min(Instant::now() + pause);
         while Instant::now() < until && !matches!(self.wait(until), Some(WakeReason::Signal)) {}
     }
@@ -179,13 +179,13 @@ impl<'a> Rest<'a> {
     /// Waits for the bell; of switches it hears only once it was quiet a while.
     fn wait_quietly(&mut self, due: Instant) -> Option<WakeReason> {
         if self.switches.is_none() {
-            let ring = self.wait(due.min(Instant::now() + QUIET));
-            if ring.is_some() || Instant::now() >= due {
-                return ring;
+            let wake = self.wait(due.min(Instant::now() + QUIET_PERIOD));
+            if wake.is_some() || Instant::now() >= due {
+                return wake;
             }
-            let ring = self.work_on_index(due, false);
-            if ring.is_some() {
-                return ring;
+            let wake = self.work_on_index(due, false);
+            if wake.is_some() {
+                return wake;
             }
             self.listen_to_switches();
             if self.is_off() {
@@ -196,18 +196,18 @@ impl<'a> Rest<'a> {
     }
 
     /// Does what is due to the index, until the bell rings, or until `due`.
-    fn work_on_index(&mut self, due: Instant, in_haste: bool) -> Option<WakeReason> {
+    fn work_on_index(&mut self, due: Instant, is_urgent: bool) -> Option<WakeReason> {
         let mut index = mem::take(&mut self.index);
         let slave = &self.job.slave;
-        let monitor = self.audience.monitor();
-        let mut ring = None;
+        let monitor = self.observer.monitor();
+        let mut wake = None;
         let mut is_called = || {
-            ring = self.wait(Instant::now());
-            ring.is_some() || Instant::now() >= due
+            wake = self.wait(Instant::now());
+            wake.is_some() || Instant::now() >= due
         };
-        index.work(slave, in_haste, &mut is_called, monitor.as_ref());
+        index.work(slave, is_urgent, &mut is_called, monitor.as_ref());
         self.index = index;
-        ring
+        wake
     }
 
     /// Waits until syncing is on, or off for another reason than the last pass had, which
@@ -230,29 +230,29 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn stand(&mut self, exit: Exit, elapsed: Duration) {
+    fn wait_suspended(&mut self, exit: Exit, elapsed: Duration) {
         let wait = self.backoff.next(chance());
-        let wait = wait.max(elapsed.saturating_mul(STANDING_RATIO));
+        let wait = wait.max(elapsed.saturating_mul(SUSPENDED_RATIO));
         let due = Instant::now() + wait;
         // That pass finds the same, and has it repeated.
         let repeated = Instant::now() + wait.max(REPEAT_EVERY);
         loop {
             let worked = self.work_on_index(Instant::now() + self.interval, false);
             self.listen_to_switches();
-            let ring = worked.or_else(|| self.wait(Instant::now() + self.interval));
-            if ring == Some(WakeReason::Signal) || self.is_off() {
+            let wake = worked.or_else(|| self.wait(Instant::now() + self.interval));
+            if wake == Some(WakeReason::Signal) || self.is_off() {
                 return;
             }
             let Ok(now) = self.snapshot() else {
                 continue;
             };
             let is_due = Instant::now() >= due;
-            let is_cause = match &self.stood_at {
+            let is_cause = match &self.last_snapshot {
                 None => is_due,
                 Some(before) => now.is_of_others(before) || is_due && now.is_cause(before, exit),
             };
             if is_cause || Instant::now() >= repeated {
-                self.stood_at = Some(now);
+                self.last_snapshot = Some(now);
                 return;
             }
         }
@@ -275,17 +275,17 @@ impl<'a> Rest<'a> {
     /// Waits for the bell, until `due` at the latest.
     fn wait(&mut self, due: Instant) -> Option<WakeReason> {
         loop {
-            self.audience.alive();
+            self.observer.alive();
             let left = due.saturating_duration_since(Instant::now());
-            let ring = self.bell.wait(left.min(HEARTBEAT_INTERVAL));
-            match ring {
+            let wake = self.wakeups.wait(left.min(HEARTBEAT_INTERVAL));
+            match wake {
                 // It was asked before a pass that has looked itself.
                 Some(WakeReason::Master { question, .. }) if (question, true) != self.asked => {}
                 Some(WakeReason::Master { .. }) => {
                     self.asked.1 = false;
-                    return ring;
+                    return wake;
                 }
-                Some(_) => return ring,
+                Some(_) => return wake,
                 None => {}
             }
             if left <= HEARTBEAT_INTERVAL {
@@ -301,13 +301,13 @@ impl<'a> Rest<'a> {
         }
         let question = self.asked.0 + 1;
         self.asked = (question, true);
-        let rope = self.bell.rope();
+        let waker = self.wakeups.waker();
         let now = Instant::now();
         let patience = due.saturating_duration_since(now).min(MAX_WAIT);
         self.job.master.when_changed(patience, move |answer| {
             // What is wrong with it is for the pass at the next tick to say.
             let changed = answer.unwrap_or(false);
-            rope.ring(WakeReason::Master {
+            waker.wake(WakeReason::Master {
                 question,
                 changed,
                 is_early: !changed && now.elapsed() < patience / 2,
@@ -316,11 +316,11 @@ impl<'a> Rest<'a> {
     }
 
     /// Says what the master lies on, and how its changes are noticed there.
-    fn say(&mut self, found: Option<FileSystem>) {
-        let Some(file_system) = found.filter(|_| found != self.said) else {
+    fn log_file_system(&mut self, found: Option<FileSystem>) {
+        let Some(file_system) = found.filter(|_| found != self.logged_file_system) else {
             return;
         };
-        self.said = found;
+        self.logged_file_system = found;
         let how = if file_system.is_network() {
             "which does not tell of changes: it is looked at"
         } else {
@@ -343,9 +343,9 @@ impl<'a> Rest<'a> {
 
     /// Has the bell rung where a switch may have been flipped.
     fn listen_to_switches(&mut self) {
-        let rope = self.bell.rope();
+        let waker = self.wakeups.waker();
         self.switches = None;
-        let mut changes = match FileWatcher::new(move || rope.ring(WakeReason::Switch)) {
+        let mut changes = match FileWatcher::new(move || waker.wake(WakeReason::Switch)) {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::debug!("switches are looked at when something else is: {error}");

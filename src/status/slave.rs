@@ -1,7 +1,7 @@
 //! Sampling a slave that others may be changing.
 
 use crate::error::Error;
-use crate::error::retry::{self, LOOK_EVERY, MAX_LOOKS};
+use crate::error::retry::{self, MAX_ATTEMPTS, RETRY_DELAY};
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
@@ -11,14 +11,14 @@ use crate::slave::snapshot::{OpenedSlave, SlaveSnapshot};
 use crate::slave::step::Slave;
 
 /// Looks at the slave, as often as it takes to see it at one moment.
-pub(super) struct Sampler<'a> {
+pub(super) struct SlaveReader<'a> {
     pub(super) slave: &'a Slave,
     pub(super) monitor: &'a dyn Monitor,
     /// Where another look may start to read.
     coherent_up_to: Option<Fingerprint>,
 }
 
-impl<'a> Sampler<'a> {
+impl<'a> SlaveReader<'a> {
     pub(super) fn new(slave: &'a Slave, monitor: &'a dyn Monitor) -> Self {
         Self {
             slave,
@@ -33,18 +33,18 @@ impl<'a> Sampler<'a> {
         let mut looks = 0;
         loop {
             looks += 1;
-            let (sidecar, result) = self.once(looks < MAX_LOOKS)?;
+            let (sidecar, result) = self.once(looks < MAX_ATTEMPTS)?;
             match result {
                 Ok(Some(sample)) => {
                     self.coherent_up_to = sample.coherent_up_to.or(self.coherent_up_to);
-                    if looks == MAX_LOOKS || self.is_settled(&sidecar, &sample)? {
+                    if looks == MAX_ATTEMPTS || self.is_settled(&sidecar, &sample)? {
                         return Ok((sidecar, sample));
                     }
                 }
-                Err(error) if looks == MAX_LOOKS || !error.is_transient() => return Err(error),
+                Err(error) if looks == MAX_ATTEMPTS || !error.is_transient() => return Err(error),
                 Ok(None) | Err(_) => {}
             }
-            retry::wait(LOOK_EVERY);
+            retry::wait(RETRY_DELAY);
         }
     }
 
