@@ -91,7 +91,7 @@ impl Served {
     }
 
     /// From now on, a read gives less than is asked for, as rng say.
-    pub fn answer_in_part(&self, rng: Rng) {
+    pub fn answer_partially(&self, rng: Rng) {
         self.gate.lock().parts = Some(rng);
     }
 

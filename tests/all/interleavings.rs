@@ -1,25 +1,25 @@
-//! Two of everything on one slave, interleaved call by call.
+//! Several processes on one slave, interleaved call by call.
 //!
-//! Real processes stop behind each of their system calls that concern the slave
-//! ([`process`]); a schedule ([`schedule`]) says who goes on when, and what came of it is
-//! checked ([`checks`]). In the schedules with one preemption, one of the processes makes
-//! its first calls, then the others go to their ends, then it goes on. Random ones have
-//! two to five turns.
+//! Real processes stop after each system call that they make on the slave's files ([`process`]).
+//! A [`schedule`] decides which one continues, and the [`scheduler`] carries it out. Then the
+//! result is checked ([`checks`]), and every single call ([`steps`]). In some schedules one
+//! process is preempted once: it makes its first calls, the others run to their ends, and then
+//! it continues. Random schedules have two to five turns.
 //!
-//! Each test makes a share of the schedules, the same at each run. All those with one
-//! preemption, and as many random ones as are named:
+//! Each test makes a fixed sample of the schedules, the same in each run. All schedules with one
+//! preemption, and 200 random ones:
 //!
 //! ```sh
 //! FSSYNC_INTERLEAVINGS=200 cargo test --test all -- interleavings:: --nocapture
 //! ```
 //!
-//! `FSSYNC_INTERLEAVINGS_SEED` has others chosen. What fails says its schedule, such as
-//! `a12 b3`; `FSSYNC_INTERLEAVINGS_ONLY='a12 b3'` makes the test of that name play it alone.
+//! `FSSYNC_INTERLEAVINGS_SEED` selects others. A failing test prints its schedule, such as `a12
+//! b3`; `FSSYNC_INTERLEAVINGS_ONLY='a12 b3'` runs only this one.
 
 mod call;
 mod checks;
 mod mistakes;
-pub mod process;
+mod process;
 mod schedule;
 mod scheduler;
 mod steps;
@@ -29,54 +29,86 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
 use self::checks::{Checks, SlaveState};
-use self::process::Process;
+use self::process::{Process, Task};
 use self::schedule::Schedule;
-use self::scheduler::{Scheduler, listing};
-use crate::calls::trace::Stage;
-use crate::crash::actor::{Actor, Race, Session};
-use crate::crash::scenario;
+use self::scheduler::{Scheduler, Start, list};
+use crate::calls::trace::slave_files;
+use crate::crash::actor::{Actor, Batches, Session};
+use crate::crash::oracle::Case;
+use crate::crash::scenario::{self, Scenario};
 use crate::rng::Rng;
-use crate::support::Zodb;
-use crate::support::number;
+use crate::support::{Zodb, number};
 
-/// How many schedules of either kind a test has, unless it is said.
-const SHARE: usize = 3;
+/// How many schedules of either kind a test has, unless `FSSYNC_INTERLEAVINGS` is set.
+const SAMPLE: usize = 3;
 
-/// Where plays are ran and checked.
+/// Actors that work on one slave at the same time.
+struct Race<'a> {
+    scenario: &'static Scenario,
+    actors: &'a [Entrant],
+}
+
+/// An actor of a race.
+#[derive(Clone, Copy, Debug)]
+struct Entrant {
+    actor: Actor,
+    /// The number of the actor that must have ended before this one starts.
+    after: Option<usize>,
+}
+
+impl Entrant {
+    const fn new(actor: Actor) -> Self {
+        let after = None;
+        Self { actor, after }
+    }
+
+    const fn after(self, other: usize) -> Self {
+        let after = Some(other);
+        Self { after, ..self }
+    }
+}
+
+/// Runs races.
 struct Harness {
+    /// For the checks.
     zodb: Zodb,
+    /// For the actor that is ZODB.
     actor_zodb: Arc<Mutex<Zodb>>,
 }
 
 impl Harness {
-    fn open() -> Self {
+    fn start() -> Self {
         Self {
             zodb: Zodb::start(),
             actor_zodb: Arc::new(Mutex::new(Zodb::start())),
         }
     }
 
-    /// Plays by a schedule and checks; returns how many calls each process has made.
+    /// Runs a race by a schedule and checks the result. Returns the number of calls of each
+    /// process.
     fn run(&mut self, race: &Race<'_>, schedule: &Schedule) -> Vec<usize> {
-        let mut stage = Stage::set(race.scenario, &mut self.zodb);
-        let is_zodb = |actor: &Actor| matches!(actor.stands_for(), Actor::Zodb(..));
-        stage.before.may_be_empty = race.actors.iter().any(is_zodb);
-        let mut files = stage.files();
-        files.extend([".fssync-switch", ".index.index_tmp"].map(|it| stage.scene.beside(it)));
-        let start = |(who, actor): (usize, &Actor)| {
-            let output = stage.scene.directory.path().join(format!("said-{who}"));
-            let task = actor.task(&stage, &self.actor_zodb);
-            (Process::new(task, &files, output), actor.behind())
+        let mut case = Case::prepare(race.scenario, &mut self.zodb);
+        let is_zodb = |it: &Entrant| matches!(it.actor.stands_for(), Actor::Zodb(_));
+        case.before.may_be_empty = race.actors.iter().any(is_zodb);
+        let mut files = slave_files(&case.scene);
+        files.push(case.scene.beside(".index.index_tmp"));
+        let start = |(who, entrant): (usize, &Entrant)| {
+            let output = case.scene.directory.path().join(format!("output-{who}"));
+            let task = Task::of(entrant.actor, &case.scene, &self.actor_zodb);
+            Start {
+                process: Process::new(task, &files, output),
+                after: entrant.after,
+            }
         };
-        let processes = race.actors.iter().enumerate().map(start).collect();
-        let mut scheduler = Scheduler::new(processes, || SlaveState::now(&stage.scene));
+        let starts = race.actors.iter().enumerate().map(start).collect();
+        let mut scheduler = Scheduler::new(starts, || SlaveState::now(&case.scene));
         let ran = catch_unwind(AssertUnwindSafe(|| scheduler.run(schedule)));
-        let events = listing(&scheduler.events);
+        let events = list(&scheduler.events);
         let checked = ran.and_then(|()| {
             let trace = scheduler.trace();
             let mut checks = Checks {
                 race,
-                stage: &stage,
+                case: &case,
                 trace: &trace,
                 zodb: &mut self.zodb,
                 actor_zodb: &self.actor_zodb,
@@ -90,16 +122,16 @@ impl Harness {
     }
 }
 
-/// Plays by a share of the schedules, or all, or one.
+/// Runs a race by a sample of the schedules, or all, or one.
 fn run(name: &str, race: &Race<'_>) {
-    let mut harness = Harness::open();
+    let mut harness = Harness::start();
     if let Ok(only) = env::var("FSSYNC_INTERLEAVINGS_ONLY") {
         harness.run(race, &only.parse().expect("a schedule"));
         return;
     }
     let mut lens = vec![0; race.actors.len()];
     let mut schedules = 0;
-    // One after the other, in each order.
+    // One process after the other, in each order.
     for who in 0..lens.len() {
         let made = harness.run(race, &Schedule::of_one(who, 0));
         lens = lens.iter().zip(made).map(|(a, b)| b.max(*a)).collect();
@@ -109,40 +141,42 @@ fn run(name: &str, race: &Race<'_>) {
     let seed = number("FSSYNC_INTERLEAVINGS_SEED").unwrap_or(1) as u64;
     let mut rng = Rng::new(seed);
     let wanted = number("FSSYNC_INTERLEAVINGS");
-    let ones = lens.iter().enumerate().flat_map(|(who, &len)| {
+    let preempted = lens.iter().enumerate().flat_map(|(who, &len)| {
         let chosen: Vec<usize> = match wanted {
             Some(_) => (1..=len).collect(),
-            None => (0..SHARE).map(|_| 1 + rng.below(len)).collect(),
+            None => (0..SAMPLE).map(|_| 1 + rng.below(len)).collect(),
         };
         chosen
             .into_iter()
             .map(move |calls| Schedule::of_one(who, calls))
     });
-    let ones: Vec<Schedule> = ones.collect();
-    let random = (0..wanted.unwrap_or(SHARE)).map(|_| Schedule::random(&mut rng, &lens));
-    for schedule in ones.into_iter().chain(random) {
+    let preempted: Vec<Schedule> = preempted.collect();
+    let random = (0..wanted.unwrap_or(SAMPLE)).map(|_| Schedule::random(&mut rng, &lens));
+    for schedule in preempted.into_iter().chain(random) {
         harness.run(race, &schedule);
         schedules += 1;
     }
     println!("{name}: {schedules} schedules, of {lens:?} calls");
 }
 
-use crate::crash::actor::Actor::{Echo, Off, On, Status, Verify, Watch};
-use crate::crash::actor::Session::{CommitAndClose, CommitAndStay, OpenAndClose, StayOpen};
-
-const PASS: Actor = Actor::Pass(&[]);
-const FULL: Actor = Actor::Pass(&["--full"]);
-const BATCHES: Actor = Actor::PassInBatches;
-
-/// ZODB beside a pass.
-const fn zodb(session: Session) -> Actor {
-    Actor::Zodb(session, None)
-}
-
-/// ZODB that begins when one of the cast has ended.
-const fn zodb_behind(before: usize) -> Actor {
-    Actor::Zodb(Session::CommitAndStay, Some(before))
-}
+const PASS: Entrant = Entrant::new(Actor::Pass(&[]));
+const FULL: Entrant = Entrant::new(Actor::Pass(&["--full"]));
+const BATCHES: Entrant = Entrant::new(Actor::PassInBatches(Batches::SMALL));
+const WITHOUT_LOCK: Entrant = Entrant::new(Actor::PassWithoutLock);
+const WATCH: Entrant = Entrant::new(Actor::Watch);
+const OFF: Entrant = Entrant::new(Actor::Off);
+const ON: Entrant = Entrant::new(Actor::On);
+const ECHO: Entrant = Entrant::new(Actor::Echo);
+const VERIFY: Entrant = Entrant::new(Actor::Verify);
+const STATUS: Entrant = Entrant::new(Actor::Status);
+/// ZODB opens the slave and closes it.
+const OPENS: Entrant = Entrant::new(Actor::Zodb(Session::OpenAndClose));
+/// ZODB opens the slave and keeps it open.
+const STAYS: Entrant = Entrant::new(Actor::Zodb(Session::StayOpen));
+/// ZODB opens the slave, commits to it and keeps it open.
+const SERVES: Entrant = Entrant::new(Actor::Zodb(Session::CommitAndStay));
+/// ZODB opens the slave, commits to it and closes it.
+const COMMITS: Entrant = Entrant::new(Actor::Zodb(Session::CommitAndClose));
 
 macro_rules! races {
     ($($scenario:ident as $module:ident { $($name:ident: [$($actor:expr),+];)+ })+) => { $(
@@ -164,56 +198,66 @@ races! {
     APPEND as an_append {
         and_a_pass: [PASS, PASS];
         and_a_full_copy: [PASS, FULL];
-        and_a_watch: [PASS, Watch];
-        and_off: [PASS, Off];
-        in_batches_and_off: [BATCHES, Off];
-        of_a_watch_and_a_watch: [Watch, Watch];
-        of_a_watch_and_off: [Watch, Off];
-        of_a_watch_and_a_zodb_that_commits_and_goes: [Watch, zodb(CommitAndClose)];
-        in_batches_and_off_and_on_behind_it: [BATCHES, Off, On(Some(1))];
-        and_an_echo: [PASS, Echo];
-        in_batches_and_an_echo: [BATCHES, Echo];
-        and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
-        in_batches_and_one_without_the_pass_lock: [BATCHES, Actor::PassWithoutLock];
-        in_batches_and_a_zodb_that_looks: [BATCHES, zodb(OpenAndClose)];
-        and_a_zodb_that_stays: [PASS, zodb(StayOpen)];
-        in_batches_and_a_zodb_that_serves: [BATCHES, zodb(CommitAndStay)];
-        in_batches_and_a_zodb_that_commits_and_goes: [BATCHES, zodb(CommitAndClose)];
-        and_verify: [BATCHES, Verify];
-        and_status: [BATCHES, Status];
-        and_off_and_a_zodb_behind_it: [BATCHES, Off, zodb_behind(1)];
-        and_an_echo_and_a_zodb_behind_it: [BATCHES, Echo, zodb_behind(1)];
+        and_a_watch: [PASS, WATCH];
+        and_off: [PASS, OFF];
+        in_batches_and_off: [BATCHES, OFF];
+        of_a_watch_and_a_watch: [WATCH, WATCH];
+        of_a_watch_and_off: [WATCH, OFF];
+        of_a_watch_and_a_zodb_that_commits_and_closes: [WATCH, COMMITS];
+        in_batches_and_off_and_then_on: [BATCHES, OFF, ON.after(1)];
+        and_an_echo: [PASS, ECHO];
+        in_batches_and_an_echo: [BATCHES, ECHO];
+        and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        in_batches_and_one_without_the_pass_lock: [BATCHES, WITHOUT_LOCK];
+        in_batches_and_a_zodb_that_opens_and_closes: [BATCHES, OPENS];
+        and_a_zodb_that_stays: [PASS, STAYS];
+        in_batches_and_a_zodb_that_serves: [BATCHES, SERVES];
+        in_batches_and_a_zodb_that_commits_and_closes: [BATCHES, COMMITS];
+        and_verify: [BATCHES, VERIFY];
+        and_status: [BATCHES, STATUS];
+        and_off_and_then_zodb: [BATCHES, OFF, SERVES.after(1)];
+        and_an_echo_and_then_zodb: [BATCHES, ECHO, SERVES.after(1)];
     }
-    APPEND_BEHIND_A_FOREIGN_TAIL as a_foreign_tail {
-        and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
+    APPEND_AFTER_A_FOREIGN_TAIL as a_foreign_tail {
+        and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        and_off: [PASS, OFF];
     }
     FULL_COPY_AND_SET_ASIDE as a_full_copy {
         and_a_pass: [PASS, PASS];
         and_a_full_copy: [PASS, FULL];
-        and_a_watch: [PASS, Watch];
-        and_off: [PASS, Off];
-        and_an_echo: [PASS, Echo];
-        and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
-        and_a_zodb_that_stays: [PASS, zodb(StayOpen)];
-        and_a_zodb_that_serves: [PASS, zodb(CommitAndStay)];
-        and_a_zodb_that_commits_and_goes: [PASS, zodb(CommitAndClose)];
-        and_verify: [PASS, Verify];
-        and_status: [PASS, Status];
-        and_off_and_a_zodb_behind_it: [PASS, Off, zodb_behind(1)];
+        and_a_watch: [PASS, WATCH];
+        and_off: [PASS, OFF];
+        and_an_echo: [PASS, ECHO];
+        and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        and_a_zodb_that_stays: [PASS, STAYS];
+        and_a_zodb_that_serves: [PASS, SERVES];
+        and_a_zodb_that_commits_and_closes: [PASS, COMMITS];
+        and_verify: [PASS, VERIFY];
+        and_status: [PASS, STATUS];
+        and_off_and_then_zodb: [PASS, OFF, SERVES.after(1)];
     }
     FIRST_COPY as a_first_copy {
         and_a_pass: [PASS, PASS];
-        and_off: [PASS, Off];
-        and_a_zodb_that_serves: [PASS, zodb(CommitAndStay)];
+        and_off: [PASS, OFF];
+        and_a_zodb_that_serves: [PASS, SERVES];
     }
-    APPEND_BEHIND_OUR_OWN_TAIL as an_unfinished_tail {
-        and_off_and_off: [Off, Off];
-        and_off_and_on: [Off, On(None)];
-        and_off_and_zodb: [Off, zodb(CommitAndStay)];
-        and_a_pass_and_off: [PASS, Off];
-        and_a_pass_and_a_zodb_that_looks: [PASS, zodb(OpenAndClose)];
-        and_two_offs_and_a_zodb_behind_the_first: [Off, Off, zodb_behind(0)];
-        and_status_and_zodb: [Status, zodb(CommitAndStay)];
-        and_verify_and_zodb: [Verify, zodb(CommitAndStay)];
+    APPEND_AFTER_OUR_OWN_TAIL as an_unfinished_tail {
+        and_off_and_off: [OFF, OFF];
+        and_off_and_on: [OFF, ON];
+        and_off_and_zodb: [OFF, SERVES];
+        and_a_pass_and_off: [PASS, OFF];
+        and_a_pass_and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        and_two_offs_and_zodb_after_the_first: [OFF, OFF, SERVES.after(0)];
+        and_status_and_zodb: [STATUS, SERVES];
+        and_verify_and_zodb: [VERIFY, SERVES];
+    }
+    INDEX_UPDATE as an_index_update {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, OFF];
+        and_a_zodb_that_serves: [PASS, SERVES];
+    }
+    SEED as a_slave_seeded_by_hand {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, OFF];
     }
 }

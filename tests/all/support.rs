@@ -14,7 +14,9 @@ mod users;
 mod zodb;
 
 pub use files::{names, project, replace, rewrite_end, snapshot, snapshot_of};
-pub use masters::{History, append_killed_at_sync, append_sparse, sparse_master};
+pub use masters::{
+    History, append_killed_at_sync, append_sparse, kill_append_at_sync, sparse_master,
+};
 pub use process::{
     Holder, Run, Taken, fssync, measured, must, pass_here, report_here, run, run_in_a_pass, spawn,
     strace, tool, tracer, without_forks,

@@ -1,4 +1,4 @@
-//! What befalls a call, and which calls it can befall.
+//! What affects a call, and which calls it can befall.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -6,7 +6,7 @@ use std::env;
 use crate::rng::Rng;
 use crate::support::{Run, number};
 
-/// What befalls one call of a process.
+/// What affects one call of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The process is killed there.
@@ -54,7 +54,7 @@ impl Fault {
     }
 
     /// Whether it can befall a call of this name.
-    pub fn befalls(self, call: &str) -> bool {
+    pub fn affects(self, call: &str) -> bool {
         let calls = self.calls();
         calls
             .split(',')
@@ -62,7 +62,7 @@ impl Fault {
     }
 
     /// Whether it befell a process, of which `strace` has said this.
-    pub fn has_befallen(self, run: &Run, log: &str) -> bool {
+    pub fn was_injected(self, run: &Run, log: &str) -> bool {
         match self {
             Self::Kill => run.code == -1,
             Self::Error(_) => log.contains("(INJECTED)"),
@@ -121,13 +121,13 @@ pub fn points(log: &str) -> Vec<Point> {
 }
 
 /// How many calls each test takes, unless `FSSYNC_CALLS` says how many, or `all`.
-const SHARE: usize = 20;
+const SAMPLE: usize = 20;
 
 /// A share of the calls, the same each time, or that of `FSSYNC_CALLS_SEED`.
-pub fn share(mut points: Vec<Point>) -> Vec<Point> {
+pub fn sample(mut points: Vec<Point>) -> Vec<Point> {
     let count = match env::var("FSSYNC_CALLS").as_deref() {
         Ok("all") => return points,
-        _ => number("FSSYNC_CALLS").unwrap_or(SHARE),
+        _ => number("FSSYNC_CALLS").unwrap_or(SAMPLE),
     };
     let mut rng = Rng::new(number("FSSYNC_CALLS_SEED").unwrap_or(1) as u64);
     let mut taken = Vec::new();

@@ -1,18 +1,44 @@
-//! A process that is about to be disturbed, and the checks of what it leaves.
+//! Runs the actor of a case under `strace`, which logs its calls and injects faults.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
-
-use crate::crash::oracle::Before;
-use crate::crash::scenario::{Scenario, Side};
-use crate::ledger;
+use crate::crash::oracle::Case;
+use crate::crash::scenario::Scenario;
 use crate::support::{Run, Scene, Zodb, fssync, run, strace, tool};
 
-/// What may lie beside a slave and is looked at when it is checked.
+/// Which calls are traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Those on the slave's files.
+    Slave,
+    /// Those on the master, which is on a mounted path.
+    Master,
+    /// The same, if the master's directory is typed.
+    MasterDirectory,
+    /// Those on the master, by the program that serves it.
+    Server,
+}
+
+/// An actor to be disturbed.
+#[derive(Clone, Copy)]
+pub struct Subject {
+    pub scenario: &'static Scenario,
+    pub target: Target,
+}
+
+impl Subject {
+    /// The actor of a scenario, at the slave's files.
+    pub const fn slave(scenario: &'static Scenario) -> Self {
+        let target = Target::Slave;
+        Self { scenario, target }
+    }
+}
+
+/// The files beside a slave whose calls are traced.
 const SUFFIXES: [&str; 11] = [
     "",
     ".fssync",
@@ -27,95 +53,78 @@ const SUFFIXES: [&str; 11] = [
     ".tr0",
 ];
 
-/// What `strace` writes to.
+/// The file that `strace` writes.
 const LOG: &str = "strace.log";
 
-pub struct Stage<'a> {
-    scenario: &'a Scenario,
-    pub scene: Scene,
-    pub before: Before,
-    /// The bytes of all that lay beside the slave.
-    lay_there: Vec<(String, Vec<u8>)>,
+/// A case whose actor runs under `strace`.
+pub struct TracedCase {
+    pub case: Case,
+    target: Target,
 }
 
-impl<'a> Stage<'a> {
-    pub fn set(scenario: &'a Scenario, zodb: &mut Zodb) -> Self {
-        let scene = (scenario.scene)(zodb);
-        let before = Before {
-            keeps_slave: scenario.keeps_old,
-            tail_len: scenario.tail_len,
-            ..Before::of(&scene.slave, &scene.master, zodb)
-        };
-        let mut stage = Self {
-            scenario,
-            scene,
-            before,
-            lay_there: Vec::new(),
-        };
-        stage.lay_there = stage.lies_there();
-        stage
+impl TracedCase {
+    pub fn prepare(subject: Subject, zodb: &mut Zodb) -> Self {
+        Self {
+            case: Case::prepare(subject.scenario, zodb),
+            target: subject.target,
+        }
     }
 
-    fn lies_there(&self) -> Vec<(String, Vec<u8>)> {
-        let names = self.scene.beside_slave().into_iter();
-        let bytes = |name: &String| fs::read(self.scene.slave.with_file_name(name)).unwrap();
-        names
-            .map(|name| (bytes(&name), name))
-            .map(|(bytes, name)| (name, bytes))
-            .collect()
-    }
-
-    /// The process, run to its end; see [`Self::traced`].
+    /// Runs the actor to its end; see [`Self::command`].
     pub fn run(&self, options: &[&str]) -> Run {
-        run(&mut self.traced(options))
+        run(&mut self.command(options))
     }
 
-    /// The process, traced with these options of `strace`'s at the files of one side; see
-    /// [`Self::log`].
-    pub fn traced(&self, options: &[&str]) -> Command {
+    /// The actor, traced with these options of `strace`; see [`Self::log`].
+    pub fn command(&self, options: &[&str]) -> Command {
         let files = self.files();
-        let log = self.scene.directory.path().join(LOG);
+        let log = self.case.scene.directory.path().join(LOG);
         let options = [&["-o", log.to_str().unwrap()], options].concat();
-        let options = options.as_slice();
-        let mut command = match self.scenario.side {
-            Side::Slave | Side::Master => strace(options, &files),
-            Side::Agent => {
-                let mut command = fssync();
-                command.args(["--rsh", &self.traced_agent(options, &files)]);
-                command.args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")]);
-                command
-            }
+        let mut command = if self.target == Target::Server {
+            let mut command = fssync();
+            command.args(["--rsh", &self.traced_server(&options, &files)]);
+            command.args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")]);
+            command
+        } else {
+            strace(&options, &files)
         };
-        command.args(self.scenario.arguments(&self.scene));
-        command.arg("-v");
+        command.args(self.arguments(self.target)).arg("-v");
         command
     }
 
-    /// The process, with nothing befalling it.
-    pub fn run_in_peace(&self) -> Run {
-        run(fssync().args(self.scenario.in_peace(&self.scene)))
-    }
-
-    /// What `strace` has said of the process.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.scene.directory.path().join(LOG)).expect("its log")
-    }
-
-    /// The files of one side, and their directory.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let (file, suffixes) = match self.scenario.side {
-            Side::Slave => (&self.scene.slave, &SUFFIXES[..]),
-            Side::Master | Side::Agent => (&self.scene.master, &SUFFIXES[..1]),
+    /// Runs the actor again, undisturbed; it reads the master on a mounted path.
+    pub fn run_again(&self) -> Run {
+        let target = match self.target {
+            Target::Server => Target::Master,
+            target => target,
         };
-        let directory = fs::canonicalize(file.parent().unwrap()).unwrap();
-        let beside = |suffix| directory.join(format!("Data.fs{suffix}"));
-        let mut files: Vec<PathBuf> = suffixes.iter().map(beside).collect();
-        files.push(directory);
-        files
+        run(fssync().args(self.arguments(target)))
     }
 
-    /// A remote shell to this very machine, which traces what it runs.
-    fn traced_agent(&self, options: &[&str], files: &[PathBuf]) -> String {
+    /// The log of `strace`.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.case.scene.directory.path().join(LOG)).expect("a log")
+    }
+
+    fn arguments(&self, target: Target) -> Vec<OsString> {
+        let scene = &self.case.scene;
+        let master = match target {
+            Target::Slave | Target::Master => scene.master.clone(),
+            Target::MasterDirectory => scene.master.parent().unwrap().to_owned(),
+            Target::Server => format!("first:{}", scene.master.display()).into(),
+        };
+        self.case.scenario.actor.arguments(scene, &master)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        match self.target {
+            Target::Slave => slave_files(&self.case.scene),
+            _ => traced_files(&self.case.scene.master, &[""]),
+        }
+    }
+
+    /// A remote shell to this machine, which traces the program that it starts.
+    fn traced_server(&self, options: &[&str], files: &[PathBuf]) -> String {
         drop(tool("strace", "strace"));
         let quoted = |text: &str| format!("'{text}'");
         let mut words = vec!["exec strace -f -qq -A".to_owned()];
@@ -126,71 +135,22 @@ impl<'a> Stage<'a> {
             "#!/bin/sh\nfor command; do :; done\neval \"{} $command\"\n",
             words.join(" ")
         );
-        let path = self.scene.directory.path().join("traced");
+        let path = self.case.scene.directory.path().join("traced");
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         path.display().to_string()
     }
+}
 
-    /// ZODB opens what is there, and nothing that was there is lost.
-    pub fn assert_sound(&self, zodb: &mut Zodb) {
-        let scene = &self.scene;
-        scene.assert_documented_names();
-        if !scene.slave.exists() {
-            let was_there = self.before.slave.is_some();
-            assert!(!was_there, "a slave that was there is there");
-            return;
-        }
-        let found = zodb.check(&scene.slave);
-        let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
-        assert_eq!(opened["position"], found["position"]);
-        zodb.assert_index(&scene.slave);
-        ledger::assert_right(&scene.slave);
-        let position = found["position"].as_u64().unwrap() as usize;
-        let slave = fs::read(&scene.slave).unwrap();
-        self.before
-            .assert_sound(&slave, position, &self.lies_there());
-    }
+/// The slave, the files beside it and their directory.
+pub fn slave_files(scene: &Scene) -> Vec<PathBuf> {
+    traced_files(&scene.slave, &SUFFIXES)
+}
 
-    /// A tail is kept once, and only if it was cut.
-    pub fn assert_no_spare_copy(&self) {
-        let slave = fs::read(&self.scene.slave).ok();
-        let was_cut = slave != self.before.slave && self.scenario.tail_len > 0;
-        let names = self.scene.beside_slave();
-        let copies = names.iter().filter(|name| name.contains(".tr"));
-        assert_eq!(copies.count(), usize::from(was_cut), "{names:?}");
-    }
-
-    /// Nothing that was under way lies beside the slave.
-    pub fn assert_tidy(&self) {
-        for suffix in [".fssync-tmp", ".fssync-new"] {
-            assert!(
-                !self.scene.beside(suffix).exists(),
-                "{suffix} is left behind"
-            );
-        }
-    }
-
-    /// Nothing was touched beside the slave, but for the result of a verification.
-    pub fn assert_untouched(&self) {
-        let mut lies_there = self.lies_there();
-        lies_there.retain(|(name, _)| !name.contains(".fssync-verified"));
-        let names = |all: &[(String, Vec<u8>)]| -> Vec<String> {
-            all.iter().map(|(name, _)| name.clone()).collect()
-        };
-        assert_eq!(names(&lies_there), names(&self.lay_there));
-        assert!(lies_there == self.lay_there, "written to");
-    }
-
-    /// The next pass succeeds, and the one after it has nothing to do.
-    pub fn assert_heals(&self, zodb: &mut Zodb) {
-        let scene = &self.scene;
-        self.run_in_peace().expect(0);
-        self.assert_sound(zodb);
-        zodb.assert_in_sync(&scene.master, &scene.slave);
-        scene.expect("up-to-date");
-        zodb.assert_index(&scene.slave).expect("an index");
-        ledger::assert_whole(&scene.slave);
-        self.assert_tidy();
-    }
+fn traced_files(file: &Path, suffixes: &[&str]) -> Vec<PathBuf> {
+    let directory = fs::canonicalize(file.parent().unwrap()).unwrap();
+    let beside = |suffix| directory.join(format!("Data.fs{suffix}"));
+    let mut files: Vec<PathBuf> = suffixes.iter().map(beside).collect();
+    files.push(directory);
+    files
 }

@@ -1,64 +1,85 @@
-//! Who plays together.
+//! The actors: the processes that the harnesses run on a master and a slave.
 
 use std::env;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 
-use crate::calls::trace::Stage;
-use crate::crash::scenario::Scenario;
-use crate::interleavings::process::Task;
-use crate::support::{Scene, Zodb, fssync, pass_here, python};
+use crate::support::{Call, Hooked, Scene, fssync, pass_here, python, run_in_a_pass};
 
-/// What is at work on one slave at the same time.
-pub struct Race<'a> {
-    /// What it finds.
-    pub scenario: &'a Scenario,
-    pub actors: &'a [Actor],
-}
-
-/// One of a cast.
+/// A process that works on a master and a slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A pass with these options.
     Pass(&'static [&'static str]),
-    /// A pass with batches of a few kilobytes.
-    PassInBatches,
-    /// The same, which first removes the file of the pass lock, as nobody should.
+    /// A pass with small batches.
+    PassInBatches(Batches),
+    /// A pass with small batches that first removes the file of the pass lock, which
+    /// fssync never does.
     PassWithoutLock,
-    /// A watch, until it rests.
+    /// A pass with small batches, during which `fssync off` runs: before the first batch is
+    /// compared with the master again.
+    PassSwitchedOff,
+    /// A watch, until it is idle.
     Watch,
-    /// `fssync off`.
+    /// `fssync off`, with `--force` if there is no slave yet.
     Off,
-    /// `fssync on`, which begins when the other one of this number has ended.
-    On(Option<usize>),
-    /// `echo SYNCING=0`, as heartbeat scripts have it.
+    /// `fssync on`.
+    On,
+    /// `echo SYNCING=0`, as scripts of heartbeat do it.
     Echo,
     /// `fssync verify`.
     Verify,
+    /// `fssync verify --against` the master.
+    VerifyAgainst,
     /// `fssync status`.
     Status,
-    /// ZODB, which begins so, too.
-    Zodb(Session, Option<usize>),
-    /// A program that does something wrong in the place of another: Python that finds the
-    /// paths of master and slave in `sys.argv`.
+    /// `fssync status --against` the master.
+    StatusAgainst,
+    /// ZODB, which opens the slave.
+    Zodb(Session),
+    /// A faulty program in the place of another actor: Python, with the paths of master and
+    /// slave in `sys.argv`.
     Faulty(&'static str, &'static Actor),
 }
 
-/// What ZODB does to the slave.
+/// The sizes with which a pass reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// Bytes that are read at once.
+    pub chunk_len: usize,
+    /// Bytes after which a batch ends, at the next transaction.
+    pub batch_len: u64,
+}
+
+impl Batches {
+    /// A few hundred bytes: nearly each transaction is a batch.
+    pub const TINY: Self = Self {
+        chunk_len: 700,
+        batch_len: 1500,
+    };
+
+    /// A few kilobytes: several transactions in a batch, several batches in a pass.
+    pub const SMALL: Self = Self {
+        chunk_len: 4096,
+        batch_len: 5000,
+    };
+}
+
+/// What ZODB does with the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Session {
-    /// It opens and closes it.
+    /// It opens and closes the slave.
     OpenAndClose,
-    /// It opens it, and has it open still.
+    /// It opens the slave and keeps it open.
     StayOpen,
-    /// The same, with a transaction of its own.
+    /// It opens the slave, commits a transaction and keeps the slave open.
     CommitAndStay,
-    /// It opens it, commits a transaction and closes it.
+    /// It opens the slave, commits a transaction and closes the slave.
     CommitAndClose,
 }
 
@@ -71,7 +92,8 @@ impl Session {
         matches!(self, Self::StayOpen | Self::CommitAndStay)
     }
 
-    fn commands(self, slave: &PathBuf) -> Vec<Value> {
+    /// The commands for the process that drives ZODB.
+    pub fn commands(self, slave: &Path) -> Vec<Value> {
         let open = json!({"cmd": "open", "name": "s", "path": slave});
         let commit = json!({"cmd": "commit", "name": "s", "description": "only here"});
         let close = json!({"cmd": "close", "name": "s"});
@@ -86,24 +108,30 @@ impl Actor {
     pub fn is_pass(self) -> bool {
         matches!(
             self,
-            Self::Pass(_) | Self::PassInBatches | Self::PassWithoutLock | Self::Watch
+            Self::Pass(_)
+                | Self::PassInBatches(_)
+                | Self::PassWithoutLock
+                | Self::PassSwitchedOff
+                | Self::Watch
         )
     }
 
-    /// Whether it switches on.
+    /// Whether it switches syncing on.
     pub fn is_on(self) -> bool {
-        matches!(self, Self::On(_))
+        self == Self::On
     }
 
-    /// Who must have ended before it begins.
-    pub fn behind(self) -> Option<usize> {
-        match self {
-            Self::On(behind) | Self::Zodb(_, behind) => behind,
-            _ => None,
-        }
+    /// Whether it switches syncing off.
+    pub fn is_off(self) -> bool {
+        matches!(self, Self::Off | Self::Echo)
     }
 
-    /// The one whose promises it must keep.
+    /// Whether it is fssync.
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Self::Echo | Self::Zodb(_) | Self::Faulty(..))
+    }
+
+    /// The actor whose promises it must keep.
     pub fn stands_for(self) -> Self {
         match self {
             Self::Faulty(_, actor) => *actor,
@@ -111,95 +139,114 @@ impl Actor {
         }
     }
 
-    /// Whether it is fssync.
-    pub fn is_ours(self) -> bool {
-        !matches!(self, Self::Echo | Self::Zodb(..) | Self::Faulty(..))
-    }
-
-    /// Whether it switches off.
-    pub fn is_off(self) -> bool {
-        matches!(self, Self::Off | Self::Echo)
-    }
-
-    /// What it is to do on a stage; `zodb` is for this task only.
-    pub fn task(self, stage: &Stage<'_>, zodb: &Arc<Mutex<Zodb>>) -> Task {
-        let Scene { master, slave, .. } = &stage.scene;
-        let verb = |verb: &str| {
-            let mut command = fssync();
-            command.arg(verb).arg(slave);
-            Task::Program(command)
-        };
+    /// The command that runs it.
+    pub fn command(self, scene: &Scene) -> Command {
         match self {
-            Self::Pass(options) => Task::Program(stage.scene.command(options)),
-            Self::PassInBatches => Task::Program(pass_in_batches(&stage.scene)),
-            Self::PassWithoutLock => {
-                let pass = pass_in_batches(&stage.scene);
-                let mut python = Command::new(python());
-                let script = "import os, sys; os.remove(sys.argv[1]); \
-                              os.execv(sys.argv[2], sys.argv[2:])";
-                python.args(["-c", script]);
-                python.arg(stage.scene.beside(".fssync-pass"));
-                python.arg(pass.get_program()).args(pass.get_args());
-                python.envs(
-                    pass.get_envs()
-                        .filter_map(|(name, value)| Some((name, value?))),
-                );
-                Task::Program(python)
+            Self::PassInBatches(batches) => pass_in_batches(scene, batches),
+            Self::PassWithoutLock => pass_without_lock(scene),
+            Self::PassSwitchedOff => {
+                let mut command = pass_in_batches(scene, Batches::TINY);
+                command.env(SWITCH_OFF, "1");
+                command
             }
-            Self::Watch => Task::Watch(stage.scene.command(&["--watch", "--interval", "60"])),
-            // Before a first copy, there is no slave yet.
-            Self::Off => {
-                let mut command = fssync();
-                command.args(["off", "--force"]).arg(slave);
-                Task::Program(command)
-            }
-            Self::On(_) => verb("on"),
-            Self::Verify => verb("verify"),
-            Self::Status => verb("status"),
+            Self::Watch => scene.command(&["--watch", "--interval", "60"]),
             Self::Echo => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", "echo SYNCING=0 >\"$1\"", "sh"]);
-                shell.arg(stage.scene.beside(".fssync-switch"));
-                Task::Program(shell)
+                shell.arg(scene.beside(".fssync-switch"));
+                shell
             }
-            Self::Zodb(session, _) => Task::Zodb(Arc::clone(zodb), session.commands(slave)),
             Self::Faulty(script, _) => {
                 let mut command = Command::new(python());
-                command.args(["-c", script]).args([master, slave]);
-                Task::Program(command)
+                command.args(["-c", script]);
+                command.args([&scene.master, &scene.slave]);
+                command
+            }
+            _ => {
+                let mut command = fssync();
+                command.args(self.arguments(scene, &scene.master));
+                command
             }
         }
     }
+
+    /// The arguments of an actor that is the program itself, if this is typed for the master.
+    pub fn arguments(self, scene: &Scene, master: &Path) -> Vec<OsString> {
+        let slave = scene.slave.as_path();
+        let (options, paths): (&[&str], _) = match self {
+            Self::Pass(options) => (options, vec![master, slave]),
+            Self::Off if slave.exists() => (&["off"], vec![slave]),
+            Self::Off => (&["off", "--force"], vec![slave]),
+            Self::On => (&["on"], vec![slave]),
+            Self::Verify => (&["verify"], vec![slave]),
+            Self::Status => (&["status"], vec![slave]),
+            Self::VerifyAgainst => (&["verify", "--against"], vec![master, slave]),
+            Self::StatusAgainst => (&["status", "--against"], vec![master, slave]),
+            _ => panic!("{self:?} is another program"),
+        };
+        let options = options.iter().map(OsString::from);
+        options.chain(paths.into_iter().map(Into::into)).collect()
+    }
 }
 
-/// The paths that [`passes_in_batches`] works on.
+/// Variables for [`passes_in_batches`]: both paths, the sizes, and whether syncing is switched
+/// off in the midst of it.
 const MASTER: &str = "FSSYNC_TEST_MASTER";
 const SLAVE: &str = "FSSYNC_TEST_SLAVE";
+const SIZES: &str = "FSSYNC_TEST_SIZES";
+const SWITCH_OFF: &str = "FSSYNC_TEST_SWITCH_OFF";
 
 /// This program, for a pass as [`passes_in_batches`] makes it.
-fn pass_in_batches(scene: &Scene) -> Command {
+fn pass_in_batches(scene: &Scene, batches: Batches) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
     command.args(["--exact", "crash::actor::passes_in_batches"]);
     command.args(["--ignored", "--nocapture", "--test-threads=1"]);
     command.env(MASTER, &scene.master).env(SLAVE, &scene.slave);
+    let Batches {
+        chunk_len,
+        batch_len,
+    } = batches;
+    command.env(SIZES, format!("{chunk_len} {batch_len}"));
     command
 }
 
-/// Several pieces a batch, several batches a pass.
-const SMALL: Tuning = Tuning {
-    chunk_len: 4096,
-    batch_len: 5000,
-};
+fn pass_without_lock(scene: &Scene) -> Command {
+    let pass = pass_in_batches(scene, Batches::SMALL);
+    let mut python = Command::new(python());
+    let script = "import os, sys; os.remove(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])";
+    python.args(["-c", script]);
+    python.arg(scene.beside(".fssync-pass"));
+    python.arg(pass.get_program()).args(pass.get_args());
+    let variables = pass.get_envs();
+    python.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+    python
+}
 
-/// No test, but a process of one: the real program makes batches of 128 MB.
+/// Not a test, but a process of its own for a pass: the real program makes batches of 128 MB.
 #[test]
-#[ignore = "what the others have done in a process of its own"]
+#[ignore = "other tests run it as a process of its own"]
 fn passes_in_batches() {
-    let path = |name| PathBuf::from(env::var_os(name).expect("it is run by the others only"));
+    let variable = |name| env::var_os(name).expect("only other tests run it");
     let mut scene = Scene::new();
-    (scene.master, scene.slave) = (path(MASTER), path(SLAVE));
-    let source = MountedPath::new(scene.master.clone());
-    let outcome = pass_here(&scene.job(source, SMALL));
+    scene.master = PathBuf::from(variable(MASTER));
+    scene.slave = PathBuf::from(variable(SLAVE));
+    let sizes = variable(SIZES).into_string().expect("UTF-8");
+    let (chunk_len, batch_len) = sizes.split_once(' ').expect("two sizes");
+    let tuning = Tuning {
+        chunk_len: chunk_len.parse().expect("a size"),
+        batch_len: batch_len.parse().expect("a size"),
+    };
+    let path = MountedPath::new(scene.master.clone());
+    let slave = scene.slave.clone();
+    let mut is_due = env::var_os(SWITCH_OFF).is_some();
+    let hook = move |call: Call| {
+        if is_due && matches!(call, Call::Confirm(_)) {
+            is_due = false;
+            run_in_a_pass(fssync().arg("off").arg(&slave)).expect(0);
+        }
+        Ok(())
+    };
+    let outcome = pass_here(&scene.job(Hooked { path, hook }, tuning));
     drop(scene);
     println!("{outcome:?}");
     std::process::exit(outcome.exit as i32);

@@ -1,141 +1,170 @@
-//! What a slave was before something befell it, and what it may be since (Laws 1 and 2).
+//! The oracle: what must hold of a slave, whatever was done to an actor.
+//!
+//! At any time ([`Case::assert_sound`]):
+//!
+//! 1. Only documented names are in the slave's directory, and a slave that was there is there.
+//! 2. ZODB opens the slave, with its index and without it, at the same position.
+//! 3. The index is the one that ZODB itself would save for some position of the slave.
+//! 4. The ledger contains no wrong digest, and `verify` finds no damage.
+//! 5. No transaction is lost or invented, and what must be saved is saved ([`Before`]).
+//!
+//! After a pass that has reported success, slave and master are in sync
+//! ([`Case::assert_done`]). The next pass always succeeds; after it, nothing is left to do
+//! ([`Case::assert_recovered`]).
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crate::support::Zodb;
+use fssync::io::progress::Silent;
+use fssync::slave::paths::SlavePaths;
+use fssync::slave::sidecar::Sidecar;
+use fssync::slave::step::Slave;
+use fssync::slave::switch::Switches;
+use fssync::verify::finding::{Kind, Severity};
+use fssync::verify::verify;
+use serde_json::json;
 
-/// What a file of ZODB's without a transaction has.
-const WITHOUT_TRANSACTION: &[u8] = b"FS30";
+use super::before::Before;
+use super::scenario::{Scenario, Switched};
+use crate::ledger;
+use crate::support::{Scene, Zodb};
 
-/// A slave, and its master, before something befalls it.
-#[derive(Debug, Default)]
-pub struct Before {
-    /// Its bytes, if it was there.
-    pub slave: Option<Vec<u8>>,
-    /// Where ZODB found its end.
-    pub had: usize,
-    /// The master's bytes.
-    pub master: Vec<u8>,
-    /// Where ZODB found the end of those.
-    pub committed: usize,
-    /// Whether another program may make one that is empty.
-    pub may_be_empty: bool,
-    /// Whether it must be kept.
-    pub keeps_slave: bool,
-    /// How many of its bytes are a tail that must be kept.
-    pub tail_len: usize,
+/// The files in the slave's directory.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A prepared scenario.
+pub struct Case {
+    pub scenario: &'static Scenario,
+    pub scene: Scene,
+    pub before: Before,
+    files_before: Files,
 }
 
-impl Before {
-    /// What there is now.
-    pub fn of(slave: &Path, master: &Path, zodb: &mut Zodb) -> Self {
-        let mut position = |path: &Path| {
-            let found = zodb.check(path);
-            found["position"].as_u64().expect("a position") as usize
+impl Case {
+    pub fn prepare(scenario: &'static Scenario, zodb: &mut Zodb) -> Self {
+        let scene = Scene::new();
+        (scenario.prepare)(&scene, zodb);
+        Self::of(scenario, scene, zodb)
+    }
+
+    /// A case whose scenario is already prepared in a scene.
+    pub fn of(scenario: &'static Scenario, scene: Scene, zodb: &mut Zodb) -> Self {
+        let before = Before {
+            keeps_slave: scenario.keeps_slave,
+            tail_len: scenario.tail_len,
+            ..Before::of(&scene.slave, &scene.master, zodb)
         };
-        let bytes = fs::read(slave).ok();
         Self {
-            had: bytes.as_ref().map_or(0, |_| position(slave)),
-            slave: bytes,
-            master: fs::read(master).expect("the master"),
-            committed: position(master),
-            may_be_empty: false,
-            keeps_slave: false,
-            tail_len: 0,
+            files_before: files(&scene),
+            scenario,
+            scene,
+            before,
         }
     }
 
-    /// Fails unless what ZODB finds in a slave up to `position` is what it may be: the old
-    /// slave; or that, and the transactions of the master's that followed; or, in the
-    /// place of an old one that is kept if it must be, all of the master's.
-    pub fn assert_sound(&self, slave: &[u8], position: usize, beside: &[(String, Vec<u8>)]) {
-        let is_old = match &self.slave {
-            Some(old) => old == slave,
-            None => self.may_be_empty && slave == WITHOUT_TRANSACTION,
-        };
-        if is_old {
+    /// Checks what must hold at any time.
+    pub fn assert_sound(&self, zodb: &mut Zodb) {
+        let scene = &self.scene;
+        scene.assert_documented_names();
+        if !scene.slave.exists() {
+            let was_there = self.before.slave.is_some();
+            assert!(!was_there, "a slave that was there is there");
             return;
         }
-        let found = &slave[..position];
-        assert!(self.master.starts_with(found), "a start of the master");
-        let old = self.slave.as_deref().unwrap_or_default();
-        let has_grown = !old.is_empty() && found.starts_with(&old[..self.had]);
-        assert!(
-            has_grown || position == self.committed,
-            "what the slave had is there, or all that the master has: {position} bytes"
-        );
-        let is_kept = |start: &str, kept: &[u8]| {
-            let mut files = beside.iter();
-            files.any(|(name, bytes)| name.starts_with(start) && bytes == kept)
-        };
-        if self.keeps_slave {
-            assert!(is_kept("Data.fs.diverged-", old), "set aside");
+        let found = zodb.check(&scene.slave);
+        let opened = zodb.call(&json!({"cmd": "check_open", "path": scene.slave}));
+        assert_eq!(opened["position"], found["position"], "as its index says");
+        let files = files(scene);
+        // A scenario may start with an index that does not fit.
+        let is_unchanged = |name: &str| files.get(name) == self.files_before.get(name);
+        if !(is_unchanged("Data.fs") && is_unchanged("Data.fs.index")) {
+            zodb.assert_index(&scene.slave);
         }
-        // What ZODB cuts anyway may be partly overwritten once it is kept.
-        let tail = &old[old.len() - self.tail_len..];
-        assert!(
-            tail.is_empty() || is_kept("Data.fs.tr", tail),
-            "the cut tail is kept"
-        );
+        ledger::assert_right(&scene.slave);
+        let position = found["position"].as_u64().expect("a position");
+        self.assert_undamaged(position);
+        self.before
+            .assert_sound(&files["Data.fs"], position as usize, &files);
+    }
+
+    /// `verify` finds no damage.
+    fn assert_undamaged(&self, position: u64) {
+        let paths = SlavePaths::new(&self.scene.slave).expect("paths");
+        let slave = Slave {
+            switches: Switches::new(&paths, None),
+            paths,
+            interrupted: Arc::new(AtomicBool::new(false)),
+        };
+        let mut findings = Vec::new();
+        let verified = verify(&slave, false, &Silent, &mut |finding| {
+            findings.push(finding.clone());
+        });
+        verified.expect("the slave can be read");
+        // A power cut after the first batches of a pass may lose the sidecar and the ledger of
+        // all of them. Nothing then proves that the last one was finished.
+        let left = Sidecar::load(&slave.paths).expect("a sidecar").last_sync;
+        let is_behind = left.is_none_or(|left| left.slave.position < position);
+        findings.retain(|it| it.kind.severity() == Severity::Damage);
+        findings.retain(|it| !(is_behind && it.kind == Kind::UnfinishedWithin));
+        assert!(findings.is_empty(), "verify: {findings:?}");
+    }
+
+    /// Checks what the actor has reported with exit code 0.
+    pub fn assert_done(&self, zodb: &mut Zodb) {
+        if self.scenario.actor.is_pass() && self.scenario.is_off != Switched::After {
+            zodb.assert_in_sync(&self.scene.master, &self.scene.slave);
+        }
+    }
+
+    /// No file of unfinished work is left.
+    pub fn assert_tidy(&self) {
+        for suffix in [".fssync-tmp", ".fssync-new"] {
+            let is_left = self.scene.beside(suffix).exists();
+            assert!(!is_left, "{suffix} is left");
+        }
+    }
+
+    /// A tail is saved once, and only if it was truncated.
+    pub fn assert_tail_saved_once(&self) {
+        let slave = fs::read(&self.scene.slave).ok();
+        let is_truncated = slave != self.before.slave && self.scenario.tail_len > 0;
+        let names = self.scene.beside_slave();
+        let copies = names.iter().filter(|name| name.contains(".tr"));
+        assert_eq!(copies.count(), usize::from(is_truncated), "{names:?}");
+    }
+
+    /// No file has changed, except for the result of a verification.
+    pub fn assert_untouched(&self) {
+        let mut files = files(&self.scene);
+        files.retain(|name, _| !name.contains(".fssync-verified"));
+        assert!(files.keys().eq(self.files_before.keys()), "{files:?}");
+        assert!(files == self.files_before, "written to");
+    }
+
+    /// Checks what must hold after the next pass, which has succeeded: another pass has
+    /// nothing to do.
+    pub fn assert_recovered(&self, zodb: &mut Zodb) {
+        let scene = &self.scene;
+        // Otherwise the master has changed since.
+        if self.scenario.then.is_none() {
+            self.assert_sound(zodb);
+        }
+        scene.assert_documented_names();
+        zodb.assert_in_sync(&scene.master, &scene.slave);
+        scene.expect("up-to-date");
+        zodb.assert_index(&scene.slave).expect("an index");
+        ledger::assert_whole(&scene.slave);
+        self.assert_tidy();
     }
 }
 
-/// Whether a slave is told of that has these bytes, and ends with a transaction.
-fn is_told_of(before: &Before, slave: &[u8], beside: &[(&str, &[u8])]) -> bool {
-    let beside: Vec<(String, Vec<u8>)> = beside
-        .iter()
-        .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
-        .collect();
-    let check = || before.assert_sound(slave, slave.len(), &beside);
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err()
-}
-
-#[test]
-fn what_is_lost_is_told_of() {
-    let before = Before {
-        slave: Some(b"FS30 ab c".to_vec()),
-        had: 7,
-        master: b"FS30 ab d e f".to_vec(),
-        committed: 11,
-        may_be_empty: false,
-        keeps_slave: false,
-        tail_len: 2,
+fn files(scene: &Scene) -> Files {
+    let names = scene.beside_slave().into_iter();
+    let file = |name: String| {
+        let bytes = fs::read(scene.slave.with_file_name(&name)).expect("a file");
+        (name, bytes)
     };
-    let kept: (&str, &[u8]) = ("Data.fs.tr0", b" c");
-    for (slave, beside, is_lost) in [
-        (&b"FS30 ab c"[..], &[][..], false),
-        (b"FS30 ab d", &[kept], false),
-        (b"FS30 ab d", &[], true),
-        (b"FS30 ab", &[kept], false),
-        (b"FS30", &[kept], true),
-        (b"FS30 ab x", &[kept], true),
-    ] {
-        assert_eq!(is_told_of(&before, slave, beside), is_lost, "{slave:?}");
-    }
-    let packed = Before {
-        master: b"FS30 b d e f".to_vec(),
-        committed: 10,
-        keeps_slave: true,
-        tail_len: 0,
-        ..before
-    };
-    let kept: (&str, &[u8]) = ("Data.fs.diverged-0", b"FS30 ab c");
-    for (slave, beside, is_lost) in [
-        (&b"FS30 b d e"[..], &[kept][..], false),
-        (b"FS30 b d e", &[], true),
-        (b"FS30 b d", &[kept], true),
-        (b"FS30", &[kept], true),
-    ] {
-        assert_eq!(is_told_of(&packed, slave, beside), is_lost, "{slave:?}");
-    }
-    let first = Before {
-        slave: None,
-        had: 0,
-        keeps_slave: false,
-        ..packed
-    };
-    for (slave, is_lost) in [(&b"FS30 b d e"[..], false), (b"FS30 b d", true)] {
-        assert_eq!(is_told_of(&first, slave, &[]), is_lost, "{slave:?}");
-    }
+    names.map(file).collect()
 }

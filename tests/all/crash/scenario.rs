@@ -1,273 +1,347 @@
-//! What a process finds, and what it is.
+//! The scenarios: how master and slave are prepared, and which actor then runs.
+//!
+//! Each is declared once; every harness runs those that it can disturb.
 
 use std::fs;
-use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::actor::{Actor, Batches};
 use crate::support::{
-    History, Scene, Zodb, append_killed_at_sync, fssync, replace, rewrite_end, run,
+    History, Scene, Zodb, fssync, kill_append_at_sync, replace, rewrite_end, run,
 };
 
-/// Where the calls are that something befalls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// At the files of the slave.
-    Slave,
-    /// At the master, on a mounted path.
-    Master,
-    /// At the master, by the program that serves it.
-    Agent,
-}
-
-/// What a process finds, and what it is.
+/// A master and a slave, and the actor that is disturbed.
 pub struct Scenario {
-    pub scene: fn(&mut Zodb) -> Scene,
-    /// The program's arguments; see [`MASTER`] and [`SLAVE`].
-    pub words: &'static [&'static str],
-    pub side: Side,
-    /// Whether the old slave must be kept.
-    pub keeps_old: bool,
-    /// How many bytes of the old slave are a tail that must be kept.
+    /// Makes master and slave in a scene that has neither.
+    pub prepare: fn(&Scene, &mut Zodb),
+    pub actor: Actor,
+    /// The exit code of the actor if nothing disturbs it.
+    pub exit_code: i32,
+    /// Whether the old slave must be set aside.
+    pub keeps_slave: bool,
+    /// The length of the old slave's tail that must be saved, in bytes.
     pub tail_len: usize,
+    /// Whether syncing may be off before the actor runs, and after.
+    pub is_off: Switched,
+    /// Whether the prepared slave is durable. If not, a power cut is only checked after the
+    /// actor has ended.
+    pub is_durable: bool,
+    /// Changes the master before the next pass.
+    pub then: Option<fn(&Scene)>,
 }
 
-impl Scenario {
-    /// The program's arguments, in a scene.
-    pub fn arguments(&self, scene: &Scene) -> Vec<PathBuf> {
-        let is_served = self.side == Side::Agent;
-        let served = format!("first:{}", scene.master.display());
-        let words = self.words.iter().map(|&word| match word {
-            MASTER if is_served => (&served).into(),
-            MASTER => scene.master.clone(),
-            MASTERS_DIRECTORY => scene.master.parent().unwrap().to_owned(),
-            SLAVE => scene.slave.clone(),
-            word => word.into(),
-        });
-        words.collect()
-    }
-
-    /// Those with which it finds its master on a mounted path.
-    pub fn in_peace(&self, scene: &Scene) -> Vec<PathBuf> {
-        let side = Side::Master;
-        Self { side, ..*self }.arguments(scene)
-    }
+/// When syncing is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switched {
+    Never,
+    /// Until the actor has ended.
+    Before,
+    /// Once the actor has ended.
+    After,
 }
-
-/// What stands for the files.
-const MASTERS_DIRECTORY: &str = "MASTER'S DIRECTORY";
-const MASTER: &str = "MASTER";
-const SLAVE: &str = "SLAVE";
 
 pub const FIRST_COPY: Scenario = Scenario {
-    scene: |_| {
-        let scene = Scene::new();
-        fs::write(&scene.master, &History::get().after).unwrap();
-        scene
-    },
-    words: &[MASTER, SLAVE],
-    side: Side::Slave,
-    keeps_old: false,
+    prepare: |scene, _| fs::write(&scene.master, &History::get().after).unwrap(),
+    actor: Actor::Pass(&[]),
+    exit_code: 0,
+    keeps_slave: false,
     tail_len: 0,
+    is_off: Switched::Never,
+    is_durable: true,
+    then: None,
 };
 
 pub const APPEND: Scenario = Scenario {
-    scene: |_| {
-        let scene = Scene::synced(History::get());
+    prepare: |scene, _| {
+        synced(scene, &History::get().before);
         rewrite_end(&scene.master, &History::get().after);
-        scene
     },
     ..FIRST_COPY
 };
 
-/// That it is a start of the master's must be proven, since nobody has noted anything.
+pub const APPEND_IN_BATCHES: Scenario = Scenario {
+    actor: Actor::PassInBatches(Batches::TINY),
+    ..APPEND
+};
+
+/// The slave was copied by hand and has no sidecar: digests must prove that it is a prefix of
+/// the master.
 pub const APPEND_TO_A_SEED: Scenario = Scenario {
-    scene: |zodb| {
-        let scene = (FIRST_COPY.scene)(zodb);
+    prepare: |scene, zodb| {
+        (FIRST_COPY.prepare)(scene, zodb);
         fs::write(&scene.slave, &History::get().before).unwrap();
-        scene
     },
     ..FIRST_COPY
 };
 
 const TAIL_LEN: usize = 500;
 
-pub const APPEND_BEHIND_A_FOREIGN_TAIL: Scenario = Scenario {
-    scene: |zodb| {
+/// The slave ends with a transaction that another program voted and did not finish.
+pub const APPEND_AFTER_A_FOREIGN_TAIL: Scenario = Scenario {
+    prepare: |scene, zodb| {
         let history = History::get();
-        let scene = (APPEND.scene)(zodb);
+        (APPEND.prepare)(scene, zodb);
         let vote = &history.voted[history.after.len()..][..TAIL_LEN];
-        fs::write(&scene.slave, [&history.before, vote].concat()).unwrap();
-        scene
+        rewrite_end(&scene.slave, &[&history.before, vote].concat());
     },
     tail_len: TAIL_LEN,
     ..FIRST_COPY
 };
 
-pub const APPEND_BEHIND_OUR_OWN_TAIL: Scenario = Scenario {
-    scene: |_| append_killed_at_sync(2),
+/// The start of a transaction whose status is on the next page of 4096 bytes.
+const PAGE_END: u64 = 4096 - 16;
+
+const TORN_LEN: usize = 9000;
+
+/// The slave ends with the start of a transaction that was torn and is marked as committed.
+/// The end of a page divides its header.
+pub const APPEND_AFTER_A_TAIL_AT_A_PAGE_END: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        let before = master_that_ends_at_a_page_end(scene, zodb);
+        for _ in 0..3 {
+            commit_with_description(zodb, 10);
+        }
+        zodb.call(&json!({"cmd": "close", "name": "m"}));
+        let after = fs::read(&scene.master).unwrap();
+        synced(scene, &before);
+        rewrite_end(&scene.master, &after);
+        let mut torn = vec![b' '; TORN_LEN];
+        torn[..8].copy_from_slice(&after[before.len()..][..8]);
+        torn[8..16].copy_from_slice(&1_000_000u64.to_be_bytes());
+        torn[17..23].fill(0);
+        rewrite_end(&scene.slave, &[before, torn].concat());
+    },
+    tail_len: TORN_LEN,
+    ..FIRST_COPY
+};
+
+/// An earlier append was killed before its second sync.
+pub const APPEND_AFTER_OUR_OWN_TAIL: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (APPEND.prepare)(scene, zodb);
+        kill_append_at_sync(scene, 2);
+    },
+    ..FIRST_COPY
+};
+
+/// The master is packed before the next pass.
+pub const APPEND_BEFORE_A_PACK: Scenario = Scenario {
+    then: Some(|scene| replace(&scene.master, &History::get().packed)),
+    ..APPEND
+};
+
+/// The index is missing; the pass builds another one.
+pub const APPEND_WITHOUT_AN_INDEX: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (APPEND.prepare)(scene, zodb);
+        fs::remove_file(scene.beside(".index")).unwrap();
+    },
+    ..FIRST_COPY
+};
+
+/// ZODB committed to the slave and saved its index; then somebody truncated the slave.
+pub const APPEND_WITH_AN_INDEX_AHEAD: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (FORCED_FULL_COPY_OF_A_DIVERGENCE.prepare)(scene, zodb);
+        rewrite_end(&scene.slave, &History::get().before);
+    },
     ..FIRST_COPY
 };
 
 pub const FULL_COPY: Scenario = Scenario {
-    scene: |zodb| {
-        let scene = synced_with_index(zodb);
+    prepare: |scene, zodb| {
+        synced_with_zodbs_index(scene, zodb);
         replace(&scene.master, &History::get().packed);
-        scene
     },
     ..FIRST_COPY
 };
 
 pub const FULL_COPY_AND_SET_ASIDE: Scenario = Scenario {
-    scene: |zodb| {
-        let scene = synced_with_index(zodb);
+    prepare: |scene, zodb| {
+        synced_with_zodbs_index(scene, zodb);
         replace(&scene.master, &History::get().packed_away);
-        scene
     },
-    keeps_old: true,
+    keeps_slave: true,
     ..FIRST_COPY
 };
 
 pub const FORCED_FULL_COPY: Scenario = Scenario {
-    scene: |zodb| {
-        let scene = Scene::synced(History::get());
+    actor: Actor::Pass(&["--full"]),
+    ..APPEND
+};
+
+pub const FORCED_FULL_COPY_OF_A_DIVERGENCE: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        synced(scene, &History::get().before);
         zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
-        zodb.call(&json!({"cmd": "commit", "name": "s"}));
+        zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 3}));
         zodb.call(&json!({"cmd": "close", "name": "s"}));
-        scene
-    },
-    words: &["--full", MASTER, SLAVE],
-    keeps_old: true,
-    ..FIRST_COPY
-};
-
-pub const ANOTHER_INDEX: Scenario = Scenario {
-    scene: synced_with_index,
-    ..FIRST_COPY
-};
-
-pub const INDEX_THAT_IS_DUE: Scenario = Scenario {
-    scene: |_| {
-        let scene = Scene::synced(History::get());
         rewrite_end(&scene.master, &History::get().after);
+    },
+    keeps_slave: true,
+    ..FORCED_FULL_COPY
+};
+
+/// Only the index, which ZODB saved, is to be replaced.
+pub const INDEX_REBUILD: Scenario = Scenario {
+    prepare: synced_with_zodbs_index,
+    ..FIRST_COPY
+};
+
+/// Only the index is to be brought up to date.
+pub const INDEX_UPDATE: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (APPEND.prepare)(scene, zodb);
         scene.expect("append");
         scene.make_index_due();
-        scene
     },
     ..FIRST_COPY
 };
 
-pub const APPEND_FROM_A_MOUNT: Scenario = Scenario {
-    side: Side::Master,
-    ..APPEND
+/// Somebody has copied the master.
+pub const SEED: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (FIRST_COPY.prepare)(scene, zodb);
+        fs::write(&scene.slave, &History::get().after).unwrap();
+    },
+    ..FIRST_COPY
 };
 
-pub const FULL_COPY_FROM_A_MOUNT: Scenario = Scenario {
-    words: &[MASTERS_DIRECTORY, SLAVE],
-    side: Side::Master,
-    ..FULL_COPY
-};
-
-pub const APPEND_FROM_AN_AGENT: Scenario = Scenario {
-    side: Side::Agent,
-    ..APPEND
-};
-
-pub const FULL_COPY_FROM_AN_AGENT: Scenario = Scenario {
-    side: Side::Agent,
-    ..FULL_COPY
+/// The copy is not durable until a pass has reported that it is in sync.
+pub const SEED_THAT_IS_NOT_DURABLE: Scenario = Scenario {
+    is_durable: false,
+    ..SEED
 };
 
 pub const OFF: Scenario = Scenario {
-    words: &["off", SLAVE],
-    ..APPEND_BEHIND_OUR_OWN_TAIL
+    actor: Actor::Off,
+    is_off: Switched::After,
+    ..APPEND_AFTER_OUR_OWN_TAIL
+};
+
+/// There is a switch already, which is on.
+pub const OFF_AFTER_ON: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (OFF.prepare)(scene, zodb);
+        fs::write(scene.beside(".fssync-switch"), "SYNCING=1\n").unwrap();
+    },
+    ..OFF
+};
+
+pub const OFF_DURING_AN_APPEND: Scenario = Scenario {
+    actor: Actor::PassSwitchedOff,
+    exit_code: 10,
+    is_off: Switched::After,
+    ..APPEND
 };
 
 pub const ON: Scenario = Scenario {
-    scene: |_| {
-        let scene = Scene::synced(History::get());
+    prepare: |scene, _| {
+        synced(scene, &History::get().before);
         run(fssync().arg("off").arg(&scene.slave)).expect(0);
-        scene
     },
-    words: &["on", SLAVE],
+    actor: Actor::On,
+    is_off: Switched::Before,
     ..FIRST_COPY
 };
 
 pub const VERIFY: Scenario = Scenario {
-    scene: synced_with_index,
-    words: &["verify", SLAVE, "--against", MASTER],
-    ..FIRST_COPY
+    actor: Actor::VerifyAgainst,
+    ..INDEX_REBUILD
 };
 
 pub const STATUS: Scenario = Scenario {
-    words: &["status", SLAVE, "--against", MASTER],
-    ..VERIFY
+    actor: Actor::StatusAgainst,
+    ..INDEX_REBUILD
 };
 
-/// All of them.
-pub const ALL: [&Scenario; 18] = [
-    &FIRST_COPY,
-    &APPEND,
-    &APPEND_TO_A_SEED,
-    &APPEND_BEHIND_A_FOREIGN_TAIL,
-    &APPEND_BEHIND_OUR_OWN_TAIL,
-    &FULL_COPY,
-    &FULL_COPY_AND_SET_ASIDE,
-    &FORCED_FULL_COPY,
-    &ANOTHER_INDEX,
-    &INDEX_THAT_IS_DUE,
-    &APPEND_FROM_A_MOUNT,
-    &FULL_COPY_FROM_A_MOUNT,
-    &APPEND_FROM_AN_AGENT,
-    &FULL_COPY_FROM_AN_AGENT,
-    &OFF,
-    &ON,
-    &VERIFY,
-    &STATUS,
-];
+/// A first pass has copied a master of these bytes.
+fn synced(scene: &Scene, master: &[u8]) {
+    fs::write(&scene.master, master).unwrap();
+    scene.expect("full-copy");
+}
 
-/// ZODB had the slave open, and saved its index.
-fn synced_with_index(zodb: &mut Zodb) -> Scene {
-    let scene = Scene::synced(History::get());
+/// The same; then ZODB had the slave open and saved its index.
+fn synced_with_zodbs_index(scene: &Scene, zodb: &mut Zodb) {
+    synced(scene, &History::get().before);
     zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
     zodb.call(&json!({"cmd": "close", "name": "s"}));
     assert!(scene.beside(".index").exists());
-    scene
+}
+
+/// Commits to the open master; returns its position.
+fn commit_with_description(zodb: &mut Zodb, len: usize) -> u64 {
+    let commit = json!({"cmd": "commit", "name": "m", "description": "d".repeat(len)});
+    zodb.call(&commit)["position"].as_u64().unwrap()
+}
+
+/// Makes a master whose next transaction starts at [`PAGE_END`] of a page; returns its bytes.
+fn master_that_ends_at_a_page_end(scene: &Scene, zodb: &mut Zodb) -> Vec<u8> {
+    let path = &scene.master;
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": path, "create": true, "seed": 3}));
+    let start = commit_with_description(zodb, 0);
+    let end = commit_with_description(zodb, 0);
+    let next = (2 * end - start) % 4096;
+    let missing = (4096 + PAGE_END - next) % 4096;
+    let end = commit_with_description(zodb, missing as usize);
+    assert_eq!(end % 4096, PAGE_END, "a description adds its length");
+    fs::read(path).unwrap()
 }
 
 #[test]
-fn the_passes_do_what_they_are_called() {
+fn each_scenario_does_what_its_name_says() {
     let mut zodb = Zodb::start();
-    for (scenario, action, kept) in [
+    for (scenario, action, saved) in [
         (&FIRST_COPY, "full-copy", None),
         (&APPEND, "append", None),
         (&APPEND_TO_A_SEED, "append", None),
-        (&APPEND_BEHIND_A_FOREIGN_TAIL, "trim-append", Some(".tr0")),
-        (&APPEND_BEHIND_OUR_OWN_TAIL, "trim-append", None),
+        (&APPEND_AFTER_A_FOREIGN_TAIL, "trim-append", Some(".tr0")),
+        (
+            &APPEND_AFTER_A_TAIL_AT_A_PAGE_END,
+            "trim-append",
+            Some(".tr0"),
+        ),
+        (&APPEND_AFTER_OUR_OWN_TAIL, "trim-append", None),
+        (&APPEND_BEFORE_A_PACK, "append", None),
+        (&APPEND_WITHOUT_AN_INDEX, "append", None),
+        (&APPEND_WITH_AN_INDEX_AHEAD, "append", None),
         (&FULL_COPY, "full-copy", None),
         (&FULL_COPY_AND_SET_ASIDE, "full-copy", Some(".diverged-")),
-        (&FORCED_FULL_COPY, "full-copy", Some(".diverged-")),
-        (&ANOTHER_INDEX, "up-to-date", None),
-        (&INDEX_THAT_IS_DUE, "up-to-date", None),
+        (&FORCED_FULL_COPY, "full-copy", None),
+        (
+            &FORCED_FULL_COPY_OF_A_DIVERGENCE,
+            "full-copy",
+            Some(".diverged-"),
+        ),
+        (&INDEX_REBUILD, "up-to-date", None),
+        (&INDEX_UPDATE, "up-to-date", None),
+        (&SEED, "up-to-date", None),
     ] {
-        let scene = (scenario.scene)(&mut zodb);
-        let mut command = fssync();
-        command.arg("--json").args(scenario.arguments(&scene));
-        let report = run(&mut command).expect(0).report();
+        let scene = Scene::new();
+        (scenario.prepare)(&scene, &mut zodb);
+        let mut command = scenario.actor.command(&scene);
+        let report = run(command.arg("--json")).expect(0).report();
         assert_eq!(report["action"], action, "{report}");
         let names = scene.beside_slave();
         let mut extra = names
             .iter()
             .filter(|name| name.contains(".tr") || name.contains(".diverged-"));
         let found = extra.next().map(String::as_str);
-        assert_eq!(found.is_some(), kept.is_some(), "{names:?}");
+        assert_eq!(found.is_some(), saved.is_some(), "{names:?}");
         assert!(
-            found.is_none_or(|name| name.contains(kept.unwrap())),
+            found.is_none_or(|name| name.contains(saved.unwrap())),
             "{names:?}"
         );
         assert_eq!(extra.next(), None);
     }
-    let scene = (INDEX_THAT_IS_DUE.scene)(&mut zodb);
+}
+
+#[test]
+fn an_index_update_covers_the_appended_transactions() {
+    let mut zodb = Zodb::start();
+    let scene = Scene::new();
+    (INDEX_UPDATE.prepare)(&scene, &mut zodb);
     let (before, after) = (&History::get().before, &History::get().after);
     let covered = zodb.assert_index(&scene.slave);
     assert_eq!(covered, Some(before.len() as u64));

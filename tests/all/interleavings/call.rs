@@ -1,20 +1,20 @@
-//! A system call that concerns the slave, as `strace` tells of it.
+//! A system call on the slave's files, as `strace` logs it.
 
 use std::collections::HashMap;
 use std::fmt;
 
-/// The calls at which a process stops: those by which it sees or changes what the others
-/// see. Those that this machine's architecture lacks are passed over.
+/// The calls at which a process stops: those by which it reads or changes what the other
+/// processes see. `strace` ignores calls that this architecture does not have.
 pub const CALLS: &str = "?openat,?flock,?pread64,?read,?pwrite64,?write,?ftruncate,?rename,\
                          ?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?fsync,\
                          ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown,?llistxattr,?fremovexattr";
 
-/// A call that was made.
+/// A completed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The thread that made it.
     pub thread: String,
-    /// The call, its arguments with the names of what they mean, and its result.
+    /// The call, its arguments with the paths of handles, and its result.
     pub text: String,
 }
 
@@ -25,17 +25,17 @@ pub enum Lock {
     Zodb,
 }
 
-/// What a call does to a lock.
+/// The effect of a call on a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locking {
     Acquired,
-    /// Another has it.
+    /// Another process holds it.
     Busy,
     Released,
 }
 
 impl Call {
-    /// What it does to which lock, if anything.
+    /// Its effect on a lock, if it has one.
     pub fn locking(&self) -> Option<(Lock, Locking)> {
         let text = self.text.strip_prefix("flock(")?;
         let lock = match text.split_once("/Data.fs")?.1.split_once('>')?.0 {
@@ -51,7 +51,7 @@ impl Call {
         Some((lock, locking))
     }
 
-    /// Whether it changes the slave: what lies in the file, or under its name.
+    /// Whether it changes the slave's bytes, or replaces the slave.
     pub fn changes_slave(&self) -> bool {
         let is_write = ["write(", "pwrite64(", "ftruncate("]
             .iter()
@@ -59,7 +59,7 @@ impl Call {
         self.succeeds() && (is_write && self.text.contains("/Data.fs>") || self.renames("/Data.fs"))
     }
 
-    /// Whether it removes the index, or puts another one in its place.
+    /// Whether it removes or replaces the index.
     pub fn changes_index(&self) -> bool {
         self.succeeds() && (self.renames("/Data.fs.index") || self.unlinks("/Data.fs.index"))
     }
@@ -88,17 +88,17 @@ impl fmt::Display for Call {
     }
 }
 
-/// What a line of `strace`'s says.
+/// A line in the log of `strace`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A call has come to its end.
+    /// A call is complete.
     Call(Call),
     /// A thread has stopped.
     Stopped(String),
     Other,
 }
 
-/// Reads the lines: of a call that others come in between of, there are two.
+/// Reads the lines. A call that is interrupted by calls of other threads has two.
 #[derive(Debug, Default)]
 pub struct Lines {
     begun: HashMap<String, String>,
@@ -106,7 +106,7 @@ pub struct Lines {
 
 impl Lines {
     pub fn read(&mut self, line: &str) -> Line {
-        let (thread, rest) = line.split_once(' ').expect("a thread and what it does");
+        let (thread, rest) = line.split_once(' ').expect("a thread and its call");
         let (thread, rest) = (thread.to_owned(), rest.trim_start());
         if rest.starts_with("--- stopped by SIGSTOP") {
             return Line::Stopped(thread);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_tells_what_it_does() {
+    fn calls_are_classified() {
         use Locking::{Acquired, Busy, Released};
         let locking = |text: &str| call(text).locking();
         let step = |rest| format!("flock(4</t/Data.fs.fssync-step>, {rest}");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_belong_together_are_put_together() {
+    fn the_two_lines_of_a_call_are_joined() {
         let mut lines = Lines::default();
         assert_eq!(lines.read("7 fsync(4</t> <unfinished ...>"), Line::Other);
         assert_eq!(

@@ -1,24 +1,26 @@
-//! Whether what came of a play is as promised.
+//! Checks the result of a race.
+
+mod session;
 
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fssync::filestorage::MAGIC_LEN;
 use fssync::io::flock::holder;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::Race;
 use super::call::{Lock, Locking};
 use super::scheduler::{Event, Trace};
 use super::steps;
-use crate::calls::trace::Stage;
-use crate::crash::actor::{Actor, Race, Session};
+use crate::crash::actor::{Actor, Session};
+use crate::crash::oracle::Case;
 use crate::support::{Scene, Zodb, fssync, run};
 
-/// What is seen of a slave when an actor has ended.
+/// The state of a slave when a process has ended.
 #[derive(Debug)]
 pub struct SlaveState {
     bytes: Option<Vec<u8>>,
-    /// Who has ZODB's lock.
+    /// The process that holds ZODB's lock.
     zodb_lock: Option<u32>,
     is_off: bool,
 }
@@ -29,34 +31,34 @@ impl SlaveState {
         Self {
             bytes: fs::read(&scene.slave).ok(),
             zodb_lock: holder(&scene.beside(".lock")),
-            is_off: switch.is_ok_and(|said| said != b"SYNCING=1\n"),
+            is_off: switch.is_ok_and(|content| content != b"SYNCING=1\n"),
         }
     }
 }
 
-/// A play that is over.
+/// A race that is over.
 pub struct Checks<'a> {
     pub race: &'a Race<'a>,
-    pub stage: &'a Stage<'a>,
+    pub case: &'a Case,
     pub trace: &'a Trace<SlaveState>,
-    /// Who checks.
+    /// For the checks.
     pub zodb: &'a mut Zodb,
-    /// Who has ran ZODB.
+    /// The actor that was ZODB.
     pub actor_zodb: &'a Arc<Mutex<Zodb>>,
 }
 
 impl Checks<'_> {
-    /// Fails where a promise is broken. Goes on with the slave, until it is healed or the
-    /// next pass has refused.
+    /// Fails if a promise is broken. In the end the next pass has repaired the slave, or has
+    /// refused to.
     pub fn check(&mut self) {
-        let is_ours = |who: usize| self.race.actors[who].is_ours();
-        if let Err(said) = steps::check(&self.trace.events, is_ours) {
-            panic!("{said}");
+        let is_ours = |who: usize| self.race.actors[who].actor.is_ours();
+        if let Err(error) = steps::check(&self.trace.events, is_ours) {
+            panic!("{error}");
         }
         self.check_codes();
         self.check_off();
         self.check_order_of_switching();
-        let last = SlaveState::now(&self.stage.scene);
+        let last = SlaveState::now(&self.case.scene);
         match self.session() {
             Some((who, session)) if self.code(who) == 0 => self.check_session(who, session, &last),
             Some((who, _)) => {
@@ -67,9 +69,9 @@ impl Checks<'_> {
         }
     }
 
-    /// As what each of them is checked.
+    /// The actors, by whose promises they are checked.
     fn actors(&self) -> impl Iterator<Item = (usize, Actor)> {
-        let actors = self.race.actors.iter().map(|actor| actor.stands_for());
+        let actors = self.race.actors.iter().map(|it| it.actor.stands_for());
         actors.enumerate()
     }
 
@@ -78,69 +80,71 @@ impl Checks<'_> {
     }
 
     fn code(&self, who: usize) -> i32 {
-        self.trace.exits[who].0.code
+        self.trace.ends[who].exit.code
     }
 
-    /// ZODB's part.
+    /// The actor that is ZODB.
     fn session(&self) -> Option<(usize, Session)> {
         self.actors().find_map(|(who, actor)| match actor {
-            Actor::Zodb(session, _) => Some((who, session)),
+            Actor::Zodb(session) => Some((who, session)),
             _ => None,
         })
     }
 
-    /// The exit codes are those that the others' deeds may lead to.
+    /// Each exit code is one that the other actors explain.
     fn check_codes(&self) {
-        let session = self.session().map(|(_, session)| session);
-        let commits = session.is_some_and(Session::commits);
-        let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
-        let mut ended_well = 0;
+        let mut succeeded = 0;
         for (who, actor) in self.actors() {
-            let has_other = |is_it: fn(Actor) -> bool| {
-                let mut others = self.actors().filter(|&(other, _)| other != who);
-                others.any(|(_, actor)| is_it(actor))
-            };
-            let may_be = |code| match (actor, code) {
-                // Of a ZODB that was refused, more is asked below.
-                (_, 0) | (Actor::Zodb(..), 1) => true,
-                (Actor::Watch, 20) => commits,
-                (Actor::Pass(_) | Actor::PassInBatches | Actor::PassWithoutLock, code) => {
-                    match code {
-                        // They take each other's files away.
-                        1 => !is_locked,
-                        10 => has_other(Actor::is_off),
-                        11 => has_other(Actor::is_pass),
-                        13 => session.is_some(),
-                        20 => commits,
-                        _ => false,
-                    }
-                }
-                (Actor::On(_), 10) => has_other(Actor::is_off),
-                // It does not wait for ever for a pass to note what it did.
-                (Actor::On(_), 20) => has_other(Actor::is_pass),
-                // A full copy came in between.
-                (Actor::Verify, 1) => {
-                    let said = &self.trace.exits[who].0.output;
-                    has_other(Actor::is_pass) && said.contains("another file lies under its name")
-                }
-                _ => false,
-            };
-            let (exit, _) = &self.trace.exits[who];
-            assert!(may_be(exit.code), "{actor:?}: {exit:?}");
-            ended_well += i32::from(actor.is_pass() && exit.code == 0);
+            let exit = &self.trace.ends[who].exit;
+            assert!(self.may_exit(who, actor), "{actor:?}: {exit:?}");
+            succeeded += i32::from(actor.is_pass() && exit.code == 0);
         }
-        assert!(!self.must_sync() || ended_well > 0, "no pass has done it");
+        assert!(!self.must_sync() || succeeded > 0, "no pass has succeeded");
     }
 
-    /// Whether some pass must have done its work, as nobody keeps it from that.
+    fn may_exit(&self, who: usize, actor: Actor) -> bool {
+        let exit = &self.trace.ends[who].exit;
+        let commits = self.session().is_some_and(|(_, it)| it.commits());
+        let has_other = |is_it: fn(Actor) -> bool| {
+            let mut others = self.actors().filter(|&(other, _)| other != who);
+            others.any(|(_, actor)| is_it(actor))
+        };
+        match (actor, exit.code) {
+            // More is checked of a ZODB that failed to open the slave.
+            (_, 0) | (Actor::Zodb(_), 1) => true,
+            (Actor::Watch, 20) => commits,
+            (Actor::Pass(_) | Actor::PassInBatches(_) | Actor::PassWithoutLock, code) => {
+                match code {
+                    // Without the pass lock, passes remove each other's files.
+                    1 => self.has(|actor| actor == Actor::PassWithoutLock),
+                    10 => has_other(Actor::is_off),
+                    11 => has_other(Actor::is_pass),
+                    13 => self.session().is_some(),
+                    20 => commits,
+                    _ => false,
+                }
+            }
+            (Actor::On, 10) => has_other(Actor::is_off),
+            // It does not wait forever until a pass has written its sidecar.
+            (Actor::On, 20) => has_other(Actor::is_pass),
+            // A full copy has replaced the slave.
+            (Actor::Verify, 1) => {
+                let is_reported = exit.output.contains("another file lies under its name");
+                has_other(Actor::is_pass) && is_reported
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a pass must have succeeded, since no other actor prevents it.
     fn must_sync(&self) -> bool {
         let is_locked = !self.has(|actor| actor == Actor::PassWithoutLock);
         let is_disturbed = self.has(Actor::is_off) || self.session().is_some();
         self.has(Actor::is_pass) && is_locked && !is_disturbed
     }
 
-    /// Once `fssync off` has returned, nothing of ours writes to the slave or takes ZODB's
-    /// lock, unless it is switched on again.
+    /// After `fssync off` has returned, fssync neither writes to the slave nor takes ZODB's
+    /// lock, unless syncing is switched on again.
     fn check_off(&self) {
         if self.has(Actor::is_on) {
             return;
@@ -151,39 +155,44 @@ impl Checks<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for (off, actor) in self.actors().filter(|it| it.1 == Actor::Off) {
-            let seen = &self.trace.exits[off].1;
-            let by = seen.zodb_lock;
+            let state = &self.trace.ends[off].state;
+            let by = state.zodb_lock;
             assert!(
                 by.is_none_or(|pid| pid == actor_zodb.pid()),
                 "its lock is held"
             );
-            assert!(seen.is_off, "{actor:?} has returned");
-            let is_end = |event: &Event| matches!(event, Event::End(who) if *who == off);
-            let end = self.trace.events.iter().position(is_end).expect("an end");
-            for event in &self.trace.events[end..] {
-                if let Event::Call(who, call) = event
-                    && self.race.actors[*who].is_ours()
-                {
-                    let takes = call.locking() == Some((Lock::Zodb, Locking::Acquired));
-                    assert!(!takes, "behind {actor:?}: {call}");
-                }
-            }
+            assert!(state.is_off, "{actor:?} has returned");
+            self.check_calls_after(off, actor);
             match served {
-                Some((zodb, _)) if self.race.actors[zodb].behind() == Some(off) => {
-                    let opened = &self.trace.exits[zodb].0.answers[0];
-                    let len = seen.bytes.as_ref().map(Vec::len);
+                Some((zodb, _)) if self.race.actors[zodb].after == Some(off) => {
+                    let opened = &self.trace.ends[zodb].exit.answers[0];
+                    let len = state.bytes.as_ref().map(Vec::len);
                     assert_eq!(opened["position"], json!(len), "no unfinished tail");
                 }
                 Some((_, session)) if session.commits() => {}
                 _ => {
-                    let now = fs::read(&self.stage.scene.slave).ok();
-                    assert!(seen.bytes == now, "written behind {actor:?}");
+                    let now = fs::read(&self.case.scene.slave).ok();
+                    assert!(state.bytes == now, "written after {actor:?}");
                 }
             }
         }
     }
 
-    /// Of `off` and `on`, the one that was later in the order of their steps has its way.
+    /// No call of fssync's takes ZODB's lock after an actor has ended.
+    fn check_calls_after(&self, ended: usize, actor: Actor) {
+        let is_end = |event: &Event| matches!(event, Event::End(who) if *who == ended);
+        let end = self.trace.events.iter().position(is_end).expect("an end");
+        for event in &self.trace.events[end..] {
+            if let Event::Call(who, call) = event
+                && self.race.actors[*who].actor.is_ours()
+            {
+                let takes = call.locking() == Some((Lock::Zodb, Locking::Acquired));
+                assert!(!takes, "after {actor:?}: {call}");
+            }
+        }
+    }
+
+    /// Of `off` and `on`, the one whose step came later has its way.
     fn check_order_of_switching(&self) {
         let one = |is_it: fn(Actor) -> bool| self.actors().find(|it| is_it(it.1));
         let (Some((off, Actor::Off)), Some((on, _))) = (one(Actor::is_off), one(Actor::is_on))
@@ -200,110 +209,22 @@ impl Checks<'_> {
             let events = self.trace.events.iter().enumerate();
             events.filter(is_its).map(|(at, _)| at)
         };
-        // Behind its first one, `off` tidies up.
+        // In its first step, `off` writes the switch; in a later one, it truncates the tail.
         let is_on_later = steps(off).next() < steps(on).next_back();
         let must_be_on = is_on_later && self.code(on) != 20;
-        let seen = SlaveState::now(&self.stage.scene);
-        assert_eq!(seen.is_off, !must_be_on, "on is later: {is_on_later}");
-        assert!(seen.is_off || self.code(on) == 0, "it is on");
+        let state = SlaveState::now(&self.case.scene);
+        assert_eq!(state.is_off, !must_be_on, "on is later: {is_on_later}");
+        assert!(state.is_off || self.code(on) == 0, "it is on");
     }
 
-    /// ZODB may meet a step of ours, and opens the slave when it tries again; it meets none
-    /// behind `fssync off`, nor of what reads only.
-    fn check_refused(&mut self, who: usize) {
-        let answer = &self.trace.exits[who].0.answers[0];
-        let error = answer["error"].as_str().expect("an error");
-        assert!(error.contains("LockError"), "{error}");
-        let before = self.race.actors[who].behind();
-        let is_behind_off =
-            before.is_some_and(|it| self.race.actors[it].stands_for() == Actor::Off);
-        let can_meet = self.has(Actor::is_pass) || self.has(Actor::is_off);
-        assert!(can_meet && !is_behind_off, "it cannot be opened: {error}");
-        let open = json!({"cmd": "open", "name": "s", "path": self.stage.scene.slave});
-        let opened = self.call_zodb(&open);
-        self.check_opened(&opened);
-        self.call_zodb(&json!({"cmd": "close", "name": "s"}));
-    }
-
-    fn call_zodb(&self, command: &Value) -> Value {
-        let mut zodb = self
-            .actor_zodb
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        zodb.call(command)
-    }
-
-    /// ZODB has opened the slave at a boundary of the master's history, or the whole old
-    /// slave.
-    fn check_opened(&mut self, opened: &Value) -> usize {
-        let position = opened["position"].as_u64().expect("a position");
-        let master = &self.stage.scene.master;
-        let listed = self
-            .zodb
-            .call(&json!({"cmd": "transactions", "path": master}));
-        let listed = listed["transactions"].as_array().expect("a list").clone();
-        let end = |it: &Value| it["pos"].as_u64().unwrap() + it["tlen"].as_u64().unwrap() + 8;
-        // Where there is no slave, ZODB makes an empty one.
-        let old = self
-            .stage
-            .before
-            .slave
-            .as_ref()
-            .map_or(MAGIC_LEN, |old| old.len() as u64);
-        let is_boundary = old == position || listed.iter().any(|it| end(it) == position);
-        assert!(is_boundary, "no boundary: {opened}");
-        position as usize
-    }
-
-    /// What ZODB had open stays as it was, and what it has committed is there.
-    fn check_session(&mut self, who: usize, session: Session, last: &SlaveState) {
-        let (exit, seen) = &self.trace.exits[who];
-        let position = self.check_opened(&exit.answers[0]);
-        if session != Session::OpenAndClose {
-            assert!(seen.bytes == last.bytes, "written to, which ZODB had");
-        }
-        let scene = &self.stage.scene;
-        let slave = last.bytes.as_deref().unwrap_or_default();
-        let master = fs::read(&scene.master).expect("the master");
-        if session.stays() {
-            let code = match session {
-                _ if last.is_off => 10,
-                // No pass has ended well yet.
-                Session::CommitAndStay if !scene.was_left() => 13,
-                Session::CommitAndStay => 20,
-                _ if slave == master => 0,
-                _ => 13,
-            };
-            scene.pass(&[]).expect(code);
-            assert!(fs::read(&scene.slave).unwrap() == slave, "written to");
-            self.call_zodb(&json!({"cmd": "close", "name": "s"}));
-        }
-        if !session.commits() {
-            return self.check_slave(last);
-        }
-        let start = &slave[..position];
-        let is_start =
-            master.starts_with(start) || self.stage.before.slave.as_deref() == Some(start);
-        assert!(is_start, "what ZODB found there");
-        assert!(slave.len() > position, "what it has committed is there");
-        scene.assert_documented_names();
-        run(&mut scene.verify(&[])).expect(0);
-        if last.is_off {
-            run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
-        }
-        let refused = scene.pass(&[]).expect(20);
-        assert!(refused.stderr.contains("only here"), "{refused:?}");
-        assert!(fs::read(&scene.slave).unwrap() == slave, "nothing is lost");
-    }
-
-    /// The slave is sound, and the next pass brings it up to the master.
+    /// The slave is sound, and the next pass repairs it.
     fn check_slave(&mut self, last: &SlaveState) {
-        let stage = self.stage;
-        let scene = &stage.scene;
+        let case = self.case;
+        let scene = &case.scene;
         if self.has_late_index() {
             scene.pass(&[]).expect(0);
         }
-        stage.assert_sound(self.zodb);
+        case.assert_sound(self.zodb);
         if self.must_sync() {
             self.zodb.assert_in_sync(&scene.master, &scene.slave);
         }
@@ -318,22 +239,23 @@ impl Checks<'_> {
             scene.pass(&[]).expect(10);
             run(fssync().arg("on").arg(&scene.slave)).expect(0);
         }
-        stage.assert_heals(self.zodb);
+        scene.pass(&[]).expect(0);
+        case.assert_recovered(self.zodb);
     }
 
-    /// Whether ZODB has let its lock go, and then saved the index of a slave that had been
-    /// replaced meanwhile. The next pass removes that.
+    /// Whether ZODB has released its lock, and then saved the index of a slave that was
+    /// replaced in the meantime. The next pass removes this index.
     fn has_late_index(&self) -> bool {
-        let is_late = |by_zodb: bool| {
+        let last = |by_zodb: bool| {
             let is_its = move |event: &Event| match event {
-                Event::Call(who, call) => match self.race.actors[*who] {
-                    Actor::Zodb(..) => by_zodb && call.changes_index(),
+                Event::Call(who, call) => match self.race.actors[*who].actor {
+                    Actor::Zodb(_) => by_zodb && call.changes_index(),
                     _ => !by_zodb && call.changes_slave() && call.text.starts_with("rename"),
                 },
                 Event::End(_) => false,
             };
             self.trace.events.iter().rposition(is_its)
         };
-        is_late(false).is_some_and(|replaced| Some(replaced) < is_late(true))
+        last(false).is_some_and(|replaced| Some(replaced) < last(true))
     }
 }

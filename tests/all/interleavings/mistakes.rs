@@ -1,17 +1,15 @@
-//! Does the harness find what is wrong? One of the cast does something wrong: of the
-//! schedules in which the first is preempted once, one must be told of, and for what it is.
+//! Does the harness find mistakes? One of the actors is faulty. At least one of the schedules in
+//! which the first actor is preempted once must be found, and for the right reason.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::schedule::Schedule;
-use super::{Harness, PASS, zodb, zodb_behind};
-use crate::crash::actor::Actor::{Off, Verify};
-use crate::crash::actor::Session::{CommitAndClose, CommitAndStay, OpenAndClose};
-use crate::crash::actor::{Actor, Race};
+use super::{COMMITS, Entrant, Harness, OFF, OPENS, PASS, Race, SERVES, VERIFY};
+use crate::crash::actor::Actor;
 use crate::crash::scenario;
 use crate::support::said_by;
 
-/// A program that can take the slave's locks and append what the master has more.
+/// A program that can take the slave's locks and append the transactions that are missing.
 macro_rules! script {
     ($($line:literal)*) => { concat!(
         "import fcntl, os, sys, time\n",
@@ -32,28 +30,30 @@ macro_rules! script {
     ) };
 }
 
-/// Fails unless something is told, with these words, where the first of the cast is
-/// preempted once.
-fn assert_found(race: &Race<'_>, words: &str) {
-    let mut harness = Harness::open();
+/// Preempts the first actor once, after each of its calls, until a check fails with this message.
+fn assert_found(race: &Race<'_>, message: &str) {
+    let mut harness = Harness::start();
     for calls in 1.. {
         let schedule = Schedule::of_one(0, calls);
         let ran = catch_unwind(AssertUnwindSafe(|| harness.run(race, &schedule)));
         match ran {
-            Ok(lens) => assert!(lens[0] > calls, "nothing is found"),
-            Err(panic) => return assert!(said_by(&*panic).contains(words), "{words}"),
+            Ok(lens) => assert!(lens[0] > calls, "not found"),
+            Err(panic) => return assert!(said_by(&*panic).contains(message), "{message}"),
         }
     }
 }
 
+const fn faulty(script: &'static str, actor: &'static Actor) -> Entrant {
+    Entrant::new(Actor::Faulty(script, actor))
+}
+
 #[test]
 fn a_pass_without_a_lock_is_found() {
-    let faulty = Actor::Faulty(script!("append()"), &PASS);
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[faulty, zodb(CommitAndStay)],
+        actors: &[faulty(script!("append()"), &PASS.actor), SERVES],
     };
-    assert_found(&race, "written to, which ZODB had");
+    assert_found(&race, "written to while ZODB had it open");
 }
 
 #[test]
@@ -61,9 +61,9 @@ fn a_pass_without_zodbs_lock_is_found() {
     let script = script!("step = take('.fssync-step')" "append()");
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[Actor::Faulty(script, &PASS), zodb(CommitAndClose)],
+        actors: &[faulty(script, &PASS.actor), COMMITS],
     };
-    assert_found(&race, "written to, which ZODB had");
+    assert_found(&race, "written to while ZODB had it open");
 }
 
 #[test]
@@ -77,26 +77,26 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
     );
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[Actor::Faulty(script, &PASS), Off],
+        actors: &[faulty(script, &PASS.actor), OFF],
     };
-    assert_found(&race, "written behind Off");
+    assert_found(&race, "written after Off");
 }
 
 #[test]
 fn an_off_that_does_not_wait_for_a_step_is_found() {
     let script = script!("open(slave + '.fssync-switch', 'w').write('SYNCING=0\\n')");
-    let off = Actor::Faulty(script, &Off);
-    for (actors, words) in [
-        (&[PASS, off][..], "behind Off"),
-        (&[PASS, off, zodb_behind(1)], "its lock is held"),
+    let off = faulty(script, &OFF.actor);
+    for (actors, message) in [
+        (&[PASS, off][..], "after Off"),
+        (&[PASS, off, SERVES.after(1)], "its lock is held"),
     ] {
         let scenario = &scenario::APPEND;
-        assert_found(&Race { scenario, actors }, words);
+        assert_found(&Race { scenario, actors }, message);
     }
 }
 
 #[test]
-fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
+fn a_full_copy_that_leaves_a_moment_without_a_slave_is_found() {
     let script = script!(
         "step = take('.fssync-step')"
         "open(slave + '.fssync-tmp', 'wb').write(new)"
@@ -106,13 +106,13 @@ fn a_full_copy_that_leaves_an_instant_without_a_slave_is_found() {
     );
     let race = Race {
         scenario: &scenario::FULL_COPY_AND_SET_ASIDE,
-        actors: &[Actor::Faulty(script, &PASS), zodb(OpenAndClose)],
+        actors: &[faulty(script, &PASS.actor), OPENS],
     };
-    assert_found(&race, "no boundary");
+    assert_found(&race, "not a transaction boundary");
 }
 
 #[test]
-fn a_verify_that_glances_at_zodbs_lock_is_found() {
+fn a_verify_that_takes_zodbs_lock_is_found() {
     let script = script!(
         "lock = open(slave + '.lock', 'a')"
         "try: fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)"
@@ -120,7 +120,7 @@ fn a_verify_that_glances_at_zodbs_lock_is_found() {
     );
     let race = Race {
         scenario: &scenario::APPEND,
-        actors: &[Actor::Faulty(script, &Verify), zodb(CommitAndStay)],
+        actors: &[faulty(script, &VERIFY.actor), SERVES],
     };
     assert_found(&race, "it cannot be opened");
 }

@@ -1,14 +1,16 @@
-//! A real process that stops behind each of its calls that concern the slave.
+//! A real process that stops after each call that it makes on the slave's files.
 //!
 //! `strace` sends it a SIGSTOP at each of them, which takes effect when the call is done;
-//! SIGCONT lets it go on to the next. One SIGSTOP stops all of its threads. Nothing of ours
-//! waits in the kernel for a lock: one that is taken is tried again and again.
+//! SIGCONT resumes it until the next one. One SIGSTOP stops all threads. fssync never waits in
+//! the kernel for a lock: it tries again and again to take one that is held.
+
+mod strace;
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -17,48 +19,61 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::call::{CALLS, Call, Line, Lines};
-use crate::support::{Zodb, spawn, tracer};
+use self::strace::{attach, listen, trace};
+use super::call::{Call, Line, Lines};
+use crate::crash::actor::Actor;
+use crate::support::{Scene, Zodb};
 
-/// A process that does nothing for so long is stuck.
+/// A process that makes no call for this long is stuck.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// A watch that does nothing for so long rests.
+/// A watch that makes no call for this long is idle.
 const IDLE: Duration = Duration::from_millis(150);
 
-/// What an process is to do.
+/// What a process is to do.
 pub enum Task {
     /// A program, to its end.
     Program(Command),
-    /// The same of one that stays: it gets a SIGTERM once it rests.
+    /// A program that does not end: it gets a SIGTERM once it is idle.
     Watch(Command),
-    /// Commands to a process that drives ZODB, as long as they succeed.
+    /// Commands for a process that drives ZODB, as long as they succeed.
     Zodb(Arc<Mutex<Zodb>>, Vec<Value>),
 }
 
-/// How an process has ended.
+impl Task {
+    /// The task of an actor; `zodb` is for this task only.
+    pub fn of(actor: Actor, scene: &Scene, zodb: &Arc<Mutex<Zodb>>) -> Self {
+        match actor {
+            Actor::Zodb(session) => Self::Zodb(Arc::clone(zodb), session.commands(&scene.slave)),
+            Actor::Watch => Self::Watch(actor.command(scene)),
+            _ => Self::Program(actor.command(scene)),
+        }
+    }
+}
+
+/// How a process has ended.
 #[derive(Clone, Debug)]
 pub struct Exit {
-    /// A program's exit code; of ZODB, 0 if all commands succeeded, or else 1.
+    /// The exit code of a program. For ZODB: 0 if all commands succeeded, otherwise 1.
     pub code: i32,
-    /// What a program said.
+    /// The output of a program.
     pub output: String,
-    /// ZODB's answers.
+    /// The answers of ZODB.
     pub answers: Vec<Value>,
 }
 
-/// How far an process went.
+/// How far a process has run.
 pub enum Progress {
-    /// It made these calls, and has stopped.
+    /// It has made these calls, and has stopped.
     Stopped(Vec<Call>),
-    /// It made these and came to its end.
+    /// It has made these calls, and has ended.
     Ended(Vec<Call>, Exit),
 }
 
-/// An process, which is started when it is let go for the first time.
+/// A process, which is started when it is resumed for the first time.
 pub struct Process {
     task: Task,
-    /// Where its program's output goes.
+    /// The file for the output of its program.
     output: PathBuf,
     files: Vec<PathBuf>,
     running: Option<Running>,
@@ -67,7 +82,7 @@ pub struct Process {
 struct Running {
     /// The process that stops.
     pid: Pid,
-    /// It, or `strace` where it was there before.
+    /// The same process, or `strace` if the process was started before.
     child: Child,
     messages: Receiver<Message>,
     sender: Sender<Message>,
@@ -79,12 +94,12 @@ struct Running {
 enum Message {
     Line(String),
     Answer(Value),
-    /// `strace` and what it traced have ended.
+    /// `strace` and the process have ended.
     End,
 }
 
 impl Process {
-    /// Stops at calls that concern these files.
+    /// It stops at calls on these files.
     pub fn new(task: Task, files: &[PathBuf], output: PathBuf) -> Self {
         Self {
             task,
@@ -94,7 +109,7 @@ impl Process {
         }
     }
 
-    /// Lets it go on to its next call.
+    /// Resumes it until its next call.
     pub fn resume(&mut self) -> Progress {
         match &self.running {
             Some(running) => running.signal(Signal::CONT),
@@ -121,7 +136,7 @@ impl Process {
                     }
                 }
                 Some(Message::End) => return Progress::Ended(calls, self.end()),
-                None => panic!("{} is stuck behind {calls:?}", self.output.display()),
+                None => panic!("{} is stuck after {calls:?}", self.output.display()),
             }
         }
     }
@@ -153,7 +168,7 @@ impl Process {
         self.give_next_command();
     }
 
-    /// What is messages next; `None` where nothing is for too long.
+    /// The next message; `None` if there is none for too long.
     fn next_message(&mut self) -> Option<Message> {
         let stays = matches!(self.task, Task::Watch(_));
         let running = self.running.as_mut().expect("it runs");
@@ -170,7 +185,7 @@ impl Process {
         running.messages.recv_timeout(STUCK).ok()
     }
 
-    /// Gives ZODB the command that is next, if there is one.
+    /// Gives ZODB its next command, if there is one.
     fn give_next_command(&self) -> bool {
         let Task::Zodb(zodb, commands) = &self.task else {
             return false;
@@ -182,13 +197,13 @@ impl Process {
         let (zodb, sender) = (Arc::clone(zodb), running.sender.clone());
         thread::spawn(move || {
             let mut zodb = zodb.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody listens any more where the test has failed.
+            // If the test has failed, nobody receives messages any more.
             let _ = sender.send(Message::Answer(zodb.attempt(&command)));
         });
         true
     }
 
-    /// Takes what ZODB has answered: its exit, if that was the last.
+    /// Takes an answer of ZODB's; returns its exit if this was the last one.
     fn take_answer(&mut self, answer: Value) -> Option<Exit> {
         let is_ok = answer["ok"] == true;
         self.running.as_mut().expect("it runs").answers.push(answer);
@@ -204,20 +219,20 @@ impl Process {
         })
     }
 
-    /// How a program has ended.
+    /// The exit of a program.
     fn end(&mut self) -> Exit {
         let mut running = self.running.take().expect("it runs");
         let status = running.child.wait().expect("its status");
         Exit {
             code: status.code().unwrap_or(-1),
-            output: fs::read_to_string(&self.output).expect("what it said"),
+            output: fs::read_to_string(&self.output).expect("its output"),
             answers: Vec::new(),
         }
     }
 }
 
 impl Drop for Process {
-    /// Kills what has not ended; a ZODB goes with its driver.
+    /// Kills a process that has not ended. ZODB ends with the process that drives it.
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.signal(Signal::KILL);
@@ -232,7 +247,7 @@ impl Running {
         let _ = kill_process(self.pid, signal);
     }
 
-    /// The threads that it has now.
+    /// The threads that it has at the moment.
     fn threads(&self) -> HashSet<String> {
         let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
         let Ok(tasks) = fs::read_dir(tasks) else {
@@ -242,7 +257,7 @@ impl Running {
         tasks.filter_map(name).collect()
     }
 
-    /// Whether a SIGTERM is not just the end of it.
+    /// Whether it handles SIGTERM yet.
     fn handles_signals(&self) -> bool {
         let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = fs::read_to_string(status).unwrap_or_default();
@@ -251,69 +266,9 @@ impl Running {
         caught.is_some_and(|it| it & (1 << (Signal::TERM.as_raw() - 1)) != 0)
     }
 
-    /// Ends `strace`, which lets go of what it was attached to.
+    /// Ends `strace`, which detaches from the process.
     fn detach(&mut self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
-}
-
-/// What `strace` does to a process: it writes to its standard input, a pipe, what happens.
-fn options(more: &[&str], files: &[PathBuf]) -> Command {
-    let (trace, stop) = (
-        format!("trace={CALLS}"),
-        format!("inject={CALLS}:signal=SIGSTOP"),
-    );
-    let ours = [
-        "-y",
-        "-s0",
-        "-a0",
-        "-o",
-        "/dev/stdin",
-        "-e",
-        &trace,
-        "-e",
-        &stop,
-    ];
-    tracer(&[more, &ours].concat(), files)
-}
-
-/// Starts a program. `strace` is its child, not the other way round.
-fn trace(command: &Command, files: &[PathBuf], output: &Path, trace: PipeWriter) -> Child {
-    let mut traced = options(&["-D", "-q"], files);
-    traced.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        traced.env(name, value.expect("a value"));
-    }
-    let output = File::create(output).expect("a file");
-    traced
-        .stdin(trace)
-        .stderr(output.try_clone().expect("its handle"));
-    spawn(traced.stdout(output))
-}
-
-/// Attaches to a process that waits for a command.
-fn attach(pid: Pid, files: &[PathBuf], trace: PipeWriter) -> Child {
-    let pid = pid.as_raw_nonzero().to_string();
-    let mut tracing = options(&["-p", &pid], files);
-    tracing
-        .stdin(trace)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = spawn(&mut tracing);
-    let mut said = String::new();
-    let stderr = child.stderr.take().expect("its standard error");
-    let read = BufReader::new(stderr).read_line(&mut said);
-    assert!(read.is_ok() && said.contains("attached"), "{said}");
-    child
-}
-
-/// Passes on what `strace` says.
-fn listen(reader: PipeReader, sender: Sender<Message>) {
-    thread::spawn(move || {
-        let lines = BufReader::new(reader).lines().map_while(Result::ok);
-        let messages = lines.map(Message::Line).chain([Message::End]);
-        // Nobody listens any more once ZODB has answered.
-        let _ = messages.map(|it| sender.send(it)).all(|sent| sent.is_ok());
-    });
 }

@@ -1,4 +1,4 @@
-//! Who goes on when: a pure value, that can be written down and read again.
+//! Which process runs when: a pure value that can be printed and parsed.
 
 use std::fmt;
 use std::iter;
@@ -6,28 +6,28 @@ use std::str::FromStr;
 
 use crate::rng::Rng;
 
-/// So many calls of one of the processes.
+/// A number of calls of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Which of them: the first is 0, and written `a`.
+    /// The number of the process: the first one is 0 and is printed as `a`.
     pub who: usize,
     pub calls: usize,
 }
 
-/// The turns; then each process goes on to its end: first the one behind the process of the
-/// last turn, and that one last. So `a12` is one preemption, behind the twelfth call of
-/// the first process.
+/// The turns. After them each process runs to its end: first the one after the process of the
+/// last turn, and that process last. So `a12` is one preemption, after the twelfth call of the
+/// first process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Vec<Turn>);
 
 impl Schedule {
-    /// One process is preempted once.
+    /// Preempts one process, once.
     pub fn of_one(who: usize, calls: usize) -> Self {
         Self(vec![Turn { who, calls }])
     }
 
-    /// Two to five turns of processes which make so many calls when they are not disturbed.
-    /// Half of them are short: what matters often lies close together.
+    /// Two to five turns of processes that make so many calls if they are not disturbed. Half
+    /// of the turns are short, since the calls that matter are often close together.
     pub fn random(rng: &mut Rng, lens: &[usize]) -> Self {
         let mut turns: Vec<Turn> = Vec::new();
         for _ in 0..2 + rng.below(4) {
@@ -47,7 +47,7 @@ impl Schedule {
         &self.0
     }
 
-    /// In which order `count` processes go to their ends.
+    /// The order in which `count` processes run to their ends.
     pub fn rest(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
         let last = self.0.last().map_or(count - 1, |turn| turn.who);
         (1..=count).map(move |nth| (last + nth) % count)
@@ -63,7 +63,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// How an process is written.
+/// The letter of a process.
 pub fn letter(who: usize) -> char {
     char::from(b'a' + who as u8)
 }
@@ -71,23 +71,23 @@ pub fn letter(who: usize) -> char {
 impl FromStr for Schedule {
     type Err = String;
 
-    fn from_str(said: &str) -> Result<Self, String> {
-        let turn = |said: &str| {
-            let mut letters = said.chars();
+    fn from_str(text: &str) -> Result<Self, String> {
+        let turn = |text: &str| {
+            let mut letters = text.chars();
             let who = letters.next().filter(char::is_ascii_lowercase)?;
             let calls = letters.as_str().parse().ok()?;
             let who = who as usize - 'a' as usize;
             Some(Turn { who, calls })
         };
-        said.split_whitespace()
-            .map(|it| turn(it).ok_or_else(|| format!("{it:?} is no turn, such as a12")))
+        text.split_whitespace()
+            .map(|it| turn(it).ok_or_else(|| format!("{it:?} is not a turn, such as a12")))
             .collect::<Result<_, _>>()
             .map(Self)
     }
 }
 
 #[test]
-fn a_schedule_can_be_written_down_and_read_again() {
+fn a_printed_schedule_can_be_parsed() {
     for said in ["a12", "a1 b30 a4", "c0 a7", ""] {
         let schedule: Schedule = said.parse().unwrap();
         assert_eq!(schedule.to_string(), said);
@@ -99,7 +99,7 @@ fn a_schedule_can_be_written_down_and_read_again() {
 }
 
 #[test]
-fn the_one_that_was_preempted_goes_to_its_end_last() {
+fn the_preempted_process_ends_last() {
     let order = |said: &str, count| -> Vec<usize> {
         let schedule: Schedule = said.parse().unwrap();
         schedule.rest(count).collect()

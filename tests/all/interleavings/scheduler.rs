@@ -1,58 +1,70 @@
-//! Has processes play by a schedule, one call at a time.
+//! Runs processes by a schedule, one call at a time.
 
 use super::call::{Call, Lock, Locking};
 use super::process::{Exit, Process, Progress};
 use super::schedule::{Schedule, letter};
 
-/// Who makes so many calls has no end.
+/// A process that makes more calls than this does not end.
 const MAX_CALLS: usize = 5000;
 
-/// What happened, in its order.
+/// An event of a run.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// An process made a call.
+    /// A process made a call.
     Call(usize, Call),
-    /// An process came to its end.
+    /// A process ended.
     End(usize),
 }
 
-/// What came of a play.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Trace<S> {
+    /// In the order in which they happened.
     pub events: Vec<Event>,
-    /// How each process ended, and what was seen right then.
-    pub exits: Vec<(Exit, S)>,
-    /// How often each of them was let go.
+    pub ends: Vec<End<S>>,
+    /// How often each process was resumed.
     pub lens: Vec<usize>,
 }
 
-/// An process, and which other must have ended before it begins.
-pub type Start = (Process, Option<usize>);
+/// The end of a process.
+#[derive(Debug)]
+pub struct End<S> {
+    pub exit: Exit,
+    /// The state at this moment.
+    pub state: S,
+}
 
-/// The processes at play. `S` is what is seen when one has ended.
-pub struct Scheduler<S, L> {
-    processes: Vec<Start>,
-    look: L,
-    /// Who has the step lock.
+/// A process that is to run.
+pub struct Start {
+    pub process: Process,
+    /// The number of the process that must have ended before this one starts.
+    pub after: Option<usize>,
+}
+
+/// The processes of a run. `observe` returns the state when one has ended.
+pub struct Scheduler<S, O> {
+    starts: Vec<Start>,
+    observe: O,
+    /// The process that holds the step lock.
     holder: Option<usize>,
-    exits: Vec<Option<(Exit, S)>>,
+    ends: Vec<Option<End<S>>>,
     lens: Vec<usize>,
     pub events: Vec<Event>,
 }
 
-impl<S, L: FnMut() -> S> Scheduler<S, L> {
-    pub fn new(processes: Vec<Start>, look: L) -> Self {
+impl<S, O: FnMut() -> S> Scheduler<S, O> {
+    pub fn new(starts: Vec<Start>, observe: O) -> Self {
         Self {
-            exits: processes.iter().map(|_| None).collect(),
-            lens: vec![0; processes.len()],
-            processes,
-            look,
+            ends: starts.iter().map(|_| None).collect(),
+            lens: vec![0; starts.len()],
+            starts,
+            observe,
             holder: None,
             events: Vec::new(),
         }
     }
 
-    /// Lets the processes play to their ends.
+    /// Runs all processes to their ends.
     pub fn run(&mut self, schedule: &Schedule) {
         for turn in schedule.turns() {
             for _ in 0..turn.calls {
@@ -62,7 +74,7 @@ impl<S, L: FnMut() -> S> Scheduler<S, L> {
             }
         }
         let next = |it: &Self| {
-            let mut rest = schedule.rest(it.processes.len());
+            let mut rest = schedule.rest(it.starts.len());
             rest.find(|&who| it.may_run(who))
         };
         while let Some(who) = next(self) {
@@ -70,23 +82,22 @@ impl<S, L: FnMut() -> S> Scheduler<S, L> {
         }
     }
 
-    /// What came of it.
     pub fn trace(self) -> Trace<S> {
-        let exit = |it: Option<(Exit, S)>| it.expect("all have ended");
+        let end = |it: Option<End<S>>| it.expect("all have ended");
         Trace {
             events: self.events,
-            exits: self.exits.into_iter().map(exit).collect(),
+            ends: self.ends.into_iter().map(end).collect(),
             lens: self.lens,
         }
     }
 
     fn may_run(&self, who: usize) -> bool {
-        let has_ended = |who: usize| self.exits[who].is_some();
-        !has_ended(who) && self.processes[who].1.is_none_or(has_ended)
+        let has_ended = |who: usize| self.ends[who].is_some();
+        !has_ended(who) && self.starts[who].after.is_none_or(has_ended)
     }
 
-    /// An process makes a call. One that waits in vain for the step lock has it once its
-    /// holder has let it go, which goes on until then.
+    /// Lets a process make a call. If it fails to take the step lock, the holder runs until it
+    /// has released the lock: otherwise the process would only try again and again.
     fn resume(&mut self, who: usize) {
         if self.call(who)
             && let Some(holder) = self.holder
@@ -97,11 +108,11 @@ impl<S, L: FnMut() -> S> Scheduler<S, L> {
         }
     }
 
-    /// The same; returns whether it has tried to take the step lock in vain.
+    /// Lets a process make a call. Returns whether it has failed to take the step lock.
     fn call(&mut self, who: usize) -> bool {
         self.lens[who] += 1;
         assert!(self.lens[who] < MAX_CALLS, "{} has no end", letter(who));
-        let (calls, exit) = match self.processes[who].0.resume() {
+        let (calls, exit) = match self.starts[who].process.resume() {
             Progress::Stopped(calls) => (calls, None),
             Progress::Ended(calls, exit) => (calls, Some(exit)),
         };
@@ -119,7 +130,8 @@ impl<S, L: FnMut() -> S> Scheduler<S, L> {
             if self.holder == Some(who) {
                 self.holder = None;
             }
-            self.exits[who] = Some((exit, (self.look)()));
+            let state = (self.observe)();
+            self.ends[who] = Some(End { exit, state });
             self.events.push(Event::End(who));
         }
         is_blocked
@@ -127,7 +139,7 @@ impl<S, L: FnMut() -> S> Scheduler<S, L> {
 }
 
 /// One line for each event.
-pub fn listing(events: &[Event]) -> String {
+pub fn list(events: &[Event]) -> String {
     let line = |event: &Event| match event {
         Event::Call(who, call) => format!("{} {call}\n", letter(*who)),
         Event::End(who) => format!("{} has ended\n", letter(*who)),

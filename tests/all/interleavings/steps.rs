@@ -1,11 +1,11 @@
-//! What [`slave::step`](fssync::slave::step) says of steps, call by call: `Data.fs` and its
-//! index are changed in them only, ZODB's lock is taken in them only, and no sync is waited
-//! for with it in hand.
+//! The rules of [`slave::step`](fssync::slave::step), checked for every call: `Data.fs` and its
+//! index are changed only in steps, ZODB's lock is taken only in steps, and no sync is waited for
+//! while that lock is held.
 
 use super::call::{Lock, Locking};
 use super::scheduler::Event;
 
-/// Fails with the first call of ours that breaks this.
+/// Returns the first call of fssync's that breaks a rule.
 pub fn check(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {
     let mut held: Vec<(usize, &str, Lock)> = Vec::new();
     for event in events {
@@ -21,14 +21,14 @@ pub fn check(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), St
         let has = |lock| held.contains(&(who, thread, lock));
         let changes = call.changes_slave() || call.changes_index();
         if changes && !(has(Lock::Step) && has(Lock::Zodb)) {
-            return Err(format!("changed in no step: {call}"));
+            return Err(format!("changed outside a step: {call}"));
         }
         if call.is_sync() && has(Lock::Zodb) {
-            return Err(format!("a sync in a step: {call}"));
+            return Err(format!("a sync while ZODB's lock is held: {call}"));
         }
         match call.locking() {
             Some((Lock::Zodb, Locking::Acquired)) if !has(Lock::Step) => {
-                return Err(format!("ZODB's lock in no step: {call}"));
+                return Err(format!("ZODB's lock outside a step: {call}"));
             }
             Some((lock, Locking::Acquired)) => held.push((who, thread, lock)),
             Some((lock, Locking::Released)) => held.retain(|it| *it != (who, thread, lock)),
@@ -49,8 +49,8 @@ mod tests {
     const SYNC: &str = "fdatasync(5</t/Data.fs>) = 0";
     const UNLOCK: &str = "flock(4</t/Data.fs.lock>, LOCK_UN) = 0";
 
-    /// What is said of these calls, if all are of one thread.
-    fn said(calls: &[&str]) -> Result<(), String> {
+    /// Checks these calls of one thread.
+    fn checked(calls: &[&str]) -> Result<(), String> {
         let mut lines = Lines::default();
         let event = |text: &&str| match lines.read(&format!("1 {text}")) {
             Line::Call(call) => Event::Call(0, call),
@@ -61,12 +61,12 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_let_pass() {
-        assert_eq!(said(&[STEP, ZODB, WRITE, UNLOCK, SYNC]), Ok(()));
+    fn a_step_is_accepted() {
+        assert_eq!(checked(&[STEP, ZODB, WRITE, UNLOCK, SYNC]), Ok(()));
     }
 
     #[test]
-    fn what_is_no_step_is_told() {
+    fn writes_outside_a_step_are_reported() {
         for calls in [
             &[WRITE][..],
             &[STEP, WRITE],
@@ -76,12 +76,12 @@ mod tests {
             &["unlink(\"/t/Data.fs.index\") = 0"],
             &["rename(\"/t/Data.fs.fssync-tmp\", \"/t/Data.fs\") = 0"],
         ] {
-            assert!(said(calls).is_err(), "{calls:?}");
+            assert!(checked(calls).is_err(), "{calls:?}");
         }
     }
 
     #[test]
-    fn a_lock_that_another_has_is_none() {
+    fn the_lock_of_another_thread_does_not_count() {
         let write = Lines::default().read(&format!("2 {WRITE}"));
         let step = [STEP, ZODB].map(|it| Lines::default().read(&format!("1 {it}")));
         let events = step.into_iter().chain([write]).map(|line| match line {

@@ -3,23 +3,24 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::checks::{DATA, Scenario, Stage};
+use super::case::{DATA, DiskCase};
 use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
 use super::mount::Recording;
+use crate::crash::scenario::Scenario;
 use crate::rng::Rng;
 use crate::support::said_by;
 
-/// A power cut, by which it can be had again.
+/// A power cut; the same values cut the power in the same way again.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// After how many operations.
+    /// The number of operations before it.
     pub after: usize,
     pub names: Names,
     pub bytes: Bytes,
     pub seed: u64,
 }
 
-/// What the power cuts leave that leave most or least.
+/// The power cuts that leave most or least.
 const EXTREMES: [(Names, Bytes); 5] = [
     (Names::Lost, Bytes::Lost),
     (Names::Kept, Bytes::Kept),
@@ -39,11 +40,11 @@ fn disks(recording: &Recording) -> Vec<Disk> {
     disks
 }
 
-/// Different states that power cuts leave, without an end: extremes in some order, and
-/// others, by turns.
+/// An endless sequence of different states that power cuts leave: alternately extreme and
+/// random ones.
 struct States {
     disks: Vec<Disk>,
-    /// After how many operations something is synced: when most is not.
+    /// The numbers of operations before each sync, when most data is not durable.
     syncs: Vec<usize>,
     extremes: Vec<Cut>,
     rng: Rng,
@@ -52,8 +53,8 @@ struct States {
 }
 
 impl States {
-    /// Those of cuts after `first` operations or more.
-    fn new(recording: &Recording, first: usize, seed: u64, known: HashSet<u64>) -> Self {
+    /// The states after `first` operations or more.
+    fn new(recording: &Recording, first: usize, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let disks = disks(recording);
         let mut extremes = Vec::new();
@@ -68,7 +69,7 @@ impl States {
                 extremes.insert(rng.below(extremes.len() + 1), cut);
             }
         }
-        // The last one taken first: what must be there when all was done.
+        // This one is taken first: all that must be there after the last operation.
         let last = extremes.iter().position(|cut| {
             (cut.after, cut.names, cut.bytes) == (disks.len() - 1, Names::Lost, Bytes::Lost)
         });
@@ -83,7 +84,7 @@ impl States {
             disks,
             extremes,
             rng,
-            known,
+            known: HashSet::new(),
             turns: 0,
         }
     }
@@ -103,7 +104,7 @@ impl States {
         }
     }
 
-    /// The next one that was not there before; `None` if hardly any is left.
+    /// The next state that differs from all before; `None` if there is hardly any.
     fn next(&mut self, first: usize) -> Option<(Cut, Disk)> {
         for _ in 0..500 {
             self.turns += 1;
@@ -112,7 +113,7 @@ impl States {
             let mut rng = Rng::new(cut.seed);
             let left = self.disks[cut.after].cut(cut.names, cut.bytes, &mut rng);
             let is_done = cut.after == self.disks.len() - 1;
-            if self.known.insert(left.fingerprint() ^ u64::from(is_done)) {
+            if self.known.insert(key(&left, is_done)) {
                 return Some((cut, left));
             }
         }
@@ -120,84 +121,80 @@ impl States {
     }
 }
 
-/// Cuts the power in a recording, so many times. Returns how many different states that
-/// has left; each is checked.
-pub fn cut(
-    stage: &mut Stage,
-    (recording, ended_well): (&Recording, bool),
-    count: usize,
-    seed: u64,
-) -> usize {
-    let first = stage.judges_from(recording.ops.len());
-    let mut states = States::new(recording, first, seed, HashSet::new());
+/// Equal for states that are checked in the same way.
+fn key(left: &Disk, is_done: bool) -> u64 {
+    left.fingerprint() ^ u64::from(is_done)
+}
+
+/// Cuts the power `count` times during a recording, and checks each state. Returns the number
+/// of different states.
+pub fn cut(on_disk: &mut DiskCase, recording: &Recording, count: usize, seed: u64) -> usize {
+    let ops = recording.ops.len();
+    let first = on_disk.first_checked(ops);
+    let mut states = States::new(recording, first, seed);
     for nth in 0..count {
         let Some((cut, left)) = states.next(first) else {
             return nth;
         };
-        let is_done = ended_well && cut.after == recording.ops.len();
-        eprintln!("{cut:?} of {}", recording.ops.len());
-        let healing = stage.check(&left, &recording.start, is_done);
-        if nth % 3 == 0 && stage.may_be_cut_again() {
-            let mut rng = Rng::new(cut.seed ^ seed);
-            let first = rng.below(healing.ops.len() + 1);
-            let mut again = States::new(&healing, first, seed, HashSet::new());
-            if let Some((cut, left)) = again.next(first) {
-                eprintln!("and again {cut:?} of {}", healing.ops.len());
-                stage.check(&left, &healing.start, cut.after == healing.ops.len());
+        let is_done = recording.is_success && cut.after == ops;
+        eprintln!("{cut:?} of {ops}");
+        let next = on_disk.check(&left, &recording.start, is_done);
+        if nth % 3 == 0 && on_disk.may_be_cut_again() {
+            let ops = next.ops.len();
+            let first = Rng::new(cut.seed ^ seed).below(ops + 1);
+            if let Some((cut, left)) = States::new(&next, first, seed).next(first) {
+                eprintln!("and again {cut:?} of {ops}");
+                on_disk.check(&left, &next.start, cut.after == ops);
             }
         }
     }
     count
 }
 
-/// Plays, and cuts the power so many times.
-pub fn record_and_cut(scenario: Scenario, count: usize, seed: u64) -> usize {
-    let mut stage = Stage::set(scenario);
-    let (ended_well, recording) = stage.act();
+/// Records a scenario, and cuts the power during it; see [`cut`].
+pub fn record_and_cut(scenario: &'static Scenario, count: usize, seed: u64) -> usize {
+    let mut on_disk = DiskCase::prepare(scenario);
+    let recording = on_disk.record();
     assert!(recording.ops.len() > 5, "{:?}", recording.ops);
-    cut(&mut stage, (&recording, ended_well), count, seed)
+    cut(&mut on_disk, &recording, count, seed)
 }
 
-/// Whether the power cuts in a recording that has a mistake, which is made by its
-/// operation `from`, are found out; if so, by what. States that `sound` leaves, too, are
-/// passed over.
-pub fn complaint(
-    stage: &mut Stage,
-    (sound, mistaken, from): (&Recording, &Recording, usize),
-    count: usize,
-) -> Option<String> {
-    let from = from.max(stage.judges_from(sound.ops.len()));
-    let mut states = States::new(mistaken, from, 1, HashSet::new());
-    let mut sound_ones = States::new(sound, from, 1, HashSet::new());
-    for _ in 0..count {
-        if sound_ones.next(from).is_none() {
-            break;
-        }
-    }
-    let ends = sound.ops.len();
-    for _ in 0..count {
-        let Some((cut, left)) = states.next(from) else {
-            break;
-        };
-        let is_done = cut.after == ends;
-        if sound_ones
-            .known
-            .contains(&(left.fingerprint() ^ u64::from(is_done)))
-        {
-            continue;
-        }
-        let checked = catch_unwind(AssertUnwindSafe(|| {
-            stage.check(&left, &mistaken.start, is_done);
-        }));
-        if let Err(panic) = checked {
-            return Some(format!("{cut:?}: {}", said_by(&*panic)));
-        }
-    }
-    None
+/// A recording, and the same with a mistake.
+pub struct Mistake<'a> {
+    pub sound: &'a Recording,
+    pub faulty: &'a Recording,
 }
 
-/// The syncs of a recording: the operation's number, and what is synced for the how
-/// manieth time, such as `Data.fs 2` or `directory 1`.
+impl Mistake<'_> {
+    /// Cuts the power in at most `count` states that only the mistake makes possible, until a
+    /// check fails. Returns the failure.
+    pub fn find(&self, on_disk: &mut DiskCase, count: usize) -> Option<String> {
+        let ops = self.sound.ops.len();
+        let differs = |nth: &usize| self.sound.ops[*nth] != self.faulty.ops[*nth];
+        let from = (0..ops).find(differs).expect("a mistake");
+        let from = from.max(on_disk.first_checked(ops));
+        let mut sound = States::new(self.sound, from, 1);
+        while sound.known.len() < count && sound.next(from).is_some() {}
+        let mut states = States::new(self.faulty, from, 1);
+        for _ in 0..count {
+            let (cut, left) = states.next(from)?;
+            let is_done = cut.after == ops;
+            if sound.known.contains(&key(&left, is_done)) {
+                continue;
+            }
+            let checked = catch_unwind(AssertUnwindSafe(|| {
+                on_disk.check(&left, &self.faulty.start, is_done);
+            }));
+            if let Err(panic) = checked {
+                return Some(format!("{cut:?}: {}", said_by(&*panic)));
+            }
+        }
+        None
+    }
+}
+
+/// The syncs of a recording: the number of the operation, and the name of the file with the
+/// number of its syncs so far, such as `Data.fs 2` or `directory 1`.
 pub fn syncs(recording: &Recording) -> Vec<(usize, String)> {
     let mut names: Vec<String> = Vec::new();
     let mut found = Vec::new();
@@ -224,7 +221,7 @@ pub fn syncs(recording: &Recording) -> Vec<(usize, String)> {
 
 /// The recording without one of its operations.
 pub fn without(recording: &Recording, nth: usize) -> Recording {
-    let mut mistaken = recording.clone();
-    mistaken.ops[nth] = Op::Nothing;
-    mistaken
+    let mut faulty = recording.clone();
+    faulty.ops[nth] = Op::Nothing;
+    faulty
 }

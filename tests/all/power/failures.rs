@@ -1,71 +1,73 @@
-//! A pass that is killed, or whose sync fails, and a power cut in the one behind it: what
-//! the page cache shows it need not be on the disk.
+//! A pass that is killed or whose sync fails, and a power cut during the next one: the data
+//! that the next pass finds in the page cache may not be on the disk.
 
-use super::checks::{Scenario, Stage};
+use super::case::DiskCase;
 use super::cuts::cut;
 use super::disk::Op;
 use super::mount::Recording;
-use super::scenarios;
-use super::{seed, share};
+use super::{sample, seed};
+use crate::crash::scenario::{self, Scenario};
 
-/// What a pass does behind one that was disturbed.
-fn next_pass(stage: &Stage) -> Recording {
-    stage.disk.end_fault();
-    let start = stage.disk.disk();
-    stage.disk.take_log();
-    stage.pass().expect(0);
+/// Records the pass after one that was disturbed.
+fn next_pass(on_disk: &DiskCase) -> Recording {
+    on_disk.disk.stop_faults();
+    let start = on_disk.disk.disk();
+    on_disk.disk.take_log();
+    on_disk.run_actor().expect(0);
     Recording {
         start,
-        ops: stage.disk.take_log(),
+        ops: on_disk.disk.take_log(),
+        is_success: true,
     }
 }
 
-/// Has passes killed before an operation, and cuts the power in the next one.
-fn kill_and_cut(scenario: Scenario) {
-    let mut stage = Stage::set(scenario);
-    let start = stage.disk.disk();
-    let (_, recording) = stage.act();
-    // Where the one that is killed has changed what matters.
+/// Kills the pass before each of its operations, and cuts the power during the next one.
+fn kill_and_cut(scenario: &'static Scenario) {
+    let mut on_disk = DiskCase::prepare(scenario);
+    let start = on_disk.disk.disk();
+    let recording = on_disk.record();
+    // These change nothing that the next pass relies on.
     let is_worth = |op: &Op| !matches!(op, Op::SetMeta { .. } | Op::Create { .. });
-    let count = share().div_ceil(8);
+    let count = sample().div_ceil(8);
     for (nth, op) in recording.ops.iter().enumerate() {
         if !is_worth(op) {
             continue;
         }
         eprintln!("killed before {nth} of {}", recording.ops.len());
-        stage.disk.load(start.clone());
-        stage.disk.kill_after(nth);
-        assert_eq!(stage.pass().code, -1, "it is killed");
-        let next = next_pass(&stage);
-        cut(&mut stage, (&next, true), count, seed() + nth as u64);
+        on_disk.disk.load(start.clone());
+        on_disk.disk.kill_after(nth);
+        assert_eq!(on_disk.run_actor().code, -1, "it is killed");
+        let next = next_pass(&on_disk);
+        cut(&mut on_disk, &next, count, seed() + nth as u64);
     }
 }
 
-/// Has each sync fail, and cuts the power in that pass and the next one.
-fn fail_and_cut(scenario: Scenario) {
-    let mut stage = Stage::set(scenario);
-    let start = stage.disk.disk();
-    let (_, recording) = stage.act();
+/// Makes each sync fail, and cuts the power during this pass and during the next one.
+fn fail_and_cut(scenario: &'static Scenario) {
+    let mut on_disk = DiskCase::prepare(scenario);
+    let start = on_disk.disk.disk();
+    let recording = on_disk.record();
     let is_sync = |op: &&Op| matches!(op, Op::Sync { .. } | Op::SyncDirectory);
     let syncs = recording.ops.iter().filter(is_sync).count();
-    let count = share().div_ceil(4);
+    let count = sample().div_ceil(4);
     for nth in 0..syncs {
         eprintln!("sync {nth} of {syncs} fails");
-        stage.disk.load(start.clone());
-        stage.disk.fail_sync_after(nth);
-        let run = stage.pass();
+        on_disk.disk.load(start.clone());
+        on_disk.disk.fail_sync_after(nth);
+        let run = on_disk.run_actor();
         assert!([0, 1].contains(&run.code), "{run:?}");
         assert!(
-            !stage.disk.reused_a_failed_handle(),
-            "the handle is finished"
+            !on_disk.disk.reused_a_failed_handle(),
+            "a handle is not used after its sync failed"
         );
         let failed = Recording {
             start: start.clone(),
-            ops: stage.disk.take_log(),
+            ops: on_disk.disk.take_log(),
+            is_success: false,
         };
-        let next = next_pass(&stage);
-        cut(&mut stage, (&failed, false), count, seed());
-        cut(&mut stage, (&next, true), count, seed());
+        let next = next_pass(&on_disk);
+        cut(&mut on_disk, &failed, count, seed());
+        cut(&mut on_disk, &next, count, seed());
     }
 }
 
@@ -75,13 +77,13 @@ macro_rules! disturbed {
             use super::*;
 
             #[test]
-            fn survives_a_power_cut_behind_a_kill() {
-                kill_and_cut(scenarios::$scenario);
+            fn survives_a_power_cut_after_a_kill() {
+                kill_and_cut(&scenario::$scenario);
             }
 
             #[test]
-            fn survives_a_power_cut_behind_a_sync_that_failed() {
-                fail_and_cut(scenarios::$scenario);
+            fn survives_a_power_cut_after_a_failed_sync() {
+                fail_and_cut(&scenario::$scenario);
             }
         }
     )* };
@@ -90,8 +92,8 @@ macro_rules! disturbed {
 disturbed! {
     a_first_copy: FIRST_COPY;
     an_append: APPEND;
-    an_append_behind_a_foreign_tail: APPEND_BEHIND_A_FOREIGN_TAIL;
-    an_append_with_another_index: APPEND_WITH_ANOTHER_INDEX;
+    an_append_after_a_foreign_tail: APPEND_AFTER_A_FOREIGN_TAIL;
+    an_append_without_an_index: APPEND_WITHOUT_AN_INDEX;
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
-    an_index_made_anew: INDEX_ANEW;
+    an_index_rebuild: INDEX_REBUILD;
 }

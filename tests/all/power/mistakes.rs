@@ -1,47 +1,63 @@
-//! Does the harness find what is wrong? A recording is changed as a build with a mistake
-//! would have made it; of the states that only the mistake leaves, one must be told of.
+//! Does the harness find mistakes? A recording is changed as a faulty build would have made it.
+//! A check must fail for at least one of the states that only the mistake makes possible.
 
-use super::checks::{Scenario, Stage};
-use super::cuts::{complaint, syncs, without};
+use super::case::DiskCase;
+use super::cuts::{Mistake, syncs, without};
 use super::disk::Op;
 use super::mount::Recording;
 use super::number;
-use super::scenarios;
+use crate::crash::scenario::{self, Scenario};
 
-/// How many states are tried of a mistake.
+/// How many states of a mistake are tried.
 const TRIES: usize = 500;
 
-/// A scenario that was recorded, and can be checked.
-fn recorded(scenario: Scenario) -> (Stage, Recording) {
-    let mut stage = Stage::set(scenario);
-    let (ended_well, recording) = stage.act();
-    assert!(ended_well);
-    (stage, recording)
+/// A scenario, prepared and recorded.
+struct Recorded {
+    on_disk: DiskCase,
+    recording: Recording,
 }
 
-fn assert_found(stage: &mut Stage, sound: &Recording, mistaken: &Recording, what: &str) {
-    let is_other = |nth: &usize| sound.ops[*nth] != mistaken.ops[*nth];
-    let from = (0..sound.ops.len()).find(is_other).expect("a mistake");
-    let said = complaint(stage, (sound, mistaken, from), TRIES);
-    assert!(said.is_some(), "{what}: nothing is found");
+impl Recorded {
+    fn of(scenario: &'static Scenario) -> Self {
+        let mut on_disk = DiskCase::prepare(scenario);
+        let recording = on_disk.record();
+        Self { on_disk, recording }
+    }
+
+    /// The failure that a faulty recording leads to, in so many states.
+    fn find(&mut self, faulty: &Recording, tries: usize) -> Option<String> {
+        let sound = &self.recording;
+        Mistake { sound, faulty }.find(&mut self.on_disk, tries)
+    }
+
+    fn assert_found(&mut self, faulty: &Recording, mistake: &str) {
+        let found = self.find(faulty, TRIES);
+        assert!(found.is_some(), "{mistake}: not found");
+    }
+
+    /// The number of the operation that writes the first header of an append.
+    fn marker(&self) -> usize {
+        let is_marker = |op: &Op| matches!(op, Op::Write { bytes, .. } if bytes.len() == 23);
+        let mut ops = self.recording.ops.iter();
+        ops.position(is_marker).expect("a marker")
+    }
 }
 
-/// Leaves each sync of a scenario out, one at a time. That is found, but for those that are
-/// said to be `needless` there; of these, only where more power cuts are asked for, it
-/// is tried whether they are.
-fn assert_syncs_are_needed(scenario: Scenario, needless: &[&str]) {
-    let (mut stage, recording) = recorded(scenario);
-    let all = syncs(&recording);
+/// Leaves out each sync of a scenario, one at a time. This must be found, except for the
+/// `needless` ones. Those are tried only if more power cuts are wanted: they must not be found.
+fn assert_syncs_are_needed(scenario: &'static Scenario, needless: &[&str]) {
+    let mut recorded = Recorded::of(scenario);
+    let all = syncs(&recorded.recording);
     let is_one = |it: &&str| all.iter().any(|(_, label)| label == it);
     assert!(needless.iter().all(is_one), "{needless:?} of {all:?}");
     for (nth, label) in &all {
-        let mistaken = without(&recording, *nth);
+        let faulty = without(&recorded.recording, *nth);
         if !needless.contains(&label.as_str()) {
             eprintln!("without {label}");
-            assert_found(&mut stage, &recording, &mistaken, label);
-        } else if let Some(count) = number("FSSYNC_POWER_CUTS") {
-            let said = complaint(&mut stage, (&recording, &mistaken, *nth), count);
-            assert_eq!(said, None, "{label} is needed");
+            recorded.assert_found(&faulty, label);
+        } else if let Some(tries) = number("FSSYNC_POWER_CUTS") {
+            let found = recorded.find(&faulty, tries);
+            assert_eq!(found, None, "{label} is needed");
         }
     }
 }
@@ -50,113 +66,104 @@ macro_rules! syncs_are_needed {
     ($($name:ident: $scenario:ident but $needless:expr;)*) => { $(
         #[test]
         fn $name() {
-            assert_syncs_are_needed(scenarios::$scenario, &$needless);
+            assert_syncs_are_needed(&scenario::$scenario, &$needless);
         }
     )* };
 }
 
 syncs_are_needed! {
-    // The two of a copy are one for the data, and one for owner and mode with it. No old
-    // index had to be removed, nor an old slave be linked.
+    // A copy is synced twice: once for its data, and once for owner and mode. There is no old
+    // index to remove, and no old slave to link.
     each_sync_of_a_first_copy: FIRST_COPY but [".fssync-tmp 1", "directory 1"];
     each_sync_of_an_append: APPEND but [];
-    // What is kept of the tail for a while is a `c`, behind which nothing is whole.
-    each_sync_of_an_append_behind_a_foreign_tail: APPEND_BEHIND_A_FOREIGN_TAIL but ["Data.fs 1"];
-    each_sync_of_an_append_at_the_end_of_a_page: APPEND_AT_THE_END_OF_A_PAGE but [];
-    each_sync_of_an_append_behind_our_own_tail: APPEND_BEHIND_OUR_OWN_TAIL but [];
-    each_sync_of_an_append_with_another_index: APPEND_WITH_ANOTHER_INDEX but [];
-    each_sync_of_an_append_beside_an_index_that_is_ahead: APPEND_BESIDE_AN_INDEX_AHEAD but [];
+    // The part of the tail that is left for a while starts with a `c` and contains nothing whole.
+    each_sync_of_an_append_after_a_foreign_tail: APPEND_AFTER_A_FOREIGN_TAIL but ["Data.fs 1"];
+    each_sync_of_an_append_after_a_tail_at_a_page_end: APPEND_AFTER_A_TAIL_AT_A_PAGE_END but [];
+    each_sync_of_an_append_after_our_own_tail: APPEND_AFTER_OUR_OWN_TAIL but [];
+    each_sync_of_an_append_without_an_index: APPEND_WITHOUT_AN_INDEX but [];
+    each_sync_of_an_append_with_an_index_ahead: APPEND_WITH_AN_INDEX_AHEAD but [];
     each_sync_of_a_full_copy: FULL_COPY but [".fssync-tmp 1"];
     each_sync_of_a_full_copy_that_sets_aside: FULL_COPY_AND_SET_ASIDE but [".fssync-tmp 1"];
-    // The old index is as good as it was before.
-    each_sync_of_an_index_made_anew: INDEX_ANEW but ["directory 1"];
+    // The old index is still correct.
+    each_sync_of_an_index_rebuild: INDEX_REBUILD but ["directory 1"];
     // One for the ledger, and one for the sidecar.
-    each_sync_of_vouching_for_a_copy: SEEDED_UNSYNCED but ["Data.fs 1", "Data.fs 2"];
-    // A switch that is empty is off. Less than a header is left, which ZODB cuts.
+    each_sync_of_a_seed: SEED_THAT_IS_NOT_DURABLE but ["Data.fs 1", "Data.fs 2"];
+    // An empty switch is off. Less than a header is left, which ZODB truncates.
     each_sync_of_switching_off: OFF but [".fssync-switch 1", "Data.fs 2"];
-    each_sync_of_switching_off_what_was_on: OFF_AFTER_ON but ["directory 1", "Data.fs 2"];
-}
-
-/// The first header that a pass appends, by the number of its operation.
-fn marker(recording: &Recording) -> usize {
-    let is_marker = |op: &Op| matches!(op, Op::Write { bytes, .. } if bytes.len() == 23);
-    recording.ops.iter().position(is_marker).expect("a marker")
+    each_sync_of_switching_off_after_on: OFF_AFTER_ON but ["directory 1", "Data.fs 2"];
 }
 
 #[test]
 fn a_batch_without_its_marker_is_found() {
-    for scenario in [scenarios::APPEND, scenarios::APPEND_IN_BATCHES] {
-        let (mut stage, recording) = recorded(scenario);
-        let mut mistaken = recording.clone();
-        let Op::Write { bytes, .. } = &mut mistaken.ops[marker(&recording)] else {
+    for scenario in [&scenario::APPEND, &scenario::APPEND_IN_BATCHES] {
+        let mut recorded = Recorded::of(scenario);
+        let mut faulty = recorded.recording.clone();
+        let Op::Write { bytes, .. } = &mut faulty.ops[recorded.marker()] else {
             panic!("a marker")
         };
         assert_eq!(bytes[16], b'c');
         bytes[16] = b' ';
-        assert_found(&mut stage, &recording, &mistaken, "no marker");
+        recorded.assert_found(&faulty, "no marker");
     }
 }
 
 #[test]
 fn a_marker_that_is_written_together_with_its_data_is_found() {
-    let (mut stage, recording) = recorded(scenarios::APPEND);
-    let at = marker(&recording);
-    let mut mistaken = recording.clone();
-    let Op::Write { bytes: data, .. } = &recording.ops[at + 2] else {
-        panic!("the data behind its marker: {:?}", recording.ops[at + 2])
+    let mut recorded = Recorded::of(&scenario::APPEND);
+    let at = recorded.marker();
+    let mut faulty = recorded.recording.clone();
+    let Op::Write { bytes: data, .. } = &recorded.recording.ops[at + 2] else {
+        panic!("no data after its marker: {:?}", faulty.ops[at + 2])
     };
-    assert!(matches!(recording.ops[at + 1], Op::Sync { .. }));
-    let Op::Write { bytes, .. } = &mut mistaken.ops[at] else {
+    assert!(matches!(faulty.ops[at + 1], Op::Sync { .. }));
+    let Op::Write { bytes, .. } = &mut faulty.ops[at] else {
         panic!("a marker")
     };
     bytes.extend(data);
-    mistaken.ops[at + 1] = Op::Nothing;
-    mistaken.ops[at + 2] = Op::Nothing;
-    assert_found(&mut stage, &recording, &mistaken, "one write");
+    faulty.ops[at + 1] = Op::Nothing;
+    faulty.ops[at + 2] = Op::Nothing;
+    recorded.assert_found(&faulty, "one write");
 }
 
 #[test]
 fn a_true_status_before_its_data_is_durable_is_found() {
-    let (mut stage, recording) = recorded(scenarios::APPEND);
-    let at = marker(&recording);
-    let mut mistaken = recording.clone();
-    let data = at + 2;
-    let flip = (data..recording.ops.len())
-        .find(|&nth| matches!(&recording.ops[nth], Op::Write { bytes, .. } if bytes.len() == 1));
-    let flip = flip.expect("the true status");
-    mistaken.ops.swap(flip - 1, flip);
-    assert!(matches!(recording.ops[flip - 1], Op::Sync { .. }));
-    assert_found(
-        &mut stage,
-        &recording,
-        &mistaken,
-        "the true status too early",
-    );
+    let mut recorded = Recorded::of(&scenario::APPEND);
+    let mut faulty = recorded.recording.clone();
+    let data = recorded.marker() + 2;
+    let is_status = |op: &Op| matches!(op, Op::Write { bytes, .. } if bytes.len() == 1);
+    let after_data = faulty.ops[data..].iter().position(is_status);
+    let status = data + after_data.expect("the true status");
+    assert!(matches!(faulty.ops[status - 1], Op::Sync { .. }));
+    faulty.ops.swap(status - 1, status);
+    recorded.assert_found(&faulty, "the true status too early");
 }
 
 #[test]
-fn a_copy_that_is_not_synced_at_all_is_found() {
+fn a_copy_that_is_not_synced_is_found() {
     for (scenario, left_out) in [
-        (scenarios::FULL_COPY, [".fssync-tmp 1", ".fssync-tmp 2"]),
-        (scenarios::SEEDED_UNSYNCED, ["Data.fs 1", "Data.fs 2"]),
+        (&scenario::FULL_COPY, [".fssync-tmp 1", ".fssync-tmp 2"]),
+        (
+            &scenario::SEED_THAT_IS_NOT_DURABLE,
+            ["Data.fs 1", "Data.fs 2"],
+        ),
     ] {
-        let (mut stage, recording) = recorded(scenario);
-        let mut mistaken = recording.clone();
-        for (nth, label) in syncs(&recording) {
+        let mut recorded = Recorded::of(scenario);
+        let mut faulty = recorded.recording.clone();
+        for (nth, label) in syncs(&recorded.recording) {
             if left_out.contains(&label.as_str()) {
-                mistaken.ops[nth] = Op::Nothing;
+                faulty.ops[nth] = Op::Nothing;
             }
         }
-        assert_found(&mut stage, &recording, &mistaken, "no sync");
+        recorded.assert_found(&faulty, "no sync");
     }
 }
 
 #[test]
-fn an_old_slave_that_is_replaced_and_not_kept_is_found() {
-    let (mut stage, recording) = recorded(scenarios::FULL_COPY_AND_SET_ASIDE);
-    let mut mistaken = recording.clone();
-    let mut ops = mistaken.ops.iter_mut();
-    *ops.find(|op| matches!(op, Op::Link { .. }))
-        .expect("a link") = Op::Nothing;
-    assert_found(&mut stage, &recording, &mistaken, "no second name");
+fn an_old_slave_that_is_replaced_without_a_second_name_is_found() {
+    let mut recorded = Recorded::of(&scenario::FULL_COPY_AND_SET_ASIDE);
+    let mut faulty = recorded.recording.clone();
+    let mut ops = faulty.ops.iter_mut();
+    let link = ops.find(|op| matches!(op, Op::Link { .. }));
+    *link.expect("a link") = Op::Nothing;
+    recorded.assert_found(&faulty, "no second name");
 }

@@ -27,16 +27,18 @@ pub const OWNER: u32 = 65534;
 pub struct Recording {
     pub start: Disk,
     pub ops: Vec<Op>,
+    /// Whether the process has reported success.
+    pub is_success: bool,
 }
 
 /// A disk, mounted until this is dropped.
-pub struct Powered {
+pub struct MountedDisk {
     directory: PathBuf,
     state: Arc<Mutex<State>>,
     session: Option<BackgroundSession>,
 }
 
-impl Powered {
+impl MountedDisk {
     /// Mounts an empty disk.
     pub fn mount(directory: &Path) -> Self {
         require_root();
@@ -72,7 +74,7 @@ impl Powered {
     }
 
     /// Makes all durable.
-    pub fn settle(&self) {
+    pub fn make_durable(&self) {
         self.load(self.disk().settled());
     }
 
@@ -92,7 +94,7 @@ impl Powered {
     }
 
     /// Reads and writes less than is asked for, from now on, as rng say.
-    pub fn answer_in_part(&self, rng: Rng) {
+    pub fn answer_partially(&self, rng: Rng) {
         self.lock().parts = Some(rng);
     }
 
@@ -103,7 +105,7 @@ impl Powered {
     }
 
     /// Lets all that follows succeed.
-    pub fn end_fault(&self) {
+    pub fn stop_faults(&self) {
         self.lock().fault = None;
     }
 
@@ -113,7 +115,7 @@ impl Powered {
     }
 }
 
-impl Drop for Powered {
+impl Drop for MountedDisk {
     fn drop(&mut self) {
         must(tool("umount", "mount").arg("-l").arg(&self.directory));
         drop(self.session.take());

@@ -1,50 +1,49 @@
-//! What is read and written in part only, and a disk that is full in the midst of it: a
-//! quota, which no look at the disk foretells.
+//! Partial reads and writes, and a disk that becomes full: by a quota, which a check of the
+//! free space does not show.
 
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::checks::{DATA, Scenario, Stage};
+use super::case::{DATA, DiskCase};
 use super::disk::{Disk, Node};
-use super::scenarios;
-use super::{seed, share};
+use super::{sample, seed};
+use crate::crash::scenario::{self, Scenario};
 use crate::fuse::Served;
 use crate::ledger;
 use crate::rng::Rng;
 use crate::support::{History, Scene, Transport, Zodb, replace, rewrite_end};
 
-/// Each read and write at the slave does a part of what it is asked for: that is no
-/// error, and nothing comes of it.
-fn is_done_in_parts(scenario: Scenario) {
-    let mut stage = Stage::set(scenario);
-    let start = stage.disk.disk();
-    for nth in 0..share().div_ceil(8) as u64 {
-        stage.disk.load(start.clone());
-        stage.disk.answer_in_part(Rng::new(seed() + nth));
-        let (ended_well, recording) = stage.act();
-        assert!(ended_well);
-        let left = stage.disk.disk();
-        stage.check(&left, &recording.start, true);
+/// Makes each read and write of the slave partial: that is not an error, and makes no
+/// difference.
+fn survives_partial_reads_and_writes(scenario: &'static Scenario) {
+    let mut on_disk = DiskCase::prepare(scenario);
+    let start = on_disk.disk.disk();
+    for nth in 0..sample().div_ceil(8) as u64 {
+        on_disk.disk.load(start.clone());
+        on_disk.disk.answer_partially(Rng::new(seed() + nth));
+        let recording = on_disk.record();
+        let left = on_disk.disk.disk();
+        on_disk.check(&left, &recording.start, true);
     }
 }
 
-/// Fails unless what a full disk has left ends with a transaction: ZODB needs room to
-/// open a file with a tail.
-fn assert_without_tail(stage: &mut Stage) {
-    let Ok(slave) = fs::read(&stage.scene.slave) else {
+/// A full disk leaves a slave that ends with a transaction: ZODB needs free space to open a
+/// file with a tail.
+fn assert_without_tail(on_disk: &mut DiskCase) {
+    let Ok(slave) = fs::read(&on_disk.case.scene.slave) else {
         return;
     };
-    if stage.before.slave.as_ref() != Some(&slave) {
-        let found = stage.zodb.check(&stage.scene.slave);
+    if on_disk.case.before.slave.as_ref() != Some(&slave) {
+        let found = on_disk.zodb.check(&on_disk.case.scene.slave);
         assert_eq!(found["position"], slave.len(), "{found}");
     }
 }
 
-/// The disk is full after any number of bytes: the slave is what it was, or what fits
-/// of it is in sync, and nothing is left that was under way.
-fn survives_a_full_disk(scenario: Scenario) {
-    let mut stage = Stage::set(scenario);
-    let start = stage.disk.disk();
+/// Makes the disk full after any number of bytes. The slave is unchanged, or all batches that
+/// fit are in sync, and no file of unfinished work is left.
+fn survives_a_full_disk(scenario: &'static Scenario) {
+    let mut on_disk = DiskCase::prepare(scenario);
+    let start = on_disk.disk.disk();
     let used = |disk: &Disk| -> usize {
         let files: BTreeSet<Node> = disk.names().map(|(_, node)| node).collect();
         let len = |node| disk.file(node).map_or(0, |file| file.bytes().len());
@@ -52,76 +51,76 @@ fn survives_a_full_disk(scenario: Scenario) {
     };
     let before = used(&start);
     let mut disk = start.clone();
-    let at_each = stage.act().1.ops.into_iter().map(|op| {
+    let at_each = on_disk.record().ops.into_iter().map(|op| {
         disk.apply(&op);
         used(&disk)
     });
-    let needed = at_each.max().expect("something is written") - before;
+    let needed = at_each.max().expect("bytes are written") - before;
     let mut rng = Rng::new(seed());
     let mut full = 0;
-    for _ in 0..share() {
+    for _ in 0..sample() {
         let free = rng.below(needed);
         eprintln!("{free} of {needed} bytes are free");
-        stage.disk.load(start.clone());
-        stage.disk.allow(before + free);
-        let run = stage.pass();
+        on_disk.disk.load(start.clone());
+        on_disk.disk.allow(before + free);
+        let run = on_disk.run_actor();
         full += usize::from(run.stderr.contains("Disk quota exceeded"));
         match run.code {
             0 => {}
             1 => {
                 assert!(run.stderr.contains("Disk quota exceeded"), "{run:?}");
-                let directory = stage.scene.slave.parent().unwrap().to_str().unwrap();
+                let directory = on_disk.case.scene.slave.parent().unwrap().to_str().unwrap();
                 assert!(run.stderr.contains(directory), "{run:?}");
             }
             _ => panic!("{run:?}"),
         }
-        assert_without_tail(&mut stage);
-        let left = stage.disk.disk();
+        assert_without_tail(&mut on_disk);
+        let left = on_disk.disk.disk();
         for name in ["Data.fs.fssync-tmp", "Data.fs.fssync-new"] {
-            assert!(left.named(name).is_none(), "{name} is left behind: {run:?}");
+            assert!(left.named(name).is_none(), "{name} is left: {run:?}");
         }
-        stage.check(&left, &start, run.code == 0);
+        on_disk.check(&left, &start, run.code == 0);
     }
-    assert!(full * 2 > share(), "the disk was full in {full} runs");
+    assert!(full * 2 > sample(), "the disk was full in {full} runs");
 }
 
-macro_rules! in_parts {
+macro_rules! disturbed {
     ($($name:ident: $scenario:ident;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
-            fn is_done_in_parts() {
-                super::is_done_in_parts(scenarios::$scenario);
+            fn survives_partial_reads_and_writes() {
+                super::survives_partial_reads_and_writes(&scenario::$scenario);
             }
 
             #[test]
             fn survives_a_full_disk() {
-                super::survives_a_full_disk(scenarios::$scenario);
+                super::survives_a_full_disk(&scenario::$scenario);
             }
         }
     )* };
 }
 
-in_parts! {
+disturbed! {
     a_first_copy: FIRST_COPY;
     an_append: APPEND;
-    an_append_behind_a_foreign_tail: APPEND_BEHIND_A_FOREIGN_TAIL;
-    an_append_behind_our_own_tail: APPEND_BEHIND_OUR_OWN_TAIL;
+    an_append_after_a_foreign_tail: APPEND_AFTER_A_FOREIGN_TAIL;
+    an_append_after_our_own_tail: APPEND_AFTER_OUR_OWN_TAIL;
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
-    an_index_made_anew: INDEX_ANEW;
+    an_index_rebuild: INDEX_REBUILD;
 }
 
-/// Each read of the master gives a part of what is asked for.
+/// Makes each read of the master partial.
 #[test]
-fn a_master_is_read_in_parts() {
+fn partial_reads_of_the_master_make_no_difference() {
     for transport in Transport::BOTH {
         let mut scene = Scene::new().over(transport);
         let history = History::get();
         let file = scene.master.clone();
         fs::write(&file, &history.before).unwrap();
         let served = Served::directory(file.parent().unwrap());
-        served.answer_in_part(Rng::new(seed()));
+        served.answer_partially(Rng::new(seed()));
         scene.master = served.file(DATA);
         let mut zodb = Zodb::start();
         let mut expect = |action| {

@@ -71,11 +71,16 @@ pub fn append_killed_at_sync(nth: u32) -> Scene {
     let history = History::get();
     let scene = Scene::synced(history);
     rewrite_end(&scene.master, &history.after);
+    kill_append_at_sync(&scene, nth);
+    scene
+}
+
+/// Kills an append before the `nth` sync of the slave.
+pub fn kill_append_at_sync(scene: &Scene, nth: u32) {
     let kill = format!("inject=fdatasync:signal=SIGKILL:when={nth}");
     let slave = fs::canonicalize(&scene.slave).expect("the slave");
     let killed = run(strace(&["-e", &kill], &[slave]).args([&scene.master, &scene.slave]));
     assert_ne!(killed.code, 0, "{killed:?}");
-    scene
 }
 
 /// Writes a sparse master with one transaction, of one object of `len` zeros.
