@@ -10,7 +10,7 @@
 //! and a failover, with the script that is shipped, and the failback of the README.
 //!
 //! *What must be so.* After each act, the slave follows again. At the end of each week, every
-//! entry is where [the books](acknowledged) say: in the file that is served or, where it was lost at a
+//! entry is where [the acks](acknowledged) say: in the file that is served or, where it was lost at a
 //! failover, in the one that was set aside; the lost ones are the newest. The slave is the
 //! master to the byte, `verify --against` proves it, and nothing is left over.
 //!

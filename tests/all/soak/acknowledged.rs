@@ -13,19 +13,19 @@ use crate::zeo::Acknowledged;
 /// What was said of an entry.
 #[derive(Debug, Default)]
 struct Entry {
-    entered: Fate,
-    undone: Fate,
+    entered: Attempt,
+    undone: Attempt,
     /// That an entry was voted and aborted is never done.
-    vetoed: Fate,
+    vetoed: Attempt,
 }
 
 /// What became of a try.
 #[derive(Debug, Default)]
-enum Fate {
+enum Attempt {
     #[default]
-    Untried,
-    Unknown,
-    Done(Acknowledged),
+    NotMade,
+    Unanswered,
+    Acknowledged(Acknowledged),
 }
 
 /// A failover: of the first machine's transactions, those behind `end` were lost.
@@ -47,7 +47,7 @@ impl Failover {
 
 /// All that was said.
 #[derive(Debug, Default)]
-pub struct Books {
+pub struct AckLedger {
     entries: BTreeMap<String, Entry>,
     /// What each author tried last, and with which entry.
     tried: BTreeMap<usize, (String, String)>,
@@ -56,20 +56,20 @@ pub struct Books {
     pub aborts: u64,
 }
 
-impl Books {
+impl AckLedger {
     /// Takes in what one author said next.
     pub fn take(&mut self, author: usize, said: impl IntoIterator<Item = Value>) {
         for line in said {
             if let Some(what) = line["tries"].as_str() {
                 let serial = line["serial"].as_str().expect("a serial number");
                 let entry = self.entries.entry(serial.to_owned()).or_default();
-                *entry.fate(what) = Fate::Unknown;
+                *entry.attempt(what) = Attempt::Unanswered;
                 let tried = (what.to_owned(), serial.to_owned());
                 self.tried.insert(author, tried);
             } else if let Some(done) = Acknowledged::said(&line) {
                 let (what, serial) = &self.tried[&author];
                 let entry = self.entries.get_mut(serial).expect("it was tried");
-                *entry.fate(what) = Fate::Done(done);
+                *entry.attempt(what) = Attempt::Acknowledged(done);
             }
             self.aborts += u64::from(line["aborted"] == true);
             self.failures += u64::from(line["failed"].is_string());
@@ -85,8 +85,8 @@ impl Books {
         self.entries
             .values()
             .flat_map(|entry| [&entry.entered, &entry.undone])
-            .filter_map(|fate| match fate {
-                Fate::Done(done) => Some(done),
+            .filter_map(|attempt| match attempt {
+                Attempt::Acknowledged(done) => Some(done),
                 _ => None,
             })
     }
@@ -103,42 +103,42 @@ impl Books {
     }
 
     /// What is wrong with the entries of the file that is served now.
-    pub fn faults_of_served(&self, serials: &[String]) -> Vec<String> {
-        self.faults(serials, |tid| {
+    pub fn errors_in_served(&self, serials: &[String]) -> Vec<String> {
+        self.errors(serials, |tid| {
             !self.failovers.iter().any(|one| one.has_lost(tid))
         })
     }
 
     /// What is wrong with the entries of the file with which the first machine died last.
-    pub fn faults_of_dead(&self, serials: &[String]) -> Vec<String> {
+    pub fn errors_in_dead(&self, serials: &[String]) -> Vec<String> {
         let (last, before) = self.failovers.split_last().expect("a failover");
-        self.faults(serials, |tid| {
+        self.errors(serials, |tid| {
             *tid <= *last.dead && !before.iter().any(|one| one.has_lost(tid))
         })
     }
 
     /// What is wrong with the entries of a file of which is known what transactions it has.
-    fn faults(&self, serials: &[String], has: impl Fn(&str) -> bool) -> Vec<String> {
+    fn errors(&self, serials: &[String], has: impl Fn(&str) -> bool) -> Vec<String> {
         let found: BTreeSet<_> = serials.iter().map(String::as_str).collect();
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for serial in &found {
             if !self.entries.contains_key(*serial) {
-                faults.push(format!("{serial} was never tried, and is there"));
+                errors.push(format!("{serial} was never tried, and is there"));
             }
         }
         for (serial, entry) in &self.entries {
             let is_there = found.contains(serial.as_str());
             if entry.is_expected(&has).is_some_and(|it| it != is_there) {
                 let is = if is_there { "there" } else { "missing" };
-                faults.push(format!("{serial} is {is}: {entry:?}"));
+                errors.push(format!("{serial} is {is}: {entry:?}"));
             }
         }
-        faults
+        errors
     }
 }
 
 impl Entry {
-    fn fate(&mut self, what: &str) -> &mut Fate {
+    fn attempt(&mut self, what: &str) -> &mut Attempt {
         match what {
             "enter" => &mut self.entered,
             "undo" => &mut self.undone,
@@ -149,7 +149,7 @@ impl Entry {
 
     /// Whether it is in a file, if that is known.
     fn is_expected(&self, has: impl Fn(&str) -> bool) -> Option<bool> {
-        if !matches!(self.vetoed, Fate::Untried) {
+        if !matches!(self.vetoed, Attempt::NotMade) {
             return Some(false);
         }
         let entered = self.entered.happened(&has)?;
@@ -160,13 +160,13 @@ impl Entry {
     }
 }
 
-impl Fate {
+impl Attempt {
     /// Whether it is part of a history, if that is known.
     fn happened(&self, has: impl Fn(&str) -> bool) -> Option<bool> {
         match self {
-            Self::Untried => Some(false),
-            Self::Unknown => None,
-            Self::Done(done) => Some(has(&done.tid)),
+            Self::NotMade => Some(false),
+            Self::Unanswered => None,
+            Self::Acknowledged(done) => Some(has(&done.tid)),
         }
     }
 }
@@ -177,12 +177,12 @@ mod tests {
 
     use super::*;
 
-    /// Books of entries `a` to `g`, with a failover behind tid 3; 5 was the last.
-    fn books() -> Books {
+    /// AckLedger of entries `a` to `g`, with a failover behind tid 3; 5 was the last.
+    fn acks() -> AckLedger {
         let tries = |what: &str, serial: &str| json!({"tries": what, "serial": serial});
         let done = |tid: u32| json!({"acknowledged": format!("{tid}"), "time": f64::from(tid)});
-        let mut books = Books::default();
-        books.take(
+        let mut acks = AckLedger::default();
+        acks.take(
             0,
             [
                 tries("enter", "a"),
@@ -207,26 +207,26 @@ mod tests {
                 done(7),
             ],
         );
-        books.fail_over(Failover {
+        acks.fail_over(Failover {
             end: "3".to_owned(),
             dead: "5".to_owned(),
             killed: 5.5,
         });
-        books
+        acks
     }
 
     fn served(serials: &[&str]) -> Vec<String> {
         let serials: Vec<_> = serials.iter().map(|&serial| serial.to_owned()).collect();
-        books().faults_of_served(&serials)
+        acks().errors_in_served(&serials)
     }
 
     #[test]
     fn what_is_told_is_as_it_must_be() {
         assert!(served(&["a", "g"]).is_empty());
         assert!(served(&["a", "d", "f", "g"]).is_empty(), "not known");
-        assert!(books().faults_of_dead(&["c".to_owned()]).is_empty());
-        assert_eq!(books().ages_of_lost(), [0.5, 1.5], "in any order");
-        assert_eq!((books().failures, books().aborts), (2, 1));
+        assert!(acks().errors_in_dead(&["c".to_owned()]).is_empty());
+        assert_eq!(acks().ages_of_lost(), [0.5, 1.5], "in any order");
+        assert_eq!((acks().failures, acks().aborts), (2, 1));
     }
 
     #[test]
@@ -239,21 +239,21 @@ mod tests {
             (&["a", "e", "g"], "e is there"),
             (&["a", "g", "x"], "x was never tried"),
         ] {
-            let faults = served(serials);
+            let errors = served(serials);
             assert!(
-                matches!(&faults[..], [one] if one.contains(told)),
-                "{faults:?}"
+                matches!(&errors[..], [one] if one.contains(told)),
+                "{errors:?}"
             );
         }
-        let faults = books().faults_of_dead(&["a".to_owned(), "c".to_owned()]);
+        let errors = acks().errors_in_dead(&["a".to_owned(), "c".to_owned()]);
         assert!(
-            matches!(&faults[..], [one] if one.contains("a is there")),
-            "{faults:?}"
+            matches!(&errors[..], [one] if one.contains("a is there")),
+            "{errors:?}"
         );
-        let faults = books().faults_of_dead(&[]);
+        let errors = acks().errors_in_dead(&[]);
         assert!(
-            matches!(&faults[..], [one] if one.contains("c is missing")),
-            "{faults:?}"
+            matches!(&errors[..], [one] if one.contains("c is missing")),
+            "{errors:?}"
         );
     }
 }

@@ -52,7 +52,7 @@ impl Site {
             self.machines.second.listens()
         });
         self.authors.iter_mut().for_each(Client::restart);
-        self.books.fail_over(Failover { end, dead, killed });
+        self.acks.fail_over(Failover { end, dead, killed });
         self.counts.one("failovers");
     }
 
@@ -85,8 +85,8 @@ impl Site {
         self.zeo = Some(self.machines.first.start());
         self.authors_write();
         let serials = self.serials(&kept);
-        let faults = self.books.faults_of_dead(&serials);
-        assert!(faults.is_empty(), "in {}: {faults:#?}", kept.display());
+        let errors = self.acks.errors_in_dead(&serials);
+        assert!(errors.is_empty(), "in {}: {errors:#?}", kept.display());
         fs::remove_file(kept).expect("it was kept");
         self.counts.one("failbacks");
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use super::acknowledged::Books;
+use super::acknowledged::AckLedger;
 use super::background::{Excuse, Excuses, Rounds, Views, named};
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
@@ -38,7 +38,7 @@ pub struct Site {
     pub(super) zeo: Option<Server>,
     pub(super) machines: failover::Site,
     pub(super) excuses: Excuses,
-    pub(super) books: Books,
+    pub(super) acks: AckLedger,
     pub(super) counts: Counts,
     pub(super) zodb: Zodb,
     pub(super) way: Way,
@@ -79,7 +79,7 @@ impl Site {
             zeo: Some(zeo),
             machines,
             excuses: Excuses::default(),
-            books: Books::default(),
+            acks: AckLedger::default(),
             counts: Counts::default(),
             zodb: Zodb::start(),
             way,
@@ -296,11 +296,11 @@ impl Site {
         self.take_in();
     }
 
-    /// Takes into the books what the authors have said.
+    /// Takes into the acks what the authors have said.
     pub(super) fn take_in(&mut self) {
         for (n, author) in self.authors.iter_mut().enumerate() {
             author.catch_up();
-            self.books.take(n, author.said.drain(..));
+            self.acks.take(n, author.said.drain(..));
         }
     }
 

@@ -43,14 +43,14 @@ impl Site {
         if self.watch.is_some() {
             self.end_watch();
         }
-        let ages = self.books.ages_of_lost();
-        let all = self.books.acknowledged().count();
+        let ages = self.acks.ages_of_lost();
+        let all = self.acks.acknowledged().count();
         let counts = &mut self.counts;
         counts.add("transactions: acknowledged", all as u64);
         counts.add("transactions: lost at failovers", ages.len() as u64);
         counts.add("transactions: replicated", (all - ages.len()) as u64);
-        counts.add("transactions: aborted", self.books.aborts);
-        counts.add("transactions: failed", self.books.failures);
+        counts.add("transactions: aborted", self.acks.aborts);
+        counts.add("transactions: failed", self.acks.failures);
         counts.add("authors restarted since they hung", self.hung);
         for age in ages {
             let age = Duration::try_from_secs_f64(age).unwrap_or_default();
@@ -77,8 +77,8 @@ impl Site {
     fn assert_accounted_for(&mut self) {
         let slave = self.machines.scene.slave.clone();
         let serials = self.serials(&slave);
-        let faults = self.books.faults_of_served(&serials);
-        assert!(faults.is_empty(), "{faults:#?}");
+        let errors = self.acks.errors_in_served(&serials);
+        assert!(errors.is_empty(), "{errors:#?}");
         // All are restarted at a failover, and at the start of all weeks but the first.
         let restarts: u64 = self
             .authors
