@@ -3,7 +3,7 @@
 //! *The cast.* Two machines, which are directories. On the first, ZEO serves the master, and
 //! three authors, each a process of its own, write to it all the time; they know the addresses
 //! of both machines. On the second, a watch follows, over [ssh or a mount](network), and beside
-//! it go [rounds](background): passes from cron, `status`, `verify`, a look at the slave.
+//! it go [background](background): passes from cron, `status`, `verify`, a look at the slave.
 //!
 //! *The script.* Each [week](schedule) has everything once, in an order that a seed decides: packs,
 //! restarts and deaths of either side, cuts of the network, the switch flipped, files removed;

@@ -1,4 +1,4 @@
-//! What goes on beside it all, round after round: a pass from cron, `fssync status`,
+//! What goes on beside it all, worker after worker: a pass from cron, `fssync status`,
 //! `fssync verify`, and a look at the slave.
 //!
 //! Whatever the others do, a look finds that ZODB opens the slave, that it holds a prefix of
@@ -25,7 +25,7 @@ const REST: Duration = Duration::from_millis(700);
 
 /// What is done to those who look, and explains what they find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excuse {
+pub enum Disturbance {
     /// Syncing is off.
     Off,
     /// The network is cut.
@@ -36,20 +36,20 @@ pub enum Excuse {
 
 /// When there was which of them.
 #[derive(Clone, Default)]
-pub struct Excuses(Arc<Mutex<Vec<Period>>>);
+pub struct Disturbances(Arc<Mutex<Vec<Period>>>);
 
 struct Period {
-    of: Excuse,
+    of: Disturbance,
     /// Nothing, as long as it lasts.
     until: Option<Instant>,
 }
 
-impl Excuses {
-    pub fn begin(&self, of: Excuse) {
+impl Disturbances {
+    pub fn begin(&self, of: Disturbance) {
         self.0.lock().unwrap().push(Period { of, until: None });
     }
 
-    pub fn end(&self, of: Excuse) {
+    pub fn end(&self, of: Disturbance) {
         for period in self.0.lock().unwrap().iter_mut() {
             if period.of == of && period.until.is_none() {
                 period.until = Some(Instant::now());
@@ -58,7 +58,7 @@ impl Excuses {
     }
 
     /// Whether there was this one since then.
-    fn was(&self, of: Excuse, since: Instant) -> bool {
+    fn was(&self, of: Disturbance, since: Instant) -> bool {
         let is_it =
             |period: &Period| period.of == of && period.until.is_none_or(|until| until >= since);
         self.0.lock().unwrap().iter().any(is_it)
@@ -67,32 +67,35 @@ impl Excuses {
 
 /// Where both files are, and how the second machine reaches the first one.
 #[derive(Clone)]
-pub struct Views {
+pub struct Endpoints {
     pub master: PathBuf,
     pub slave: PathBuf,
     /// Options, and the name of the master.
-    pub reach: Vec<String>,
+    pub master_arguments: Vec<String>,
 }
 
-impl Views {
-    pub fn of(scene: &Scene, reach: Vec<String>) -> Self {
+impl Endpoints {
+    pub fn of(scene: &Scene, master_arguments: Vec<String>) -> Self {
         Self {
             master: scene.master.clone(),
             slave: scene.slave.clone(),
-            reach,
+            master_arguments,
         }
     }
 
     /// A pass, or what becomes a watch.
     pub fn pass(&self, options: &[&str]) -> Command {
         let mut command = fssync();
-        command.arg("--json").args(options).args(&self.reach);
+        command
+            .arg("--json")
+            .args(options)
+            .args(&self.master_arguments);
         command.arg(&self.slave);
         command
     }
 
     /// Another verb with the slave.
-    pub fn about(&self, verb: &str, options: &[&str]) -> Run {
+    pub fn verb(&self, verb: &str, options: &[&str]) -> Run {
         let mut command = fssync();
         command.arg(verb).args(options);
         run(command.arg(&self.slave))
@@ -100,29 +103,29 @@ impl Views {
 
     /// `fssync verify --against` the master.
     pub fn verify_against(&self) -> Run {
-        let (master, options) = self.reach.split_last().expect("a master");
+        let (master, options) = self.master_arguments.split_last().expect("a master");
         let mut command = fssync();
         command.args(["verify", "--json"]).args(options);
         run(command.arg(&self.slave).arg("--against").arg(master))
     }
 }
 
-/// The rounds of a week, in a thread of their own.
-pub struct Rounds {
+/// The background of a week, in a thread of their own.
+pub struct Background {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<Counts>>,
     seen: Arc<Mutex<String>>,
 }
 
-impl Rounds {
-    pub fn start(views: Views, excuses: Excuses) -> Self {
+impl Background {
+    pub fn start(endpoints: Endpoints, disturbances: Disturbances) -> Self {
         let (is_over, seen) = (
             Arc::<AtomicBool>::default(),
             Arc::<Mutex<String>>::default(),
         );
-        let mut round = Round {
-            views,
-            excuses,
+        let mut worker = Worker {
+            endpoints,
+            disturbances,
             zodb: Zodb::start(),
             seen: Arc::clone(&seen),
             counts: Counts::default(),
@@ -130,9 +133,9 @@ impl Rounds {
         let is_last = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
             while !is_last.load(Ordering::Relaxed) {
-                round.make();
+                worker.make();
             }
-            round.counts
+            worker.counts
         });
         Self {
             is_over,
@@ -146,7 +149,7 @@ impl Rounds {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Fails if a round has.
+    /// Fails if a worker has.
     pub fn check(&mut self) {
         if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
             self.join();
@@ -166,22 +169,22 @@ impl Rounds {
     }
 }
 
-impl Drop for Rounds {
+impl Drop for Background {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-struct Round {
-    views: Views,
-    excuses: Excuses,
+struct Worker {
+    endpoints: Endpoints,
+    disturbances: Disturbances,
     zodb: Zodb,
     /// The last transaction that was seen in the slave.
     seen: Arc<Mutex<String>>,
     counts: Counts,
 }
 
-impl Round {
+impl Worker {
     fn make(&mut self) {
         for one in [
             Self::pass,
@@ -198,11 +201,11 @@ impl Round {
     /// A pass as cron makes it.
     fn pass(&mut self) {
         let since = Instant::now();
-        let made = run(&mut self.views.pass(&["--timeout", "20"]));
+        let made = run(&mut self.endpoints.pass(&["--timeout", "20"]));
         let is_explained = match made.code {
             0 | 11 => true,
-            10 => self.excuses.was(Excuse::Off, since),
-            12 => self.excuses.was(Excuse::Cut, since),
+            10 => self.disturbances.was(Disturbance::Off, since),
+            12 => self.disturbances.was(Disturbance::Cut, since),
             _ => false,
         };
         assert!(is_explained, "nothing explains this pass: {made:?}");
@@ -210,27 +213,31 @@ impl Round {
     }
 
     fn status(&mut self) {
-        let told = self.views.about("status", &["--json"]).expect(0).report();
+        let told = self
+            .endpoints
+            .verb("status", &["--json"])
+            .expect(0)
+            .report();
         assert_eq!(told["exit_code"], 0, "{told}");
         self.counts.one("beside it: status");
     }
 
     fn verify(&mut self) {
-        self.views.about("verify", &["--json"]).expect(0);
+        self.endpoints.verb("verify", &["--json"]).expect(0);
         self.counts.one("beside it: verify");
     }
 
     /// Looks at a copy of the slave.
     fn look(&mut self) {
         let since = Instant::now();
-        let slave = fs::read(&self.views.slave).expect("the slave is always there");
+        let slave = fs::read(&self.endpoints.slave).expect("the slave is always there");
         let directory = tempfile::tempdir().expect("a directory");
         let copy = directory.path().join("Data.fs");
         fs::write(&copy, &slave).expect("a copy");
         let found = self.zodb.check(&copy);
         let position = found["position"].as_u64().expect("a position") as usize;
         let is_prefix = self.is_prefix(&slave[..position]);
-        let is_served = self.excuses.was(Excuse::Served, since);
+        let is_served = self.disturbances.was(Disturbance::Served, since);
         assert!(is_prefix || is_served, "no prefix: {found}");
         let last = found["last_tid"].as_str().expect("it holds a transaction");
         let mut seen = self.seen.lock().unwrap();
@@ -242,7 +249,7 @@ impl Round {
     /// Whether these bytes, which were read before, are how the master starts, or how it
     /// started before the last pack.
     fn is_prefix(&self, bytes: &[u8]) -> bool {
-        let master = &self.views.master;
+        let master = &self.endpoints.master;
         // In this order: a pack that comes between makes the first the second.
         let starts_so = |path: &Path| match fs::read(path) {
             Ok(of) => of.starts_with(bytes),

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::acknowledged::Failover;
-use super::background::Excuse;
+use super::background::Disturbance;
 use super::network::Cut;
 use super::site::Site;
 use crate::failover::{copy_back, now};
@@ -26,20 +26,20 @@ impl Site {
         if cut.is_some() {
             self.heal();
         }
-        let on = self.views().about("on", &["--force"]).expect(0);
+        let on = self.endpoints().verb("on", &["--force"]).expect(0);
         assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
-        self.excuses.end(Excuse::Off);
+        self.disturbances.end(Disturbance::Off);
         self.follow_again();
-        self.excuses.end(Excuse::Served);
+        self.disturbances.end(Disturbance::Served);
     }
 
     /// The first machine dies, and the second takes over.
     fn fail_over(&mut self) {
         let killed = now();
         drop(self.zeo.take());
-        let seen = self.rounds.as_ref().expect("they are made").seen();
-        self.excuses.begin(Excuse::Off);
-        self.excuses.begin(Excuse::Served);
+        let seen = self.background.as_ref().expect("they are made").seen();
+        self.disturbances.begin(Disturbance::Off);
+        self.disturbances.begin(Disturbance::Served);
         let started = self.machines.script("start").expect(0);
         let said = started.stdout.split_once("ends with transaction ");
         let end = said.unwrap_or_else(|| panic!("{started:?}")).1[..16].to_owned();

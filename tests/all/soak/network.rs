@@ -59,8 +59,8 @@ impl Network {
         }
     }
 
-    /// What a pass is given to reach the master: options, and its name.
-    pub fn reach(&self) -> Vec<String> {
+    /// What a pass is given to master_arguments the master: options, and its name.
+    pub fn master_arguments(&self) -> Vec<String> {
         match self {
             Self::Ssh { link, rsh, master } => {
                 vec!["-e".to_owned(), rsh.clone(), url_at(link.port, master)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 
 use super::acknowledged::AckLedger;
-use super::background::{Excuse, Excuses, Rounds, Views, named};
+use super::background::{Background, Disturbance, Disturbances, Endpoints, named};
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
 use super::schedule::{self, Act, PlannedAction, SIDECAR, Trouble};
@@ -31,13 +31,13 @@ const HANGS_AFTER: Duration = Duration::from_secs(4);
 pub struct Site {
     /// Dropped first: it lets go of whoever is stuck on a mount.
     pub(super) network: Network,
-    pub(super) rounds: Option<Rounds>,
+    pub(super) background: Option<Background>,
     pub(super) watch: Option<Watcher>,
     pub(super) authors: Vec<Client>,
     /// On the first machine.
     pub(super) zeo: Option<Server>,
     pub(super) machines: failover::Site,
-    pub(super) excuses: Excuses,
+    pub(super) disturbances: Disturbances,
     pub(super) acks: AckLedger,
     pub(super) counts: Counts,
     pub(super) zodb: Zodb,
@@ -73,12 +73,12 @@ impl Site {
         };
         Self {
             network: Network::new(way, &machines.scene.master),
-            rounds: None,
+            background: None,
             watch: None,
             authors: (0..AUTHORS).map(author).collect(),
             zeo: Some(zeo),
             machines,
-            excuses: Excuses::default(),
+            disturbances: Disturbances::default(),
             acks: AckLedger::default(),
             counts: Counts::default(),
             zodb: Zodb::start(),
@@ -137,8 +137,8 @@ impl Site {
         }
         let slave = &self.machines.scene.slave;
         eventually("the slave", || slave.exists());
-        let rounds = Rounds::start(self.views(), self.excuses.clone());
-        self.rounds = Some(rounds);
+        let background = Background::start(self.endpoints(), self.disturbances.clone());
+        self.background = Some(background);
     }
 
     /// Says where we are: the last that is seen of a run that fails.
@@ -150,13 +150,13 @@ impl Site {
         );
     }
 
-    pub(super) fn views(&self) -> Views {
-        Views::of(&self.machines.scene, self.network.reach())
+    pub(super) fn endpoints(&self) -> Endpoints {
+        Endpoints::of(&self.machines.scene, self.network.master_arguments())
     }
 
     fn start_watch(&mut self) {
         let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
-        let mut command = self.views().pass(&options);
+        let mut command = self.endpoints().pass(&options);
         let mut watch = Watcher::of(&self.machines.scene, &mut command);
         // Signals are handled by now.
         watch.expect("Start syncing");
@@ -200,12 +200,12 @@ impl Site {
                 });
             }
             Trouble::SwitchedOff => {
-                self.excuses.begin(Excuse::Off);
-                self.views().about("off", &[]).expect(0);
+                self.disturbances.begin(Disturbance::Off);
+                self.endpoints().verb("off", &[]).expect(0);
                 self.at_rest = Some(self.touched());
             }
             Trouble::EchoedOff => {
-                self.excuses.begin(Excuse::Off);
+                self.disturbances.begin(Disturbance::Off);
                 self.echo("SYNCING=0\n");
             }
         }
@@ -220,12 +220,12 @@ impl Site {
             Trouble::Cut(_) => self.heal(),
             Trouble::SwitchedOff => {
                 assert_eq!(self.at_rest.take(), Some(self.touched()), "it is off");
-                self.views().about("on", &[]).expect(0);
-                self.excuses.end(Excuse::Off);
+                self.endpoints().verb("on", &[]).expect(0);
+                self.disturbances.end(Disturbance::Off);
             }
             Trouble::EchoedOff => {
                 self.echo("SYNCING=1\n");
-                self.excuses.end(Excuse::Off);
+                self.disturbances.end(Disturbance::Off);
             }
         }
     }
@@ -246,13 +246,13 @@ impl Site {
     }
 
     pub(super) fn cut(&self, how: Cut) {
-        self.excuses.begin(Excuse::Cut);
+        self.disturbances.begin(Disturbance::Cut);
         self.network.cut(how);
     }
 
     pub(super) fn heal(&self) {
         self.network.heal();
-        self.excuses.end(Excuse::Cut);
+        self.disturbances.end(Disturbance::Cut);
     }
 
     fn echo(&self, line: &str) {
@@ -309,12 +309,12 @@ impl Site {
         self.authors_write();
         let last = |author: &Client| Some(author.acknowledged.last()?.tid.clone());
         let written = self.authors.iter().filter_map(last).max();
-        let views = self.views();
+        let endpoints = self.endpoints();
         eventually("the slave follows", || {
-            let told = views.about("status", &["--json"]).expect(0).report();
+            let told = endpoints.verb("status", &["--json"]).expect(0).report();
             told["last_tid"].as_str().map(str::to_owned) >= written
         });
-        self.rounds.as_mut().expect("they are made").check();
+        self.background.as_mut().expect("they are made").check();
     }
 
     /// The serial numbers of all entries in a file.

@@ -25,8 +25,8 @@ impl Site {
             author.stop();
         }
         self.take_in();
-        let rounds = self.rounds.take().expect("they are made");
-        self.counts.merge(rounds.end());
+        let background = self.background.take().expect("they are made");
+        self.counts.merge(background.end());
         self.zeo.take().expect("it runs").stop();
         self.assert_equal();
         self.assert_accounted_for();
@@ -66,7 +66,7 @@ impl Site {
     fn assert_equal(&mut self) {
         let scene = &self.machines.scene;
         eventually_in_sync(scene, &mut self.zodb);
-        let proven = self.views().verify_against().expect(0).report();
+        let proven = self.endpoints().verify_against().expect(0).report();
         assert_eq!(proven["against"]["verdict"], "equal", "{proven}");
         // Somebody may have removed it, a moment ago.
         eventually("an index", || scene.beside(".index").exists());
