@@ -5,7 +5,7 @@ use crate::rng::Rng;
 
 /// Something that lasts for a while, during which the authors go on, if they can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// ZEO is stopped on the first machine.
     ZeoStopped,
     /// It is killed.
@@ -23,7 +23,7 @@ pub enum Trouble {
 
 /// Something that is done at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlannedAction {
+pub enum Operation {
     /// The master is packed, through ZEO.
     Pack,
     /// A person removes a file beside the slave.
@@ -33,18 +33,18 @@ pub enum PlannedAction {
 /// What fssync keeps beside the slave to be witness of what it left there.
 pub const SIDECAR: &str = ".fssync";
 
-/// One act after the other, each waited for until the slave has followed.
+/// One event after the other, each waited for until the slave has followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Trouble, and what is done in the midst of it.
-    Trouble(Trouble, Vec<PlannedAction>),
-    PlannedAction(PlannedAction),
+pub enum Event {
+    /// Fault, and what is done in the midst of it.
+    Fault(Fault, Vec<Operation>),
+    Operation(Operation),
     /// The first machine dies, its network before it perhaps; the second takes over, and
     /// hands back.
     Failover(Option<Cut>),
 }
 
-impl Trouble {
+impl Fault {
     const ALL: [Self; 8] = [
         Self::ZeoStopped,
         Self::ZeoKilled,
@@ -60,38 +60,38 @@ impl Trouble {
         matches!(self, Self::WatchEnded | Self::WatchKilled)
     }
 
-    /// Whether a action can be done in the midst of it. Without its witness, a slave that lags
+    /// Whether an operation can be done in the midst of it. Without its witness, a slave that lags
     /// behind a pack is for a person to judge.
-    fn lets(self, action: PlannedAction) -> bool {
-        match action {
-            PlannedAction::Pack => !matches!(self, Self::ZeoStopped | Self::ZeoKilled),
-            PlannedAction::Remove(what) => what != SIDECAR,
+    fn allows(self, operation: Operation) -> bool {
+        match operation {
+            Operation::Pack => !matches!(self, Self::ZeoStopped | Self::ZeoKilled),
+            Operation::Remove(what) => what != SIDECAR,
         }
     }
 }
 
 /// A week: everything once, in an order of its own; the watch may be left alone.
-pub fn week(rng: &mut Rng, spares_the_watch: bool) -> Vec<Act> {
-    let mut troubles = Trouble::ALL.to_vec();
-    troubles.retain(|trouble| !(spares_the_watch && trouble.is_the_watch()));
-    rng.shuffle(&mut troubles);
-    let mut acts: Vec<_> = troubles
+pub fn week(rng: &mut Rng, spares_the_watch: bool) -> Vec<Event> {
+    let mut faults = Fault::ALL.to_vec();
+    faults.retain(|fault| !(spares_the_watch && fault.is_the_watch()));
+    rng.shuffle(&mut faults);
+    let mut events: Vec<_> = faults
         .into_iter()
-        .map(|trouble| Act::Trouble(trouble, Vec::new()))
+        .map(|fault| Event::Fault(fault, Vec::new()))
         .collect();
-    let mut deeds = [".index", ".fssync-ledger", SIDECAR]
-        .map(PlannedAction::Remove)
+    let mut operations = [".index", ".fssync-ledger", SIDECAR]
+        .map(Operation::Remove)
         .to_vec();
-    deeds.push(PlannedAction::Pack);
-    rng.shuffle(&mut deeds);
-    for action in deeds {
-        let at = rng.below(acts.len());
-        match &mut acts[at] {
-            Act::Trouble(trouble, within) if trouble.lets(action) => within.push(action),
-            _ => acts.insert(at, Act::PlannedAction(action)),
+    operations.push(Operation::Pack);
+    rng.shuffle(&mut operations);
+    for operation in operations {
+        let at = rng.below(events.len());
+        match &mut events[at] {
+            Event::Fault(fault, within) if fault.allows(operation) => within.push(operation),
+            _ => events.insert(at, Event::Operation(operation)),
         }
     }
     let cut = rng.one_of(&[None, Some(Cut::Broken), Some(Cut::Silent)]);
-    acts.insert(rng.below(acts.len() + 1), Act::Failover(cut));
-    acts
+    events.insert(rng.below(events.len() + 1), Event::Failover(cut));
+    events
 }

@@ -1,4 +1,4 @@
-//! The site, and how it lives through its weeks: after every act, the slave must follow again.
+//! The site, and how it lives through its weeks: after every event, the slave must follow again.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::acknowledged::AckLedger;
 use super::background::{Background, Disturbance, Disturbances, Endpoints, named};
 use super::counts::Counts;
 use super::network::{Cut, Network, Way};
-use super::schedule::{self, Act, PlannedAction, SIDECAR, Trouble};
+use super::schedule::{self, Event, Fault, Operation, SIDECAR};
 use crate::failover::{self, Manager};
 use crate::rng::Rng;
 use crate::support::{Transport, Zodb, must};
@@ -98,20 +98,20 @@ impl Site {
     pub fn live_a_week(&mut self) {
         self.tell(&format!("a week over {:?}", self.way));
         self.start_week();
-        for act in schedule::week(&mut self.rng, spares_the_watch(self.week)) {
-            self.tell(&format!("{act:?}"));
-            match act {
-                Act::Trouble(trouble, deeds) => {
-                    self.begin(trouble);
-                    for action in deeds {
+        for event in schedule::week(&mut self.rng, spares_the_watch(self.week)) {
+            self.tell(&format!("{event:?}"));
+            match event {
+                Event::Fault(fault, operations) => {
+                    self.begin(fault);
+                    for operation in operations {
                         self.pause();
-                        self.action(action);
+                        self.operate(operation);
                     }
                     self.pause();
-                    self.end_of(trouble);
+                    self.end_of(fault);
                 }
-                Act::PlannedAction(action) => self.action(action),
-                Act::Failover(cut) => self.fail_over_and_back(cut),
+                Event::Operation(operation) => self.operate(operation),
+                Event::Failover(cut) => self.fail_over_and_back(cut),
             }
             self.follow_again();
         }
@@ -180,17 +180,17 @@ impl Site {
         thread::sleep(Duration::from_millis(self.rng.below(700) as u64));
     }
 
-    fn begin(&mut self, trouble: Trouble) {
-        self.counts.one(&format!("troubles: {trouble:?}"));
-        match trouble {
-            Trouble::ZeoStopped => self.zeo.take().expect("it runs").stop(),
-            Trouble::ZeoKilled => drop(self.zeo.take()),
-            Trouble::WatchEnded => assert_eq!(self.take_watch().end().0, 0),
-            Trouble::WatchKilled => {
+    fn begin(&mut self, fault: Fault) {
+        self.counts.one(&format!("faults: {fault:?}"));
+        match fault {
+            Fault::ZeoStopped => self.zeo.take().expect("it runs").stop(),
+            Fault::ZeoKilled => drop(self.zeo.take()),
+            Fault::WatchEnded => assert_eq!(self.take_watch().end().0, 0),
+            Fault::WatchKilled => {
                 self.wait_for_an_append();
                 drop(self.take_watch());
             }
-            Trouble::Cut(how) => {
+            Fault::Cut(how) => {
                 self.cut(how);
                 let watch = self.watch.as_ref().expect("it runs");
                 // Or it finds that a pass from cron does, which has the lock.
@@ -199,31 +199,31 @@ impl Site {
                     told.last().is_some_and(|last| last["exit_code"] != 0)
                 });
             }
-            Trouble::SwitchedOff => {
+            Fault::SwitchedOff => {
                 self.disturbances.begin(Disturbance::Off);
                 self.endpoints().verb("off", &[]).expect(0);
                 self.at_rest = Some(self.touched());
             }
-            Trouble::EchoedOff => {
+            Fault::EchoedOff => {
                 self.disturbances.begin(Disturbance::Off);
                 self.echo("SYNCING=0\n");
             }
         }
     }
 
-    fn end_of(&mut self, trouble: Trouble) {
-        match trouble {
-            Trouble::ZeoStopped | Trouble::ZeoKilled => {
+    fn end_of(&mut self, fault: Fault) {
+        match fault {
+            Fault::ZeoStopped | Fault::ZeoKilled => {
                 self.zeo = Some(self.machines.first.start());
             }
-            Trouble::WatchEnded | Trouble::WatchKilled => self.start_watch(),
-            Trouble::Cut(_) => self.heal(),
-            Trouble::SwitchedOff => {
+            Fault::WatchEnded | Fault::WatchKilled => self.start_watch(),
+            Fault::Cut(_) => self.heal(),
+            Fault::SwitchedOff => {
                 assert_eq!(self.at_rest.take(), Some(self.touched()), "it is off");
                 self.endpoints().verb("on", &[]).expect(0);
                 self.disturbances.end(Disturbance::Off);
             }
-            Trouble::EchoedOff => {
+            Fault::EchoedOff => {
                 self.echo("SYNCING=1\n");
                 self.disturbances.end(Disturbance::Off);
             }
@@ -259,15 +259,15 @@ impl Site {
         fs::write(self.machines.scene.beside(".fssync-switch"), line).expect("the switch");
     }
 
-    fn action(&mut self, action: PlannedAction) {
-        self.counts.one(&format!("deeds: {action:?}"));
-        match action {
-            PlannedAction::Pack => {
+    fn operate(&mut self, operation: Operation) {
+        self.counts.one(&format!("operations: {operation:?}"));
+        match operation {
+            Operation::Pack => {
                 let mut zeopack = Command::new(zeo::program("zeopack"));
                 let address = format!("127.0.0.1:{}", self.machines.first.port);
                 must(zeopack.args(["-d", "0", &address]));
             }
-            PlannedAction::Remove(suffix) => {
+            Operation::Remove(suffix) => {
                 let path = self.machines.scene.beside(suffix);
                 // Where there is none just now, as after a pack, there is none to remove.
                 let _ = fs::remove_file(&path);
