@@ -13,7 +13,7 @@ use crate::sshd::{Sshd, url_at};
 
 /// How the second machine reads the first one's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     /// Through ssh, with a key that can do nothing else.
     Ssh,
     /// On a network file system.
@@ -40,10 +40,10 @@ pub enum Network {
 }
 
 impl Network {
-    pub fn new(way: Way, master: &Path) -> Self {
+    pub fn new(route: Route, master: &Path) -> Self {
         let directory = master.parent().expect("a directory");
-        match way {
-            Way::Ssh => {
+        match route {
+            Route::Ssh => {
                 let serve = format!(
                     "command=\"{} serve {}\",restrict",
                     env!("CARGO_BIN_EXE_fssync"),
@@ -55,7 +55,7 @@ impl Network {
                     master: master.to_owned(),
                 }
             }
-            Way::Mount => Self::Mount(Served::directory(directory)),
+            Route::Mount => Self::Mount(Served::directory(directory)),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::acknowledged::AckLedger;
 use super::background::{Background, Disturbance, Disturbances, Endpoints, named};
 use super::counts::Counts;
-use super::network::{Cut, Network, Way};
+use super::network::{Cut, Network, Route};
 use super::schedule::{self, Event, Fault, Operation, SIDECAR};
 use crate::failover::{self, Manager};
 use crate::rng::Rng;
@@ -41,7 +41,7 @@ pub struct Site {
     pub(super) acks: AckLedger,
     pub(super) counts: Counts,
     pub(super) zodb: Zodb,
-    pub(super) way: Way,
+    pub(super) route: Route,
     /// Of the watch, at the end of the first week on this way.
     pub(super) handles: Option<u64>,
     /// How many authors were restarted since they hung.
@@ -59,7 +59,7 @@ pub struct Site {
 impl Site {
     pub fn new(seed: u64) -> Self {
         let machines = failover::Site::new(Transport::Path, Manager::Shell);
-        let way = way(0);
+        let route = route(0);
         let ports = [machines.first.port, machines.second.port];
         let zeo = machines.first.start();
         let seed_of_authors = seed.to_string();
@@ -72,7 +72,7 @@ impl Site {
             author
         };
         Self {
-            network: Network::new(way, &machines.scene.master),
+            network: Network::new(route, &machines.scene.master),
             background: None,
             watch: None,
             authors: (0..AUTHORS).map(author).collect(),
@@ -82,7 +82,7 @@ impl Site {
             acks: AckLedger::default(),
             counts: Counts::default(),
             zodb: Zodb::start(),
-            way,
+            route,
             handles: None,
             hung: 0,
             tails: Vec::new(),
@@ -96,7 +96,7 @@ impl Site {
 
     /// Lives a week, and counts at its end.
     pub fn live_a_week(&mut self) {
-        self.tell(&format!("a week over {:?}", self.way));
+        self.tell(&format!("a week over {:?}", self.route));
         self.start_week();
         for event in schedule::week(&mut self.rng, spares_the_watch(self.week)) {
             self.tell(&format!("{event:?}"));
@@ -116,10 +116,10 @@ impl Site {
             self.follow_again();
         }
         self.tell("the end of the week");
-        let next = way(self.week + 1);
-        self.end_week(next != self.way);
-        if next != self.way {
-            self.way = next;
+        let next = route(self.week + 1);
+        self.end_week(next != self.route);
+        if next != self.route {
+            self.route = next;
             self.network = Network::new(next, &self.machines.scene.master);
             self.handles = None;
         }
@@ -339,8 +339,12 @@ impl Drop for Site {
 }
 
 /// Two weeks each way, in turn.
-fn way(week: u64) -> Way {
-    if week % 4 < 2 { Way::Ssh } else { Way::Mount }
+fn route(week: u64) -> Route {
+    if week % 4 < 2 {
+        Route::Ssh
+    } else {
+        Route::Mount
+    }
 }
 
 /// In the second week of a way one watch lives for longer than a week.
