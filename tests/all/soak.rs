@@ -1,20 +1,20 @@
-//! A long run: the life of a site in weeks that take a minute.
+//! A long run: weeks in the life of a site, each of which takes a minute.
 //!
-//! *The cast.* Two machines, which are directories. On the first, ZEO serves the master, and
-//! three authors, each a process of its own, write to it all the time; they know the addresses
-//! of both machines. On the second, a watch follows, over [ssh or a mount](network), and beside
-//! it go [background](background): passes from cron, `status`, `verify`, a look at the slave.
+//! The actors: there are two machines, which are directories. On the first, ZEO serves the
+//! master, and three authors, each a process of its own, write all the time; they know the
+//! addresses of both machines. On the second, a watch follows over [ssh or a mount](network), and
+//! passes from cron, `status` and `verify` run in the [background].
 //!
-//! *The script.* Each [week](schedule) has everything once, in an order that a seed decides: packs,
-//! restarts and deaths of either side, cuts of the network, the switch flipped, files removed;
-//! and a failover, with the script that is shipped, and the failback of the README.
+//! The [schedule]: each week has all events once, in an order that depends on a seed: packs,
+//! restarts and crashes of either side, network failures, switching off and on, removed files,
+//! and a [failover] with the script that is shipped, followed by the failback of the README.
 //!
-//! *What must be so.* After each act, the slave follows again. At the end of each week, every
-//! entry is where [the acks](acknowledged) say: in the file that is served or, where it was lost at a
-//! failover, in the one that was set aside; the lost ones are the newest. The slave is the
-//! master to the byte, `verify --against` proves it, and nothing is left over.
+//! The [oracle](weekly_checks): after each event, the slave catches up. At the end of each week,
+//! every [acknowledged] entry is in the file that is served. The only exceptions are the newest
+//! ones at a failover; they are in the file that was set aside. Slave and master are equal, and
+//! no other file, process or lock is left.
 //!
-//! One week is lived in `cargo test`. As long as is wanted, and with other rng:
+//! `cargo test` runs one week. A longer run with another seed:
 //!
 //! ```sh
 //! FSSYNC_SOAK_MINUTES=30 FSSYNC_SOAK_SEED=7 cargo test --test all -- busy_site --nocapture
@@ -35,14 +35,14 @@ use site::Site;
 
 use crate::support::number;
 
-/// Lives as many weeks as there is time for, one at least.
+/// Runs weeks until the time is up, at least one.
 pub fn weeks_of_a_busy_site() {
     let minutes = number("FSSYNC_SOAK_MINUTES").unwrap_or(0) as u64;
     let seed = number("FSSYNC_SOAK_SEED").unwrap_or(1) as u64;
     let started = Instant::now();
     let mut site = Site::new(seed);
     loop {
-        site.live_a_week();
+        site.run_week();
         if started.elapsed() >= Duration::from_secs(60 * minutes) {
             break;
         }

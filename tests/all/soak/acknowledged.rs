@@ -1,8 +1,9 @@
-//! What the authors said that they did, and what must therefore be in a file.
+//! A ledger of the transactions that were acknowledged to the authors: which entries must be in
+//! a file.
 //!
-//! An entry is acknowledged with a tid, and perhaps undone with another. Up to the last
-//! transaction of a history, the last word that was acknowledged decides whether the entry is
-//! there. What was tried and never answered may have been done, or not.
+//! Entering an entry is acknowledged with a tid; so is undoing it. An entry is in a file if the
+//! file contains the transaction that entered it, but not one that has undone it. An attempt
+//! that was never answered may have been committed or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +11,16 @@ use serde_json::Value;
 
 use crate::zeo::Acknowledged;
 
-/// What was said of an entry.
+/// The attempts that concern an entry.
 #[derive(Debug, Default)]
 struct Entry {
     entered: Attempt,
     undone: Attempt,
-    /// That an entry was voted and aborted is never done.
+    /// Voted and aborted: such an entry is never committed.
     vetoed: Attempt,
 }
 
-/// What became of a try.
+/// An attempt, and its result.
 #[derive(Debug, Default)]
 enum Attempt {
     #[default]
@@ -28,14 +29,14 @@ enum Attempt {
     Acknowledged(Acknowledged),
 }
 
-/// A failover: of the first machine's transactions, those behind `end` were lost.
+/// A failover: the transactions of the first machine after `end` were lost.
 #[derive(Clone, Debug)]
 pub struct Failover {
-    /// The last transaction that the second machine had, as `fssync off` said.
+    /// The last transaction on the second machine, as `fssync off` printed it.
     pub end: String,
-    /// The last one that the first machine had.
+    /// The last transaction on the first machine.
     pub dead: String,
-    /// When it died, in seconds since 1970.
+    /// When the first machine died, in seconds since 1970.
     pub killed: f64,
 }
 
@@ -45,11 +46,11 @@ impl Failover {
     }
 }
 
-/// All that was said.
+/// All attempts and failovers.
 #[derive(Debug, Default)]
 pub struct AckLedger {
     entries: BTreeMap<String, Entry>,
-    /// What each author tried last, and with which entry.
+    /// The last attempt of each author: its kind, and the entry's serial number.
     tried: BTreeMap<usize, (String, String)>,
     failovers: Vec<Failover>,
     pub failures: u64,
@@ -57,7 +58,7 @@ pub struct AckLedger {
 }
 
 impl AckLedger {
-    /// Takes in what one author said next.
+    /// Takes the next lines that an author has printed.
     pub fn take(&mut self, author: usize, said: impl IntoIterator<Item = Value>) {
         for line in said {
             if let Some(what) = line["tries"].as_str() {
@@ -68,7 +69,7 @@ impl AckLedger {
                 self.tried.insert(author, tried);
             } else if let Some(done) = Acknowledged::said(&line) {
                 let (what, serial) = &self.tried[&author];
-                let entry = self.entries.get_mut(serial).expect("it was tried");
+                let entry = self.entries.get_mut(serial).expect("an attempt");
                 *entry.attempt(what) = Attempt::Acknowledged(done);
             }
             self.aborts += u64::from(line["aborted"] == true);
@@ -80,7 +81,7 @@ impl AckLedger {
         self.failovers.push(failover);
     }
 
-    /// All transactions that were acknowledged.
+    /// All acknowledged transactions.
     pub fn acknowledged(&self) -> impl Iterator<Item = &Acknowledged> {
         self.entries
             .values()
@@ -91,7 +92,8 @@ impl AckLedger {
             })
     }
 
-    /// What was acknowledged and lost: how old it was when the first machine died.
+    /// The age of each acknowledged transaction that was lost, in seconds, when the first
+    /// machine died.
     pub fn ages_of_lost(&self) -> Vec<f64> {
         let lost_in = |one: &&Failover, done: &Acknowledged| one.has_lost(&done.tid);
         self.acknowledged()
@@ -102,14 +104,14 @@ impl AckLedger {
             .collect()
     }
 
-    /// What is wrong with the entries of the file that is served now.
+    /// The errors in the entries of the file that is served.
     pub fn errors_in_served(&self, serials: &[String]) -> Vec<String> {
         self.errors(serials, |tid| {
             !self.failovers.iter().any(|one| one.has_lost(tid))
         })
     }
 
-    /// What is wrong with the entries of the file with which the first machine died last.
+    /// The errors in the entries of the file that the first machine had at the last failover.
     pub fn errors_in_dead(&self, serials: &[String]) -> Vec<String> {
         let (last, before) = self.failovers.split_last().expect("a failover");
         self.errors(serials, |tid| {
@@ -117,7 +119,7 @@ impl AckLedger {
         })
     }
 
-    /// What is wrong with the entries of a file of which is known what transactions it has.
+    /// The errors in the entries of a file; `has` decides which transactions it contains.
     fn errors(&self, serials: &[String], has: impl Fn(&str) -> bool) -> Vec<String> {
         let found: BTreeSet<_> = serials.iter().map(String::as_str).collect();
         let mut errors = Vec::new();
@@ -147,7 +149,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is in a file, if that is known.
+    /// Whether it must be in a file, if that is known.
     fn is_expected(&self, has: impl Fn(&str) -> bool) -> Option<bool> {
         if !matches!(self.vetoed, Attempt::NotMade) {
             return Some(false);
@@ -161,7 +163,7 @@ impl Entry {
 }
 
 impl Attempt {
-    /// Whether it is part of a history, if that is known.
+    /// Whether it was committed and is in a file, if that is known.
     fn happened(&self, has: impl Fn(&str) -> bool) -> Option<bool> {
         match self {
             Self::NotMade => Some(false),
@@ -177,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// AckLedger of entries `a` to `g`, with a failover behind tid 3; 5 was the last.
+    /// A ledger of the entries `a` to `g`, with a failover after tid 3; the last tid was 5.
     fn acks() -> AckLedger {
         let tries = |what: &str, serial: &str| json!({"tries": what, "serial": serial});
         let done = |tid: u32| json!({"acknowledged": format!("{tid}"), "time": f64::from(tid)});
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_as_it_must_be() {
+    fn correct_entries_lead_to_no_errors() {
         assert!(served(&["a", "g"]).is_empty());
         assert!(served(&["a", "d", "f", "g"]).is_empty(), "not known");
         assert!(acks().errors_in_dead(&["c".to_owned()]).is_empty());
@@ -230,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_should_be_is_told() {
-        for (serials, told) in [
+    fn missing_and_surplus_entries_are_reported() {
+        for (serials, reported) in [
             (&["a"][..], "g is missing"),
             (&["g"], "a is missing"),
             (&["a", "b", "g"], "b is there"),
@@ -241,7 +243,7 @@ mod tests {
         ] {
             let errors = served(serials);
             assert!(
-                matches!(&errors[..], [one] if one.contains(told)),
+                matches!(&errors[..], [one] if one.contains(reported)),
                 "{errors:?}"
             );
         }

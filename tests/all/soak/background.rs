@@ -1,10 +1,9 @@
-//! What goes on beside it all, worker after worker: a pass from cron, `fssync status`,
-//! `fssync verify`, and a look at the slave.
+//! Jobs in the background: passes from cron, `fssync status`, `fssync verify`, and checks of the
+//! slave.
 //!
-//! Whatever the others do, a look finds that ZODB opens the slave, that it holds a prefix of
-//! what the master has committed, and that its last transaction is never an older one than
-//! before. A pass ends in sync, or finds another one at work; how else it ends must be
-//! explained by something that was done to it.
+//! Whatever else happens, ZODB opens the slave, the slave is a prefix of the master's committed
+//! history, and its last transaction is never older than before. A pass exits with 0, or with 11
+//! because another pass runs. A disturbance must explain any other exit code.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,27 +19,27 @@ use serde_json::Value;
 use super::counts::Counts;
 use crate::support::{Run, Scene, Zodb, fssync, run};
 
-/// How long is rested between two of them.
+/// The pause between two jobs.
 const REST: Duration = Duration::from_millis(700);
 
-/// What is done to those who look, and explains what they find.
+/// A disturbance that explains the result of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
     /// Syncing is off.
     Off,
     /// The network is cut.
     Cut,
-    /// The slave is served.
+    /// ZEO serves the slave.
     Served,
 }
 
-/// When there was which of them.
+/// All disturbances so far.
 #[derive(Clone, Default)]
 pub struct Disturbances(Arc<Mutex<Vec<Period>>>);
 
 struct Period {
     of: Disturbance,
-    /// Nothing, as long as it lasts.
+    /// `None` as long as it lasts.
     until: Option<Instant>,
 }
 
@@ -57,7 +56,7 @@ impl Disturbances {
         }
     }
 
-    /// Whether there was this one since then.
+    /// Whether this disturbance was present at any time since then.
     fn was(&self, of: Disturbance, since: Instant) -> bool {
         let is_it =
             |period: &Period| period.of == of && period.until.is_none_or(|until| until >= since);
@@ -65,12 +64,12 @@ impl Disturbances {
     }
 }
 
-/// Where both files are, and how the second machine reaches the first one.
+/// Both files, and how the second machine reads the first one's.
 #[derive(Clone)]
 pub struct Endpoints {
     pub master: PathBuf,
     pub slave: PathBuf,
-    /// Options, and the name of the master.
+    /// The options for the connection, and the name of the master.
     pub master_arguments: Vec<String>,
 }
 
@@ -83,7 +82,7 @@ impl Endpoints {
         }
     }
 
-    /// A pass, or what becomes a watch.
+    /// A pass, or a watch if the options contain `--watch`.
     pub fn pass(&self, options: &[&str]) -> Command {
         let mut command = fssync();
         command
@@ -94,7 +93,7 @@ impl Endpoints {
         command
     }
 
-    /// Another verb with the slave.
+    /// Another subcommand, on the slave.
     pub fn verb(&self, verb: &str, options: &[&str]) -> Run {
         let mut command = fssync();
         command.arg(verb).args(options);
@@ -110,7 +109,7 @@ impl Endpoints {
     }
 }
 
-/// The background of a week, in a thread of their own.
+/// The jobs of a week, in a thread of their own.
 pub struct Background {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<Counts>>,
@@ -144,19 +143,19 @@ impl Background {
         }
     }
 
-    /// The last transaction that was seen in the slave.
+    /// The last transaction that a check has found in the slave.
     pub fn seen(&self) -> String {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Fails if a worker has.
+    /// Fails if a job has failed.
     pub fn check(&mut self) {
         if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
             self.join();
         }
     }
 
-    /// Ends them.
+    /// Ends the jobs; returns their counts.
     pub fn end(mut self) -> Counts {
         self.is_over.store(true, Ordering::Relaxed);
         self.join()
@@ -179,7 +178,7 @@ struct Worker {
     endpoints: Endpoints,
     disturbances: Disturbances,
     zodb: Zodb,
-    /// The last transaction that was seen in the slave.
+    /// The last transaction that a check has found in the slave.
     seen: Arc<Mutex<String>>,
     counts: Counts,
 }
@@ -188,9 +187,9 @@ impl Worker {
     fn make(&mut self) {
         for one in [
             Self::pass,
-            Self::look,
+            Self::check_slave,
             Self::status,
-            Self::look,
+            Self::check_slave,
             Self::verify,
         ] {
             one(self);
@@ -198,7 +197,7 @@ impl Worker {
         }
     }
 
-    /// A pass as cron makes it.
+    /// A pass, as from cron.
     fn pass(&mut self) {
         let since = Instant::now();
         let made = run(&mut self.endpoints.pass(&["--timeout", "20"]));
@@ -213,22 +212,22 @@ impl Worker {
     }
 
     fn status(&mut self) {
-        let told = self
+        let report = self
             .endpoints
             .verb("status", &["--json"])
             .expect(0)
             .report();
-        assert_eq!(told["exit_code"], 0, "{told}");
-        self.counts.one("beside it: status");
+        assert_eq!(report["exit_code"], 0, "{report}");
+        self.counts.one("background: status");
     }
 
     fn verify(&mut self) {
         self.endpoints.verb("verify", &["--json"]).expect(0);
-        self.counts.one("beside it: verify");
+        self.counts.one("background: verify");
     }
 
-    /// Looks at a copy of the slave.
-    fn look(&mut self) {
+    /// Checks a copy of the slave.
+    fn check_slave(&mut self) {
         let since = Instant::now();
         let slave = fs::read(&self.endpoints.slave).expect("the slave is always there");
         let directory = tempfile::tempdir().expect("a directory");
@@ -238,19 +237,19 @@ impl Worker {
         let position = found["position"].as_u64().expect("a position") as usize;
         let is_prefix = self.is_prefix(&slave[..position]);
         let is_served = self.disturbances.was(Disturbance::Served, since);
-        assert!(is_prefix || is_served, "no prefix: {found}");
+        assert!(is_prefix || is_served, "not a prefix: {found}");
         let last = found["last_tid"].as_str().expect("it holds a transaction");
         let mut seen = self.seen.lock().unwrap();
         assert!(*seen.as_str() <= *last, "{seen} was there: {found}");
         last.clone_into(&mut seen);
-        self.counts.one("beside it: looks at the slave");
+        self.counts.one("background: checks of the slave");
     }
 
-    /// Whether these bytes, which were read before, are how the master starts, or how it
-    /// started before the last pack.
+    /// Whether these bytes, which were read before, are a prefix of the master, as it is or as it
+    /// was before the last pack.
     fn is_prefix(&self, bytes: &[u8]) -> bool {
         let master = &self.endpoints.master;
-        // In this order: a pack that comes between makes the first the second.
+        // The order matters: a pack renames the master to `.old`.
         let starts_so = |path: &Path| match fs::read(path) {
             Ok(of) => of.starts_with(bytes),
             Err(error) if error.kind() == ErrorKind::NotFound => false,
@@ -261,7 +260,7 @@ impl Worker {
     }
 }
 
-/// What a pass did, as it is counted.
+/// The name under which a pass is counted.
 pub fn named(by: &str, report: &Value) -> String {
     let (code, action) = (&report["exit_code"], &report["action"]);
     format!("{by}: {code} {}", action.as_str().expect("an action"))

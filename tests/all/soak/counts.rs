@@ -1,9 +1,9 @@
-//! What happened, in numbers: a table for its end.
+//! Counts of all events, printed as a table at the end.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Numbers under their names.
+/// Counts by name.
 #[derive(Debug, Default)]
 pub struct Counts {
     sums: BTreeMap<String, u64>,
@@ -19,13 +19,13 @@ impl Counts {
         self.add(name, 1);
     }
 
-    /// Keeps the largest.
+    /// Keeps the largest value.
     pub fn largest(&mut self, name: &str, value: u64) {
         let kept = self.largest.entry(name.to_owned()).or_default();
         *kept = value.max(*kept);
     }
 
-    /// Adds what somebody else has counted.
+    /// Adds other counts.
     pub fn merge(&mut self, other: Self) {
         for (name, count) in other.sums {
             self.add(&name, count);

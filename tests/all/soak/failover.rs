@@ -1,4 +1,4 @@
-//! The first machine dies and comes back: the script that is shipped, and the README's steps.
+//! Failover and failback, with the script that is shipped and the steps of the README.
 
 use std::fs;
 
@@ -12,8 +12,8 @@ use crate::failover::{copy_back, now};
 use crate::zeo::{Client, eventually};
 
 impl Site {
-    /// The first machine dies, its network before it perhaps; the second takes over, and hands
-    /// back.
+    /// The first machine dies, possibly after its network. The second machine takes over, and
+    /// the first one returns.
     pub(super) fn fail_over_and_back(&mut self, cut: Option<Cut>) {
         if let Some(how) = cut {
             self.cut(how);
@@ -29,20 +29,20 @@ impl Site {
         let on = self.endpoints().verb("on", &["--force"]).expect(0);
         assert!(on.stdout.starts_with("syncing is on"), "{on:?}");
         self.disturbances.end(Disturbance::Off);
-        self.follow_again();
+        self.wait_for_slave();
         self.disturbances.end(Disturbance::Served);
     }
 
-    /// The first machine dies, and the second takes over.
+    /// The first machine dies, and the second one takes over.
     fn fail_over(&mut self) {
         let killed = now();
         drop(self.zeo.take());
-        let seen = self.background.as_ref().expect("they are made").seen();
+        let seen = self.background.as_ref().expect("background jobs").seen();
         self.disturbances.begin(Disturbance::Off);
         self.disturbances.begin(Disturbance::Served);
         let started = self.machines.script("start").expect(0);
-        let said = started.stdout.split_once("ends with transaction ");
-        let end = said.unwrap_or_else(|| panic!("{started:?}")).1[..16].to_owned();
+        let printed = started.stdout.split_once("ends with transaction ");
+        let end = printed.unwrap_or_else(|| panic!("{started:?}")).1[..16].to_owned();
         let dead = self.assert_taken_over_at(&end);
         assert!(
             seen <= end,
@@ -56,8 +56,8 @@ impl Site {
         self.counts.one("failovers");
     }
 
-    /// Fails unless the slave is the dead master up to its last transaction; returns the
-    /// master's.
+    /// Fails unless the slave is the dead master up to the slave's last transaction. Returns
+    /// the master's last transaction.
     fn assert_taken_over_at(&mut self, end: &str) -> String {
         let scene = &self.machines.scene;
         let path = &scene.master;
@@ -75,7 +75,7 @@ impl Site {
         tid(all.last().expect("transactions"))
     }
 
-    /// The first machine is back: the README's steps, up to where clients go on there.
+    /// The first machine is back: the steps of the README, until clients write there again.
     fn fail_back(&mut self) {
         self.machines.script("stop").expect(0);
         let status = self.machines.script("status").expect(3);
@@ -91,8 +91,8 @@ impl Site {
         self.counts.one("failbacks");
     }
 
-    /// Takes note of what ZEO has left behind the slave's last transaction, stopped as it was
-    /// between a vote and its end: a pass cuts it, and keeps it.
+    /// Records the tail that ZEO has left in the slave if it was stopped after a vote: a pass
+    /// saves and truncates it.
     fn note_tail(&mut self) {
         let slave = &self.machines.scene.slave;
         let position = self.zodb.check(slave)["position"].as_u64();

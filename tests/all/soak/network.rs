@@ -1,4 +1,4 @@
-//! The network between the two machines, which can be cut.
+//! The network between the two machines, which can fail.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,22 +14,22 @@ use crate::sshd::{Sshd, url_at};
 /// How the second machine reads the first one's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Through ssh, with a key that can do nothing else.
+    /// Over ssh, with a key that permits nothing else.
     Ssh,
     /// On a network file system.
     Mount,
 }
 
-/// How a network is cut.
+/// How the network fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Connections break, and nobody answers new ones.
+    /// Connections break, and new ones are not answered.
     Broken,
-    /// Whatever is sent is lost, and nobody is told.
+    /// Data is lost without an error.
     Silent,
 }
 
-/// What leads from the second machine to the first one's file.
+/// The connection from the second machine to the first one's file.
 pub enum Network {
     Ssh {
         link: Link,
@@ -59,7 +59,7 @@ impl Network {
         }
     }
 
-    /// What a pass is given to master_arguments the master: options, and its name.
+    /// The arguments with which a pass reads the master: options, and the name of the master.
     pub fn master_arguments(&self) -> Vec<String> {
         match self {
             Self::Ssh { link, rsh, master } => {
@@ -69,7 +69,7 @@ impl Network {
         }
     }
 
-    /// Cuts it; a network file system can only fall silent.
+    /// Cuts the network; a mount can only become silent.
     pub fn cut(&self, how: Cut) {
         match self {
             Self::Ssh { link, .. } => link.set(Some(how)),
@@ -85,10 +85,10 @@ impl Network {
     }
 }
 
-/// How long a link may take to notice that it was cut.
+/// How long a link takes at most to notice that it was cut.
 const NOTICES_AFTER: Duration = Duration::from_millis(50);
 
-/// A port that leads to another one, unless it is cut.
+/// A port that forwards connections to another port, unless the link is cut.
 pub struct Link {
     port: u16,
     state: Arc<Mutex<State>>,
@@ -98,7 +98,7 @@ pub struct Link {
 #[derive(Clone, Copy, Default)]
 struct State {
     cut: Option<Cut>,
-    /// How often connections were broken: those of before are.
+    /// How often connections were broken; older connections end.
     breaks: u64,
 }
 
@@ -121,7 +121,7 @@ impl Link {
                     continue;
                 }
                 if let (Ok(near), Ok(far)) = (near, TcpStream::connect(("127.0.0.1", target))) {
-                    pass_on(near, far, &state, begun.breaks);
+                    forward(near, far, &state, begun.breaks);
                 }
             }
         });
@@ -136,7 +136,7 @@ impl Link {
 }
 
 impl Drop for Link {
-    /// Breaks what stands, and ends the thread that listens.
+    /// Breaks all connections, and ends the thread that listens.
     fn drop(&mut self) {
         self.set(Some(Cut::Broken));
         self.is_over.store(true, Ordering::Relaxed);
@@ -144,8 +144,8 @@ impl Drop for Link {
     }
 }
 
-/// Passes on what comes at either end of a connection, in two threads.
-fn pass_on(near: TcpStream, far: TcpStream, state: &Arc<Mutex<State>>, breaks: u64) {
+/// Forwards the data of a connection in both directions, in two threads.
+fn forward(near: TcpStream, far: TcpStream, state: &Arc<Mutex<State>>, breaks: u64) {
     let copies = (near.try_clone(), far.try_clone());
     let (Ok(near_copy), Ok(far_copy)) = copies else {
         return;
@@ -160,7 +160,7 @@ fn pass_on(near: TcpStream, far: TcpStream, state: &Arc<Mutex<State>>, breaks: u
     }
 }
 
-/// Passes on what comes, until the end or a break.
+/// Forwards data in one direction, until the end or a break.
 fn pump(mut from: &TcpStream, mut to: &TcpStream, state: &Mutex<State>, breaks: u64) {
     let mut buffer = vec![0; 65_536];
     from.set_read_timeout(Some(NOTICES_AFTER))

@@ -1,27 +1,28 @@
-//! What happens in a week, and in what order.
+//! The events of a week, in a random order.
 
 use super::network::Cut;
 use crate::rng::Rng;
 
-/// Something that lasts for a while, during which the authors go on, if they can.
+/// A fault that lasts for a while. The authors continue to write if they can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// ZEO is stopped on the first machine.
     ZeoStopped,
-    /// It is killed.
+    /// ZEO is killed.
     ZeoKilled,
-    /// The watch is asked to end.
+    /// The watch gets a SIGTERM.
     WatchEnded,
-    /// It is killed.
+    /// The watch is killed.
     WatchKilled,
+    /// The network is cut.
     Cut(Cut),
     /// Syncing is switched off with `fssync off`.
     SwitchedOff,
-    /// The same with a bare `echo`.
+    /// Syncing is switched off with a bare `echo`.
     EchoedOff,
 }
 
-/// Something that is done at once.
+/// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// The master is packed, through ZEO.
@@ -30,17 +31,17 @@ pub enum Operation {
     Remove(&'static str),
 }
 
-/// What fssync keeps beside the slave to be witness of what it left there.
+/// The file in which a pass records the slave's state.
 pub const SIDECAR: &str = ".fssync";
 
-/// One event after the other, each waited for until the slave has followed.
+/// An event. The next one begins when the slave has caught up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Fault, and what is done in the midst of it.
+    /// A fault, and the operations during it.
     Fault(Fault, Vec<Operation>),
     Operation(Operation),
-    /// The first machine dies, its network before it perhaps; the second takes over, and
-    /// hands back.
+    /// The first machine dies, possibly after its network. The second machine takes over, and
+    /// the first one returns.
     Failover(Option<Cut>),
 }
 
@@ -56,12 +57,12 @@ impl Fault {
         Self::EchoedOff,
     ];
 
-    fn is_the_watch(self) -> bool {
+    fn concerns_the_watch(self) -> bool {
         matches!(self, Self::WatchEnded | Self::WatchKilled)
     }
 
-    /// Whether an operation can be done in the midst of it. Without its witness, a slave that lags
-    /// behind a pack is for a person to judge.
+    /// Whether an operation can take place during it. Without its sidecar, a slave whose master
+    /// was packed in the meantime needs a decision by a person.
     fn allows(self, operation: Operation) -> bool {
         match operation {
             Operation::Pack => !matches!(self, Self::ZeoStopped | Self::ZeoKilled),
@@ -70,10 +71,10 @@ impl Fault {
     }
 }
 
-/// A week: everything once, in an order of its own; the watch may be left alone.
+/// The events of a week: each one once, possibly without those that end the watch.
 pub fn week(rng: &mut Rng, spares_the_watch: bool) -> Vec<Event> {
     let mut faults = Fault::ALL.to_vec();
-    faults.retain(|fault| !(spares_the_watch && fault.is_the_watch()));
+    faults.retain(|fault| !(spares_the_watch && fault.concerns_the_watch()));
     rng.shuffle(&mut faults);
     let mut events: Vec<_> = faults
         .into_iter()

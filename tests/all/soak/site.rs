@@ -1,4 +1,4 @@
-//! The site, and how it lives through its weeks: after every event, the slave must follow again.
+//! The site, and its weeks: after every event, the slave must catch up.
 
 use std::fs;
 use std::path::Path;
@@ -21,20 +21,20 @@ use crate::zeo::{self, Client, Server, eventually};
 
 const AUTHORS: usize = 3;
 
-/// How many things an author tries in a second.
+/// How many attempts an author makes in a second.
 const RATE: &str = "6";
 
-/// How long an author must say nothing to be taken for one who hangs.
+/// An author that prints nothing for this long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(4);
 
 /// The whole site.
 pub struct Site {
-    /// Dropped first: it lets go of whoever is stuck on a mount.
+    /// Dropped first, which releases processes that are stuck on a mount.
     pub(super) network: Network,
     pub(super) background: Option<Background>,
     pub(super) watch: Option<Watcher>,
     pub(super) authors: Vec<Client>,
-    /// On the first machine.
+    /// ZEO on the first machine.
     pub(super) zeo: Option<Server>,
     pub(super) machines: failover::Site,
     pub(super) disturbances: Disturbances,
@@ -42,14 +42,14 @@ pub struct Site {
     pub(super) counts: Counts,
     pub(super) zodb: Zodb,
     pub(super) route: Route,
-    /// Of the watch, at the end of the first week on this way.
+    /// The number of handles of the watch at the end of the first week on this route.
     pub(super) handles: Option<u64>,
-    /// How many authors were restarted since they hung.
+    /// How often an author was restarted because it hung.
     pub(super) hung: u64,
-    /// What ZEO has left in the slave this week that was not finished.
+    /// The unfinished tails that ZEO has left in the slave this week.
     pub(super) tails: Vec<Vec<u8>>,
-    /// The slave when `fssync off` had returned.
-    at_rest: Option<(u64, SystemTime)>,
+    /// The length and time of the slave when `fssync off` had returned.
+    when_off: Option<(u64, SystemTime)>,
     rng: Rng,
     seed: u64,
     pub(super) week: u64,
@@ -67,7 +67,7 @@ impl Site {
             let name = format!("author{n}");
             let options = ["--name", &name, "--seed", &seed_of_authors, "--rate", RATE];
             let mut author = Client::running("author.py", &ports, &options);
-            // The first one makes the database.
+            // The first author creates the database.
             author.listen_to(1);
             author
         };
@@ -86,7 +86,7 @@ impl Site {
             handles: None,
             hung: 0,
             tails: Vec::new(),
-            at_rest: None,
+            when_off: None,
             rng: Rng::new(seed),
             seed,
             week: 0,
@@ -94,12 +94,12 @@ impl Site {
         }
     }
 
-    /// Lives a week, and counts at its end.
-    pub fn live_a_week(&mut self) {
-        self.tell(&format!("a week over {:?}", self.route));
+    /// Runs a week and the checks at its end.
+    pub fn run_week(&mut self) {
+        self.log(&format!("a week over {:?}", self.route));
         self.start_week();
         for event in schedule::week(&mut self.rng, spares_the_watch(self.week)) {
-            self.tell(&format!("{event:?}"));
+            self.log(&format!("{event:?}"));
             match event {
                 Event::Fault(fault, operations) => {
                     self.begin(fault);
@@ -113,9 +113,9 @@ impl Site {
                 Event::Operation(operation) => self.operate(operation),
                 Event::Failover(cut) => self.fail_over_and_back(cut),
             }
-            self.follow_again();
+            self.wait_for_slave();
         }
-        self.tell("the end of the week");
+        self.log("the end of the week");
         let next = route(self.week + 1);
         self.end_week(next != self.route);
         if next != self.route {
@@ -141,8 +141,8 @@ impl Site {
         self.background = Some(background);
     }
 
-    /// Says where we are: the last that is seen of a run that fails.
-    fn tell(&self, what: &str) {
+    /// Prints an event, so that a run that fails shows how far it came.
+    fn log(&self, what: &str) {
         let (seed, week) = (self.seed, self.week);
         eprintln!(
             "soak {seed}, week {week}, {:.1?}: {what}",
@@ -158,24 +158,24 @@ impl Site {
         let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
         let mut command = self.endpoints().pass(&options);
         let mut watch = Watcher::of(&self.machines.scene, &mut command);
-        // Signals are handled by now.
+        // From now on it handles signals.
         watch.expect("Start syncing");
         self.watch = Some(watch);
     }
 
-    /// The watch, whose end is near; what it has told is counted.
+    /// Takes the watch, which is about to end, and counts its reports.
     pub(super) fn take_watch(&mut self) -> Watcher {
         let watch = self.watch.take().expect("it runs");
         for report in watch.reports() {
             let is_sound = [0, 10, 11, 12].contains(&report["exit_code"].as_i64().unwrap());
             assert!(is_sound, "{report}: {}", watch.log());
             self.counts
-                .one(&named("passes of the watch that were news", &report));
+                .one(&named("passes that the watch reported", &report));
         }
         watch
     }
 
-    /// A moment, any.
+    /// Waits for a random time.
     pub(super) fn pause(&mut self) {
         thread::sleep(Duration::from_millis(self.rng.below(700) as u64));
     }
@@ -193,16 +193,16 @@ impl Site {
             Fault::Cut(how) => {
                 self.cut(how);
                 let watch = self.watch.as_ref().expect("it runs");
-                // Or it finds that a pass from cron does, which has the lock.
+                // Or a pass from cron does, which holds the lock.
                 eventually("the watch misses its master", || {
-                    let told = watch.reports();
-                    told.last().is_some_and(|last| last["exit_code"] != 0)
+                    let reports = watch.reports();
+                    reports.last().is_some_and(|last| last["exit_code"] != 0)
                 });
             }
             Fault::SwitchedOff => {
                 self.disturbances.begin(Disturbance::Off);
                 self.endpoints().verb("off", &[]).expect(0);
-                self.at_rest = Some(self.touched());
+                self.when_off = Some(self.touched());
             }
             Fault::EchoedOff => {
                 self.disturbances.begin(Disturbance::Off);
@@ -219,7 +219,7 @@ impl Site {
             Fault::WatchEnded | Fault::WatchKilled => self.start_watch(),
             Fault::Cut(_) => self.heal(),
             Fault::SwitchedOff => {
-                assert_eq!(self.at_rest.take(), Some(self.touched()), "it is off");
+                assert_eq!(self.when_off.take(), Some(self.touched()), "it is off");
                 self.endpoints().verb("on", &[]).expect(0);
                 self.disturbances.end(Disturbance::Off);
             }
@@ -230,13 +230,13 @@ impl Site {
         }
     }
 
-    /// How long the slave is, and when it was written.
+    /// The length of the slave, and when it was written.
     fn touched(&self) -> (u64, SystemTime) {
         let found = fs::metadata(&self.machines.scene.slave).expect("the slave");
         (found.len(), found.modified().expect("a time"))
     }
 
-    /// Waits until a pass is at work, then some milliseconds more.
+    /// Waits until a pass runs, and some milliseconds more.
     fn wait_for_an_append(&mut self) {
         let slave = &self.machines.scene.slave;
         let len = || fs::metadata(slave).map_or(0, |found| found.len());
@@ -269,18 +269,18 @@ impl Site {
             }
             Operation::Remove(suffix) => {
                 let path = self.machines.scene.beside(suffix);
-                // Where there is none just now, as after a pack, there is none to remove.
+                // There may be none at the moment, for example after a pack.
                 let _ = fs::remove_file(&path);
                 if suffix == SIDECAR {
-                    eventually("the next pass notes what it left", || path.exists());
+                    eventually("the next pass writes the sidecar", || path.exists());
                 }
             }
         }
     }
 
-    /// Everybody writes something. Who hangs is restarted: where ZEO's client (6.2) connects
-    /// to one of several servers in the instant in which that dies, it never tries this one
-    /// again before another has answered.
+    /// Waits until each author has written. An author that hangs is restarted: if ZEO's client
+    /// (6.2) connects to one of several servers in the moment in which this server dies, it does
+    /// not try this server again before another one has answered.
     pub(super) fn authors_write(&mut self) {
         let started = Instant::now();
         for author in &mut self.authors {
@@ -293,28 +293,28 @@ impl Site {
                 author.listen_to(1);
             }
         }
-        self.take_in();
+        self.collect_acks();
     }
 
-    /// Takes into the acks what the authors have said.
-    pub(super) fn take_in(&mut self) {
+    /// Enters the output of the authors into the ledger.
+    pub(super) fn collect_acks(&mut self) {
         for (n, author) in self.authors.iter_mut().enumerate() {
             author.catch_up();
             self.acks.take(n, author.said.drain(..));
         }
     }
 
-    /// Waits until everybody writes, and what they have written is in the slave.
-    pub(super) fn follow_again(&mut self) {
+    /// Waits until each author has written, and all of it is in the slave.
+    pub(super) fn wait_for_slave(&mut self) {
         self.authors_write();
         let last = |author: &Client| Some(author.acknowledged.last()?.tid.clone());
         let written = self.authors.iter().filter_map(last).max();
         let endpoints = self.endpoints();
-        eventually("the slave follows", || {
-            let told = endpoints.verb("status", &["--json"]).expect(0).report();
-            told["last_tid"].as_str().map(str::to_owned) >= written
+        eventually("the slave catches up", || {
+            let report = endpoints.verb("status", &["--json"]).expect(0).report();
+            report["last_tid"].as_str().map(str::to_owned) >= written
         });
-        self.background.as_mut().expect("they are made").check();
+        self.background.as_mut().expect("background jobs").check();
     }
 
     /// The serial numbers of all entries in a file.
@@ -328,7 +328,7 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// Shows what the watch did last in a run that fails.
+    /// Prints the end of the watch's log if the run fails.
     fn drop(&mut self) {
         if let (true, Some(watch)) = (thread::panicking(), &self.watch) {
             let log = watch.log();
@@ -338,7 +338,7 @@ impl Drop for Site {
     }
 }
 
-/// Two weeks each way, in turn.
+/// Two weeks over ssh, then two over a mount, and so on.
 fn route(week: u64) -> Route {
     if week % 4 < 2 {
         Route::Ssh
@@ -347,7 +347,7 @@ fn route(week: u64) -> Route {
     }
 }
 
-/// In the second week of a way one watch lives for longer than a week.
+/// In the second week on a route, the watch of the first one continues.
 fn spares_the_watch(week: u64) -> bool {
     week % 2 == 1
 }

@@ -1,4 +1,4 @@
-//! The end of a week: all is quiet, and everything is counted.
+//! The checks at the end of a week, when all processes have stopped.
 
 use std::fs::{self, File};
 use std::mem;
@@ -11,21 +11,21 @@ use crate::ledger;
 use crate::support::names;
 use crate::zeo::{eventually, eventually_in_sync};
 
-/// What a watch may take: some times what it takes.
+/// The memory that a watch may use: a multiple of what it needs.
 const MAX_MEMORY_KB: u64 = 64_000;
 
-/// How many handles a watch may have more at the end of one week than of another.
-const HANDLES_OF_CHANCE: u64 = 4;
+/// By how many handles the end of one week may differ from another.
+const MAX_HANDLE_DIFFERENCE: u64 = 4;
 
 impl Site {
-    /// Everybody stops, the watch too if it is its last week on this way; all must be as it
-    /// should.
+    /// Stops everything, also the watch if this is the last week on its route, and checks the
+    /// result.
     pub(super) fn end_week(&mut self, ends_the_watch: bool) {
         for author in &mut self.authors {
             author.stop();
         }
-        self.take_in();
-        let background = self.background.take().expect("they are made");
+        self.collect_acks();
+        let background = self.background.take().expect("background jobs");
         self.counts.merge(background.end());
         self.zeo.take().expect("it runs").stop();
         self.assert_equal();
@@ -38,7 +38,7 @@ impl Site {
         self.counts.one("weeks");
     }
 
-    /// Ends what is left; returns what happened.
+    /// Ends the watch; returns all counts.
     pub fn end(mut self) -> Counts {
         if self.watch.is_some() {
             self.end_watch();
@@ -51,7 +51,7 @@ impl Site {
         counts.add("transactions: replicated", (all - ages.len()) as u64);
         counts.add("transactions: aborted", self.acks.aborts);
         counts.add("transactions: failed", self.acks.failures);
-        counts.add("authors restarted since they hung", self.hung);
+        counts.add("authors restarted because they hung", self.hung);
         for age in ages {
             let age = Duration::try_from_secs_f64(age).unwrap_or_default();
             counts.largest(
@@ -62,13 +62,13 @@ impl Site {
         mem::take(counts)
     }
 
-    /// The slave is the master, to the byte, and as sound as can be proven.
+    /// Slave and master are equal, and the files beside the slave are correct.
     fn assert_equal(&mut self) {
         let scene = &self.machines.scene;
         eventually_in_sync(scene, &mut self.zodb);
         let proven = self.endpoints().verify_against().expect(0).report();
         assert_eq!(proven["against"]["verdict"], "equal", "{proven}");
-        // Somebody may have removed it, a moment ago.
+        // It may have been removed a moment ago.
         eventually("an index", || scene.beside(".index").exists());
         self.zodb.assert_index(&scene.slave);
         ledger::assert_right(&scene.slave);
@@ -79,7 +79,7 @@ impl Site {
         let serials = self.serials(&slave);
         let errors = self.acks.errors_in_served(&serials);
         assert!(errors.is_empty(), "{errors:#?}");
-        // All are restarted at a failover, and at the start of all weeks but the first.
+        // All authors are restarted at each failover, and at the start of each week but the first.
         let restarts: u64 = self
             .authors
             .iter()
@@ -88,12 +88,12 @@ impl Site {
         let expected = self.authors.len() as u64 * (2 * self.week + 1) + self.hung;
         assert_eq!(
             restarts, expected,
-            "a server was refused that lacks nothing"
+            "a client refused a server that has all transactions"
         );
     }
 
-    /// The names beside the slave are documented. What was set aside can be opened, what was
-    /// cut is what ZEO had left there and nothing else; both are put away.
+    /// The names beside the slave are documented. Slaves that were set aside can be opened, and
+    /// the saved tails are those that ZEO had left. Both are removed.
     fn assert_nothing_piles_up(&mut self) {
         let scene = &self.machines.scene;
         scene.assert_documented_names();
@@ -102,18 +102,18 @@ impl Site {
             let path = scene.slave.with_file_name(&name);
             if name.contains(".diverged-") {
                 self.zodb.check(&path);
-                self.counts.one("slaves that were set aside");
+                self.counts.one("slaves set aside");
             } else if name.contains(".tr") {
-                cut.push(fs::read(&path).expect("it is there"));
-                self.counts.one("tails that ZEO left and a pass kept");
+                cut.push(fs::read(&path).expect("a file"));
+                self.counts.one("tails that ZEO left and a pass saved");
             } else {
                 continue;
             }
-            fs::remove_file(path).expect("it is there");
+            fs::remove_file(path).expect("a file");
         }
         assert!(
             cut == mem::take(&mut self.tails),
-            "there are {} cut tails, and others than ZEO left",
+            "{} saved tails are not those that ZEO left",
             cut.len()
         );
     }
@@ -124,18 +124,19 @@ impl Site {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let memory = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        let memory: u64 = memory.expect("how much memory it took");
-        assert!(memory < MAX_MEMORY_KB, "the watch took {memory} kB");
+        let memory: u64 = memory.expect("its memory");
+        assert!(memory < MAX_MEMORY_KB, "the watch used {memory} kB");
         let before = *self.handles.get_or_insert(handles);
         assert!(
-            handles <= before + HANDLES_OF_CHANCE,
+            handles <= before + MAX_HANDLE_DIFFERENCE,
             "the watch has {handles} handles, and had {before}"
         );
-        self.counts.largest("kB of memory the watch took", memory);
+        self.counts
+            .largest("kB of memory that the watch used", memory);
         self.counts.largest("handles of the watch", handles);
     }
 
-    /// Ends the watch: no process and no lock is left.
+    /// Ends the watch; afterwards no process and no lock is left.
     fn end_watch(&mut self) {
         let watch = self.take_watch();
         let log = watch.log();
@@ -151,7 +152,7 @@ impl Site {
     }
 }
 
-/// Whether a process was given something that lies there.
+/// Whether the command line of any process contains this directory.
 fn is_named_by_any(directory: &str) -> bool {
     names(Path::new("/proc")).iter().any(|process| {
         let command = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
