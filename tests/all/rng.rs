@@ -1,6 +1,6 @@
-//! Chance that can be had again: each number follows from a seed.
+//! Random numbers that are the same in each run: they depend only on a seed.
 
-/// A sequence of numbers (SplitMix64).
+/// A random number generator (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -18,17 +18,17 @@ impl Rng {
         ((z ^ (z >> 31)) % bound as u64) as usize
     }
 
-    /// One of two.
+    /// A random truth value.
     pub fn flip(&mut self) -> bool {
         self.below(2) == 0
     }
 
-    /// One of several.
+    /// One of several values.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// Brings several into an order.
+    /// Shuffles values.
     pub fn shuffle<T>(&mut self, all: &mut [T]) {
         for n in (1..all.len()).rev() {
             all.swap(n, self.below(n + 1));

@@ -1,4 +1,4 @@
-//! What affects a call, and which calls it can befall.
+//! The faults that are injected at single calls, and the calls at which they are possible.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -6,54 +6,54 @@ use std::env;
 use crate::rng::Rng;
 use crate::support::{Run, number};
 
-/// What affects one call of a process.
+/// A fault at one call of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The process is killed there.
+    /// The process is killed at the call.
     Kill,
-    /// The call does nothing but fail with this error.
+    /// The call does nothing and fails with this error.
     Error(&'static str),
 }
 
-/// A call: the `nth` of its name that a thread makes, as `strace` counts.
+/// A call: the `nth` call of this name by one thread, as `strace` counts.
 #[derive(Clone, Debug)]
 pub struct Point {
     pub call: String,
     pub nth: u32,
 }
 
-/// The calls that create, write, rename, own, lock or make durable. What a kill before any
-/// other call leaves, a kill before the next one of these leaves, too. Those that this
-/// machine's architecture lacks are passed over.
+/// The calls that create, write, rename, sync or lock a file or change its owner. A kill before
+/// any other call leaves the same files as a kill before the next one of these. `strace` ignores
+/// calls that this architecture does not have.
 const CHANGES: &str = "?pwrite64,?write,?ftruncate,?fallocate,?rename,?renameat,?renameat2,?link,\
                        ?linkat,?unlink,?unlinkat,?fsync,?fdatasync,?fchmod,?fchown,?openat,?flock,\
                        ?fsetxattr,?fremovexattr";
 
-/// Those that only look.
-const LOOKS: &str = "?openat2,?read,?pread64,?stat,?newfstatat,?fstat,?statx,?statfs,?fstatfs,\
+/// The calls that only read.
+const READS: &str = "?openat2,?read,?pread64,?stat,?newfstatat,?fstat,?statx,?statfs,?fstatfs,\
                      ?getdents64,?readlink,?readlinkat,?lseek,?llistxattr,?lgetxattr,\
                      ?fgetxattr";
 
-/// Those that may find the disk full, or the owner's share of it.
-const TAKE_ROOM: &str = "?pwrite64,?write,?fallocate,?ftruncate,?rename,?renameat,?renameat2,\
+/// The calls that may fail because the disk is full or a quota is used up.
+const ALLOCATIONS: &str = "?pwrite64,?write,?fallocate,?ftruncate,?rename,?renameat,?renameat2,\
                          ?link,?linkat,?fsync,?fdatasync,?openat";
 
-/// Those that a signal may interrupt.
-const WAIT: &str = "?openat,?openat2,?read,?pread64,?write,?pwrite64,?ftruncate,?fallocate,\
+/// The calls that a signal may interrupt.
+const INTERRUPTIBLE: &str = "?openat,?openat2,?read,?pread64,?write,?pwrite64,?ftruncate,?fallocate,\
                     ?fsync,?fdatasync,?flock,?statfs,?fstatfs,?fcntl";
 
 impl Fault {
-    /// The calls that it can befall, as `strace` takes them.
+    /// The calls at which it is possible, in the syntax of `strace`.
     pub fn calls(self) -> String {
         match self {
             Self::Kill => CHANGES.to_owned(),
-            Self::Error("ENOSPC" | "EDQUOT") => TAKE_ROOM.to_owned(),
-            Self::Error("EINTR") => WAIT.to_owned(),
-            Self::Error(_) => format!("{CHANGES},{LOOKS}"),
+            Self::Error("ENOSPC" | "EDQUOT") => ALLOCATIONS.to_owned(),
+            Self::Error("EINTR") => INTERRUPTIBLE.to_owned(),
+            Self::Error(_) => format!("{CHANGES},{READS}"),
         }
     }
 
-    /// Whether it can befall a call of this name.
+    /// Whether it is possible at a call of this name.
     pub fn affects(self, call: &str) -> bool {
         let calls = self.calls();
         calls
@@ -61,7 +61,7 @@ impl Fault {
             .any(|it| it.trim_start_matches('?') == call)
     }
 
-    /// Whether it befell a process, of which `strace` has said this.
+    /// Whether it was injected, by the exit code of the process and the log of `strace`.
     pub fn was_injected(self, run: &Run, log: &str) -> bool {
         match self {
             Self::Kill => run.code == -1,
@@ -69,17 +69,17 @@ impl Fault {
         }
     }
 
-    /// Has `strace` make it befall a call.
+    /// The option of `strace` that injects it at a call.
     pub fn at(self, Point { call, nth }: &Point) -> String {
         format!("inject={call}:{self}:when={nth}")
     }
 
-    /// Has `strace` make it befall a call, and all that follow of its name.
+    /// The same, at a call and all later calls of its name.
     pub fn from(self, point: &Point) -> String {
         format!("{}+", self.at(point))
     }
 
-    /// Has `strace` make it befall every other call, from the first or the second on.
+    /// The same, at every other call, from the first or the second on.
     pub fn at_every_other(self, first: u32) -> String {
         format!("inject={}:{self}:when={first}+2", self.calls())
     }
@@ -94,13 +94,13 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// The calls in a log of `strace -f`, each as often as the thread makes it that makes it
-/// most often.
+/// The calls in a log of `strace -f`. If several threads make calls of the same name, the
+/// largest number counts.
 pub fn points(log: &str) -> Vec<Point> {
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for line in log.lines().filter(|line| !line.contains("resumed>")) {
         let (thread, rest) = line.split_once(' ').expect("a thread and its call");
-        // A thread that the end of the process meets in a call has `???` there.
+        // `strace` logs `???` for a call during which the process ended.
         let call = rest.trim_start().split_once('(');
         if let Some((call, _)) = call.filter(|(call, _)| !call.contains('?')) {
             *counts.entry((call, thread)).or_default() += 1;
@@ -120,10 +120,10 @@ pub fn points(log: &str) -> Vec<Point> {
     all.collect()
 }
 
-/// How many calls each test takes, unless `FSSYNC_CALLS` says how many, or `all`.
+/// How many calls each test takes, unless `FSSYNC_CALLS` is a number or `all`.
 const SAMPLE: usize = 20;
 
-/// A share of the calls, the same each time, or that of `FSSYNC_CALLS_SEED`.
+/// A sample of the calls: the same in each run, or the one of `FSSYNC_CALLS_SEED`.
 pub fn sample(mut points: Vec<Point>) -> Vec<Point> {
     let count = match env::var("FSSYNC_CALLS").as_deref() {
         Ok("all") => return points,

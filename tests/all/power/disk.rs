@@ -1,21 +1,19 @@
-//! A model of a disk with one directory: what is durable, what is only written,
-//! and what a power cut may leave of that. No I/O.
+//! A model of a disk with one directory: which data is durable, and what a power cut may leave
+//! of the rest. No I/O.
 //!
-//! It assumes of the media no more than fssync does:
+//! It makes the same assumptions about the disk as fssync:
 //!
-//! - What `fsync` and `fdatasync` return for is durable: the bytes and the size;
-//!   owner and mode only with `fsync`. The name of a file is not made durable with the
-//!   file, but with its directory.
-//! - Of what is not synced, each sector of 512 bytes (or each page of 4096) is on the
-//!   disk as it was at any moment since the last sync, whatever the others are: so
-//!   writes are lost, kept, torn and reordered. The size is one that the file had since,
-//!   independently of the bytes; where it was extended over bytes that are lost, they
-//!   are zeros.
-//! - A change of names is kept or lost as a whole, a rename too. A journal keeps the
-//!   first few; a disk without one keeps any.
-//! - A sector is not torn.
-//! - After a sync that failed, the pages that were to be written count as written, as
-//!   Linux has it: a later sync passes over them.
+//! 1. After `fsync` and `fdatasync`, the bytes and the size of the file are durable. Only `fsync`
+//!    makes owner and mode durable, and only a sync of the directory makes the name durable.
+//! 2. If a file is not synced, each sector of 512 bytes, or each page of 4096, has the content of
+//!    any moment since the last sync, independently of the others: writes may be lost, kept, torn
+//!    or reordered. The size is any size since the last sync, independently of the bytes. If the
+//!    file was extended and the bytes are lost, they read as zeros.
+//! 3. A single change of names, including a rename, is kept or lost as a whole. A journal keeps
+//!    the first few changes; a disk without a journal keeps any of them.
+//! 4. A sector is not torn.
+//! 5. After a failed sync, the pages that it should have written count as written, as on Linux: a
+//!    later sync does not write them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,7 +24,7 @@ use crate::rng::Rng;
 pub const SECTOR_LEN: usize = 512;
 pub const PAGE_LEN: usize = 4096;
 
-/// A file, by a number that no other one ever gets; unlike its inode's.
+/// The number of a file. Unlike the number of an inode, it is never used again.
 pub type Node = usize;
 
 /// Owner, mode and time of a file.
@@ -35,11 +33,11 @@ pub struct Meta {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// After how many changes of the disk it was last written.
+    /// The time of the last write, in operations on the disk.
     pub modified: u64,
 }
 
-/// A call that changes something, or makes it durable.
+/// An operation: a call that changes a file or a name, or makes it durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     Create {
@@ -72,43 +70,43 @@ pub enum Op {
         from: String,
         to: String,
     },
-    /// `fsync`, or `fdatasync`.
+    /// `fsync` (with metadata) or `fdatasync`.
     Sync {
         node: Node,
         metadata: bool,
     },
-    /// Either of them, which failed.
+    /// A failed `fsync` or `fdatasync`.
     FailedSync {
         node: Node,
     },
     SyncDirectory,
-    /// A call that is left out.
+    /// An operation that a mistake leaves out.
     Nothing,
 }
 
-/// What a power cut leaves of names that are not durable.
+/// Which changes of names a power cut leaves, if they are not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     Lost,
     Kept,
-    /// The first changes.
+    /// Any number of changes, the first ones.
     Journal,
     /// Any changes.
     Any,
 }
 
-/// What a power cut leaves of a file that is not durable.
+/// Which bytes of a file a power cut leaves, if they are not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bytes {
     Lost,
     Kept,
-    /// The size, over zeros.
+    /// The last size, with zeros instead of the bytes.
     Size,
-    /// The first changes.
+    /// Any number of changes, the first ones.
     InOrder,
-    /// Each block of this length for itself, and the size.
+    /// Each block of this length independently, and any size.
     Torn(usize),
-    /// For each file one of the others.
+    /// For each file, one of the others.
     Any,
 }
 
@@ -121,15 +119,15 @@ pub struct File {
     pub inode: u64,
     meta: Meta,
     durable_meta: Meta,
-    /// What it was since it was last synced; the first is durable, the last is what a
-    /// reader sees.
+    /// Its contents since the last sync: the first one is durable, and readers see the last
+    /// one.
     contents: Vec<Content>,
-    /// Pages that differ from what is durable, and no sync will write.
+    /// Pages that are not durable and that no sync will write.
     forgotten: BTreeSet<usize>,
 }
 
 impl File {
-    /// What a reader sees.
+    /// The bytes that readers see.
     pub fn bytes(&self) -> &[u8] {
         self.contents.last().expect("a content")
     }
@@ -170,7 +168,7 @@ impl File {
             .extend(differing_pages(&self.contents[0], &now));
     }
 
-    /// What a power cut leaves of it.
+    /// The bytes that a power cut leaves.
     fn cut(&self, bytes: Bytes, rng: &mut Rng) -> Content {
         let last = self.contents.len() - 1;
         let some = |rng: &mut Rng| rng.below(last + 1);
@@ -180,7 +178,7 @@ impl File {
             Bytes::InOrder => self.contents[some(rng)].clone(),
             Bytes::Size => self.of_versions(last, PAGE_LEN, || 0),
             Bytes::Torn(len) => {
-                // What came between two others is rarely what matters.
+                // The contents in between rarely matter.
                 let ends = rng.flip();
                 let mut some = || {
                     if ends { last * rng.below(2) } else { some(rng) }
@@ -203,7 +201,7 @@ impl File {
         }
     }
 
-    /// The size that it had at one time, and each block as it was at another.
+    /// The size of one content, and each block of a content that `pick` selects.
     fn of_versions(
         &self,
         size: usize,
@@ -236,7 +234,7 @@ fn differing_pages(a: &[u8], b: &[u8]) -> BTreeSet<usize> {
         .collect()
 }
 
-/// Copies a block, as far as there is room; what lacks is zeros.
+/// Copies a block, or the part of it that fits. Missing bytes are zeros.
 fn copy_block(to: &mut [u8], from: &[u8], block: usize, len: usize) {
     let start = (block * len).min(to.len());
     let end = (start + len).min(to.len());
@@ -252,13 +250,14 @@ pub struct Disk {
     files: BTreeMap<Node, File>,
     names: Directory,
     durable_names: Directory,
-    /// Changes of the durable names, in their order; each is kept or lost as a whole.
+    /// The changes of names that are not durable, in their order. Each is kept or lost as a
+    /// whole.
     renames: Vec<Vec<(String, Option<Node>)>>,
     clock: u64,
 }
 
 impl Disk {
-    /// The file of a name, as a reader sees it.
+    /// The file with this name, for readers.
     pub fn named(&self, name: &str) -> Option<Node> {
         self.names.get(name).copied()
     }
@@ -271,23 +270,23 @@ impl Disk {
         self.files.get(&node)
     }
 
-    /// The bytes under a name.
+    /// The bytes of the file with this name, for readers.
     pub fn read(&self, name: &str) -> Option<&[u8]> {
         Some(self.file(self.named(name)?)?.bytes())
     }
 
-    /// How many names a file has.
+    /// The number of names of a file.
     pub fn links(&self, node: Node) -> usize {
         self.names.values().filter(|&&it| it == node).count()
     }
 
-    /// The time, in changes.
+    /// The time, in operations.
     pub fn clock(&self) -> u64 {
         self.clock
     }
 
-    /// The numbers for the next file: that of its own, and its inode's, which comes back
-    /// once the file that had it is durably gone, and is not `open`.
+    /// The numbers of the next file and of its inode. The number of an inode is used again once
+    /// its file is durably removed and not `open`.
     pub fn next_numbers(&self, open: impl Fn(Node) -> bool) -> (Node, u64) {
         let node = self.files.keys().next_back().map_or(1, |last| last + 1);
         let is_used = |it: Node| open(it) || self.is_reachable(it);
@@ -304,7 +303,7 @@ impl Disk {
         (node, inode)
     }
 
-    /// Whether a power cut may leave a file.
+    /// Whether a file has a name, or may have one after a power cut.
     fn is_reachable(&self, node: Node) -> bool {
         let mut changed = self.renames.iter().flatten().map(|(_, node)| *node);
         self.names
@@ -314,7 +313,7 @@ impl Disk {
             || changed.any(|it| it == Some(node))
     }
 
-    /// Carries an operation out.
+    /// Applies an operation.
     pub fn apply(&mut self, op: &Op) {
         self.clock += 1;
         let clock = self.clock;
@@ -373,7 +372,7 @@ impl Disk {
         self.renames.push(change);
     }
 
-    /// What a power cut leaves; all of it is durable.
+    /// The disk after a power cut; all of it is durable.
     pub fn cut(&self, names: Names, bytes: Bytes, rng: &mut Rng) -> Self {
         let mut left = self.durable_names.clone();
         let first = rng.below(self.renames.len() + 1);
@@ -419,12 +418,12 @@ impl Disk {
         }
     }
 
-    /// All that is written, durable.
+    /// The same disk, with all data durable.
     pub fn settled(&self) -> Self {
         self.cut(Names::Kept, Bytes::Kept, &mut Rng::new(0))
     }
 
-    /// The same for disks that differ in times at most.
+    /// Equal for disks that differ only in times.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (name, node) in &self.names {

@@ -1,9 +1,8 @@
-//! A [`Disk`] as a FUSE file system, which keeps a log of what is done to it.
+//! A [`Disk`] as a FUSE file system that records all operations and injects faults.
 //!
-//! It has one directory with regular files. Nothing is cached in the kernel: each write,
-//! sync and rename comes here, in its order, and one thread takes them. A process can be
-//! killed in the midst of them, a sync can fail, and the disk can be full; what is read and
-//! written can be so in part.
+//! It has one directory with regular files. The kernel caches nothing: it passes each write, sync
+//! and rename on in its order, and one thread carries them out. A process can be killed before an
+//! operation, a sync can fail, the disk can be full, and reads and writes can be partial.
 
 mod files;
 mod state;
@@ -19,10 +18,10 @@ use super::disk::{Disk, Op};
 use crate::rng::Rng;
 use crate::support::{must, require_root, tool};
 
-/// Whom the directory belongs to.
+/// The owner of the directory.
 pub const OWNER: u32 = 65534;
 
-/// What was done to a disk, from when on it was recorded.
+/// The operations on a disk, and the disk before them.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     pub start: Disk,
@@ -31,7 +30,7 @@ pub struct Recording {
     pub is_success: bool,
 }
 
-/// A disk, mounted until this is dropped.
+/// A disk that is mounted until this is dropped.
 pub struct MountedDisk {
     directory: PathBuf,
     state: Arc<Mutex<State>>,
@@ -58,12 +57,12 @@ impl MountedDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is on it, durable or not.
+    /// The disk as it is now.
     pub fn disk(&self) -> Disk {
         self.lock().disk.clone()
     }
 
-    /// Puts another disk there.
+    /// Replaces the disk, and ends all faults.
     pub fn load(&self, disk: Disk) {
         let mut state = self.lock();
         state.disk = disk;
@@ -73,43 +72,42 @@ impl MountedDisk {
         state.open.clear();
     }
 
-    /// Makes all durable.
+    /// Makes all data durable.
     pub fn make_durable(&self) {
         self.load(self.disk().settled());
     }
 
-    /// What was done to it since the last call, or since it was loaded.
+    /// The operations since the last call, or since the disk was loaded.
     pub fn take_log(&self) -> Vec<Op> {
         std::mem::take(&mut self.lock().log)
     }
 
-    /// Kills the process that is about to make the operation after so many.
+    /// After this number of operations, kills the process before the next one.
     pub fn kill_after(&self, ops: usize) {
         self.lock().fault = Some(Fault::Kill(ops));
     }
 
-    /// Fails the sync after so many.
+    /// After this number of syncs, the next one fails.
     pub fn fail_sync_after(&self, syncs: usize) {
         self.lock().fault = Some(Fault::FailSync(syncs));
     }
 
-    /// Reads and writes less than is asked for, from now on, as rng say.
+    /// From now on, makes reads and writes partial, at random.
     pub fn answer_partially(&self, rng: Rng) {
         self.lock().parts = Some(rng);
     }
 
-    /// Lets its files have so many bytes, and no more. What there is does not show it, as
-    /// with a quota.
+    /// Limits the bytes of all files, like a quota: the free space does not show it.
     pub fn allow(&self, bytes: usize) {
         self.lock().fault = Some(Fault::Full(bytes));
     }
 
-    /// Lets all that follows succeed.
+    /// Ends all faults.
     pub fn stop_faults(&self) {
         self.lock().fault = None;
     }
 
-    /// Whether anything was written, or synced, with a handle on which a sync had failed.
+    /// Whether a handle was used for writing or syncing after a sync of it had failed.
     pub fn reused_a_failed_handle(&self) -> bool {
         self.lock().reused_failed
     }

@@ -1,4 +1,4 @@
-//! What the model keeps and loses.
+//! Which data the model keeps and loses.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn with_a(bytes: &[u8]) -> (Disk, Node) {
     (disk, node)
 }
 
-/// All that random power cuts leave of a name.
+/// The contents that random power cuts leave under a name.
 fn outcomes(disk: &Disk, name: &str, names: Names, bytes: Bytes) -> BTreeSet<Option<Vec<u8>>> {
     let mut rng = Rng::new(1);
     (0..500)
@@ -65,7 +65,7 @@ fn set<T: Ord, const N: usize>(items: [T; N]) -> BTreeSet<T> {
 }
 
 #[test]
-fn what_was_synced_is_there_and_nothing_else_must_be() {
+fn synced_data_is_kept_and_other_data_may_be_lost() {
     let (mut disk, node) = with_a(b"old");
     let any = outcomes(&disk, "a", Names::Any, Bytes::Any);
     assert_eq!(any, set([Some(b"old".to_vec())]));
@@ -77,7 +77,7 @@ fn what_was_synced_is_there_and_nothing_else_must_be() {
 }
 
 #[test]
-fn sectors_and_the_size_are_kept_or_lost_each_for_itself() {
+fn sectors_and_the_size_are_kept_or_lost_independently() {
     let (mut disk, node) = with_a(&[1; SECTOR_LEN]);
     write(&mut disk, node, 0, &[2; 3 * SECTOR_LEN]);
     let torn = outcomes(&disk, "a", Names::Lost, Bytes::Torn(SECTOR_LEN));
@@ -106,7 +106,7 @@ fn sectors_and_the_size_are_kept_or_lost_each_for_itself() {
 }
 
 #[test]
-fn a_cut_of_a_file_may_be_lost() {
+fn a_truncation_may_be_lost() {
     let (mut disk, node) = with_a(b"long");
     disk.apply(&Op::SetLen { node, len: 1 });
     let any = outcomes(&disk, "a", Names::Any, Bytes::InOrder);
@@ -114,7 +114,7 @@ fn a_cut_of_a_file_may_be_lost() {
 }
 
 #[test]
-fn a_name_is_made_durable_with_the_directory_and_not_with_the_file() {
+fn a_name_becomes_durable_with_the_directory_and_not_with_the_file() {
     let (mut disk, _) = with_a(b"old");
     let node = create(&mut disk, "b");
     write(&mut disk, node, 0, b"new");
@@ -154,7 +154,7 @@ fn a_journal_keeps_the_first_changes_of_names() {
 }
 
 #[test]
-fn owner_and_mode_are_made_durable_by_fsync_alone() {
+fn only_fsync_makes_owner_and_mode_durable() {
     let (mut disk, node) = with_a(b"a");
     disk.apply(&Op::SetMeta {
         node,
@@ -177,7 +177,7 @@ fn owner_and_mode_are_made_durable_by_fsync_alone() {
 }
 
 #[test]
-fn the_number_of_an_inode_comes_back_once_its_file_is_durably_gone() {
+fn the_number_of_an_inode_is_used_again_once_its_file_is_durably_removed() {
     let (mut disk, node) = with_a(b"a");
     let inode = disk.file(node).unwrap().inode;
     disk.apply(&Op::Unlink {
@@ -190,7 +190,7 @@ fn the_number_of_an_inode_comes_back_once_its_file_is_durably_gone() {
 }
 
 #[test]
-fn what_a_failed_sync_was_to_write_is_not_written_by_the_next_one() {
+fn pages_of_a_failed_sync_are_not_written_by_the_next_one() {
     let (mut disk, node) = with_a(&[1; 2 * PAGE_LEN]);
     write(&mut disk, node, 0, b"lost");
     disk.apply(&Op::FailedSync { node });

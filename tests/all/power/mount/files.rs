@@ -1,4 +1,4 @@
-//! The kernel's calls, each of which is an operation on the disk, or a look at it.
+//! The requests of the kernel: operations on the disk, and reads.
 
 use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::super::disk::{Meta, Node, Op};
 use super::OWNER;
 use super::state::{State, attributes};
 
-/// Kernels must ask again: names and sizes change.
+/// The kernel must not cache names and sizes, which change.
 const TTL: Duration = Duration::ZERO;
 
 /// The file system.
@@ -120,7 +120,7 @@ impl Files {
         let node = state.of_handle(handle)?;
         let offset = offset as usize;
         let part = state.part(bytes.len());
-        let len = state.room(node, offset, part)?;
+        let len = state.fitting(node, offset, part)?;
         let write = Op::Write {
             node,
             offset,
@@ -133,9 +133,9 @@ impl Files {
     fn sync(&self, request: &Request, handle: FileHandle, metadata: bool) -> Result<(), Errno> {
         let mut state = self.lock();
         let node = state.of_handle(handle)?;
-        if state.fails() {
+        if state.sync_fails() {
             state.failed.insert(handle.0);
-            state.note(Op::FailedSync { node });
+            state.record(Op::FailedSync { node });
             return Err(Errno::EIO);
         }
         state.apply(request, Op::Sync { node, metadata })
@@ -143,13 +143,13 @@ impl Files {
 
     fn sync_directory(&self, request: &Request) -> Result<(), Errno> {
         let mut state = self.lock();
-        if state.fails() {
+        if state.sync_fails() {
             return Err(Errno::EIO);
         }
         state.apply(request, Op::SyncDirectory)
     }
 
-    fn name(&self, request: &Request, inode: INodeNo, name: &OsStr) -> Result<Node, Errno> {
+    fn link_file(&self, request: &Request, inode: INodeNo, name: &OsStr) -> Result<Node, Errno> {
         let mut state = self.lock();
         let node = state.node(inode)?;
         let name = name.to_str().ok_or(Errno::EINVAL)?.to_owned();
@@ -326,7 +326,7 @@ impl Filesystem for Files {
     }
 
     fn link(&self, request: &Request, inode: INodeNo, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let linked = self.name(request, inode, name);
+        let linked = self.link_file(request, inode, name);
         match linked.and_then(|node| self.lock().entry(node)) {
             Ok((attributes, generation)) => reply.entry(&TTL, &attributes, generation),
             Err(error) => reply.error(error),

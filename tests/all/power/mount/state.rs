@@ -1,4 +1,4 @@
-//! What is on a disk, what was done to it, and what is about to go wrong.
+//! The disk, the log of its operations, and the fault that is to come.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -22,18 +22,18 @@ pub struct State {
     pub reused_failed: bool,
 }
 
-/// What is about to happen.
+/// A fault that is to come.
 pub enum Fault {
-    /// After so many operations more.
+    /// The process is killed after this number of operations.
     Kill(usize),
-    /// After so many syncs more.
+    /// A sync fails after this number of syncs.
     FailSync(usize),
-    /// No more than so many bytes fit.
+    /// The files have no more than this number of bytes.
     Full(usize),
 }
 
 impl State {
-    /// Carries out an operation of a process's, and notes it.
+    /// Applies and records an operation of a process, unless the process is killed.
     pub fn apply(&mut self, request: &Request, op: Op) -> Result<(), Errno> {
         match &mut self.fault {
             Some(Fault::Kill(0)) => {
@@ -45,17 +45,17 @@ impl State {
             Some(Fault::Kill(after)) => *after -= 1,
             _ => {}
         }
-        self.note(op);
+        self.record(op);
         Ok(())
     }
 
-    pub fn note(&mut self, op: Op) {
+    pub fn record(&mut self, op: Op) {
         self.disk.apply(&op);
         self.log.push(op);
     }
 
-    /// Whether this sync fails.
-    pub fn fails(&mut self) -> bool {
+    /// Whether the next sync fails.
+    pub fn sync_fails(&mut self) -> bool {
         match &mut self.fault {
             Some(Fault::FailSync(0)) => {
                 self.fault = None;
@@ -69,7 +69,7 @@ impl State {
         }
     }
 
-    /// How many of so many bytes are read or written at once.
+    /// How many of `len` bytes are read or written.
     pub fn part(&mut self, len: usize) -> usize {
         match &mut self.parts {
             Some(rng) if len > 1 => 1 + rng.below(len),
@@ -77,8 +77,8 @@ impl State {
         }
     }
 
-    /// How many of the bytes that are to be written at an offset fit.
-    pub fn room(&self, node: Node, offset: usize, len: usize) -> Result<usize, Errno> {
+    /// How many of `len` bytes fit at an offset.
+    pub fn fitting(&self, node: Node, offset: usize, len: usize) -> Result<usize, Errno> {
         let Some(Fault::Full(allowed)) = self.fault else {
             return Ok(len);
         };
@@ -102,7 +102,7 @@ impl State {
         self.open.values().any(|&it| it == node)
     }
 
-    /// The file that has an inode's number: of several that had it, the last one.
+    /// The file with this number of an inode. If several files had it, the last one.
     pub fn node(&self, inode: INodeNo) -> Result<Node, Errno> {
         let named = self.disk.names().map(|(_, node)| node);
         named
