@@ -1,13 +1,13 @@
-//! A FUSE file system that serves a directory read-only, and stops answering when
-//! it is told to: a server that died, as its clients see it. Or it fails to read a
-//! range: a disk that dies. Or it gives less than is asked for.
+//! A FUSE file system that serves a directory read-only and injects faults: it stops answering,
+//! like a server that died; it fails to read a range, like a dying disk; or its reads are
+//! partial.
 //!
-//! It serves the regular files of one directory, none below. Nothing is cached in
-//! the kernel: each call of a client comes here. One thread answers, so a call that
-//! is not answered holds up all that follow.
+//! It serves the regular files of one directory, without directories below. The kernel caches
+//! nothing: it passes each request on. One thread answers, so a request that is not answered
+//! blocks all later ones.
 //!
-//! A process that is stuck here cannot be killed: drop what is [`Served`], or have
-//! it answer, before its end is waited for.
+//! A process that is stuck in such a request cannot be killed. Drop [`Served`] or let it answer
+//! before you wait for the process.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -29,16 +29,16 @@ use tempfile::TempDir;
 use crate::rng::Rng;
 use crate::support::{must, require_root, tool};
 
-/// How long a client is waited for that is to get stuck.
+/// How long to wait until a client is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Kernels must ask again: names and sizes change.
+/// The kernel must not cache names and sizes, which change.
 const TTL: Duration = Duration::ZERO;
 
-/// The name of a file that is said to have no link.
+/// The name of a file that is reported to have no link.
 pub const DELETED: &str = "deleted.fs";
 
-/// A directory, served at a mount point of its own until this is dropped.
+/// A directory that is served at a mount point of its own until this is dropped.
 pub struct Served {
     mount: TempDir,
     gate: Arc<Gate>,
@@ -66,31 +66,29 @@ impl Served {
         }
     }
 
-    /// Where a file of the directory is served.
+    /// The path at which a file of the directory is served.
     pub fn file(&self, name: &str) -> PathBuf {
         self.mount.path().join(name)
     }
 
-    /// From now on, no read of the byte at an offset is answered, nor any call
-    /// behind it.
+    /// From now on, does not answer a read of the byte at an offset, or any later request.
     pub fn stop_answering_at(&self, offset: u64) {
         self.gate.lock().closed_at = Some(offset);
     }
 
-    /// From now on, a read that touches this range fails, as of a disk's sector that
-    /// cannot be read.
+    /// From now on, a read that overlaps this range fails, as if a sector of the disk were bad.
     pub fn fail_at(&self, range: Range<u64>) {
         self.gate.lock().fails_at = Some(range);
     }
 
-    /// The same, until what this returns is dropped: before a process is waited for
-    /// that may be stuck, since such a one cannot be killed.
+    /// The same as [`Self::stop_answering_at`], until the result is dropped. Drop it before you
+    /// wait for a process that may be stuck, which cannot be killed.
     pub fn silence_at(&self, offset: u64) -> Silence<'_> {
         self.stop_answering_at(offset);
         Silence(self)
     }
 
-    /// From now on, a read gives less than is asked for, as rng say.
+    /// From now on, makes reads partial, at random.
     pub fn answer_partially(&self, rng: Rng) {
         self.gate.lock().parts = Some(rng);
     }
@@ -100,20 +98,20 @@ impl Served {
         let started = Instant::now();
         let mut state = self.gate.lock();
         while !state.is_stuck {
-            assert!(started.elapsed() < PATIENCE, "nobody reads as far as that");
+            assert!(started.elapsed() < PATIENCE, "no client reads this byte");
             let waited = self.gate.changed.wait_timeout(state, PATIENCE);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Answers what was not answered, and all that follows.
+    /// Answers the pending requests, and all later ones.
     pub fn answer(&self) {
         self.gate.lock().closed_at = None;
         self.gate.changed.notify_all();
     }
 }
 
-/// A time without answers.
+/// No requests are answered until this is dropped.
 #[must_use]
 pub struct Silence<'a>(&'a Served);
 
@@ -124,7 +122,7 @@ impl Drop for Silence<'_> {
 }
 
 impl Drop for Served {
-    /// No client stays stuck, nor the mount, be it in use.
+    /// Releases the clients that are stuck, and removes the mount even if it is in use.
     fn drop(&mut self) {
         self.answer();
         must(tool("umount", "mount").arg("-l").arg(self.mount.path()));
@@ -132,7 +130,7 @@ impl Drop for Served {
     }
 }
 
-/// Where reads are held up.
+/// The faults that are injected into reads.
 #[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -152,7 +150,7 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once a read of a range may be answered; says whether it fails.
+    /// Waits until a read of a range may be answered. Returns whether it fails.
     fn pass(&self, range: &Range<u64>) -> bool {
         let mut state = self.lock();
         while state.closed_at.is_some_and(|at| range.contains(&at)) {
@@ -166,7 +164,7 @@ impl Gate {
         state.fails_at.as_ref().is_some_and(touches)
     }
 
-    /// How many of so many bytes are read at once.
+    /// How many of `len` bytes are read.
     fn part(&self, len: u32) -> u32 {
         match &mut self.lock().parts {
             Some(rng) if len > 1 => 1 + rng.below(len as usize) as u32,
@@ -182,10 +180,10 @@ struct Files {
     state: Mutex<Known>,
 }
 
-/// What clients were told of.
+/// The inodes and handles that clients know.
 #[derive(Default)]
 struct Known {
-    /// The path of each inode that was looked up.
+    /// The path of each inode that a client has looked up.
     paths: HashMap<u64, PathBuf>,
     open: HashMap<u64, Arc<File>>,
     handles: u64,
@@ -207,7 +205,7 @@ impl Files {
         Ok(attributes)
     }
 
-    /// The path of an inode, as long as that is what lies there.
+    /// The path of an inode, as long as the file there has this inode.
     fn path(&self, inode: u64) -> io::Result<(PathBuf, Metadata)> {
         if inode == INodeNo::ROOT.0 {
             return Ok((self.directory.clone(), fs::metadata(&self.directory)?));
@@ -246,7 +244,8 @@ impl Files {
     }
 }
 
-/// What is said of a file; [`DELETED`] has no name, as one that is deleted once it is open.
+/// The attributes of a file. [`DELETED`] has no link, like a file that was deleted after it was
+/// opened.
 fn attributes(path: &Path, found: &Metadata, inode: u64) -> FileAttr {
     let is_deleted = path.file_name() == Some(OsStr::new(DELETED));
     let time = |secs: i64, nanos: i64| {

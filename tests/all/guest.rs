@@ -1,5 +1,5 @@
-//! A virtual machine with a kernel of Debian's, which has what this one may lack:
-//! an NFS server and its client. See `tests/nfs/`.
+//! A virtual machine with Debian's kernel, which has an NFS server and NFS clients: this machine
+//! may lack them. See `tests/nfs/`.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use crate::environment::kept;
 use crate::support::{Run, project, python, require_root, run, spawn, tool};
 
-/// How long the machine may take for one answer. It emulates its processor.
+/// How long the machine may take for one answer; its processor is emulated.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The machine. It ends where this process does, and its standard input with it.
+/// The machine. It ends when its standard input ends, at the latest with this process.
 struct Guest {
     process: Child,
     commands: ChildStdin,
@@ -29,7 +29,7 @@ struct Guest {
 impl Guest {
     fn boot() -> Self {
         require_root();
-        // What it finds on this machine, beside Python.
+        // The machine uses these programs of this one, and its Python.
         tool("ip", "iproute2");
         tool("mkfs.ext4", "e2fsprogs");
         tool("nsenter", "util-linux");
@@ -44,7 +44,7 @@ impl Guest {
             )
         };
         let mut qemu = tool("qemu-system-x86_64", "qemu-system-x86");
-        // Nothing but emulation is the same everywhere.
+        // Only emulation behaves in the same way everywhere.
         qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.arg("-no-reboot")
@@ -76,13 +76,12 @@ impl Guest {
             process,
         };
         guest.call(&json!({"cmd": "reset"}));
-        // It has it open.
+        // The machine keeps it open.
         fs::remove_file(disk).expect("a disk");
         guest
     }
 
-    /// Gives a command of `tests/nfs/guest.py`'s; returns the answer, be it a
-    /// failure.
+    /// Gives a command of `tests/nfs/guest.py`; returns the answer, which may be a failure.
     fn attempt(&mut self, command: &Value) -> Value {
         let (answered, late) = mpsc::channel::<()>();
         let pid = Pid::from_raw(self.process.id().cast_signed()).expect("its process id");
@@ -112,7 +111,7 @@ impl Guest {
     }
 }
 
-/// What it boots from.
+/// The kernel and the files from which the machine boots.
 fn parts() -> PathBuf {
     let [packages, first] = ["packages.sh", "first.sh"].map(|name| project("tests/nfs").join(name));
     let recipe = [&packages, &first].map(|path| fs::read(path).expect("a script"));
@@ -120,15 +119,15 @@ fn parts() -> PathBuf {
         let made = run(Command::new("sh").arg(&packages).arg(directory));
         assert_eq!(
             made.code, 0,
-            "no virtual machine: it takes apt-get and dpkg-deb, and of Debian's packages \
+            "cannot make the virtual machine: it needs apt-get and dpkg-deb, and the Debian packages \
              linux-image-amd64, busybox-static, nfs-kernel-server and nfs-common. \
              {made:?}"
         );
     })
 }
 
-/// A master on the server's disk and a slave on the client's, in the machine, of
-/// which there is one for all tests.
+/// A master on the server's disk and a slave on the client's disk. Both are in the one machine
+/// that all tests share.
 pub struct Site {
     guest: MutexGuard<'static, Option<Guest>>,
     /// The master's directory, on the server.
@@ -140,8 +139,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Neither file is there yet; the client has the master's directory mounted
-    /// with this version of NFS.
+    /// A site without either file. The client has mounted the master's directory with this
+    /// version of NFS.
     pub fn new(version: &str) -> Self {
         static GUEST: Mutex<Option<Guest>> = Mutex::new(None);
         static BOOTING: AtomicBool = AtomicBool::new(false);
@@ -165,7 +164,7 @@ impl Site {
         site
     }
 
-    /// The same, with a master that ZODB holds open as `m`.
+    /// A site with a master that ZODB has open as `m`.
     pub fn with_master(version: &str) -> Self {
         let mut site = Self::new(version);
         let master = site.master();
@@ -185,7 +184,7 @@ impl Site {
         self.guest.as_mut().expect("it has booted").call(command)
     }
 
-    /// Has ZODB commit a transaction to the master.
+    /// Commits a transaction to the master, through ZODB.
     pub fn commit(&mut self, objects: u32) {
         self.call(&json!({"cmd": "commit", "name": "m", "objects": objects}));
     }
@@ -202,14 +201,14 @@ impl Site {
         self.run(arguments).expect(0)
     }
 
-    /// Does this to the server; see `tests/nfs/server.sh`.
+    /// Runs a command of `tests/nfs/server.sh` on the server.
     #[track_caller]
     pub fn server(&mut self, what: &str) {
         let script = project("tests/nfs/server.sh");
         self.must(&["sh", script.to_str().expect("UTF-8"), what]);
     }
 
-    /// The program, to be run with these options, its master and its slave.
+    /// The program with these options, its master and its slave.
     pub fn command(&self, options: &[&str]) -> Vec<String> {
         let program = [env!("CARGO_BIN_EXE_fssync")];
         let mut words: Vec<_> = program
@@ -230,35 +229,35 @@ impl Site {
         as_run(&self.call(&json!({"cmd": "run", "arguments": command})))
     }
 
-    /// A command that takes the slave alone.
+    /// Runs a subcommand whose only argument is the slave.
     #[track_caller]
-    pub fn flip(&mut self, verb: &str) -> Run {
+    pub fn run_verb(&mut self, verb: &str) -> Run {
         let slave = self.slave.clone();
         self.run(&[env!("CARGO_BIN_EXE_fssync"), verb, &slave])
     }
 
-    /// Starts the program under a name; it goes on in the background.
+    /// Starts the program in the background, under a name.
     pub fn start(&mut self, name: &str, options: &[&str]) {
         let command = self.command(options);
         self.call(&json!({"cmd": "start", "program": name, "arguments": command}));
     }
 
-    /// How many processes run the program.
+    /// The number of processes that run the program.
     pub fn running(&mut self) -> usize {
         let found = self.call(&json!({"cmd": "running", "name": "fssync"}));
         found["running"].as_array().expect("process ids").len()
     }
 
-    /// Switches syncing off, after which ZODB can open the slave.
+    /// Switches syncing off, and checks that ZODB can open the slave.
     #[track_caller]
     pub fn off(&mut self) {
-        self.flip("off").expect(0);
+        self.run_verb("off").expect(0);
         let slave = self.slave.clone();
         self.call(&json!({"cmd": "open", "name": "s", "path": slave}));
         self.call(&json!({"cmd": "close", "name": "s"}));
     }
 
-    /// Mounts the master's directory anew, not only to be read.
+    /// Mounts the master's directory once more, writable.
     pub fn mount_writable(&mut self) {
         let (_, n) = self.directory.rsplit_once('/').expect("a path");
         let (version, n) = (
@@ -284,7 +283,7 @@ impl Site {
         self.must(&["rm", &file]);
     }
 
-    /// Waits until a pass is at work.
+    /// Waits until a pass runs.
     #[track_caller]
     pub fn await_pass(&mut self) {
         self.await_that("pass", |site| {
@@ -298,14 +297,13 @@ impl Site {
         });
     }
 
-    /// Waits for the end of a program that was started.
+    /// Waits for the end of a started program.
     #[track_caller]
     pub fn end_of(&mut self, name: &str) -> Run {
         as_run(&self.call(&json!({"cmd": "wait", "program": name})))
     }
 
-    /// Waits until a program that was started has logged these lines' parts, one
-    /// behind the other.
+    /// Waits until a started program has logged these parts of lines, in this order.
     #[track_caller]
     pub fn expect_log(&mut self, name: &str, parts: &[&str]) {
         self.await_that(&format!("{parts:?}"), |site| {
@@ -342,8 +340,8 @@ impl Site {
         }
     }
 
-    /// Fails unless ZODB opens the slave and finds in it, byte by byte, what is
-    /// committed in the master, where nothing is written at the moment.
+    /// Fails unless ZODB opens the slave and its bytes are the master's committed bytes. Nobody
+    /// may write to the master at the moment.
     #[track_caller]
     pub fn assert_in_sync(&mut self) {
         let in_sync = self.in_sync();
@@ -362,8 +360,8 @@ impl Site {
         }
     }
 
-    /// Fails unless ZODB opens the slave and finds the start of the master in it,
-    /// as it is or as it was before a pack.
+    /// Fails unless ZODB opens the slave and it is a prefix of the master, as the master is or as
+    /// it was before a pack.
     #[track_caller]
     pub fn assert_prefix(&mut self) {
         let slave = self.slave.clone();
@@ -377,13 +375,13 @@ impl Site {
                 .is_ok_and(|found| found["same"] == ours["position"])
         });
         let its = its.unwrap_or_else(|| panic!("{ours} {found:?}"));
-        // A pack may leave what ZODB warns of.
+        // ZODB may warn of a master that was packed.
         let theirs = self.call(&json!({"cmd": "check", "path": masters[its]}));
         let count = |checked: &Value| checked["warnings"].as_array().map(Vec::len);
         assert!(count(&ours) <= count(&theirs), "{ours} {theirs}");
     }
 
-    /// The lengths of the master and the slave, and of the start that they share.
+    /// The lengths of master and slave, and of their common prefix.
     fn compare(&mut self, master: &str) -> Result<Value, String> {
         let command = json!({"cmd": "compare", "master": master, "slave": self.slave});
         let found = self

@@ -1,5 +1,5 @@
-//! The second machine: namespaces in which what is shipped lies where it says
-//! that it belongs, with a real systemd as the first process.
+//! The second machine: namespaces in which the shipped files are installed at their documented
+//! paths, with a real systemd as the first process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use crate::support::{Run, Scene, must, project, require_root, run, spawn, tool};
 use crate::zeo::eventually;
 
-/// The user that ZEO and fssync run as there.
+/// The user of ZEO and fssync on this machine.
 const ZOPE: u32 = 990;
 
-/// What is shipped, and where it is installed.
+/// The shipped files, and the paths at which they are installed.
 const INSTALLED: [(&str, &str); 11] = [
     ("cron.d/fssync", "etc/cron.d/fssync"),
     ("default/fssync", "etc/default/fssync"),
@@ -38,7 +38,7 @@ const INSTALLED: [(&str, &str); 11] = [
     ),
 ];
 
-/// The targets that units name. Nothing of the real machine's is started.
+/// The targets that the units refer to. No unit of the real machine is started.
 const TARGETS: [&str; 8] = [
     "basic",
     "fssync-test",
@@ -50,10 +50,10 @@ const TARGETS: [&str; 8] = [
     "timers",
 ];
 
-/// A running machine; all of its processes are killed when it is dropped.
+/// A running machine. All of its processes are killed when it is dropped.
 ///
-/// A unit is started once in each: on a busy machine systemd 252 may fail to start
-/// one again whose control group it is just about to remove (219/CGROUP).
+/// Each unit is started only once: on a busy machine, systemd 252 may fail to start a unit again
+/// while it removes the control group of this unit (219/CGROUP).
 pub struct Machine {
     unshare: Child,
     first_process: u32,
@@ -62,8 +62,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots it. There, the directory of the scene's master is `/mnt/master/var`,
-    /// and that of its slave, which becomes the user zope's, `/srv/plone/var`.
+    /// Boots it. The directory of the master is `/mnt/master/var` there, and the directory of the
+    /// slave, which belongs to the user zope from then on, is `/srv/plone/var`.
     pub fn boot(scene: &Scene) -> Self {
         require_root();
         tool("systemctl", "systemd");
@@ -118,12 +118,12 @@ impl Machine {
         });
     }
 
-    /// Where a file of `/etc` lies on this machine.
+    /// The path of one of its files, as this machine has it.
     pub fn file(&self, path: &str) -> PathBuf {
         self.files.join(path)
     }
 
-    /// A command that runs there.
+    /// A command that runs on the machine.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = tool("nsenter", "util-linux");
         command.args(["--pid", "--mount", "--uts", "--target"]);
@@ -131,12 +131,12 @@ impl Machine {
         command
     }
 
-    /// Runs a command there, to its end.
+    /// Runs a command on the machine, to its end.
     pub fn run(&self, words: &[&str]) -> Run {
         run(&mut self.command(words))
     }
 
-    /// What systemd says of a unit.
+    /// A property of a unit, from systemd.
     pub fn property(&self, unit: &str, property: &str) -> String {
         let shown = self.run(&["systemctl", "show", "--value", "-p", property, unit]);
         shown.expect(0).stdout.trim().to_owned()
@@ -144,7 +144,7 @@ impl Machine {
 }
 
 impl Drop for Machine {
-    /// Where the first process ends, all others of its namespace do.
+    /// Kills the first process, and so all others in its namespace.
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_raw(self.first_process.cast_signed());
         if let Some(pid) = pid {
@@ -163,7 +163,7 @@ impl Drop for Machine {
     }
 }
 
-/// Puts there what the machine is to find.
+/// Installs the files of the machine.
 fn install(files: &Path) {
     let beside = |name: &str| {
         let path = files.join(name);

@@ -218,7 +218,7 @@ fn on_a_mount_that_hangs_passes_do_not_pile_up_and_off_works() {
         assert_eq!(site.running(), 0);
         site.pass(&["--timeout", "1"]).expect(10);
         site.server("join");
-        site.flip("on").expect(0);
+        site.run_verb("on").expect(0);
         site.pass(&[]).expect(0);
         site.assert_in_sync();
     }
@@ -247,7 +247,7 @@ fn a_full_copy_that_hangs_can_be_switched_off() {
         site.end_of("copy").expect(10);
         assert_eq!(site.running(), 0);
         site.server("join");
-        site.flip("on").expect(0);
+        site.run_verb("on").expect(0);
         site.pass(&[]).expect(0);
         site.assert_in_sync();
     }
