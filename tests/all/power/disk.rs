@@ -15,27 +15,16 @@
 //! 5. After a failed sync, the pages that it should have written count as written, as on Linux: a
 //!    later sync does not write them.
 
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
+pub use self::file::{Bytes, File, Meta, PAGE_LEN, SECTOR_LEN};
 use crate::rng::Rng;
-
-pub const SECTOR_LEN: usize = 512;
-pub const PAGE_LEN: usize = 4096;
 
 /// The number of a file. Unlike the number of an inode, it is never used again.
 pub type Node = usize;
-
-/// Owner, mode and time of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meta {
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    /// The time of the last write, in operations on the disk.
-    pub modified: u64,
-}
 
 /// An operation: a call that changes a file or a name, or makes it durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,154 +84,7 @@ pub enum Names {
     Any,
 }
 
-/// Which bytes of a file a power cut leaves, if they are not durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bytes {
-    Lost,
-    Kept,
-    /// The last size, with zeros instead of the bytes.
-    Size,
-    /// Any number of changes, the first ones.
-    InOrder,
-    /// Each block of this length independently, and any size.
-    Torn(usize),
-    /// For each file, one of the others.
-    Any,
-}
-
-type Content = Arc<Vec<u8>>;
 type Directory = BTreeMap<String, Node>;
-
-/// A file.
-#[derive(Clone, Debug)]
-pub struct File {
-    pub inode: u64,
-    meta: Meta,
-    durable_meta: Meta,
-    /// Its contents since the last sync: the first one is durable, and readers see the last
-    /// one.
-    contents: Vec<Content>,
-    /// Pages that are not durable and that no sync will write.
-    forgotten: BTreeSet<usize>,
-}
-
-impl File {
-    /// The bytes that readers see.
-    pub fn bytes(&self) -> &[u8] {
-        self.contents.last().expect("a content")
-    }
-
-    pub fn meta(&self) -> Meta {
-        self.meta
-    }
-
-    fn change(&mut self, clock: u64, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut bytes = self.bytes().to_vec();
-        change(&mut bytes);
-        let before = self.contents.last().expect("a content");
-        let differ = differing_pages(before, &bytes);
-        self.forgotten.retain(|page| !differ.contains(page));
-        self.contents.push(Arc::new(bytes));
-        self.meta.modified = clock;
-    }
-
-    fn sync(&mut self, metadata: bool) {
-        let now = self.contents.last().expect("a content").clone();
-        if self.forgotten.is_empty() {
-            self.contents = vec![now];
-        } else {
-            let mut durable = now.to_vec();
-            for &page in &self.forgotten {
-                copy_block(&mut durable, &self.contents[0], page, PAGE_LEN);
-            }
-            self.contents = vec![Arc::new(durable), now];
-        }
-        if metadata {
-            self.durable_meta = self.meta;
-        }
-    }
-
-    fn fail_to_sync(&mut self) {
-        let now = self.contents.last().expect("a content").clone();
-        self.forgotten
-            .extend(differing_pages(&self.contents[0], &now));
-    }
-
-    /// The bytes that a power cut leaves.
-    fn cut(&self, bytes: Bytes, rng: &mut Rng) -> Content {
-        let last = self.contents.len() - 1;
-        let some = |rng: &mut Rng| rng.below(last + 1);
-        match bytes {
-            Bytes::Lost => self.contents[0].clone(),
-            Bytes::Kept => self.contents[last].clone(),
-            Bytes::InOrder => self.contents[some(rng)].clone(),
-            Bytes::Size => self.of_versions(last, PAGE_LEN, || 0),
-            Bytes::Torn(len) => {
-                // The contents in between rarely matter.
-                let ends = rng.flip();
-                let mut some = || {
-                    if ends { last * rng.below(2) } else { some(rng) }
-                };
-                let size = some();
-                self.of_versions(size, len, some)
-            }
-            Bytes::Any => {
-                let choices = [
-                    Bytes::Lost,
-                    Bytes::Kept,
-                    Bytes::Size,
-                    Bytes::InOrder,
-                    Bytes::Torn(SECTOR_LEN),
-                    Bytes::Torn(PAGE_LEN),
-                ];
-                let choice = rng.one_of(&choices);
-                self.cut(choice, rng)
-            }
-        }
-    }
-
-    /// The size of one content, and each block of a content that `pick` selects.
-    fn of_versions(
-        &self,
-        size: usize,
-        block_len: usize,
-        mut pick: impl FnMut() -> usize,
-    ) -> Content {
-        let mut bytes = vec![0; self.contents[size].len()];
-        for block in 0..bytes.len().div_ceil(block_len) {
-            copy_block(&mut bytes, &self.contents[pick()], block, block_len);
-        }
-        Arc::new(bytes)
-    }
-}
-
-/// The pages in which two contents differ.
-fn differing_pages(a: &[u8], b: &[u8]) -> BTreeSet<usize> {
-    let page = |bytes: &[u8], nth: usize| {
-        let mut page = vec![0; PAGE_LEN];
-        copy_block(
-            &mut page,
-            bytes.get(nth * PAGE_LEN..).unwrap_or(&[]),
-            0,
-            PAGE_LEN,
-        );
-        page
-    };
-    let count = a.len().max(b.len()).div_ceil(PAGE_LEN);
-    (0..count)
-        .filter(|&nth| page(a, nth) != page(b, nth))
-        .collect()
-}
-
-/// Copies a block, or the part of it that fits. Missing bytes are zeros.
-fn copy_block(to: &mut [u8], from: &[u8], block: usize, len: usize) {
-    let start = (block * len).min(to.len());
-    let end = (start + len).min(to.len());
-    let from = from.get(start..end.min(from.len())).unwrap_or(&[]);
-    let (copied, zeros) = to[start..end].split_at_mut(from.len());
-    copied.copy_from_slice(from);
-    zeros.fill(0);
-}
 
 /// A disk with one directory.
 #[derive(Clone, Debug, Default)]
@@ -324,14 +166,7 @@ impl Disk {
                 inode,
                 meta,
             } => {
-                let file = File {
-                    inode: *inode,
-                    meta: *meta,
-                    durable_meta: *meta,
-                    contents: vec![Content::default()],
-                    forgotten: BTreeSet::new(),
-                };
-                self.files.insert(*node, file);
+                self.files.insert(*node, File::empty(*inode, *meta));
                 self.rename(vec![(name.clone(), Some(*node))]);
             }
             Op::Write {
@@ -346,7 +181,7 @@ impl Disk {
             Op::SetLen { node, len } => self
                 .of(*node)
                 .change(clock, |content| content.resize(*len, 0)),
-            Op::SetMeta { node, meta } => self.of(*node).meta = *meta,
+            Op::SetMeta { node, meta } => self.of(*node).set_meta(*meta),
             Op::Link { node, name } => self.rename(vec![(name.clone(), Some(*node))]),
             Op::Unlink { name } => self.rename(vec![(name.clone(), None)]),
             Op::Rename { from, to } => {
@@ -388,27 +223,7 @@ impl Disk {
             }
         }
         let nodes: BTreeSet<Node> = left.values().copied().collect();
-        let mut cut = |node: Node| {
-            let file = &self.files[&node];
-            let keeps_meta = match bytes {
-                Bytes::Lost => false,
-                Bytes::Kept => true,
-                _ => rng.flip(),
-            };
-            let meta = if keeps_meta {
-                file.meta
-            } else {
-                file.durable_meta
-            };
-            let file = File {
-                inode: file.inode,
-                meta,
-                durable_meta: meta,
-                contents: vec![file.cut(bytes, rng)],
-                forgotten: BTreeSet::new(),
-            };
-            (node, file)
-        };
+        let mut cut = |node: Node| (node, self.files[&node].cut(bytes, rng));
         Self {
             files: nodes.into_iter().map(&mut cut).collect(),
             names: left.clone(),
@@ -427,9 +242,10 @@ impl Disk {
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (name, node) in &self.names {
-            let File { inode, meta, .. } = &self.files[node];
-            (name, inode, meta.mode, meta.uid, meta.gid).hash(&mut hasher);
-            self.files[node].bytes().hash(&mut hasher);
+            let file = &self.files[node];
+            let Meta { mode, uid, gid, .. } = file.meta();
+            (name, file.inode, mode, uid, gid).hash(&mut hasher);
+            file.bytes().hash(&mut hasher);
         }
         hasher.finish()
     }
