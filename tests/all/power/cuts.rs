@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::case::{DATA, DiskCase};
 use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
 use super::mount::Recording;
+use super::{sample, seed};
 use crate::crash::scenario::Scenario;
 use crate::rng::Rng;
 use crate::support::said_by;
@@ -151,12 +152,13 @@ pub fn cut(on_disk: &mut DiskCase, recording: &Recording, count: usize, seed: u6
     count
 }
 
-/// Records a scenario, and cuts the power during it; see [`cut`].
-pub fn record_and_cut(scenario: &'static Scenario, count: usize, seed: u64) -> usize {
+/// Records a scenario that has at least `min_ops` operations, and cuts the power during it.
+pub fn record_and_cut(scenario: &'static Scenario, min_ops: usize) {
     let mut on_disk = DiskCase::prepare(scenario);
     let recording = on_disk.record();
-    assert!(recording.ops.len() > 5, "{:?}", recording.ops);
-    cut(&mut on_disk, &recording, count, seed)
+    assert!(recording.ops.len() >= min_ops, "{:?}", recording.ops);
+    let count = cut(&mut on_disk, &recording, sample(), seed());
+    println!("{count} states");
 }
 
 /// A recording, and the same with a mistake.
