@@ -22,7 +22,7 @@ mod switching;
 pub mod trace;
 mod watching;
 
-use self::fault::{Fault, Point};
+use self::fault::{CallFault, Point};
 use self::trace::{Subject, TracedCase};
 use crate::crash::scenario;
 use crate::support::{Run, Zodb};
@@ -31,7 +31,7 @@ use crate::support::{Run, Zodb};
 type Check = fn(&TracedCase, &Run, &mut Zodb);
 
 /// The calls at which a fault can be injected.
-fn points(subject: Subject, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
+fn points(subject: Subject, fault: CallFault, zodb: &mut Zodb) -> Vec<Point> {
     let traced = TracedCase::prepare(subject, zodb);
     let trace = format!("trace={}", fault.calls());
     traced
@@ -41,23 +41,23 @@ fn points(subject: Subject, fault: Fault, zodb: &mut Zodb) -> Vec<Point> {
 }
 
 /// Injects a fault at a sample of the calls, one at a time, and checks each case.
-fn disturb(subject: Subject, fault: Fault, check: impl FnMut(&TracedCase, &Run, &mut Zodb)) {
-    inject(subject, fault, Fault::at, check);
+fn disturb(subject: Subject, fault: CallFault, check: impl FnMut(&TracedCase, &Run, &mut Zodb)) {
+    inject(subject, fault, CallFault::at, check);
 }
 
 /// The same; the fault lasts, for all later calls of the same name.
 fn disturb_for_good(
     subject: Subject,
-    fault: Fault,
+    fault: CallFault,
     check: impl FnMut(&TracedCase, &Run, &mut Zodb),
 ) {
-    inject(subject, fault, Fault::from, check);
+    inject(subject, fault, CallFault::from, check);
 }
 
 fn inject(
     subject: Subject,
-    fault: Fault,
-    injection: fn(Fault, &Point) -> String,
+    fault: CallFault,
+    injection: fn(CallFault, &Point) -> String,
     mut check: impl FnMut(&TracedCase, &Run, &mut Zodb),
 ) {
     let mut zodb = Zodb::start();
@@ -82,7 +82,7 @@ fn interrupt(subject: Subject, check: Check) {
     let mut zodb = Zodb::start();
     for first in [1, 2] {
         let traced = TracedCase::prepare(subject, &mut zodb);
-        let interrupted = Fault::Error("EINTR").at_every_other(first);
+        let interrupted = CallFault::Error("EINTR").at_every_other(first);
         let run = traced.run(&["-e", &interrupted]).expect(0);
         assert!(traced.log().contains("(INJECTED)"));
         let output = format!("{}{}", run.stdout, run.stderr);
@@ -139,7 +139,7 @@ fn no_call_is_forgotten() {
         let of_any_kind = fault::points(&traced.log());
         assert!(of_any_kind.len() > 10, "{of_any_kind:?}");
         for Point { call, .. } in of_any_kind {
-            let is_listed = Fault::Error("EIO").affects(&call);
+            let is_listed = CallFault::Error("EIO").affects(&call);
             let is_harmless = ["close", "fcntl"].contains(&&*call);
             assert!(is_listed || is_harmless, "{call}");
         }

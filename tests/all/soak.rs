@@ -5,7 +5,7 @@
 //! addresses of both machines. On the second, a watch follows over [ssh or a mount](network), and
 //! passes from cron, `status` and `verify` run in the [background].
 //!
-//! The [schedule]: each week has all events once, in an order that depends on a seed: packs,
+//! The [schedule](week): each week has all events once, in an order that depends on a seed: packs,
 //! restarts and crashes of either side, network failures, switching off and on, removed files,
 //! and a [failover] with the script that is shipped, followed by the failback of the README.
 //!
@@ -25,8 +25,8 @@ mod background;
 mod counts;
 mod failover;
 mod network;
-mod schedule;
 mod site;
+mod week;
 mod weekly_checks;
 
 use std::time::{Duration, Instant};

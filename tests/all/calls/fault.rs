@@ -8,7 +8,7 @@ use crate::support::{Run, number};
 
 /// A fault at one call of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum CallFault {
     /// The process is killed at the call.
     Kill,
     /// The call does nothing and fails with this error.
@@ -42,7 +42,7 @@ const ALLOCATIONS: &str = "?pwrite64,?write,?fallocate,?ftruncate,?rename,?renam
 const INTERRUPTIBLE: &str = "?openat,?openat2,?read,?pread64,?write,?pwrite64,?ftruncate,?fallocate,\
                     ?fsync,?fdatasync,?flock,?statfs,?fstatfs,?fcntl";
 
-impl Fault {
+impl CallFault {
     /// The calls at which it is possible, in the syntax of `strace`.
     pub fn calls(self) -> String {
         match self {
@@ -85,7 +85,7 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for CallFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Kill => f.write_str("signal=SIGKILL"),

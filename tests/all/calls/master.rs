@@ -1,6 +1,6 @@
 //! Faults at the calls that a pass, or the program that serves it, makes on the master.
 
-use super::fault::Fault;
+use super::fault::CallFault;
 use super::trace::{Subject, Target, TracedCase};
 use super::{check_slave, disturb, disturb_for_good, interrupt};
 use crate::crash::scenario;
@@ -8,7 +8,7 @@ use crate::support::{Run, Zodb};
 
 /// Makes a call fail, once: the pass tries again and succeeds.
 fn survives_an_error(subject: Subject, error: &'static str) {
-    disturb(subject, Fault::Error(error), |traced, run, zodb| {
+    disturb(subject, CallFault::Error(error), |traced, run, zodb| {
         assert_eq!(run.code, 0, "{run:?}");
         check_unreachable(traced, run, zodb);
     });
@@ -18,7 +18,7 @@ fn survives_an_error(subject: Subject, error: &'static str) {
 /// and it may not need the files around the master.
 fn survives_a_master_that_is_lost(subject: Subject, error: &'static str) {
     let (mut missed, mut all) = (0, 0);
-    disturb_for_good(subject, Fault::Error(error), |traced, run, zodb| {
+    disturb_for_good(subject, CallFault::Error(error), |traced, run, zodb| {
         all += 1;
         missed += u32::from(run.code == 12);
         check_unreachable(traced, run, zodb);

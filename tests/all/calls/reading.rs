@@ -1,6 +1,6 @@
 //! Faults at the calls of `fssync verify` and `fssync status`, which read only.
 
-use super::fault::Fault;
+use super::fault::CallFault;
 use super::trace::{Subject, TracedCase};
 use super::{disturb, disturb_for_good, interrupt, is_silent};
 use crate::crash::scenario;
@@ -47,7 +47,7 @@ fn check_read_again(traced: &TracedCase, run: &Run, zodb: &mut Zodb) {
 #[test]
 fn status_and_verify_write_nothing_whatever_call_fails() {
     for subject in [VERIFY, STATUS] {
-        disturb(subject, Fault::Error("EIO"), check_read_again);
-        disturb_for_good(subject, Fault::Error("EIO"), check_read);
+        disturb(subject, CallFault::Error("EIO"), check_read_again);
+        disturb_for_good(subject, CallFault::Error("EIO"), check_read);
     }
 }

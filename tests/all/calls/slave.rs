@@ -1,6 +1,6 @@
 //! Faults at the calls that a pass makes on the slave's files.
 
-use super::fault::Fault;
+use super::fault::CallFault;
 use super::trace::{Subject, TracedCase};
 use super::{check_slave, disturb, disturb_for_good, interrupt, is_silent};
 use crate::crash::scenario::{self, Scenario};
@@ -10,7 +10,7 @@ use crate::support::{Run, Zodb};
 fn survives_being_killed(scenario: &'static Scenario) {
     disturb(
         Subject::slave(scenario),
-        Fault::Kill,
+        CallFault::Kill,
         |traced, run, zodb| {
             assert!([-1, 0].contains(&run.code), "{run:?}");
             check_slave(traced, run, zodb);
@@ -20,12 +20,20 @@ fn survives_being_killed(scenario: &'static Scenario) {
 
 /// Makes a call fail, once.
 fn survives_an_error(scenario: &'static Scenario, error: &'static str) {
-    disturb(Subject::slave(scenario), Fault::Error(error), check_failed);
+    disturb(
+        Subject::slave(scenario),
+        CallFault::Error(error),
+        check_failed,
+    );
 }
 
 /// Makes a call fail, and all later ones of its name.
 fn survives_a_dying_disk(scenario: &'static Scenario) {
-    disturb_for_good(Subject::slave(scenario), Fault::Error("EIO"), check_failed);
+    disturb_for_good(
+        Subject::slave(scenario),
+        CallFault::Error("EIO"),
+        check_failed,
+    );
 }
 
 fn check_failed(traced: &TracedCase, run: &Run, zodb: &mut Zodb) {

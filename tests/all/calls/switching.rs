@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::fault::Fault;
+use super::fault::CallFault;
 use super::trace::{Subject, TracedCase};
 use super::{disturb, interrupt};
 use crate::crash::scenario;
@@ -43,13 +43,13 @@ fn check_off(traced: &TracedCase, off: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_off_that_is_killed_leaves_a_slave_that_zodb_opens() {
-    disturb(OFF, Fault::Kill, check_off);
+    disturb(OFF, CallFault::Kill, check_off);
 }
 
 #[test]
 fn an_off_that_exits_with_0_is_off_whatever_call_fails() {
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(OFF, Fault::Error(error), check_off);
+        disturb(OFF, CallFault::Error(error), check_off);
     }
 }
 
@@ -70,9 +70,9 @@ fn check_on(traced: &TracedCase, on: &Run, zodb: &mut Zodb) {
 
 #[test]
 fn an_on_that_exits_with_0_is_on_whatever_call_fails() {
-    disturb(ON, Fault::Kill, check_on);
+    disturb(ON, CallFault::Kill, check_on);
     for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        disturb(ON, Fault::Error(error), check_on);
+        disturb(ON, CallFault::Error(error), check_on);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Faults at the calls of a watch.
 
-use super::fault::{self, Fault};
+use super::fault::{self, CallFault};
 use super::points;
 use super::trace::{Subject, Target, TracedCase};
 use crate::crash::scenario;
@@ -9,7 +9,7 @@ use crate::watcher::Watcher;
 
 /// A watch in which a call fails continues by itself, or exits with 1, and a supervisor starts
 /// it again.
-fn survives_in_a_watch(subject: Subject, fault: Fault) {
+fn survives_in_a_watch(subject: Subject, fault: CallFault) {
     let mut zodb = Zodb::start();
     let points = points(subject, fault, &mut zodb);
     let (mut injected, mut all) = (0, 0);
@@ -38,11 +38,14 @@ fn survives_in_a_watch(subject: Subject, fault: Fault) {
 
 #[test]
 fn a_watch_continues_whatever_call_fails() {
-    survives_in_a_watch(Subject::slave(&scenario::APPEND), Fault::Error("EIO"));
-    survives_in_a_watch(Subject::slave(&scenario::FULL_COPY), Fault::Error("EIO"));
+    survives_in_a_watch(Subject::slave(&scenario::APPEND), CallFault::Error("EIO"));
+    survives_in_a_watch(
+        Subject::slave(&scenario::FULL_COPY),
+        CallFault::Error("EIO"),
+    );
     let from_a_mount = Subject {
         scenario: &scenario::FULL_COPY,
         target: Target::MasterDirectory,
     };
-    survives_in_a_watch(from_a_mount, Fault::Error("ESTALE"));
+    survives_in_a_watch(from_a_mount, CallFault::Error("ESTALE"));
 }

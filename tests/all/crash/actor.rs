@@ -127,7 +127,7 @@ impl Actor {
     }
 
     /// Whether it is fssync.
-    pub fn is_ours(self) -> bool {
+    pub fn is_fssync(self) -> bool {
         !matches!(self, Self::Echo | Self::Zodb(_) | Self::Faulty(..))
     }
 

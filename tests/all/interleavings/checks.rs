@@ -51,8 +51,8 @@ impl Checks<'_> {
     /// Fails if a promise is broken. In the end the next pass has repaired the slave, or has
     /// refused to.
     pub fn check(&mut self) {
-        let is_ours = |who: usize| self.race.actors[who].actor.is_ours();
-        if let Err(error) = steps::check(&self.trace.events, is_ours) {
+        let is_fssync = |who: usize| self.race.actors[who].actor.is_fssync();
+        if let Err(error) = steps::check(&self.trace.events, is_fssync) {
             panic!("{error}");
         }
         self.check_codes();
@@ -184,7 +184,7 @@ impl Checks<'_> {
         let end = self.trace.events.iter().position(is_end).expect("an end");
         for event in &self.trace.events[end..] {
             if let Event::Call(who, call) = event
-                && self.race.actors[*who].actor.is_ours()
+                && self.race.actors[*who].actor.is_fssync()
             {
                 let takes = call.locking() == Some((Lock::Zodb, Locking::Acquired));
                 assert!(!takes, "after {actor:?}: {call}");

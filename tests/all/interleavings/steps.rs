@@ -6,11 +6,11 @@ use super::call::{Lock, Locking};
 use super::scheduler::Event;
 
 /// Returns the first call of fssync's that breaks a rule.
-pub fn check(events: &[Event], is_ours: impl Fn(usize) -> bool) -> Result<(), String> {
+pub fn check(events: &[Event], is_fssync: impl Fn(usize) -> bool) -> Result<(), String> {
     let mut held: Vec<(usize, &str, Lock)> = Vec::new();
     for event in events {
         let (who, call) = match event {
-            Event::Call(who, call) if is_ours(*who) => (*who, call),
+            Event::Call(who, call) if is_fssync(*who) => (*who, call),
             Event::Call(..) => continue,
             Event::End(who) => {
                 held.retain(|it| it.0 != *who);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fuser::{BackgroundSession, Config, MountOption};
 
 use self::files::Files;
-use self::state::{Fault, State};
+use self::state::{DiskFault, State};
 use super::disk::{Disk, Op};
 use crate::rng::Rng;
 use crate::support::{must, require_root, tool};
@@ -84,12 +84,12 @@ impl MountedDisk {
 
     /// After this number of operations, kills the process before the next one.
     pub fn kill_after(&self, ops: usize) {
-        self.lock().fault = Some(Fault::Kill(ops));
+        self.lock().fault = Some(DiskFault::Kill(ops));
     }
 
     /// After this number of syncs, the next one fails.
     pub fn fail_sync_after(&self, syncs: usize) {
-        self.lock().fault = Some(Fault::FailSync(syncs));
+        self.lock().fault = Some(DiskFault::FailSync(syncs));
     }
 
     /// From now on, makes reads and writes partial, at random.
@@ -99,7 +99,7 @@ impl MountedDisk {
 
     /// Limits the bytes of all files, like a quota: the free space does not show it.
     pub fn allow(&self, bytes: usize) {
-        self.lock().fault = Some(Fault::Full(bytes));
+        self.lock().fault = Some(DiskFault::Full(bytes));
     }
 
     /// Ends all faults.

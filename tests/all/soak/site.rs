@@ -12,7 +12,7 @@ use super::acknowledged::AckLedger;
 use super::background::{Background, Disturbance, Disturbances, Endpoints, named};
 use super::counts::Counts;
 use super::network::{Cut, Network, Route};
-use super::schedule::{self, Event, Fault, Operation, SIDECAR};
+use super::week::{self, Event, Operation, SIDECAR, SiteFault};
 use crate::failover::{self, Manager};
 use crate::rng::Rng;
 use crate::support::{Transport, Zodb, must};
@@ -98,7 +98,7 @@ impl Site {
     pub fn run_week(&mut self) {
         self.log(&format!("a week over {:?}", self.route));
         self.start_week();
-        for event in schedule::week(&mut self.rng, spares_the_watch(self.week)) {
+        for event in week::events(&mut self.rng, spares_the_watch(self.week)) {
             self.log(&format!("{event:?}"));
             match event {
                 Event::Fault(fault, operations) => {
@@ -180,17 +180,17 @@ impl Site {
         thread::sleep(Duration::from_millis(self.rng.below(700) as u64));
     }
 
-    fn begin(&mut self, fault: Fault) {
+    fn begin(&mut self, fault: SiteFault) {
         self.counts.one(&format!("faults: {fault:?}"));
         match fault {
-            Fault::ZeoStopped => self.zeo.take().expect("it runs").stop(),
-            Fault::ZeoKilled => drop(self.zeo.take()),
-            Fault::WatchEnded => assert_eq!(self.take_watch().end().0, 0),
-            Fault::WatchKilled => {
+            SiteFault::ZeoStopped => self.zeo.take().expect("it runs").stop(),
+            SiteFault::ZeoKilled => drop(self.zeo.take()),
+            SiteFault::WatchEnded => assert_eq!(self.take_watch().end().0, 0),
+            SiteFault::WatchKilled => {
                 self.wait_for_an_append();
                 drop(self.take_watch());
             }
-            Fault::Cut(how) => {
+            SiteFault::Cut(how) => {
                 self.cut(how);
                 let watch = self.watch.as_ref().expect("it runs");
                 // Or a pass from cron does, which holds the lock.
@@ -199,31 +199,31 @@ impl Site {
                     reports.last().is_some_and(|last| last["exit_code"] != 0)
                 });
             }
-            Fault::SwitchedOff => {
+            SiteFault::SwitchedOff => {
                 self.disturbances.begin(Disturbance::Off);
                 self.endpoints().verb("off", &[]).expect(0);
                 self.when_off = Some(self.touched());
             }
-            Fault::EchoedOff => {
+            SiteFault::EchoedOff => {
                 self.disturbances.begin(Disturbance::Off);
                 self.echo("SYNCING=0\n");
             }
         }
     }
 
-    fn end_of(&mut self, fault: Fault) {
+    fn end_of(&mut self, fault: SiteFault) {
         match fault {
-            Fault::ZeoStopped | Fault::ZeoKilled => {
+            SiteFault::ZeoStopped | SiteFault::ZeoKilled => {
                 self.zeo = Some(self.machines.first.start());
             }
-            Fault::WatchEnded | Fault::WatchKilled => self.start_watch(),
-            Fault::Cut(_) => self.heal(),
-            Fault::SwitchedOff => {
+            SiteFault::WatchEnded | SiteFault::WatchKilled => self.start_watch(),
+            SiteFault::Cut(_) => self.heal(),
+            SiteFault::SwitchedOff => {
                 assert_eq!(self.when_off.take(), Some(self.touched()), "it is off");
                 self.endpoints().verb("on", &[]).expect(0);
                 self.disturbances.end(Disturbance::Off);
             }
-            Fault::EchoedOff => {
+            SiteFault::EchoedOff => {
                 self.echo("SYNCING=1\n");
                 self.disturbances.end(Disturbance::Off);
             }

@@ -16,14 +16,14 @@ pub struct State {
     pub log: Vec<Op>,
     pub open: HashMap<u64, Node>,
     pub handles: u64,
-    pub fault: Option<Fault>,
+    pub fault: Option<DiskFault>,
     pub parts: Option<Rng>,
     pub failed: BTreeSet<u64>,
     pub reused_failed: bool,
 }
 
 /// A fault that is to come.
-pub enum Fault {
+pub enum DiskFault {
     /// The process is killed after this number of operations.
     Kill(usize),
     /// A sync fails after this number of syncs.
@@ -36,13 +36,13 @@ impl State {
     /// Applies and records an operation of a process, unless the process is killed.
     pub fn apply(&mut self, request: &Request, op: Op) -> Result<(), Errno> {
         match &mut self.fault {
-            Some(Fault::Kill(0)) => {
+            Some(DiskFault::Kill(0)) => {
                 if let Some(pid) = Pid::from_raw(request.pid().cast_signed()) {
                     let _ = kill_process(pid, Signal::KILL);
                 }
                 return Err(Errno::EIO);
             }
-            Some(Fault::Kill(after)) => *after -= 1,
+            Some(DiskFault::Kill(after)) => *after -= 1,
             _ => {}
         }
         self.record(op);
@@ -57,11 +57,11 @@ impl State {
     /// Whether the next sync fails.
     pub fn sync_fails(&mut self) -> bool {
         match &mut self.fault {
-            Some(Fault::FailSync(0)) => {
+            Some(DiskFault::FailSync(0)) => {
                 self.fault = None;
                 true
             }
-            Some(Fault::FailSync(after)) => {
+            Some(DiskFault::FailSync(after)) => {
                 *after -= 1;
                 false
             }
@@ -79,7 +79,7 @@ impl State {
 
     /// How many of `len` bytes fit at an offset.
     pub fn fitting(&self, node: Node, offset: usize, len: usize) -> Result<usize, Errno> {
-        let Some(Fault::Full(allowed)) = self.fault else {
+        let Some(DiskFault::Full(allowed)) = self.fault else {
             return Ok(len);
         };
         let named = self.disk.names().map(|(_, node)| node);

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 
 /// A fault that lasts for a while. The authors continue to write if they can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum SiteFault {
     /// ZEO is stopped on the first machine.
     ZeoStopped,
     /// ZEO is killed.
@@ -38,14 +38,14 @@ pub const SIDECAR: &str = ".fssync";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A fault, and the operations during it.
-    Fault(Fault, Vec<Operation>),
+    Fault(SiteFault, Vec<Operation>),
     Operation(Operation),
     /// The first machine dies, possibly after its network. The second machine takes over, and
     /// the first one returns.
     Failover(Option<Cut>),
 }
 
-impl Fault {
+impl SiteFault {
     const ALL: [Self; 8] = [
         Self::ZeoStopped,
         Self::ZeoKilled,
@@ -72,8 +72,8 @@ impl Fault {
 }
 
 /// The events of a week: each one once, possibly without those that end the watch.
-pub fn week(rng: &mut Rng, spares_the_watch: bool) -> Vec<Event> {
-    let mut faults = Fault::ALL.to_vec();
+pub fn events(rng: &mut Rng, spares_the_watch: bool) -> Vec<Event> {
+    let mut faults = SiteFault::ALL.to_vec();
     faults.retain(|fault| !(spares_the_watch && fault.concerns_the_watch()));
     rng.shuffle(&mut faults);
     let mut events: Vec<_> = faults
