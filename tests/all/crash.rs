@@ -8,7 +8,7 @@
 //!   runs.
 //! - A fault disturbs the actor: it is killed, a call fails, the power is cut. The scheduler of
 //!   `interleavings` disturbs it with other actors.
-//! - The [`oracle`] checks what the fault has left, and that the next pass repairs it.
+//! - The [`oracle`] checks the slave after a fault, and that the next pass repairs it.
 
 pub mod actor;
 mod before;

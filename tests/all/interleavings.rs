@@ -28,7 +28,7 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-use self::checks::{Checks, SlaveState};
+use self::checks::{Checks, ObservedSlave};
 use self::process::{Process, Task};
 use self::schedule::Schedule;
 use self::scheduler::{Scheduler, Start, list};
@@ -101,7 +101,7 @@ impl Harness {
             }
         };
         let starts = race.actors.iter().enumerate().map(start).collect();
-        let mut scheduler = Scheduler::new(starts, || SlaveState::now(&case.scene));
+        let mut scheduler = Scheduler::new(starts, || ObservedSlave::now(&case.scene));
         let ran = catch_unwind(AssertUnwindSafe(|| scheduler.run(schedule)));
         let events = list(&scheduler.events);
         let checked = ran.and_then(|()| {

@@ -2,7 +2,7 @@
 //!
 //! A FUSE file system records every operation that the actor of a
 //! [scenario](crate::crash::scenario) makes on the disk ([`mount`]). Then the power is cut after
-//! each of them: a model of the disk ([`disk`]) computes what may be left. The
+//! each of them: a model of the disk ([`disk`]) computes the possible states. The
 //! [oracle](crate::crash::oracle) checks each of these states, and that the next pass repairs
 //! it ([`case`]). In some of them the power is cut again, during that pass.
 //!

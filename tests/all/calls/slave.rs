@@ -40,7 +40,7 @@ fn check_failed(traced: &TracedCase, run: &Run, zodb: &mut Zodb) {
     assert_documented(traced, run);
     if !run.stderr.contains("cannot remove") {
         traced.case.assert_tidy();
-        // A pass that cannot truncate the tail saves it, and does not know what is left.
+        // A pass that cannot truncate the tail has saved it, and leaves an unknown part of it.
         if !run.stderr.contains("cannot truncate at") {
             traced.case.assert_tail_saved_once();
         }

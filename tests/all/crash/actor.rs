@@ -189,14 +189,14 @@ impl Actor {
     }
 }
 
-/// Variables for [`passes_in_batches`]: both paths, the sizes, and whether syncing is switched
-/// off in the midst of it.
+/// Environment variables for [`passes_in_batches`]: both paths, the sizes, and whether syncing is
+/// switched off during the pass.
 const MASTER: &str = "FSSYNC_TEST_MASTER";
 const SLAVE: &str = "FSSYNC_TEST_SLAVE";
 const SIZES: &str = "FSSYNC_TEST_SIZES";
 const SWITCH_OFF: &str = "FSSYNC_TEST_SWITCH_OFF";
 
-/// This program, for a pass as [`passes_in_batches`] makes it.
+/// This program, which makes a pass in [`passes_in_batches`].
 fn pass_in_batches(scene: &Scene, batches: Batches) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
     command.args(["--exact", "crash::actor::passes_in_batches"]);

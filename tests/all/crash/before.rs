@@ -1,5 +1,5 @@
-//! Which transactions a slave must contain, given what was there before (Laws 1 and 2).
-//! No I/O but to find that out.
+//! Which transactions a slave must contain, by the slave and the master before the actor ran
+//! (Laws 1 and 2).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The oracle: what must hold of a slave, whatever was done to an actor.
+//! The oracle: the promises that every slave must keep, whatever fault has disturbed the actor.
 //!
 //! At any time ([`Case::assert_sound`]):
 //!
@@ -6,7 +6,8 @@
 //! 2. ZODB opens the slave, with its index and without it, at the same position.
 //! 3. The index is the one that ZODB itself would save for some position of the slave.
 //! 4. The ledger contains no wrong digest, and `verify` finds no damage.
-//! 5. No transaction is lost or invented, and what must be saved is saved ([`Before`]).
+//! 5. No transaction is lost or invented. A slave or a tail that must be saved is saved
+//!    ([`Before`]).
 //!
 //! After a pass that has reported success, slave and master are in sync
 //! ([`Case::assert_done`]). The next pass always succeeds; after it, nothing is left to do
@@ -64,7 +65,7 @@ impl Case {
         }
     }
 
-    /// Checks what must hold at any time.
+    /// Checks the promises that hold at any time.
     pub fn assert_sound(&self, zodb: &mut Zodb) {
         let scene = &self.scene;
         scene.assert_documented_names();
@@ -111,7 +112,7 @@ impl Case {
         assert!(findings.is_empty(), "verify: {findings:?}");
     }
 
-    /// Checks what the actor has reported with exit code 0.
+    /// Checks the result of an actor that has exited with 0.
     pub fn assert_done(&self, zodb: &mut Zodb) {
         if self.scenario.actor.is_pass() && self.scenario.is_off != Switched::After {
             zodb.assert_in_sync(&self.scene.master, &self.scene.slave);
@@ -143,8 +144,7 @@ impl Case {
         assert!(files == self.files_before, "written to");
     }
 
-    /// Checks what must hold after the next pass, which has succeeded: another pass has
-    /// nothing to do.
+    /// Checks the slave after the next pass has succeeded: another pass has nothing to do.
     pub fn assert_recovered(&self, zodb: &mut Zodb) {
         let scene = &self.scene;
         // Otherwise the master has changed since.

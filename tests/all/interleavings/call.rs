@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-/// The calls at which a process stops: those by which it reads or changes what the other
-/// processes see. `strace` ignores calls that this architecture does not have.
+/// The calls at which a process stops: those that read or change files which other processes
+/// see. `strace` ignores calls that this architecture does not have.
 pub const CALLS: &str = "?openat,?flock,?pread64,?read,?pwrite64,?write,?ftruncate,?rename,\
                          ?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?fsync,\
                          ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown,?llistxattr,?fremovexattr";

@@ -18,14 +18,14 @@ use crate::support::{Scene, Zodb, fssync, run};
 
 /// The state of a slave when a process has ended.
 #[derive(Debug)]
-pub struct SlaveState {
+pub struct ObservedSlave {
     bytes: Option<Vec<u8>>,
     /// The process that holds ZODB's lock.
     zodb_lock: Option<u32>,
     is_off: bool,
 }
 
-impl SlaveState {
+impl ObservedSlave {
     pub fn now(scene: &Scene) -> Self {
         let switch = fs::read(scene.beside(".fssync-switch"));
         Self {
@@ -40,7 +40,7 @@ impl SlaveState {
 pub struct Checks<'a> {
     pub race: &'a Race<'a>,
     pub case: &'a Case,
-    pub trace: &'a Trace<SlaveState>,
+    pub trace: &'a Trace<ObservedSlave>,
     /// For the checks.
     pub zodb: &'a mut Zodb,
     /// The actor that was ZODB.
@@ -58,7 +58,7 @@ impl Checks<'_> {
         self.check_codes();
         self.check_off();
         self.check_order_of_switching();
-        let last = SlaveState::now(&self.case.scene);
+        let last = ObservedSlave::now(&self.case.scene);
         match self.session() {
             Some((who, session)) if self.code(who) == 0 => self.check_session(who, session, &last),
             Some((who, _)) => {
@@ -212,13 +212,13 @@ impl Checks<'_> {
         // In its first step, `off` writes the switch; in a later one, it truncates the tail.
         let is_on_later = steps(off).next() < steps(on).next_back();
         let must_be_on = is_on_later && self.code(on) != 20;
-        let state = SlaveState::now(&self.case.scene);
+        let state = ObservedSlave::now(&self.case.scene);
         assert_eq!(state.is_off, !must_be_on, "on is later: {is_on_later}");
         assert!(state.is_off || self.code(on) == 0, "it is on");
     }
 
     /// The slave is sound, and the next pass repairs it.
-    fn check_slave(&mut self, last: &SlaveState) {
+    fn check_slave(&mut self, last: &ObservedSlave) {
         let case = self.case;
         let scene = &case.scene;
         if self.has_late_index() {

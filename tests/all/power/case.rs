@@ -49,7 +49,7 @@ impl DiskCase {
         Self { disk, case, zodb }
     }
 
-    /// Runs the actor, undisturbed, and records what it does to the disk.
+    /// Runs the actor, undisturbed, and records its operations on the disk.
     pub fn record(&mut self) -> Recording {
         let start = self.disk.disk();
         self.run_actor().expect(self.case.scenario.exit_code);
@@ -110,7 +110,10 @@ impl DiskCase {
             then(scene);
         }
         let paths = SlavePaths::new(&scene.slave).expect("paths");
-        let has_sidecar = Sidecar::load(&paths).expect("a sidecar").last_sync.is_some();
+        let has_sidecar = Sidecar::load(&paths)
+            .expect("a sidecar")
+            .last_sync
+            .is_some();
         let options = match scenario.actor {
             Actor::Pass(options) => options,
             _ => &[],

@@ -1,5 +1,5 @@
-//! A model of a disk with one directory: which data is durable, and what a power cut may leave
-//! of the rest. No I/O.
+//! A model of a disk with one directory: which data is durable, and which other data a power cut
+//! may leave. No I/O.
 //!
 //! It makes the same assumptions about the disk as fssync:
 //!

@@ -11,7 +11,7 @@ use crate::ledger;
 use crate::support::names;
 use crate::zeo::{eventually, eventually_in_sync};
 
-/// The memory that a watch may use: a multiple of what it needs.
+/// The memory that a watch may use, several times as much as it needs.
 const MAX_MEMORY_KB: u64 = 64_000;
 
 /// By how many handles the end of one week may differ from another.

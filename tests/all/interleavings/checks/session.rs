@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use fssync::filestorage::MAGIC_LEN;
 use serde_json::{Value, json};
 
-use super::{Checks, SlaveState};
+use super::{Checks, ObservedSlave};
 use crate::crash::actor::{Actor, Session};
 use crate::support::{fssync, run};
 
@@ -57,7 +57,7 @@ impl Checks<'_> {
 
     /// The slave that ZODB had open is unchanged, and contains the transaction that ZODB has
     /// committed.
-    pub(super) fn check_session(&mut self, who: usize, session: Session, last: &SlaveState) {
+    pub(super) fn check_session(&mut self, who: usize, session: Session, last: &ObservedSlave) {
         let end = &self.trace.ends[who];
         let position = self.check_opened(&end.exit.answers[0]);
         if session != Session::OpenAndClose {

@@ -17,6 +17,14 @@ use super::state::{State, attributes};
 /// The kernel must not cache names and sizes, which change.
 const TTL: Duration = Duration::ZERO;
 
+/// A change of a file's attributes.
+struct Change {
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    len: Option<u64>,
+}
+
 /// The file system.
 pub struct Files(pub Arc<Mutex<State>>);
 
@@ -34,7 +42,7 @@ impl Files {
                 gid: OWNER,
                 modified: state.disk.clock(),
             };
-            return Ok(attributes(inode.0, meta, (0, 2), FileType::Directory));
+            return Ok(attributes(inode.0, meta, 0, 2, FileType::Directory));
         }
         let open = handle.and_then(|handle| state.open.get(&handle.0).copied());
         let node = open.map_or_else(|| state.node(inode), Ok)?;
@@ -44,24 +52,24 @@ impl Files {
     fn change(
         &self,
         request: &Request,
-        (inode, handle): (INodeNo, Option<FileHandle>),
-        (mode, uid, gid): (Option<u32>, Option<u32>, Option<u32>),
-        len: Option<u64>,
+        inode: INodeNo,
+        handle: Option<FileHandle>,
+        change: Change,
     ) -> Result<FileAttr, Errno> {
         let mut state = self.lock();
         let node = match handle {
             Some(handle) => state.of_handle(handle)?,
             None => state.node(inode)?,
         };
-        if let Some(len) = len {
+        if let Some(len) = change.len {
             let len = len as usize;
             state.apply(request, Op::SetLen { node, len })?;
         }
         let was = state.disk.file(node).ok_or(Errno::ESTALE)?.meta();
         let meta = Meta {
-            mode: mode.map_or(was.mode, |mode| mode & 0o7777),
-            uid: uid.unwrap_or(was.uid),
-            gid: gid.unwrap_or(was.gid),
+            mode: change.mode.map_or(was.mode, |mode| mode & 0o7777),
+            uid: change.uid.unwrap_or(was.uid),
+            gid: change.gid.unwrap_or(was.gid),
             ..was
         };
         if meta != was {
@@ -208,7 +216,7 @@ impl Filesystem for Files {
         mode: Option<u32>,
         uid: Option<u32>,
         gid: Option<u32>,
-        size: Option<u64>,
+        len: Option<u64>,
         _: Option<TimeOrNow>,
         _: Option<TimeOrNow>,
         _: Option<SystemTime>,
@@ -219,7 +227,13 @@ impl Filesystem for Files {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        match self.change(request, (inode, handle), (mode, uid, gid), size) {
+        let change = Change {
+            mode,
+            uid,
+            gid,
+            len,
+        };
+        match self.change(request, inode, handle, change) {
             Ok(attributes) => reply.attr(&TTL, &attributes),
             Err(error) => reply.error(error),
         }

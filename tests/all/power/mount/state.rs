@@ -129,7 +129,8 @@ impl State {
         Ok(attributes(
             file.inode,
             file.meta(),
-            (size, links),
+            size,
+            links,
             FileType::RegularFile,
         ))
     }
@@ -143,7 +144,7 @@ fn time(modified: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(modified)
 }
 
-pub fn attributes(inode: u64, meta: Meta, (size, links): (u64, usize), kind: FileType) -> FileAttr {
+pub fn attributes(inode: u64, meta: Meta, size: u64, links: usize, kind: FileType) -> FileAttr {
     FileAttr {
         ino: INodeNo(inode),
         size,
