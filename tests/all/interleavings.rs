@@ -220,7 +220,7 @@ races! {
     }
     APPEND_AFTER_A_FOREIGN_TAIL as a_foreign_tail {
         and_a_zodb_that_opens_and_closes: [PASS, OPENS];
-        and_off: [PASS, OFF];
+        and_a_pass: [PASS, PASS];
     }
     FULL_COPY_AND_SET_ASIDE as a_full_copy {
         and_a_pass: [PASS, PASS];
@@ -258,6 +258,5 @@ races! {
     }
     SEED as a_slave_seeded_by_hand {
         and_a_pass: [PASS, PASS];
-        and_off: [PASS, OFF];
     }
 }
