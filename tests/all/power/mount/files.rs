@@ -18,6 +18,7 @@ use super::state::{State, attributes};
 const TTL: Duration = Duration::ZERO;
 
 /// A change of a file's attributes.
+#[derive(Clone, Copy)]
 struct Change {
     mode: Option<u32>,
     uid: Option<u32>,
