@@ -256,7 +256,4 @@ races! {
         and_off: [PASS, OFF];
         and_a_zodb_that_serves: [PASS, SERVES];
     }
-    SEED as a_slave_seeded_by_hand {
-        and_a_pass: [PASS, PASS];
-    }
 }

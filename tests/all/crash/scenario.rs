@@ -22,7 +22,7 @@ pub struct Scenario {
     pub keeps_slave: bool,
     /// The length of the old slave's tail that must be saved, in bytes.
     pub tail_len: usize,
-    /// Whether syncing may be off before the actor runs, and after.
+    /// When syncing is off.
     pub is_off: Switched,
     /// Whether the prepared slave is durable. If not, a power cut is only checked after the
     /// actor has ended.
@@ -31,7 +31,7 @@ pub struct Scenario {
     pub then: Option<fn(&Scene)>,
 }
 
-/// When syncing is off.
+/// Whether syncing is off before the actor runs, or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switched {
     Never,
