@@ -1,4 +1,11 @@
-//! Comparing the transactions of slave and master.
+//! Comparisons of slave and master. They read both files and write neither.
+//!
+//! | module | question |
+//! | --- | --- |
+//! | `digests` | is a range the same in both files? |
+//! | `join`, `lists`, `search` | which transactions are in only one file, and which differ? |
+//! | [`tails`] | the same for the last transactions, backwards from the ends of the files |
+//! | [`succession`] | may a copy of the master replace the slave, or would that lose transactions? |
 
 pub(crate) mod digests;
 pub(crate) mod join;

@@ -1,23 +1,21 @@
-//! Whether a slave is sound: every transaction and data record, and the index.
+//! Verifies a slave: every transaction and data record, the digests, and the index.
 //!
-//! Nothing is locked, and [`verify`] writes nothing, so that a long verification keeps
-//! neither ZEO from opening the slave nor a pass from writing it: bytes before a position do
-//! not change. If another file is put in the slave's place meanwhile, the verification does
-//! not count. [`Verified::note`] writes the result beside the slave.
+//! [`verify`] takes no lock and writes nothing. So ZEO can open the slave, and a pass can append
+//! to it, during a long verification: bytes before a position do not change. If the slave is
+//! replaced meanwhile, the verification fails. Only [`Verified::record`] writes: it stores the
+//! result beside the slave.
 //!
-//! | part | duty |
+//! | module | responsibility |
 //! | --- | --- |
-//! | [`finding`] | what is wrong, and what to do |
-//! | `fields` | single fields, by their positions |
-//! | `lossy_reader` | bytes in windows, sectors that fail included |
-//! | `walk` | the structure, and how it goes on behind damage |
-//! | `conversion` | what the walk finds, as findings |
-//! | `digests` | the bytes against the ledger |
-//! | `index` | ZODB's index against the file |
-//! | [`against`] | the slave against its master |
+//! | [`finding`] | the kinds of faults, and advice |
+//! | `lossy_reader` | reads the file in windows, and skips sectors that cannot be read |
+//! | `walk` | checks the structure, and continues after damage |
+//! | `conversion` | converts damage and flaws into findings |
+//! | `digests` | compares the bytes with the ledger |
+//! | `index` | compares ZODB's index with the file |
+//! | [`against`] | compares the slave with its master |
 //!
-//! What makes damage of a finding is argued in
-//! [`filestorage::check`](crate::filestorage::check).
+//! [`filestorage::check`](crate::filestorage::check) explains which flaws are damage.
 
 pub mod against;
 mod conversion;
@@ -52,72 +50,71 @@ use crate::slave::step::Slave;
 use crate::slave::verification::Record;
 use crate::source::FileId;
 
-/// What came of a verification.
+/// The result of a verification.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
-    /// Whether a pass was ever made for it.
+    /// Whether a pass was ever made for this path.
     pub presence: Presence,
-    /// What lies there.
+    /// Content of the file.
     pub content: SlaveContent,
-    /// Which file it was; `None` if there is none.
+    /// State of the file when it was opened; `None` if there is no file.
     pub seen: Option<FileStat>,
-    /// The same, as it is recognised later.
+    /// The identity by which later commands recognise the file; `None` if it is unknown.
     pub identity: Option<FileId>,
-    /// The slave's size in bytes.
+    /// Size of the slave in bytes.
     pub size: u64,
-    /// Up to where it is committed, as far as that can be told.
+    /// End of the last committed transaction, in bytes.
     pub position: u64,
-    /// The tid of the last transaction that was found whole.
+    /// The tid of the last whole transaction.
     pub last_tid: Option<Tid>,
-    /// How many transactions were found whole.
+    /// Number of whole transactions.
     pub transactions: u64,
-    /// How many data records they have.
+    /// Number of data records in them.
     pub records: u64,
-    /// How many objects.
+    /// Number of objects in them.
     pub objects: u64,
-    /// How many bytes of the slave were read.
+    /// Number of bytes that were read from the slave.
     pub bytes: u64,
-    /// What lies behind the position.
+    /// The tail after the position, if there is one.
     pub unfinished: Option<UnfinishedTail>,
-    /// What its digests say.
+    /// Result of the comparison with the ledger.
     pub digests: DigestState,
-    /// What the index is good for.
+    /// State of the index.
     pub index: IndexState,
-    /// How many findings are damage.
+    /// Number of findings that are damage.
     pub damages: u64,
-    /// How many of them are in `Data.fs` itself, which no pass mends.
+    /// Number of those in `Data.fs` itself, which no pass repairs.
     pub data_damages: u64,
-    /// How many are not.
+    /// Number of findings that are blemishes.
     pub blemishes: u64,
 }
 
-/// What lies under the slave's name.
+/// Content of the slave's `Data.fs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlaveContent {
     /// No file, or an empty one.
     Missing,
-    /// Fewer bytes than a transaction has.
+    /// Too few bytes for a transaction.
     TooShort,
-    /// No FileStorage.
+    /// Not a FileStorage.
     Foreign,
     /// A FileStorage.
     FileStorage,
 }
 
-/// What lies behind the last committed transaction: ZODB cuts it when it opens the
-/// slave.
+/// Bytes after the last committed transaction, which ZODB truncates when it opens the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnfinishedTail {
-    /// How many bytes.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Whether it is of an append of ours.
+    /// Whether a pass wrote them, in an append that is in progress or was interrupted.
     pub is_ours: bool,
 }
 
 impl Verified {
-    /// The exit code.
+    /// The exit code, without a comparison with the master.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self.content {
@@ -127,9 +124,9 @@ impl Verified {
         }
     }
 
-    /// Notes the result beside the slave, with the exit code and in one line, for `fssync
-    /// status` and later passes; of a path for which no pass was made, nothing is noted.
-    pub fn note(
+    /// Records the result beside the slave, for `fssync status` and later passes. `verdict` is the
+    /// result in one line. Writes nothing if no pass was ever made for this path.
+    pub fn record(
         &self,
         paths: &SlavePaths,
         quick: bool,
@@ -153,8 +150,7 @@ impl Verified {
         record.store(paths)
     }
 
-    /// Where its last transaction ends; where that is not known, as it is damaged
-    /// there, its size.
+    /// End of its last transaction, in bytes; the size of the file if the end is damaged.
     fn end(&self) -> u64 {
         let unfinished = self.unfinished.map_or(0, |unfinished| unfinished.bytes);
         self.size.saturating_sub(unfinished)
@@ -175,7 +171,7 @@ impl Verified {
             objects: 0,
             bytes: 0,
             unfinished: None,
-            digests: DigestState::Unasked,
+            digests: DigestState::Skipped,
             index: IndexState::Unknown("there is no slave to compare it with".to_owned()),
             damages: 0,
             data_damages: 0,
@@ -184,9 +180,9 @@ impl Verified {
     }
 }
 
-/// Verifies a slave, or with `quick` its structure alone, for which pickles are passed
-/// over. Tells each finding as it is found, most of them in the order of the file. Fails
-/// where the slave cannot be looked at, or another file is put in its place meanwhile.
+/// Verifies a slave; with `quick` only its structure and the index, without reading pickles.
+/// Calls `report` for each finding, mostly in file order. Fails if the slave cannot be opened, or
+/// is replaced or truncated meanwhile.
 pub fn verify(
     slave: &Slave,
     quick: bool,
@@ -209,7 +205,7 @@ pub fn verify(
     let Some(opened) = open(paths)? else {
         return Ok(Verified::nothing(paths, SlaveContent::Missing));
     };
-    let seen = Some(opened.seen);
+    let seen = Some(opened.stat);
     let identity = FileId::of(&opened.file).ok();
     let verified = opened.walk(slave, quick, monitor, &mut report)?;
     Ok(Verified {
@@ -222,15 +218,15 @@ pub fn verify(
     })
 }
 
-/// The slave and what lies beside it, open for reading.
+/// The slave, its index and its ledger, open for reading.
 struct OpenFiles {
     file: std::fs::File,
-    seen: FileStat,
+    stat: FileStat,
     index: Option<IndexCheck>,
     digests: Option<DigestCheck>,
 }
 
-/// Opens all as it lies there at one moment; `None` if there is no slave.
+/// Opens the slave and its index so that they belong together. Returns `None` if there is no slave.
 fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
     let path = paths.data();
     let mut attempts = 0;
@@ -239,7 +235,7 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
         let index = IndexCheck::open(paths)?;
         let file = match paths::open(path, OpenMode::Read) {
             Ok(file) => file,
-            // Where ZODB packs what it serves, there is none for an instant.
+            // While ZODB finishes a pack, there is no file for an instant.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if attempts == MAX_ATTEMPTS {
                     return Ok(None);
@@ -249,14 +245,15 @@ fn open(paths: &SlavePaths) -> Result<Option<OpenFiles>, Error> {
             }
             Err(error) => return Err(Error::io("open", path)(error)),
         };
-        // Before the size is taken: it ends with bytes that are there by then.
+        // The ledger is opened before the size is read, so that it has no digests after the size.
         let digests = DigestCheck::open(paths, &file)?;
-        let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
-        let is_there = index.as_ref().is_none_or(IndexCheck::is_unchanged);
-        if is_there || attempts == MAX_ATTEMPTS {
+        let stat = FileStat::of(&file.metadata().map_err(Error::io("look at", path))?);
+        // If the index was replaced meanwhile, it may belong to a later state of the slave.
+        let is_unchanged = index.as_ref().is_none_or(IndexCheck::is_unchanged);
+        if is_unchanged || attempts == MAX_ATTEMPTS {
             return Ok(Some(OpenFiles {
                 file,
-                seen,
+                stat,
                 index,
                 digests,
             }));
@@ -272,7 +269,7 @@ impl OpenFiles {
         monitor: &dyn Monitor,
         report: &mut dyn FnMut(Finding),
     ) -> Result<Verified, Error> {
-        let (paths, size) = (&slave.paths, self.seen.size);
+        let (paths, size) = (&slave.paths, self.stat.size);
         let check_cancelled = || slave.check_interrupted();
         let digests_end = self.digests.as_ref().map(DigestCheck::end);
         let digests = self.digests.filter(|_| !quick);
@@ -294,7 +291,7 @@ impl OpenFiles {
         }
         let unfinished = walk.run()?;
         let verified = walk.finish(unfinished)?;
-        check_counts(slave, self.seen, verified.position)?;
+        check_still_same(slave, self.stat, verified.position)?;
         Ok(verified)
     }
 }
@@ -306,13 +303,13 @@ fn changed(slave: &Slave, what: &str) -> Error {
     }
 }
 
-/// Fails unless the slave is still the file that was verified, and has all that was.
-fn check_counts(slave: &Slave, seen: FileStat, position: u64) -> Result<(), Error> {
+/// Fails if the slave was replaced, or truncated before `position`, since it was opened.
+fn check_still_same(slave: &Slave, seen: FileStat, position: u64) -> Result<(), Error> {
     let changed = |what| Err(changed(slave, what));
     match slave.stat()? {
-        Some(now) if !now.is_same_file(&seen) => changed("another file lies under its name"),
-        Some(now) if now.size < position => changed("it became shorter"),
+        Some(now) if !now.is_same_file(&seen) => changed("another file has replaced it"),
+        Some(now) if now.size < position => changed("it was truncated"),
         Some(_) => Ok(()),
-        None => changed("there is no file any more"),
+        None => changed("it was removed"),
     }
 }

@@ -48,7 +48,7 @@ fn verify_and_print(ends: &Ends, quick: bool, output: Output) -> Result<Exit, En
     drop(monitor);
     let exit = against.exit(&verified);
     let verdict = lines::verdict(&verified, &against);
-    let unnoted = verified.note(&slave.paths, quick, exit, &verdict);
+    let unnoted = verified.record(&slave.paths, quick, exit, &verdict);
     let unnoted = unnoted.err().map(|error| error.display_chain());
     if let Some(why) = &unnoted {
         tracing::warn!("cannot record the result: {why}");

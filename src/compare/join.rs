@@ -1,24 +1,28 @@
-//! Joining two lists of transactions by their tids; pure.
+//! Joins the transactions of slave and master. Both lists are in file order, normally also in
+//! the order of their tids. This module is pure: it does no I/O.
+//!
+//! A step looks at the next transaction of each list. The first row that fits decides.
 //!
 //! ```text
-//! next of both                            step
-//! ──────────────────────────────────────  ─────────────────────────────────────
-//! same place, length and tid              Same: their bytes remain to be compared
-//! same place and length, other tids, and
-//! those behind are the same; or there are
-//! none, and a tid goes back               Replaced: one takes the other's place
-//! a tid goes back                         Stop: no order to join by
-//! same tid                                Elsewhere
-//! one tid is lower                        that one's side alone has it
-//! one side's list is at its end           the other side alone has it
-//! one side is damaged just there          the other side tells where the
-//!                                         boundaries are
-//! one side is damaged, the other is not
-//! at the same place                       Stop
+//! next transactions                                  step
+//! ─────────────────────────────────────────────────  ─────────────────────────────────
+//! 1. same position, length and tid                   Same: compare their bytes
+//! 2. same position and length, other tid; and        Replaced: one of them was written
+//!    the transactions after them are the same,       over the other
+//!    or there are none and a tid decreases
+//! 3. the tids of a list decrease                     Stop: without an order, no join
+//! 4. same tid                                        Elsewhere: both have it
+//! 5. different tids                                  Slave or Master: only the file with
+//!                                                    the lower tid has it
+//! 6. one list has ended                              the other file alone has the rest
+//! 7. one file is damaged here, the other is intact   BySlave or ByMaster: the intact file
+//!    at the same position                            shows the next boundary
+//! 8. one file is damaged here, and the other is at   Stop
+//!    another position or damaged, too
 //! ```
 //!
-//! The master's transactions are told from the slave's by their place first: what
-//! lies at the same place on both ends needs no order.
+//! Rows 1 and 2 come before the order of tids is checked, because transactions at the same
+//! position need no order.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -28,16 +32,16 @@ use crate::filestorage::scan::Tail;
 use crate::filestorage::{Tid, TxnStatus};
 use crate::source::Transactions;
 
-/// A transaction at its place.
+/// A transaction in the list of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListedTransaction {
-    /// Where its record starts.
+    /// Offset of its record in the file, in bytes.
     pub(crate) position: u64,
-    /// Where the next one starts.
+    /// Offset of the next record, in bytes.
     pub(crate) end: u64,
-    /// Its id.
+    /// Transaction id.
     pub(crate) tid: Tid,
-    /// Its status.
+    /// Status.
     pub(crate) status: TxnStatus,
 }
 
@@ -56,32 +60,32 @@ impl ListedTransaction {
     }
 }
 
-/// One side's list: what of it is known, and not joined yet.
+/// The transactions of one file that were read and not joined yet.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Just past the last transaction that was joined.
+    /// End of the last transaction that was joined, in bytes.
     position: u64,
-    /// The tid of that one.
+    /// Its tid.
     last: Option<Tid>,
     ready: VecDeque<ListedTransaction>,
     end: Option<Tail>,
-    /// The size of the file.
+    /// Size of the file in bytes.
     size: u64,
-    /// Whether its end may be unfinished.
+    /// Whether the file may end with an unfinished transaction.
     may_grow: bool,
 }
 
-/// How many transactions must be known to decide a step.
+/// Number of transactions that must be known to decide a step.
 pub(crate) const LOOKED_AT: usize = 2;
 
 impl Queue {
-    /// The slave's, from `position` to where its last transaction ends.
+    /// The slave's transactions from `position` to `end`, the end of the last one.
     pub(crate) fn of_slave(position: u64, end: u64) -> Self {
         Self::new(position, end, false)
     }
 
-    /// The master's, from `position` on, in a file of `size` bytes whose end may be
-    /// a vote under way.
+    /// The master's transactions from `position`, in a file of `size` bytes. Its last
+    /// transaction may still be a vote in progress.
     pub(crate) fn of_master(position: u64, size: u64) -> Self {
         Self::new(position, size, true)
     }
@@ -97,27 +101,27 @@ impl Queue {
         }
     }
 
-    /// Just past the last transaction that was joined.
+    /// End of the last transaction that was joined, in bytes.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Just past the last transaction that is known.
+    /// End of the last transaction that is known, in bytes.
     pub(crate) fn known(&self) -> u64 {
         self.ready.back().map_or(self.position, |last| last.end)
     }
 
-    /// Whether a step needs more of the list.
+    /// Whether more of the list must be read before a step can be decided.
     pub(crate) fn wants_more(&self) -> bool {
         self.ready.len() < LOOKED_AT && self.end.is_none()
     }
 
-    /// What ended the list, once all of it is known.
+    /// Why the list ended, once all of it was read.
     pub(crate) fn end(&self) -> Option<Tail> {
         self.end
     }
 
-    /// Adds what comes next.
+    /// Appends the next part of the list.
     pub(crate) fn add(&mut self, list: &Transactions) {
         for entry in &list.entries {
             let position = self.known();
@@ -131,12 +135,12 @@ impl Queue {
         self.end = list.reached.end;
     }
 
-    /// The transaction that is joined next.
+    /// The next transaction to join.
     pub(crate) fn next(&self) -> Option<&ListedTransaction> {
         self.ready.front()
     }
 
-    /// Takes it.
+    /// Removes the next transaction from the queue.
     pub(crate) fn take(&mut self) -> Option<ListedTransaction> {
         let txn = self.ready.pop_front()?;
         self.position = txn.end;
@@ -144,13 +148,12 @@ impl Queue {
         Some(txn)
     }
 
-    /// Goes on behind a transaction that the other side tells of.
-    pub(crate) fn pass_over(&mut self, txn: &ListedTransaction) {
+    /// Skips a damaged transaction, whose end the other file shows.
+    pub(crate) fn skip(&mut self, txn: &ListedTransaction) {
         self.position = txn.end;
     }
 
-    /// Whether the list ends where the committed transactions do, and not at
-    /// damage.
+    /// Whether the list ended with the committed transactions, and not at damage.
     fn is_sound(&self) -> bool {
         match self.end {
             Some(Tail::Clean) => true,
@@ -159,10 +162,9 @@ impl Queue {
         }
     }
 
-    /// Whether the tid of its next transaction is above the one before it, and below
-    /// the one behind it: one that is too high would make all that follow look as
-    /// if they were missing on the other side.
-    fn rises(&self) -> bool {
+    /// Whether the tid of the next transaction is between its neighbours' tids. If it were too
+    /// high, all transactions after it would seem to be missing in the other file.
+    fn is_ascending(&self) -> bool {
         let tids = self.ready.iter().take(LOOKED_AT).map(|txn| Some(txn.tid));
         self.last
             .map(Some)
@@ -172,49 +174,49 @@ impl Queue {
     }
 }
 
-/// What to do with the next transactions.
+/// How the next transactions of both lists belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Both have it, at the same place.
+    /// Both files have it, with the same position and length.
     Same,
-    /// Both have it, at other places or of other lengths.
+    /// Both files have it, at different positions or with different lengths.
     Elsewhere,
-    /// Each has one that the other lacks, at the same place.
+    /// Each file has a transaction that the other lacks, with the same position and length.
     Replaced,
-    /// The slave alone has its next one.
+    /// Only the slave has its next transaction.
     Slave,
-    /// The master alone has its next one.
+    /// Only the master has its next transaction.
     Master,
-    /// The slave has its next one, where the master's record is damaged.
+    /// The slave's next transaction is at the position of a damaged record of the master.
     BySlave,
-    /// The master has its next one, where the slave's record is damaged.
+    /// The master's next transaction is at the position of a damaged record of the slave.
     ByMaster,
-    /// There are none.
+    /// Both lists have ended.
     End,
-    /// What is left cannot be joined.
+    /// The rest cannot be joined.
     Stop(StopReason),
 }
 
-/// Why two lists cannot be joined to their ends.
+/// Why two lists could not be joined to their ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The slave's tids go back.
+    /// The tids of the slave decrease.
     SlaveTidsDecrease,
-    /// The master's tids go back.
+    /// The tids of the master decrease.
     MasterTidsDecrease,
-    /// The slave is damaged, where the master has nothing in the same place.
+    /// The slave is damaged, and the master has no transaction at that position.
     SlaveDamaged,
-    /// The master is damaged, where the slave has nothing in the same place.
+    /// The master is damaged, and the slave has no transaction at that position.
     MasterDamaged,
-    /// Both are damaged there.
+    /// Both are damaged.
     BothDamaged,
 }
 
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::SlaveTidsDecrease => "the tids of the slave go back there",
-            Self::MasterTidsDecrease => "the tids of the master go back there",
+            Self::SlaveTidsDecrease => "the tids of the slave decrease there",
+            Self::MasterTidsDecrease => "the tids of the master decrease there",
             Self::SlaveDamaged => "the slave is damaged there",
             Self::MasterDamaged => "the master is damaged there",
             Self::BothDamaged => "both are damaged there",
@@ -222,7 +224,8 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// What to do next. Neither side [wants more](Queue::wants_more).
+/// Decides the next step. Both queues must have been filled: neither [wants
+/// more](Queue::wants_more).
 pub(crate) fn step(slave: &Queue, master: &Queue) -> Step {
     match (slave.next(), master.next()) {
         (Some(ours), Some(theirs)) => both(slave, ours, master, theirs),
@@ -237,6 +240,7 @@ pub(crate) fn step(slave: &Queue, master: &Queue) -> Step {
     }
 }
 
+/// Decides a step if neither list has ended: rows 1 to 5 of the table.
 fn both(
     slave: &Queue,
     ours: &ListedTransaction,
@@ -254,16 +258,15 @@ fn both(
         return Step::Replaced;
     }
     match ours.tid.cmp(&theirs.tid) {
-        _ if !slave.rises() => Step::Stop(StopReason::SlaveTidsDecrease),
-        _ if !master.rises() => Step::Stop(StopReason::MasterTidsDecrease),
+        _ if !slave.is_ascending() => Step::Stop(StopReason::SlaveTidsDecrease),
+        _ if !master.is_ascending() => Step::Stop(StopReason::MasterTidsDecrease),
         Ordering::Less => Step::Slave,
         Ordering::Equal => Step::Elsewhere,
         Ordering::Greater => Step::Master,
     }
 }
 
-/// Whether the other side, which is at its end, has nothing in the place of a
-/// transaction.
+/// Whether the other file, whose list has ended, has nothing at the position of a transaction.
 fn is_alone(txn: &ListedTransaction, other: &Queue) -> bool {
     other.is_sound() || (txn.position >= other.position && txn.end > other.size)
 }

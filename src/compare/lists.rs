@@ -1,4 +1,5 @@
-//! The transactions of either end, a list at a time.
+//! Reads the lists of transactions that are joined: the slave's from the file, the master's
+//! through its connection.
 
 use super::join::Queue;
 use super::pair::FilePair;
@@ -7,13 +8,13 @@ use crate::error::retry::{self, REREAD_DELAYS};
 use crate::filestorage::scan::{Scanner, Tail};
 use crate::source::{FileId, MasterStat, Pending, Transactions};
 
-/// Where the lists of one end come from.
+/// A source of the transactions of one file, one part of the list at a time.
 pub(crate) trait TransactionLists {
-    /// The list that starts at `from`, where the one before it ended.
+    /// Reads the next part of the list. It starts at offset `from`, where the previous part ended.
     fn next(&mut self, from: u64) -> Result<Transactions, Error>;
 }
 
-/// Gets as much of a list as a step of the join needs.
+/// Reads as much of a list as the next step of the join needs.
 pub(crate) fn fill_queue(
     queue: &mut Queue,
     lists: &mut impl TransactionLists,
@@ -25,14 +26,14 @@ pub(crate) fn fill_queue(
     Ok(())
 }
 
-/// The slave's.
+/// The transactions of the slave.
 pub(crate) struct SlaveLists<'a> {
     pair: FilePair<'a>,
     scanner: Scanner,
 }
 
 impl<'a> SlaveLists<'a> {
-    /// From a position on, to `size`.
+    /// Starts at the boundary `from`, and ends at offset `size`.
     pub(crate) fn new(pair: FilePair<'a>, from: u64, size: u64) -> Self {
         Self {
             pair,
@@ -51,28 +52,28 @@ impl TransactionLists for SlaveLists<'_> {
     }
 }
 
-/// The master's, of which the next one is asked for ahead.
+/// The transactions of the master. The next part is requested before it is needed.
 pub(crate) struct MasterLists<'a> {
     pair: FilePair<'a>,
     identity: FileId,
     size: u64,
-    under_way: Option<Pending<Transactions>>,
-    /// How far the scan over there came.
+    requested: Option<Pending<Transactions>>,
+    /// Offset that the scan at the master's end has reached, in bytes.
     reached: u64,
-    /// How often something wrong was looked at again.
-    looked_again: usize,
+    /// Number of times that damage was read again.
+    rereads: usize,
 }
 
 impl<'a> MasterLists<'a> {
-    /// Of the file that was sighted, from a position on.
+    /// Starts at the boundary `from` of the file that `master_stat` describes.
     pub(crate) fn new(pair: FilePair<'a>, master_stat: &MasterStat, from: u64) -> Self {
         Self {
             pair,
             identity: master_stat.identity.clone(),
             size: master_stat.size,
-            under_way: Some(pair.master.transactions(from, master_stat.size)),
+            requested: Some(pair.master.transactions(from, master_stat.size)),
             reached: from,
-            looked_again: 0,
+            rereads: 0,
         }
     }
 
@@ -83,11 +84,11 @@ impl<'a> MasterLists<'a> {
         }
     }
 
-    /// Looks at the master once more; it may have grown.
-    fn look_again(&mut self) -> Result<(), Error> {
+    /// Updates the size of the master, which may have grown.
+    fn update_size(&mut self) -> Result<(), Error> {
         let master_stat = self.pair.master.stat(Vec::new())?;
         if master_stat.identity != self.identity {
-            return Err(self.changed("there is another file under its name"));
+            return Err(self.changed("another file has replaced it"));
         }
         self.size = master_stat.size;
         Ok(())
@@ -96,33 +97,33 @@ impl<'a> MasterLists<'a> {
 
 impl TransactionLists for MasterLists<'_> {
     fn next(&mut self, from: u64) -> Result<Transactions, Error> {
-        let answer = match self.under_way.take() {
-            Some(answer) => answer,
+        let pending = match self.requested.take() {
+            Some(pending) => pending,
             None => self.pair.master.transactions(from, self.size),
         };
-        let mut list = answer.wait()?;
+        let mut list = pending.wait()?;
         if list.is_cut(self.size) {
-            return Err(self.changed("it is shorter than it was"));
+            return Err(self.changed("it was truncated"));
         }
         let known = list.entries.iter().fold(from, |at, entry| at + entry.len);
         match list.reached.end {
             Some(Tail::Damaged(_) | Tail::Torn) => {
-                // As of a feed: it may be a write under way.
-                if let Some(wait) = REREAD_DELAYS.get(self.looked_again) {
-                    self.looked_again += 1;
+                // It may be a write in progress, so read it again before it counts as damage.
+                if let Some(wait) = REREAD_DELAYS.get(self.rereads) {
+                    self.rereads += 1;
                     retry::wait(*wait);
-                    self.look_again()?;
+                    self.update_size()?;
                     self.reached = known;
                     list.reached.end = None;
                 }
             }
             Some(Tail::Clean | Tail::Short | Tail::Voted) => {}
             None if list.reached.offset <= self.reached => {
-                return Err(self.changed("it goes no further"));
+                return Err(self.changed("a list of its transactions made no progress"));
             }
             None => {
                 self.reached = list.reached.offset;
-                self.under_way = Some(self.pair.master.transactions(known, self.size));
+                self.requested = Some(self.pair.master.transactions(known, self.size));
             }
         }
         Ok(list)

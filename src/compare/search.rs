@@ -1,31 +1,32 @@
-//! Finding which transactions of a run differ, by halving it; pure.
+//! Finds the transactions of a run that differ, by halving the run. This module is pure: the
+//! caller compares the ranges.
 
 use std::ops::Range;
 
 use super::join::ListedTransaction;
 
-/// Finds which transactions of a run differ.
+/// A search for the transactions that differ.
 pub(crate) struct Search<Q, F> {
-    /// How many transactions to search for: once they are found, what else differs
-    /// is not halved any more.
-    pub(crate) room: usize,
-    /// Says whether a range has the same bytes on both ends.
+    /// Number of transactions to find. After that, runs that differ are not halved any more.
+    pub(crate) limit: usize,
+    /// Compares a range: whether it has the same bytes in both files.
     pub(crate) is_equal: Q,
-    /// Is told, in their order, of each transaction whose bytes differ; and, once
-    /// there is no more room, of runs in which there is one or more.
+    /// Called for each transaction that differs, in file order; after the limit, for each run
+    /// that contains at least one.
     pub(crate) found: F,
 }
 
 impl<E, Q: FnMut(Range<u64>) -> Result<bool, E>, F: FnMut(&[ListedTransaction])> Search<Q, F> {
     /// Searches a run.
     ///
-    /// Where a half is equal, and the whole is not, the other half differs without a
-    /// question: one transaction among n costs log2(n) of them, or twice as many.
+    /// If a run differs and its first half is equal, the second half differs and need not be
+    /// compared as a whole. So one transaction among n costs between log2(n) and 2 log2(n)
+    /// comparisons.
     pub(crate) fn run(mut self, run: &[ListedTransaction]) -> Result<(), E> {
         self.differs(run, false).map(drop)
     }
 
-    /// Whether a run differs; that it does may be `known`.
+    /// Whether a run differs. If that is `known`, the run is not compared as a whole.
     fn differs(&mut self, run: &[ListedTransaction], known: bool) -> Result<bool, E> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(false);
@@ -33,14 +34,14 @@ impl<E, Q: FnMut(Range<u64>) -> Result<bool, E>, F: FnMut(&[ListedTransaction])>
         if !known && (self.is_equal)(first.position..last.end)? {
             return Ok(false);
         }
-        if run.len() == 1 || self.room == 0 {
-            self.room = self.room.saturating_sub(1);
+        if run.len() == 1 || self.limit == 0 {
+            self.limit = self.limit.saturating_sub(1);
             (self.found)(run);
             return Ok(true);
         }
-        let (before, behind) = run.split_at(run.len() / 2);
-        let differs_before = self.differs(before, false)?;
-        self.differs(behind, !differs_before)?;
+        let (first, second) = run.split_at(run.len() / 2);
+        let first_differs = self.differs(first, false)?;
+        self.differs(second, !first_differs)?;
         Ok(true)
     }
 }
@@ -63,12 +64,12 @@ mod tests {
         (0..len).map(txn).collect()
     }
 
-    /// What is found where these differ, and how many questions it took.
-    fn found_of(room: usize, len: u64, differing: &[u64]) -> (Vec<Vec<u64>>, u32) {
+    /// The runs that a search finds if these transactions differ, and the number of comparisons.
+    fn found_of(limit: usize, len: u64, differing: &[u64]) -> (Vec<Vec<u64>>, u32) {
         let asked = Cell::new(0);
         let mut found = Vec::new();
         let search = Search {
-            room,
+            limit,
             is_equal: |range: Range<u64>| -> Result<bool, Infallible> {
                 asked.set(asked.get() + 1);
                 Ok(!differing.iter().any(|n| range.contains(&(n * 100 + 50))))
@@ -81,14 +82,14 @@ mod tests {
         (found, asked.get())
     }
 
-    /// The same where there is room for all.
+    /// The same without a limit.
     fn found(len: u64, differing: &[u64]) -> (Vec<u64>, u32) {
         let (found, asked) = found_of(usize::MAX, len, differing);
         (found.concat(), asked)
     }
 
     #[test]
-    fn once_enough_are_found_runs_are_told() {
+    fn after_the_limit_whole_runs_are_reported() {
         let all: Vec<u64> = (0..1024).collect();
         let (found, asked) = found_of(3, 1024, &all);
         assert_eq!(found[..3], [[0], [1], [2]]);
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn one_among_many_costs_few_questions() {
+    fn one_among_many_costs_few_comparisons() {
         assert_eq!(found(0, &[]), (vec![], 0));
         assert_eq!(found(1024, &[]), (vec![], 1));
         for at in [0, 1, 511, 1000, 1023] {
@@ -111,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_that_differs_is_found_and_no_other(
+        fn exactly_the_transactions_that_differ_are_found(
             len in 1..200u64,
             at in proptest::collection::btree_set(0..200u64, 0..12),
         ) {

@@ -1,4 +1,5 @@
-//! Which transactions one end has and the other lacks, by their tids.
+//! Compares the last transactions of slave and master by their tids, backwards from the ends of
+//! the files. Only headers are read, and only back to the last common transaction.
 
 use super::span::TransactionSpan;
 use crate::error::Error;
@@ -9,13 +10,13 @@ use crate::plan::{MissingFromMaster, TailComparison, TransactionSummary};
 use crate::slave::snapshot::SlaveFile;
 use crate::source::Master;
 
-/// How many of the slave's own transactions are described.
+/// Number of the slave's own transactions that are described by user and description.
 const DESCRIBED: usize = 5;
 
-/// How many bytes are read at once where the whole master is walked.
-const PIECE_LEN: usize = 1024 * 1024;
+/// Number of bytes per read if the whole master must be scanned.
+const CHUNK_LEN: usize = 1024 * 1024;
 
-/// The master's transactions with a higher tid than `last`, from its end.
+/// Counts the master's transactions with a tid above `last`, from the end of the file.
 pub(crate) fn newer(
     master: &Master,
     master_size: u64,
@@ -33,8 +34,8 @@ pub(crate) fn newer(
     Ok(ahead)
 }
 
-/// Compares the last transactions by their tids, both files from their ends, to
-/// the first transaction before `from` that both have.
+/// Compares the last transactions by their tids. Goes back to the last common transaction that
+/// ends at or before `from`.
 pub(crate) fn compare(
     file: &SlaveFile,
     position: u64,
@@ -57,6 +58,8 @@ pub(crate) fn compare(
     while let Some(transaction) = ours {
         let tid = transaction.header.tid;
         match theirs {
+            // Only the master has this one: it is newer than the slave, or belongs to another
+            // history.
             Some(other) if other.header.tid > tid => {
                 let is_newer = Some(other.header.tid) > slave_last;
                 comparison.is_packed |= is_newer && other.header.status == TxnStatus::PACKED;
@@ -65,6 +68,7 @@ pub(crate) fn compare(
                 continue;
             }
             Some(other) if other.header.tid == tid => {
+                // The first common transaction decides the relation of the two files.
                 if !has_common {
                     has_common = true;
                     comparison.is_kin = !has_others;
@@ -76,6 +80,7 @@ pub(crate) fn compare(
                 }
                 theirs = step_back(&mut master)?;
             }
+            // Only the slave has this one.
             _ => add(&mut comparison.missing, &mut slave, &transaction)?,
         }
         ours = step_back(&mut slave)?;
@@ -83,6 +88,7 @@ pub(crate) fn compare(
     Ok(comparison)
 }
 
+/// Adds a transaction that the master lacks.
 fn add(
     missing: &mut MissingFromMaster,
     slave: &mut Backward<&SlaveFile>,
@@ -102,8 +108,8 @@ fn add(
     Ok(())
 }
 
-/// The transaction before; where the file is incoherent, none is taken to be
-/// there, which at worst makes the plan refuse.
+/// The transaction before. If the bytes there are not the end of a transaction, the result is
+/// `None`, as at the start of the file; at worst, this makes the plan refuse.
 fn step_back<R: ReadAt>(file: &mut Backward<R>) -> Result<Option<Transaction>, Error>
 where
     Error: From<R::Error>,
@@ -114,8 +120,8 @@ where
     })
 }
 
-/// The master's position, from its end: before a vote that is under way. Where
-/// the end is torn, the whole file is walked.
+/// The end of the master's last committed transaction, in bytes. A vote in progress is excluded.
+/// If the file does not end with a transaction, the whole file is scanned.
 fn find_end(master: &Master, size: u64) -> Result<u64, Error> {
     match Backward::new(master, size).step()? {
         Preceding::Start => Ok(size),
@@ -124,7 +130,7 @@ fn find_end(master: &Master, size: u64) -> Result<u64, Error> {
         Preceding::Incoherent => {
             let mut scanner = Scanner::new(size);
             while scanner.stopped().is_none() && scanner.offset() < size {
-                let bytes = master.read(PIECE_LEN, scanner.offset()).wait()?;
+                let bytes = master.read(CHUNK_LEN, scanner.offset()).wait()?;
                 if bytes.is_empty() {
                     break;
                 }

@@ -1,23 +1,18 @@
-//! Comparing the slave with its master, by digests.
+//! Compares the slave with its master, by digests. Reads both files; locks and writes neither.
 //!
-//! ```text
-//! pieces of 4 MiB     equal ───▶ the next one, to the end of the shorter file
-//!   │
-//!   differ
-//!   ▼
-//! transactions        from the last boundary before the piece on, of both ends,
-//!   │                 joined by their tids; runs of those in the same place are
-//!   │                 halved until it is known which of them differ
-//!   ▼
-//! a boundary of both behind the piece ───▶ pieces again
-//! ```
+//! 1. Compare the digests of segments of 4 MiB, until one differs or the shorter file ends.
+//! 2. If a segment differs, list the transactions of both files from the last boundary before it,
+//!    and join the lists by tid.
+//! 3. Halve runs of transactions that are in the same place, until the transactions that differ
+//!    are known.
+//! 4. At the first boundary after the segment that both files have in common, go on with step 1.
+//! 5. After the shorter file has ended, list the rest of the other one as in step 2.
 //!
-//! At the end, what is left of either file is listed in the same way. So what is
-//! equal is read once on each end, only digests and short lists of transactions are
-//! sent, and no more is held in memory than is told.
+//! So equal bytes are read once at each end, and only digests and short lists of transactions are
+//! sent. Memory is only needed for the transactions that are reported.
 //!
-//! Nothing is locked or written. The slave is compared up to where its committed
-//! transactions ended before the master was looked at.
+//! The slave is compared up to the end of its last committed transaction, as it was before the
+//! master was examined. So a pass that appends meanwhile does not disturb the comparison.
 
 mod comparison;
 
@@ -29,7 +24,7 @@ pub use self::comparison::{
 };
 pub use crate::compare::join::StopReason;
 
-use super::{SlaveContent, Verified, check_counts};
+use super::{SlaveContent, Verified, check_still_same};
 use crate::compare::digests::{Segment, Segments};
 use crate::compare::join::{ListedTransaction, Queue, Step, step};
 use crate::compare::lists::{MasterLists, SlaveLists, fill_queue};
@@ -48,7 +43,7 @@ use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
 use crate::source::{FileId, Master, MasterStat};
 
-/// Fails unless there is a master to compare a slave with, and it is another file.
+/// Fails if the master is missing, or is the slave itself. Retries transient errors.
 pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
     let mut retry = Retry::default();
     let master_stat = loop {
@@ -61,8 +56,9 @@ pub fn check(slave: &Slave, master: &Master) -> Result<(), Error> {
     slave.paths.check_is_not(master_stat.local)
 }
 
-/// Compares a slave that was verified with its master; `None` if it holds nothing to
-/// compare. Starts over where the master changes under it.
+/// Compares a slave with its master, after it was verified. Returns `None` if the slave has
+/// nothing to compare. Starts again if the master changes during the comparison. Fails if the
+/// slave was replaced or truncated since it was verified.
 pub fn compare(
     slave: &Slave,
     verified: &Verified,
@@ -78,35 +74,36 @@ pub fn compare(
     let file = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let found = file.metadata().map_err(Error::io("look at", path))?;
     if !FileStat::of(&found).is_same_file(&seen) {
-        return Err(super::changed(slave, "another file lies under its name"));
+        return Err(super::changed(slave, "another file has replaced it"));
     }
     let check_cancelled = || slave.check_interrupted();
-    // Where nothing was found, all could be read.
+    // A verification without damage has read every byte. An error would be new, so it ends the
+    // comparison; otherwise unreadable sectors were reported already.
     let unreadable = match verified.damages {
         0 => Unreadable::Error(path),
         _ => Unreadable::Zeros,
     };
-    let subject = ComparedSlave {
+    let compared_slave = ComparedSlave {
         paths: &slave.paths,
         fields: FieldReader::new(&file, unreadable, &check_cancelled),
         end: verified.end(),
-        left: Sidecar::load(&slave.paths)?
+        last_master: Sidecar::load(&slave.paths)?
             .last_sync
-            .map(|left| left.master),
+            .map(|last| last.master),
     };
-    let compared = subject.compare(master, monitor)?;
-    check_counts(slave, seen, subject.end)?;
-    Ok(Some(compared))
+    let comparison = compared_slave.compare(master, monitor)?;
+    check_still_same(slave, seen, compared_slave.end)?;
+    Ok(Some(comparison))
 }
 
 /// The slave that is compared.
 struct ComparedSlave<'a> {
     paths: &'a SlavePaths,
     fields: FieldReader<'a>,
-    /// Up to where it is compared, in bytes.
+    /// Offset up to which it is compared, in bytes.
     end: u64,
-    /// Which file the last pass read, if that is noted.
-    left: Option<FileId>,
+    /// The file that the last pass read, if it is recorded.
+    last_master: Option<FileId>,
 }
 
 impl ComparedSlave<'_> {
@@ -135,13 +132,12 @@ impl ComparedSlave<'_> {
     }
 }
 
-/// A comparison under way.
+/// A comparison in progress.
 struct Comparer<'a> {
     pair: FilePair<'a>,
     master_stat: &'a MasterStat,
     monitor: &'a dyn Monitor,
-    /// Transactions in the same place that lie one after the other, and are still to
-    /// be compared.
+    /// Adjacent transactions in the same place, whose bytes are not compared yet.
     run: Vec<ListedTransaction>,
     comparison: Comparison,
 }
@@ -164,9 +160,9 @@ impl<'a> Comparer<'a> {
             comparison: Comparison {
                 master: master.name().to_owned(),
                 same_file: slave
-                    .left
+                    .last_master
                     .as_ref()
-                    .map(|left| *left == master_stat.identity),
+                    .map(|last| *last == master_stat.identity),
                 slave_end: slave.end,
                 is_set_aside: slave.paths.is_set_aside(),
                 master_size: master_stat.size,
@@ -203,9 +199,8 @@ impl<'a> Comparer<'a> {
         }
     }
 
-    /// Compares from a boundary on by pieces, as long as they are equal. Returns the
-    /// last boundary up to where they are, and where the first piece that is not
-    /// ends.
+    /// Compares segments from the boundary `from`, as long as they are equal. Returns the last
+    /// boundary up to which they are, and the end of the first segment that differs.
     fn compare_segments(&self, from: u64, end: u64) -> Result<(u64, Option<u64>), Error> {
         let mut scanner = Scanner::resume(from, None, self.comparison.slave_end);
         let mut segments = Segments::new(self.pair.master, from..end);
@@ -222,8 +217,8 @@ impl<'a> Comparer<'a> {
         }
     }
 
-    /// Compares from a boundary of both on by transactions. Returns the next boundary
-    /// of both that is at `until` or behind; `None` once there is no more to compare.
+    /// Compares transactions from a boundary that both files have. Returns the next common
+    /// boundary at or after `until`; `None` if there is nothing left to compare.
     fn compare_transactions(
         &mut self,
         from: u64,
@@ -252,10 +247,10 @@ impl<'a> Comparer<'a> {
         }
     }
 
-    /// Takes a step of the join; whether there are more.
+    /// Makes a step of the join. Returns whether there are more.
     fn take_step(&mut self, ours: &mut Queue, theirs: &mut Queue) -> Result<bool, Error> {
         let step = step(ours, theirs);
-        let has_ended = ours.next().is_none();
+        let slave_has_ended = ours.next().is_none();
         if theirs.next().is_none() {
             self.note_damage(theirs);
         }
@@ -267,13 +262,13 @@ impl<'a> Comparer<'a> {
             }
             Step::BySlave => {
                 if let Some(txn) = ours.take() {
-                    theirs.pass_over(&txn);
+                    theirs.skip(&txn);
                     self.add_same(txn, true)?;
                 }
             }
             Step::ByMaster => {
                 if let Some(txn) = theirs.take() {
-                    ours.pass_over(&txn);
+                    ours.skip(&txn);
                     self.add_same(txn, true)?;
                 }
             }
@@ -283,7 +278,7 @@ impl<'a> Comparer<'a> {
                 }
             }
             Step::Slave => self.add_slave_only(ours)?,
-            Step::Master => self.add_master_only(theirs, has_ended)?,
+            Step::Master => self.add_master_only(theirs, slave_has_ended)?,
             Step::Replaced => {
                 self.add_slave_only(ours)?;
                 self.add_master_only(theirs, false)?;
@@ -301,7 +296,7 @@ impl<'a> Comparer<'a> {
         Ok(true)
     }
 
-    /// Notes what is wrong with the master where its list ends.
+    /// Records damage of the master, if its list ended with it.
     fn note_damage(&mut self, theirs: &Queue) {
         let damage = match theirs.end() {
             Some(Tail::Damaged(damage)) => MasterDamage::Record(damage),
@@ -311,9 +306,8 @@ impl<'a> Comparer<'a> {
         self.comparison.damage.get_or_insert(damage);
     }
 
-    /// Adds a transaction that is in the same place on both ends; whether its bytes
-    /// are the same is to be found out, unless its header says already that they
-    /// are not.
+    /// Adds a transaction that is in the same place in both files. Its bytes are compared with
+    /// those of the run, unless the headers have shown a difference already.
     fn add_same(&mut self, txn: ListedTransaction, may_be_equal: bool) -> Result<(), Error> {
         let follows = self.run.last().is_none_or(|last| last.end == txn.position);
         if !follows || !may_be_equal {
@@ -322,6 +316,8 @@ impl<'a> Comparer<'a> {
         if !may_be_equal {
             return self.add_differing(&txn);
         }
+        // A run is compared once it has the length of a segment: one request for many small
+        // transactions.
         self.run.push(txn);
         let len = txn.end
             - self
@@ -334,18 +330,19 @@ impl<'a> Comparer<'a> {
         Ok(())
     }
 
-    /// Finds which transactions of the run differ.
+    /// Finds the transactions of the run that differ, and clears the run.
     fn compare_run(&mut self) -> Result<(), Error> {
         let run = mem::take(&mut self.run);
         let len_of =
             |run: &[ListedTransaction]| run.iter().map(ListedTransaction::len).sum::<u64>();
         let mut found = Vec::new();
         let search = Search {
-            room: MAX_LISTED - self.comparison.differing.listed.len(),
+            limit: MAX_LISTED - self.comparison.differing.listed.len(),
             is_equal: |range| self.pair.is_equal(range),
             found: |txns: &[ListedTransaction]| found.push((txns[0], txns.len(), len_of(txns))),
         };
         search.run(&run)?;
+        // All that the search did not find is equal.
         self.comparison.equal_bytes += len_of(&run);
         for (txn, count, len) in found {
             self.comparison.equal_bytes -= len;
@@ -371,13 +368,13 @@ impl<'a> Comparer<'a> {
         self.comparison.slave_only.add(&txn, metadata)
     }
 
-    /// Adds the master's next transaction, which is newer than all of the slave's if
-    /// the slave's list `has_ended`.
-    fn add_master_only(&mut self, theirs: &mut Queue, has_ended: bool) -> Result<(), Error> {
+    /// Adds the master's next transaction, which the slave lacks. If the slave's list has ended,
+    /// the transaction is newer than all of the slave's.
+    fn add_master_only(&mut self, theirs: &mut Queue, slave_has_ended: bool) -> Result<(), Error> {
         let Some(txn) = theirs.take() else {
             return Ok(());
         };
-        if has_ended {
+        if slave_has_ended {
             self.comparison.ahead.push_back(txn.tid, txn.len());
             return Ok(());
         }

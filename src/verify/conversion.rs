@@ -1,11 +1,11 @@
-//! What a scan and the checker find, told as findings.
+//! Converts damage and flaws, as the scanner and the checker report them, into findings.
 
 use super::finding::{Finding, Kind};
 use crate::filestorage::TxnStatus;
 use crate::filestorage::check::{Flaw, FlawKind};
 use crate::filestorage::scan::{Cause, Damage, Record};
 
-/// A flaw, in words.
+/// The finding for a flaw.
 pub(super) fn of_flaw(flaw: Flaw) -> Finding {
     let (kind, expected, found) = match flaw.what {
         FlawKind::TidReduction(last) => (
@@ -41,7 +41,7 @@ pub(super) fn of_flaw(flaw: Flaw) -> Finding {
     }
 }
 
-/// What makes ZODB panic, in words.
+/// The finding for damage that makes ZODB fail.
 pub(super) fn of_damage(damage: &Damage) -> Finding {
     let kind = match (damage.record, damage.cause) {
         (Record::Data, _) => Kind::DataRecord,
@@ -55,49 +55,54 @@ pub(super) fn of_damage(damage: &Damage) -> Finding {
             tlen.to_string(),
         ),
         Cause::RedundantLength { expected, found } => (
-            format!("length {expected} at its end too"),
+            format!("the same length, {expected}, at its end"),
             found.to_string(),
         ),
         Cause::ExceedsTransaction(end) => (
             format!("data records that end with their transaction, at {end}"),
-            "one that does not".to_owned(),
+            "a data record that exceeds it".to_owned(),
         ),
         Cause::Tloc { expected, found } => (
             format!("the position of its transaction, {expected}"),
             found.to_string(),
         ),
-        Cause::Version(len) => ("no version name".to_owned(), format!("one of {len} bytes")),
+        Cause::Version(len) => (
+            "no version name".to_owned(),
+            format!("a version name of {len} bytes"),
+        ),
     };
     Finding::new(kind, damage.position, expected, found)
 }
 
-/// A transaction at `start` that is marked as unfinished, in words.
+/// The finding for a transaction at offset `start` that is marked as unfinished, although whole
+/// transactions follow.
 pub(super) fn of_unfinished(start: u64) -> Finding {
     Finding::new(
         Kind::UnfinishedWithin,
         start,
-        "a finished transaction, as whole ones follow",
-        "status 'c': ZODB cuts the file here",
+        "a finished transaction, because whole transactions follow",
+        "status 'c', at which ZODB truncates the file",
     )
 }
 
-/// A transaction at `start` that reaches past the end of the file, though more
-/// follows, in words.
+/// The finding for a transaction at offset `start` that exceeds the file, although whole
+/// transactions follow.
 pub(super) fn of_length(start: u64) -> Finding {
     Finding::new(
         Kind::TransactionLength,
         start,
-        "a length that ends in the file",
-        "one that ends behind it: ZODB cuts the file here",
+        "a record that fits within the file",
+        "a length that exceeds it; ZODB truncates the file here",
     )
 }
 
-/// A tail on which ZODB fails, in words: it looks at the status before the length.
+/// The finding for a tail on which ZODB fails, because it decodes the status before it checks the
+/// length.
 pub(super) fn of_tail(start: u64, status: u8) -> Finding {
     Finding::new(
         Kind::TransactionHeader,
         start,
         "the end of the file, or a transaction with an ASCII status",
-        format!("byte 0x{status:02x}, on which ZODB fails; the next pass cuts it"),
+        format!("status byte 0x{status:02x}, on which ZODB fails; the next pass truncates it"),
     )
 }

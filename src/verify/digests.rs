@@ -1,9 +1,9 @@
-//! The slave's bytes against the digests that the ledger has of them.
+//! Compares the slave's bytes with the digests in the ledger.
 //!
-//! The ledger says what came from the master, segment by segment; the bytes are digested as
-//! the walk reads them. A flipped bit that leaves the structure as it is, as one in a
-//! pickle does, is found here and nowhere else; where in its segment it lies,
-//! only the master can tell.
+//! The ledger has a digest of each segment, as the master sent it. The bytes are digested while
+//! the walk reads them. This finds flipped bits that leave the structure intact, such as those in
+//! a pickle. It narrows a fault down to a segment; only a comparison with the master finds the
+//! transaction.
 
 use std::fs::File;
 use std::mem;
@@ -19,43 +19,43 @@ use crate::slave::fields::FieldReader;
 use crate::slave::ledger::{Entries, Ledger, LedgerEntry};
 use crate::slave::paths::{OpenMode, SlavePaths};
 
-/// How many ranges are told of with the transactions that they hold.
+/// Number of ranges that are reported with the transactions in them.
 const MAX_LOCATED: usize = 100;
 
-/// What the digests say.
+/// Result of the comparison with the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestState {
-    /// They were not asked for.
-    Unasked,
-    /// There is no ledger, or one of another file.
+    /// The verification was a quick one, without digests.
+    Skipped,
+    /// There is no ledger, or it belongs to another file.
     NoLedger,
-    /// So many bytes have digests, and were compared with them.
+    /// Number of bytes that have digests, and were compared with them.
     Compared(u64),
 }
 
-/// The comparison, as the file comes by.
+/// The comparison with the ledger, fed with the bytes of the file in order.
 pub(super) struct DigestCheck {
     entries: Entries,
-    /// Where the ledger ended before the slave's size was taken.
+    /// End of the ledger before the size of the slave was read, in bytes.
     end: u64,
-    /// The entry whose bytes come by, or come next.
+    /// The entry that contains the next byte, or the first one after it.
     entry: Option<LedgerEntry>,
-    /// The offset of the byte that comes next.
+    /// Offset of the next byte.
     at: u64,
     hasher: blake3::Hasher,
-    /// Whether all bytes of the entry could be read so far.
+    /// Whether all bytes of this entry could be read so far.
     is_readable: bool,
     compared: u64,
-    /// Ranges with other bytes than they should have.
+    /// Ranges that differ from their digests.
     wrong: Vec<Range<u64>>,
-    /// How many entries are not as they were written.
+    /// Number of entries that fail their checksum.
     damaged_entries: u64,
-    /// Why the ledger could not be read on.
+    /// The error that ended the reading of the ledger.
     failed: Option<Error>,
 }
 
 impl DigestCheck {
-    /// Opens the ledger of `data`, which is the slave; `None` if there is none.
+    /// Opens the ledger of the slave `data`; `None` if it has none.
     pub(super) fn open(paths: &SlavePaths, data: &File) -> Result<Option<Self>, Error> {
         let Some(ledger) = Ledger::open(paths, data, OpenMode::Read)? else {
             return Ok(None);
@@ -90,7 +90,7 @@ impl DigestCheck {
         }
     }
 
-    /// Passes over the next bytes, which cannot be read.
+    /// Skips a range that cannot be read. It must start with the next byte.
     pub(super) fn unreadable(&mut self, range: &Range<u64>) {
         let mut left = range.end - range.start;
         while left > 0 {
@@ -101,12 +101,12 @@ impl DigestCheck {
         }
     }
 
-    /// How many of the next bytes are treated alike, `most` at most.
+    /// How many of the next bytes, at most `most`, are all inside of an entry or all outside.
     fn next_len(&mut self, most: u64) -> u64 {
         while self.entry.is_none() {
             match self.entries.next() {
-                // Others are of bytes that have come by, or were not committed yet when
-                // they were read: a pass is joining them.
+                // Skip entries of bytes that were fed before, or that were not committed when
+                // the size was read: a pass may replace entries meanwhile.
                 Some(Ok(Some(LedgerEntry { range, digest })))
                     if range.start >= self.at && range.end <= self.end =>
                 {
@@ -127,7 +127,7 @@ impl DigestCheck {
         }
     }
 
-    /// Whether the next byte is one of the entry's.
+    /// Whether the next byte is in the entry.
     fn is_within(&self) -> bool {
         let entry = self.entry.as_ref();
         entry.is_some_and(|entry| entry.range.contains(&self.at))
@@ -140,7 +140,7 @@ impl DigestCheck {
         };
         let found = Digest::from(self.hasher.finalize());
         self.hasher.reset();
-        // What cannot be read is told of as such.
+        // A segment with unreadable bytes is reported as unreadable, not as different.
         if mem::replace(&mut self.is_readable, true) {
             self.compared += entry.range.end - entry.range.start;
             if found != entry.digest {
@@ -156,47 +156,42 @@ impl DigestCheck {
         }
     }
 
-    /// Up to where bytes have digests, without a gap.
+    /// Offset up to which the ledger has digests, in bytes.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// What came of it.
+    /// Reports the ranges that differ, and damage of the ledger itself.
     pub(super) fn finish(
         self,
         fields: FieldReader<'_>,
         report: &mut dyn FnMut(Finding),
     ) -> Result<DigestState, Error> {
-        let held = holds(fields, self.at, &self.wrong)?;
-        for (range, held) in self.wrong.into_iter().zip(held) {
-            report(finding(range, held));
+        let spans = locate(fields, self.at, &self.wrong)?;
+        for (range, span) in self.wrong.into_iter().zip(spans) {
+            report(finding(range, span));
         }
         if self.damaged_entries > 0 || self.failed.is_some() {
             let found = match self.failed {
                 Some(error) => error.display_chain(),
-                None => format!("{} that are not", self.damaged_entries),
+                None => format!("{} damaged entries", self.damaged_entries),
             };
-            report(Finding::new(
-                Kind::Ledger,
-                0,
-                "entries as they were written",
-                found,
-            ));
+            report(Finding::new(Kind::Ledger, 0, "intact entries", found));
         }
         Ok(DigestState::Compared(self.compared))
     }
 }
 
-/// The finding for a range that differs from its digest, and contains these transactions.
+/// The finding for a range that differs from its digest and contains these transactions.
 fn finding(range: Range<u64>, span: TransactionSpan) -> Finding {
     let found = match (span.first, span.last) {
         (Some(first), Some(last)) if first != last => format!(
-            "others, in the {} transactions {} to {}",
+            "different bytes, in the {} transactions {} to {}",
             span.count,
             first.with_time(),
             last.with_time()
         ),
-        _ => "others".to_owned(),
+        _ => "different bytes".to_owned(),
     };
     Finding {
         end: Some(range.end),
@@ -204,21 +199,21 @@ fn finding(range: Range<u64>, span: TransactionSpan) -> Finding {
         ..Finding::new(
             Kind::Digest,
             range.start,
-            "the bytes that came from the master, by their digest",
+            "the bytes that the master sent, according to their digest",
             found,
         )
     }
 }
 
-/// The transactions that lie in each of some ranges, at least in part, as far as the structure
-/// can be walked in a file of `size` bytes; pickles are passed over.
-fn holds(
+/// Finds the transactions that overlap each of the ranges, in a file of `size` bytes. Reads the
+/// structure without the pickles, up to the first damage.
+fn locate(
     mut fields: FieldReader<'_>,
     size: u64,
     ranges: &[Range<u64>],
 ) -> Result<Vec<TransactionSpan>, Error> {
     const WINDOW_LEN: u64 = 16 * 1024;
-    let mut held = vec![TransactionSpan::default(); ranges.len()];
+    let mut spans = vec![TransactionSpan::default(); ranges.len()];
     let located = &ranges[..ranges.len().min(MAX_LOCATED)];
     let last = located.last().map_or(0, |last| last.end);
     let mut scanner = Scanner::new(size);
@@ -236,12 +231,12 @@ fn holds(
                 return;
             };
             let from = located.partition_point(|range| range.end <= transaction.position);
-            let hit = located[from..].iter().zip(&mut held[from..]);
-            for (_, held) in hit.take_while(|(range, _)| range.start < transaction.end) {
+            let hit = located[from..].iter().zip(&mut spans[from..]);
+            for (_, span) in hit.take_while(|(range, _)| range.start < transaction.end) {
                 let len = transaction.end - transaction.position;
-                held.push_back(transaction.header.tid, len);
+                span.push_back(transaction.header.tid, len);
             }
         });
     }
-    Ok(held)
+    Ok(spans)
 }

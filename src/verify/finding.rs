@@ -1,4 +1,4 @@
-//! What is wrong with a slave: where, what was expected, and what to do.
+//! Findings of a verification: their kind, place, expected and actual content.
 
 mod kind;
 
@@ -11,24 +11,23 @@ pub use self::kind::Kind;
 use crate::filestorage::Tid;
 use crate::slave::paths::{Sibling, SlavePaths};
 
-/// Something that is wrong.
+/// A fault of the slave, or of a file beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of thing it is.
+    /// Kind of fault.
     pub kind: Kind,
-    /// Where the record starts, or the range, in bytes; in the file that the
-    /// [kind](Kind::file) says.
+    /// Offset of the record or range, in bytes, in the file of this [kind](Kind::file).
     pub position: u64,
-    /// Where the range ends, if it is one; of a transaction that could not be taken,
-    /// where the check goes on.
+    /// End of the range, in bytes. For a damaged transaction, the offset at which the check
+    /// continued.
     pub end: Option<u64>,
-    /// The transaction, if it is about one, as far as its header tells.
+    /// The transaction according to its header, if the finding is about one.
     pub tid: Option<Tid>,
-    /// The object, if it is about one.
+    /// The object, if the finding is about one.
     pub oid: Option<u64>,
-    /// What there should be, in words.
+    /// Expected content, for a person.
     pub expected: String,
-    /// What there is, in words.
+    /// Actual content, for a person.
     pub found: String,
 }
 
@@ -53,17 +52,17 @@ impl Finding {
     }
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// ZODB opens the slave and serves what it should, at most with a warning.
+    /// ZODB opens the slave and serves the right data, at most with a warning.
     Blemish,
-    /// ZODB panics, or would serve wrong data or none.
+    /// ZODB fails, or would serve wrong data or none.
     Damage,
 }
 
-/// The file that a finding is in.
+/// The file that contains the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
     /// `Data.fs`.

@@ -1,12 +1,12 @@
-//! `Data.fs.index` against the file: ZODB believes it, and looks up five objects
-//! and no more.
+//! Compares `Data.fs.index` with the file. ZODB trusts the index after it has looked up five
+//! objects, so a wrong index is dangerous.
 //!
-//! The index is compared when the walk is where it is of, byte by byte with what
-//! ZODB would save there; so nothing is held beside the walk's own. Only where the two differ
-//! is it read object by object.
+//! When the walk reaches the position of the index, the index is compared byte by byte with the
+//! one that ZODB would save there. This needs no memory besides the walk's own index. Only if the
+//! two differ, the index is read object by object.
 //!
-//! An index that is not the file's is damage where ZODB would use it, and none where
-//! it passes it over and reads the whole file.
+//! A wrong index is damage if ZODB would use it. It is not if ZODB would ignore it and read the
+//! whole file.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
@@ -25,29 +25,39 @@ use crate::source::display_chain;
 
 const BUFFER_LEN: usize = 256 * 1024;
 
-/// What the index beside the slave is good for.
+/// State of the index beside the slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IndexState {
-    /// There is none.
+    /// There is no index.
     Missing,
-    /// It is that of the file, at this position.
+    /// It is the index of the file up to this position, in bytes.
     Sound(u64),
-    /// ZODB would use it, and it is wrong.
+    /// It is wrong, and ZODB would use it.
     Wrong,
-    /// ZODB passes it over, or may do so: why.
+    /// ZODB ignores it, or may do so, for this reason.
     Unused(String),
-    /// It could not be compared: why.
+    /// It could not be compared, for this reason.
     Unknown(String),
 }
 
-/// The index that lies beside the slave.
+/// The slave, as far as the index is compared with it.
+#[derive(Clone, Copy)]
+pub(super) struct SlaveData<'a> {
+    /// Reads its fields.
+    pub(super) fields: FieldReader<'a>,
+    /// Its size in bytes.
+    pub(super) size: u64,
+}
+
+/// The comparison of the index with the slave.
 pub(super) struct IndexCheck {
     path: PathBuf,
     file: File,
-    /// Which file it is.
-    seen: FileStat,
-    /// The position that it is of, if it tells one, until it was compared.
-    fingerprint: Option<u64>,
+    /// State of the index when it was opened.
+    stat: FileStat,
+    /// Position of the slave up to which it is an index, in bytes; `None` if it cannot be decoded,
+    /// or was compared already.
+    position: Option<u64>,
     state: IndexState,
 }
 
@@ -59,7 +69,7 @@ impl IndexCheck {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
         };
-        let seen = FileStat::of(&file.metadata().map_err(Error::io("look at", &path))?);
+        let stat = FileStat::of(&file.metadata().map_err(Error::io("look at", &path))?);
         let (position, why) = match pickle::Reader::open(&file) {
             Ok(reader) => (Some(reader.position()), String::new()),
             Err(error) => (None, display_chain(&error)),
@@ -67,61 +77,58 @@ impl IndexCheck {
         Ok(Some(Self {
             path,
             file,
-            seen,
-            fingerprint: position,
+            stat,
+            position,
             state: IndexState::Unused(why),
         }))
     }
 
-    /// Whether it still lies beside the slave.
+    /// Whether the same file is still beside the slave.
     pub(super) fn is_unchanged(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|found| FileStat::of(&found) == self.seen)
+        fs::symlink_metadata(&self.path).is_ok_and(|found| FileStat::of(&found) == self.stat)
     }
 
-    /// The position where it is to be compared, unless it was.
-    pub(super) fn fingerprint(&self) -> Option<u64> {
-        self.fingerprint
+    /// The position at which it is to be compared, in bytes; `None` after it was compared.
+    pub(super) fn position(&self) -> Option<u64> {
+        self.position
     }
 
-    /// Compares it with that of the walk, which is where it is of. `size` is the
-    /// slave's.
+    /// Compares it with the index of a walk that has reached its position.
     pub(super) fn compare(
         &mut self,
-        (walked, size): (&Checker, u64),
-        fields: FieldReader<'_>,
+        walked: &Checker,
+        slave: SlaveData<'_>,
         report: &mut dyn FnMut(Finding),
     ) -> Result<(), Error> {
-        let Some(position) = self.fingerprint.take() else {
+        let Some(position) = self.position.take() else {
             return Ok(());
         };
         let Some(index) = walked.index() else {
-            let why = "the file is damaged before the position that it is of";
+            let why = "the slave is damaged before the position of the index";
             self.state = IndexState::Unknown(why.to_owned());
             return Ok(());
         };
         self.state = match twice(|| self.is_same(index, position)) {
             Ok(true) => IndexState::Sound(position),
-            Ok(false) => self.judge((Some(index), position, size), fields, report)?,
+            Ok(false) => self.judge(position, Some(index), slave, report)?,
             Err(error) => unused(display_chain(&pickle::Error::Io(error))),
         };
         Ok(())
     }
 
-    /// What it is good for, once the walk is over.
+    /// Its state, at the end of the walk.
     pub(super) fn finish(
         mut self,
-        size: u64,
-        fields: FieldReader<'_>,
+        slave: SlaveData<'_>,
         report: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
-        if let Some(position) = self.fingerprint.take() {
-            self.state = self.judge((None, position, size), fields, report)?;
+        if let Some(position) = self.position.take() {
+            self.state = self.judge(position, None, slave, report)?;
         }
         Ok(self.state)
     }
 
-    /// Whether its bytes are those that ZODB would save, which are none for an empty
-    /// index.
+    /// Whether its bytes are those that ZODB would save. ZODB does not save an empty index.
     fn is_same(&self, index: &Index, position: u64) -> io::Result<bool> {
         if index.is_empty() {
             return Ok(false);
@@ -141,21 +148,23 @@ impl IndexCheck {
         }
     }
 
-    /// What an index is good for that is not the file's. `index` is the file's, at
-    /// its position, if a transaction ends there.
+    /// The state of an index that is not the right one. `index` is the right one at its position;
+    /// `None` if no transaction ends there.
     fn judge(
         &self,
-        (index, position, size): (Option<&Index>, u64, u64),
-        fields: FieldReader<'_>,
+        position: u64,
+        index: Option<&Index>,
+        slave: SlaveData<'_>,
         report: &mut dyn FnMut(Finding),
     ) -> Result<IndexState, Error> {
         if position < MIN_POSITION {
-            return Ok(unused("it is of too small a position"));
+            return Ok(unused("its position is too small"));
         }
-        if position > size {
-            return Ok(unused("it is of a position behind the end of the file"));
+        if position > slave.size {
+            return Ok(unused("its position is after the end of the slave"));
         }
-        let witnesses = witnesses(fields, size, position)?;
+        // Would ZODB use it? ZODB looks up the last objects before its position.
+        let witnesses = witnesses(slave.fields, slave.size, position)?;
         let is_used = match twice(|| self.has(&witnesses)) {
             Ok(has) => has && !witnesses.is_empty(),
             Err(pickle::Error::Foreign { offset, what }) => {
@@ -165,35 +174,35 @@ impl IndexCheck {
                     "an index in the form of ZODB 5 and 6",
                     what,
                 ));
-                let why = "it is in a form that fssync does not know; ZODB may know it";
+                let why = "its form is unknown to fssync; ZODB may know it";
                 return Ok(unused(why));
             }
             Err(error) => return Ok(unused(display_chain(&error))),
         };
         let is_fatal = index.is_some_and(Index::is_empty);
         if !is_used && !is_fatal {
-            let why = "its first objects are not where the file has them";
+            let why = "it is wrong about objects that ZODB looks up";
             return Ok(unused(why));
         }
         if !self.is_unchanged() {
-            let why = "another one was put in its place meanwhile";
+            let why = "it was replaced during the verification";
             return Ok(IndexState::Unknown(why.to_owned()));
         }
         match index {
             Some(_) if is_fatal => report(Finding::new(
                 Kind::IndexPosition,
                 0,
-                "no index, as there is no data record before its position",
-                format!("position {position}: ZODB fails on it, and does not open the file"),
+                "no index, because there is no data record before its position",
+                format!("position {position}, on which ZODB fails when it opens the file"),
             )),
             Some(index) => {
-                let mut told = false;
+                let mut has_reported = false;
                 let all = self.report_objects(index, &mut |finding| {
-                    told = true;
+                    has_reported = true;
                     report(finding);
                 });
                 if let Err(error) = all
-                    && !told
+                    && !has_reported
                 {
                     return Ok(unused(display_chain(&error)));
                 }
@@ -208,7 +217,7 @@ impl IndexCheck {
         Ok(IndexState::Wrong)
     }
 
-    /// Whether ZODB finds all these objects at these positions by it. It must be in
+    /// Whether ZODB finds these objects at these positions in the index. Fails if it does not have
     /// ZODB's form to its end.
     fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, pickle::Error> {
         let mut found = vec![None; witnesses.len()];
@@ -224,20 +233,25 @@ impl IndexCheck {
         Ok(expected.eq(found))
     }
 
-    /// Tells of each object at which the two differ.
+    /// Reports each object about which the two differ. Both are sorted by oid.
     fn report_objects(
         &self,
         index: &Index,
         report: &mut dyn FnMut(Finding),
     ) -> Result<(), pickle::Error> {
         let mut report = |oid, expected: Option<u64>, found: Option<u64>, offset| {
-            let said = |position: Option<u64>| match position {
+            let describe = |position: Option<u64>| match position {
                 Some(position) => format!("its data record at {position}"),
                 None => "no data record".to_owned(),
             };
             report(Finding {
                 oid: Some(oid),
-                ..Finding::new(Kind::IndexObject, offset, said(expected), said(found))
+                ..Finding::new(
+                    Kind::IndexObject,
+                    offset,
+                    describe(expected),
+                    describe(found),
+                )
             });
         };
         let mut reader = pickle::Reader::open(self.rewound().map_err(pickle::Error::Io)?)?;
@@ -251,7 +265,7 @@ impl IndexCheck {
             } in bucket.entries()
             {
                 if oid < least {
-                    // In a wrong place, where a search does not find it.
+                    // It is not in order, so that a search does not find it.
                     report(oid, index.get(oid), None, offset);
                     continue;
                 }
@@ -278,17 +292,17 @@ impl IndexCheck {
     }
 }
 
-/// Reads once more where a read has failed.
+/// Retries once if a read fails.
 fn twice<T, E>(read: impl Fn() -> Result<T, E>) -> Result<T, E> {
     read().or_else(|_| read())
 }
 
-/// What an index is that ZODB passes over, or may pass over.
+/// The state of an index that ZODB ignores, or may ignore.
 fn unused(why: impl Into<String>) -> IndexState {
     IndexState::Unused(why.into())
 }
 
-/// Compares what is written with a file; a difference is an error.
+/// A writer that compares the written bytes with a file, and fails at the first difference.
 struct Comparing<R> {
     from: R,
     buffer: Vec<u8>,

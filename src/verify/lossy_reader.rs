@@ -1,5 +1,5 @@
-//! Reading a file that may have sectors which cannot be read: what they hold is
-//! taken for zeros, and the rest is read all the same.
+//! Reads a file on a failing disk. Sectors that cannot be read are reported, and replaced by zeros,
+//! so that the rest of the file can be checked.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,22 +10,22 @@ use crate::error::Error;
 use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::fields::{FieldReader, Unreadable, read_pages};
 
-/// Reads a file piece by piece.
+/// Reads a file window by window.
 pub(super) struct LossyReader<'a> {
     file: &'a File,
     check_cancelled: &'a dyn Fn() -> Result<(), Error>,
-    /// Has each byte come by once, in order.
+    /// Gets each byte of the file once, in order.
     digests: Option<DigestCheck>,
-    piece: AlignedBuf,
-    /// What of the piece cannot be read.
+    window: AlignedBuf,
+    /// Ranges of the window that cannot be read.
     holes: Vec<Range<u64>>,
-    /// Up to where the file was read.
+    /// Offset up to which the file was read, in bytes.
     read_to: u64,
     bytes_read: u64,
 }
 
 impl<'a> LossyReader<'a> {
-    /// Has nothing read yet.
+    /// A reader at the start of `file`.
     pub(super) fn new(
         file: &'a File,
         digests: Option<DigestCheck>,
@@ -35,15 +35,15 @@ impl<'a> LossyReader<'a> {
             file,
             check_cancelled,
             digests,
-            piece: AlignedBuf::default(),
+            window: AlignedBuf::default(),
             holes: Vec::new(),
             read_to: 0,
             bytes_read: 0,
         }
     }
 
-    /// Reads a range, fewer bytes only where the file ends; says how many. What is
-    /// read again is neither told nor digested again.
+    /// Reads a range, and returns how many bytes there are: fewer if the file ends. A range may be
+    /// read again; its faults are reported and its bytes digested only the first time.
     pub(super) fn read(
         &mut self,
         range: Range<u64>,
@@ -52,26 +52,26 @@ impl<'a> LossyReader<'a> {
         (self.check_cancelled)()?;
         self.holes.clear();
         let (start, holes) = (range.start, &mut self.holes);
-        let room = self.piece.room((range.end - start) as usize, start);
+        let room = self.window.room((range.end - start) as usize, start);
         let got = match read_fully(self.file, room, start) {
             Ok(got) => got,
             Err(_) => read_pages(self.file, room, start, self.check_cancelled, |hole| {
                 join(holes, hole);
             })?,
         };
-        self.piece.truncate(got);
+        self.window.truncate(got);
         self.bytes_read += got as u64;
-        self.pass_on(start, report);
+        self.process_window(start, report);
         Ok(got as u64)
     }
 
-    /// Tells what of the piece, which lies at `start`, cannot be read, and feeds
-    /// the rest to the digests.
-    fn pass_on(&mut self, start: u64, report: &mut dyn FnMut(Finding)) {
-        let end = start + self.piece.len() as u64;
+    /// Reports the unreadable ranges of the window, which is at offset `start`, and feeds the rest
+    /// to the digests.
+    fn process_window(&mut self, start: u64, report: &mut dyn FnMut(Finding)) {
+        let end = start + self.window.len() as u64;
         let mut at = start.max(self.read_to);
-        let piece = &self.piece;
-        let part = |from: u64, to: u64| &piece[(from - start) as usize..(to - start) as usize];
+        let window = &self.window;
+        let part = |from: u64, to: u64| &window[(from - start) as usize..(to - start) as usize];
         for hole in &self.holes {
             let hole = hole.start.max(at)..hole.end;
             if hole.is_empty() {
@@ -101,38 +101,38 @@ impl<'a> LossyReader<'a> {
         self.read_to = at.max(self.read_to);
     }
 
-    /// The digests, once all was read.
+    /// Removes the comparison with the digests, after the last read.
     pub(super) fn take_digests(&mut self) -> Option<DigestCheck> {
         self.digests.take()
     }
 
-    /// What was read last.
-    pub(super) fn piece(&self) -> &[u8] {
-        &self.piece
+    /// The bytes of the last read.
+    pub(super) fn window(&self) -> &[u8] {
+        &self.window
     }
 
-    /// Whether all of it could be read.
+    /// Whether the last read succeeded for all of its bytes.
     pub(super) fn is_whole(&self) -> bool {
         self.holes.is_empty()
     }
 
-    /// Up to where the file was read, in bytes.
+    /// Offset up to which the file was read, in bytes.
     pub(super) fn read_to(&self) -> u64 {
         self.read_to
     }
 
-    /// How many bytes were read.
+    /// Number of bytes read, repeated reads included.
     pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
-    /// A reader of single fields.
+    /// A reader for single fields, independent of the window.
     pub(super) fn fields(&self) -> FieldReader<'a> {
         FieldReader::new(self.file, Unreadable::Zeros, self.check_cancelled)
     }
 }
 
-/// Adds a range behind others.
+/// Adds a range after the others, and merges it with the last one if they are adjacent.
 fn join(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     match ranges.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,

@@ -1,5 +1,5 @@
-//! The walk through a `Data.fs`: reads it in windows, has each record checked, and
-//! goes on behind what is damaged (`scan_end`).
+//! Walks through a `Data.fs`: reads it in windows, passes each record to the checker, and
+//! continues after damage (`scan_end`). It only reads.
 
 mod scan_end;
 
@@ -9,7 +9,7 @@ use self::scan_end::ScanEnd;
 use super::conversion::of_flaw;
 use super::digests::DigestState;
 use super::finding::{Finding, Kind};
-use super::index::{IndexCheck, IndexState};
+use super::index::{IndexCheck, IndexState, SlaveData};
 use super::lossy_reader::LossyReader;
 use super::{SlaveContent, UnfinishedTail, Verified};
 use crate::error::Error;
@@ -22,32 +22,32 @@ use crate::io::progress::Monitor;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::Sidecar;
 
-/// How little is read at once, in bytes, where long pickles are passed over.
+/// Length of a window while long pickles are skipped, in bytes.
 const MIN_WINDOW_LEN: u64 = 4 * 1024;
 
-/// What is worth passing over, in bytes: less is read sooner than another call is
-/// made.
+/// Length of a pickle that is worth skipping, in bytes: reading a shorter one takes less time than
+/// another call.
 const LONG_PICKLE_LEN: u64 = 16 * 1024;
 
-/// How much is read at once, in bytes, where there are none.
+/// Length of a window if there is nothing to skip, in bytes.
 const MAX_WINDOW_LEN: u64 = 1024 * 1024;
 
-/// What is walked.
+/// The file of a walk, and how to walk through it.
 #[derive(Clone, Copy)]
 pub(super) struct WalkInput<'a> {
-    /// Where it lies.
+    /// Paths of the slave and the files beside it.
     pub(super) paths: &'a SlavePaths,
-    /// It, open for reading.
+    /// The slave, open for reading.
     pub(super) file: &'a File,
-    /// Its size in bytes.
+    /// Size of the slave in bytes.
     pub(super) size: u64,
-    /// Whether pickles are passed over.
+    /// Whether pickles are skipped.
     pub(super) quick: bool,
-    /// Up to where the ledger has digests of it, if there is one.
+    /// Offset up to which the ledger has digests, in bytes; `None` if there is no ledger.
     pub(super) digests_end: Option<u64>,
 }
 
-/// A walk, and whom it tells.
+/// A walk in progress.
 pub(super) struct Walk<'a> {
     input: WalkInput<'a>,
     reader: LossyReader<'a>,
@@ -56,23 +56,34 @@ pub(super) struct Walk<'a> {
     report: &'a mut dyn FnMut(Finding),
     scanner: Scanner,
     checker: Checker,
-    /// Up to where the file is read: its size, as last seen.
+    /// Offset up to which the file is read: its size when it was last determined, in bytes.
     limit: u64,
     window_len: u64,
-    /// Up to where flaws were found.
+    /// Offset up to which flaws were found, in bytes.
     flaws_to: u64,
-    /// Flaws before it were told, when their transaction was read before.
+    /// Flaws before this offset were reported when their transaction was read before.
     reported_to: u64,
-    /// Where something wrong was looked at again, how often, and what the file was before.
-    reread: Option<(u64, usize, FileStat)>,
-    /// The file as it stayed while something wrong was looked at again as often as may be.
+    /// The last position that was read again because it looked wrong.
+    reread: Option<Reread>,
+    /// The state of the file, if it did not change while a position was read again.
     settled: Option<FileStat>,
-    /// How often anything was.
+    /// Number of times that any position was read again.
     rereads: usize,
 }
 
+/// A position that is read again because it looked wrong.
+#[derive(Clone, Copy)]
+struct Reread {
+    /// Offset in bytes.
+    position: u64,
+    /// Number of times that it was read again.
+    times: usize,
+    /// State of the file before the first time.
+    before: FileStat,
+}
+
 impl<'a> Walk<'a> {
-    /// A walk that has not begun.
+    /// A walk at the start of the file.
     pub(super) fn new(
         input: WalkInput<'a>,
         reader: LossyReader<'a>,
@@ -98,7 +109,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What the file is, by its first bytes. What is no FileStorage is not walked.
+    /// Determines from the first bytes whether the file is a FileStorage.
     pub(super) fn content(&mut self) -> Result<SlaveContent, Error> {
         if self.limit == 0 {
             return Ok(SlaveContent::Missing);
@@ -107,7 +118,7 @@ impl<'a> Walk<'a> {
             return Ok(SlaveContent::TooShort);
         }
         self.reader.read(0..MAGIC_LEN, self.report)?;
-        let head = self.reader.piece();
+        let head = self.reader.window();
         if Magic::decode(head).is_some() || !self.reader.is_whole() {
             return Ok(SlaveContent::FileStorage);
         }
@@ -116,10 +127,11 @@ impl<'a> Walk<'a> {
         Ok(SlaveContent::Foreign)
     }
 
-    /// Walks to the end; returns what lies behind the last committed transaction.
+    /// Walks to the end. Returns the tail after the last committed transaction, if there is one.
     pub(super) fn run(&mut self) -> Result<Option<UnfinishedTail>, Error> {
         loop {
             let is_cut = self.scan()?;
+            // The file became shorter than `limit`, so ZODB or a pass truncates its tail.
             if is_cut && self.read_again()? {
                 continue;
             }
@@ -130,18 +142,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What came of it.
+    /// Compares the end of the file, the digests and the index, and returns the result.
     pub(super) fn finish(mut self, unfinished: Option<UnfinishedTail>) -> Result<Verified, Error> {
         if !self.report_if_lost(unfinished) {
-            self.compare_with_left()?;
+            self.report_if_shortened()?;
         }
         let digests = match self.reader.take_digests() {
             Some(digests) => digests.finish(self.reader.fields(), self.report)?,
-            None if self.input.quick => DigestState::Unasked,
+            None if self.input.quick => DigestState::Skipped,
             None => DigestState::NoLedger,
         };
+        let slave = SlaveData {
+            fields: self.reader.fields(),
+            size: self.limit,
+        };
         let index = match self.index {
-            Some(index) => index.finish(self.limit, self.reader.fields(), self.report)?,
+            Some(index) => index.finish(slave, self.report)?,
             None => IndexState::Missing,
         };
         Ok(Verified {
@@ -159,7 +175,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Tells if the file has lost what the ledger has digests of.
+    /// Reports whether the file has lost bytes of which the ledger has digests.
     fn report_if_lost(&mut self, unfinished: Option<UnfinishedTail>) -> bool {
         let position = self.scanner.position();
         let end = match unfinished {
@@ -171,33 +187,33 @@ impl<'a> Walk<'a> {
             (self.report)(Finding::new(
                 Kind::Lost,
                 position,
-                format!("committed bytes up to {lost}, of which the ledger has digests"),
-                "an end",
+                format!("committed bytes up to {lost}, because the ledger has their digests"),
+                "the end of the file",
             ));
         }
         lost.is_some()
     }
 
-    /// Tells if the file is shorter than the last pass left it.
-    fn compare_with_left(&mut self) -> Result<(), Error> {
-        let Some(left) = self.sidecar().last_sync else {
+    /// Reports whether the file is shorter than the last pass left it.
+    fn report_if_shortened(&mut self) -> Result<(), Error> {
+        let Some(last_sync) = self.sidecar().last_sync else {
             return Ok(());
         };
-        // What was appended meanwhile is in the file by now.
-        let size = self.seen()?.size;
-        if left.slave.position > size {
+        // A pass may have appended since the walk began, and then updated the sidecar: so the size
+        // is read after the sidecar.
+        let size = self.file_stat()?.size;
+        if last_sync.slave.position > size {
             (self.report)(Finding::new(
                 Kind::Shortened,
                 self.scanner.position(),
-                format!("{} bytes, as the last pass left it", left.slave.position),
+                format!("{} bytes, as the last pass left it", last_sync.slave.position),
                 format!("{size} bytes"),
             ));
         }
         Ok(())
     }
 
-    /// Scans until the scanner stops, or the limit; says whether the file ended
-    /// before.
+    /// Scans until the scanner stops, or up to the limit. Returns whether the file ended before.
     fn scan(&mut self) -> Result<bool, Error> {
         while self.scanner.stopped().is_none() && self.scanner.left() > 0 {
             let offset = self.window_start();
@@ -214,7 +230,7 @@ impl<'a> Walk<'a> {
                 }
             };
             let checker = &mut self.checker;
-            self.scanner.feed(self.reader.piece(), &mut |event| {
+            self.scanner.feed(self.reader.window(), &mut |event| {
                 checker.take(event, &mut fields, &mut report);
             });
             self.compare_index()?;
@@ -222,7 +238,8 @@ impl<'a> Walk<'a> {
         Ok(false)
     }
 
-    /// Where the next window starts: behind a pickle, where that is not read.
+    /// Start of the next window: after a pickle, if pickles are skipped. Adapts the length of the
+    /// window to the pickles.
     fn window_start(&mut self) -> u64 {
         let before = self.scanner.offset();
         if self.input.quick {
@@ -238,17 +255,18 @@ impl<'a> Walk<'a> {
         offset
     }
 
-    /// Where a window ends: with a page, and where the index is of.
+    /// End of a window: at the end of a page, or at the position of the index, so that the index
+    /// can be compared there.
     fn window_end(&self, offset: u64) -> u64 {
         let end = (offset + self.window_len).next_multiple_of(MIN_WINDOW_LEN);
         let end = end.min(self.limit);
-        match self.index.as_ref().and_then(IndexCheck::fingerprint) {
-            Some(fingerprint) if offset < fingerprint => fingerprint.min(end),
+        match self.index.as_ref().and_then(IndexCheck::position) {
+            Some(position) if offset < position => position.min(end),
             _ => end,
         }
     }
 
-    /// Reads what the scan passes over, unless pickles are passed over too.
+    /// Reads bytes that the scan skipped, so that they are digested; with `quick`, does nothing.
     fn read_up_to(&mut self, to: u64) -> Result<(), Error> {
         while !self.input.quick && self.reader.read_to() < to {
             let from = self.reader.read_to();
@@ -261,20 +279,23 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Compares the index, once the walk is where it is of.
+    /// Compares the index, once the walk has reached its position.
     fn compare_index(&mut self) -> Result<(), Error> {
         let Some(index) = &mut self.index else {
             return Ok(());
         };
         let at = self.scanner.position();
-        if index.fingerprint() == Some(at) && self.scanner.offset() == at {
-            let walked = (&self.checker, self.limit);
-            index.compare(walked, self.reader.fields(), self.report)?;
+        if index.position() == Some(at) && self.scanner.offset() == at {
+            let slave = SlaveData {
+                fields: self.reader.fields(),
+                size: self.limit,
+            };
+            index.compare(&self.checker, slave, self.report)?;
         }
         Ok(())
     }
 
-    /// What the last pass left; nothing if that cannot be read.
+    /// The sidecar of the last pass; an empty one if it cannot be read.
     fn sidecar(&self) -> Sidecar {
         Sidecar::load(self.input.paths).unwrap_or_else(|error| {
             tracing::warn!("{}", error.display_chain());
@@ -282,8 +303,8 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// The file as it is now.
-    fn seen(&self) -> Result<FileStat, Error> {
+    /// The current state of the file.
+    fn file_stat(&self) -> Result<FileStat, Error> {
         let found = self.input.file.metadata();
         let found = found.map_err(Error::io("look at", self.input.paths.data()))?;
         Ok(FileStat::of(&found))

@@ -1,5 +1,5 @@
-//! What was found, for eyes: a fact a line, the findings, and the verdict in the
-//! last line.
+//! The text output of `fssync verify`: one fact per line, the findings, and the verdict in the last
+//! line.
 
 use std::fmt::Write;
 
@@ -60,33 +60,30 @@ fn add_facts(lines: &mut Lines, verified: &Verified) {
             is_ours,
         }) => {
             let of = if is_ours { " of an append" } else { "" };
-            format!("{}{of}, which ZODB cuts", bytes(len))
+            format!("{}{of}, which ZODB truncates", bytes(len))
         }
     };
     lines.add("unfinished", Emphasis::Plain, &unfinished);
     let (emphasis, digests) = match verified.digests {
-        DigestState::Unasked => (Emphasis::Plain, "not compared".to_owned()),
-        DigestState::NoLedger => (
-            Emphasis::Warning,
-            "there is no ledger of this file".to_owned(),
-        ),
+        DigestState::Skipped => (Emphasis::Plain, "not compared".to_owned()),
+        DigestState::NoLedger => (Emphasis::Warning, "there is no ledger of this file".to_owned()),
         DigestState::Compared(len) if len >= verified.position => {
-            (Emphasis::Plain, "of all bytes compared".to_owned())
+            (Emphasis::Plain, "all bytes compared".to_owned())
         }
         DigestState::Compared(len) => {
             let without = bytes(verified.position - len);
             (
                 Emphasis::Warning,
-                format!("of {} compared, {without} have none", bytes(len)),
+                format!("{} compared, {without} have none", bytes(len)),
             )
         }
     };
     lines.add("digests", emphasis, &digests);
     let (emphasis, index) = match &verified.index {
         IndexState::Missing => (Emphasis::Warning, "missing".to_owned()),
-        IndexState::Sound(at) => (Emphasis::Plain, format!("sound, of position {at}")),
+        IndexState::Sound(at) => (Emphasis::Plain, format!("sound, up to position {at}")),
         IndexState::Wrong => (Emphasis::Bad, "WRONG, and ZODB would use it".to_owned()),
-        IndexState::Unused(why) => (Emphasis::Warning, format!("not used by ZODB: {why}")),
+        IndexState::Unused(why) => (Emphasis::Warning, format!("ignored by ZODB: {why}")),
         IndexState::Unknown(why) => (Emphasis::Warning, format!("not compared: {why}")),
     };
     lines.add("index", emphasis, &index);
@@ -119,25 +116,25 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
         Severity::Damage => ("DAMAGE", Emphasis::Bad),
         Severity::Blemish => ("blemish", Emphasis::Warning),
     };
-    let mut paths = format!(
+    let mut place = format!(
         "{} at {}",
         findings.name(finding.kind.file()),
         finding.position
     );
     if let Some(end) = finding.end {
-        let _ = write!(paths, " to {end}");
+        let _ = write!(place, " to {end}");
     }
     if let Some(tid) = finding.tid {
-        let _ = write!(paths, ", tid {}", tid.with_time());
+        let _ = write!(place, ", tid {}", tid.with_time());
     }
     if let Some(oid) = finding.oid {
-        let _ = write!(paths, ", oid {oid:016x}");
+        let _ = write!(place, ", oid {oid:016x}");
     }
     let Finding {
         expected, found, ..
     } = finding;
     lines.gap();
-    lines.add(what, emphasis, &paths);
+    lines.add(what, emphasis, &place);
     lines.add(
         "",
         Emphasis::Plain,
@@ -145,7 +142,7 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
     );
 }
 
-/// What came of it, in a line.
+/// The result in one line.
 pub(super) fn verdict(verified: &Verified, against: &Against) -> String {
     let own = own_verdict(verified);
     match against.verdict() {
@@ -160,12 +157,12 @@ fn own_verdict(verified: &Verified) -> String {
             format!("there is no such file; {NEVER_SYNCED}")
         }
         SlaveContent::Missing => "there is no such file, or it is empty".to_owned(),
-        SlaveContent::TooShort => "it holds no whole transaction".to_owned(),
-        SlaveContent::Foreign => "it is no FileStorage".to_owned(),
+        SlaveContent::TooShort => "it does not contain a whole transaction".to_owned(),
+        SlaveContent::Foreign => "it is not a FileStorage".to_owned(),
         SlaveContent::FileStorage => match (verified.damages, verified.blemishes) {
             (0, 0) => "sound".to_owned(),
-            (0, 1) => "sound, but for 1 blemish".to_owned(),
-            (0, n) => format!("sound, but for {n} blemishes"),
+            (0, 1) => "sound, except for 1 blemish".to_owned(),
+            (0, n) => format!("sound, except for {n} blemishes"),
             (n, _) => format!("DAMAGED: {}", count(n, "finding")),
         },
     }

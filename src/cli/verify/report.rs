@@ -146,7 +146,7 @@ impl<'a> Report<'a> {
         };
         let digested_bytes = match verified.digests {
             DigestState::Compared(len) => Some(len),
-            DigestState::Unasked | DigestState::NoLedger => None,
+            DigestState::Skipped | DigestState::NoLedger => None,
         };
         Self {
             storage: None,

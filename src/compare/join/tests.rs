@@ -4,7 +4,7 @@ use crate::source::Reached;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Transactions of 100 bytes for each tid, but for those that say otherwise.
+/// A queue with these tids and lengths.
 fn queue(txns: &[(u64, u64)], end: Tail) -> Queue {
     let start = 4;
     let size: u64 = txns.iter().map(|(_, len)| len).sum();
@@ -48,12 +48,12 @@ fn steps(mut slave: Queue, mut master: Queue) -> Vec<(Step, u64)> {
             Step::Master => tid(master.take()),
             Step::BySlave => {
                 let txn = slave.take().unwrap();
-                master.pass_over(&txn);
+                master.skip(&txn);
                 txn.tid.0
             }
             Step::ByMaster => {
                 let txn = master.take().unwrap();
-                slave.pass_over(&txn);
+                slave.skip(&txn);
                 txn.tid.0
             }
             Step::End | Step::Stop(_) => {
@@ -107,7 +107,7 @@ fn each_step_is_that_of_the_table() {
             clean(&[2, 3]),
             vec![(Slave, 1), (Elsewhere, 2), (Elsewhere, 3), end],
         ),
-        // One tid among others is wrong.
+        // A single tid is wrong.
         (
             clean(&[1, 99, 3, 4]),
             clean(&[1, 2, 3, 4]),
@@ -123,7 +123,7 @@ fn each_step_is_that_of_the_table() {
             clean(&[5, 6]),
             vec![(Same, 5), (Replaced, 1), end],
         ),
-        // No order.
+        // Tids that decrease give no order.
         (
             clean(&[1, 9, 8]),
             clean(&[2, 3, 4, 5]),
@@ -134,7 +134,7 @@ fn each_step_is_that_of_the_table() {
             clean(&[2, 1]),
             vec![(Stop(StopReason::MasterTidsDecrease), 0)],
         ),
-        // Tids that go back in the same place are as good as others.
+        // At the same position, the order of tids does not matter.
         (
             clean(&[7, 2, 3]),
             clean(&[7, 2, 3]),
@@ -145,7 +145,7 @@ fn each_step_is_that_of_the_table() {
 }
 
 #[test]
-fn where_one_side_is_damaged_the_other_tells() {
+fn the_intact_file_shows_the_boundaries_in_the_damaged_one() {
     use Step::{ByMaster, BySlave, Master, Same, Slave, Stop};
     let clean = |tids: &[u64]| queue(&of_100(tids), Tail::Clean);
     let broken = |tids: &[u64]| queue(&of_100(tids), damaged());
@@ -217,7 +217,7 @@ fn history() -> impl Strategy<Value = Vec<(u64, u64)>> {
     .prop_map(|txns| txns.into_iter().collect())
 }
 
-/// Each transaction's place.
+/// The position and length of each transaction.
 fn places(txns: &[(u64, u64)]) -> BTreeMap<u64, (u64, u64)> {
     let mut at = 4;
     txns.iter()
@@ -230,7 +230,7 @@ fn places(txns: &[(u64, u64)]) -> BTreeMap<u64, (u64, u64)> {
 
 proptest! {
     #[test]
-    fn what_is_joined_is_what_both_have(slave in history(), master in history()) {
+    fn a_join_finds_the_common_transactions(slave in history(), master in history()) {
         let mut found: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         let (mut ours, mut theirs) = (queue(&slave, Tail::Clean), queue(&master, Tail::Clean));
         loop {
@@ -266,7 +266,7 @@ proptest! {
 }
 
 #[test]
-fn a_list_is_added_where_the_last_one_ended() {
+fn a_part_of_a_list_is_appended_to_the_parts_before() {
     let mut queue = Queue::of_slave(4, 1000);
     for (entries, end) in [(2, None), (0, None), (1, Some(Tail::Clean))] {
         assert_eq!(queue.end(), None);

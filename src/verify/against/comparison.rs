@@ -1,4 +1,4 @@
-//! What a comparison of the slave with its master found.
+//! The result of a comparison of the slave with its master.
 
 use crate::compare::join::{ListedTransaction, StopReason};
 pub use crate::compare::pair::TransactionMetadata;
@@ -7,84 +7,85 @@ use crate::error::MasterDamage;
 use crate::filestorage::Tid;
 use crate::plan::outcome::Exit;
 
-/// How many transactions of a kind are told one by one.
+/// Number of transactions of each group that are listed; the others are only counted.
 pub const MAX_LISTED: usize = 1000;
 
-/// What a comparison of the slave with its master found.
+/// The result of a comparison of the slave with its master.
 ///
-/// What is *in the same place* has the same tid, position and length on both ends.
+/// A transaction is *in the same place* if it has the same tid, position and length in both
+/// files.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// The master's name.
+    /// The master, as it was given.
     pub master: String,
-    /// Whether the master is the file that the last pass read; `None` where no pass
-    /// has noted which one that was.
+    /// Whether the master is the file that the last pass read; `None` if no pass has recorded
+    /// which file that was.
     pub same_file: Option<bool>,
-    /// Up to where the slave was compared, in bytes.
+    /// Offset up to which the slave was compared, in bytes.
     pub slave_end: u64,
-    /// Whether the slave is one that was set aside.
+    /// Whether this slave was set aside by a full copy.
     pub is_set_aside: bool,
-    /// The master's size when it was looked at, in bytes.
+    /// Size of the master at the start of the comparison, in bytes.
     pub master_size: u64,
-    /// How many bytes are proven equal, those of the magic included.
+    /// Number of bytes that are proven to be equal, including the magic.
     pub equal_bytes: u64,
-    /// Whether the files do not start with the same magic.
+    /// Whether the files start with different magics.
     pub magic_differs: bool,
     /// Transactions in the same place whose bytes differ.
     pub differing: TransactionList,
-    /// How many bytes there are in runs of transactions that differ, after
-    /// [`MAX_LISTED`] of them were found: in these is not searched any more.
+    /// Number of bytes in runs that differ, but were not searched, because [`MAX_LISTED`]
+    /// transactions that differ had been found before.
     pub unsearched_bytes: u64,
     /// Transactions that only the slave has.
     pub slave_only: TransactionList,
     /// Transactions that only the master has, older than the slave's last.
     pub master_only: TransactionList,
-    /// Transactions of both that lie elsewhere in the master, as after a pack; their
-    /// bytes are not compared.
+    /// Transactions that are elsewhere in the master, as after a pack. Their bytes are not
+    /// compared.
     pub elsewhere: TransactionSpan,
-    /// What the master has committed since the slave's last transaction.
+    /// Transactions that the master has committed since the slave's last one.
     pub ahead: TransactionSpan,
-    /// Why the rest was not compared by transactions, if so.
+    /// Why the rest of the transactions could not be compared; `None` if all of them were.
     pub early_stop: Option<EarlyStop>,
-    /// What is wrong with the master.
+    /// Damage in the master.
     pub damage: Option<MasterDamage>,
 }
 
-/// Some transactions, the first [`MAX_LISTED`] one by one.
+/// A group of transactions; the first [`MAX_LISTED`] are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionList {
-    /// All of them.
+    /// All transactions of the group.
     pub all: TransactionSpan,
-    /// The first ones.
+    /// The first of them, in file order.
     pub listed: Vec<TransactionRef>,
 }
 
-/// A transaction, for a person to find it.
+/// A transaction, described for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionRef {
-    /// Where its record starts.
+    /// Offset of its record in bytes, in the file that has it.
     pub position: u64,
-    /// The length of its record in bytes.
+    /// Length of its record in bytes.
     pub len: u64,
-    /// Its id.
+    /// Transaction id.
     pub tid: Tid,
     /// User and description, if the slave has the transaction.
     pub metadata: Option<TransactionMetadata>,
 }
 
-/// Where the comparison by transactions stopped.
+/// The point at which the comparison of transactions stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EarlyStop {
-    /// Up to where the slave's transactions were compared.
+    /// Offset up to which the slave's transactions were compared, in bytes.
     pub slave_position: u64,
-    /// Up to where the master's were.
+    /// Offset up to which the master's transactions were compared, in bytes.
     pub master_position: u64,
-    /// Why no further.
+    /// Reason.
     pub reason: StopReason,
 }
 
 impl Comparison {
-    /// Whether the slave has nothing but what the master has in the same place.
+    /// Whether the slave is a prefix of the master: the master has all of it in the same place.
     #[must_use]
     pub fn is_prefix(&self) -> bool {
         let found = [&self.differing, &self.slave_only, &self.master_only];
@@ -94,7 +95,8 @@ impl Comparison {
             && found.iter().all(|found| found.all.count == 0)
     }
 
-    /// What probably made the two differ, and what a person can do about it.
+    /// The probable reason for the difference, and the recommended action; `None` if the slave is
+    /// a prefix of the master.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         if self.is_prefix() {
@@ -103,35 +105,36 @@ impl Comparison {
         let is_only_here = self.slave_only.all.count + self.differing.all.count > 0;
         Some(match self.same_file {
             _ if self.is_set_aside && is_only_here => {
-                "this file was set aside, and the master lacks what only this file has: keep \
-                 the file until you know that nobody needs those transactions"
+                "this file was set aside, and has transactions that the master lacks: keep the \
+                 file until you know that nobody needs them"
             }
             _ if self.is_set_aside => {
                 "this file was set aside, and the master has all of its transactions, unless \
                  the comparison ended early"
             }
             Some(false) => {
-                "the master is another file than the one that the last pass read, as after a \
-                 pack: the next pass copies it, and sets the old slave aside if no pack \
-                 explains what the master lacks; if the two have different histories, it \
+                "the master is not the file that the last pass read; it was probably packed. \
+                 The next pass copies it, and sets the old slave aside if no pack explains why \
+                 the master lacks transactions; if the two have different histories, the pass \
                  ends with exit code 20"
             }
             _ if self.slave_only.all.count > 0 => {
-                "the slave was probably served after a failover, or the master restored from a \
-                 backup: decide which of the two goes on; `fssync --full` sets the slave aside"
+                "the slave was probably served after a failover, or the master was restored \
+                 from a backup: decide which of the two to keep; `fssync --full` sets the slave \
+                 aside and copies the master"
             }
             _ if self.elsewhere.count > 0 => {
                 "the master was probably packed: the next pass copies it"
             }
             _ => {
-                "one of the two was damaged where it lies: find out which, with ZODB's fstest \
-                 on the master; if it is the slave, replace it with `fssync --full`, and look \
-                 for the cause: the disk, or the memory"
+                "one of the two files was damaged on its disk: run ZODB's fstest on the master \
+                 to find out which; if it is the slave, replace it with `fssync --full`, and \
+                 check the disk and the memory"
             }
         })
     }
 
-    /// The exit code.
+    /// The exit code of the comparison alone.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self.damage {
@@ -143,7 +146,7 @@ impl Comparison {
 }
 
 impl TransactionList {
-    /// Counts a transaction in, and tells of it if there is room; `by` is asked then.
+    /// Adds a transaction. If it is to be listed, `metadata` reads user and description.
     pub(super) fn add<E>(
         &mut self,
         txn: &ListedTransaction,

@@ -40,7 +40,7 @@ fn file(transactions: &[Made]) -> (Vec<u8>, BTreeMap<u64, Range<u64>>) {
     (bytes, ranges)
 }
 
-/// Compares two files, the slave up to `end`.
+/// Compares two files, the slave up to offset `end`.
 fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Comparison {
     let directory = tempfile::tempdir().unwrap();
     let [ours, theirs] = ["slave", "master"].map(|name| directory.path().join(name));
@@ -49,14 +49,14 @@ fn compared_to(slave: &[u8], end: u64, master: &[u8]) -> Comparison {
     let patience = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || false);
     let open = move || -> Box<dyn Source> { Box::new(MountedPath::new(theirs.clone())) };
     let file = File::open(&ours).unwrap();
-    let subject = ComparedSlave {
+    let compared_slave = ComparedSlave {
         paths: &SlavePaths::new(&ours).unwrap(),
         fields: FieldReader::new(&file, Unreadable::Zeros, &|| Ok(())),
         end,
-        left: None,
+        last_master: None,
     };
     let master = Master::new("m".to_owned(), patience, Box::new(open));
-    subject.compare(&master, &Silent).unwrap()
+    compared_slave.compare(&master, &Silent).unwrap()
 }
 
 /// Compares two files.
@@ -72,7 +72,7 @@ fn tids(found: &TransactionList) -> Vec<u64> {
 const SMALL: [Made; 5] = [(11, 20), (12, 50), (13, 1), (14, 50), (15, 30)];
 
 #[test]
-fn what_is_equal_is_proven_to_the_last_byte() {
+fn equal_files_are_proven_to_the_last_byte() {
     let (bytes, _) = file(&SMALL);
     let found = compared(&bytes, &bytes);
     assert_eq!(found.equal_bytes, bytes.len() as u64);
@@ -92,10 +92,10 @@ fn holder(ranges: &BTreeMap<u64, Range<u64>>, at: usize) -> u64 {
 }
 
 #[test]
-fn any_byte_of_the_slave_is_missed_in_the_transaction_that_holds_it() {
+fn any_changed_byte_of_the_slave_is_found_in_its_transaction() {
     let (bytes, ranges) = file(&SMALL);
     for at in 4..bytes.len() {
-        // Each kind of byte meets each of them.
+        // Every kind of byte is changed with each of these masks.
         let mask = [1, 0x80, 0xff][at % 3];
         let mut slave = bytes.clone();
         slave[at] ^= mask;
@@ -126,7 +126,7 @@ fn any_byte_of_the_slave_is_missed_in_the_transaction_that_holds_it() {
 }
 
 #[test]
-fn any_byte_of_the_master_is_missed_in_the_transaction_that_holds_it() {
+fn any_changed_byte_of_the_master_is_found_in_its_transaction() {
     let (bytes, ranges) = file(&SMALL);
     let flip = &|at: usize, mask: u8| {
         let mut master = bytes.clone();
@@ -144,7 +144,7 @@ fn any_byte_of_the_master_is_missed_in_the_transaction_that_holds_it() {
         assert!(is_cut || named.count() == 1, "{shown}");
         assert_eq!(found.exit(), Exit::Diverged);
     };
-    // Damage is looked at again and again, which takes its time.
+    // Damage is read again several times, with pauses; so this runs in threads.
     let all: Vec<_> = (ranges[&12].start..ranges[&13].end).collect();
     thread::scope(|scope| {
         for some in all.chunks(all.len().div_ceil(8)) {
@@ -158,7 +158,7 @@ fn any_byte_of_the_master_is_missed_in_the_transaction_that_holds_it() {
 }
 
 #[test]
-fn what_is_unfinished_in_the_slave_is_not_compared() {
+fn an_unfinished_tail_of_the_slave_is_not_compared() {
     let (bytes, ranges) = file(&SMALL);
     let mut slave = bytes.clone();
     let at = ranges[&15].start;
@@ -169,7 +169,7 @@ fn what_is_unfinished_in_the_slave_is_not_compared() {
 }
 
 #[test]
-fn of_very_many_that_differ_not_all_are_searched_for() {
+fn after_a_thousand_differences_the_search_ends() {
     let many: Vec<Made> = (1..=120_000).map(|tid| (tid, 20)).collect();
     let (bytes, _) = file(&many);
     let mut slave = bytes.clone();
@@ -198,7 +198,7 @@ fn of_very_many_that_differ_not_all_are_searched_for() {
 }
 
 #[test]
-fn the_magic_is_compared_for_itself() {
+fn the_magic_is_compared_separately() {
     let (bytes, _) = file(&SMALL);
     let mut slave = bytes.clone();
     slave[2] = b'2';
@@ -225,7 +225,7 @@ fn a_status_that_differs_needs_no_digest() {
 }
 
 #[test]
-fn what_only_one_side_has_is_told() {
+fn transactions_of_only_one_file_are_listed() {
     let (slave, ranges) = file(&[(11, 20), (12, 50), (16, 30), (17, 1)]);
     let (master, _) = file(&[
         (11, 20),
@@ -251,7 +251,7 @@ fn what_only_one_side_has_is_told() {
 }
 
 #[test]
-fn a_damaged_master_is_told_behind_what_is_equal() {
+fn damage_of_the_master_after_the_end_of_the_slave_is_reported() {
     let (bytes, ranges) = file(&SMALL);
     let mut master = bytes.clone();
     master[ranges[&14].start as usize + 16] = 0xff;
@@ -261,41 +261,41 @@ fn a_damaged_master_is_told_behind_what_is_equal() {
     assert_eq!(found.exit(), Exit::MasterDamaged);
 }
 
-/// What is done to a transaction of the slave's.
+/// A change of one transaction of the slave.
 #[derive(Clone, Debug)]
-enum PlannedAction {
+enum Change {
     Keep,
     Drop,
     /// Changes the byte of its pickle at a part of its length.
     Flip(u16),
-    /// Puts one before it that the master lacks.
+    /// Inserts a transaction before it that the master lacks.
     Precede(usize),
 }
 
-fn history() -> impl Strategy<Value = Vec<(usize, PlannedAction)>> {
+fn history() -> impl Strategy<Value = Vec<(usize, Change)>> {
     let len =
         prop_oneof![4 => 1..300usize, 2 => 10_000..400_000usize, 1 => 1_000_000..3_000_000usize];
-    let action = prop_oneof![
-        30 => Just(PlannedAction::Keep),
-        1 => Just(PlannedAction::Drop),
-        2 => any::<u16>().prop_map(PlannedAction::Flip),
-        1 => (1..300usize).prop_map(PlannedAction::Precede),
+    let change = prop_oneof![
+        30 => Just(Change::Keep),
+        1 => Just(Change::Drop),
+        2 => any::<u16>().prop_map(Change::Flip),
+        1 => (1..300usize).prop_map(Change::Precede),
     ];
-    proptest::collection::vec((len, action), 1..40)
+    proptest::collection::vec((len, change), 1..40)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Against an oracle that has both files at hand.
+    /// The oracle compares the two files directly.
     #[test]
-    fn all_that_differs_is_told_and_nothing_else(history in history(), cut in 0..6usize) {
+    fn exactly_the_differences_are_reported(history in history(), cut in 0..6usize) {
         let master: Vec<Made> = (1..).zip(&history).map(|(n, (len, _))| (10 * n, *len)).collect();
         let mut slave: Vec<Made> = Vec::new();
         for (&(tid, len), (_, action)) in master.iter().zip(&history) {
             match action {
-                PlannedAction::Drop => {}
-                PlannedAction::Precede(own) => slave.extend([(tid - 5, *own), (tid, len)]),
+                Change::Drop => {}
+                Change::Precede(own) => slave.extend([(tid - 5, *own), (tid, len)]),
                 _ => slave.push((tid, len)),
             }
         }
@@ -303,7 +303,7 @@ proptest! {
         let (mut bytes, ranges) = file(&slave);
         let (master, theirs) = file(&master);
         for (tid, (_, action)) in (1..).map(|n| 10 * n).zip(&history) {
-            if let (PlannedAction::Flip(part), Some(range)) = (action, ranges.get(&tid)) {
+            if let (Change::Flip(part), Some(range)) = (action, ranges.get(&tid)) {
                 let (start, end) = (range.start + 72, range.end - 8);
                 let at = start + (((end - start) * u64::from(*part)) >> 16);
                 bytes[at as usize] ^= 4;

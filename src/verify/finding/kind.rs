@@ -75,7 +75,7 @@ impl Serialize for Kind {
 }
 
 impl Kind {
-    /// How bad it is.
+    /// Severity of this kind.
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
@@ -89,7 +89,7 @@ impl Kind {
         }
     }
 
-    /// The file that it is in.
+    /// The file that contains this kind of fault.
     #[must_use]
     pub fn file(self) -> File {
         match self {
@@ -99,12 +99,12 @@ impl Kind {
         }
     }
 
-    /// What a person can do about it.
+    /// The recommended action.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::Magic => {
-                "see what file this is, and move it away; the next pass then makes a slave"
+                "find out which file this is, and move it away; the next pass then creates a slave"
             }
             Self::TransactionHeader
             | Self::TransactionLength
@@ -112,32 +112,33 @@ impl Kind {
             | Self::DataRecord
             | Self::DataTid
             | Self::BackPointer => {
-                "see whether the master has it too; if not, replace the slave with \
-                 `fssync --full`, and look for the cause: the disk, or the memory"
+                "check whether the master has it too; if not, replace the slave with \
+                 `fssync --full`, and check the disk and the memory"
             }
             Self::Digest => {
-                "have `fssync verify --against MASTER` report which transactions differ; replace \
-                 the slave with `fssync --full`, and look for the cause: the disk, or the memory"
+                "run `fssync verify --against MASTER` to find the transactions that differ; \
+                 replace the slave with `fssync --full`, and check the disk and the memory"
             }
             Self::Lost => {
-                "something cut the slave: replace it with `fssync --full`, and look for the cause"
+                "another program truncated the slave: replace it with `fssync --full`, and find \
+                 that program"
             }
             Self::Ledger => {
-                "remove the ledger: the next passes make it anew, by digests of the master's"
+                "remove the ledger: the next passes rebuild it from digests of the master"
             }
             Self::Unreadable => {
-                "the disk fails: put the slave on another one, with `fssync --full`"
+                "the disk fails: move the slave to another disk with `fssync --full`"
             }
             Self::PreviousPointer | Self::TidReduction | Self::OddStatus => {
-                "nothing, if the master has it too: ZODB opens the file all the same"
+                "nothing, if the master has it too: ZODB opens the file in spite of it"
             }
             Self::Shortened => {
-                "nothing, if ZODB packed the slave; else something cut it, and the next pass \
-                 appends what is gone"
+                "nothing, if ZODB packed the slave; otherwise another program truncated it, and \
+                 the next pass appends the missing transactions"
             }
             Self::IndexObject | Self::IndexPosition | Self::IndexForm => {
-                "remove the index: the next pass makes it anew, and without one ZODB reads the \
-                 whole file when it opens it"
+                "remove the index: the next pass rebuilds it; until then, ZODB reads the whole \
+                 file when it opens it"
             }
         }
     }

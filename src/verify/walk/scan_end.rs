@@ -1,16 +1,20 @@
-//! What is to be done where the scan stops: whether it is the end of what is
-//! committed, or damage, and where the walk goes on.
+//! Decides, at the point where the scan stopped, whether it is the end of the committed
+//! transactions or damage, and where the walk continues.
 //!
-//! A file that is written meanwhile grows behind its last committed transaction,
-//! or is cut there. So what looks wrong there is looked at again before it counts.
-//! Where whole transactions follow, it is damage, whatever ZODB makes of it: no
-//! transaction follows the one that is being written, but in an append of ours,
-//! which the sidecar tells.
+//! While the file is verified, ZODB or a pass may append after the last committed transaction, or
+//! truncate the file there. So a position that looks wrong is read again before it counts as
+//! damage. The cases are:
+//!
+//! 1. *Less than a header is left, or the sidecar has announced an append there.* It is a tail.
+//! 2. *Whole transactions follow.* It is damage, whatever ZODB does with it: ZODB writes nothing
+//!    after an unfinished transaction. Only an interrupted batch of a pass may contain more than
+//!    one transaction: the sidecar announces it, or it starts where the last pass ended.
+//! 3. *No transaction follows.* It is a tail, unless ZODB fails on it.
 
 use super::super::UnfinishedTail;
 use super::super::conversion::{of_damage, of_length, of_tail, of_unfinished};
 use super::super::finding::Finding;
-use super::{MIN_WINDOW_LEN, Walk};
+use super::{MIN_WINDOW_LEN, Reread, Walk};
 use crate::error::Error;
 use crate::error::retry::{self, REREAD_DELAYS};
 use crate::filestorage::backward::ReadAt;
@@ -18,19 +22,19 @@ use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, Tx
 use crate::filestorage::resync::{end_of, is_cut, is_transaction, search};
 use crate::filestorage::scan::{Scanner, Tail};
 
-/// How often anything is looked at again: each time costs some milliseconds.
-const MAX_ATTEMPTS: usize = 100;
+/// Number of times that positions are read again in a walk; each time takes some milliseconds.
+const MAX_REREADS: usize = 100;
 
-/// How the walk goes on.
+/// How the walk continues after the scan stopped.
 pub(super) enum ScanEnd {
-    /// From where the scanner stands now.
+    /// The scanner was set to the position at which it continues.
     Resumed,
-    /// Not at all.
+    /// The walk is at its end, perhaps with a tail.
     End(Option<UnfinishedTail>),
 }
 
 impl Walk<'_> {
-    /// How the walk goes on from where the scanner stopped.
+    /// Handles the position at which the scanner stopped.
     pub(super) fn handle_scan_end(&mut self) -> Result<ScanEnd, Error> {
         let start = self.scanner.position();
         let header = self.header(start)?;
@@ -43,16 +47,21 @@ impl Walk<'_> {
             Tail::Short => return end(false),
             Tail::Voted | Tail::Torn | Tail::Damaged(_) => {}
         }
+        // Is there a whole transaction after this one? It starts where this one should end; or, if
+        // this one is voted, anywhere after it.
         let is_voted = tail == Tail::Voted;
         let mut next_start = if is_voted {
-            self.behind_voted(start)?
+            self.next_after_voted(start)?
         } else {
             let (mut fields, last_tid) = (self.reader.fields(), self.scanner.last_tid());
             end_of(&mut fields, start, self.limit, last_tid)?
         };
+        // It looks damaged: a voted transaction that others follow, or a header that nothing
+        // follows. Another process may just have been writing it, so read it again.
         if next_start.is_some() == is_voted && self.read_again()? {
             return Ok(ScanEnd::Resumed);
         }
+        // The length may be damaged, too: search for any transaction.
         if next_start.is_none() && !is_voted {
             let (mut fields, last_tid) = (self.reader.fields(), self.scanner.last_tid());
             next_start = search(&mut fields, start, start + 1, self.limit, last_tid)?;
@@ -73,23 +82,23 @@ impl Walk<'_> {
         };
         self.report_with_ids(finding, &header, next_start.unwrap_or(self.limit))?;
         match next_start {
-            Some(next_start) => self.go_on_at(next_start).map(|()| ScanEnd::Resumed),
+            Some(next_start) => self.resume_at(next_start).map(|()| ScanEnd::Resumed),
             None => Ok(ScanEnd::End(None)),
         }
     }
 
-    /// Goes on behind what was not taken.
-    fn go_on_at(&mut self, next_start: u64) -> Result<(), Error> {
+    /// Continues after a damaged range, at the transaction at `next_start`.
+    fn resume_at(&mut self, next_start: u64) -> Result<(), Error> {
         self.read_up_to(next_start)?;
         self.checker.pass_over();
-        // More that is damaged may follow at once: each time, all of a window is read.
+        // There may be much damage, and each time a whole window is read: so keep it small.
         self.window_len = MIN_WINDOW_LEN;
         self.scanner = Scanner::resume(next_start, self.scanner.last_tid(), self.limit);
         self.compare_index()
     }
 
-    /// Where a whole transaction starts behind one that is voted, if one does.
-    fn behind_voted(&self, start: u64) -> Result<Option<u64>, Error> {
+    /// Start of the next whole transaction after a voted one; `None` if there is none.
+    fn next_after_voted(&self, start: u64) -> Result<Option<u64>, Error> {
         let (mut fields, limit) = (self.reader.fields(), self.limit);
         let last_tid = self.scanner.last_tid();
         let mut from = end_of(&mut fields, start, limit, last_tid)?.unwrap_or(start);
@@ -105,55 +114,57 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// Whether an append of ours is under way at `start`, or was left there.
+    /// Whether a pass is appending at `start`, or an append was interrupted there.
     fn is_ours(&self, start: u64, header: &[u8]) -> bool {
         let len = self.limit.saturating_sub(start).min(header.len() as u64) as usize;
         let batch = self.sidecar().batch;
         batch.is_some_and(|batch| batch.left(start, &header[..len]))
     }
 
-    /// Whether a pass left the slave ending at `start`: then a batch that is not finished
-    /// is ours, also where a power cut took back that it was announced.
+    /// Whether the last pass left the slave with its end at `start`. Then an unfinished batch there
+    /// is from a pass, even if a power cut has undone its announcement in the sidecar.
     fn was_left_at(&self, start: u64) -> bool {
         let left = self.sidecar().last_sync.map(|left| left.slave.position);
         left == Some(start) || self.input.digests_end == Some(start)
     }
 
-    /// The header at `start`; zeros behind the end.
+    /// The header at `start`; zeros after the end of the file.
     fn header(&self, start: u64) -> Result<[u8; TXN_HEADER_LEN], Error> {
         let mut header = [0; TXN_HEADER_LEN];
         self.reader.fields().read_exact_at(&mut header, start)?;
         Ok(header)
     }
 
-    /// Whether there may be more after all: what looks wrong is read again, up to
-    /// where the file ends now. Where nothing was written all the while, nobody
-    /// writes it, and nothing else in it is waited for.
+    /// Waits, and prepares to read a position again that looks wrong, up to the current end of the
+    /// file. Returns `false` if it was read often enough. If the file did not change all the time,
+    /// nobody writes it; then no other position is read again either.
     pub(super) fn read_again(&mut self) -> Result<bool, Error> {
-        let (at, seen) = (self.scanner.position(), self.seen()?);
-        let (times, before) = match self.reread {
-            Some((same, times, before)) if same == at => (times, before),
-            _ => (0, seen),
-        };
-        let Some(&wait) = REREAD_DELAYS.get(times) else {
-            self.settled = Some(seen).filter(|seen| *seen == before);
+        let (position, now) = (self.scanner.position(), self.file_stat()?);
+        let earlier = self.reread.filter(|it| it.position == position);
+        let mut reread = earlier.unwrap_or(Reread {
+            position,
+            times: 0,
+            before: now,
+        });
+        let Some(&wait) = REREAD_DELAYS.get(reread.times) else {
+            self.settled = Some(now).filter(|now| *now == reread.before);
             return Ok(false);
         };
         self.rereads += 1;
-        if self.rereads > MAX_ATTEMPTS || self.settled == Some(seen) {
+        if self.rereads > MAX_REREADS || self.settled == Some(now) {
             return Ok(false);
         }
-        self.reread = Some((at, times + 1, before));
+        reread.times += 1;
+        self.reread = Some(reread);
         retry::wait(wait);
-        self.limit = self.seen()?.size.max(at);
+        self.limit = self.file_stat()?.size.max(position);
         self.reported_to = self.flaws_to;
         self.checker.begin_again();
-        self.scanner = Scanner::resume(at, self.scanner.last_tid(), self.limit);
+        self.scanner = Scanner::resume(position, self.scanner.last_tid(), self.limit);
         Ok(true)
     }
 
-    /// Tells of damage that reaches to `end`, with the transaction whose header this
-    /// is, and the object.
+    /// Reports damage up to offset `end`, with the tid from this header and the object.
     fn report_with_ids(
         &mut self,
         finding: Finding,
