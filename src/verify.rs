@@ -14,6 +14,7 @@
 //! | `digests` | compares the bytes with the ledger |
 //! | `index` | compares ZODB's index with the file |
 //! | [`against`] | compares the slave with its master |
+//! | [`report`] | the findings to print, and the JSON object |
 //!
 //! [`filestorage::check`](crate::filestorage::check) explains which flaws are damage.
 
@@ -23,6 +24,7 @@ mod digests;
 pub mod finding;
 mod index;
 mod lossy_reader;
+pub mod report;
 mod walk;
 
 use std::io::ErrorKind;
@@ -33,6 +35,7 @@ use jiff::Timestamp;
 pub use self::digests::DigestState;
 pub use self::index::IndexState;
 
+use self::against::Attempt;
 use self::digests::DigestCheck;
 use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
@@ -121,6 +124,16 @@ impl Verified {
             SlaveContent::Missing | SlaveContent::TooShort => Exit::Failure,
             _ if self.damages > 0 => Exit::SlaveDamaged,
             _ => Exit::Success,
+        }
+    }
+
+    /// The exit code of a verification with a comparison. Damage of the slave comes first.
+    #[must_use]
+    pub fn exit_with(&self, attempt: Option<&Attempt>) -> Exit {
+        match (self.exit(), attempt.map_or(Exit::Success, Attempt::exit)) {
+            (Exit::SlaveDamaged, _) => Exit::SlaveDamaged,
+            (own, Exit::Success) => own,
+            (_, compared) => compared,
         }
     }
 

@@ -1,8 +1,8 @@
-//! `fssync verify SLAVE`: whether a slave is sound.
+//! `fssync verify SLAVE`: verifies a slave, compares it with its master if that is requested, and
+//! prints the result.
 
 mod against;
 mod lines;
-mod report;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use fssync::slave::step::Slave;
 use fssync::source::Master;
 use fssync::source::ssh::Process;
 use fssync::verify;
+use fssync::verify::against::Attempt;
+use fssync::verify::report::{Findings, Report};
 
-use self::against::Against;
-use self::report::{Findings, Report};
 use super::log::End;
 use super::progress;
 use super::signals::{self, ExitSignals};
@@ -28,56 +28,59 @@ use super::storage::Output;
 
 pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> Result<Exit, End> {
     let process = Process::default();
-    let ended = Ends::open(storage, &process)
+    let ended = Target::open(storage, &process)
         .map_err(End::from)
-        .and_then(|ends| verify_and_print(&ends, quick, output));
+        .and_then(|target| verify_and_print(&target, quick, output));
     process.close();
     ended
 }
 
-fn verify_and_print(ends: &Ends, quick: bool, output: Output) -> Result<Exit, End> {
+fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit, End> {
     let started = Instant::now();
-    let Ends { slave, master } = ends;
+    let Target { slave, master } = target;
     let monitor = progress::monitor(output);
-    let mut findings = Findings::of(&slave.paths);
+    let mut findings = Findings::new(&slave.paths);
     let verified = verify::verify(slave, quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     })
     .map_err(|error| stopped(error, &findings))?;
-    let against = Against::compare(slave, &verified, master.as_ref(), monitor.as_ref());
+    let attempt = master
+        .as_ref()
+        .map(|master| Attempt::make(slave, &verified, master, monitor.as_ref()));
+    let attempt = attempt.as_ref();
     drop(monitor);
-    let exit = against.exit(&verified);
-    let verdict = lines::verdict(&verified, &against);
-    let unnoted = verified.record(&slave.paths, quick, exit, &verdict);
-    let unnoted = unnoted.err().map(|error| error.display_chain());
-    if let Some(why) = &unnoted {
+    let exit = verified.exit_with(attempt);
+    let verdict = lines::verdict(&verified, attempt);
+    let unrecorded = verified.record(&slave.paths, quick, exit, &verdict);
+    let unrecorded = unrecorded.err().map(|error| error.display_chain());
+    if let Some(why) = &unrecorded {
         tracing::warn!("cannot record the result: {why}");
     }
     if output.json {
-        let report = Report::of(&verified, &findings, &against, started.elapsed());
+        let report = Report::new(&verified, &findings, attempt, started.elapsed());
         print_json(&report).context("cannot print the report")?;
     } else if !output.quiet {
-        lines::of(&verified, &findings, &against)
+        lines::of(&verified, &findings, attempt)
             .print()
             .context("cannot print the findings")?;
     }
     if output.quiet && exit != Exit::Success {
         let slave = verified.slave.display();
-        let unnoted = unnoted.map(|why| format!("; cannot record this result: {why}"));
-        let line = format!("{slave}: {verdict}{}", unnoted.unwrap_or_default());
+        let unrecorded = unrecorded.map(|why| format!("; cannot record this result: {why}"));
+        let line = format!("{slave}: {verdict}{}", unrecorded.unwrap_or_default());
         return Err(End::failed(exit, line));
     }
     Ok(exit)
 }
 
-/// The slave, and the master that it is compared with.
-struct Ends {
+/// The slave, and the master with which it is compared.
+struct Target {
     slave: Slave,
     master: Option<Master>,
 }
 
-impl Ends {
-    /// Fails if the master cannot be read, before the slave is read in vain.
+impl Target {
+    /// Fails if the master cannot be read, before the slave is read for nothing.
     fn open(storage: &StorageConfig, process: &Process) -> Result<Self, Error> {
         let exit_signals = ExitSignals::for_master(storage.master.as_ref());
         let interrupted = signals::listen(process, exit_signals, &[], None)?;

@@ -14,10 +14,12 @@
 //! The slave is compared up to the end of its last committed transaction, as it was before the
 //! master was examined. So a pass that appends meanwhile does not disturb the comparison.
 
+mod attempt;
 mod comparison;
 
 use std::mem;
 
+pub use self::attempt::Attempt;
 pub use self::comparison::{
     Comparison, EarlyStop, MAX_LISTED, TransactionList, TransactionMetadata, TransactionRef,
     TransactionSpan,

@@ -1,29 +1,36 @@
-//! The findings that are kept, and the object that `--json` prints. Its keys are
-//! API.
+//! The findings to print, and the JSON object of a verification. Its keys are API.
+
+mod comparison;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::against::{Against, ComparisonReport};
-use fssync::filestorage::Tid;
-use fssync::slave::paths::SlavePaths;
-use fssync::verify::finding::{File, Finding, Kind, Severity};
-use fssync::verify::{DigestState, IndexState, SlaveContent, Verified};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// How many findings of a kind are kept; the others are counted.
-const KEPT: u64 = 100;
+use self::comparison::ComparisonReport;
+use super::against::Attempt;
+use super::finding::{File, Finding, Kind, Severity};
+use super::{DigestState, IndexState, SlaveContent, Verified};
+use crate::error::Error;
+use crate::filestorage::Tid;
+use crate::slave::paths::SlavePaths;
 
-/// What was found: the first of each kind, and how many there are.
-pub(super) struct Findings {
+/// Number of findings of each kind that are kept; the others are only counted.
+const MAX_KEPT: u64 = 100;
+
+/// The first findings of each kind, and the number of all of them.
+#[derive(Debug)]
+pub struct Findings {
     paths: SlavePaths,
     kept: Vec<Finding>,
     counts: BTreeMap<Kind, u64>,
 }
 
 impl Findings {
-    pub(super) fn of(paths: &SlavePaths) -> Self {
+    /// No findings yet, for the slave at `paths`.
+    #[must_use]
+    pub fn new(paths: &SlavePaths) -> Self {
         Self {
             paths: paths.clone(),
             kept: Vec::new(),
@@ -31,61 +38,72 @@ impl Findings {
         }
     }
 
-    pub(super) fn add(&mut self, finding: &Finding) {
+    /// Counts a finding, and keeps it if it is one of the first of its kind.
+    pub fn add(&mut self, finding: &Finding) {
         let count = self.counts.entry(finding.kind).or_default();
         *count += 1;
-        if *count <= KEPT {
+        if *count <= MAX_KEPT {
             self.kept.push(finding.clone());
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there is no finding.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    pub(super) fn len(&self) -> u64 {
+    /// Number of all findings.
+    #[must_use]
+    pub fn len(&self) -> u64 {
         self.counts.values().sum()
     }
 
-    pub(super) fn kept(&self) -> &[Finding] {
+    /// The findings that are kept, in the order in which they were found.
+    #[must_use]
+    pub fn kept(&self) -> &[Finding] {
         &self.kept
     }
 
-    /// Kinds of which more were found than kept, and how many of them.
-    pub(super) fn left_out(&self) -> impl Iterator<Item = (Kind, u64)> {
+    /// The kinds of which more were found than kept, with the number of the others.
+    pub fn left_out(&self) -> impl Iterator<Item = (Kind, u64)> {
         self.counts
             .iter()
-            .filter(|(_, count)| **count > KEPT)
-            .map(|(kind, count)| (*kind, count - KEPT))
+            .filter(|(_, count)| **count > MAX_KEPT)
+            .map(|(kind, count)| (*kind, count - MAX_KEPT))
     }
 
-    /// Whether the file that was verified is a slave that was set aside.
-    pub(super) fn are_of_set_aside(&self) -> bool {
+    /// Whether the verified file is a slave that was set aside.
+    #[must_use]
+    pub fn are_of_set_aside(&self) -> bool {
         self.paths.is_set_aside()
     }
 
-    /// What a person can do about a finding of this kind.
-    pub(super) fn advice(&self, kind: Kind) -> &'static str {
+    /// The recommended action for a finding of this kind.
+    #[must_use]
+    pub fn advice(&self, kind: Kind) -> &'static str {
         match kind.severity() {
             Severity::Damage if self.are_of_set_aside() => {
-                "see whether the master has what is damaged here; if not, save what can be \
-                 read of it, and look for the cause: the disk, or the memory"
+                "check whether the master has the damaged transactions; if not, copy all that can \
+                 be read of this file, and check the disk and the memory"
             }
             _ => kind.advice(),
         }
     }
 
-    /// What the file of a finding is called.
-    pub(super) fn name(&self, file: File) -> String {
+    /// The name of a file, without its directory.
+    #[must_use]
+    pub fn name(&self, file: File) -> String {
         let path = file.path(&self.paths);
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.display().to_string()
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct Report<'a> {
-    /// The storage's name, once a configuration file gives it one.
+/// The JSON object of a verification.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    /// Reserved for the name of the storage.
     storage: Option<String>,
     master: Option<String>,
     slave: String,
@@ -99,8 +117,7 @@ pub(super) struct Report<'a> {
     objects: u64,
     bytes: u64,
     unfinished_bytes: u64,
-    /// How many bytes were compared with digests; none where there is no ledger, or
-    /// it was not asked for.
+    /// Number of bytes that were compared with digests; `None` if they were not compared.
     digested_bytes: Option<u64>,
     index: &'static str,
     index_position: Option<u64>,
@@ -108,15 +125,15 @@ pub(super) struct Report<'a> {
     damages: u64,
     blemishes: u64,
     counts: &'a BTreeMap<Kind, u64>,
-    findings: Vec<Told<'a>>,
+    findings: Vec<FindingReport<'a>>,
     against: Option<ComparisonReport<'a>>,
     against_error: Option<String>,
     elapsed_seconds: f64,
 }
 
-/// A finding.
-#[derive(Serialize)]
-struct Told<'a> {
+/// A finding in the JSON object.
+#[derive(Debug, Serialize)]
+struct FindingReport<'a> {
     file: String,
     kind: Kind,
     severity: Severity,
@@ -131,10 +148,12 @@ struct Told<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn of(
+    /// The report of a verification that took `elapsed`, with the comparison if one was requested.
+    #[must_use]
+    pub fn new(
         verified: &'a Verified,
         findings: &'a Findings,
-        against: &'a Against,
+        attempt: Option<&'a Attempt>,
         elapsed: Duration,
     ) -> Self {
         let (index, index_position, index_reason) = match &verified.index {
@@ -150,9 +169,9 @@ impl<'a> Report<'a> {
         };
         Self {
             storage: None,
-            master: against.master().map(str::to_owned),
+            master: attempt.map(|it| it.master.clone()),
             slave: verified.slave.display().to_string(),
-            exit_code: against.exit(verified) as u8,
+            exit_code: verified.exit_with(attempt) as u8,
             verdict: verdict(verified),
             size: verified.size,
             position: verified.position,
@@ -169,30 +188,41 @@ impl<'a> Report<'a> {
             damages: verified.damages,
             blemishes: verified.blemishes,
             counts: &findings.counts,
-            findings: findings.kept.iter().map(|it| told(it, findings)).collect(),
-            against: against.compared().map(ComparisonReport::of),
-            against_error: against.error(),
+            findings: findings
+                .kept
+                .iter()
+                .map(|it| FindingReport::new(it, findings))
+                .collect(),
+            against: attempt
+                .and_then(Attempt::comparison)
+                .map(ComparisonReport::of),
+            against_error: attempt
+                .and_then(|it| it.result.as_ref().err())
+                .map(Error::display_chain),
             elapsed_seconds: elapsed.as_secs_f64(),
         }
     }
 }
 
-fn told<'a>(finding: &'a Finding, findings: &Findings) -> Told<'a> {
-    Told {
-        file: findings.name(finding.kind.file()),
-        kind: finding.kind,
-        severity: finding.kind.severity(),
-        position: finding.position,
-        end: finding.end,
-        tid: finding.tid,
-        time: finding.tid.and_then(Tid::time),
-        oid: finding.oid.map(|oid| format!("{oid:016x}")),
-        expected: &finding.expected,
-        found: &finding.found,
-        advice: findings.advice(finding.kind),
+impl<'a> FindingReport<'a> {
+    fn new(finding: &'a Finding, findings: &Findings) -> Self {
+        Self {
+            file: findings.name(finding.kind.file()),
+            kind: finding.kind,
+            severity: finding.kind.severity(),
+            position: finding.position,
+            end: finding.end,
+            tid: finding.tid,
+            time: finding.tid.and_then(Tid::time),
+            oid: finding.oid.map(|oid| format!("{oid:016x}")),
+            expected: &finding.expected,
+            found: &finding.found,
+            advice: findings.advice(finding.kind),
+        }
     }
 }
 
+/// The verdict without the comparison.
 fn verdict(verified: &Verified) -> &'static str {
     match verified.content {
         SlaveContent::Missing | SlaveContent::TooShort => "no-slave",

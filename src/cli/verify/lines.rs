@@ -6,15 +6,16 @@ use std::fmt::Write;
 use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
 use fssync::slave::presence::Presence;
+use fssync::verify::against::Attempt;
 use fssync::verify::finding::{Finding, Severity};
+use fssync::verify::report::Findings;
 use fssync::verify::{DigestState, IndexState, SlaveContent, UnfinishedTail, Verified};
 
-use super::against::Against;
-use super::report::Findings;
-use crate::cli::lines::{Emphasis, Lines, NEVER_SYNCED, SET_ASIDE};
+use super::against;
+use crate::cli::lines::{Lines, NEVER_SYNCED, SET_ASIDE, Emphasis};
 
 /// The lines of a verification.
-pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) -> Lines {
+pub(super) fn of(verified: &Verified, findings: &Findings, attempt: Option<&Attempt>) -> Lines {
     let mut lines = Lines::for_stdout();
     lines.add(
         "slave",
@@ -30,16 +31,19 @@ pub(super) fn of(verified: &Verified, findings: &Findings, against: &Against) ->
         add_facts(&mut lines, verified);
     }
     add_findings(&mut lines, findings);
-    against.add_to(&mut lines);
-    let emphasis = match against.exit(verified) as u8 {
+    if let Some(attempt) = attempt {
+        against::add_to(&mut lines, attempt);
+    }
+    let emphasis = match verified.exit_with(attempt) as u8 {
         0 if verified.blemishes == 0 => Emphasis::Good,
         0 => Emphasis::Warning,
         _ => Emphasis::Bad,
     };
-    lines.conclude("", emphasis, &verdict(verified, against));
+    lines.conclude("", emphasis, &verdict(verified, attempt));
     lines
 }
 
+/// Adds a line for each fact about the slave.
 fn add_facts(lines: &mut Lines, verified: &Verified) {
     let checked = format!(
         "{}, {}, {}",
@@ -89,6 +93,7 @@ fn add_facts(lines: &mut Lines, verified: &Verified) {
     lines.add("index", emphasis, &index);
 }
 
+/// Adds the findings, with advice after the first of several of the same kind.
 fn add_findings(lines: &mut Lines, findings: &Findings) {
     let mut advised = None;
     for finding in findings.kept() {
@@ -111,6 +116,7 @@ fn add_findings(lines: &mut Lines, findings: &Findings) {
     }
 }
 
+/// Adds two lines: where the fault is, and what it is.
 fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
     let (what, emphasis) = match finding.kind.severity() {
         Severity::Damage => ("DAMAGE", Emphasis::Bad),
@@ -143,14 +149,15 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
 }
 
 /// The result in one line.
-pub(super) fn verdict(verified: &Verified, against: &Against) -> String {
+pub(super) fn verdict(verified: &Verified, attempt: Option<&Attempt>) -> String {
     let own = own_verdict(verified);
-    match against.verdict() {
+    match attempt {
         None => own,
-        Some(verdict) => format!("{own}; {verdict}"),
+        Some(attempt) => format!("{own}; {}", against::verdict(attempt)),
     }
 }
 
+/// The verdict without the comparison with the master.
 fn own_verdict(verified: &Verified) -> String {
     match verified.content {
         SlaveContent::Missing if verified.presence == Presence::Nothing => {
