@@ -66,7 +66,7 @@ fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit
     }
     if output.quiet && exit != Exit::Success {
         let slave = verified.slave.display();
-        let unrecorded = unrecorded.map(|why| format!("; cannot record this result: {why}"));
+        let unrecorded = unrecorded.map(|why| format!("; cannot record the result: {why}"));
         let line = format!("{slave}: {verdict}{}", unrecorded.unwrap_or_default());
         return Err(End::failed(exit, line));
     }
