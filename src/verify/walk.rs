@@ -206,7 +206,10 @@ impl<'a> Walk<'a> {
             (self.report)(Finding::new(
                 Kind::Shortened,
                 self.scanner.position(),
-                format!("{} bytes, as the last pass left it", last_sync.slave.position),
+                format!(
+                    "{} bytes, as the last pass left it",
+                    last_sync.slave.position
+                ),
                 format!("{size} bytes"),
             ));
         }
