@@ -12,7 +12,7 @@ use fssync::verify::report::Findings;
 use fssync::verify::{DigestState, IndexState, SlaveContent, UnfinishedTail, Verified};
 
 use super::against;
-use crate::cli::lines::{Lines, NEVER_SYNCED, SET_ASIDE, Emphasis};
+use crate::cli::lines::{Emphasis, Lines, NEVER_SYNCED, SET_ASIDE};
 
 /// The lines of a verification.
 pub(super) fn of(verified: &Verified, findings: &Findings, attempt: Option<&Attempt>) -> Lines {
@@ -70,7 +70,10 @@ fn add_facts(lines: &mut Lines, verified: &Verified) {
     lines.add("unfinished", Emphasis::Plain, &unfinished);
     let (emphasis, digests) = match verified.digests {
         DigestState::Skipped => (Emphasis::Plain, "not compared".to_owned()),
-        DigestState::NoLedger => (Emphasis::Warning, "there is no ledger of this file".to_owned()),
+        DigestState::NoLedger => (
+            Emphasis::Warning,
+            "there is no ledger of this file".to_owned(),
+        ),
         DigestState::Compared(len) if len >= verified.position => {
             (Emphasis::Plain, "all bytes compared".to_owned())
         }
