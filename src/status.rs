@@ -34,7 +34,7 @@ use crate::error::off::OffReason;
 use crate::error::running::RunningPass;
 use crate::filestorage::Tid;
 use crate::io::flock;
-use crate::io::pace::Pace;
+use crate::io::rate::TransferRate;
 use crate::io::progress::Monitor;
 use crate::plan;
 use crate::plan::outcome::{Exit, Outcome};
@@ -97,7 +97,7 @@ pub struct CopyProgress {
     /// How many bytes the master had when the copy began.
     pub total: u64,
     /// How long the rest takes at the average speed so far; `None` if no pass is at work, or
-    /// there is [too little](Pace::of) to tell by.
+    /// there is [too little](TransferRate::of) to tell by.
     pub left: Option<SignedDuration>,
 }
 
@@ -117,10 +117,10 @@ impl CopyProgress {
         let written = done.saturating_sub(noted.from);
         let rest = noted.size.saturating_sub(done);
         let elapsed = Duration::try_from(now.duration_since(noted.since)).ok();
-        let average = elapsed.and_then(|elapsed| Pace::of(written, rest, elapsed));
+        let average = elapsed.and_then(|elapsed| TransferRate::of(written, rest, elapsed));
         let left = average
             .filter(|_| is_running)
-            .map(|pace| SignedDuration::try_from(pace.left).unwrap_or(SignedDuration::MAX));
+            .map(|rate| SignedDuration::try_from(rate.remaining).unwrap_or(SignedDuration::MAX));
         Some(Self {
             done,
             total: noted.size,

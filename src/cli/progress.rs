@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fssync::io::pace::Pace;
+use fssync::io::rate::TransferRate;
 use fssync::io::progress::{Monitor, Silent};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
@@ -58,13 +58,13 @@ impl ActivityStart {
         activity: &'static str,
         done: u64,
         total: u64,
-    ) -> Option<Pace> {
+    ) -> Option<TransferRate> {
         match activity_start {
             Some(activity_start)
                 if activity_start.activity == activity && activity_start.from <= done =>
             {
                 let rest = total.saturating_sub(done);
-                Pace::of(
+                TransferRate::of(
                     done - activity_start.from,
                     rest,
                     activity_start.since.elapsed(),
@@ -97,7 +97,7 @@ struct Shown {
 impl Monitor for Bar {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = ActivityStart::update(&mut shown.activity_start, activity, done, total);
+        let rate = ActivityStart::update(&mut shown.activity_start, activity, done, total);
         if self.started.elapsed() < SHOW_AFTER {
             return;
         }
@@ -116,10 +116,10 @@ impl Monitor for Bar {
         }
         if let Some((_, bar)) = &shown.bar {
             bar.set_length(total);
-            bar.set_prefix(pace.map_or_else(String::new, |pace| {
-                let left = HumanDuration(pace.left);
+            bar.set_prefix(rate.map_or_else(String::new, |rate| {
+                let left = HumanDuration(rate.remaining);
                 if shown.has_room {
-                    format!(" {}/s, {left:#} left", HumanBytes(pace.bytes_per_second))
+                    format!(" {}/s, {left:#} left", HumanBytes(rate.bytes_per_second))
                 } else {
                     format!(", {left:#} left")
                 }
@@ -150,19 +150,19 @@ impl Monitor for Lines {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let (activity_start, last) = &mut *shown;
-        let pace = ActivityStart::update(activity_start, activity, done, total);
+        let rate = ActivityStart::update(activity_start, activity, done, total);
         if last.elapsed() < LINE_EVERY && done < total {
             return;
         }
         *last = Instant::now();
-        let pace = pace.map_or_else(String::new, |pace| {
-            let left = HumanDuration(pace.left);
-            format!(", {}/s, {left} left", HumanBytes(pace.bytes_per_second))
+        let rate = rate.map_or_else(String::new, |rate| {
+            let left = HumanDuration(rate.remaining);
+            format!(", {}/s, {left} left", HumanBytes(rate.bytes_per_second))
         });
         // Nothing depends on whether anybody reads it.
         let _ = writeln!(
             io::stderr(),
-            "{activity}: {} of {}{pace}",
+            "{activity}: {} of {}{rate}",
             HumanBytes(done),
             HumanBytes(total),
         );

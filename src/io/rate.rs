@@ -3,25 +3,25 @@
 use std::time::Duration;
 
 /// From when on an average is worth telling, unless 1 % was done before.
-const LEAST: Duration = Duration::from_secs(1);
+const MIN_ELAPSED: Duration = Duration::from_secs(1);
 
 /// How fast it was so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct TransferRate {
     /// Bytes per second, on average.
     pub bytes_per_second: u64,
-    /// How long the rest takes at this pace.
-    pub left: Duration,
+    /// How long the rest takes at this rate.
+    pub remaining: Duration,
 }
 
-impl Pace {
-    /// The pace at which `moved` bytes were dealt with in `elapsed`, where `rest` bytes are
+impl TransferRate {
+    /// The rate at which `moved` bytes were dealt with in `elapsed`, where `rest` bytes are
     /// left. What an earlier operation had done does not count as moved. `None` as long as
     /// there is too little to tell by.
     #[must_use]
     pub fn of(moved: u64, rest: u64, elapsed: Duration) -> Option<Self> {
         let percent = moved.saturating_add(rest) / 100;
-        if moved == 0 || (elapsed < LEAST && moved < percent) {
+        if moved == 0 || (elapsed < MIN_ELAPSED && moved < percent) {
             return None;
         }
         let micros = elapsed.as_micros().max(1);
@@ -29,7 +29,7 @@ impl Pace {
         let left = micros.saturating_mul(u128::from(rest)) / u128::from(moved);
         Some(Self {
             bytes_per_second: u64::try_from(per_second).unwrap_or(u64::MAX),
-            left: Duration::from_micros(u64::try_from(left).unwrap_or(u64::MAX)),
+            remaining: Duration::from_micros(u64::try_from(left).unwrap_or(u64::MAX)),
         })
     }
 }
@@ -40,20 +40,20 @@ mod tests {
 
     #[test]
     fn the_average_of_what_was_moved_tells_how_long_the_rest_takes() {
-        let pace = Pace::of(2_000, 6_000, Duration::from_secs(4)).unwrap();
-        assert_eq!(pace.bytes_per_second, 500);
-        assert_eq!(pace.left, Duration::from_secs(12));
-        let done = Pace::of(2_000, 0, Duration::ZERO).unwrap();
-        assert_eq!(done.left, Duration::ZERO);
-        assert!(Pace::of(1, u64::MAX, Duration::MAX).is_some());
+        let rate = TransferRate::of(2_000, 6_000, Duration::from_secs(4)).unwrap();
+        assert_eq!(rate.bytes_per_second, 500);
+        assert_eq!(rate.remaining, Duration::from_secs(12));
+        let done = TransferRate::of(2_000, 0, Duration::ZERO).unwrap();
+        assert_eq!(done.remaining, Duration::ZERO);
+        assert!(TransferRate::of(1, u64::MAX, Duration::MAX).is_some());
     }
 
     #[test]
     fn too_little_tells_nothing() {
         let soon = Duration::from_millis(999);
-        assert_eq!(Pace::of(0, 100, Duration::from_secs(9)), None);
-        assert_eq!(Pace::of(99, 9_901, soon), None);
-        assert!(Pace::of(100, 9_900, soon).is_some());
-        assert!(Pace::of(99, 9_901, Duration::from_secs(1)).is_some());
+        assert_eq!(TransferRate::of(0, 100, Duration::from_secs(9)), None);
+        assert_eq!(TransferRate::of(99, 9_901, soon), None);
+        assert!(TransferRate::of(100, 9_900, soon).is_some());
+        assert!(TransferRate::of(99, 9_901, Duration::from_secs(1)).is_some());
     }
 }
