@@ -12,7 +12,7 @@ use fssync::filestorage::Tid;
 use fssync::filestorage::scan::Tail;
 use fssync::io::digest::Digest;
 use fssync::source::protocol::{self, Reply, Request};
-use fssync::source::ssh::client::Client;
+use fssync::source::ssh::client::{Client, ReadRange};
 use fssync::source::{DirectoryEntry, EntryKind};
 use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
 
@@ -60,7 +60,7 @@ fn ask<R: io::Read, W: io::Write>(client: &mut Client<R, W>, question: u8) -> bo
     match question & 0xf {
         0..4 => {
             let mut buffer = vec![0; len as usize];
-            let ahead = (question & 1 == 1).then_some((len, len));
+            let ahead = (question & 1 == 1).then_some(ReadRange { offset: len, len });
             let read = client.read(&mut buffer, 0, ahead);
             read.is_ok_and(|got| got <= buffer.len() && got > 0)
         }

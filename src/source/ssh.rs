@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use self::process::Process;
 
-use self::client::RequestError;
+use self::client::{ReadRange, RequestError};
 use self::connection::{Connection, StartError};
 use self::process::ProcessExit;
 use super::{
@@ -263,7 +263,10 @@ impl Source for Ssh {
         let len = buffer.len() as u64;
         let next = offset.saturating_add(len);
         let left = self.size.saturating_sub(next);
-        let ahead = (left > 0 && len >= WORTH_AHEAD_LEN).then_some((next, left.min(len)));
+        let ahead = (left > 0 && len >= WORTH_AHEAD_LEN).then_some(ReadRange {
+            offset: next,
+            len: left.min(len),
+        });
         let request = Request::Read { offset, len };
         self.with_connection(&request, |connection| {
             connection.client.read(buffer, offset, ahead)

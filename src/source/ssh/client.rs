@@ -30,6 +30,22 @@ impl From<protocol::Error> for RequestError {
     }
 }
 
+/// Bytes to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRange {
+    /// Offset of the first byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl ReadRange {
+    fn request(self) -> Request {
+        let Self { offset, len } = self;
+        Request::Read { offset, len }
+    }
+}
+
 /// A conversation with the master's end.
 #[derive(Debug)]
 pub struct Client<R, W> {
@@ -39,8 +55,8 @@ pub struct Client<R, W> {
     has_greeted: bool,
     /// Whether the other end has.
     is_greeted: Arc<AtomicBool>,
-    /// A read that was asked for ahead: its offset and length.
-    ahead: Option<(u64, u64)>,
+    /// A read that was requested ahead of time, and whose data was not taken yet.
+    ahead: Option<ReadRange>,
 }
 
 impl<R: Read, W: Write> Client<R, W> {
@@ -80,16 +96,17 @@ impl<R: Read, W: Write> Client<R, W> {
         &mut self,
         buffer: &mut [u8],
         offset: u64,
-        ahead: Option<(u64, u64)>,
+        ahead: Option<ReadRange>,
     ) -> Result<usize, RequestError> {
         let len = buffer.len() as u64;
-        if self.ahead != Some((offset, len)) {
+        let wanted = ReadRange { offset, len };
+        if self.ahead != Some(wanted) {
             self.drain()?;
-            self.send(&Request::Read { offset, len })?;
+            self.send(&wanted.request())?;
         }
         self.ahead = None;
-        if let Some((offset, len)) = ahead {
-            self.send(&Request::Read { offset, len })?;
+        if let Some(next) = ahead {
+            self.send(&next.request())?;
             self.ahead = ahead;
         }
         self.data(buffer)
@@ -116,7 +133,7 @@ impl<R: Read, W: Write> Client<R, W> {
 
     /// Passes over the answer to a read that nobody wants any more.
     fn drain(&mut self) -> Result<(), RequestError> {
-        let Some((_, len)) = self.ahead.take() else {
+        let Some(ReadRange { len, .. }) = self.ahead.take() else {
             return Ok(());
         };
         match self.data(&mut vec![0; len as usize]) {
