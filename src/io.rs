@@ -5,7 +5,7 @@ pub mod file_stat;
 pub mod flock;
 pub(crate) mod flush;
 pub(crate) mod notify;
-pub mod rate;
 pub mod pipe;
 pub mod progress;
+pub mod rate;
 pub mod read;

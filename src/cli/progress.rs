@@ -1,13 +1,15 @@
 //! Progress, for what takes long: a bar on a terminal, lines elsewhere if they
 //! are asked for.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fssync::io::rate::TransferRate;
+use fssync::human::bytes;
 use fssync::io::progress::{Monitor, Silent};
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use fssync::io::rate::TransferRate;
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use super::args::ProgressMode;
 use super::storage::Output;
@@ -22,7 +24,7 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 /// From which width on a terminal shows a bar, in columns.
 const BAR_WIDTH: u16 = 100;
 
-const WITH_BAR: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes}{prefix}";
+const WITH_BAR: &str = "{msg} [{bar:30}] {done}/{total}{prefix}";
 
 const WITHOUT_BAR: &str = "{wide_msg} {percent:>3}%{prefix}";
 
@@ -110,7 +112,11 @@ impl Monitor for Bar {
                 WITHOUT_BAR
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
+                bar.set_style(
+                    style
+                        .with_key("done", write_done)
+                        .with_key("total", write_total),
+                );
             }
             shown.bar = Some((activity, bar));
         }
@@ -119,7 +125,7 @@ impl Monitor for Bar {
             bar.set_prefix(rate.map_or_else(String::new, |rate| {
                 let left = HumanDuration(rate.remaining);
                 if shown.has_room {
-                    format!(" {}/s, {left:#} left", HumanBytes(rate.bytes_per_second))
+                    format!(" {}/s, {left:#} left", bytes(rate.bytes_per_second))
                 } else {
                     format!(", {left:#} left")
                 }
@@ -127,6 +133,16 @@ impl Monitor for Bar {
             bar.set_position(done);
         }
     }
+}
+
+/// Writes how many bytes are done, as all sizes are written.
+fn write_done(state: &ProgressState, to: &mut dyn fmt::Write) {
+    let _ = to.write_str(&bytes(state.pos()));
+}
+
+/// Writes the number of all bytes.
+fn write_total(state: &ProgressState, to: &mut dyn fmt::Write) {
+    let _ = to.write_str(&bytes(state.len().unwrap_or_default()));
 }
 
 impl Drop for Bar {
@@ -157,14 +173,14 @@ impl Monitor for Lines {
         *last = Instant::now();
         let rate = rate.map_or_else(String::new, |rate| {
             let left = HumanDuration(rate.remaining);
-            format!(", {}/s, {left} left", HumanBytes(rate.bytes_per_second))
+            format!(", {}/s, {left} left", bytes(rate.bytes_per_second))
         });
         // Nothing depends on whether anybody reads it.
         let _ = writeln!(
             io::stderr(),
             "{activity}: {} of {}{rate}",
-            HumanBytes(done),
-            HumanBytes(total),
+            bytes(done),
+            bytes(total),
         );
     }
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use fssync::config::{Mode, StorageConfig};
 use fssync::error::Error;
 use fssync::filestorage::Tid;
+use fssync::human::bytes;
 use fssync::io::progress::Monitor;
 use fssync::pass::PassReport;
 use fssync::plan::outcome::{Action, Exit, Outcome};
 use fssync::source::ssh::Process;
 use fssync::watch::{self, Observer, WakeReason, Wakeups};
-use indicatif::HumanBytes;
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 
@@ -144,7 +144,7 @@ impl Monitor for ServiceMonitor<'_> {
         self.shown.progress(activity, done, total);
         self.service.alive();
         self.service.status(false, || {
-            let (done, total) = (HumanBytes(done), HumanBytes(total));
+            let (done, total) = (bytes(done), bytes(total));
             format!("{activity}: {done} of {total}")
         });
     }
