@@ -1,13 +1,22 @@
-//! The FileStorage format: what the bytes of a `Data.fs` mean.
+//! The FileStorage format: decodes and checks the bytes of a `Data.fs` and of its index.
 //!
-//! Pure: nothing here opens, writes or waits. Bytes come in through
-//! [`scan::Scanner::feed`], through [`backward::ReadAt`] or, an index's, through
-//! [`std::io::Read`].
+//! This module does no I/O of its own. Callers pass bytes to [`scan::Scanner::feed`], or
+//! provide [`backward::ReadAt`] or, for an index, [`std::io::Read`].
 //!
-//! The facts are those of ZODB 6.4 (`ZODB/FileStorage/format.py`,
-//! `FileStorage.py`, `fspack.py`). All integers are big-endian.
+//! | module | responsibility |
+//! | --- | --- |
+//! | [`record`] | fields of transaction and data records |
+//! | [`scan`] | finds the committed transactions, from the start to the end |
+//! | [`backward`] | finds them from the end to the start |
+//! | [`resync`] | finds the next valid transaction after damage |
+//! | [`check`] | checks references between records |
+//! | [`index`] | the index of objects, and the format of `Data.fs.index` |
+//! | [`blob`] | recognises data records of blobs |
 //!
-//! | offset | size | what |
+//! The facts come from ZODB 6.4 (`ZODB/FileStorage/format.py`, `FileStorage.py`, `fspack.py`).
+//! All integers are big-endian.
+//!
+//! | offset | size | content |
 //! | --- | --- | --- |
 //! | 0 | 4 | magic: `FS21` (written by Python 2) or `FS30` (Python 3) |
 //! | 4 | … | transactions, one after the other, to the end of the file |
@@ -24,7 +33,7 @@ pub mod resync;
 pub mod scan;
 mod tid;
 
-/// What ZODB's file is called where only its directory is named.
+/// The file name that is used if only the directory is given.
 pub const DATA_FS: &str = "Data.fs";
 
 pub use record::{MAGIC_LEN, Magic, TxnHeader, TxnStatus};

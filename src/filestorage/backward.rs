@@ -1,30 +1,29 @@
-//! Walking backwards, from a known boundary, by the redundant lengths.
+//! Walks backwards from a known boundary, by the length at the end of each transaction.
 //!
-//! Cheap where only the last transactions matter. What precedes a boundary
-//! that was proven by a scan, or that a live ZODB keeps, is trusted as far as
-//! each record's two lengths agree.
+//! This is cheap if only the last transactions are needed. It checks only that the two lengths
+//! of a transaction agree. That is enough before a boundary that a scan has checked, or at
+//! which a running ZODB appends.
 
 use super::record::{MAGIC_LEN, MIN_TXN_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader, be_u64};
 use super::scan::Transaction;
 
-/// Bytes at an offset.
+/// Positional reads.
 pub trait ReadAt {
-    /// What reading can fail with.
+    /// Error of a read.
     type Error;
 
-    /// Fills `buffer` from `offset` on; too few bytes are an error.
+    /// Fills `buffer` with the bytes from `offset` on. Fails if there are fewer.
     fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Self::Error>;
 }
 
-/// How many bytes are read at once, so that small transactions cost no read
-/// each.
+/// The number of bytes to read at once, so that several small transactions need only one read.
 const WINDOW_LEN: u64 = 64 * 1024;
 
 /// The transactions before a boundary, the last one first.
 #[derive(Debug)]
 pub struct Backward<R> {
     reader: R,
-    /// The boundary that the next transaction ends at.
+    /// The boundary at which the next transaction ends.
     position: u64,
     window: Vec<u8>,
     window_start: u64,
@@ -33,11 +32,11 @@ pub struct Backward<R> {
 /// The transaction before a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preceding {
-    /// This one.
+    /// There is a transaction.
     Transaction(Transaction),
-    /// None: the boundary is the start of the file.
+    /// There is none, because the boundary is the start of the file.
     Start,
-    /// The bytes before the boundary are no end of a transaction.
+    /// The bytes before the boundary are not the end of a transaction.
     Incoherent,
 }
 
@@ -52,8 +51,8 @@ impl<R: ReadAt> Backward<R> {
         }
     }
 
-    /// Goes one transaction back. At the start and at an incoherence it stays
-    /// where it is.
+    /// Goes back by one transaction. Does not move at the start of the file, or if the bytes
+    /// are incoherent.
     pub fn step(&mut self) -> Result<Preceding, R::Error> {
         let end = self.position;
         if end == MAGIC_LEN {
@@ -81,8 +80,8 @@ impl<R: ReadAt> Backward<R> {
         }))
     }
 
-    /// The user name and the description of a transaction found here, the start
-    /// of them, as far as they are UTF-8.
+    /// The start of the user name and of the description of a transaction. Bytes that are not
+    /// UTF-8 are replaced.
     pub fn user_and_description(
         &mut self,
         transaction: &Transaction,
@@ -96,7 +95,8 @@ impl<R: ReadAt> Backward<R> {
         Ok((clip(user), clip(description)))
     }
 
-    /// `N` bytes at `offset`, out of a window that ends there or beyond.
+    /// Reads `N` bytes at `offset`. If they are not in the window, moves the window so that it
+    /// ends with them, because the next reads are before them.
     fn read<const N: usize>(&mut self, offset: u64) -> Result<[u8; N], R::Error> {
         let end = offset + N as u64;
         let window_end = self.window_start + self.window.len() as u64;
@@ -116,7 +116,7 @@ impl<R: ReadAt> Backward<R> {
     }
 }
 
-/// The start of a string that may have 64 kB.
+/// The start of a string, which may have 64 kB.
 fn clip(bytes: &[u8]) -> String {
     const CHARS: usize = 100;
     String::from_utf8_lossy(bytes).chars().take(CHARS).collect()

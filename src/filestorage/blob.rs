@@ -1,17 +1,17 @@
-//! Whether data records belong to blobs: objects whose data lies in files outside
+//! Recognises data records of blobs, which are objects with their data in files outside
 //! `Data.fs`.
 
 use memchr::memmem::Finder;
 
-/// How the pickle of a blob names its class, in all protocols that ZODB has written.
+/// The class of blobs in a pickle, in all protocols that ZODB has ever used.
 const CLASS: &[u8] = b"cZODB.blob\nBlob\n";
 
-/// Searches bytes that come in pieces for the class of blobs.
+/// Searches bytes for the class of blobs. The bytes may come in pieces.
 #[derive(Debug)]
 pub struct BlobSearch {
     finder: Finder<'static>,
     found: bool,
-    /// The end of the bytes so far, shorter than the class's name.
+    /// The last bytes so far, fewer than the class has: it may continue in the next piece.
     end: Vec<u8>,
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blob_is_found_wherever_the_pieces_end() {
+    fn a_blob_is_found_across_pieces() {
         let bytes = [b"\x80\x03".as_slice(), CLASS, b"q\x01."].concat();
         for piece_len in 1..=bytes.len() {
             let mut search = BlobSearch::default();

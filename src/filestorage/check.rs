@@ -1,24 +1,23 @@
-//! Whether the records of a file fit together: what a scan alone cannot tell, as
-//! it holds nothing of what came before.
+//! Checks references between the records of a file. A scan alone cannot do this, because it
+//! does not remember earlier records.
 //!
-//! A [`Checker`] takes what a [scan](super::scan) comes by, in the order of the
-//! file, and keeps the index as it was at that point, 17 bytes an object. Beyond
-//! it, it reads single headers by their positions.
+//! A [`Checker`] takes the events of a [scan](super::scan) in order, and keeps the index of the
+//! current position, at 17 bytes per object. It also reads single headers at other positions.
 //!
-//! What is wrong is either *damage* or a *blemish*:
+//! A flaw is either *damage* or a *blemish*:
 //!
-//! | what | is | as ZODB 6.4 |
+//! | flaw | kind | behaviour of ZODB 6.4 |
 //! | --- | --- | --- |
-//! | [`Damage`](super::scan::Damage) of a scan | damage | panics, unless an index spares it the scan |
-//! | a data record with another tid than its transaction's | damage | serves the object with that tid: clients keep a stale revision, or a reader does not find the object (`loadBefore`) |
-//! | a back pointer that leads to no data record of the object | damage | serves whatever lies there, or fails: `_loadBack_impl` compares no oid |
-//! | a `prev` that is not the position of the object's last record | blemish | logs it and goes on. It is followed by undo, history and readers that began before that record was written, and by nobody after a failover. A pack leaves 0 in every record that it keeps, also where it keeps two of an object |
-//! | a tid that is not higher than the last | blemish | warns, and goes on |
-//! | an odd status | blemish | warns, and takes it for committed |
+//! | [`Damage`](super::scan::Damage) of a scan | damage | panics, unless it has an index and need not scan |
+//! | a data record has another tid than its transaction | damage | serves the object with that tid: clients keep a stale revision, or `loadBefore` does not find the object |
+//! | a back pointer does not lead to a data record of the object | damage | serves the bytes at that position, or fails: `_loadBack_impl` does not compare oids |
+//! | `prev` is not the position of the object's last record | blemish | logs it and continues. Only undo, history and readers that began before this record follow `prev`; after a failover, there are no such readers. A pack writes 0 in every record that it keeps, even if it keeps two records of an object |
+//! | a tid is not greater than the last one | blemish | warns and continues |
+//! | an unknown status | blemish | warns and treats it as committed |
 //!
-//! ZODB's `fstest` looks at the first, and refuses the last two, which a master may
-//! carry for years. At the tids of data records nothing of ZODB's looks, and at back
-//! pointers a pack alone.
+//! ZODB's `fstest` checks the first of these, and rejects the last two, which a master may have
+//! had for years. No tool of ZODB checks the tids of data records, and only a pack checks back
+//! pointers.
 
 use super::backward::ReadAt;
 use super::index::Index;
@@ -26,59 +25,58 @@ use super::record::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TXN_HEADER_LEN, TxnH
 use super::scan::{Blemish, Event};
 use super::{Tid, TxnStatus};
 
-/// Something that is wrong with a record whose own form is right.
+/// A wrong field in a record that is well-formed by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flaw {
-    /// Where the record starts.
+    /// Position of the record.
     pub position: u64,
-    /// The tid of its transaction.
+    /// Tid of its transaction.
     pub tid: Tid,
-    /// The object, if it is a data record.
+    /// Id of the object, for a data record.
     pub oid: Option<u64>,
-    /// What is wrong with it.
+    /// The flaw itself.
     pub what: FlawKind,
 }
 
-/// What is wrong with a record.
+/// The kinds of flaws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlawKind {
-    /// The transaction's tid is not higher than this one, that of the last.
+    /// The tid of the transaction is not greater than the one before it, which is this one.
     TidReduction(Tid),
-    /// The transaction has another status than ZODB gives.
+    /// The transaction has a status that ZODB never writes.
     OddStatus(TxnStatus),
-    /// The data record has this tid.
+    /// The data record has this tid, which is not that of its transaction.
     DataTid(Tid),
-    /// The data record's `prev` is another position than that of the object's last
-    /// record.
+    /// The `prev` of the data record is not the position of the object's last record.
     Prev {
-        /// Where that is; 0 if there is none.
+        /// Position of that record, or 0 if there is none.
         expected: u64,
-        /// What the record says.
+        /// The `prev` in the data record.
         found: u64,
     },
-    /// The data record's back pointer leads to no earlier data record of the object.
+    /// The back pointer of the data record does not lead to an earlier record of the object.
     BackPointer(u64),
 }
 
-/// Checks what a scan comes by.
+/// Checks the events of a scan.
 #[derive(Debug, Default)]
 pub struct Checker {
     index: Index,
-    /// The tid of the transaction that was begun.
+    /// Tid of the current transaction.
     txn: Option<Tid>,
-    /// Its data records so far.
+    /// Number of its data records so far.
     begun: u64,
     last_tid: Option<Tid>,
     transactions: u64,
     records: u64,
-    /// Whether the index may lack records, or have some that never were.
+    /// Whether the index may lack records, or contain records of an incomplete transaction.
     is_spoiled: bool,
 }
 
 impl Checker {
-    /// Takes an event of a scan that began with the first transaction, and tells
-    /// what is wrong. What cannot be read in `file` counts as not there.
-    pub fn take<R: ReadAt>(&mut self, event: Event, file: &mut R, tell: &mut impl FnMut(Flaw)) {
+    /// Takes an event of a scan that started with the first transaction, and reports flaws. A
+    /// position in `file` that cannot be read counts as wrong.
+    pub fn take<R: ReadAt>(&mut self, event: Event, file: &mut R, report: &mut impl FnMut(Flaw)) {
         match event {
             Event::Begun { header, .. } => {
                 self.txn = Some(header.tid);
@@ -90,7 +88,7 @@ impl Checker {
                 back,
             } => {
                 self.begun += 1;
-                self.record(&header, position, back, file, tell);
+                self.record(&header, position, back, file, report);
             }
             Event::Transaction(transaction) => {
                 self.txn = None;
@@ -105,7 +103,7 @@ impl Checker {
                     }
                     Blemish::OddStatus(status) => FlawKind::OddStatus(status),
                 };
-                tell(Flaw {
+                report(Flaw {
                     position,
                     tid: self.txn_tid(),
                     oid: None,
@@ -115,37 +113,36 @@ impl Checker {
         }
     }
 
-    /// Is told that the scan begins the transaction that it was in again.
-    pub fn begin_again(&mut self) {
+    /// Must be called when the scan goes back to the start of the current transaction.
+    pub fn restart_transaction(&mut self) {
         self.is_spoiled |= self.txn.take().is_some() && self.begun > 0;
     }
 
-    /// Is told that the scan goes on behind a transaction that it did not take to
-    /// its end.
-    pub fn pass_over(&mut self) {
+    /// Must be called when the scan continues after a transaction that it did not complete.
+    pub fn skip_transaction(&mut self) {
         self.txn = None;
         self.is_spoiled = true;
     }
 
-    /// The index of what came by whole; `None` where something did not.
+    /// The index of all transactions. `None` if one of them was skipped or restarted.
     #[must_use]
     pub fn index(&self) -> Option<&Index> {
         (!self.is_spoiled).then_some(&self.index)
     }
 
-    /// How many objects came by.
+    /// Number of objects.
     #[must_use]
     pub fn objects(&self) -> u64 {
         self.index.len() as u64
     }
 
-    /// How many transactions came by whole.
+    /// Number of complete transactions.
     #[must_use]
     pub fn transactions(&self) -> u64 {
         self.transactions
     }
 
-    /// How many data records they have.
+    /// Number of data records in complete transactions.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records
@@ -161,11 +158,11 @@ impl Checker {
         position: u64,
         back: Option<u64>,
         file: &mut R,
-        tell: &mut impl FnMut(Flaw),
+        report: &mut impl FnMut(Flaw),
     ) {
         let tid = self.txn_tid();
         let mut flawed = |what| {
-            tell(Flaw {
+            report(Flaw {
                 position,
                 tid,
                 oid: Some(header.oid),
@@ -176,6 +173,7 @@ impl Checker {
             flawed(FlawKind::DataTid(header.tid));
         }
         let last = self.index.insert(header.oid, position).unwrap_or(0);
+        // A read is needed only if `prev` differs from the index, which is rare.
         if header.prev != last
             && let Some(expected) = self.expected_prev(header, position, last, file)
             && header.prev != expected
@@ -191,8 +189,8 @@ impl Checker {
         }
     }
 
-    /// What `prev` must be where it is not the position that the index has; `None`
-    /// where that cannot be told.
+    /// The expected `prev` of a record whose `prev` differs from the index. `None` if it cannot
+    /// be determined.
     fn expected_prev<R: ReadAt>(
         &self,
         header: &DataHeader,
@@ -201,14 +199,15 @@ impl Checker {
         file: &mut R,
     ) -> Option<u64> {
         if last >= header.tloc && last != 0 {
-            // The object's second record in the transaction has the `prev` of the
-            // first: ZODB looks into an index without this transaction. And a
-            // transaction that is begun again meets what it left there.
+            // The index already has a record of this object in this transaction. ZODB does not
+            // add records to its index until the transaction is finished, so both records have
+            // the same `prev`. The index may also have the record from before a restart.
             let first = data_header(file, last)?;
             return (last < position && first.oid == header.oid).then_some(first.prev);
         }
         if self.is_spoiled && header.prev > last && header.prev < position {
-            // It may lie in what was passed over.
+            // The last record may be in a transaction that was skipped. If there is a record of
+            // the object at `prev`, it may be the right one.
             let passed = data_header(file, header.prev)?;
             return (passed.oid != header.oid).then_some(last);
         }
@@ -216,8 +215,8 @@ impl Checker {
     }
 }
 
-/// Whether a data record of an object lies at `back`, before the one at `position`,
-/// in a transaction that reaches over it.
+/// Whether there is a data record of the object at `back`. It must be before `position`, and
+/// inside the transaction that it refers to.
 fn leads_back<R: ReadAt>(file: &mut R, back: u64, oid: u64, position: u64) -> bool {
     let least = MAGIC_LEN + TXN_HEADER_LEN as u64;
     if back < least || back >= position {

@@ -1,22 +1,21 @@
-//! Where the current data record of each object lies: what ZODB keeps in
-//! memory, and in `Data.fs.index` for the next opening.
+//! The index: maps each object to the position of its current data record. ZODB keeps it in
+//! memory, and in `Data.fs.index` for the next start.
 //!
-//! An [`Index`] is a sorted list of leaves of bounded length, with 14 bytes an
-//! object (the oid in 8, the position in 6 as in ZODB's own). A leaf grows by
-//! eighths, and a full one in the middle is split into two that have no room to
-//! spare, so there are never more than 17 bytes an object, whatever the oids are
-//! and in whatever order they come, beside the some 7 kB of a last leaf that is
-//! filled by rising oids. ZODB's form is made leaf by leaf when it is
+//! An [`Index`] is a sorted list of leaves of limited length. An object needs 14 bytes: 8 for
+//! its oid, and 6 for its position, as in ZODB. A leaf grows by an eighth. When a full leaf in
+//! the middle is split, neither half has spare capacity. An object therefore never needs more
+//! than 17 bytes, for any oids in any order. In addition, the last leaf may have about 7 kB of
+//! spare capacity, for oids that rise. ZODB's format is only produced when the index is
 //! [written](Index::write).
 //!
-//! | part | duty |
+//! | module | responsibility |
 //! | --- | --- |
-//! | [`builder`] | an index from what a scan comes by |
-//! | [`pickle`] | ZODB's form in a file |
-//! | [`sanity`] | whether ZODB takes an index for a file's |
+//! | [`builder`] | builds an index from the events of a scan |
+//! | [`pickle`] | reads and writes ZODB's file format |
+//! | [`sanity`] | predicts whether ZODB accepts an index for a file |
 //!
-//! The facts are those of ZODB 6.4 (`fsIndex.py`, `FileStorage/FileStorage.py`)
-//! and BTrees 6.5 (`_fsBTree.c`).
+//! The facts come from ZODB 6.4 (`fsIndex.py`, `FileStorage/FileStorage.py`) and BTrees 6.5
+//! (`_fsBTree.c`).
 
 pub mod builder;
 mod leaf;
@@ -30,34 +29,34 @@ use leaf::Leaf;
 pub struct Index {
     /// For each leaf, the least oid that belongs in it; 0 for the first one.
     firsts: Vec<u64>,
-    /// None is empty.
+    /// The leaves, of which none is empty.
     leaves: Vec<Leaf>,
-    /// The leaf that was written last: the next oid is often near.
+    /// The leaf of the last insertion. The next oid often belongs there too.
     recent: usize,
     len: usize,
 }
 
 impl Index {
-    /// How many objects there are.
+    /// Number of objects.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no objects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where the object's current data record is, if it has one.
+    /// The position of the object's current data record.
     #[must_use]
     pub fn get(&self, oid: u64) -> Option<u64> {
         self.leaves.get(self.leaf_of(oid))?.get(oid)
     }
 
-    /// Sets where the object's current data record is; returns where it was. Only
-    /// the lower 6 bytes are kept, as in ZODB's.
+    /// Sets the position of the object's current data record, and returns the previous one.
+    /// Keeps only the lower 6 bytes of it, as ZODB does.
     pub fn insert(&mut self, oid: u64, position: u64) -> Option<u64> {
         let at = self.leaf_of(oid);
         self.recent = at;
@@ -69,6 +68,7 @@ impl Index {
         match leaf.find(oid) {
             Ok(slot) => return Some(leaf.set(slot, position)),
             Err(slot) if !leaf.is_full() => leaf.insert(slot, oid, position),
+            // Rising oids start a new leaf, rather than split a full one in two half-empty ones.
             Err(slot) if is_last && slot == leaf.len() => {
                 self.start_leaf(oid, oid, position);
                 return None;
@@ -84,12 +84,12 @@ impl Index {
         None
     }
 
-    /// The objects and their positions, by rising oid.
+    /// The objects and their positions, sorted by oid.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         self.leaves.iter().flat_map(Leaf::iter)
     }
 
-    /// The leaf that `oid` belongs in, if there is any.
+    /// Number of the leaf that `oid` belongs in.
     fn leaf_of(&self, oid: u64) -> usize {
         let recent = self.firsts.get(self.recent..).unwrap_or_default();
         match *recent {
@@ -102,7 +102,7 @@ impl Index {
         }
     }
 
-    /// Begins another leaf, behind all others, which holds one object.
+    /// Appends a leaf with one object.
     fn start_leaf(&mut self, first: u64, oid: u64, position: u64) {
         self.recent = self.leaves.len();
         self.firsts.push(first);

@@ -1,4 +1,4 @@
-//! The fixed parts of the records: sizes, fields, and how they are decoded.
+//! The headers of transaction and data records: sizes, fields and decoding.
 //!
 //! A transaction record:
 //!
@@ -24,7 +24,7 @@
 //! | 24 | 8 | tloc: position of the transaction record |
 //! | 32 | 2 | length of a version name, always 0 |
 //! | 34 | 8 | plen: length of the pickle |
-//! | 42 | plen, or 8 | the pickle; where plen is 0, a back pointer |
+//! | 42 | plen, or 8 | the pickle; if plen is 0, a back pointer |
 
 use super::Tid;
 
@@ -61,7 +61,7 @@ pub enum Magic {
 }
 
 impl Magic {
-    /// The magic at the start of `head`; `None` if it is no FileStorage's.
+    /// The magic at the start of a file, or `None` if it is not a FileStorage.
     #[must_use]
     pub fn decode(head: &[u8]) -> Option<Self> {
         match head.get(..MAGIC_LEN as usize)? {
@@ -81,12 +81,12 @@ impl TxnStatus {
     pub const COMMITTED: Self = Self(b' ');
     /// Committed, and kept by a pack.
     pub const PACKED: Self = Self(b'p');
-    /// Undone by a ZODB of long ago: ZODB skips its data records.
+    /// Undone by an old version of ZODB. ZODB skips its data records.
     pub const UNDONE: Self = Self(b'u');
-    /// Voted and not yet finished: ZODB cuts the file here on opening.
+    /// Voted, but not finished. ZODB truncates the file here when it opens it.
     pub const VOTED: Self = Self(b'c');
 
-    /// Whether ZODB passes this status without a warning.
+    /// Whether ZODB accepts this status without a warning.
     #[must_use]
     pub fn is_usual(self) -> bool {
         matches!(
@@ -114,8 +114,7 @@ pub struct TxnHeader {
 }
 
 impl TxnHeader {
-    /// Decodes the fixed part; every byte string of the right length has a
-    /// meaning, and none of it is checked.
+    /// Decodes the fixed part. Any bytes can be decoded, because the fields are not checked.
     #[must_use]
     pub fn decode(bytes: &[u8; TXN_HEADER_LEN]) -> Self {
         Self {
@@ -140,8 +139,7 @@ impl TxnHeader {
         u64::from(self.user_len) + u64::from(self.description_len) + u64::from(self.extension_len)
     }
 
-    /// The offset just past the record if it starts at `position`; `None`
-    /// where that is beyond what 64 bits hold.
+    /// The end of a record that starts at `position`, or `None` if it exceeds 64 bits.
     #[must_use]
     pub fn end(&self, position: u64) -> Option<u64> {
         position.checked_add(self.tlen)?.checked_add(TRAILER_LEN)
@@ -161,12 +159,12 @@ pub struct DataHeader {
     pub tloc: u64,
     /// The length of a version name: 0 since ZODB 3.9.
     pub version_len: u16,
-    /// The length of the pickle, in bytes; 0 where a back pointer follows.
+    /// The length of the pickle, in bytes. If it is 0, a back pointer follows.
     pub plen: u64,
 }
 
 impl DataHeader {
-    /// Decodes a header; none of it is checked.
+    /// Decodes a header. The fields are not checked.
     #[must_use]
     pub fn decode(bytes: &[u8; DATA_HEADER_LEN]) -> Self {
         Self {
@@ -179,7 +177,7 @@ impl DataHeader {
         }
     }
 
-    /// The length of what follows the header, in bytes.
+    /// The length of the pickle or the back pointer, in bytes.
     #[must_use]
     pub fn body_len(&self) -> u64 {
         if self.plen == 0 {

@@ -1,12 +1,15 @@
-//! What lies behind a transaction that a scan could not take: whether there is
-//! more, and where a scan can go on.
+//! Resynchronisation: finds the next valid transaction after damage.
 //!
-//! Where a transaction ends is told by its length, twice. Where the two agree, or
-//! a transaction starts where the first one says, that is where the next one is.
-//! Else the rest of the file is searched for its end (a number that is the distance
-//! from its start) or for another transaction. What is in a pickle is not taken for
-//! one: a number of 64 bits must agree with its place, and what lies around it must
-//! fit.
+//! A transaction contains its length twice, at its start and at its end. There are two ways to
+//! find the position where a scan can continue:
+//!
+//! 1. [`end_of`]: the two lengths agree, or another transaction starts at the end that the
+//!    first length gives. The scan continues there.
+//! 2. [`search`]: otherwise, the rest of the file is searched for the second length (a number
+//!    that equals its distance from the start), or for the start of another transaction.
+//!
+//! Bytes in a pickle are not mistaken for a transaction: a number of 64 bits must agree with
+//! its position, and the bytes around it must fit too.
 
 use std::ops::RangeInclusive;
 
@@ -18,12 +21,12 @@ use super::record::{
 };
 use super::scan::{Cause, Damage};
 
-/// How much is searched at once, in bytes: at first, as what is searched for may be near,
-/// and then ever more.
+/// The number of bytes to read at once in a search. It doubles with each read, because the
+/// next transaction is often near.
 const WINDOW_LENS: RangeInclusive<usize> = 1024..=256 * 1024;
 
-/// The end of the transaction at `start` where its length says so twice, or where
-/// another one follows, with a higher tid than `last_tid`.
+/// The end of the transaction at `start`, if its two lengths agree, or if another transaction
+/// with a tid greater than `last_tid` follows at the end that its first length gives.
 pub fn end_of<R: ReadAt>(
     file: &mut R,
     start: u64,
@@ -46,8 +49,8 @@ pub fn end_of<R: ReadAt>(
     Ok(is_end.then_some(end))
 }
 
-/// Whether a whole transaction with a higher tid than `last_tid` starts at a
-/// position: its lengths agree, and its first data record points to it.
+/// Whether a complete transaction with a tid greater than `last_tid` is at `start`: its two
+/// lengths agree, and its first data record refers to it.
 pub fn is_transaction<R: ReadAt>(
     file: &mut R,
     start: u64,
@@ -76,9 +79,9 @@ pub fn is_transaction<R: ReadAt>(
     Ok(data.tloc == start && data.version_len == 0)
 }
 
-/// Searches the bytes from `from` on for the end of the transaction at `start`, or
-/// for the start of another one with a higher tid than `last_tid`. `None` if there
-/// is neither up to `limit`. Reads as far as it searches.
+/// Searches from `from` to `limit` for the end of the transaction at `start`, or for the start
+/// of another transaction with a tid greater than `last_tid`. Returns the position of whichever
+/// comes first.
 pub fn search<R: ReadAt>(
     file: &mut R,
     start: u64,
@@ -90,6 +93,7 @@ pub fn search<R: ReadAt>(
     let mut window_len = *WINDOW_LENS.start();
     let mut at = from;
     while at + TRAILER_LEN <= limit {
+        // Windows overlap by a header, so that none is missed at the edge between two.
         let len = (limit - at).min((window_len + TXN_HEADER_LEN) as u64) as usize;
         window.resize(len, 0);
         file.read_exact_at(&mut window, at)?;
@@ -100,12 +104,16 @@ pub fn search<R: ReadAt>(
             let Some(number) = window.get(offset..offset + TRAILER_LEN as usize) else {
                 break;
             };
+            // The second length of the damaged transaction: followed by something plausible, as
+            // a pickle may contain the same number by chance.
             let is_length =
                 be_u64(number) == here - start && here - start >= MIN_TXN_LEN - TRAILER_LEN;
             let end = here + TRAILER_LEN;
             if is_length && may_follow(file, end, limit, last_tid)? {
                 return Ok(Some(end));
             }
+            // The header of another transaction. Check the bytes in the window first, because
+            // the complete check reads the file.
             let raw = window.get(offset..).and_then(<[u8]>::first_chunk);
             if raw.is_some_and(|raw| is_likely(&TxnHeader::decode(raw), here, limit, last_tid))
                 && is_transaction(file, here, limit, last_tid)?
@@ -119,7 +127,7 @@ pub fn search<R: ReadAt>(
     Ok(None)
 }
 
-/// Whether a transaction may start there, finished or not, or the file ends.
+/// Whether a transaction may start at `start`, finished or not, or the file ends there.
 fn may_follow<R: ReadAt>(
     file: &mut R,
     start: u64,
@@ -134,10 +142,14 @@ fn may_follow<R: ReadAt>(
     Ok(is_voted && Some(header.tid) > last_tid || is_likely(&header, start, limit, last_tid))
 }
 
-/// Whether ZODB takes this damage for what a crash left at the end of the file, of
-/// `size` bytes, and cuts it: it does so for a header that cannot be, unless the last
-/// 8 bytes of the file are the length of a transaction behind it.
-pub fn is_cut<R: ReadAt>(file: &mut R, size: u64, damage: &Damage) -> Result<bool, R::Error> {
+/// Whether ZODB truncates a file of `size` bytes at this damage, because it assumes that a
+/// crash has left it. ZODB does so for an impossible length in a header, unless the last 8
+/// bytes of the file are the length of a transaction that starts after it.
+pub fn zodb_truncates<R: ReadAt>(
+    file: &mut R,
+    size: u64,
+    damage: &Damage,
+) -> Result<bool, R::Error> {
     if !matches!(damage.cause, Cause::ShorterThanHeader { .. }) {
         return Ok(false);
     }
@@ -149,7 +161,7 @@ pub fn is_cut<R: ReadAt>(file: &mut R, size: u64, damage: &Damage) -> Result<boo
     Ok(start.is_none_or(|start| start < damage.position) || len < TXN_HEADER_LEN as u64)
 }
 
-/// Whether a header may be that of a transaction that starts there.
+/// Whether this may be the header of a transaction at `start`.
 fn is_likely(header: &TxnHeader, start: u64, limit: u64, last_tid: Option<Tid>) -> bool {
     header.tlen >= header.header_len()
         && header.end(start).is_some_and(|end| end <= limit)

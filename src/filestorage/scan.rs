@@ -1,11 +1,13 @@
-//! Walking forwards: where the committed transactions end, and whether ZODB
-//! would open what precedes.
+//! Scans a file forwards: finds the end of the committed transactions, and whether ZODB would
+//! open the file up to there.
 //!
-//! A [`Scanner`] is pushed bytes in file order, in pieces of any size, and
-//! holds none of them: a transaction of many gigabytes costs no memory. It
-//! follows `read_index` of ZODB's `FileStorage.py` check by check: what ZODB
-//! only warns about is a [`Blemish`], what makes it cut the file is a
-//! [`Tail`], what makes it panic is [`Damage`].
+//! A [`Scanner`] is fed the bytes of the file in order, in pieces of any size. It does not keep
+//! them, so a transaction of many gigabytes needs no memory. It makes the same checks as
+//! `read_index` in ZODB's `FileStorage.py`, with these results:
+//!
+//! - [`Blemish`]: ZODB logs a warning and continues.
+//! - [`Tail`]: ZODB truncates the file here.
+//! - [`Damage`]: ZODB panics.
 
 use std::fmt;
 
@@ -20,50 +22,48 @@ use super::record::{
 /// The shortest data record there can be, in bytes: a pickle of one byte.
 const MIN_DATA_RECORD_LEN: u64 = DATA_HEADER_LEN as u64 + 1;
 
-/// What a scan comes by.
+/// A record that a scan has found.
 ///
-/// Data records come by before it is seen whether their transaction is damaged:
-/// they count once [`Event::Transaction`] follows, and not if the next event is
-/// [`Event::Begun`] or there is none.
+/// Data records are reported before it is known whether their transaction is complete. They
+/// are valid only if [`Event::Transaction`] follows. If [`Event::Begun`] follows instead, or
+/// nothing, their transaction was damaged or the scan went back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A transaction that is not seen whole yet. One that the scan
-    /// [goes back](Scanner::go_back) to is begun again.
+    /// The header of a transaction. If the scan [goes back](Scanner::go_back) to it, this event
+    /// is reported again.
     Begun {
-        /// Where its record starts.
+        /// Position of its record.
         position: u64,
         /// Its header.
         header: TxnHeader,
     },
-    /// A data record of the transaction that was begun; there are none of one
-    /// with status `u`.
+    /// A data record of that transaction. A transaction with status `u` has none.
     Record {
         /// Its header.
         header: DataHeader,
-        /// Where the record starts.
+        /// Position of the record.
         position: u64,
-        /// The position of the data record that has its data, where it has none
-        /// itself; 0 where the object's creation was undone.
+        /// The back pointer, if the record has one instead of a pickle: the position of the
+        /// data record with the data, or 0 if the creation of the object was undone.
         back: Option<u64>,
     },
     /// A complete, committed transaction.
     Transaction(Transaction),
-    /// Something about the transaction that was begun which ZODB warns about, and
-    /// opens the file all the same.
+    /// A blemish of the transaction whose header was reported last.
     Blemish {
-        /// Where the transaction record starts.
+        /// Position of the transaction record.
         position: u64,
-        /// What is odd about it.
+        /// The blemish.
         blemish: Blemish,
     },
 }
 
-/// Takes what a scan finds in a file, and the bytes of the file.
+/// Receives the events of a scan, and the bytes of the file.
 pub trait Visitor {
     /// Takes the next event.
     fn event(&mut self, event: Event);
 
-    /// Takes the bytes from `offset` on, after the events that were found in them.
+    /// Takes the bytes from `offset` on, after the events of these bytes.
     fn bytes(&mut self, _offset: u64, _bytes: &[u8]) {}
 }
 
@@ -73,23 +73,23 @@ impl<F: FnMut(Event)> Visitor for F {
     }
 }
 
-/// A committed transaction, found at its place.
+/// A committed transaction and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    /// Where its record starts.
+    /// Position of its record.
     pub position: u64,
-    /// Where the next one starts.
+    /// End of its record, where the next one starts.
     pub end: u64,
     /// Its header.
     pub header: TxnHeader,
 }
 
-/// Something that ZODB warns about and opens all the same.
+/// An irregularity that makes ZODB log a warning, but does not prevent it from opening the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blemish {
-    /// A tid that is not higher than the one before it.
+    /// The tid is not greater than the one before it.
     TidReduction(Tid),
-    /// A status that is none of ` `, `p`, `u`.
+    /// The status is none of ` `, `p` and `u`.
     OddStatus(TxnStatus),
 }
 
@@ -104,16 +104,16 @@ impl fmt::Display for Blemish {
     }
 }
 
-/// What lies beyond the last committed transaction.
+/// The content of the file after the last committed transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Tail {
     /// Nothing.
     Clean,
     /// Fewer bytes than a transaction header has.
     Short,
-    /// A transaction that is voted and not finished.
+    /// A transaction that is voted, but not finished.
     Voted,
-    /// A transaction that reaches past the end, of another status.
+    /// A transaction with another status that reaches past the end of the file.
     Torn,
     /// A record that makes ZODB panic.
     Damaged(Damage),
@@ -125,9 +125,9 @@ pub enum Tail {
 pub struct Damage {
     /// The kind of record.
     pub record: Record,
-    /// Where the record starts.
+    /// Position of the record.
     pub position: u64,
-    /// What is wrong with it.
+    /// The check that failed.
     pub cause: Cause,
 }
 
@@ -160,10 +160,10 @@ pub enum Cause {
     ShorterThanHeader {
         /// The length in the header.
         tlen: u64,
-        /// The least it can be.
+        /// The length of the header with its strings.
         header_len: u64,
     },
-    /// The length at the end is not the one at the start.
+    /// The length at the end differs from the one at the start.
     #[error("redundant length {found} differs from {expected} in the header")]
     RedundantLength {
         /// The length in the header.
@@ -175,11 +175,11 @@ pub enum Cause {
     #[error("reaches past the end of its transaction at {0}")]
     ExceedsTransaction(u64),
     /// A data record points to another transaction than the one it is in.
-    #[error("points to a transaction at {found}, lies in the one at {expected}")]
+    #[error("points to a transaction at {found}, but is in the one at {expected}")]
     Tloc {
-        /// Where the transaction starts.
+        /// Position of the transaction.
         expected: u64,
-        /// Where the record says it starts.
+        /// Position of the transaction according to the data record.
         found: u64,
     },
     /// A version name, which ZODB has not read since 3.9.
@@ -187,28 +187,29 @@ pub enum Cause {
     Version(u16),
 }
 
-/// Finds the committed transactions in bytes that are pushed to it.
+/// Finds the committed transactions in the bytes that it is fed.
 #[derive(Debug)]
 pub struct Scanner {
-    /// Where the transaction being read starts.
+    /// Start of the current transaction.
     boundary: u64,
     /// The tid of the last committed transaction.
     last_tid: Option<Tid>,
-    /// The size of the file: no record reaches beyond.
+    /// Size of the file in bytes. No record reaches past it.
     limit: u64,
-    /// The offset of the byte that comes next.
+    /// Offset of the next byte.
     at: u64,
     expect: Expect,
-    /// The first bytes of a field that is cut by the end of a piece.
+    /// The first bytes of a field that continues in the next piece.
     carry: [u8; DATA_HEADER_LEN],
     carry_len: usize,
     stopped: Option<Tail>,
 }
 
+/// The field that comes next.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
     TxnHeader,
-    /// Bytes that are not looked at, to this offset.
+    /// Bytes that are not checked, up to this offset.
     Skip(TxnHeader, u64),
     DataHeader(TxnHeader),
     BackPointer(TxnHeader, DataHeader),
@@ -216,14 +217,14 @@ enum Expect {
 }
 
 impl Scanner {
-    /// A scan of a whole file of `limit` bytes, its magic left out.
+    /// A scan of a whole file of `limit` bytes. It starts after the magic.
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self::resume(MAGIC_LEN, None, limit)
     }
 
-    /// A scan from `position`, just past the transaction `last_tid`, in a file
-    /// of `limit` bytes.
+    /// A scan that starts at `position`, after the transaction `last_tid`, in a file of `limit`
+    /// bytes.
     #[must_use]
     pub fn resume(position: u64, last_tid: Option<Tid>, limit: u64) -> Self {
         Self {
@@ -238,7 +239,7 @@ impl Scanner {
         }
     }
 
-    /// Just past the last committed transaction.
+    /// End of the last committed transaction.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.boundary
@@ -250,7 +251,7 @@ impl Scanner {
         self.at
     }
 
-    /// How many bytes there are up to the limit.
+    /// Number of bytes up to the limit.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.limit.saturating_sub(self.at)
@@ -262,14 +263,13 @@ impl Scanner {
         self.last_tid
     }
 
-    /// What stopped the scan; `None` while it can go on.
+    /// The tail that stopped the scan, or `None` if it can continue.
     #[must_use]
     pub fn stopped(&self) -> Option<Tail> {
         self.stopped
     }
 
-    /// Takes the next bytes of the file. Once the scan has stopped, they are
-    /// passed over.
+    /// Takes the next bytes of the file. After the scan has stopped, ignores them.
     pub fn feed(&mut self, mut bytes: &[u8], visit: &mut impl FnMut(Event)) {
         while self.stopped.is_none() && !bytes.is_empty() {
             match self.expect {
@@ -305,8 +305,8 @@ impl Scanner {
         }
     }
 
-    /// Goes on behind the bytes that come next and are not looked at; so they need
-    /// not be read. They lie before the limit.
+    /// Skips the bytes that come next if they are not checked, so that the caller need not
+    /// read them. They never reach past the limit.
     pub fn skip(&mut self) {
         if let Expect::Skip(txn, until) = self.expect {
             self.at = until;
@@ -314,9 +314,9 @@ impl Scanner {
         }
     }
 
-    /// The offset up to which the bytes taken belong to transactions that are
-    /// seen to be committed. Where this is less than [`offset`](Self::offset),
-    /// the scan [goes back](Self::go_back) before it goes on.
+    /// The offset up to which the bytes taken so far need not be taken again. If it is less
+    /// than [`offset`](Self::offset), the scan must [go back](Self::go_back) before it
+    /// continues, because the status of the next transaction may still change.
     #[must_use]
     pub fn decided(&self) -> u64 {
         match self.expect {
@@ -326,8 +326,7 @@ impl Scanner {
         }
     }
 
-    /// Has the scan end with the transaction that it is in, if it is in one; returns
-    /// where that is.
+    /// Limits the scan to the current transaction, if it is inside one. Returns the new limit.
     pub fn end_with_transaction(&mut self) -> u64 {
         let end = match self.expect {
             Expect::TxnHeader => Some(self.boundary),
@@ -340,13 +339,12 @@ impl Scanner {
         self.limit
     }
 
-    /// Forgets what was taken beyond [`position`](Self::position).
+    /// Goes back to [`position`](Self::position), and discards all later bytes.
     pub fn go_back(&mut self) {
         *self = Self::resume(self.boundary, self.last_tid, self.limit);
     }
 
-    /// What lies beyond the last committed transaction, once all bytes up to
-    /// the limit were taken.
+    /// The tail of the file, after all bytes up to the limit were taken.
     #[must_use]
     pub fn tail(&self) -> Tail {
         match self.stopped {
@@ -356,7 +354,7 @@ impl Scanner {
         }
     }
 
-    /// The next `N` bytes, once they are all there.
+    /// Takes a field of `N` bytes. Returns it once it is complete.
     fn take<const N: usize>(&mut self, bytes: &mut &[u8]) -> Option<[u8; N]> {
         let taken = (N - self.carry_len).min(bytes.len());
         let (field, rest) = bytes.split_at(taken);
@@ -376,6 +374,8 @@ impl Scanner {
 
     fn txn_header(&mut self, txn: TxnHeader, visit: &mut impl FnMut(Event)) {
         let position = self.boundary;
+        // The order of these checks is that of ZODB: it decides between a tail, which ZODB
+        // truncates, and damage.
         if txn.status == TxnStatus::VOTED {
             self.stopped = Some(Tail::Voted);
             return;
@@ -405,6 +405,7 @@ impl Scanner {
         for blemish in blemishes.into_iter().flatten() {
             visit(Event::Blemish { position, blemish });
         }
+        // ZODB does not look at the data records of a transaction with status `u`.
         let until = if txn.status == TxnStatus::UNDONE {
             position + txn.tlen
         } else {
@@ -483,8 +484,9 @@ impl Scanner {
         }
     }
 
-    /// Expects a data record, or the trailer where there is none left.
+    /// Expects a data record, or the trailer if there is none left.
     fn expect_record(&mut self, txn: TxnHeader) {
+        // No overflow: the header was checked against the limit.
         let txn_end = self.boundary + txn.tlen;
         if self.at == txn_end {
             self.expect = Expect::Trailer(txn);

@@ -1,4 +1,4 @@
-//! Transaction ids, which are time stamps.
+//! Transaction ids and the time stamps that they contain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
 use serde::{Deserialize, Serialize};
 
-/// A transaction id: 8 bytes, big-endian, that rise with time.
+/// A transaction id: 8 bytes, big-endian, which increases with time.
 ///
 /// The upper four bytes count minutes in a calendar of 31-day months since
 /// 1900, the lower four are the fraction of that minute in units of
@@ -20,8 +20,8 @@ impl Tid {
     /// The length of a tid in the file, in bytes.
     pub const LEN: usize = 8;
 
-    /// The moment (UTC) that this tid stands for, to the microsecond; `None` where its calendar
-    /// date does not exist, as in a made-up or damaged tid.
+    /// The time of this tid in UTC, to the microsecond. `None` if its calendar date does not
+    /// exist, as in an artificial or damaged tid.
     #[must_use]
     pub fn time(self) -> Option<Timestamp> {
         let minutes = self.0 >> 32;
@@ -47,7 +47,7 @@ impl Tid {
         zoned.timestamp().checked_add(within).ok()
     }
 
-    /// This tid with its time, for a person to read.
+    /// This tid with its time, for messages.
     #[must_use]
     pub fn with_time(self) -> String {
         match self.time() {

@@ -1,5 +1,5 @@
-//! Properties of the checker over made-up histories that fit together, whole and
-//! with single bytes changed.
+//! Properties of the checker with generated, consistent histories, and with single bytes of
+//! them changed.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::filestorage::scan::{Scanner, Tail};
 /// What a transaction does to an object.
 #[derive(Clone, Debug)]
 enum PlannedAction {
-    /// Stores so many bytes.
+    /// Stores this number of bytes.
     Store(usize),
-    /// Points back to an earlier record: this one of those that there are.
+    /// Points back to an earlier record, chosen by this number.
     Undo(prop::sample::Index),
 }
 
@@ -23,11 +23,11 @@ enum PlannedAction {
 #[derive(Clone, Debug, Default)]
 struct File {
     bytes: Vec<u8>,
-    /// Where data records start.
+    /// Positions of data records.
     records: Vec<u64>,
-    /// Where back pointers lie that are not 0.
+    /// Offsets of back pointers that are not 0.
     back_pointers: Vec<u64>,
-    /// Where transactions start.
+    /// Positions of transactions.
     txns: Vec<u64>,
 }
 
@@ -135,7 +135,7 @@ fn number(file: &File, at: u64) -> u64 {
 
 proptest! {
     #[test]
-    fn a_history_that_fits_together_has_no_flaw(file in history()) {
+    fn a_consistent_history_has_no_flaw(file in history()) {
         let (tail, flaws, checker) = check(&file.bytes);
         prop_assert_eq!(tail, Tail::Clean);
         prop_assert_eq!(flaws, []);
@@ -148,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn another_tid_in_a_data_record_is_found(
+    fn a_wrong_tid_in_a_data_record_is_found(
         file in history(),
         which in any::<prop::sample::Index>(),
         change in 1_u64..,
@@ -163,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn another_prev_is_found(
+    fn a_wrong_prev_is_found(
         file in history(),
         which in any::<prop::sample::Index>(),
         found in prop_oneof![Just(0), any::<u64>(), 0_u64..1000],
@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn a_back_pointer_to_anything_else_is_found(
+    fn a_wrong_back_pointer_is_found(
         file in history(),
         which in any::<prop::sample::Index>(),
         found in prop_oneof![any::<u64>(), 1_u64..1000],
@@ -202,7 +202,7 @@ proptest! {
     }
 
     #[test]
-    fn any_change_comes_to_an_end(
+    fn a_check_ends_after_any_change(
         file in history(),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
@@ -232,7 +232,7 @@ fn three() -> File {
 }
 
 #[test]
-fn what_zodb_only_warns_about_is_told_with_its_transaction() {
+fn blemishes_are_reported_with_their_transaction() {
     let file = three();
     let second = file.txns[1];
     let mut bytes = put(&file, second, 100);
@@ -255,7 +255,7 @@ fn what_zodb_only_warns_about_is_told_with_its_transaction() {
 }
 
 #[test]
-fn a_prev_into_what_was_passed_over_is_believed_where_the_object_is_there() {
+fn a_prev_into_a_skipped_part_is_accepted_if_the_object_is_there() {
     let file = three();
     let bytes = file.bytes.as_slice();
     let [first, second, third] = file.txns[..] else {
@@ -271,7 +271,7 @@ fn a_prev_into_what_was_passed_over_is_believed_where_the_object_is_there() {
             scanner.feed(&bytes[from as usize..to as usize], &mut |event| {
                 checker.take(event, &mut reader, &mut |flaw| flaws.push(flaw));
             });
-            checker.pass_over();
+            checker.skip_transaction();
         }
         assert_eq!(flaws.len(), usize::from(is_flaw), "{flaws:?}");
         assert!(checker.index().is_none());
@@ -280,7 +280,7 @@ fn a_prev_into_what_was_passed_over_is_believed_where_the_object_is_there() {
 }
 
 #[test]
-fn a_transaction_that_is_begun_again_has_no_flaws_of_its_own_making() {
+fn restarting_a_transaction_causes_no_flaws() {
     let file = three();
     let mut checker = Checker::default();
     let mut flaws = Vec::new();

@@ -1,46 +1,48 @@
-//! An index from what a scan comes by.
+//! Builds an index from the events of a scan.
 //!
-//! A transaction's data records come by before its end shows whether ZODB takes
-//! it, and there may be millions of them. They go into the index at once: so
-//! nothing is held beside it. Where a transaction is then damaged, or the scan
-//! goes back to it, the index is spoiled, and there is none; it must be built
-//! from a file that ends with a committed transaction. This happens in two
-//! cases: a master is damaged, and its copy ends before the damage, or the scan
-//! is told to go back to a boundary that it has passed. A voted transaction and
-//! a torn one have no events at all.
+//! A scan reports the data records of a transaction before its end shows whether ZODB accepts
+//! it. There may be millions of them, so they are added to the index at once instead of being
+//! buffered. If the transaction then turns out to be damaged, or the scan goes back to its
+//! start, the index contains wrong records and cannot be used. It must then be built again,
+//! from a file that ends with a committed transaction. This happens in two cases:
+//!
+//! 1. The master is damaged, and the copy ends before the damage.
+//! 2. The scan goes back to a boundary, after it has read some records of the next transaction.
+//!
+//! Voted and torn transactions are harmless: they cause no events.
 
 use super::Index;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::scan::Event;
 
-/// An index that grows.
+/// An index under construction.
 #[derive(Clone, Debug)]
 pub struct Builder {
     index: Index,
-    /// Just past the last transaction that came by whole.
+    /// End of the last complete transaction.
     position: u64,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The index is that of the position.
+    /// The index matches the position.
     Whole,
-    /// It has data records of the transaction behind it.
+    /// The index also has data records of the next transaction.
     Ahead,
-    /// It has some that never were.
+    /// The index has data records of a transaction that was not completed.
     Spoiled,
 }
 
 impl Default for Builder {
-    /// An index of a file that is scanned from its start.
+    /// The empty index, for a scan from the start of the file.
     fn default() -> Self {
         Self::resume(Index::default(), MAGIC_LEN)
     }
 }
 
 impl Builder {
-    /// Goes on with the index that a file has at `position`.
+    /// Continues with the index of `position`.
     #[must_use]
     pub fn resume(index: Index, position: u64) -> Self {
         Self {
@@ -50,23 +52,22 @@ impl Builder {
         }
     }
 
-    /// Just past the last transaction that came by whole.
+    /// End of the last complete transaction.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The index of all that came by, also of a transaction that is not whole yet; `None` if it
-    /// was spoiled.
+    /// The index of all records so far, including those of an incomplete transaction. `None` if
+    /// it is spoiled.
     #[must_use]
     pub fn index(&self) -> Option<&Index> {
         (self.state != State::Spoiled).then_some(&self.index)
     }
 
-    /// Takes an event of a scan that goes on at [`position`](Self::position).
-    /// Every one counts, as for ZODB's `read_index`: the last data record of an
-    /// object is the current one, be it a back pointer of 0 that undoes the
-    /// object's creation, and whatever its `prev` is.
+    /// Takes an event of a scan that continues at [`position`](Self::position). As in ZODB's
+    /// `read_index`, the last data record of an object is the current one, whatever its `prev`
+    /// is, and even if its back pointer of 0 undoes the creation of the object.
     pub fn take(&mut self, event: Event) {
         match (event, self.state) {
             (Event::Begun { .. }, State::Ahead) => self.state = State::Spoiled,
@@ -87,7 +88,8 @@ impl Builder {
         }
     }
 
-    /// The index of [`position`](Self::position); `None` if it was spoiled.
+    /// The index of [`position`](Self::position). `None` if it is spoiled, or if a transaction
+    /// is incomplete.
     #[must_use]
     pub fn finish(self) -> Option<Index> {
         (self.state == State::Whole).then_some(self.index)

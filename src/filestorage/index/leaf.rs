@@ -1,14 +1,14 @@
-//! A short run of objects, sorted by oid.
+//! A leaf of the index: a short list of objects, sorted by oid.
 
 use std::mem;
 
-/// How many objects a leaf has at most.
+/// The maximum number of objects in a leaf.
 pub(super) const MAX_LEN: usize = 512;
 
-/// A number in the 6 bytes that ZODB gives to positions and prefixes.
+/// A position or an oid prefix, in 6 bytes as in ZODB.
 pub(super) type Packed = [u8; 6];
 
-/// Some objects with neighbouring oids, and their positions.
+/// Objects with neighbouring oids, and their positions.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
     oids: Vec<u64>,
@@ -16,7 +16,7 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
-    /// A leaf with one object, and room for those that follow it.
+    /// A leaf with one object, and capacity for [`MAX_LEN`].
     pub(super) fn start(oid: u64, position: u64) -> Self {
         let mut leaf = Self {
             oids: Vec::with_capacity(MAX_LEN),
@@ -40,9 +40,10 @@ impl Leaf {
         self.oids.first().copied().unwrap_or_default()
     }
 
-    /// Where an oid is, or where it would be.
+    /// The slot of an oid, or as an error the slot where it must be inserted.
     pub(super) fn find(&self, oid: u64) -> Result<usize, usize> {
-        // Most oids are given out one after the other, and few get lost.
+        // ZODB assigns oids in sequence, so the oid is most likely at its distance from the
+        // first one.
         let guess = oid.wrapping_sub(self.first()) as usize;
         match self.oids.get(guess) {
             Some(&found) if found == oid => Ok(guess),
@@ -55,7 +56,7 @@ impl Leaf {
         self.find(oid).ok().map(|slot| unpack(self.positions[slot]))
     }
 
-    /// Returns the position that was there.
+    /// Sets a position, and returns the previous one.
     pub(super) fn set(&mut self, slot: usize, position: u64) -> u64 {
         unpack(mem::replace(&mut self.positions[slot], pack(position)))
     }
@@ -70,7 +71,7 @@ impl Leaf {
         self.positions.insert(slot, pack(position));
     }
 
-    /// Takes off the greater half; neither has room to spare then.
+    /// Splits off the upper half. Neither half has spare capacity.
     pub(super) fn split(&mut self) -> Self {
         let half = self.len() / 2;
         let right = Self {
@@ -87,14 +88,14 @@ impl Leaf {
         self.oids.iter().copied().zip(positions)
     }
 
-    /// How many bytes it takes on the heap.
+    /// Bytes on the heap.
     #[cfg(test)]
     pub(super) fn heap_len(&self) -> usize {
         self.oids.capacity() * size_of::<u64>() + self.positions.capacity() * size_of::<Packed>()
     }
 }
 
-/// The lower 6 bytes.
+/// Packs the lower 6 bytes of a number.
 pub(super) fn pack(number: u64) -> Packed {
     let [_, _, packed @ ..] = number.to_be_bytes();
     packed

@@ -1,23 +1,22 @@
-//! ZODB's form of an index in a file: pickles of protocol 3, one after the
-//! other, as `fsIndex.save` of ZODB 5 and 6 on Python 3 writes them.
+//! The format of `Data.fs.index`: a sequence of pickles of protocol 3, as `fsIndex.save` of
+//! ZODB 5 and 6 writes them on Python 3.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
-//! | `80 03`, a number, `2e` | the position that the index is of |
-//! | `80 03`, `43 06` and a prefix, bytes, `86 2e` | for each oid prefix of 6 bytes, rising: its objects |
-//! | `80 03 4e 2e` | the end |
+//! | `80 03`, number, `2e` | position of the index |
+//! | `80 03`, `43 06`, prefix, bucket, `86 2e` | for each oid prefix of 6 bytes, in rising order: its objects |
+//! | `80 03 4e 2e` | end |
 //!
-//! The bytes of a prefix are the oids' last 2 bytes, rising, then their
-//! positions, 6 bytes each in the same order: up to 65,536 objects. They are
-//! preceded by `43` and their length in 1 byte, if it is less than 256, or else
-//! by `42` and their length in 4 bytes. A number is `4b` and 1 byte, `4d` and 2,
-//! `4a` and 4, or `8a`, a length, and that many bytes, the first that holds it
-//! with its sign. Numbers of pickles are little-endian; prefixes, suffixes and
-//! positions big-endian.
+//! A bucket has up to 65,536 objects. It starts with `43` and its length in 1 byte if that is
+//! less than 256, otherwise with `42` and its length in 4 bytes. Then come the last 2 bytes of
+//! each oid, in rising order, and then the positions, 6 bytes each in the same order. A number
+//! is `4b` and 1 byte, `4d` and 2 bytes, `4a` and 4 bytes, or `8a`, a length in 1 byte, and that
+//! many bytes. The first of these forms that can represent the signed number is used. Numbers
+//! and lengths are little-endian. Prefixes, suffixes and positions are big-endian.
 //!
-//! Other forms are foreign, though ZODB may load them: those of Python 2 (which
-//! ZODB 6 loads only where all bytes are ASCII), and the dictionaries of before
-//! 2010. What is read is written again to the byte.
+//! All other forms are foreign and rejected, even if ZODB can load them: those of Python 2,
+//! which ZODB 6 loads only if all bytes are ASCII, and the dictionaries from before 2010. A
+//! file that is read and written again is identical.
 
 use std::cmp::Ordering;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -45,40 +44,40 @@ const SUFFIX_LEN: usize = 2;
 const POSITION_LEN: usize = size_of::<Packed>();
 const OBJECT_LEN: usize = SUFFIX_LEN + POSITION_LEN;
 
-/// How many bits of an oid are its suffix.
+/// The number of bits in the suffix of an oid.
 const SUFFIX_BITS: u32 = 16;
 
-/// How many objects have the same prefix, at most.
+/// The maximum number of objects with the same prefix.
 const MAX_BUCKET_LEN: usize = 1 << SUFFIX_BITS;
 
-/// The most that the position takes in the file, in bytes.
+/// The maximum length of the first pickle, which contains the position, in bytes.
 pub const MAX_HEAD_LEN: usize = PROTO_3.len() + 2 + 8 + 1;
 
-/// The least that an object takes in a `Data.fs`, in bytes.
+/// The minimum length of a data record in a `Data.fs`, in bytes.
 const MIN_RECORD_LEN: u64 = DATA_HEADER_LEN as u64 + 1;
 
-/// Why bytes are no index.
+/// The bytes are not a valid index.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// They could not be read.
+    /// The file cannot be read.
     #[error("the index cannot be read")]
     Io(#[source] io::Error),
-    /// They end too early.
-    #[error("the index ends at {0}, too early")]
+    /// The file is truncated at this offset.
+    #[error("the index is truncated at {0}")]
     Short(u64),
-    /// They are not in ZODB's form, or say what cannot be.
+    /// The bytes are not in the format of ZODB on Python 3, or impossible for the file.
     #[error("at {offset} in the index: {what}")]
     Foreign {
-        /// The offset in the index.
+        /// Offset in the index.
         offset: u64,
-        /// What is wrong there.
+        /// Description of the deviation.
         what: &'static str,
     },
 }
 
 impl Index {
-    /// Writes the file that ZODB would save for an index of `position`. At most
-    /// the objects of one prefix are held beside the index: half a megabyte.
+    /// Writes the same file that ZODB would write for an index of `position`. Needs memory for
+    /// the objects of one prefix in addition: half a megabyte at most.
     pub fn write(&self, position: u64, to: &mut impl Write) -> io::Result<()> {
         to.write_all(&head(position))?;
         let (mut suffixes, mut positions) = (Vec::new(), Vec::new());
@@ -95,9 +94,9 @@ impl Index {
         to.write_all(&END)
     }
 
-    /// Reads such a file; returns the position too. What it can hold is bounded:
-    /// it is foreign if it is of a position beyond `max_position`, or has more
-    /// objects than there is room for up to its own.
+    /// Reads such a file. Returns the index and its position. The file may be hostile, so the
+    /// memory is limited: a position greater than `max_position` is an error, and so are more
+    /// objects than a `Data.fs` of that length can contain.
     pub fn read(from: impl Read, max_position: u64) -> Result<(Self, u64), Error> {
         let mut reader = Reader::open(from)?;
         let position = reader.position();
@@ -108,7 +107,7 @@ impl Index {
         let mut least_prefix = 0;
         while let Some(bucket) = reader.next()? {
             if bucket.prefix < least_prefix {
-                return Err(reader.foreign("prefixes that do not rise"));
+                return Err(reader.foreign("prefixes are not sorted"));
             }
             least_prefix = bucket.prefix + 1;
             let room = (position / MIN_RECORD_LEN).saturating_sub(index.len as u64);
@@ -121,7 +120,7 @@ impl Index {
         Ok((index, position))
     }
 
-    /// Adds the objects of one prefix, which are behind all others.
+    /// Adds the objects of one prefix, which is greater than all earlier ones.
     fn add_bucket(&mut self, bucket: &Bucket, position: u64) -> Result<(), &'static str> {
         let mut least = 0;
         for IndexEntry {
@@ -130,11 +129,11 @@ impl Index {
         {
             let suffix = u32::from(oid as u16);
             if suffix < least {
-                return Err("oids that do not rise");
+                return Err("oids are not sorted");
             }
             least = suffix + 1;
             if at < MAGIC_LEN + TXN_HEADER_LEN as u64 || at >= position {
-                return Err("an object's position that is not in the file");
+                return Err("the position of an object is outside the file");
             }
             self.insert(oid, at);
         }
@@ -142,35 +141,35 @@ impl Index {
     }
 }
 
-/// Reads an index file prefix by prefix, and sees to its form, not to what it says.
+/// Reads an index file prefix by prefix. Checks only the format, not the oids and positions.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: Input<BufReader<R>>,
     position: u64,
 }
 
-/// The objects of one prefix, as an index file has them.
+/// The objects of one prefix in an index file.
 #[derive(Debug)]
 pub struct Bucket {
     prefix: u64,
     bytes: Vec<u8>,
-    /// Where the bytes lie in the file.
+    /// Offset of the bytes in the file.
     offset: u64,
 }
 
 /// An object in an index file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The object's id.
+    /// Object id.
     pub oid: u64,
-    /// Where its current data record is said to be.
+    /// Position of its current data record, according to the index.
     pub position: u64,
-    /// Where the index says so, in bytes.
+    /// Offset of this position in the index file.
     pub offset: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// Begins to read.
+    /// Starts to read, up to the position.
     pub fn open(from: R) -> Result<Self, Error> {
         const BUFFER_LEN: usize = 64 * 1024;
         let from = BufReader::with_capacity(BUFFER_LEN, from);
@@ -179,19 +178,19 @@ impl<R: Read> Reader<R> {
         Ok(Self { input, position })
     }
 
-    /// The position that the index is of.
+    /// Position of the index.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Up to where it was read, in bytes.
+    /// Number of bytes read so far.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.input.at
     }
 
-    /// The objects of the next prefix; `None` at the end.
+    /// The objects of the next prefix, or `None` at the end.
     #[expect(clippy::should_implement_trait, reason = "it may fail")]
     pub fn next(&mut self) -> Result<Option<Bucket>, Error> {
         self.input.bucket()
@@ -203,21 +202,21 @@ impl<R: Read> Reader<R> {
 }
 
 impl Bucket {
-    /// How many objects there are.
+    /// Number of objects.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "none is empty")]
     pub fn len(&self) -> usize {
         self.bytes.len() / OBJECT_LEN
     }
 
-    /// Whether an object has its prefix.
+    /// Whether an oid has this prefix.
     #[must_use]
     pub fn holds(&self, oid: u64) -> bool {
         oid >> SUFFIX_BITS == self.prefix
     }
 
-    /// Where ZODB finds the data record of an object that has its prefix: it takes
-    /// the objects for sorted.
+    /// The position that ZODB finds for an oid with this prefix. Like ZODB, assumes that the
+    /// objects are sorted.
     #[must_use]
     pub fn get(&self, oid: u64) -> Option<u64> {
         let (suffixes, positions) = self.bytes.split_at(self.len() * SUFFIX_LEN);
@@ -254,8 +253,8 @@ impl Bucket {
     }
 }
 
-/// The position that an index is of, from its first bytes: no more than
-/// [`MAX_HEAD_LEN`] are needed.
+/// Reads only the position of an index, from the first bytes of its file. [`MAX_HEAD_LEN`] are
+/// always enough.
 pub fn read_position(from: impl Read) -> Result<u64, Error> {
     Input { from, at: 0 }.position()
 }
@@ -281,7 +280,7 @@ fn head(position: u64) -> Vec<u8> {
     head
 }
 
-/// Writes the objects of one prefix, if there are any, and forgets them.
+/// Writes the objects of one prefix, if there are any, and clears the buffers.
 fn write_bucket(
     prefix: u64,
     suffixes: &mut Vec<u8>,
@@ -308,11 +307,11 @@ fn write_bucket(
     Ok(())
 }
 
-/// An index that is being read.
+/// An index file that is being read.
 #[derive(Debug)]
 struct Input<R> {
     from: R,
-    /// How many bytes were read.
+    /// Number of bytes read so far.
     at: u64,
 }
 
@@ -341,47 +340,48 @@ impl<R: Read> Input<R> {
             BININT2 => 2,
             BININT => 4,
             LONG1 => usize::from(self.take::<1>()?[0]),
-            _ => return Err(self.foreign("no position")),
+            _ => return Err(self.foreign("it does not start with a position")),
         };
         let mut bytes = [0; 8];
         let Some(number) = bytes.get_mut(..len) else {
-            return Err(self.foreign("a position that is too great"));
+            return Err(self.foreign("the position is too large"));
         };
         self.fill(number)?;
         let position = u64::from_le_bytes(bytes);
         let [stop] = self.take()?;
-        // Each number has one form, and a file's size fits in 63 bits.
+        // Every number has exactly one form. Encoding it again rejects all others, including
+        // negative numbers, whose encoding would be longer.
         let form = head(position);
         if [a, b] != PROTO_3 || stop != STOP || form.len() as u64 != self.at || form[2] != opcode {
-            return Err(self.foreign("a position in another form"));
+            return Err(self.foreign("the position has a foreign form"));
         }
         Ok(position)
     }
 
-    /// The objects of the next prefix; `None` at the end.
+    /// The objects of the next prefix, or `None` at the end.
     fn bucket(&mut self) -> Result<Option<Bucket>, Error> {
         match self.take()? {
             END => return self.end().map(|()| None),
             BUCKET => {}
-            _ => return Err(self.foreign("neither a prefix nor the end")),
+            _ => return Err(self.foreign("expected a prefix or the end")),
         }
         let prefix = unpack(self.take()?);
         let len = match self.take()? {
             [SHORT_BINBYTES] => usize::from(self.take::<1>()?[0]),
             [BINBYTES] => match u32::from_le_bytes(self.take()?) {
-                0..256 => return Err(self.foreign("a length in another form")),
+                0..256 => return Err(self.foreign("the length has a foreign form")),
                 len => len as usize,
             },
-            _ => return Err(self.foreign("a prefix without objects")),
+            _ => return Err(self.foreign("expected the objects of a prefix")),
         };
         if len == 0 || len % OBJECT_LEN != 0 || len / OBJECT_LEN > MAX_BUCKET_LEN {
-            return Err(self.foreign("a length that is not one of objects"));
+            return Err(self.foreign("impossible length of the objects"));
         }
         let mut bytes = vec![0; len];
         let offset = self.at;
         self.fill(&mut bytes)?;
         if self.take()? != [TUPLE2, STOP] {
-            return Err(self.foreign("objects without an end"));
+            return Err(self.foreign("expected the end of the objects"));
         }
         Ok(Some(Bucket {
             prefix,
@@ -391,11 +391,11 @@ impl<R: Read> Input<R> {
     }
 
     fn end(&mut self) -> Result<(), Error> {
-        let mut behind = Vec::new();
-        let read = self.from.by_ref().take(1).read_to_end(&mut behind);
+        let mut rest = Vec::new();
+        let read = self.from.by_ref().take(1).read_to_end(&mut rest);
         match read.map_err(Error::Io)? {
             0 => Ok(()),
-            _ => Err(self.foreign("bytes behind its end")),
+            _ => Err(self.foreign("there are bytes after its end")),
         }
     }
 

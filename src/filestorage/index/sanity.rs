@@ -1,12 +1,12 @@
-//! Whether ZODB takes an index for a file's: what `FileStorage._check_sanity`
-//! looks at when it opens one.
+//! Predicts whether ZODB accepts an index for a file: does the same as
+//! `FileStorage._check_sanity`, which ZODB runs when it opens a file with an index.
 //!
-//! ZODB goes back from the index's position to the last transaction that has
-//! data records (and was not undone long ago), and looks up the first five of
-//! them, no more. An index that fails is passed over, and the whole file is
-//! scanned. Where all transactions before the position are empty, ZODB 6.4 goes
-//! back beyond the start of the file, and **does not open it** (an `OSError`): so
-//! no index may lie beside such a file, though ZODB itself puts one there.
+//! ZODB goes back from the position of the index to the last transaction that has data records
+//! (and does not have the status `u`), and looks up its first five data records in the index.
+//! If one of them differs, ZODB ignores the index and scans the whole file. If all transactions
+//! before the position are empty, ZODB 6.4 goes back beyond the start of the file and **fails
+//! to open it** with an `OSError`. There must be no index beside such a file, although ZODB
+//! itself writes one.
 
 use super::Index;
 use crate::filestorage::backward::ReadAt;
@@ -14,17 +14,17 @@ use crate::filestorage::record::{
     DATA_HEADER_LEN, DataHeader, MAGIC_LEN, MIN_TXN_LEN, TRAILER_LEN, TxnHeader, TxnStatus, be_u64,
 };
 
-/// The least position of which ZODB takes an index.
+/// The least position of an index that ZODB accepts.
 pub const MIN_POSITION: u64 = 100;
 
-/// How many data records are looked up at most.
+/// The maximum number of data records that ZODB looks up.
 const MAX_CHECKED: usize = 5;
 
-/// The data records that ZODB looks up in an index of `position`: oids and
-/// positions. There are none if it takes no index of that position, as it is
-/// too small or no boundary, or no data record precedes it.
+/// The data records that ZODB looks up in an index of `position`, as pairs of oid and position.
+/// There are none if ZODB accepts no index of this position, because it is too small, is not
+/// the end of a transaction, or is not preceded by any data record.
 ///
-/// `size` is that of the file. Reads a few bytes near the position.
+/// `size` is the size of the file in bytes. Reads a few bytes near the position.
 pub fn witnesses<R: ReadAt>(
     mut file: R,
     size: u64,
@@ -59,7 +59,7 @@ pub fn witnesses<R: ReadAt>(
     Ok(Vec::new())
 }
 
-/// Whether an index has these data records, and there are any.
+/// Whether there are any such data records, and the index contains all of them.
 #[must_use]
 pub fn is_sane(index: &Index, witnesses: &[(u64, u64)]) -> bool {
     !witnesses.is_empty()
@@ -68,7 +68,7 @@ pub fn is_sane(index: &Index, witnesses: &[(u64, u64)]) -> bool {
             .all(|&(oid, position)| index.get(oid) == Some(position))
 }
 
-/// The first data records of a transaction; none if one of them is damaged.
+/// The first data records of a transaction, or none if one of them is damaged.
 fn records<R: ReadAt>(
     file: &mut R,
     start: u64,

@@ -1,5 +1,5 @@
-//! Properties of the structure and of its form in a file. What ZODB makes of it
-//! is tested in `tests/all/index.rs`.
+//! Properties of the index and of its file format. `tests/all/index.rs` tests them against
+//! ZODB.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -24,7 +24,7 @@ const MAX_OBJECT_LEN: usize = 17;
 const MAX_SPARE_LEN: usize = MAX_LEN * 14 + 1024;
 
 impl Index {
-    /// How many bytes it takes on the heap.
+    /// Bytes on the heap.
     fn heap_len(&self) -> usize {
         self.firsts.capacity() * size_of::<u64>()
             + self.leaves.capacity() * size_of::<Leaf>()
@@ -62,7 +62,7 @@ fn written(index: &Index, position: u64) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn it_holds_what_was_inserted_last(inserted in vec((oid(), position()), 0..1500)) {
+    fn the_last_inserted_position_is_kept(inserted in vec((oid(), position()), 0..1500)) {
         let index = index_of(inserted.iter().copied());
         let expected: BTreeMap<_, _> = inserted.into_iter().collect();
         prop_assert_eq!(index.len(), expected.len());
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(
+    fn a_written_index_is_read_back(
         objects in btree_map(oid(), position(), 0..2000),
         position in POSITION..1 << 63,
     ) {
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_index_is_short(
+    fn a_truncated_index_is_an_error(
         objects in btree_map(oid(), position(), 0..100),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_looked_up_lies_before_the_position(
+    fn looked_up_records_precede_the_position(
         tail in vec(prop_oneof![Just(0_u8), Just(b' '), Just(b'u'), any::<u8>()], 0..200),
         whole in vec(vec(0_u64..9, 0..4), 0..4),
         position in 0_u64..600,
@@ -146,14 +146,14 @@ proptest! {
 }
 
 #[test]
-fn the_position_is_beyond_the_file() {
+fn a_position_beyond_the_file_is_foreign() {
     let bytes = written(&Index::default(), 5000);
     assert!(Index::read(bytes.as_slice(), 5000).is_ok());
     assert!(Index::read(bytes.as_slice(), 4999).is_err());
 }
 
 #[test]
-fn an_object_is_beyond_the_position() {
+fn an_object_beyond_the_position_is_foreign() {
     for (at, is_read) in [(26, false), (27, true), (4999, true), (5000, false)] {
         let bytes = written(&index_of([(1, at)]), 5000);
         assert_eq!(Index::read(bytes.as_slice(), 5000).is_ok(), is_read, "{at}");
@@ -168,7 +168,7 @@ fn more_objects_than_fit_in_the_file_are_foreign() {
 }
 
 #[test]
-fn an_object_takes_few_bytes_whatever_its_oid() {
+fn an_object_needs_at_most_17_bytes_for_any_oid() {
     const OBJECTS: u64 = 200_000;
     let random = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (n << 7);
     let orders: [(&str, &dyn Fn(u64) -> u64); 6] = [
@@ -268,7 +268,7 @@ fn a_damaged_transaction_spoils_the_index() {
 }
 
 #[test]
-fn a_transaction_that_is_begun_anew_spoils_the_index() {
+fn restarting_a_transaction_spoils_the_index() {
     let file = file(&[(b' ', &[1, 2])]);
     let mut builder = Builder::default();
     let mut scanner = Scanner::new(file.len() as u64);
@@ -421,7 +421,7 @@ fn each_deviation_from_zodbs_form_is_foreign() {
 }
 
 #[test]
-fn a_length_is_checked_before_it_is_believed() {
+fn a_length_is_checked_before_it_is_used() {
     let start = b"\x80\x03J\0\0\0\x40.\x80\x03C\x06\0\0\0\0\0\0B\xf8\xff\xff\xff";
     let endless = start.chain(std::io::repeat(0));
     match Index::read(endless, 1 << 62) {
@@ -445,7 +445,7 @@ fn the_position_is_read_as_python_pickled_it() {
 }
 
 #[test]
-fn what_is_no_such_pickle_has_no_position() {
+fn other_bytes_have_no_position() {
     for bytes in [
         &b""[..],
         b"\x80",

@@ -1,4 +1,4 @@
-//! Where a scan can go on, over small files with single things changed.
+//! Finds the next transaction in small files with single changes.
 
 use std::convert::Infallible;
 
@@ -45,7 +45,7 @@ fn found(bytes: &[u8], start: u64) -> (Option<u64>, Option<u64>) {
 }
 
 #[test]
-fn lengths_that_agree_or_a_transaction_that_follows_tell_the_end() {
+fn equal_lengths_or_a_following_transaction_determine_the_end() {
     let (bytes, starts) = file(&[b"one", b"two", b"three"]);
     let next = starts[1];
     assert_eq!(found(&bytes, MAGIC_LEN), (Some(next), Some(next)));
@@ -64,7 +64,7 @@ fn lengths_that_agree_or_a_transaction_that_follows_tell_the_end() {
 }
 
 #[test]
-fn behind_the_last_there_is_nothing() {
+fn nothing_is_found_after_the_last_transaction() {
     let (mut bytes, starts) = file(&[b"one", b"two"]);
     let (last, end) = (starts[1], bytes.len() as u64);
     assert_eq!(found(&bytes, last), (Some(end), Some(end)));
@@ -100,7 +100,7 @@ fn a_transaction_is_found_across_the_edge_of_a_window() {
 
 proptest! {
     #[test]
-    fn what_is_found_in_any_bytes_lies_within(
+    fn positions_found_in_any_bytes_are_within_the_file(
         bytes in vec(prop_oneof![4 => Just(0_u8), 1 => 0_u8..40, 1 => any::<u8>()], 4..300),
         start in 4_u64..300,
     ) {

@@ -1,5 +1,5 @@
-//! Properties of the scan over made-up histories, whole, cut and spoiled. What
-//! real ZODB makes of real files is tested in `tests/all`.
+//! Properties of the scan with generated histories: complete, truncated and damaged ones.
+//! `tests/all` compares the scan with the real ZODB.
 
 use std::convert::Infallible;
 
@@ -120,7 +120,7 @@ impl ReadAt for &[u8] {
 
 proptest! {
     #[test]
-    fn a_whole_file_ends_where_its_last_transaction_ends(
+    fn a_complete_file_ends_with_its_last_transaction(
         file in history(),
         pieces in vec(1_usize..100, 1..5),
     ) {
@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn data_records_come_by_between_the_ends_of_their_transaction(
+    fn data_records_are_reported_within_their_transaction(
         file in history(),
         pieces in vec(1_usize..100, 1..5),
     ) {
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_file_ends_at_the_boundary_before_the_cut(
+    fn a_truncated_file_ends_at_the_last_boundary(
         file in history(),
         cut in any::<prop::sample::Index>(),
         pieces in vec(1_usize..100, 1..5),
@@ -180,7 +180,7 @@ proptest! {
     }
 
     #[test]
-    fn a_voted_transaction_ends_the_file_wherever_it_stands(
+    fn a_voted_transaction_ends_the_file_anywhere(
         file in history(),
         which in any::<prop::sample::Index>(),
     ) {
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_make_no_difference_to_a_spoiled_file(
+    fn the_size_of_pieces_makes_no_difference(
         file in history(),
         spoilt in any::<prop::sample::Index>(),
         byte in any::<u8>(),
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_end_somewhere_within(
+    fn a_scan_of_any_bytes_ends_within_them(
         bytes in vec(any::<u8>(), 0..400),
         pieces in vec(1_usize..50, 1..5),
     ) {
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn walking_back_meets_what_walking_forwards_met(file in history()) {
+    fn walking_backwards_finds_the_same_transactions(file in history()) {
         let (scanner, events) = scan(&file.bytes, &[4096]);
         let mut backward = Backward::new(file.bytes.as_slice(), scanner.position());
         for event in events.iter().rev() {
@@ -234,7 +234,7 @@ proptest! {
     }
 
     #[test]
-    fn walking_back_over_any_bytes_comes_to_an_end(bytes in vec(any::<u8>(), 4..400)) {
+    fn walking_backwards_over_any_bytes_ends(bytes in vec(any::<u8>(), 4..400)) {
         let mut backward = Backward::new(bytes.as_slice(), bytes.len() as u64);
         let mut steps = 0;
         while let Ok(Preceding::Transaction(_)) = backward.step() {
@@ -245,7 +245,7 @@ proptest! {
 }
 
 #[test]
-fn going_back_reads_a_transaction_anew() {
+fn going_back_reads_a_transaction_again() {
     let mut file = b"FS30".to_vec();
     let txn = Txn {
         status: b' ',
@@ -268,7 +268,7 @@ fn going_back_reads_a_transaction_anew() {
 }
 
 #[test]
-fn a_header_in_part_decides_nothing() {
+fn an_incomplete_header_decides_nothing() {
     let mut scanner = Scanner::new(1000);
     scanner.feed(&[0; 22], &mut |_| {});
     assert_eq!(
@@ -279,7 +279,7 @@ fn a_header_in_part_decides_nothing() {
 
 proptest! {
     #[test]
-    fn a_scan_ends_with_the_transaction_that_it_is_in(file in history(), at in any::<prop::sample::Index>()) {
+    fn a_scan_can_end_with_its_current_transaction(file in history(), at in any::<prop::sample::Index>()) {
         let bytes = &file.bytes[MAGIC_LEN as usize..];
         let mut scanner = Scanner::new(file.bytes.len() as u64);
         let (taken, rest) = bytes.split_at(at.index(bytes.len() + 1));

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
-use crate::filestorage::resync::is_cut;
+use crate::filestorage::resync::zodb_truncates;
 use crate::filestorage::scan::{self, Scanner};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::digest::Digest;
@@ -190,7 +190,7 @@ pub(crate) fn look(
     let mut reader = file;
     let tail = match scanner.tail() {
         scan::Tail::Clean => SlaveTail::None,
-        scan::Tail::Damaged(damage) if !is_cut(&mut reader, size, &damage)? => {
+        scan::Tail::Damaged(damage) if !zodb_truncates(&mut reader, size, &damage)? => {
             return Ok(SlaveScan {
                 slave: SlaveState::Damaged(damage),
                 last_tid,

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::error::retry::{self, REREAD_DELAYS};
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::record::{DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN, TxnHeader};
-use crate::filestorage::resync::{end_of, is_cut, is_transaction, search};
+use crate::filestorage::resync::{end_of, is_transaction, search, zodb_truncates};
 use crate::filestorage::scan::{Scanner, Tail};
 
 /// Number of times that positions are read again in a walk; each time takes some milliseconds.
@@ -69,7 +69,7 @@ impl Walk<'_> {
         let status = TxnHeader::decode(&header).status.0;
         let finding = match (tail, next_start) {
             (Tail::Damaged(damage), None)
-                if is_cut(&mut self.reader.fields(), self.limit, &damage)? =>
+                if zodb_truncates(&mut self.reader.fields(), self.limit, &damage)? =>
             {
                 return end(false);
             }
@@ -90,7 +90,7 @@ impl Walk<'_> {
     /// Continues after a damaged range, at the transaction at `next_start`.
     fn resume_at(&mut self, next_start: u64) -> Result<(), Error> {
         self.read_up_to(next_start)?;
-        self.checker.pass_over();
+        self.checker.skip_transaction();
         // There may be much damage, and each time a whole window is read: so keep it small.
         self.window_len = MIN_WINDOW_LEN;
         self.scanner = Scanner::resume(next_start, self.scanner.last_tid(), self.limit);
@@ -159,7 +159,7 @@ impl Walk<'_> {
         retry::wait(wait);
         self.limit = self.file_stat()?.size.max(position);
         self.reported_to = self.flaws_to;
-        self.checker.begin_again();
+        self.checker.restart_transaction();
         self.scanner = Scanner::resume(position, self.scanner.last_tid(), self.limit);
         Ok(true)
     }
