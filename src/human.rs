@@ -1,11 +1,11 @@
-//! Times, sizes and numbers, for a person to read.
+//! Formats times, sizes and numbers for people.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Units of time in seconds, and what they are called.
+/// Units of time: length in seconds, and symbol.
 const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
 
-/// How long before `now` something was, such as `3 min 12 s ago`.
+/// The time from `time` to `now`, such as `3 min 12 s ago`.
 #[must_use]
 pub fn ago(time: Timestamp, now: Timestamp) -> String {
     let elapsed = now.duration_since(time);
@@ -15,7 +15,7 @@ pub fn ago(time: Timestamp, now: Timestamp) -> String {
     format!("{} ago", span(elapsed))
 }
 
-/// A time without its sign, in its two largest units.
+/// The absolute length of a time span, in its two largest units, such as `3 min 12 s`.
 #[must_use]
 pub fn span(elapsed: SignedDuration) -> String {
     let secs = elapsed.as_secs().unsigned_abs();
@@ -31,7 +31,8 @@ pub fn span(elapsed: SignedDuration) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// A number of bytes: exact while it is small, then to a tenth of a larger unit.
+/// A size in bytes, such as `9999 bytes` or `10.0 KiB`: exact if it is less than 10,000, and
+/// otherwise rounded down to a tenth of the largest unit below it.
 #[must_use]
 pub fn bytes(len: u64) -> String {
     const SMALL: u64 = 10_000;
@@ -48,7 +49,7 @@ pub fn bytes(len: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-/// A number of things, such as `1 transaction` or `2 transactions`; `thing` is one of them.
+/// A number of things, such as `1 transaction` or `2 transactions`. `thing` is the singular.
 #[must_use]
 pub fn count(n: u64, thing: &str) -> String {
     match n {
@@ -62,9 +63,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_told_in_two_units() {
+    fn an_age_has_two_units() {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
-        for (millis, said) in [
+        for (millis, expected) in [
             (0, "less than 1 s ago"),
             (999, "less than 1 s ago"),
             (1_000, "1 s ago"),
@@ -79,20 +80,20 @@ mod tests {
             (-61_000, "1 min 1 s ahead of this machine's clock"),
         ] {
             let time = now - SignedDuration::from_millis(millis);
-            assert_eq!(ago(time, now), said);
+            assert_eq!(ago(time, now), expected);
         }
     }
 
     #[test]
-    fn one_thing_has_no_plural() {
+    fn a_count_of_one_is_singular() {
         for (n, expected) in [(0, "0 files"), (1, "1 file"), (2, "2 files")] {
             assert_eq!(count(n, "file"), expected);
         }
     }
 
     #[test]
-    fn a_size_is_exact_while_it_is_small() {
-        for (len, said) in [
+    fn a_small_size_is_exact() {
+        for (len, expected) in [
             (0, "0 bytes"),
             (1, "1 byte"),
             (9_999, "9999 bytes"),
@@ -102,7 +103,7 @@ mod tests {
             (48_318_382_080, "45.0 GiB"),
             (u64::MAX, "15.9 EiB"),
         ] {
-            assert_eq!(bytes(len), said);
+            assert_eq!(bytes(len), expected);
         }
     }
 }

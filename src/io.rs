@@ -1,4 +1,5 @@
-//! Small parts that read, digest, flush and notify, for both ends.
+//! I/O that master and slave share: positional reads, digests, flushing, locks, change
+//! notifications and progress. Nothing here decides, and only [`flush`] writes.
 
 pub mod digest;
 pub mod file_stat;

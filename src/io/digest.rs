@@ -1,4 +1,4 @@
-//! Digests of ranges of bytes, by which two files are compared.
+//! Digests of byte ranges. Two files are compared by them.
 
 use std::fs::File;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::io::read::{AlignedBuf, read_fully};
 pub struct Digest(blake3::Hash);
 
 impl Digest {
-    /// Its length in bytes.
+    /// Length of a digest in bytes.
     pub const LEN: usize = blake3::OUT_LEN;
 
     /// The digest of these bytes.
@@ -23,36 +23,36 @@ impl Digest {
         Self(blake3::hash(bytes))
     }
 
-    /// Its bytes.
+    /// The bytes of the digest.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {
         self.0.as_bytes()
     }
 
-    /// The digest of a range of a file, read in pieces of bounded size; `None`
-    /// if the file ends before the range.
+    /// The digest of a range of a file, or `None` if the range reaches past the end of the
+    /// file. Needs the memory of one read, whatever the length of the range.
     pub fn of_file(file: &File, range: Range<u64>) -> io::Result<Option<Self>> {
         Self::of_range(range, |buffer, offset| read_fully(file, buffer, offset))
     }
 
-    /// The digest of a range, read through `read` in pieces of bounded size.
-    /// `read` fills the buffer from an offset on and says how many bytes there
-    /// were; `None` if there are fewer than the range has.
+    /// The digest of a range that is read by `read`, or `None` if the range reaches past the
+    /// end of the data. `read` fills a buffer with the bytes from an offset on, and returns
+    /// their number, which is 0 at the end.
     pub fn of_range<E>(
         range: Range<u64>,
         mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
     ) -> Result<Option<Self>, E> {
-        const PIECE_LEN: u64 = 1024 * 1024;
+        const READ_LEN: u64 = 1024 * 1024;
         let mut hasher = blake3::Hasher::new();
-        let mut piece = AlignedBuf::default();
+        let mut buffer = AlignedBuf::default();
         let mut at = range.start;
         while at < range.end {
-            let len = (range.end - at).min(PIECE_LEN) as usize;
-            let got = read(piece.room(len, at), at)?;
+            let len = (range.end - at).min(READ_LEN) as usize;
+            let got = read(buffer.room(len, at), at)?;
             if got == 0 {
                 return Ok(None);
             }
-            hasher.update(&piece[..got]);
+            hasher.update(&buffer[..got]);
             at += got as u64;
         }
         Ok(Some(Self(hasher.finalize())))

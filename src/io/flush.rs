@@ -1,15 +1,15 @@
-//! Writing back while more is written, so that the disk is busy from the start
-//! and the last sync finds little to do.
+//! Syncs a file while it is still being written. The disk thus works from the start, and the
+//! final sync has little to do.
 
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 
-/// How much is written before it is worth waking the disk, in bytes.
-const WORTH_LEN: u64 = 4 * 1024 * 1024;
+/// The number of unsynced bytes from which on a sync is worthwhile.
+const MIN_SYNC_LEN: u64 = 4 * 1024 * 1024;
 
-/// Syncs a file in a thread of its own while it grows; in the caller's, if none can be
+/// Syncs a growing file in a thread of its own, or in the caller's thread if no other can be
 /// started.
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
@@ -17,8 +17,7 @@ pub(crate) struct Flusher {
     thread: Option<Thread>,
 }
 
-/// A thread that syncs for every message, and once more when there are to be no
-/// more.
+/// A thread that syncs the file for each message, and once more after the last one.
 #[derive(Debug)]
 struct Thread {
     sender: Option<SyncSender<()>>,
@@ -26,11 +25,11 @@ struct Thread {
 }
 
 impl Flusher {
-    /// Takes note of `len` bytes written to `file`. A sync that failed in
-    /// between shows here or in [`finish`](Self::finish).
+    /// Records that `len` bytes were written to `file`. If a sync in the thread has failed,
+    /// this or [`finish`](Self::finish) returns its error.
     pub(crate) fn written(&mut self, file: &File, len: u64) -> io::Result<()> {
         self.unsynced += len;
-        if self.unsynced < WORTH_LEN {
+        if self.unsynced < MIN_SYNC_LEN {
             return Ok(());
         }
         self.unsynced = 0;
@@ -38,25 +37,27 @@ impl Flusher {
             Some(thread) => thread,
             none => match Thread::start(file.try_clone()?) {
                 Ok(thread) => none.insert(thread),
-                // There can be no more threads: this one waits for the disk.
+                // No other thread can be started, so this one waits for the disk.
                 Err(_) => return file.sync_data(),
             },
         };
         match thread.sender.as_ref().map(|sender| sender.try_send(())) {
+            // The thread ends early only if a sync has failed. `finish` returns that error.
             None | Some(Err(mpsc::TrySendError::Disconnected(()))) => self.finish(file),
+            // If the channel is full, the thread has a sync to do already.
             Some(_) => Ok(()),
         }
     }
 
-    /// Lets the last sync start, if there was enough to be worth it;
-    /// [`finish`](Self::finish) waits for it.
+    /// Starts the final sync in the thread, if there is one. [`finish`](Self::finish) waits
+    /// for it.
     pub(crate) fn start_to_finish(&mut self) {
         if let Some(thread) = &mut self.thread {
             thread.sender = None;
         }
     }
 
-    /// Makes all that was written durable.
+    /// Makes all written bytes durable.
     pub(crate) fn finish(&mut self, file: &File) -> io::Result<()> {
         self.unsynced = 0;
         let Some(Thread { sender, handle }) = self.thread.take() else {
@@ -65,7 +66,7 @@ impl Flusher {
         drop(sender);
         handle
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the syncing thread died")))
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that syncs the file panicked")))
     }
 }
 

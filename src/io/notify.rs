@@ -1,7 +1,7 @@
-//! Being told by the kernel (inotify) that a file may have changed.
+//! Change notifications for files, by inotify.
 //!
-//! Hints, and nothing more: events get lost, and some file systems send none.
-//! Whoever acts on them looks for itself from time to time as well.
+//! They are only hints: events get lost, and some file systems send none. Callers must poll
+//! too.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, PipeWriter};
@@ -16,8 +16,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::retry_on_intr;
 
-/// What may be a change of a file, seen from its directory. That somebody opened it, as
-/// we do ourselves, is none.
+/// Events of a directory that may be changes of a file in it. Opening a file is not among
+/// them, because we open files ourselves.
 const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MODIFY)
@@ -27,37 +27,37 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// Watches the directories of some files, until it is dropped.
+/// Watches files through their directories, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct FileWatcher {
     inotify: Arc<OwnedFd>,
     files: Arc<Mutex<Vec<WatchedFile>>>,
-    /// Its thread ends when this is closed.
+    /// The thread ends when this is closed.
     _open: PipeWriter,
 }
 
-/// A file that is watched.
+/// A watched file.
 #[derive(Debug)]
 struct WatchedFile {
-    /// Its directory, as inotify calls it.
+    /// inotify's descriptor of its directory.
     directory: i32,
     name: OsString,
 }
 
 impl FileWatcher {
-    /// Has `ring` called, by a thread of its own, whenever one of the files that
-    /// will be [added](Self::add) may have changed, come or gone.
-    pub(crate) fn new(ring: impl Fn() + Send + 'static) -> io::Result<Self> {
+    /// Creates a watcher without files. A thread calls `notify` whenever one of the
+    /// [added](Self::add) files may have been changed, created or removed.
+    pub(crate) fn new(notify: impl Fn() + Send + 'static) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let inotify = Arc::new(inotify);
         let files = Arc::default();
         let (closed, open) = io::pipe()?;
-        let (events, of_files) = (Arc::clone(&inotify), Arc::clone(&files));
+        let (events, watched) = (Arc::clone(&inotify), Arc::clone(&files));
         thread::Builder::new()
-            .name("changes".to_owned())
+            .name("notify".to_owned())
             .spawn(move || {
-                // One that cannot go on rings no more, as if no event came.
-                let _ = listen(&events, &of_files, &closed, &ring);
+                // After an error there are no more notifications, as if no event came.
+                let _ = listen(&events, &watched, &closed, &notify);
             })?;
         Ok(Self {
             inotify,
@@ -66,14 +66,14 @@ impl FileWatcher {
         })
     }
 
-    /// Watches a file, which need not be there; its directory must.
+    /// Watches a file, which need not exist. Its directory must exist.
     pub(crate) fn add(&mut self, file: &Path) -> io::Result<()> {
         let name = file.file_name().unwrap_or_default().to_owned();
         let parent = match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // An event that comes at once waits for the name.
+        // Hold the lock while the watch is added: an immediate event must find the name.
         let mut files = lock(&self.files);
         let directory = inotify::add_watch(&self.inotify, parent, CHANGES)?;
         files.push(WatchedFile { directory, name });
@@ -81,12 +81,12 @@ impl FileWatcher {
     }
 }
 
-/// Rings for each event that concerns one of the files, until the pipe is closed.
+/// Calls `notify` for events of the files, until the pipe is closed.
 fn listen(
     inotify: &OwnedFd,
     files: &Mutex<Vec<WatchedFile>>,
     closed: &PipeReader,
-    ring: &impl Fn(),
+    notify: &impl Fn(),
 ) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = Reader::new(inotify, &mut buffer);
@@ -99,7 +99,7 @@ fn listen(
         if !ends[1].revents().is_empty() {
             return Ok(());
         }
-        // Several events in a row ring once.
+        // Several events in a row cause one notification.
         let mut is_concerned = false;
         loop {
             let event = events.next()?;
@@ -112,13 +112,13 @@ fn listen(
             }
         }
         if is_concerned {
-            ring();
+            notify();
         }
     }
 }
 
-/// Whether an event may be about one of the files. One without a name is about a
-/// directory, or says that events were lost.
+/// Whether an event may be a change of one of the files. An event without a name is about a
+/// directory, or reports that events were lost.
 fn concerns(
     directory: i32,
     events: ReadFlags,
@@ -147,16 +147,17 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn changes_of_a_watched_file_ring() {
+    fn changes_of_a_watched_file_are_reported() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let (bell, rung) = mpsc::channel();
-        let mut watcher = FileWatcher::new(move || bell.send(()).unwrap()).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let mut watcher = FileWatcher::new(move || sender.send(()).unwrap()).unwrap();
         watcher.add(&at("watched")).unwrap();
         let expect = |what: &str| {
-            rung.recv_timeout(LONG)
+            receiver
+                .recv_timeout(LONG)
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
-            while rung.recv_timeout(Duration::from_millis(100)).is_ok() {}
+            while receiver.recv_timeout(Duration::from_millis(100)).is_ok() {}
         };
         fs::write(at("watched"), "a").unwrap();
         expect("created");
@@ -172,36 +173,36 @@ mod tests {
     }
 
     #[test]
-    fn events_of_other_files_do_not_ring() {
+    fn events_of_other_files_are_ignored() {
         let files = [WatchedFile {
             directory: 1,
             name: "Data.fs".into(),
         }];
-        let rings = |directory, events, name: Option<&str>| {
+        let is_change = |directory, events, name: Option<&str>| {
             concerns(directory, events, name.map(OsStr::new), &files)
         };
         let (modify, attrib) = (ReadFlags::MODIFY, ReadFlags::ATTRIB);
-        assert!(rings(1, modify, Some("Data.fs")));
-        assert!(rings(1, attrib, Some("Data.fs")));
-        assert!(!rings(2, modify, Some("Data.fs")));
-        assert!(!rings(1, modify, Some("Data.fs.tmp")));
+        assert!(is_change(1, modify, Some("Data.fs")));
+        assert!(is_change(1, attrib, Some("Data.fs")));
+        assert!(!is_change(2, modify, Some("Data.fs")));
+        assert!(!is_change(1, modify, Some("Data.fs.tmp")));
         // The directory's own mode or times.
-        assert!(!rings(1, attrib | ReadFlags::ISDIR, None));
-        assert!(rings(1, ReadFlags::DELETE_SELF, None));
-        assert!(rings(-1, ReadFlags::QUEUE_OVERFLOW, None));
+        assert!(!is_change(1, attrib | ReadFlags::ISDIR, None));
+        assert!(is_change(1, ReadFlags::DELETE_SELF, None));
+        assert!(is_change(-1, ReadFlags::QUEUE_OVERFLOW, None));
     }
 
     #[test]
-    fn the_thread_ends_with_its_owner() {
-        let (bell, rung) = mpsc::channel::<()>();
-        let watcher = FileWatcher::new(move || bell.send(()).unwrap()).unwrap();
+    fn the_thread_ends_when_the_watcher_is_dropped() {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let watcher = FileWatcher::new(move || sender.send(()).unwrap()).unwrap();
         drop(watcher);
-        let ended = rung.recv_timeout(LONG);
+        let ended = receiver.recv_timeout(LONG);
         assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected));
     }
 
     #[test]
-    fn a_directory_that_is_missing_is_an_error() {
+    fn a_missing_directory_is_an_error() {
         let mut watcher = FileWatcher::new(|| {}).unwrap();
         let missing = watcher.add(Path::new("/no/such/file")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);

@@ -1,11 +1,11 @@
-//! Progress and warnings, for whoever wants to show them.
+//! The interface through which the library reports progress and warnings.
 
-/// Receives what is worth showing while a pass or another long operation runs.
+/// Receives progress and warnings of a pass or another long operation.
 pub trait Monitor {
-    /// `done` of `total` bytes are dealt with, at what `activity` says.
+    /// Reports that `activity` has processed `done` of `total` bytes.
     fn progress(&self, activity: &'static str, done: u64, total: u64);
 
-    /// A person should know this, although the operation goes on: what happened, to
+    /// Reports a problem that does not stop the operation. The text says what happened, to
     /// which file, why, and what to do.
     ///
     /// A pass collects its warnings into its
@@ -15,7 +15,7 @@ pub trait Monitor {
     }
 }
 
-/// Shows nothing.
+/// Discards progress, and logs warnings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

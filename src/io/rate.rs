@@ -1,23 +1,23 @@
-//! How fast a long operation is, and how long the rest takes.
+//! The speed of a long operation, and the time that it still needs.
 
 use std::time::Duration;
 
-/// From when on an average is worth telling, unless 1 % was done before.
+/// The time after which an average is meaningful. It is meaningful earlier if 1 % is done.
 const MIN_ELAPSED: Duration = Duration::from_secs(1);
 
-/// How fast it was so far.
+/// The average speed of an operation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransferRate {
-    /// Bytes per second, on average.
+    /// Average speed in bytes per second.
     pub bytes_per_second: u64,
-    /// How long the rest takes at this rate.
+    /// Time for the rest at this speed.
     pub remaining: Duration,
 }
 
 impl TransferRate {
-    /// The rate at which `moved` bytes were dealt with in `elapsed`, where `rest` bytes are
-    /// left. What an earlier operation had done does not count as moved. `None` as long as
-    /// there is too little to tell by.
+    /// The rate of an operation that has processed `moved` bytes in `elapsed`, and has `rest`
+    /// bytes left. Bytes that an earlier, interrupted operation processed do not count as
+    /// moved. Returns `None` while an average is not meaningful.
     #[must_use]
     pub fn of(moved: u64, rest: u64, elapsed: Duration) -> Option<Self> {
         let percent = moved.saturating_add(rest) / 100;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_average_of_what_was_moved_tells_how_long_the_rest_takes() {
+    fn the_remaining_time_follows_from_the_average() {
         let rate = TransferRate::of(2_000, 6_000, Duration::from_secs(4)).unwrap();
         assert_eq!(rate.bytes_per_second, 500);
         assert_eq!(rate.remaining, Duration::from_secs(12));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_tells_nothing() {
+    fn a_rate_needs_a_second_or_a_percent() {
         let soon = Duration::from_millis(999);
         assert_eq!(TransferRate::of(0, 100, Duration::from_secs(9)), None);
         assert_eq!(TransferRate::of(99, 9_901, soon), None);

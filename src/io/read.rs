@@ -1,4 +1,4 @@
-//! Reading an open file by positions.
+//! Positional reads of an open file.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::filestorage::backward::ReadAt;
 
-/// Reads until the buffer is full or the file ends.
+/// Reads until the buffer is full or the file ends. Returns the number of bytes.
 pub(crate) fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -29,14 +29,14 @@ impl ReadAt for &File {
     }
 }
 
-/// The length of a page of memory, or a divisor of it, in bytes.
+/// The size of a memory page in bytes, or a divisor of it.
 const PAGE_LEN: usize = 4096;
 
-/// Bytes of a file, in a buffer that serves one read after the other.
+/// A buffer for bytes of a file, which can be reused for one read after the other.
 ///
-/// They lie in a page of memory as they lie in a page of the file. Where they
-/// do not, copying them from and to the page cache can take six times as long
-/// (3 instead of 18 GB/s, seen on an AMD EPYC with Linux 6.18).
+/// A byte has the same offset within its memory page as within its page of the file. Without
+/// this alignment, a copy from or to the page cache can take six times as long (3 instead of
+/// 18 GB/s on an AMD EPYC with Linux 6.18).
 #[derive(Debug, Default)]
 pub struct AlignedBuf {
     buffer: Vec<u8>,
@@ -44,8 +44,8 @@ pub struct AlignedBuf {
 }
 
 impl AlignedBuf {
-    /// Room for the `len` bytes from `offset` on; what is in it is left over
-    /// from an earlier read.
+    /// Returns space for the `len` bytes from `offset` on. It still contains bytes of an
+    /// earlier read.
     pub fn room(&mut self, len: usize, offset: u64) -> &mut [u8] {
         if self.buffer.len() < len + PAGE_LEN {
             self.buffer.resize(len + PAGE_LEN, 0);
@@ -55,7 +55,7 @@ impl AlignedBuf {
         &mut self.buffer[self.range.clone()]
     }
 
-    /// Keeps the first `len` bytes.
+    /// Shortens the content to its first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.range.end = self.range.end.min(self.range.start + len);
     }
