@@ -1,12 +1,18 @@
-//! The master: where the bytes come from.
+//! Read-only access to the master.
 //!
-//! A [`Source`] is dumb and read-only. It opens what lies under the master's
-//! name, reads and digests ranges, and lists transactions; every decision is
-//! made by its callers, the same for every transport. Nothing in this folder
-//! writes.
+//! A [`Source`] opens the master's file, reads and digests ranges of it, and lists its
+//! transactions. It makes no decisions: its callers do, in the same way for every
+//! transport. Nothing in this directory writes a file.
 //!
-//! A pass does not call a source itself but through a [`Master`], which bounds
-//! the time that it waits for an answer.
+//! | module | responsibility |
+//! | --- | --- |
+//! | [`location`] | parses the location of a master |
+//! | [`path`], [`open`] | a master on a mounted path, local or NFS |
+//! | [`ssh`] | a master on another machine, through ssh and `fssync serve` |
+//! | [`protocol`], [`server`] | the frames between the two, and `fssync serve` itself |
+//!
+//! A pass does not call a source directly. It calls a [`Master`], which runs the source in
+//! a thread of its own and limits the time that a pass waits for it.
 
 mod file_system;
 pub mod location;
@@ -36,104 +42,101 @@ pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 use crate::io::digest::Digest;
 use crate::io::file_stat::FileStat;
 
-/// What a pass asks of the master's end.
+/// Operations on the master's file, for any transport.
 pub trait Source: Send {
-    /// Opens afresh what lies under the master's name, and says what it is.
-    /// Later calls read that file, whatever the name comes to mean.
+    /// Opens the file that the master's name leads to now, and returns its state. Later
+    /// calls read this file, even if another one gets its name.
     ///
-    /// `ranges` are digested on the way; one that reaches past the end of the
-    /// file has no digest.
+    /// Also digests `ranges`. A range that reaches past the end of the file has no digest.
     fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error>;
 
-    /// Lists the directory that the master's `Data.fs` lies in, or one below it:
-    /// in the order of their names, up to [`MAX_ENTRIES`] of what comes `after` a
-    /// name.
+    /// Lists the directory of the master's `Data.fs`, or a directory below it. Returns up
+    /// to [`MAX_ENTRIES`] entries whose names sort `after` the given one, in order.
     fn list(
         &mut self,
         relative_path: &str,
         after: Option<&str>,
     ) -> Result<Vec<DirectoryEntry>, Error>;
 
-    /// Opens a regular file beside the master's `Data.fs`, or below its
-    /// directory; returns its size. Later calls read that file, until the next
-    /// look.
+    /// Opens a regular file beside the master's `Data.fs`, or below its directory, and
+    /// returns its size in bytes. Later calls read that file, until the next
+    /// [`stat`](Self::stat).
     fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error>;
 
-    /// Looks around the file that was last looked at.
+    /// Describes what surrounds the file that [`stat`](Self::stat) opened last.
     fn surroundings(&mut self) -> Result<Surroundings, Error>;
 
-    /// Fills `buffer` from `offset` on. Returns how many bytes there were: fewer
-    /// than asked for only at the end of the file.
+    /// Fills `buffer` with the bytes from `offset` on. Returns their number, which is less
+    /// than the length of `buffer` only at the end of the file.
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error>;
 
     /// Digests a range; `None` if it reaches past the end of the file.
     fn digest(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error>;
 
-    /// Digests a range as it stands now on the master's own disk: nothing that
-    /// was cached on the way counts, and, as far as this can be had, what is
-    /// digested is durable over there.
+    /// Digests a range as it is now on the master's own disk, without any cache in between.
+    /// Where the transport allows it, the digested bytes are also durable there.
     fn confirm(&mut self, range: Range<u64>) -> Result<Option<Digest>, Error>;
 
-    /// Lists the committed transactions from `from` on, where one starts, in a
-    /// file of `size` bytes. A list is bounded, so that it comes in time; the next
-    /// one goes on where it ends.
+    /// Lists the committed transactions of a file of `size` bytes, starting with the one at
+    /// `from`. The length of a list is limited, so that it arrives in time; the next call
+    /// continues at its end.
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error>;
 
-    /// Waits until the file may have changed since it was last looked at; says
-    /// whether, or that `timeout` was over first. A hint: on a network file
-    /// system no change is ever seen so.
+    /// Waits until the file may have changed since the last [`stat`](Self::stat), and
+    /// returns true; returns false after `timeout`. This is only a hint: on a network file
+    /// system, no change is noticed.
     fn wait(&mut self, timeout: Duration) -> Result<bool, Error>;
 
-    /// Lets go of the file and of the connection to it, until the next look.
+    /// Closes the file and the connection to it, until the next [`stat`](Self::stat).
     fn close(&mut self);
 }
 
-/// The longest that [`Source::wait`] waits, whatever it is told: so the master
-/// is free for other questions before long, and a connection is heard of.
+/// The longest time that [`Source::wait`] waits, whatever its timeout. Other requests thus
+/// soon get their turn, and a broken connection is noticed.
 pub const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// What [`Source::stat`] sees.
+/// The result of [`Source::stat`].
 #[derive(Clone, Debug)]
 pub struct MasterStat {
-    /// Which file it is.
+    /// Identity of the file.
     pub identity: FileId,
     /// The file, if it is on this machine (or mounted there).
     pub local: Option<FileStat>,
-    /// Its size in bytes: nothing beyond is read.
+    /// Size in bytes. Nothing beyond it is read.
     pub size: u64,
-    /// When it was last written, in seconds and nanoseconds.
+    /// Time of the last modification, in seconds and nanoseconds.
     pub modified: (i64, u32),
-    /// Its permission bits.
+    /// Permission bits.
     pub mode: u32,
-    /// What it lies on, at its end.
+    /// File system on the machine that reads the file.
     pub file_system: FileSystem,
     /// How the master's name leads to it.
     pub named: Named,
-    /// The digests of the ranges asked for.
+    /// Digests of the requested ranges.
     pub digests: Vec<Option<Digest>>,
 }
 
 /// How a name leads to a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Named {
-    /// The name is that of the directory that the file is in.
+    /// Whether the name is the name of the file's directory.
     pub is_directory: bool,
-    /// The file itself is mounted under its name, so that the name leads to this
-    /// file for ever, also once another one has replaced it where it comes from.
+    /// Whether the file itself is a mount point. The name then leads to this file for
+    /// ever, even after another file has replaced it in its original directory.
     pub is_mount: bool,
 }
 
-/// The most entries that [`Source::list`] gives at once.
+/// The maximum number of entries in one [`Source::list`].
 pub const MAX_ENTRIES: usize = 150;
 
-/// What lies beside the master's `Data.fs`.
+/// A file in the directory of the master's `Data.fs`, or below it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct DirectoryEntry {
-    /// Its name in its directory; one that is not UTF-8 is not listed.
+    /// Name in its directory. Names that are not UTF-8 are not listed.
     pub name: String,
-    /// What it is; a link is not followed.
+    /// Kind of file. Links are not followed.
     pub kind: EntryKind,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
@@ -148,98 +151,99 @@ pub enum EntryKind {
     Other,
 }
 
-/// Which file it is: equal as long as nobody replaces it. An inode alone comes
-/// back after two packs, and on some file systems it is all there is.
+/// The identity of a file, which stays the same until somebody replaces the file. Two packs
+/// can bring an inode number back, so the time of creation is part of it; some file systems
+/// do not store that time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FileId {
-    /// The inode number.
+    /// Inode number.
     pub inode: u64,
-    /// When the file was created, where the file system says so.
+    /// Time of creation, if the file system stores it.
     pub birth: Option<Timestamp>,
 }
 
-/// Why the master did not answer.
+/// Why a request to the master failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An operation on the master's file failed.
     #[error("cannot {action} {name}")]
     Io {
-        /// What was tried, with the position where there is one.
+        /// The operation, with its position if it has one.
         action: String,
-        /// The master's name.
+        /// Name of the master.
         name: String,
-        /// Why it failed.
+        /// Cause of the failure.
         source: io::Error,
     },
-    /// There is something else under the master's name, or part of it only.
-    #[error("{name} {what}")]
+    /// The file is not a FileStorage.
+    #[error("{name} {problem}")]
     NotFileStorage {
-        /// The master's name.
+        /// Name of the master.
         name: String,
-        /// What it is.
-        what: &'static str,
+        /// The property that a FileStorage does not have.
+        problem: &'static str,
     },
-    /// The file is mounted by itself.
+    /// The file itself is a mount point.
     #[error(
-        "{name} is mounted as a single file, so that the file that a pack puts in its \
-         paths would never be seen: mount the directory that it is in"
+        "{name} is mounted as a single file, so the new file of a pack would never become \
+         visible: mount the directory that it is in"
     )]
     Mounted {
-        /// The master's name.
+        /// Name of the master.
         name: String,
     },
-    /// The file shrank or changed below us.
+    /// The file shrank or changed during a read.
     #[error("{name} changed while it was read at {position}")]
     Changed {
-        /// The master's name.
+        /// Name of the master.
         name: String,
-        /// The offset that was read.
+        /// Offset of the read.
         position: u64,
     },
-    /// No answer came in time.
+    /// The master did not answer in time.
     #[error("no answer from {name} within {} s", .timeout.as_secs_f32())]
     TimedOut {
-        /// The master's name.
+        /// Name of the master.
         name: String,
-        /// How long was waited.
+        /// The time that was waited.
         timeout: Duration,
     },
-    /// The other end refused.
+    /// The other end refused the request.
     #[error("{name}: {why}")]
     Remote {
-        /// The master's name.
+        /// Name of the master.
         name: String,
-        /// What it said.
+        /// The reason that it gave.
         why: String,
-        /// Whether it said that a moment later it may not.
+        /// Whether a retry may succeed, according to the other end.
         is_transient: bool,
     },
-    /// The connection to the other end could not be made, or broke.
+    /// The connection could not be established, or it broke.
     #[error("no connection to {name}: {what}")]
     Connection {
-        /// The master's name.
+        /// Name of the master.
         name: String,
-        /// What was seen.
+        /// Description of the failure.
         what: String,
-        /// What to do.
+        /// Advice for the user.
         hint: &'static str,
     },
-    /// This machine lets the process start no more.
+    /// A limit of this machine does not allow to start another thread or program.
     #[error("cannot start {what}")]
     Start {
-        /// What was to be started.
+        /// Description of the thread or program.
         what: String,
-        /// Why it could not be.
+        /// Cause of the failure.
         source: io::Error,
     },
-    /// The answer was no longer wanted while it was waited for.
+    /// The pass was interrupted while it waited for the answer.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl Error {
-    /// Whether another try within a second may see something else: a pack
-    /// renames twice, an NFS server forgets a handle.
+    /// Whether a retry within a second may succeed. A pack renames two files, for example,
+    /// and an NFS server may drop a file handle.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -253,7 +257,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// Advice for the user, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -263,7 +267,7 @@ impl Error {
     }
 }
 
-/// An error with its causes, in one line.
+/// Formats an error and its causes as one line.
 pub(crate) fn display_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

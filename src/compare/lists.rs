@@ -102,7 +102,7 @@ impl TransactionLists for MasterLists<'_> {
             None => self.pair.master.transactions(from, self.size),
         };
         let mut list = pending.wait()?;
-        if list.is_cut(self.size) {
+        if list.is_truncated(self.size) {
             return Err(self.changed("it was truncated"));
         }
         let known = list.entries.iter().fold(from, |at, entry| at + entry.len);

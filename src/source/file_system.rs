@@ -1,11 +1,11 @@
-//! The file systems that a master may lie on, as far as it matters.
+//! Properties of the file system that contains the master.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// File systems whose files another machine can change behind the kernel's
-/// back, with their `statfs` types (`linux/magic.h`).
+/// File systems whose files another machine can change without the kernel of this one
+/// noticing, with their `statfs` types (`linux/magic.h`).
 const NETWORK: [(u64, &str); 10] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
@@ -19,22 +19,22 @@ const NETWORK: [(u64, &str); 10] = [
     (0x7461_636f, "OCFS2"),
 ];
 
-/// File systems in a program, which may number inodes as they like.
+/// File systems that are implemented by a program, which chooses the inode numbers.
 const FUSE: u64 = 0x6573_5546;
 
-/// A kind of file system, known by the type that `statfs` gives.
+/// A kind of file system: the type that `statfs` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FileSystem(pub u64);
 
 impl FileSystem {
-    /// Whether pages cached here may be stale over there, and the kernel does
-    /// not tell of changes made there.
+    /// Whether another machine may change a file without the kernel of this one noticing:
+    /// cached pages may be stale, and there are no change notifications.
     #[must_use]
     pub fn is_network(self) -> bool {
         self.name().is_some()
     }
 
-    /// Whether a file may have another inode number at each mount.
+    /// Whether a file may get another inode number with each mount.
     #[must_use]
     pub fn renumbers_inodes(self) -> bool {
         self.0 == FUSE

@@ -1,9 +1,9 @@
-//! Where a master is: what `PATH`, `[user@]host:/path` and
-//! `ssh://[user@]host[:port]/path` mean.
+//! Parses the location of a master: `PATH`, `[user@]host:/path` or
+//! `ssh://[user@]host[:port]/path`.
 //!
-//! A host is what OpenSSH takes for one: a name, an alias from its configuration, or an
-//! address; an IPv6 address is in brackets. Nothing is decoded, but for the `%25` before
-//! the zone of an IPv6 address in an URL, as RFC 6874 has it.
+//! The rules for a host are those of OpenSSH: it is a name, an alias from the configuration
+//! of ssh, or an address. An IPv6 address is in brackets. Nothing is decoded except the `%25`
+//! before the zone of an IPv6 address in a URL (RFC 6874).
 
 use std::ffi::OsStr;
 use std::net::Ipv6Addr;
@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use super::ssh::Target;
 
-/// Why a text does not say where a master is, or how to connect to it.
+/// The text is not a valid location, or not a valid command to connect with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} {problem}")]
 pub struct Error {
-    /// The text, or the part of it that is wrong.
+    /// The text, or its invalid part.
     text: String,
     problem: &'static str,
 }
 
-/// Where a master is.
+/// The location of a master.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Location {
     /// On a mounted path.
@@ -38,8 +38,8 @@ pub struct Remote {
     path: String,
 }
 
-/// Tells where a master is. A name with a colon before its first slash is on
-/// another machine; a local file with such a name is written `./a:b`.
+/// Parses a location. A name with a colon before its first slash is on another machine; a
+/// local file with such a name can be given as `./a:b`.
 pub fn parse(master: &OsStr) -> Result<Location, Error> {
     let Some(text) = master.to_str() else {
         return Ok(Location::Path(master.into()));
@@ -57,7 +57,7 @@ pub fn parse(master: &OsStr) -> Result<Location, Error> {
     remote.map(Location::Remote).map_err(|why| error(text, why))
 }
 
-/// What follows `ssh://`, if the text starts so.
+/// The rest of a text that starts with `ssh://`.
 fn strip_scheme(text: &str) -> Option<&str> {
     const SCHEME: &str = "ssh://";
     let start = text.get(..SCHEME.len())?;
@@ -112,7 +112,7 @@ fn parse_host_and_path(text: &str) -> Result<Remote, &'static str> {
 }
 
 impl Location {
-    /// The last component of its path, if that is a name.
+    /// The last component of the path, unless it is `..` or the root.
     #[must_use]
     pub fn file_name(&self) -> Option<&OsStr> {
         match self {
@@ -123,19 +123,19 @@ impl Location {
 }
 
 impl Remote {
-    /// How to reach it: by `rsh`, a program with its arguments, which runs
-    /// `remote_fssync` over there. Nothing of it is read by a shell here; over there,
-    /// the path is quoted.
+    /// The command that connects to this master: the program `rsh` with its arguments, which
+    /// runs `remote_fssync` on the other machine. No local shell reads it. The path is quoted
+    /// for the shell of the other machine.
     pub fn target(&self, rsh: &str, remote_fssync: &str) -> Result<Target, Error> {
         let mut program = shlex::split(rsh)
             .filter(|words| !words.is_empty())
-            .ok_or_else(|| error(rsh, "is no command that can be split into words"))?;
+            .ok_or_else(|| error(rsh, "is not a valid command line"))?;
         if let Some(port) = self.port {
             program.extend(["-p".to_owned(), port.to_string()]);
         }
         program.push(self.host.clone());
         let path = shlex::try_quote(&self.path)
-            .map_err(|_| error(&self.path, "holds a character that no path has"))?;
+            .map_err(|_| error(&self.path, "contains a null character"))?;
         Ok(Target {
             program,
             command: format!("{remote_fssync} serve -- {path}"),
@@ -167,15 +167,15 @@ fn split_at_colon(text: &str) -> Option<(&str, &str)> {
     Some((&text[..colon], &text[colon + 1..]))
 }
 
-/// Whether this is an IPv6 address, perhaps with a zone.
+/// Whether this is an IPv6 address, with or without a zone.
 fn is_bare_ipv6(host: &str) -> bool {
     let address = host.split_once('%').map_or(host, |(address, _)| address);
     address.parse::<Ipv6Addr>().is_ok()
 }
 
-/// The argument by which ssh is to call the host. The rules are those of OpenSSH's
-/// `valid_hostname` and `valid_ruser`, and a little stricter: nothing that a wrapper
-/// could take for an option, or a shell for a command.
+/// The host as an argument for ssh. The rules are those of OpenSSH's `valid_hostname` and
+/// `valid_ruser`, and slightly stricter: a wrapper must not take the argument for an option,
+/// and a shell must not take it for a command.
 fn host_for_ssh(user: Option<&str>, host: &str) -> Result<String, &'static str> {
     let in_brackets = host
         .strip_prefix('[')
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_colon_before_the_first_slash_is_another_machine() {
+    fn a_colon_before_the_first_slash_means_another_machine() {
         for path in ["/a:b", "./a:b", "Data.fs", "../x", "a[1]/b:c", "ssh/x"] {
             assert_eq!(parse(path.as_ref()).unwrap(), Location::Path(path.into()));
         }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_ssh_takes_are_hosts_and_users() {
+    fn names_that_ssh_accepts_are_valid_hosts_and_users() {
         for host in [
             "my_alias",
             "plone+db1",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_taken_for_an_option_or_a_command_is_refused() {
+    fn arguments_that_look_like_options_or_commands_are_refused() {
         for text in [
             "-oProxyCommand=x:/d",
             "zope@-oProxyCommand=x:/d",

@@ -1,10 +1,9 @@
-//! The master as a pass sees it: a source behind a thread, with a bound on the
-//! time that its answers may take.
+//! A source in a thread of its own, with a timeout for its answers.
 //!
-//! A read from a dead hard NFS mount returns never. It hangs in a thread that
-//! is then left behind; the pass gets [`Error::TimedOut`], tidies up and ends.
-//! Questions are answered in their order, so asking for the next bytes before
-//! the last ones are dealt with keeps both ends busy.
+//! A read from a dead NFS mount (`hard`, the default) never returns. It then hangs in that
+//! thread, which is abandoned; the pass gets [`Error::TimedOut`], cleans up and ends. The
+//! thread answers requests in order. A caller that requests the next bytes before it processes
+//! the last ones keeps both ends busy.
 
 use std::io;
 use std::ops::Range;
@@ -21,32 +20,33 @@ use crate::io::read::AlignedBuf;
 
 type Request = Box<dyn FnOnce(&mut dyn Source) + Send>;
 
-/// A source, and how long its answers may take.
+/// A source in a thread, with a deadline for its answers.
 pub struct Master {
     name: String,
     deadline: Deadline,
     open: Box<dyn Fn() -> Box<dyn Source> + Send>,
-    /// Its thread, once a request was asked.
+    /// The current thread, since the first request.
     worker: Mutex<Option<Worker>>,
 }
 
-/// The most threads that are left behind, hanging.
+/// The maximum number of abandoned threads that hang.
 const MAX_HANGING: usize = 4;
 
-/// The thread that a source lives in.
+/// The thread that runs a source.
 struct Worker {
     requests: mpsc::Sender<Request>,
     backlog: Arc<Mutex<Backlog>>,
-    /// Held by it and by those that were left behind.
+    /// Counts the threads that have not ended: this one and the abandoned ones each hold it.
     threads: Arc<()>,
 }
 
-/// What a thread has to do.
+/// The requests that a thread has not answered yet.
 struct Backlog {
-    /// How many requests were put and are not answered.
+    /// Number of these requests.
     unanswered: usize,
-    /// Since when the first of them could be worked on: no later than its answer is
-    /// waited for, so that it hangs once that was waited for in vain.
+    /// The time since which the thread works on the first of them. This is never later than
+    /// the start of the wait for its answer. If that wait times out, the thread thus counts
+    /// as hanging.
     since: Instant,
 }
 
@@ -84,7 +84,8 @@ impl Worker {
             backlog.since = Instant::now();
         }
         backlog.unanswered += 1;
-        // A thread that is gone closes the channel of the answer as well.
+        // If the thread has ended, the channel for the answer is closed too, so its receiver
+        // gets an error.
         let _ = self.requests.send(request);
     }
 }
@@ -98,12 +99,12 @@ impl fmt::Debug for Master {
 }
 
 impl Master {
-    /// Puts the source that `open` makes behind a thread of its own, which starts with
-    /// the first request. `name` is what messages call the master.
+    /// Creates a master whose source is created by `open`, in a thread that starts with the
+    /// first request. `name` is the name of the master in messages.
     ///
-    /// Where an answer did not come in time, and its thread still hangs when the
-    /// next request is asked, that goes to a new thread with a new source: a
-    /// mount that is made anew is found, though the old one hangs for ever.
+    /// If an answer timed out, and the thread still hangs at the next request, that request
+    /// goes to a new thread with a new source. A path that was mounted again thus works,
+    /// although the old mount hangs for ever.
     #[must_use]
     pub fn new(
         name: String,
@@ -118,14 +119,14 @@ impl Master {
         }
     }
 
-    /// What messages call the master.
+    /// The name of the master in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// See [`Source::stat`]. Fails with [`Error::Mounted`] if the name cannot come to
-    /// lead to another file.
+    /// See [`Source::stat`]. Fails with [`Error::Mounted`] if the file is a mount point, so
+    /// that the name can never lead to another file.
     pub fn stat(&self, ranges: Vec<Range<u64>>) -> Result<MasterStat, Error> {
         let stat = self.ask(move |source| source.stat(&ranges)).wait()?;
         if stat.named.is_mount {
@@ -143,20 +144,24 @@ impl Master {
         self.ask(|source| source.surroundings()).wait()
     }
 
-    /// Asks for `len` bytes from `offset` on; the answer has fewer at the end
-    /// of the file.
+    /// Requests `len` bytes from `offset` on. At the end of the file, the answer has fewer.
     #[must_use]
     pub fn read(&self, len: usize, offset: u64) -> Pending<AlignedBuf> {
         self.read_into(AlignedBuf::default(), len, offset)
     }
 
-    /// The same, into a piece that is no longer needed.
+    /// The same, into a buffer that is no longer needed.
     #[must_use]
-    pub fn read_into(&self, mut piece: AlignedBuf, len: usize, offset: u64) -> Pending<AlignedBuf> {
+    pub fn read_into(
+        &self,
+        mut buffer: AlignedBuf,
+        len: usize,
+        offset: u64,
+    ) -> Pending<AlignedBuf> {
         self.ask(move |source| {
-            let got = source.read(piece.room(len, offset), offset)?;
-            piece.truncate(got);
-            Ok(piece)
+            let got = source.read(buffer.room(len, offset), offset)?;
+            buffer.truncate(got);
+            Ok(buffer)
         })
     }
 
@@ -178,18 +183,18 @@ impl Master {
         self.ask(move |source| source.transactions(from, size))
     }
 
-    /// Has `then` called once the master may have changed, or after some time
-    /// (see [`Source::wait`]), with what came of it.
+    /// Calls `then` with the result of [`Source::wait`]: once the master may have changed, or
+    /// after a timeout.
     pub fn when_changed(
         &self,
         timeout: Duration,
         then: impl FnOnce(Result<bool, Error>) + Send + 'static,
     ) {
-        // One that is not put rings no bell: the tick looks as well.
+        // Without a thread there is no notification, but callers poll anyway.
         let _ = self.send(Box::new(move |source| then(source.wait(timeout))));
     }
 
-    /// Has the source let go of what it holds, until it is needed again.
+    /// Closes the file and the connection of the source, until they are needed again.
     pub fn close(&self) {
         if let Some(worker) = &*lock(&self.worker)
             && !self.hangs(worker)
@@ -205,7 +210,7 @@ impl Master {
         let (sender, receiver) = mpsc::channel();
         let unasked = sender.clone();
         let sent = self.send(Box::new(move |source| {
-            // Nobody waits any more where an earlier answer ended the pass.
+            // The receiver is gone if an earlier error has ended the pass.
             let _ = sender.send(request(source));
         }));
         if let Err(source) = sent {
@@ -215,12 +220,13 @@ impl Master {
         Pending::new(&self.name, &self.deadline, receiver)
     }
 
-    /// Puts a request to the thread, or to another one if that hangs.
+    /// Sends a request to the thread, or to a new thread if that one hangs.
     fn send(&self, request: Request) -> io::Result<()> {
         let mut worker = lock(&self.worker);
         let threads = match &*worker {
             None => Some(Arc::default()),
             Some(worker) => {
+                // The current thread and `worker.threads` itself count for two.
                 let is_one_more = Arc::strong_count(&worker.threads) < 2 + MAX_HANGING;
                 (self.hangs(worker) && is_one_more).then(|| Arc::clone(&worker.threads))
             }
@@ -234,7 +240,7 @@ impl Master {
         Ok(())
     }
 
-    /// Whether the thread works on a request for longer than an answer may take.
+    /// Whether the thread has worked on a request for longer than the timeout.
     fn hangs(&self, worker: &Worker) -> bool {
         let backlog = lock(&worker.backlog);
         backlog.unanswered > 0 && self.deadline.left(backlog.since).is_zero()
@@ -264,7 +270,7 @@ mod tests {
     use crate::source::path::MountedPath;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A source that hangs, for long enough.
+    /// A source that hangs for longer than any test waits.
     struct HangingSource(MountedPath);
 
     impl Source for HangingSource {
@@ -312,8 +318,8 @@ mod tests {
         fn close(&mut self) {}
     }
 
-    /// A master whose first sources hang, and how many were opened.
-    fn master(hung: usize) -> (Master, Arc<AtomicUsize>, tempfile::TempDir) {
+    /// A master whose first `hanging` sources hang, and the number of sources opened.
+    fn master(hanging: usize) -> (Master, Arc<AtomicUsize>, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("Data.fs");
         std::fs::write(&path, "FS30").unwrap();
@@ -321,7 +327,7 @@ mod tests {
         let count = Arc::clone(&opened);
         let open = move || -> Box<dyn Source> {
             let source = MountedPath::new(path.clone());
-            if count.fetch_add(1, Ordering::Relaxed) < hung {
+            if count.fetch_add(1, Ordering::Relaxed) < hanging {
                 Box::new(HangingSource(source))
             } else {
                 Box::new(source)
@@ -337,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_is_left_behind() {
+    fn a_hanging_thread_is_abandoned() {
         let (master, _, _directory) = master(2);
         assert!(is_late(&master));
         assert!(is_late(&master));
@@ -345,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn not_too_many_are_left_behind() {
+    fn the_number_of_hanging_threads_is_limited() {
         let (master, opened, _directory) = master(usize::MAX);
         for _ in 0..MAX_HANGING + 2 {
             assert!(is_late(&master));
@@ -354,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_once_no_answer_is_wanted() {
+    fn an_interruption_ends_the_wait() {
         let (mut master, _, _directory) = master(1);
         master.deadline = Deadline::new(Duration::from_secs(60), Heartbeat::default(), || true);
         let asked = Instant::now();

@@ -1,10 +1,10 @@
-//! Opening a file by its name, as it is now.
+//! Opens the file that a name leads to at this moment.
 //!
-//! The directory is opened before anything in it is looked up, be it to follow a
-//! link, because an NFS client revalidates what it opens, not what it passes through
-//! on the way: tried on NFS 4.2 and 3 (Linux 6.1), a plain open went on giving the
-//! old file for 30 s after a pack, and nothing where there had been none for an
-//! instant.
+//! Every directory is opened before a name in it is looked up, also when a symbolic link is
+//! followed. The reason is NFS: its client revalidates a directory that is opened, but not
+//! one that is only passed on the way. With a plain open on NFS 4.2 and 3 (Linux 6.1), we saw
+//! the old file for 30 s after a pack, and a missing file for just as long after it had been
+//! missing for an instant.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,38 +22,39 @@ use rustix::io::{Errno, retry_on_intr};
 use super::{DirectoryEntry, EntryKind, MAX_ENTRIES};
 use crate::filestorage::DATA_FS;
 
-/// Without NONBLOCK, the open of a FIFO waits for a writer.
+/// Flags for a file. Without NONBLOCK, opening a FIFO waits for a writer.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
+/// Flags for a directory.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::DIRECTORY);
 
-/// As many links are followed as by the kernel.
+/// The maximum number of symbolic links to follow, the same as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// Where a site has its `Data.fs`, below directories that are taken for the right one.
-const USUAL_BELOW: [&str; 2] = ["filestorage/Data.fs", "var/filestorage/Data.fs"];
+/// The usual paths of `Data.fs` in a site, relative to directories that users give by mistake.
+const USUAL_PATHS: [&str; 2] = ["filestorage/Data.fs", "var/filestorage/Data.fs"];
 
-/// A name, and how far it is trusted.
+/// The name of a file, and the directories that it may lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// Any path; links are followed.
+    /// Any path. Symbolic links are followed.
     Trusted(PathBuf),
-    /// A path below a trusted directory, which it must not leave: not by `..`,
-    /// and not by a link.
+    /// A path below a trusted directory. It must not leave that directory, neither by `..`
+    /// nor by a symbolic link.
     Beneath {
-        /// The directory.
+        /// The trusted directory.
         root: PathBuf,
-        /// The path below it.
+        /// The path relative to it.
         relative_path: PathBuf,
     },
 }
 
 impl From<PathBuf> for Name {
-    /// A path that somebody typed is trusted.
+    /// Paths from the command line are trusted.
     fn from(path: PathBuf) -> Self {
         Self::Trusted(path)
     }
@@ -64,12 +65,12 @@ impl From<PathBuf> for Name {
 pub struct OpenedFile {
     /// The file, open for reading.
     pub file: File,
-    /// Whether the name is that of a directory: the file is the `Data.fs` in it.
+    /// Whether the name was the name of a directory, and the file is the `Data.fs` in it.
     pub is_in_directory: bool,
 }
 
 impl Name {
-    /// Opens the file for reading, or the `Data.fs` in it if it is a directory.
+    /// Opens the file for reading. If it is a directory, opens the `Data.fs` in it.
     pub fn open(&self) -> io::Result<OpenedFile> {
         match self {
             Self::Trusted(path) => open_trusted(path),
@@ -81,7 +82,7 @@ impl Name {
                 open_beneath(&root, relative_path).map_err(|error| match error {
                     Errno::XDEV | Errno::LOOP => io::Error::new(
                         ErrorKind::PermissionDenied,
-                        "leads out of what is served, or through too many links",
+                        "leads out of the served directory, or through too many symbolic links",
                     ),
                     error => error.into(),
                 })
@@ -89,8 +90,8 @@ impl Name {
         }
     }
 
-    /// The name of something in the directory that the file lies in, or below
-    /// it.
+    /// The name of a file in the directory of this file, or below it. Fails if the relative
+    /// path contains `..` or is absolute.
     pub fn beside(&self, relative_path: &Path) -> io::Result<Self> {
         let is_plain = |part| matches!(part, Component::Normal(_));
         if !relative_path.components().all(is_plain) {
@@ -126,8 +127,7 @@ impl Name {
         })
     }
 
-    /// Lists the directory of this name; see
-    /// [`Source::list`](super::Source::list).
+    /// Lists the directory with this name. See [`Source::list`](super::Source::list).
     pub fn list(&self, after: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
         let Self::Beneath {
             root,
@@ -147,7 +147,7 @@ impl Name {
             if matches!(name, "." | "..") || after.is_some_and(|after| name <= after) {
                 continue;
             }
-            // It may be gone by now.
+            // A file that was removed in the meantime is left out.
             if let Ok(found) = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 entries.push(DirectoryEntry {
                     name: name.to_owned(),
@@ -165,14 +165,15 @@ impl Name {
         Ok(entries)
     }
 
-    /// The file's own path, without links.
+    /// The path of the file itself, without symbolic links.
     pub fn resolve(&self) -> io::Result<PathBuf> {
         resolve(&self.path())
     }
 
-    /// Which file could not be opened, and why: the `Data.fs` in a directory, by its own
-    /// name. If that is missing, the error contains where it is below, as Plone and Zope lay
-    /// it out. Nothing is looked up that leads out of what is served.
+    /// Returns the path of the file that could not be opened, which for a directory is the
+    /// `Data.fs` in it, and the error. If that `Data.fs` is missing but exists at one of the
+    /// usual paths of Plone and Zope, the error mentions that path. Does not search if the
+    /// name leads out of the served directory.
     #[must_use]
     pub fn explain(&self, error: io::Error) -> (PathBuf, io::Error) {
         let path = self.path();
@@ -180,7 +181,7 @@ impl Name {
         if leads_out || !path.is_dir() {
             return (path, error);
         }
-        let mut usual = USUAL_BELOW
+        let mut usual = USUAL_PATHS
             .iter()
             .map(|relative_path| path.join(relative_path));
         let there = usual.find(|file| error.kind() == ErrorKind::NotFound && file.is_file());
@@ -195,7 +196,7 @@ impl Name {
         (path.join(DATA_FS), error)
     }
 
-    /// What messages call it.
+    /// The path, for messages.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         match self {
@@ -208,7 +209,7 @@ impl Name {
     }
 }
 
-/// The path without links; of the `Data.fs` in it where it is a directory.
+/// The path without symbolic links. For a directory, the path of the `Data.fs` in it.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let path = fs::canonicalize(path)?;
     if path.is_dir() {
@@ -222,8 +223,8 @@ fn open_in(directory: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Resul
     retry_on_intr(|| openat(&directory, path.as_ref(), flags, Mode::empty()))
 }
 
-/// The file's links are followed one by one: whether one of them leads anywhere is
-/// known when the directory is open that it leads to.
+/// Opens a file by any path. Follows symbolic links one by one, so that the directory of each
+/// target is opened, and thus revalidated, before the target is looked up.
 fn open_trusted(path: &Path) -> io::Result<OpenedFile> {
     let mut path = path.to_owned();
     for _ in 0..=MAX_LINKS {
@@ -246,8 +247,8 @@ fn open_trusted(path: &Path) -> io::Result<OpenedFile> {
     Err(Errno::LOOP.into())
 }
 
-/// Opens the directory that holds the file of this path, or that is this path;
-/// also its path, and the file's name in it.
+/// Opens the directory of a file. Returns the directory, its path and the name of the file in
+/// it. A path that leads to a directory stands for the `Data.fs` in it.
 fn open_directory_of(path: &Path) -> Result<(OwnedFd, &Path, &OsStr), Errno> {
     let open = |path| open_in(CWD, path, DIRECTORY);
     match open(path) {
@@ -263,7 +264,9 @@ fn open_directory_of(path: &Path) -> Result<(OwnedFd, &Path, &OsStr), Errno> {
     Ok((open(parent)?, parent, name))
 }
 
+/// Opens a file below `root`, or the `Data.fs` in it if it is a directory.
 fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<OpenedFile, Errno> {
+    // Revalidate the directory: see the module's comment.
     if let Some(parent) = relative_path.parent() {
         open_at(root, parent, DIRECTORY)?;
     }
@@ -280,7 +283,7 @@ fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<OpenedFile, Errn
     })
 }
 
-/// Opens what lies below `root`, and nothing else.
+/// Opens a path relative to `root`. The kernel refuses a path that leaves `root`.
 fn open_at(root: &OwnedFd, relative_path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let path = if relative_path.as_os_str().is_empty() {
@@ -298,7 +301,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn links_are_followed_to_a_file_or_to_the_data_fs_of_a_directory() {
+    fn a_link_leads_to_a_file_or_to_the_data_fs_of_a_directory() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir_all(at("site/var")).unwrap();

@@ -1,8 +1,9 @@
 //! A master on a mounted path, local or NFS.
 //!
-//! Positional reads only, never mmap: a truncated file under a map is a
-//! SIGBUS. Before bytes of a network file system are digested for good, its
-//! cached pages are dropped. Of watcher the kernel tells on local file systems only.
+//! All reads are positional. A memory map is not an option: access to a truncated file
+//! raises SIGBUS. On a network file system, the cached pages are dropped before a digest that
+//! a pass relies on. The kernel reports changes only on local file systems; on the others,
+//! callers poll.
 
 mod watch;
 
@@ -32,22 +33,23 @@ use crate::io::read::read_fully;
 pub struct MountedPath {
     name: Name,
     opened: Option<MasterFile>,
-    /// The file that was last looked at.
+    /// Identity of the file at the last stat.
     identity: Option<FileId>,
     watch: Watch,
 }
 
+/// The open file.
 #[derive(Debug)]
 struct MasterFile {
     file: File,
     file_system: FileSystem,
     is_in_directory: bool,
-    /// Where the last list of transactions ended.
+    /// The scanner at the end of the last list of transactions, to continue from there.
     scanner: Option<Scanner>,
 }
 
 impl MountedPath {
-    /// The file of this name; nothing is opened yet.
+    /// Describes the master with this name. Opens nothing.
     #[must_use]
     pub fn new(name: impl Into<Name>) -> Self {
         Self {
@@ -58,15 +60,15 @@ impl MountedPath {
         }
     }
 
-    /// The name that it was made for.
+    /// The name of the master.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Makes the next reads see what is on the master's disk now.
-    /// What a local file's writer has not synced is synced for it: what is read
-    /// after this is durable.
+    /// Lets the next reads return the bytes that are on the master's disk now. A local file
+    /// is synced, also on behalf of its writer, so bytes that are read later are durable. On
+    /// a network file system, the cached pages are dropped.
     pub fn sync(&self) -> Result<(), Error> {
         let opened = self.opened()?;
         if opened.file_system.is_network() {
@@ -76,9 +78,9 @@ impl MountedPath {
         opened.file.sync_data().map_err(|e| self.error("sync", e))
     }
 
-    /// What is around the file; with `beside`, the files in its directory too.
+    /// Describes the surroundings of the file; with `beside`, also the files in its directory.
     pub fn find_surroundings(&self, beside: bool) -> Result<Surroundings, Error> {
-        Surroundings::of(&self.name, beside).map_err(|e| self.error("look around", e))
+        Surroundings::of(&self.name, beside).map_err(|e| self.error("find what surrounds", e))
     }
 
     fn error(&self, action: impl Into<String>, source: impl Into<io::Error>) -> Error {
@@ -89,12 +91,12 @@ impl MountedPath {
         }
     }
 
-    fn not_file_storage(&self, what: &'static str) -> Error {
+    fn not_file_storage(&self, problem: &'static str) -> Error {
         let name = self.display_name();
-        Error::NotFileStorage { name, what }
+        Error::NotFileStorage { name, problem }
     }
 
-    /// What errors call the file: the `Data.fs` in a directory, by its own name.
+    /// The name of the file in errors. For a directory, this is the `Data.fs` in it.
     fn display_name(&self) -> String {
         let mut path = self.name.path();
         if path.is_dir() {
@@ -133,12 +135,12 @@ impl MountedPath {
         Ok((opened, stat))
     }
 
-    /// Has the kernel tell of changes from now on, if it can.
+    /// Starts change notifications, if the file system has them.
     fn start_watch(&self) -> Watch {
         match (&self.opened, self.name.resolve()) {
-            (Some(opened), Ok(file)) if !opened.file_system.is_network() => Watch::of(&file),
+            (Some(opened), Ok(file)) if !opened.file_system.is_network() => Watch::start(&file),
             (Some(_), Ok(_)) => Watch::Unsupported,
-            // The next look says why.
+            // The next stat reports why the file cannot be found.
             _ => Watch::NotStarted,
         }
     }
@@ -161,7 +163,8 @@ impl MountedPath {
             Err(error) => Err(self.error("read the head of", error)),
             Ok(0) => Err(self.not_file_storage("is empty")),
             Ok(_) if Magic::decode(&magic).is_none() => {
-                Err(self.not_file_storage("does not start like a FileStorage (FS21 or FS30)"))
+                Err(self
+                    .not_file_storage("is not a FileStorage: bad magic (expected FS21 or FS30)"))
             }
             Ok(_) => Ok(()),
         }
@@ -170,11 +173,14 @@ impl MountedPath {
 
 impl Source for MountedPath {
     fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
-        // What is no FileStorage is not kept open: nothing reads it.
+        // Close the old file first. If the new one is not a FileStorage, no file stays open
+        // and nothing can be read by mistake.
         self.opened = None;
         self.watch.discard_events();
         let (opened, stat) = self.open(&self.name)?;
         let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        // Without a link, a rename has replaced the file between its lookup and now, or it is
+        // a deleted file that stays mounted. Neither is the current master.
         if stat.stx_nlink == 0 && !is_mount {
             return Err(self.not_file_storage(
                 "was deleted or replaced while it was opened; if it is mounted as a single \
@@ -183,7 +189,7 @@ impl Source for MountedPath {
         }
         let identity = identity(&stat);
         if self.identity.as_ref() != Some(&identity) {
-            // It may lie in another directory than the one before.
+            // The new file may be in another directory, if the name is a symbolic link.
             self.watch = Watch::NotStarted;
             self.identity = Some(identity.clone());
         }
@@ -248,6 +254,8 @@ impl Source for MountedPath {
     }
 
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
+        // A caller usually asks for one list after the other. The kept scanner then spares
+        // the header of a transaction that the last list ended in.
         let is_continuation = |scanner: &Scanner| {
             (scanner.position(), scanner.offset() + scanner.left()) == (from, size)
         };
@@ -267,7 +275,7 @@ impl Source for MountedPath {
         match &self.watch {
             Watch::NotStarted => {
                 self.watch = self.start_watch();
-                // What happened since the last look was not reported.
+                // Changes between the last stat and now were not noticed, so assume one.
                 Ok(true)
             }
             watch => Ok(watch.wait(timeout)),
@@ -281,9 +289,9 @@ impl Source for MountedPath {
 }
 
 impl MasterFile {
-    /// Makes the next reads go to the server. All of the file's pages are
-    /// dropped: the kernel keeps those that a range covers in part. Best effort,
-    /// as its advice is.
+    /// Lets the next reads go to the server. Drops all pages of the file, because for a range
+    /// the kernel keeps the pages that it covers only in part. This is best effort: the
+    /// kernel may ignore the advice.
     fn drop_cached(&self) {
         if self.file_system.is_network() {
             let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
@@ -292,7 +300,7 @@ impl MasterFile {
 }
 
 impl FileId {
-    /// Which file an open one is.
+    /// The identity of an open file.
     pub fn of(file: &File) -> io::Result<Self> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
         let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted)?;

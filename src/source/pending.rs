@@ -1,4 +1,4 @@
-//! Waiting for the master's answers: how long, and what ends it early.
+//! Waits for answers of the master, with a timeout, until an interruption.
 
 use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 
-/// How long it may go unnoticed that an answer is no longer wanted.
-const HALT_CHECK: Duration = Duration::from_millis(50);
+/// Interval between two checks for an interruption.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
 
-/// How long a signal may come after a broken connection that it has broken too.
+/// Grace period for a signal after a broken connection: the same signal may have ended the
+/// program that connects first.
 const SIGNAL_GRACE: Duration = Duration::from_millis(100);
 
-/// When something last came from the master: an answer that takes its time is
-/// waited for as long as there are signs of life.
+/// The time of the last data from the master. It extends the deadline of a slow answer, as long
+/// as data or heartbeats arrive.
 #[derive(Clone, Debug)]
 pub struct Heartbeat(Arc<Mutex<Instant>>);
 
@@ -26,7 +27,7 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Something came.
+    /// Records that data arrived.
     pub fn beat(&self) {
         *lock(&self.0) = Instant::now();
     }
@@ -36,37 +37,36 @@ impl Heartbeat {
     }
 }
 
-/// How long an answer is waited for.
+/// The condition that ends the wait for an answer.
 #[derive(Clone)]
 pub struct Deadline {
     timeout: Duration,
     heartbeat: Heartbeat,
-    halt: Arc<dyn Fn() -> bool + Send + Sync>,
+    is_interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
     give_up: Arc<dyn Fn() + Send + Sync>,
-    /// When `halt` was last asked.
-    asked: Arc<Mutex<Instant>>,
+    /// Time of the last check for an interruption.
+    checked: Arc<Mutex<Instant>>,
 }
 
 impl Deadline {
-    /// As long as `timeout` since the last sign of life, of which the source
-    /// tells `heartbeat`, and only until `halt` says that no answer is wanted any
-    /// more; it is asked some times a second.
+    /// Ends a wait `timeout` after the last heartbeat, or once `is_interrupted` returns true.
+    /// The source records its heartbeats in `heartbeat`.
     #[must_use]
     pub fn new(
         timeout: Duration,
         heartbeat: Heartbeat,
-        halt: impl Fn() -> bool + Send + Sync + 'static,
+        is_interrupted: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             timeout,
             heartbeat,
-            halt: Arc::new(halt),
+            is_interrupted: Arc::new(is_interrupted),
             give_up: Arc::new(|| {}),
-            asked: Arc::new(Mutex::new(Instant::now())),
+            checked: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
-    /// Has `give_up` called once it is over.
+    /// Calls `give_up` when the timeout expires.
     #[must_use]
     pub fn or_else(self, give_up: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
@@ -75,22 +75,22 @@ impl Deadline {
         }
     }
 
-    /// How much is left of it, for a question that was asked then.
+    /// The time that is left for a request that was sent at `asked`.
     pub(super) fn left(&self, asked: Instant) -> Duration {
         let quiet = self.heartbeat.last().max(asked).elapsed();
         self.timeout.saturating_sub(quiet)
     }
 
-    /// What ended the wait for an answer that failed. Whoever stops this process, as
-    /// systemd does with all processes of a unit, may have stopped the one that connects
-    /// a moment before.
+    /// The true cause of an error. A signal to all processes of a group, as systemd sends it to
+    /// those of a unit, may end the program that connects shortly before this process notices
+    /// the signal. A broken connection therefore waits for a signal for a moment.
     fn cause(&self, error: Error) -> Error {
         if !matches!(error, Error::Connection { .. }) {
             return error;
         }
         let until = Instant::now() + SIGNAL_GRACE;
         loop {
-            if (self.halt)() {
+            if (self.is_interrupted)() {
                 return Error::Interrupted;
             }
             if Instant::now() >= until {
@@ -100,14 +100,16 @@ impl Deadline {
         }
     }
 
-    fn is_halted(&self) -> bool {
-        let mut asked = lock(&self.asked);
-        if asked.elapsed() < HALT_CHECK {
+    /// Whether a wait is to end. Asks the caller only once in a while, as one answer after the
+    /// other may be taken.
+    fn is_cancelled(&self) -> bool {
+        let mut checked = lock(&self.checked);
+        if checked.elapsed() < INTERRUPT_CHECK {
             return false;
         }
-        *asked = Instant::now();
-        drop(asked);
-        (self.halt)()
+        *checked = Instant::now();
+        drop(checked);
+        (self.is_interrupted)()
     }
 }
 
@@ -119,7 +121,7 @@ impl fmt::Debug for Deadline {
     }
 }
 
-/// An answer that is under way.
+/// An answer that was requested and has not arrived yet.
 #[derive(Debug)]
 pub struct Pending<T> {
     name: String,
@@ -140,13 +142,13 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Waits for it.
+    /// Waits for the answer.
     pub fn wait(self) -> Result<T, Error> {
         let asked = Instant::now();
         loop {
             let left = self.deadline.left(asked);
-            let answer = self.receiver.recv_timeout(left.min(HALT_CHECK));
-            if self.deadline.is_halted() {
+            let answer = self.receiver.recv_timeout(left.min(INTERRUPT_CHECK));
+            if self.deadline.is_cancelled() {
                 return Err(Error::Interrupted);
             }
             match answer {
@@ -164,7 +166,7 @@ impl<T> Pending<T> {
     }
 }
 
-/// What a mutex guards, whatever befell who held it.
+/// Locks a mutex, even if a thread panicked while it held the lock.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -174,11 +176,15 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// What comes of a connection that broke, where a halt is seen at the `nth` look.
+    /// The error of a broken connection if the `nth` check finds an interruption.
     fn broken(nth: u32) -> Error {
-        let looks = AtomicU32::new(0);
-        let halt = move || looks.fetch_add(1, Ordering::Relaxed) + 1 >= nth;
-        let deadline = Deadline::new(Duration::from_secs(60), Heartbeat::default(), halt);
+        let checks = AtomicU32::new(0);
+        let is_interrupted = move || checks.fetch_add(1, Ordering::Relaxed) + 1 >= nth;
+        let deadline = Deadline::new(
+            Duration::from_secs(60),
+            Heartbeat::default(),
+            is_interrupted,
+        );
         let (sender, receiver) = mpsc::channel();
         let name = "m".to_owned();
         let what = "the connection ended".to_owned();
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_follows_a_broken_connection_is_its_cause() {
+    fn a_signal_just_after_a_broken_connection_is_its_cause() {
         for nth in 1..=2 {
             assert!(matches!(broken(nth), Error::Interrupted), "{nth}");
         }

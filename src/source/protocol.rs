@@ -1,21 +1,26 @@
-//! The frames that pass between a slave and `fssync serve`; pure.
+//! The protocol between a slave and `fssync serve`: its messages and frames, without I/O of
+//! its own.
 //!
-//! Each end begins with a [`hello`]. Then the slave sends requests and the
-//! master answers each of them, in their order, with one reply. Before it there may
-//! be any number of [`Reply::Heartbeat`], but for that to a [`Request::Wait`]. A [`Request::Read`] is answered
-//! with several replies of [`Reply::Data`], each followed by its bytes, until
-//! there are as many as were asked for, or one announces none. A
-//! [`Reply::Transactions`] is followed by its list in a frame of data, unless that
-//! is empty.
+//! Each end first sends a [`hello`]. Then the slave sends requests, and the master answers them
+//! in order, each with one reply. These are the exceptions:
+//!
+//! - Any number of [`Reply::Heartbeat`] may precede a reply, except the one to a
+//!   [`Request::Wait`].
+//! - A [`Request::Read`] gets several [`Reply::Data`], each followed by a frame of data, until
+//!   all requested bytes were sent or a reply announces 0 bytes. A read of 0 bytes gets no
+//!   reply.
+//! - A [`Reply::Transactions`] is followed by its list in a frame of data, unless the list is
+//!   empty.
+//!
+//! A frame:
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
-//! | 0 | 1 | kind: `J` a message in JSON, `D` bytes of the master's file |
-//! | 1 | 4 | length of what follows, big-endian, at most [`Kind::max_len`] |
-//! | 5 | … | the message, or the bytes |
+//! | 0 | 1 | kind: `J` for a message in JSON, `D` for data |
+//! | 1 | 4 | length of the rest, big-endian, at most [`Kind::max_len`] |
+//! | 5 | … | the message or the data |
 //!
-//! Whoever reads a frame trusts nothing in it: a length over the cap is an
-//! error before anything is allocated.
+//! A reader trusts nothing in a frame: it checks a length before it allocates memory.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
@@ -28,35 +33,36 @@ use crate::source::{
     DirectoryEntry, FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings,
 };
 
-/// The version of this protocol; it grows with every change.
+/// The version of this protocol. It increases with every change.
 pub const VERSION: u16 = 4;
 
-/// What each end says first: a name and a version.
+/// The start of a hello. The version follows, in 2 bytes, big-endian.
 const NAME: [u8; 6] = *b"fssync";
 
 /// The length of a hello, in bytes.
 pub const HELLO_LEN: usize = NAME.len() + 2;
 
-/// The most bytes that a frame of data carries.
+/// The maximum length of the data in a frame, in bytes.
 pub const MAX_DATA_LEN: usize = 256 * 1024;
 
-// A list of transactions fits into one.
+// A list of transactions fits into one frame.
 const _: () = assert!(MAX_LIST_LEN <= MAX_DATA_LEN);
 
-/// The most bytes that a frame with a message carries.
+/// The maximum length of the message in a frame, in bytes.
 const MAX_MESSAGE_LEN: usize = 256 * 1024;
 
+/// The length of the header of a frame, in bytes.
 const HEADER_LEN: usize = 5;
 
-/// What the slave asks.
+/// A request of the slave.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Request {
     /// [`Source::stat`](crate::source::Source::stat).
     #[serde(rename = "Look")]
     Stat {
-        /// The master's path.
+        /// Path of the master.
         path: String,
-        /// The ranges to digest.
+        /// Ranges to digest.
         ranges: Vec<Range<u64>>,
     },
     /// [`Source::list`](crate::source::Source::list).
@@ -64,12 +70,12 @@ pub enum Request {
         /// The directory, relative to that of the master's file.
         #[serde(rename = "below")]
         relative_path: String,
-        /// The last name that is known already.
+        /// List only names that sort after this one.
         after: Option<String>,
     },
     /// [`Source::open_beside`](crate::source::Source::open_beside).
     Open {
-        /// The file, relative to the directory of the master's.
+        /// The file, relative to the directory of the master's file.
         #[serde(rename = "below")]
         relative_path: String,
     },
@@ -77,9 +83,9 @@ pub enum Request {
     Surroundings,
     /// [`Source::read`](crate::source::Source::read).
     Read {
-        /// Where to start.
+        /// Offset of the first byte.
         offset: u64,
-        /// How many bytes.
+        /// Number of bytes.
         len: u64,
     },
     /// [`Source::digest`](crate::source::Source::digest).
@@ -88,93 +94,93 @@ pub enum Request {
     Confirm(Range<u64>),
     /// [`Source::transactions`](crate::source::Source::transactions).
     Transactions {
-        /// Where to start.
+        /// Position of the first transaction.
         from: u64,
-        /// The size of the file, in bytes.
+        /// Size of the file in bytes.
         size: u64,
     },
     /// [`Source::wait`](crate::source::Source::wait).
     Wait {
-        /// How long, in milliseconds.
+        /// Maximum time in milliseconds.
         #[serde(rename = "patience_ms")]
         timeout_ms: u64,
     },
 }
 
-/// What the master answers.
+/// A reply of the master.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Reply {
     /// To [`Request::Stat`].
     #[serde(rename = "Sight")]
     Stat {
-        /// Which file it is.
+        /// Identity of the file.
         identity: FileId,
-        /// Its size in bytes.
+        /// Size in bytes.
         size: u64,
-        /// When it was last written, in seconds and nanoseconds.
+        /// Time of the last modification, in seconds and nanoseconds.
         modified: (i64, u32),
-        /// Its permission bits.
+        /// Permission bits.
         mode: u32,
-        /// What it lies on.
+        /// File system on the master's machine.
         file_system: FileSystem,
         /// How the path leads to it.
         named: Named,
-        /// The digests of the ranges.
+        /// Digests of the requested ranges.
         digests: Vec<Option<Digest>>,
     },
     /// To [`Request::List`].
     Entries(Vec<DirectoryEntry>),
-    /// To [`Request::Open`]: the file's size in bytes.
+    /// To [`Request::Open`]: size of the file in bytes.
     Opened(u64),
     /// To [`Request::Surroundings`].
     Surroundings(Surroundings),
-    /// To [`Request::Read`]: so many bytes follow, in a frame of data; 0 at the
-    /// end of the file.
+    /// To [`Request::Read`]: the number of bytes in the following frame of data. 0 means the
+    /// end of the file, and no frame follows.
     Data(u64),
     /// To [`Request::Digest`] and [`Request::Confirm`].
     Digest(Option<Digest>),
     /// To [`Request::Transactions`].
     Transactions {
-        /// So many bytes follow, in a frame of data: the list, as
-        /// [`Transactions::encode`](crate::source::Transactions::encode) gives it.
+        /// Length of the list in the following frame of data, in bytes. Its format is that of
+        /// [`Transactions::encode`](crate::source::Transactions::encode).
         len: u64,
-        /// How far the scan came.
+        /// The end of the scan.
         reached: Reached,
     },
     /// To [`Request::Wait`]: whether the file may have changed.
     Changed(bool),
-    /// To any request: it was not done.
+    /// To any request: it was refused.
     Refused {
-        /// Why.
+        /// The reason.
         why: String,
-        /// Whether it may be done a moment later.
+        /// Whether a retry may succeed.
         #[serde(rename = "passing")]
         is_transient: bool,
     },
-    /// The answer takes its time.
+    /// Before a reply that takes long: the master is still working on it.
     #[serde(rename = "Alive")]
     Heartbeat,
 }
 
-/// What is wrong with what was received.
+/// The connection failed, or the received data violates the protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The other end is gone.
+    /// The other end has closed the connection.
     #[error("the connection ended")]
     Ended,
     /// The connection failed.
     #[error("the connection failed")]
     Io(#[source] io::Error),
-    /// What came first is no hello.
+    /// The first bytes are not a hello. Contains them, escaped.
     #[error("received {0}")]
     NoHello(String),
-    /// The other end is of another version.
-    #[error("the other end speaks version {0} of the protocol, this one {VERSION}")]
+    /// The other end has another version of the protocol.
+    #[error("protocol mismatch: the other end speaks version {0}, this end version {VERSION}")]
     Version(u16),
-    /// No frame, or not the one that is due.
+    /// An invalid frame, or a frame that is not allowed at this point.
     #[error("received no valid frame: {0}")]
     Frame(&'static str),
-    /// No message.
+    /// An invalid message.
     #[error("received no valid message")]
     Message(#[source] serde_json::Error),
 }
@@ -184,12 +190,12 @@ pub enum Error {
 pub enum Kind {
     /// A message in JSON.
     Message,
-    /// Bytes of the master's file.
+    /// Data: bytes of the master's file, or a list of transactions.
     Data,
 }
 
 impl Kind {
-    /// The most bytes that a frame of this kind carries.
+    /// The maximum length of such a frame without its header, in bytes.
     #[must_use]
     pub fn max_len(self) -> usize {
         match self {
@@ -206,7 +212,7 @@ impl Kind {
     }
 }
 
-/// What this end says first.
+/// The bytes that this end sends first.
 #[must_use]
 pub fn hello() -> [u8; HELLO_LEN] {
     let mut hello = [0; HELLO_LEN];
@@ -215,14 +221,16 @@ pub fn hello() -> [u8; HELLO_LEN] {
     hello
 }
 
-/// Reads what the other end says first. Of something else, as much is kept as
-/// comes at once, to be shown.
+/// Reads the hello of the other end. If it sends something else, such as the greeting of a
+/// shell, the error contains the start of it.
 pub fn read_hello(from: &mut impl Read) -> Result<(), Error> {
-    /// How much of something else is shown, in bytes.
-    const SHOWN: usize = 200;
+    /// The maximum length of an invalid hello in a message, in bytes.
+    const MAX_SHOWN_LEN: usize = 200;
     let mut received = Vec::new();
-    let mut buffer = [0; SHOWN];
+    let mut buffer = [0; MAX_SHOWN_LEN];
     while received.len() < HELLO_LEN {
+        // Stop at the first wrong byte. A shell that waits for input would never send the rest
+        // of a hello.
         let room = if NAME.starts_with(&received) || received.starts_with(&NAME) {
             HELLO_LEN - received.len()
         } else {
@@ -246,6 +254,7 @@ pub fn read_hello(from: &mut impl Read) -> Result<(), Error> {
             Err(Error::Version(version))
         };
     }
+    // Whatever arrives next belongs to the same greeting, most likely.
     if let Ok(len) = from.read(&mut buffer) {
         received.extend(&buffer[..len]);
     }
@@ -257,7 +266,7 @@ pub fn write_message(to: &mut impl Write, message: &impl Serialize) -> io::Resul
     write_frame(to, Kind::Message, &serde_json::to_vec(message)?)
 }
 
-/// Writes bytes of the master's file: at most [`MAX_DATA_LEN`].
+/// Writes a frame of data, of at most [`MAX_DATA_LEN`] bytes.
 pub fn write_data(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     write_frame(to, Kind::Data, bytes)
 }
@@ -266,7 +275,7 @@ fn write_frame(to: &mut impl Write, kind: Kind, bytes: &[u8]) -> io::Result<()> 
     if bytes.len() > kind.max_len() {
         return Err(io::Error::new(
             ErrorKind::InvalidInput,
-            "a frame too long to be sent",
+            "the frame is too long",
         ));
     }
     let [a, b, c, d] = (bytes.len() as u32).to_be_bytes();
@@ -274,7 +283,7 @@ fn write_frame(to: &mut impl Write, kind: Kind, bytes: &[u8]) -> io::Result<()> 
     to.write_all(bytes)
 }
 
-/// Reads a message; `None` where the other end has ended before it.
+/// Reads a message. Returns `None` if the other end has closed the connection before it.
 pub fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, Error> {
     let Some(len) = read_header(from, Kind::Message)? else {
         return Ok(None);
@@ -286,22 +295,21 @@ pub fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<
         .map_err(Error::Message)
 }
 
-/// Reads bytes of the master's file to the start of `buffer`; returns how many
-/// of it they fill.
+/// Reads a frame of data to the start of `buffer`. Returns its length in bytes.
 pub fn read_data(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Error> {
     let len = read_header(from, Kind::Data)?.ok_or(Error::Ended)?;
     if len == 0 {
-        return Err(Error::Frame("no data in it"));
+        return Err(Error::Frame("it is empty"));
     }
     let room = buffer
         .get_mut(..len)
-        .ok_or(Error::Frame("more data than was asked for"))?;
+        .ok_or(Error::Frame("it has more data than requested"))?;
     read_exact(from, room)?;
     Ok(len)
 }
 
-/// The length of the frame that comes, which must be of this kind; `None` where
-/// the other end has ended.
+/// Reads the header of a frame, which must be of this kind, and returns its length in bytes.
+/// Returns `None` if the other end has closed the connection before it.
 fn read_header(from: &mut impl Read, kind: Kind) -> Result<Option<usize>, Error> {
     let mut header = [0; HEADER_LEN];
     let first = loop {
@@ -316,11 +324,11 @@ fn read_header(from: &mut impl Read, kind: Kind) -> Result<Option<usize>, Error>
     read_exact(from, &mut header[1..])?;
     let [code, len @ ..] = header;
     if code != kind.code() {
-        return Err(Error::Frame("of another kind than is due"));
+        return Err(Error::Frame("it is of an unexpected kind"));
     }
     let len = u32::from_be_bytes(len) as usize;
     if len > kind.max_len() {
-        return Err(Error::Frame("longer than any is"));
+        return Err(Error::Frame("it is too long"));
     }
     Ok(Some(len))
 }
@@ -337,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_frames_are_read_back() {
         let request = Request::Stat {
             path: "/data/it's \"here\"".to_owned(),
             ranges: vec![0..4, 10..20],
@@ -354,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_cap_is_refused_before_it_is_believed() {
+    fn a_length_over_the_limit_is_refused() {
         for bytes in [
             *b"J\xff\xff\xff\xff",
             *b"D\x00\x04\x00\x01",
@@ -372,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_is_told_from_anything_else() {
+    fn only_a_hello_of_the_same_version_is_accepted() {
         assert!(read_hello(&mut hello().as_slice()).is_ok());
         let mut newer = hello();
         newer[HELLO_LEN - 1] = 9;

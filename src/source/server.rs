@@ -1,9 +1,7 @@
-//! `fssync serve`: the master's end of a connection, on standard input and
-//! output.
+//! `fssync serve`: the master's end of the protocol, on standard input and output.
 //!
-//! Dumb and read-only. It opens the files that it was told to serve and nothing
-//! else, whatever it is asked; it writes to its output only, and ends when its
-//! input ends.
+//! It is read-only and makes no decisions. It opens only files at or below the served paths,
+//! whatever the requests contain. It writes only to its output, and ends when its input ends.
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -16,24 +14,24 @@ use crate::source::path::MountedPath;
 use crate::source::protocol::{self, MAX_DATA_LEN, Reply, Request};
 use crate::source::{self, Source};
 
-/// The most ranges that a look digests.
+/// The maximum number of ranges that one stat digests.
 const MAX_RANGES: usize = 16;
 
-/// How long an answer may take before a sign of life is given.
+/// The time without output after which a heartbeat is sent.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why the agent ended before its input did.
+/// Why the server ended before its input did.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was received makes no sense.
+    /// The input violates the protocol.
     #[error(transparent)]
-    Wire(#[from] protocol::Error),
-    /// The other end does not listen any more.
+    Protocol(#[from] protocol::Error),
+    /// The output cannot be written.
     #[error("cannot answer")]
-    Pending(#[from] std::io::Error),
+    Output(#[from] std::io::Error),
 }
 
-/// Answers requests for what lies at or below `paths`, until the input ends.
+/// Answers requests for files at or below `paths`, until the input ends.
 pub fn serve(paths: &[PathBuf], input: impl Read, output: impl Write) -> Result<(), Error> {
     let mut server = Server {
         paths,
@@ -112,9 +110,9 @@ impl<I: Read, O: Write> Server<'_, I, O> {
                 is_transient: false,
             };
         }
-        // Of a path that is a file, what lies beside it is not served.
+        // If the served path is a file, only that file is served, not its directory.
         self.serves_beside = name.path().is_dir() || matches!(name, Name::Beneath { .. });
-        // The same file again: the kernel may be telling of its changes already.
+        // For the same name, keep the object: its change notifications may be active.
         if self.file.as_ref().is_none_or(|file| *file.name() != name) {
             self.file = Some(MountedPath::new(name));
         }
@@ -135,22 +133,22 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         }
     }
 
-    /// The file that was looked at, if what lies beside it is served too.
+    /// The file of the last stat, if its directory is served too.
     fn beside(&mut self) -> Result<&mut MountedPath, Reply> {
         match &mut self.file {
             None => Err(nothing_opened()),
             Some(file) if self.serves_beside => Ok(file),
             Some(_) => Err(Reply::Refused {
-                why: "a file is served, and not what lies beside it".to_owned(),
+                why: "only this file is served, not its directory".to_owned(),
                 is_transient: false,
             }),
         }
     }
 
-    /// Answers with as many bytes as there are, in pieces as they are read.
+    /// Answers a read, in frames that are sent while the rest is read.
     fn read(&mut self, offset: u64, len: u64) -> Result<(), Error> {
         if len == 0 {
-            // Whoever asks for nothing waits for no answer.
+            // The client expects no reply, because it needs no bytes.
             return Ok(());
         }
         let Some(file) = &mut self.file else {
@@ -218,23 +216,23 @@ impl<I: Read, O: Write> Server<'_, I, O> {
         }
     }
 
-    /// Digests a range, with signs of life while it takes.
+    /// Digests a range, and sends heartbeats meanwhile.
     fn digest(&mut self, range: Range<u64>) -> Result<Reply, Error> {
         let Some(file) = &mut self.file else {
             return Ok(nothing_opened());
         };
         let output = &mut self.output;
         let mut quiet_since = Instant::now();
-        let mut unheard = Ok(());
+        let mut sent = Ok(());
         let digest = Digest::of_range(range, |buffer, offset| {
-            if quiet_since.elapsed() > HEARTBEAT_INTERVAL && unheard.is_ok() {
+            if quiet_since.elapsed() > HEARTBEAT_INTERVAL && sent.is_ok() {
                 quiet_since = Instant::now();
-                unheard = protocol::write_message(output, &Reply::Heartbeat)
+                sent = protocol::write_message(output, &Reply::Heartbeat)
                     .and_then(|()| output.flush());
             }
             file.read(buffer, offset)
         });
-        unheard?;
+        sent?;
         Ok(match digest {
             Ok(digest) => Reply::Digest(digest),
             Err(error) => refused(&error),
@@ -244,7 +242,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
 
 fn nothing_opened() -> Reply {
     Reply::Refused {
-        why: "nothing was looked at yet".to_owned(),
+        why: "no file was opened yet".to_owned(),
         is_transient: false,
     }
 }
@@ -256,18 +254,17 @@ fn refused(error: &source::Error) -> Reply {
     }
 }
 
-/// The name to open for a path that was asked for, if it is at or below one of
-/// the paths that are served.
-fn confine(paths: &[PathBuf], asked: &Path) -> Option<Name> {
-    let is_plain = asked.is_absolute()
-        && asked
+/// The name to open for a requested path, if it is at or below a served path.
+fn confine(paths: &[PathBuf], requested: &Path) -> Option<Name> {
+    let is_plain = requested.is_absolute()
+        && requested
             .components()
             .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !is_plain {
         return None;
     }
     paths.iter().find_map(|served| {
-        let relative_path = asked.strip_prefix(served).ok()?;
+        let relative_path = requested.strip_prefix(served).ok()?;
         Some(if relative_path.as_os_str().is_empty() {
             Name::Trusted(served.clone())
         } else {
@@ -284,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_at_or_below_a_served_path_is_opened() {
+    fn only_files_at_or_below_a_served_path_are_opened() {
         let paths = [PathBuf::from("/data0"), PathBuf::from("/srv/Data.fs")];
         for asked in ["/data0", "/data0/Data.fs", "/data0/a/b", "/srv/Data.fs"] {
             assert!(confine(&paths, Path::new(asked)).is_some(), "{asked}");

@@ -1,9 +1,9 @@
-//! A master on another machine, through the user's own `ssh` program and
-//! `fssync serve` over there.
+//! A master on another machine, reached through the user's `ssh` program and `fssync serve`
+//! on that machine.
 //!
-//! The program brings its configuration, agent and known hosts; what it says
-//! goes to the log. It is connection when the master is first looked at, and ended
-//! through a [`Process`], also while an answer is waited for.
+//! ssh uses its own configuration, agent and known hosts. Its standard error goes to the log.
+//! The first request starts it, and a [`Process`] can end it at any time, even while a thread
+//! waits for an answer.
 
 pub mod client;
 mod connection;
@@ -25,20 +25,21 @@ use super::{
 use crate::io::digest::Digest;
 use crate::source::protocol::{self, Reply, Request};
 
-/// How long a read is, in bytes, that is probably one of many.
-const WORTH_AHEAD_LEN: u64 = 256 * 1024;
+/// The length of a read from which on the next one is requested ahead of time, in bytes. Such
+/// a read is probably one of many.
+const MIN_AHEAD_LEN: u64 = 256 * 1024;
 
-/// How much of what the other end says is told on, in characters.
+/// The maximum length of a reason from the other end in a message, in characters.
 const MAX_WHY_LEN: usize = 500;
 
-/// How to reach a master.
+/// The command that connects to a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The program and its arguments, all but the command for the other end.
+    /// The program and its arguments, without the command for the other end.
     pub program: Vec<String>,
     /// The command for the other end's shell, quoted.
     pub command: String,
-    /// The master's path over there.
+    /// The path of the master on the other machine.
     pub path: String,
 }
 
@@ -50,15 +51,15 @@ pub struct Ssh {
     heartbeat: Heartbeat,
     process: Process,
     connection: Option<Connection>,
-    /// The master's size, as last seen.
+    /// Size of the master in bytes, at the last stat.
     size: u64,
     round_trips: u64,
 }
 
 impl Ssh {
-    /// The master at `target`; nothing is connection yet. `name` is what messages
-    /// call it, `heartbeat` is told whenever something comes from it, and `process`
-    /// is where the program that connects can be ended.
+    /// Describes the master at `target`. Starts nothing. `name` is its name in messages,
+    /// `heartbeat` is updated when data arrives, and `process` is the handle by which another
+    /// thread can end the program that connects.
     #[must_use]
     pub fn new(name: String, target: Target, heartbeat: Heartbeat, process: Process) -> Self {
         Self {
@@ -72,14 +73,14 @@ impl Ssh {
         }
     }
 
-    /// Has something done over the connection, which is made if there is none.
+    /// Runs `work` with the connection, which is established first if there is none.
     fn with_connection<T>(
         &mut self,
         request: &Request,
         work: impl FnOnce(&mut Connection) -> Result<T, RequestError>,
     ) -> Result<T, Error> {
         self.round_trips += 1;
-        // There is one for each MiB of a copy: too many for `-v`.
+        // Each MiB of a copy needs one: too many for `-v`.
         tracing::trace!("round trip {}: {request:?}", self.round_trips);
         let (mut connection, is_new) = match self.connection.take() {
             Some(connection) => (connection, false),
@@ -87,6 +88,7 @@ impl Ssh {
         };
         let result = work(&mut connection);
         self.connection = Some(connection);
+        // An answer proves that ssh has logged in, so it will not ask for a password again.
         if is_new && result.is_ok() {
             self.process.take_terminal_back();
         }
@@ -116,7 +118,7 @@ impl Ssh {
         })
     }
 
-    /// What to say of a connection that broke; it is given up.
+    /// Closes a broken connection, and describes the failure with a hint.
     fn broken(&mut self, error: &protocol::Error) -> Error {
         let mut reasons = vec![super::display_chain(error)];
         let mut exit = ProcessExit::default();
@@ -124,6 +126,8 @@ impl Ssh {
         if let Some(connection) = self.connection.take() {
             let has_ended = matches!(error, protocol::Error::Ended | protocol::Error::Io(_));
             is_unanswered = has_ended && !connection.client.is_greeted().load(Ordering::Relaxed);
+            // The hello has not arrived, so the end of the data only means that something on
+            // the way failed. A better message replaces "the connection ended".
             if is_unanswered {
                 reasons = vec!["the connection ended before fssync answered".to_owned()];
             }
@@ -137,8 +141,8 @@ impl Ssh {
         }
         let hint = match (error, exit.code) {
             _ if exit.lacked_terminal => {
-                "the program that connects wants to ask for something: run fssync once in the \
-                 foreground of a terminal, or give it a key that needs no password"
+                "the program that connects wants to ask a question: run fssync once in the \
+                 foreground of a terminal, or use a key without a password"
             }
             (protocol::Error::Version(_), _) => {
                 "install the same version of fssync on both machines"
@@ -148,21 +152,24 @@ impl Ssh {
                  --remote-fssync"
             }
             (_, Some(126)) => {
-                "fssync cannot be executed on the master: look at its permissions and its \
-                 machine type there"
+                "fssync cannot be executed on the master: check its permissions and its \
+                 architecture there"
             }
-            (_, Some(255)) => "ssh could not connect: try it by hand, as the same user",
+            (_, Some(255)) => {
+                "ssh could not connect: try the same command by hand, as the same user"
+            }
             (protocol::Error::NoHello(_), _) => {
                 "the other end is not fssync serve: if its account is limited to another \
-                 command, such as internal-sftp, allow `fssync serve`; otherwise silence what \
-                 its shell prints for non-interactive logins, or name fssync with --remote-fssync"
+                 command, such as internal-sftp, allow `fssync serve`; otherwise silence the \
+                 output of its shell in non-interactive logins, or name fssync with \
+                 --remote-fssync"
             }
             _ if is_unanswered => {
                 "no fssync answered there: the login shell may be /bin/false or nologin, or sshd \
                  may run another command, such as internal-sftp; run `fssync serve PATH` through \
                  the same connection by hand"
             }
-            _ => "the connection broke: the next pass tries again",
+            _ => "the connection broke: the next pass will try again",
         };
         Error::Connection {
             name: self.name.clone(),
@@ -172,7 +179,7 @@ impl Ssh {
     }
 
     fn unexpected(&mut self) -> Error {
-        self.broken(&protocol::Error::Frame("not the reply that is due"))
+        self.broken(&protocol::Error::Frame("unexpected reply"))
     }
 
     fn digested(&mut self, request: &Request) -> Result<Option<Digest>, Error> {
@@ -218,7 +225,7 @@ impl Source for Ssh {
     fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error> {
         let is_old = self.connection.is_some();
         match self.stat_once(ranges) {
-            // It may have broken long ago, while nobody asked for anything.
+            // An idle connection may have broken long ago, so retry once with a new one.
             Err(Error::Connection { .. }) if is_old => self.stat_once(ranges),
             result => result,
         }
@@ -263,7 +270,7 @@ impl Source for Ssh {
         let len = buffer.len() as u64;
         let next = offset.saturating_add(len);
         let left = self.size.saturating_sub(next);
-        let ahead = (left > 0 && len >= WORTH_AHEAD_LEN).then_some(ReadRange {
+        let ahead = (left > 0 && len >= MIN_AHEAD_LEN).then_some(ReadRange {
             offset: next,
             len: left.min(len),
         });

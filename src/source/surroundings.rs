@@ -1,9 +1,10 @@
-//! What is around a master: other storages, a slave's sidecar, and the processes that
-//! serve it or should.
+//! The surroundings of a master: other storages in its directory, the sidecar of a slave, and
+//! the processes that serve the master or a file that it replaced.
 //!
-//! Asked for when the master is another file than before, and by `fssync status`; never by
-//! a pass that follows. It is found where the master's disk is: a client of NFS sees the
-//! files, but not the server's processes. In a container, only its own processes are seen.
+//! A pass asks for them only if the master is another file than in the last pass;
+//! `fssync status` always asks. The search runs on the machine that reads the master: an NFS
+//! client sees the files, but not the processes of the server. In a container, only its own
+//! processes are visible.
 
 mod strays;
 
@@ -19,13 +20,13 @@ use super::open::Name;
 use super::{EntryKind, FileId};
 use crate::io::flock;
 
-/// The most names, and the most processes, that are reported.
+/// The maximum number of names, and of processes, in a report.
 const MAX_REPORTED: usize = 20;
 
-/// The most lists of a directory that are searched for names.
+/// The maximum number of directory lists to search for names.
 const MAX_LISTS: usize = 20;
 
-/// The most bytes of a sidecar that are read.
+/// The maximum length of a sidecar, in bytes.
 const MAX_SIDECAR_LEN: u64 = 64 * 1024;
 
 /// The part of a slave's sidecar that names the slave's master.
@@ -35,27 +36,27 @@ struct Sidecar {
     last_sync: Option<LastSync>,
 }
 
-/// See [`Sidecar`].
+/// The part of [`Sidecar`] that the last pass wrote.
 #[derive(Deserialize)]
 struct LastSync {
     master: FileId,
 }
 
-/// What is around a master.
+/// The surroundings of a master.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Surroundings {
-    /// The other files in its directory with names that end in `.fs`, sorted.
+    /// Names of the other files in its directory that end in `.fs`, sorted.
     pub storages: Vec<String>,
-    /// The file that it was copied from, if it is itself a slave whose sidecar says so.
+    /// The file that it was copied from, if it is itself a slave: the master in its sidecar.
     pub copied_from: Option<FileId>,
-    /// The process that has it open as ZODB does.
+    /// Id of the process that serves it: the one that holds ZODB's lock.
     pub served_by: Option<u32>,
-    /// Processes that write to a file which had the master's name before.
+    /// Processes that write to a file which had the master's name earlier.
     pub strays: Vec<Stray>,
 }
 
 impl Surroundings {
-    /// What is around the file of this name; with `beside`, the files in its directory too.
+    /// Describes the surroundings of a file; with `beside`, also the files in its directory.
     pub(super) fn of(name: &Name, beside: bool) -> io::Result<Self> {
         let path = name.resolve()?;
         let mut found = Self {
@@ -71,7 +72,8 @@ impl Surroundings {
         Ok(found)
     }
 
-    /// The same within bounds: the other end of a connection may have sent anything.
+    /// The same, limited to the lengths of an honest report: it came from the other end of a
+    /// connection.
     pub(super) fn bounded(mut self) -> Self {
         self.storages.truncate(MAX_REPORTED);
         self.strays.truncate(MAX_REPORTED);
@@ -79,7 +81,7 @@ impl Surroundings {
     }
 }
 
-/// The names of storages in the master's directory, but for its own.
+/// The names of the other storages in the master's directory.
 fn storages(name: &Name, own: &str) -> io::Result<Vec<String>> {
     let directory = name.beside(Path::new(""))?;
     let mut storages = Vec::new();
@@ -105,8 +107,7 @@ fn storages(name: &Name, own: &str) -> io::Result<Vec<String>> {
     Ok(storages)
 }
 
-/// The file that the sidecar beside the master names as its own master, if there is one
-/// that makes sense.
+/// The master that a valid sidecar beside this file names.
 fn copied_from(name: &Name, own: &str) -> Option<FileId> {
     let file: File = name
         .beside(Path::new(&format!("{own}.fssync")))

@@ -1,9 +1,10 @@
-//! Lists of transactions, as the master's end finds them: what a slave compares
-//! with its own where the bytes differ.
+//! Lists of the master's transactions. A slave compares them with its own transactions if the
+//! bytes of the two files differ.
 //!
-//! A list is bounded in bytes scanned, in entries and in time, so that an answer
-//! comes soon, however long the file or one transaction is; it says how far the
-//! scan came. In a frame, an entry takes [`ENTRY_LEN`] bytes, big-endian:
+//! The number of scanned bytes, the number of entries and the time are limited, so that an
+//! answer arrives soon, even if the file or a single transaction is very long. The list
+//! contains the position that the scan reached. An entry in a frame has [`ENTRY_LEN`] bytes,
+//! big-endian:
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -20,73 +21,72 @@ use crate::filestorage::scan::{Event, Scanner, Tail};
 use crate::filestorage::{Tid, TxnStatus};
 use crate::io::read::AlignedBuf;
 
-/// The length of an entry in a frame, in bytes.
+/// The length of an entry, in bytes.
 const ENTRY_LEN: usize = Tid::LEN + 8 + 1;
 
-/// The most bytes that a list takes in a frame.
+/// The maximum length of a list, in bytes.
 pub const MAX_LIST_LEN: usize = 256 * 1024;
 
-/// The most bytes that are scanned for one list.
+/// The maximum number of bytes to scan for one list.
 const MAX_SCANNED: u64 = 16 * 1024 * 1024;
 
-/// How many bytes are read at once. A transaction has [`MIN_TXN_LEN`] or more of
-/// them, so that what they hold fits into a list.
+/// The length of a read, in bytes. A transaction has at least [`MIN_TXN_LEN`] bytes, so the
+/// transactions of one read fit into a list.
 const READ_LEN: u64 = 128 * 1024;
 
-/// For how long a list is made.
+/// The maximum time for one list.
 const MAX_TIME: Duration = Duration::from_secs(1);
 
 /// The committed transactions from a position on, without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transactions {
-    /// Each of them.
+    /// The transactions, in the order of the file.
     pub entries: Vec<TransactionEntry>,
-    /// How far the scan came.
+    /// The end of the scan.
     pub reached: Reached,
 }
 
 /// One of the [`Transactions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionEntry {
-    /// Its id.
+    /// Transaction id.
     pub tid: Tid,
-    /// The length of its whole record, in bytes.
+    /// Length of the whole record, in bytes.
     pub len: u64,
-    /// Its status.
+    /// Status.
     pub status: TxnStatus,
 }
 
-/// How far a scan came.
+/// The point where a scan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Reached {
-    /// The offset up to which it has read: at the end of the last transaction of
-    /// the list, or beyond.
+    /// Offset up to which it has read: the end of the last transaction in the list, or later.
     pub offset: u64,
-    /// What ended it; `None` if it goes on with the next list.
+    /// The tail that ended it, or `None` if the next list continues.
     pub end: Option<Tail>,
 }
 
 impl Transactions {
-    /// Scans on, as far as a list goes. `read` fills the buffer from an offset on
-    /// and says how many bytes there were.
+    /// Continues a scan until the list is full. `read` fills a buffer with the bytes from an
+    /// offset on, and returns their number.
     pub(crate) fn scan<E>(
         scanner: &mut Scanner,
         mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
     ) -> Result<Self, E> {
         let (from, started) = (scanner.offset(), Instant::now());
         let mut entries = Vec::new();
-        let mut piece = AlignedBuf::default();
+        let mut buffer = AlignedBuf::default();
         let end = loop {
             let offset = scanner.offset();
             let len = scanner.left().min(READ_LEN) as usize;
             let got = match scanner.stopped() {
-                None if len > 0 => read(piece.room(len, offset), offset)?,
+                None if len > 0 => read(buffer.room(len, offset), offset)?,
                 _ => 0,
             };
             if got == 0 {
                 break Some(scanner.tail());
             }
-            scanner.feed(&piece[..got], &mut |event| {
+            scanner.feed(&buffer[..got], &mut |event| {
                 if let Event::Transaction(found) = event {
                     entries.push(TransactionEntry {
                         tid: found.header.tid,
@@ -95,6 +95,7 @@ impl Transactions {
                     });
                 }
             });
+            // Stop unless the transactions of another read would certainly fit.
             let is_full = (entries.len() + READ_LEN as usize / MIN_TXN_LEN as usize + 1)
                 * ENTRY_LEN
                 > MAX_LIST_LEN;
@@ -109,13 +110,13 @@ impl Transactions {
         Ok(Self { entries, reached })
     }
 
-    /// Whether the scan came to the end of the file before the `size` that it was to
-    /// have, and not between two transactions: the file is shorter by now.
-    pub(crate) fn is_cut(&self, size: u64) -> bool {
+    /// Whether the file has become shorter than `size`: the scan met its end earlier, and not
+    /// between two transactions.
+    pub(crate) fn is_truncated(&self, size: u64) -> bool {
         self.reached.end == Some(Tail::Short) && self.reached.offset < size
     }
 
-    /// The entries as they are in a frame: at most [`MAX_LIST_LEN`] bytes.
+    /// Encodes the entries for a frame, in at most [`MAX_LIST_LEN`] bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_LEN);
@@ -127,8 +128,8 @@ impl Transactions {
         bytes
     }
 
-    /// The list of a file of `size` bytes, from `from` on, that came in a frame;
-    /// `None` if it can be none.
+    /// Decodes a frame that contains the transactions from `from` on, of a file of `size`
+    /// bytes. Returns `None` if these cannot be transactions of such a file.
     #[must_use]
     pub fn decode(bytes: &[u8], reached: Reached, from: u64, size: u64) -> Option<Self> {
         let (entries, []) = bytes.as_chunks::<ENTRY_LEN>() else {
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// A file of many transactions that hold nothing.
+    /// A file with this number of empty transactions.
     fn file(count: u64) -> Vec<u8> {
         let mut bytes = b"FS30".to_vec();
         for tid in 1..=count {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_bounded_and_follow_each_other() {
+    fn lists_are_limited_and_continue_each_other() {
         let file = file(30_000);
         let size = file.len() as u64;
         let mut scanner = Scanner::new(size);
@@ -236,23 +237,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_became_shorter_is_told_from_one_that_ends() {
+    fn a_truncated_file_is_distinguished_from_an_end() {
         let file = file(3);
         let size = file.len() as u64 + 31;
-        for (len, is_cut) in [
+        for (len, is_truncated) in [
             (file.len(), false),
             (file.len() - 1, true),
             (4 + 31 + 5, true),
         ] {
             let list = scan(&mut Scanner::new(size), &file[..len]);
-            assert_eq!(list.is_cut(size), is_cut, "{len}");
+            assert_eq!(list.is_truncated(size), is_truncated, "{len}");
         }
         let list = scan(&mut Scanner::new(size - 33), &file);
         assert_eq!(list.reached.end, Some(Tail::Torn));
     }
 
     #[test]
-    fn what_can_be_no_list_is_none() {
+    fn an_impossible_list_is_not_decoded() {
         let file = file(3);
         let size = file.len() as u64;
         let list = scan(&mut Scanner::new(size), &file);

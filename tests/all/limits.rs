@@ -214,7 +214,7 @@ fn a_watch_without_notifications_polls() {
     command.args(["--watch", "--interval", "0.1"]);
     command.args([&scene.master, &scene.slave]);
     let mut watcher = Watcher::of(&scene, &mut command);
-    watcher.expect("WARN the kernel does not tell of changes");
+    watcher.expect("WARN cannot watch");
     rewrite_end(&scene.master, &History::get().after);
     watcher.expect_in_sync(&scene);
     assert_eq!(watcher.end().0, 0);

@@ -110,7 +110,7 @@ fn polling_suffices_without_notifications() {
     command.args(["-Ur", "sh", "-c", script, "sh"]);
     command.arg(program.get_program()).args(program.get_args());
     let mut watcher = Watcher::of(&scene, &mut command);
-    watcher.expect("the kernel does not tell of changes");
+    watcher.expect("cannot watch");
     let mut zodb = Zodb::start();
     zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master}));
     for _ in 0..3 {

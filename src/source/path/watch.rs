@@ -1,4 +1,4 @@
-//! Being notified of changes of a mounted master, where the kernel can tell.
+//! Change notifications for a master on a local file system.
 
 use std::fs;
 use std::io;
@@ -10,20 +10,22 @@ use std::time::Duration;
 use crate::io::file_stat::FileStat;
 use crate::io::notify::FileWatcher;
 
-/// Whether the kernel tells of changes.
+/// The state of the notifications.
 #[derive(Debug, Default)]
 pub(super) enum Watch {
-    /// It was not asked to.
+    /// Not requested yet.
     #[default]
     NotStarted,
-    /// It cannot.
+    /// The kernel cannot send any for this file.
     Unsupported,
-    /// It does.
+    /// The kernel sends them.
     Active {
         _watcher: FileWatcher,
         events: Receiver<()>,
-        /// The directory that is watched, by its path and by what it was.
-        directory: (PathBuf, Option<FileStat>),
+        /// Path of the watched directory.
+        directory: PathBuf,
+        /// State of that directory when the watch began.
+        watched: Option<FileStat>,
     },
 }
 
@@ -33,15 +35,15 @@ fn stat(path: &Path) -> Option<FileStat> {
 }
 
 impl Watch {
-    /// Has the kernel tell of changes of this file.
-    pub(super) fn of(file: &Path) -> Self {
-        let (ring, events) = mpsc::sync_channel(1);
+    /// Starts notifications for this file.
+    pub(super) fn start(file: &Path) -> Self {
+        let (sender, events) = mpsc::sync_channel(1);
         let directory = file.parent().unwrap_or(file).to_owned();
-        let looked_up = stat(&directory);
+        let watched = stat(&directory);
         let started = || -> io::Result<FileWatcher> {
             let mut watcher = FileWatcher::new(move || {
-                // One that is not taken yet tells enough.
-                let _ = ring.try_send(());
+                // If the channel is full, a notification is waiting already.
+                let _ = sender.try_send(());
             })?;
             watcher.add(file)?;
             Ok(watcher)
@@ -50,40 +52,43 @@ impl Watch {
             Ok(watcher) => Self::Active {
                 _watcher: watcher,
                 events,
-                directory: (directory, looked_up),
+                directory,
+                watched,
             },
             Err(error) => {
                 let file = file.display();
-                tracing::warn!("the kernel does not tell of changes of {file}: {error}");
+                tracing::warn!("cannot watch {file} for changes, so it is only polled: {error}");
                 Self::Unsupported
             }
         }
     }
 
-    /// Forgets the events so far; all of it, where the directory is another by
-    /// now.
+    /// Discards the notifications so far. Stops them if the path of the directory leads to
+    /// another directory now.
     pub(super) fn discard_events(&mut self) {
         if let Self::Active {
             events,
-            directory: (path, looked_up),
+            directory,
+            watched,
             ..
         } = self
         {
             while events.try_recv().is_ok() {}
-            // Its entries may change, and its time of modification with them.
-            if !FileStat::are_same_file(stat(path), *looked_up) {
+            // Compare only the identity: a change of an entry changes the directory's time of
+            // modification.
+            if !FileStat::are_same_file(stat(directory), *watched) {
                 *self = Self::NotStarted;
             }
         }
     }
 
-    /// Waits for an event; returns whether that came before `timeout` was over.
+    /// Waits for a notification. Returns whether one came before the timeout.
     pub(super) fn wait(&self, timeout: Duration) -> bool {
         match self {
             Self::Active { events, .. } => match events.recv_timeout(timeout) {
                 Ok(()) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
-                // The thread that tells is gone.
+                // The thread of the watcher has ended. Wait as if there were no notifications.
                 Err(RecvTimeoutError::Disconnected) => {}
             },
             Self::NotStarted | Self::Unsupported => {}

@@ -1,7 +1,7 @@
-//! What is said through a connection: this end's half, whatever the other end sends.
+//! The slave's end of the protocol.
 //!
-//! Nothing that is received is believed before it is checked, and no more is kept of
-//! it than was asked for.
+//! The other end may send anything. Every reply is checked before it is used, and never needs
+//! more memory than the request allows.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -10,16 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::source::protocol::{self, Reply, Request};
 use crate::source::{MAX_LIST_LEN, Transactions};
 
-/// Why something could not be had through a connection.
+/// Why a request failed.
 #[derive(Debug)]
 pub enum RequestError {
-    /// The connection is of no use any more.
+    /// The connection broke, or the other end violated the protocol. The connection must be
+    /// closed.
     Broken(protocol::Error),
-    /// The other end refused.
+    /// The other end refused the request. The connection can be used for others.
     Refused {
-        /// Why.
+        /// The reason that it gave.
         why: String,
-        /// Whether it may not do so a moment later.
+        /// Whether a retry may succeed, according to the other end.
         is_transient: bool,
     },
 }
@@ -46,21 +47,21 @@ impl ReadRange {
     }
 }
 
-/// A conversation with the master's end.
+/// A connection to the master's end: a pair of streams and the state of the protocol.
 #[derive(Debug)]
 pub struct Client<R, W> {
     from: R,
     to: W,
-    /// Whether this end has said hello.
+    /// Whether this end has sent its hello.
     has_greeted: bool,
-    /// Whether the other end has.
+    /// Whether the hello of the other end was received.
     is_greeted: Arc<AtomicBool>,
     /// A read that was requested ahead of time, and whose data was not taken yet.
     ahead: Option<ReadRange>,
 }
 
 impl<R: Read, W: Write> Client<R, W> {
-    /// One in which nothing was said yet.
+    /// Creates a client for a new connection. Sends nothing.
     #[must_use]
     pub fn new(from: R, to: W) -> Self {
         Self {
@@ -72,26 +73,26 @@ impl<R: Read, W: Write> Client<R, W> {
         }
     }
 
-    /// Becomes true once the other end has said hello.
+    /// A flag that becomes true when the hello of the other end is received.
     #[must_use]
     pub fn is_greeted(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_greeted)
     }
 
-    /// Asks, and waits for the reply.
+    /// Sends a request and waits for the reply.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, RequestError> {
         self.drain()?;
         self.send(request)?;
         match request {
-            // It has a time of its own.
+            // It has its own timeout and no heartbeats, so a heartbeat is an error here.
             Request::Wait { .. } => self.next_reply(),
             _ => self.reply(),
         }
     }
 
-    /// Reads `buffer.len()` bytes from `offset` on, fewer at the end of the file,
-    /// and asks for those at `ahead`, which are likely to be wanted next: so the
-    /// other end need not wait to be asked.
+    /// Reads `buffer.len()` bytes from `offset` on, or fewer at the end of the file. Requests
+    /// the bytes at `ahead` too, which the caller will probably read next, so that the other
+    /// end can send them without delay.
     pub fn read(
         &mut self,
         buffer: &mut [u8],
@@ -112,12 +113,12 @@ impl<R: Read, W: Write> Client<R, W> {
         self.data(buffer)
     }
 
-    /// Asks for a list of transactions, and waits for it.
+    /// Requests a list of transactions and waits for it.
     pub fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, RequestError> {
         let Reply::Transactions { len, reached } =
             self.ask(&Request::Transactions { from, size })?
         else {
-            return Err(protocol::Error::Frame("not the reply that is due").into());
+            return Err(protocol::Error::Frame("unexpected reply").into());
         };
         let mut list = vec![0; MAX_LIST_LEN];
         let got = match len {
@@ -125,13 +126,13 @@ impl<R: Read, W: Write> Client<R, W> {
             _ => protocol::read_data(&mut self.from, &mut list)?,
         };
         if got as u64 != len {
-            return Err(protocol::Error::Frame("not as long as announced").into());
+            return Err(protocol::Error::Frame("length differs from the announced one").into());
         }
         Transactions::decode(&list[..got], reached, from, size)
-            .ok_or(protocol::Error::Frame("no list of transactions").into())
+            .ok_or(protocol::Error::Frame("invalid list of transactions").into())
     }
 
-    /// Passes over the answer to a read that nobody wants any more.
+    /// Discards the answer to a read ahead that turned out not to be needed.
     fn drain(&mut self) -> Result<(), RequestError> {
         let Some(ReadRange { len, .. }) = self.ahead.take() else {
             return Ok(());
@@ -152,12 +153,13 @@ impl<R: Read, W: Write> Client<R, W> {
             protocol::write_message(&mut bytes, request).and_then(|()| self.to.write_all(&bytes));
         match sent {
             Ok(()) => Ok(()),
-            // Why nobody listens is better told by what was received.
+            // The other end has closed its input. Its last reply explains why better than our
+            // own error does.
             Err(error) => self.reply().and(Err(protocol::Error::Io(error).into())),
         }
     }
 
-    /// The next reply that is more than a sign of life.
+    /// The next reply that is not a heartbeat.
     fn reply(&mut self) -> Result<Reply, RequestError> {
         loop {
             match self.next_reply()? {
@@ -167,7 +169,7 @@ impl<R: Read, W: Write> Client<R, W> {
         }
     }
 
-    /// The next reply.
+    /// The next reply, which may be a heartbeat.
     fn next_reply(&mut self) -> Result<Reply, RequestError> {
         if !self.is_greeted.load(Ordering::Relaxed) {
             protocol::read_hello(&mut self.from)?;
@@ -182,7 +184,7 @@ impl<R: Read, W: Write> Client<R, W> {
         }
     }
 
-    /// The answer to a read.
+    /// Receives the answer to a read. Returns its length in bytes.
     fn data(&mut self, buffer: &mut [u8]) -> Result<usize, RequestError> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -191,11 +193,14 @@ impl<R: Read, W: Write> Client<R, W> {
                 Reply::Data(announced) => {
                     let got = protocol::read_data(&mut self.from, &mut buffer[filled..])?;
                     if got as u64 != announced {
-                        return Err(protocol::Error::Frame("not as long as announced").into());
+                        return Err(protocol::Error::Frame(
+                            "length differs from the announced one",
+                        )
+                        .into());
                     }
                     filled += got;
                 }
-                _ => return Err(protocol::Error::Frame("not the reply that is due").into()),
+                _ => return Err(protocol::Error::Frame("unexpected reply").into()),
             }
         }
         Ok(filled)

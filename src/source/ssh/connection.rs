@@ -1,4 +1,4 @@
-//! A connection: the program that makes it, and what that complains of.
+//! A connection: the program that connects, its streams and its standard error.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -15,40 +15,40 @@ use super::process::{Process, ProcessFlags};
 use crate::io::pipe;
 use crate::source::Heartbeat;
 
-/// How many of its last lines a program that fails is quoted with.
+/// The number of last lines of standard error that a message quotes.
 const MAX_QUOTED_LINES: usize = 3;
 
-/// How much of what comes is read at once, in bytes.
+/// The size of the read buffer, in bytes.
 const BUFFER_LEN: usize = 4 * 1024;
 
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// The program's process id.
+    /// Process id of the program.
     pub(super) pid: u32,
-    /// What is said through it.
+    /// The protocol over its standard input and output.
     pub(super) client: Client<BufReader<HeartbeatReader<ChildStdout>>, ChildStdin>,
     stderr: StderrLog,
 }
 
-/// Why no connection could be begun.
+/// Why no connection could be started.
 #[derive(Debug)]
 pub(super) enum StartError {
-    /// The program that connects cannot be run, and why.
+    /// The program cannot be run. Contains a description.
     Program(String),
-    /// This machine lets nothing more be started: what was to be.
+    /// A limit of this machine does not allow to start the described thread or program.
     Resources(String, io::Error),
 }
 
 impl Connection {
-    /// Starts the program, and keeps it in `process`.
+    /// Starts the program, and registers it in `process`.
     pub(super) fn start(
         target: &Target,
         heartbeat: Heartbeat,
         process: &Process,
     ) -> Result<Self, StartError> {
         let Some((program, arguments)) = target.program.split_first() else {
-            return Err(StartError::Program("no program is named".to_owned()));
+            return Err(StartError::Program("the command is empty".to_owned()));
         };
         let flags = ProcessFlags::default();
         let mut command = Command::new(program);
@@ -65,7 +65,7 @@ impl Connection {
             return Err(StartError::Program(why));
         };
         pipe::widen(&from);
-        // Headers come through the buffer; data, for the most part, past it.
+        // Only headers go through the buffer. Large reads of data bypass it.
         let from = BufReader::with_capacity(BUFFER_LEN, HeartbeatReader { from, heartbeat });
         let client = Client::new(from, to);
         let listening = StderrLog::listen(stderr, client.is_greeted(), flags);
@@ -74,13 +74,16 @@ impl Connection {
             client,
             stderr: listening.map_err(|error| {
                 process.abandon(pid);
-                StartError::Resources(format!("a thread that listens to {program}"), error)
+                StartError::Resources(
+                    format!("a thread that reads the messages of {program}"),
+                    error,
+                )
             })?,
         })
     }
 
-    /// The last lines that the program said on its standard error. It is ended by now:
-    /// only what left its process group could say more.
+    /// The last lines of the program's standard error. Call this after the end of the program,
+    /// when no more lines can come, except from a process that left its group.
     pub(super) fn last_stderr_lines(&self) -> Vec<String> {
         let lines = self.stderr.last_lines.lock();
         Vec::from_iter(lines.unwrap_or_else(PoisonError::into_inner).clone())
@@ -97,23 +100,23 @@ impl StartError {
     }
 }
 
-/// What the program says on its standard error.
+/// The log of the program's standard error.
 #[derive(Debug)]
 struct StderrLog {
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl StderrLog {
-    /// Logs what comes, in a thread of its own. What is said before the other end
-    /// `is_greeted` is told along with the failure to connect, if it comes to that; a
-    /// watch that tries again and again need not say it each time.
+    /// Starts a thread that logs the lines. Lines before the hello of the other end, when
+    /// `is_greeted` becomes true, are not warnings: if the connection fails, its error quotes
+    /// them, and a watch that retries need not log them each time.
     fn listen(
         from: ChildStderr,
         is_greeted: Arc<AtomicBool>,
         flags: ProcessFlags,
     ) -> io::Result<Self> {
         let last_lines = Arc::default();
-        let heard = Arc::clone(&last_lines);
+        let lines = Arc::clone(&last_lines);
         thread::Builder::new()
             .name("complaints".to_owned())
             .spawn(move || {
@@ -121,14 +124,14 @@ impl StderrLog {
                     is_greeted.load(Ordering::Relaxed)
                         && !flags.is_ended_by_us.load(Ordering::Relaxed)
                 };
-                log_stderr(from, &heard, &is_worth_a_warning);
+                log_stderr(from, &lines, &is_worth_a_warning);
                 flags.is_stderr_closed.store(true, Ordering::Relaxed);
             })?;
         Ok(Self { last_lines })
     }
 }
 
-/// Tells that something came.
+/// Records a heartbeat for each read.
 #[derive(Debug)]
 pub(super) struct HeartbeatReader<R> {
     from: R,
@@ -143,19 +146,23 @@ impl<R: Read> Read for HeartbeatReader<R> {
     }
 }
 
-/// Logs what a program says on its standard error, until it ends, and keeps the
-/// last lines. Long lines are cut.
+/// Logs a program's standard error until it is closed, and keeps the last lines. Splits long
+/// lines.
 fn log_stderr(
     from: ChildStderr,
     last: &Mutex<VecDeque<String>>,
     is_worth_a_warning: &impl Fn() -> bool,
 ) {
-    /// How much of a line is kept, in bytes.
-    const LINE_LEN: u64 = 500;
+    /// The maximum length of a line, in bytes.
+    const MAX_LINE_LEN: u64 = 500;
     let mut from = BufReader::new(from);
     loop {
         let mut line = Vec::new();
-        match from.by_ref().take(LINE_LEN).read_until(b'\n', &mut line) {
+        match from
+            .by_ref()
+            .take(MAX_LINE_LEN)
+            .read_until(b'\n', &mut line)
+        {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,

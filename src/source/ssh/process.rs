@@ -1,8 +1,9 @@
-//! The program that connects: started in a process group of its own, and ended with all
-//! that it has started there, be it a wrapper's ssh, a jump host's or a ProxyCommand.
+//! Starts and ends the program that connects.
 //!
-//! In that group the signals of a terminal (Ctrl-C) do not reach it; see
-//! [`terminal`] for a program that asks for a password.
+//! The program runs in a process group of its own, so that it can be ended together with all
+//! processes that it has started: the ssh of a wrapper or of a jump host, or a ProxyCommand.
+//! Signals from the terminal, such as Ctrl-C, do not reach that group. See [`terminal`] for a
+//! program that asks for a password.
 
 use std::io;
 use std::mem;
@@ -20,64 +21,67 @@ use rustix::process::{
 
 use super::terminal::{self, LentTerminal};
 
-/// How long a program may take to end by itself, once it has closed its output; to tidy
-/// up after SIGTERM; and to be gone after SIGKILL.
+/// The time that a program gets for each of these: to end by itself after it has closed its
+/// output, to clean up after SIGTERM, and to disappear after SIGKILL.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The program that connects, to be ended from outside.
+/// A handle to the program that connects, by which any thread can end it.
 #[derive(Clone, Debug, Default)]
 pub struct Process(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     running: Option<Running>,
-    /// Those that were killed, and that the kernel has not let go of in time.
+    /// Programs that were killed but did not disappear in time. They still must be reaped.
     lingering: Vec<Pid>,
-    /// Whether no other is to be started.
+    /// Whether no other program may be started.
     is_closed: bool,
 }
 
-/// How the ends of a connection see each other.
+/// Flags that the process and the thread that reads its standard error share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProcessFlags {
-    /// Set once it is ended from here: what it complains of then is no news.
+    /// Set when fssync ends the program. Its complaints are not worth a warning then.
     pub(super) is_ended_by_us: Arc<AtomicBool>,
-    /// Set once its standard error is closed by all that had it.
+    /// Set when all processes that had its standard error have closed it.
     pub(super) is_stderr_closed: Arc<AtomicBool>,
 }
 
-/// How a program ended that had broken the connection.
+/// How a program ended whose connection broke.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProcessExit {
-    /// Its exit code, if it ended by itself.
+    /// Exit code, if it ended by itself.
     pub(super) code: Option<i32>,
-    /// Whether it was ended because it wanted to ask for something, and nobody was there.
+    /// Whether it was killed because it wanted to ask a question without a terminal.
     pub(super) lacked_terminal: bool,
 }
 
 impl Process {
-    /// Ends it, if it runs, with all that it has started in its process group.
+    /// Ends the program, if it is running, with its whole process group.
     pub fn end(&self) {
         self.lock().end();
     }
 
-    /// Ends it, for good.
+    /// Ends the program, and prevents that another one is started.
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         state.end();
     }
 
-    /// Does what is due while it runs: lends it the terminal if it wants to ask for a
-    /// password; if it has ended, ends what still holds the connection open. In a process that is the first one of its PID namespace, as in a
-    /// container, also waits for the orphans that have become its children.
+    /// Does the periodic work while the program runs; call it several times a second:
+    ///
+    /// 1. Lends the terminal to a program that wants to ask for a password.
+    /// 2. If the program has ended, ends the processes of its group, which may hold the
+    ///    connection open.
+    /// 3. If fssync is process 1 of its PID namespace, as in a container, reaps orphans.
     pub fn supervise(&self) {
-        // Whoever has it ends the program, and is not to be waited for.
+        // Another thread that holds the lock is ending the program. Do not wait for it.
         let Ok(mut state) = self.0.try_lock() else {
             return;
         };
         if let Some(running) = &mut state.running {
-            running.end_what_it_left();
+            running.end_rest_of_group();
             running.lend_terminal();
         }
         if getpid().is_init() {
@@ -85,7 +89,7 @@ impl Process {
         }
     }
 
-    /// Starts a program in a process group of its own; one before it is ended.
+    /// Starts a program in a process group of its own, and ends the previous program.
     pub(super) fn start(
         &self,
         command: &mut Command,
@@ -98,25 +102,26 @@ impl Process {
             pid: Pid::from_child(&child),
             status: None,
             flags,
-            is_over: false,
+            was_ended: false,
             lent: None,
             lacked_terminal: false,
         });
+        // `close` may have been called between the start and the lock.
         if state.is_closed {
             state.end();
         }
         Ok(child)
     }
 
-    /// Takes the terminal back, if the program has it: it has nothing to ask any more.
+    /// Takes the terminal back from the program, which has logged in.
     pub(super) fn take_terminal_back(&self) {
         if let Some(running) = &mut self.lock().running {
             running.lent = None;
         }
     }
 
-    /// Ends the one with this process id, unless it is followed by another; it may end
-    /// by itself in a moment.
+    /// Ends the program with this process id, unless another one has replaced it. First gives
+    /// it a moment to end by itself, so that its exit code is known.
     pub(super) fn finish(&self, pid: u32) -> ProcessExit {
         let mut state = self.lock();
         let Some(running) = state.with_pid(pid) else {
@@ -126,7 +131,8 @@ impl Process {
         let (was_lent, lacked_terminal) = (running.lent.is_some(), running.lacked_terminal);
         let status = state.end().filter(|_| is_by_itself);
         if let Some(signal) = status.filter(|_| was_lent).and_then(typed_signal) {
-            // Ctrl-C was typed at a prompt, and is meant for all that runs there.
+            // The user typed Ctrl-C at the prompt of the program, which had the terminal. Pass
+            // the signal on to the group that the user meant: that of fssync.
             let _ = kill_current_process_group(signal);
         }
         ProcessExit {
@@ -135,7 +141,7 @@ impl Process {
         }
     }
 
-    /// Ends the one with this process id, if it still runs.
+    /// Ends the program with this process id at once, unless another one has replaced it.
     pub(super) fn abandon(&self, pid: u32) {
         let mut state = self.lock();
         if state.with_pid(pid).is_some() {
@@ -154,7 +160,7 @@ impl State {
         self.running.as_mut().filter(is_it)
     }
 
-    /// Ends what runs; how the program ended, if the kernel says so in time.
+    /// Ends the current program. Returns its exit status, if it disappeared in time.
     fn end(&mut self) -> Option<WaitStatus> {
         self.lingering.retain(|&pid| reap(pid).is_none());
         let mut running = self.running.take()?;
@@ -165,8 +171,8 @@ impl State {
         running.status
     }
 
-    /// Waits for all children that have ended. The program that connects may be one of
-    /// them.
+    /// Reaps all children that have ended. One of them may be the program that connects, so
+    /// its status is kept for it.
     fn reap_orphans(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             self.lingering.retain(|&lingering| lingering != pid);
@@ -177,35 +183,35 @@ impl State {
     }
 }
 
-/// A program that was started, and is not known to be gone.
+/// A program that was started and not reaped yet.
 #[derive(Debug)]
 struct Running {
-    /// Also the id of its process group.
+    /// Process id, which is also the id of its process group.
     pid: Pid,
-    /// How it ended, once it was waited for.
+    /// Exit status, once it was reaped.
     status: Option<WaitStatus>,
     flags: ProcessFlags,
-    /// Whether it was seen to have ended by itself.
-    is_over: bool,
-    /// The terminal, while it has it.
+    /// Whether an earlier check found that it has ended.
+    was_ended: bool,
+    /// The terminal, while it is lent to the program.
     lent: Option<LentTerminal>,
     lacked_terminal: bool,
 }
 
 impl Running {
-    /// Ends the group: with SIGTERM, so that ssh ends its own helpers, and then with
-    /// SIGKILL.
+    /// Ends the process group, in this order:
     ///
-    /// The terminal is taken back in between. A program at a prompt has switched the
-    /// echo off, and may switch it on again only as long as it has the terminal.
-    ///
-    /// The program is waited for last: as long as it is not, no other process and no
-    /// other group can get its id.
+    /// 1. SIGTERM, so that ssh ends its own helpers.
+    /// 2. Take the terminal back. A program at a password prompt has switched the echo off; on
+    ///    SIGTERM it switches it on again, which it can do only while it has the terminal.
+    /// 3. SIGKILL.
+    /// 4. Reap the program. Until then, no other process or group can get its id, so the
+    ///    signals cannot hit a stranger.
     fn end(&mut self) {
         self.flags.is_ended_by_us.store(true, Ordering::Relaxed);
         self.signal(Signal::TERM);
         if self.lent.is_some() {
-            // One that was stopped at its prompt does not heed SIGTERM.
+            // A program that is stopped at its prompt handles SIGTERM only after SIGCONT.
             self.signal(Signal::CONT);
         }
         wait_until(|| self.has_ended() && self.flags.is_stderr_closed.load(Ordering::Relaxed));
@@ -217,31 +223,36 @@ impl Running {
         });
     }
 
-    /// Sends a signal to the group, which may be gone.
+    /// Sends a signal to the group. It may have no process left, so errors do not matter.
     fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.pid, signal);
     }
 
-    /// Whether the program has ended; it is not waited for.
+    /// Whether the program has ended. Does not reap it.
     fn has_ended(&self) -> bool {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.status.is_some() || !matches!(waitid(WaitId::Pid(self.pid), look), Ok(None))
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.status.is_some() || !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
     }
 
-    /// Ends what a program that has ended left in its group: it may hold the pipe open by
-    /// whose end a broken connection is known.
-    fn end_what_it_left(&mut self) {
+    /// If the program has ended, ends the rest of its group: with SIGTERM at first, and with
+    /// SIGKILL at the next call. Such a process may hold the pipe open, and the end of the pipe
+    /// is how fssync notices a broken connection.
+    fn end_rest_of_group(&mut self) {
         if self.has_ended() {
-            let was_over = mem::replace(&mut self.is_over, true);
-            self.signal(if was_over { Signal::KILL } else { Signal::TERM });
+            let was_signalled = mem::replace(&mut self.was_ended, true);
+            self.signal(if was_signalled {
+                Signal::KILL
+            } else {
+                Signal::TERM
+            });
         }
     }
 
-    /// Lends the terminal if the program was stopped because it does not have it; ends
-    /// the program if there is none to lend.
+    /// Lends the terminal to the program if the kernel stopped it because it used the terminal
+    /// from the background. Kills the program if there is no terminal to lend.
     fn lend_terminal(&mut self) {
-        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-        let stopped = match waitid(WaitId::Pid(self.pid), look) {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let stopped = match waitid(WaitId::Pid(self.pid), options) {
             Ok(Some(status)) => status.stopping_signal(),
             _ => None,
         };
@@ -258,8 +269,9 @@ impl Running {
     }
 }
 
-/// The signal that was typed at a program's prompt, by how the program ended: by the
-/// signal, or, as a wrapper does whose own program ended so, with 128 and its number.
+/// The signal that the user typed at the prompt of a program, according to its exit status.
+/// Either the signal killed the program, or the program is a wrapper and exits with 128 plus
+/// the number of the signal that killed its child.
 fn typed_signal(status: WaitStatus) -> Option<Signal> {
     let number = match status.exit_status() {
         Some(code) => code - 128,
@@ -270,13 +282,13 @@ fn typed_signal(status: WaitStatus) -> Option<Signal> {
         .find(|signal| signal.as_raw() == number)
 }
 
-/// Waits for a child that has ended; how it ended.
+/// Reaps a child if it has ended, and returns its exit status.
 fn reap(pid: Pid) -> Option<WaitStatus> {
     let (_, status) = waitpid(Some(pid), WaitOptions::NOHANG).ok()??;
     Some(status)
 }
 
-/// Waits until something is so, but not for long; whether it is.
+/// Waits until the condition is true, for at most [`END_TIMEOUT`]. Returns whether it is.
 fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
     const MAX_PAUSE: Duration = Duration::from_millis(20);
     let until = Instant::now() + END_TIMEOUT;

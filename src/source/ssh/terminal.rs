@@ -1,11 +1,11 @@
-//! Lending the terminal to the program that connects.
+//! Lends the terminal to the program that connects.
 //!
-//! The program runs in a process group of its own, in the background. If it asks for a
-//! password, or whether a host key is right, the kernel stops it (SIGTTIN, SIGTTOU). As
-//! a shell does for a job, it is then put in the foreground and continued, provided that
-//! fssync is in the foreground itself. Once it has connected or ended, fssync is put there
-//! again, and gets what is typed: Ctrl-C. The settings of the terminal are then as they
-//! were, also if a program was killed while it had the echo switched off.
+//! The program runs in a process group of its own, in the background. If it asks for a password
+//! or for the confirmation of a host key, the kernel stops it with SIGTTIN or SIGTTOU. If
+//! fssync itself is in the foreground, it then does the same as a shell: it puts the program in
+//! the foreground and continues it. After the program has connected or ended, fssync puts
+//! itself in the foreground again, so that Ctrl-C reaches it. It also restores the settings of
+//! the terminal, because the program may have been killed while the echo was off.
 
 use std::fs::File;
 
@@ -13,26 +13,27 @@ use nix::sys::signal::{SigSet, Signal as Blocked};
 use rustix::process::{Pid, Signal, getpgrp};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 
-/// The terminal, while another process group has it.
+/// The terminal while another process group is in the foreground.
 #[derive(Debug)]
 pub(super) struct LentTerminal {
     terminal: File,
-    /// As they were before.
+    /// The settings before it was lent.
     settings: Termios,
     to: Pid,
 }
 
-/// Whether a program that was stopped by this signal wants the terminal.
+/// Whether a program that this signal stopped wants to use the terminal.
 pub(super) fn is_asked_for_by(signal: i32) -> bool {
-    // The last one comes of Ctrl-Z at a prompt, where nobody could continue it.
+    // SIGTSTP comes from Ctrl-Z at the prompt. No shell knows the program, so nobody else
+    // would continue it.
     [Signal::TTIN, Signal::TTOU, Signal::TSTP]
         .iter()
         .any(|known| known.as_raw() == signal)
 }
 
 impl LentTerminal {
-    /// Puts a process group in the foreground; `None` if there is no terminal, or this
-    /// process is not in the foreground.
+    /// Puts a process group in the foreground. Returns `None` if there is no terminal, or if
+    /// this process is not in the foreground.
     pub(super) fn to(group: Pid) -> Option<Self> {
         let terminal = File::options()
             .read(true)
@@ -54,13 +55,14 @@ impl LentTerminal {
 }
 
 impl Drop for LentTerminal {
-    /// Puts this process in the foreground again, with the settings as they were, unless
-    /// a shell has put there what it likes.
+    /// Puts this process in the foreground again and restores the settings, unless a shell has
+    /// put another group in the foreground in the meantime.
     fn drop(&mut self) {
         if tcgetpgrp(&self.terminal) != Ok(self.to) {
             return;
         }
-        // A background process that changes the terminal would be stopped.
+        // This process is in the background now. Without the block, the kernel would stop it
+        // when it changes the terminal.
         let mut stop = SigSet::empty();
         stop.add(Blocked::SIGTTOU);
         if stop.thread_block().is_ok() {

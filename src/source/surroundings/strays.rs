@@ -1,14 +1,14 @@
-//! Processes that write to a file which had the master's name before.
+//! Finds processes that write to a file which had the master's name earlier.
 //!
-//! A file that is renamed into the master's place leaves the old one to whoever has it
-//! open. A ZEO goes on writing there, and nothing that it commits is in the master. `/proc`
-//! shows it, for processes that this one may look at:
+//! If somebody renames another file to `Data.fs` while ZEO is running, ZEO keeps writing to
+//! the old file, and the master lacks all of its later transactions. `/proc` reveals this, for
+//! the processes that this one is allowed to inspect. There are two cases:
 //!
-//! 1. A handle for writing whose file is `Data.fs (deleted)`. A pack of ZODB's closes its
-//!    handle before it renames, so it leaves none.
-//! 2. A handle for writing whose file is now `Data.fs.SUFFIX`, of a process that has
-//!    `Data.fs.lock` open and not `Data.fs`. ZODB's own files beside it do not count: while
-//!    it has those, it has `Data.fs` too.
+//! 1. A process has a handle for writing, and its file is `Data.fs (deleted)`. ZODB's pack
+//!    never causes this, because it closes its handle before it renames.
+//! 2. A process has a handle for writing, and its file is now called `Data.fs.SUFFIX`. It
+//!    has `Data.fs.lock` open, but not `Data.fs`. ZODB itself opens such files, but only while
+//!    it has `Data.fs` open too.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -16,22 +16,24 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The access mode in a handle's flags, and the one for reading only.
+/// Bits of the access mode in the flags of a handle.
 const ACCESS_MODE: u32 = 0o3;
+
+/// The access mode of a handle that is only for reading.
 const READ_ONLY: u32 = 0o0;
 
-/// A process that writes to a file which had the master's name before.
+/// A process that writes to a file which had the master's name earlier.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Stray {
-    /// The process.
+    /// Id of the process.
     pub pid: u32,
-    /// Its handle: `/proc/PID/fd/HANDLE` is the file.
+    /// Number of the handle: `/proc/PID/fd/HANDLE` is the file.
     pub handle: u32,
-    /// What the kernel calls the file.
+    /// Name of the file according to the kernel.
     pub file: String,
 }
 
-/// Finds them, for the master at this path, which has no links in it.
+/// Finds these processes. The path of the master must not contain symbolic links.
 pub(super) fn find(master: &Path) -> Vec<Stray> {
     let own = std::process::id();
     numbers(Path::new("/proc"))
@@ -40,7 +42,7 @@ pub(super) fn find(master: &Path) -> Vec<Stray> {
         .collect()
 }
 
-/// The one of a process, if it has one.
+/// The stray handle of one process, if it has any.
 fn find_in(proc: &Path, pid: u32, master: &Path) -> Option<Stray> {
     let process = proc.join(pid.to_string());
     let mut has_master = false;
@@ -67,16 +69,16 @@ fn find_in(proc: &Path, pid: u32, master: &Path) -> Option<Stray> {
     deleted.or(renamed.filter(|_| has_lock && !has_master))
 }
 
-/// What a file is to the master.
+/// The relation of a file to the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// It is the master.
+    /// The master itself.
     Master,
     /// ZODB's lock of the master.
     Lock,
-    /// It had the master's name, and has none any more.
+    /// A file that had the master's name and was deleted.
     Deleted,
-    /// It has a name that begins with the master's.
+    /// A file whose name begins with the master's name.
     Renamed,
 }
 
@@ -108,7 +110,7 @@ fn may_write(process: &Path, handle: u32) -> bool {
     flags.is_some_and(|flags| flags & ACCESS_MODE != READ_ONLY)
 }
 
-/// The names in a directory that are numbers.
+/// The entries of a directory whose names are numbers.
 fn numbers(directory: &Path) -> impl Iterator<Item = u32> + use<> {
     let entries = fs::read_dir(directory).ok();
     let names = entries
@@ -124,7 +126,7 @@ mod tests {
     use std::ffi::OsStr;
 
     #[test]
-    fn a_file_is_judged_by_its_name() {
+    fn the_name_of_a_file_decides_its_role() {
         let master = Path::new("/srv/Data.fs");
         for (file, role) in [
             ("/srv/Data.fs", Some(Role::Master)),
