@@ -25,7 +25,7 @@ pub(super) enum Watch {
         /// Path of the watched directory.
         directory: PathBuf,
         /// State of that directory when the watch began.
-        watched: Option<FileStat>,
+        directory_stat: Option<FileStat>,
     },
 }
 
@@ -39,7 +39,7 @@ impl Watch {
     pub(super) fn start(file: &Path) -> Self {
         let (sender, events) = mpsc::sync_channel(1);
         let directory = file.parent().unwrap_or(file).to_owned();
-        let watched = stat(&directory);
+        let directory_stat = stat(&directory);
         let started = || -> io::Result<FileWatcher> {
             let mut watcher = FileWatcher::new(move || {
                 // If the channel is full, a notification is waiting already.
@@ -53,7 +53,7 @@ impl Watch {
                 _watcher: watcher,
                 events,
                 directory,
-                watched,
+                directory_stat,
             },
             Err(error) => {
                 let file = file.display();
@@ -69,14 +69,14 @@ impl Watch {
         if let Self::Active {
             events,
             directory,
-            watched,
+            directory_stat,
             ..
         } = self
         {
             while events.try_recv().is_ok() {}
             // Compare only the identity: a change of an entry changes the directory's time of
             // modification.
-            if !FileStat::are_same_file(stat(directory), *watched) {
+            if !FileStat::are_same_file(stat(directory), *directory_stat) {
                 *self = Self::NotStarted;
             }
         }
