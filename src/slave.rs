@@ -31,6 +31,7 @@ pub mod running;
 pub(crate) mod scan;
 pub mod sidecar;
 pub mod since_last_pass;
+pub mod small_file;
 pub mod snapshot;
 pub mod space;
 pub mod step;

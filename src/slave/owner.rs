@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::attributes::{Attributes, Given};
-use super::paths::{self, OpenMode, SlavePaths};
+use super::paths::{OpenMode, SlavePaths};
+use super::small_file::{open_if_exists, stat_if_exists};
 use crate::error::Error;
 
 /// The owner, group and permission bits of new files.
@@ -49,8 +50,8 @@ impl Owner {
     /// with the usual mode.
     pub fn of(paths: &SlavePaths) -> Result<Self, Error> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
-        match fs::symlink_metadata(paths.data()) {
-            Ok(found) => {
+        match stat_if_exists(paths.data())? {
+            Some(found) => {
                 let mode = bits(&found);
                 let (group, others) = (mode >> 3 & 0o7, mode & 0o7);
                 Ok(Self {
@@ -61,7 +62,7 @@ impl Owner {
                     model: Some(paths.data().to_owned()),
                 })
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            None => {
                 let found = fs::metadata(paths.directory())
                     .map_err(Error::io("look at", paths.directory()))?;
                 let user = geteuid();
@@ -77,7 +78,6 @@ impl Owner {
                     model: None,
                 })
             }
-            Err(error) => Err(Error::io("look at", paths.data())(error)),
         }
     }
 
@@ -171,22 +171,18 @@ impl Owner {
 
     /// Opens a file beside the slave for reading and writing; `None` if there is none.
     pub fn open_for(paths: &SlavePaths, path: &Path) -> Result<Option<File>, Error> {
-        match paths::open(path, OpenMode::ReadWrite) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            result => {
-                let file = result.map_err(Error::io("open", path))?;
-                mend(&file, paths, path)?;
-                Ok(Some(file))
-            }
+        let file = open_if_exists(path, OpenMode::ReadWrite)?;
+        if let Some(file) = &file {
+            mend(file, paths, path)?;
         }
+        Ok(file)
     }
 
     /// Opens a file for reading and writing; creates it where it is missing.
     pub fn open_or_create(&self, path: &Path) -> Result<File, Error> {
         loop {
-            match paths::open(path, OpenMode::ReadWrite) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                result => return result.map_err(Error::io("open", path)),
+            if let Some(file) = open_if_exists(path, OpenMode::ReadWrite)? {
+                return Ok(file);
             }
             match self.create_new(path) {
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}

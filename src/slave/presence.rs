@@ -2,9 +2,9 @@
 //! that was mistyped. Only reads.
 
 use std::fs;
-use std::io::ErrorKind;
 
-use super::paths::{self, OpenMode, Sibling, SlavePaths};
+use super::paths::{OpenMode, Sibling, SlavePaths};
+use super::small_file::open_if_exists;
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::read::read_fully;
 
@@ -29,10 +29,10 @@ impl Presence {
         if left_by_passes.into_iter().any(exists) {
             return Self::Synced;
         }
-        match paths::open(paths.data(), OpenMode::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::Nothing,
+        match open_if_exists(paths.data(), OpenMode::Read) {
+            Ok(None) => Self::Nothing,
             Err(_) => Self::File,
-            Ok(file) => {
+            Ok(Some(file)) => {
                 let mut magic = [0; MAGIC_LEN as usize];
                 let read = read_fully(&file, &mut magic, 0);
                 // An empty file may become a slave; one with other magic is not one.

@@ -6,7 +6,7 @@
 //! by another, and when a pass ends.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 
 use jiff::Timestamp;
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::index::coverage::IndexCoverage;
 use super::index::failure::FailedBuild;
-use super::owner::Owner;
-use super::paths::{self, OpenMode, Sibling, SlavePaths};
+use super::paths::{Sibling, SlavePaths};
+use super::small_file::{read_if_exists, replace_small_file};
 use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN, TxnStatus};
@@ -212,14 +212,9 @@ impl Sidecar {
     /// error: it must not be replaced by an empty one.
     pub fn load(paths: &SlavePaths) -> Result<Self, Error> {
         let path = paths.sibling(Sibling::Sidecar);
-        let mut text = Vec::new();
-        let read = paths::open(&path, OpenMode::Read)
-            .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
-        match read {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Error::io("read", &path)(error)),
-        }
+        let Some(text) = read_if_exists(&path, MAX_LEN)? else {
+            return Ok(Self::default());
+        };
         Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
             tracing::warn!("{} is passed over: {error}", path.display());
             Self::default()
@@ -230,25 +225,11 @@ impl Sidecar {
     /// is there.
     pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
         paths.check_is_mounted()?;
-        let new = paths.sibling(Sibling::SidecarNew);
-        let fail = |action| Error::io(action, &new);
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(fail("remove")(error));
-            }
-            _ => {}
-        }
-        let mut file = Owner::of(paths)?.create_new(&new)?;
-        let mut text =
-            serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
+        let path = paths.sibling(Sibling::Sidecar);
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::io("write", &path)(error.into()))?;
         text.push(b'\n');
-        let stored = file.write_all(&text).map_err(fail("write")).and_then(|()| {
-            fs::rename(&new, paths.sibling(Sibling::Sidecar)).map_err(fail("rename"))
-        });
-        if stored.is_err() {
-            // The first failure is the one to tell.
-            let _ = fs::remove_file(&new);
-        }
-        stored
+        replace_small_file(paths, Sibling::SidecarNew, &path, &text)?;
+        Ok(())
     }
 }

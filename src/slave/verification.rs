@@ -4,14 +4,11 @@
 //! nothing about that. It is replaced atomically and not synced; losing it costs another
 //! verification. No pass writes it, so it needs no lock.
 
-use std::fs;
-use std::io::{ErrorKind, Read, Write};
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::owner::Owner;
 use super::paths::{self, OpenMode, Sibling, SlavePaths};
+use super::small_file::{read_if_exists, replace_small_file};
 use crate::error::Error;
 use crate::source::FileId;
 
@@ -41,17 +38,9 @@ impl Record {
     #[must_use]
     pub fn load(paths: &SlavePaths) -> Option<Self> {
         let path = paths.sibling(Sibling::Verified);
-        let mut text = Vec::new();
-        let read = paths::open(&path, OpenMode::Read)
-            .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
-        match read {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::debug!("cannot read {}: {error}", path.display());
-                return None;
-            }
-        }
+        let text = read_if_exists(&path, MAX_LEN)
+            .inspect_err(|error| tracing::debug!("{}", error.display_chain()))
+            .ok()??;
         let record: Self = serde_json::from_slice(&text)
             .inspect_err(|error| tracing::debug!("{} is passed over: {error}", path.display()))
             .ok()?;
@@ -78,27 +67,11 @@ impl Record {
             return Ok(());
         }
         paths.check_is_mounted()?;
-        let new = paths.sibling(Sibling::VerifiedNew);
-        let fail = |action| Error::io(action, &new);
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(fail("remove")(error));
-            }
-            _ => {}
-        }
-        let mut file = Owner::of(paths)?.create_new(&new)?;
-        let mut text =
-            serde_json::to_vec_pretty(self).map_err(|error| fail("write")(error.into()))?;
+        let path = paths.sibling(Sibling::Verified);
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::io("write", &path)(error.into()))?;
         text.push(b'\n');
-        let to = paths.sibling(Sibling::Verified);
-        let stored = file
-            .write_all(&text)
-            .map_err(fail("write"))
-            .and_then(|()| fs::rename(&new, to).map_err(fail("rename")));
-        if stored.is_err() {
-            // The first failure is the one to report.
-            let _ = fs::remove_file(&new);
-        }
-        stored
+        replace_small_file(paths, Sibling::VerifiedNew, &path, &text)?;
+        Ok(())
     }
 }

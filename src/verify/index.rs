@@ -20,7 +20,8 @@ use crate::filestorage::index::pickle::{self, IndexEntry};
 use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
 use crate::io::file_stat::FileStat;
 use crate::slave::fields::FieldReader;
-use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
+use crate::slave::paths::{OpenMode, Sibling, SlavePaths};
+use crate::slave::small_file::open_if_exists;
 use crate::source::display_chain;
 
 const BUFFER_LEN: usize = 256 * 1024;
@@ -65,9 +66,8 @@ impl IndexCheck {
     /// Opens the index, if there is one.
     pub(super) fn open(paths: &SlavePaths) -> Result<Option<Self>, Error> {
         let path = paths.sibling(Sibling::ZodbIndex);
-        let file = match paths::open(&path, OpenMode::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(Error::io("open", &path))?,
+        let Some(file) = open_if_exists(&path, OpenMode::Read)? else {
+            return Ok(None);
         };
         let stat = FileStat::of(&file.metadata().map_err(Error::io("look at", &path))?);
         let (position, why) = match pickle::Reader::open(&file) {

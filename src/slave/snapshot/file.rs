@@ -16,10 +16,11 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::read_fully;
 use crate::plan::{Continuity, SlaveState, SlaveTail, Storage};
-use crate::slave::paths::{self, OpenMode, SlavePaths};
+use crate::slave::paths::{OpenMode, SlavePaths};
 use crate::slave::protection::{self, Protection};
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
+use crate::slave::small_file::open_if_exists;
 
 /// The slave, open for reading.
 #[derive(Debug)]
@@ -72,10 +73,8 @@ impl ReadAt for &SlaveFile {
 
 /// Opens the slave for reading; an empty one is as good as none, but seen.
 pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
-    let file = match paths::open(paths.data(), OpenMode::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("open", paths.data())(error)),
+    let Some(file) = open_if_exists(paths.data(), OpenMode::Read)? else {
+        return Ok(None);
     };
     let (stat, protection) = protection::stat(&file).map_err(Error::io("look at", paths.data()))?;
     let file = SlaveFile {

@@ -5,7 +5,7 @@
 //! to root, or to the owner of that switch.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use rustix::process::geteuid;
 
 use super::content::is_switch;
 use crate::error::Error;
-use crate::slave::owner::Owner;
 use crate::slave::paths::{Sibling, SlavePaths};
+use crate::slave::small_file::replace_small_file;
 
 /// Opens the switch that a link leads to, for writing.
 pub(super) fn open(link: &Path) -> io::Result<File> {
@@ -46,15 +46,6 @@ pub(super) fn open(link: &Path) -> io::Result<File> {
 
 /// Replaces a link by a switch that is off, at once.
 pub(super) fn replace(link: &Path, paths: &SlavePaths) -> Result<File, Error> {
-    let new = paths.sibling(Sibling::SwitchNew);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(Error::io("remove", &new)(error));
-        }
-        _ => {}
-    }
-    // A file that is empty is off as well, so that no room on the disk is needed.
-    let file = Owner::of(paths)?.create_new(&new)?;
-    fs::rename(&new, link).map_err(Error::io("rename", &new))?;
-    Ok(file)
+    // An empty file is off as well, so that this needs no space on the disk.
+    replace_small_file(paths, Sibling::SwitchNew, link, &[])
 }
