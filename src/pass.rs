@@ -123,7 +123,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
     };
     // By this fingerprint the slave is recognised if its file system is mounted again.
     let left = sidecar.last_sync.as_ref().map(|left| left.slave);
-    job.slave.paths.note_left(left);
+    job.slave.paths.remember(left);
     let must_record = match result {
         Err(Error::Off(_) | Error::Interrupted) => false,
         // The file is not a slave of this master, so nothing is written beside it.

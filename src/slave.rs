@@ -1,20 +1,23 @@
-//! The slave: the copy, and all that lies beside it. The only code that writes.
+//! The slave: the copy of `Data.fs` and the files beside it. Only this module writes them.
 //!
-//! | part | duty |
+//! | module | responsibility |
 //! | --- | --- |
-//! | [`paths`] | what the files are called, and where a slave may lie |
-//! | [`owner`] | whom they belong to |
-//! | [`lock`] | the three locks, and who holds them |
-//! | [`running`] | the pass at work, and since when |
+//! | [`paths`] | the names of the files, and the paths that a slave may have |
+//! | [`presence`] | whether a path has, or ever had, a slave |
+//! | [`owner`], [`attributes`] | owner, mode and extended attributes of new files |
+//! | [`small_file`] | files that may be missing, and atomic replacement of small ones |
+//! | [`lock`] | the three locks, and the processes that hold them |
+//! | [`running`] | the pass that is running, and its age |
 //! | [`switch`] | whether syncing is on |
-//! | [`step`] | the door: every change of `Data.fs` passes through it |
-//! | [`sidecar`] | what the last pass left |
-//! | [`append`] | a batch of new transactions, visible at once |
-//! | [`verification`] | what the last verification found |
-//! | [`space`] | whether there is space for it |
-//! | [`replace`] | a full copy, put in the slave's place |
-//! | [`index`] | ZODB's index, kept ready |
-//! | [`ledger`] | digests of the slave's bytes, to verify it by |
+//! | [`protection`], [`space`] | conditions under which a write would fail, checked before a pass copies anything |
+//! | [`step`] | the guard of every change of `Data.fs` |
+//! | [`append`] | appends a batch of transactions, which become visible together |
+//! | [`replace`] | a full copy, and its rename over the slave |
+//! | [`sidecar`] | the state that the last pass left |
+//! | [`snapshot`], [`since_last_pass`] | the state of the slave now, compared with the sidecar |
+//! | [`verification`] | the result of the last verification |
+//! | [`index`] | ZODB's index, kept complete |
+//! | [`ledger`] | checksums of the slave's bytes, for verification without the master |
 
 pub mod append;
 pub mod attributes;

@@ -1,4 +1,8 @@
-//! Where the slave lies, and what the files beside it are called.
+//! The paths of the slave and of the files beside it.
+//!
+//! A slave is given as a directory, which contains `Data.fs`, or as a file. This module
+//! decides which of them a path means, refuses paths that are not safe, and names all files
+//! beside the slave. It only reads, except for [`SlavePaths::sync_directory`].
 
 mod kind;
 mod mount;
@@ -20,7 +24,7 @@ use crate::error::Error;
 use crate::filestorage::{DATA_FS, Tid};
 use crate::io::file_stat::FileStat;
 
-/// Whether a file is opened for writing too.
+/// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// Reading only.
@@ -29,8 +33,8 @@ pub enum OpenMode {
     ReadWrite,
 }
 
-/// Opens the slave or a file beside it. A symlink in the last component is an
-/// error, and a FIFO is not waited for.
+/// Opens the slave or a file beside it. A symbolic link in the last component is an error,
+/// and opening a FIFO does not block.
 pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new()
@@ -40,29 +44,29 @@ pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
         .open(path)
 }
 
-/// Suffixes of the names beside the slave; there are no others but
-/// [`SlavePaths::diverged`] and ZODB's `.trN`.
+/// The files beside the slave, each with its suffix. The only others are the names of
+/// [`SlavePaths::diverged`] and [`SlavePaths::cut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sibling {
-    /// What the last pass left.
+    /// The state that the last pass left.
     Sidecar,
-    /// The sidecar while it is replaced.
+    /// The new sidecar, before it is renamed.
     SidecarNew,
     /// The switch.
     Switch,
-    /// The switch while it replaces a symbolic link.
+    /// A new switch, before it is renamed over a symbolic link.
     SwitchNew,
-    /// A full copy under way; then, perhaps, an index or a ledger.
+    /// An unfinished full copy, index or ledger.
     Tmp,
-    /// The lock that lasts a pass.
+    /// The lock that a pass holds from start to end.
     PassLock,
-    /// The lock that lasts a step.
+    /// The lock that is held during a step.
     StepLock,
-    /// Digests of the slave's bytes.
+    /// Checksums of the slave's bytes.
     Ledger,
-    /// What the last verification found.
+    /// The result of the last verification.
     Verified,
-    /// The same while it is replaced.
+    /// The new result, before it is renamed.
     VerifiedNew,
     /// ZODB's own lock.
     ZodbLock,
@@ -89,51 +93,53 @@ impl Sibling {
     }
 }
 
-/// What piles up beside the slave, as nothing removes it.
+/// A file beside the slave that fssync creates and never removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// A slave that was [set aside](SlavePaths::diverged).
     SetAside,
-    /// A tail that was [cut](SlavePaths::cut).
+    /// A [copy](SlavePaths::cut) of a tail that was truncated.
     CutTail,
 }
 
-/// The slave's place in the file system.
+/// The paths of a slave, and the file system that it is on.
 #[derive(Clone, Debug)]
 pub struct SlavePaths {
     data: PathBuf,
     directory: PathBuf,
-    /// Whether the path was a directory's, or else why it may be a file's.
+    /// Whether the user named a directory or a file.
     kind: PathKind,
-    /// The file system that the directory is on.
+    /// The file system of the directory.
     mount: Arc<Mount>,
 }
 
 impl SlavePaths {
-    /// The place that `given` names: a directory, for the `Data.fs` in it, or a file. If
-    /// there is nothing of this name, it is a file's only if it ends in `.fs`, or if a
-    /// pass has left its sidecar beside it: a directory may be missing because its file
-    /// system is not mounted, and no file must take its place then.
+    /// Interprets a path that the user gave: a directory, for the `Data.fs` in it, or a file.
     ///
-    /// A symlink in the last component is refused, since ZODB's lock lies
-    /// beside the *name*: the file could be opened under its other name.
+    /// A path that does not exist is a file if it ends in `.fs`, or if a pass has left a
+    /// sidecar for it. Otherwise it may be a directory whose file system is not mounted, and
+    /// is refused, so that no file is created in its place.
+    ///
+    /// A symbolic link in the last component is refused. ZODB derives the name of its lock
+    /// from the name of the file, so ZODB could open the same file under its other name
+    /// without noticing our lock.
     pub fn new(given: &Path) -> Result<Self, Error> {
         let has_sidecar = || with_suffix(given, Sibling::Sidecar.suffix()).exists();
         let or_else = || has_sidecar().then_some(PathKind::File);
         Self::at(given, or_else)
     }
 
-    /// The same, of the slave of a pass whose master has this file name: that may be the
-    /// slave's, too, if [`check_kind`](Self::check_kind) finds that it is a file's. Here a
-    /// sidecar does not count.
+    /// The same for a pass, whose master has the file name `masters`. A path that does not
+    /// exist may have this name, too: then [`check_kind`](Self::check_kind) must find later
+    /// that the master is a file. A sidecar is not considered.
     pub fn of_pass(given: &Path, masters: Option<&OsStr>) -> Result<Self, Error> {
         let is_masters = || masters.is_some() && given.file_name() == masters;
         let or_else = || is_masters().then_some(PathKind::MasterName);
         Self::at(given, or_else)
     }
 
-    /// The place that `given` names; of a name that leads to nothing and does not end in
-    /// `.fs`, `or_else` may know that it is a file's.
+    /// Interprets a path. If it does not exist and does not end in `.fs`, `or_else` decides
+    /// whether it is a file.
     fn at(given: &Path, or_else: impl FnOnce() -> Option<PathKind>) -> Result<Self, Error> {
         let kind = path_kind(given)?
             .or_else(or_else)
@@ -142,22 +148,22 @@ impl SlavePaths {
             PathKind::Directory => given.join(DATA_FS),
             PathKind::File | PathKind::NewFile | PathKind::MasterName => given.to_owned(),
         };
-        let usage = |what: &str| Err(Error::Usage(format!("{} {what}", data.display())));
+        let usage = |problem: &str| Err(Error::Usage(format!("{} {problem}", data.display())));
         let directory = match data.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
             Some(parent) => parent.to_owned(),
-            None => return usage("is no name for a slave"),
+            None => return usage("cannot be the name of a slave"),
         };
         if data.file_name().is_none() {
-            return usage("is no name for a slave");
+            return usage("cannot be the name of a slave");
         }
         let device = match found(&directory, fs::metadata(&directory))? {
             Some(found) if found.is_dir() => found.dev(),
-            _ => return usage("lies in a directory that does not exist; create it first"),
+            _ => return usage("is in a directory that does not exist: create the directory first"),
         };
         match found(&data, fs::symlink_metadata(&data))? {
             Some(found) if found.is_symlink() => {
-                usage("is a symbolic link; name the file that it leads to")
+                usage("is a symbolic link: name the file that it points to")
             }
             Some(found) if !found.is_file() => usage("is not a regular file"),
             _ => Ok(Self {
@@ -169,20 +175,21 @@ impl SlavePaths {
         }
     }
 
-    /// `Data.fs` itself.
+    /// The path of `Data.fs`.
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// The directory that it lies in.
+    /// The directory that contains it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Fails while the directory is on another file system than it was: an empty mount
-    /// point is not a place for a slave.
+    /// Fails if the directory is now on another file system than before, because a file
+    /// system was mounted or unmounted. Otherwise a slave could be written to the empty mount
+    /// point.
     pub fn check_is_mounted(&self) -> Result<(), Error> {
         match found(&self.directory, fs::metadata(&self.directory))? {
             Some(found) if found.dev() == self.mount.device() => Ok(()),
@@ -192,8 +199,8 @@ impl SlavePaths {
         }
     }
 
-    /// The same, before a pass; but a file system that has the slave as the last pass left
-    /// it is the one that was there, whatever its device number is now.
+    /// The same at the start of a pass. A file system with another device number is accepted
+    /// if it contains the slave as the last pass left it: it was mounted again.
     pub fn find_mounted(&self) -> Result<(), Error> {
         let moved = match self.check_is_mounted() {
             Err(error @ Error::Moved { .. }) => error,
@@ -203,33 +210,33 @@ impl SlavePaths {
             return Err(moved);
         }
         tracing::info!(
-            "{} is mounted again, under another device number",
+            "{} is mounted again, with another device number",
             self.directory.display()
         );
         Ok(())
     }
 
-    /// Notes what a pass left, so that the slave is recognised when its file system was
-    /// unmounted and is mounted again.
-    pub fn note_left(&self, left: Option<Fingerprint>) {
-        self.mount.note_left(left);
+    /// Remembers the slave as a pass left it, to recognise its file system when it is mounted
+    /// again.
+    pub fn remember(&self, slave: Option<Fingerprint>) {
+        self.mount.remember(slave);
     }
 
-    /// Fails if no file can be made in the directory, for want of permission or because
-    /// its file system is mounted read-only.
+    /// Fails if this process cannot create files in the directory, because it lacks the
+    /// permission or the file system is read-only.
     pub fn check_is_writable(&self) -> Result<(), Error> {
         accessat(CWD, &self.directory, Access::WRITE_OK, AtFlags::EACCESS)
             .map_err(|error| Error::io("write to", &self.directory)(error.into()))
     }
 
-    /// A file beside it.
+    /// The path of a file beside the slave.
     #[must_use]
-    pub fn sibling(&self, what: Sibling) -> PathBuf {
-        self.with_suffix(what.suffix())
+    pub fn sibling(&self, sibling: Sibling) -> PathBuf {
+        self.with_suffix(sibling.suffix())
     }
 
-    /// The `n`th name under which a slave that ends with `last_tid` is set
-    /// aside.
+    /// The name for setting aside a slave that ends with `last_tid`. A higher `n` gives
+    /// another name.
     #[must_use]
     pub fn diverged(&self, last_tid: Option<Tid>, n: u32) -> PathBuf {
         let tid = last_tid.unwrap_or(Tid(0));
@@ -239,7 +246,7 @@ impl SlavePaths {
         }
     }
 
-    /// The first name under which a slave that ends with `last_tid` can be set aside now.
+    /// The first unused name for setting aside a slave that ends with `last_tid`.
     #[must_use]
     pub fn free_aside(&self, last_tid: Option<Tid>) -> PathBuf {
         let mut n = 0;
@@ -251,13 +258,13 @@ impl SlavePaths {
         name
     }
 
-    /// The `n`th name under which ZODB keeps what it cuts from the end.
+    /// The `n`th name for a copy of a truncated tail. ZODB uses the same names.
     #[must_use]
     pub fn cut(&self, n: u32) -> PathBuf {
         self.with_suffix(&format!(".tr{n}"))
     }
 
-    /// What a name in the directory is, of what piles up there.
+    /// Whether a file name in the directory is that of a leftover of this slave.
     #[must_use]
     pub fn leftover(&self, name: &OsStr) -> Option<Leftover> {
         let data = self.data.file_name()?.as_bytes();
@@ -269,7 +276,7 @@ impl SlavePaths {
         (!n.is_empty() && n.iter().all(u8::is_ascii_digit)).then_some(Leftover::CutTail)
     }
 
-    /// Whether the file was itself set aside, by its name.
+    /// Whether the slave's own name is that of a slave that was set aside.
     #[must_use]
     pub fn is_set_aside(&self) -> bool {
         let name = self.data.file_name().map_or(&b""[..], OsStr::as_bytes);
@@ -281,23 +288,24 @@ impl SlavePaths {
         with_suffix(&self.data, suffix)
     }
 
-    /// Whether nothing but its name makes the slave a file, and that is the master's.
+    /// Whether the slave does not exist, and counts as a file only because its name is the
+    /// master's.
     #[must_use]
     pub fn is_named_like_the_master(&self) -> bool {
         self.kind == PathKind::MasterName
     }
 
-    /// Whether the path was given as a new file's, and there still is no such file, nor a
-    /// sidecar.
+    /// Whether the path may have been mistyped: it was given as a new file, and neither the
+    /// file nor a sidecar exists yet.
     pub fn may_be_mistaken(&self) -> Result<bool, Error> {
         if matches!(self.kind, PathKind::Directory | PathKind::File) {
             return Ok(false);
         }
-        let is_there = |path: &Path| found(path, fs::symlink_metadata(path)).map(|it| it.is_some());
-        Ok(!is_there(&self.data)? && !is_there(&self.sibling(Sibling::Sidecar))?)
+        let exists = |path: &Path| found(path, fs::symlink_metadata(path)).map(|it| it.is_some());
+        Ok(!exists(&self.data)? && !exists(&self.sibling(Sibling::Sidecar))?)
     }
 
-    /// Refuses a slave that does not exist, and would be a file, of a master that is a
+    /// Refuses a slave that would be created as a file although the master was named by its
     /// directory.
     pub fn check_kind(&self, master_is_directory: bool) -> Result<(), Error> {
         if !master_is_directory || self.kind == PathKind::Directory {
@@ -313,14 +321,14 @@ impl SlavePaths {
         }))
     }
 
-    /// Makes the directory's entries durable.
+    /// Syncs the directory, which makes renames and removals in it durable.
     pub fn sync_directory(&self) -> Result<(), Error> {
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
             .map_err(Error::io("sync the directory", &self.directory))
     }
 
-    /// Refuses a master that is the slave, under whatever name.
+    /// Refuses a master that is the same file as the slave, under whatever name.
     pub fn check_is_not(&self, master: Option<FileStat>) -> Result<(), Error> {
         let Some(found) = found(&self.data, fs::metadata(&self.data))? else {
             return Ok(());
@@ -332,7 +340,7 @@ impl SlavePaths {
         Ok(())
     }
 
-    /// The same of a master that has the slave's path, whether there is a file or not.
+    /// Refuses a master that has the slave's path, even if no file exists there.
     pub fn check_is_not_named(&self, master: &Path) -> Result<(), Error> {
         let whole = |path: &Path| absolute(path).ok();
         let slave = whole(&self.data);
@@ -345,12 +353,12 @@ impl SlavePaths {
     fn is_the_master(&self) -> Error {
         let name = self.data.display();
         Error::Usage(format!(
-            "{name} is the master itself, under this or another name"
+            "{name} is the master itself, under the same or another name"
         ))
     }
 }
 
-/// Whether a suffix is one of those that [`SlavePaths::diverged`] gives.
+/// Whether a suffix is one that [`SlavePaths::diverged`] appends.
 fn is_aside(suffix: &[u8]) -> bool {
     let is_tid = |tid: &[u8]| tid.len() == 16 && tid.iter().all(u8::is_ascii_hexdigit);
     let is_number = |n: &[u8]| !n.is_empty() && n.iter().all(u8::is_ascii_digit);
@@ -369,9 +377,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What was found under a name, if there is anything.
-fn found(path: &Path, looked: io::Result<Metadata>) -> Result<Option<Metadata>, Error> {
-    match looked {
+/// Turns the error for a missing file, or for a path through something that is not a
+/// directory, into `None`.
+fn found(path: &Path, result: io::Result<Metadata>) -> Result<Option<Metadata>, Error> {
+    match result {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(None)
@@ -385,7 +394,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_piles_up_is_known_by_its_name() {
+    fn leftovers_are_recognised_by_name() {
         let directory = tempfile::tempdir().unwrap();
         let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_owned();
@@ -398,8 +407,8 @@ mod tests {
             fs::write(paths.diverged(tid, n), "").unwrap();
             let aside = SlavePaths::new(&paths.diverged(tid, n)).unwrap();
             assert!(aside.is_set_aside() && !paths.is_set_aside());
-            for beside in [Sibling::Verified, Sibling::ZodbIndex, Sibling::ZodbLock] {
-                assert_eq!(paths.leftover(&name(aside.sibling(beside))), None);
+            for sibling in [Sibling::Verified, Sibling::ZodbIndex, Sibling::ZodbLock] {
+                assert_eq!(paths.leftover(&name(aside.sibling(sibling))), None);
             }
             assert_eq!(paths.leftover(&name(paths.cut(n))), Some(Leftover::CutTail));
         }

@@ -131,7 +131,9 @@ fn a_dangling_link_is_refused() {
         symlink(case.root.join(name), &link).unwrap();
         let refused = pass(&case.scene, &["-q"], &case.master("var"), &link).expect(2);
         assert!(
-            refused.stderr.contains("a symbolic link to nothing"),
+            refused
+                .stderr
+                .contains("a symbolic link to a file that does not exist"),
             "{refused:?}"
         );
         assert_eq!(names(&case.root), [""; 0]);

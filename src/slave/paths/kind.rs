@@ -1,8 +1,8 @@
-//! What a path that was given for the slave is the name of: a directory, or a file.
+//! Decides whether a path that was given for the slave is a directory or a file.
 //!
-//! A path that leads to nothing is the difficult case. If the slave's file system is not
-//! mounted, its directory is missing, and a pass that took the directory's name for that
-//! of a new file would copy the whole master beside the mount point.
+//! The difficult case is a path that does not exist. If the slave's file system is not
+//! mounted, its directory is missing. A pass that mistook the name of the directory for that
+//! of a new file would copy the whole master to the wrong file system.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -14,29 +14,31 @@ use super::found;
 use crate::error::Error;
 use crate::filestorage::DATA_FS;
 
-/// What made a path the name of a directory or of a file.
+/// The kind of a path, and the reason for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathKind {
-    /// It is a directory.
+    /// An existing directory.
     Directory,
-    /// It is a file.
+    /// An existing file, or one that a sidecar shows to have existed.
     File,
-    /// There is nothing, and the name ends in `.fs`.
+    /// A file that does not exist yet: the name ends in `.fs`.
     NewFile,
-    /// There is nothing, and the name is the master's: a file's only if the master is one.
+    /// A path that does not exist and has the master's file name. It is a file only if the
+    /// master is one.
     MasterName,
 }
 
-/// What a path is the name of, if that can be told without the master.
+/// Returns the kind of a path; `None` if the path does not exist and only the master can
+/// decide.
 pub(super) fn path_kind(given: &Path) -> Result<Option<PathKind>, Error> {
-    let looked = match fs::metadata(given) {
-        // Links in a circle, which are refused later.
+    let existing = match fs::metadata(given) {
+        // A circle of symbolic links, which is refused later as a symbolic link.
         Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
             return Ok(Some(PathKind::File));
         }
-        looked => found(given, looked)?,
+        result => found(given, result)?,
     };
-    Ok(match looked {
+    Ok(match existing {
         Some(found) if found.is_dir() => Some(PathKind::Directory),
         _ if ends_like_a_directory(given) => return Err(not_found(given)),
         Some(_) => Some(PathKind::File),
@@ -44,8 +46,8 @@ pub(super) fn path_kind(given: &Path) -> Result<Option<PathKind>, Error> {
             let link = found(given, fs::symlink_metadata(given))?;
             if link.is_some_and(|link| link.is_symlink()) {
                 return Err(Error::Usage(format!(
-                    "{} is a symbolic link to nothing: mount the file system that it leads \
-                     to, or name the file",
+                    "{} is a symbolic link to a file that does not exist: mount the file system \
+                     that it points to, or name the file",
                     given.display()
                 )));
             }
@@ -55,7 +57,7 @@ pub(super) fn path_kind(given: &Path) -> Result<Option<PathKind>, Error> {
     })
 }
 
-/// Whether a path can only be a directory's: it ends in `/`, `/.` or `/..`.
+/// Whether a path can only be that of a directory: it ends in `/`, `/.` or `/..`.
 fn ends_like_a_directory(given: &Path) -> bool {
     let last = given
         .as_os_str()
@@ -65,12 +67,13 @@ fn ends_like_a_directory(given: &Path) -> bool {
     matches!(last, Some(b"" | b"." | b"..")) && !given.as_os_str().is_empty()
 }
 
+/// The error for a path that is neither a directory nor a file.
 pub(super) fn not_found(given: &Path) -> Error {
     let name = given.display();
     let file = given.join(DATA_FS);
     Error::Usage(format!(
-        "{name} is not a directory, and not a file's name that ends in .fs: create the \
-         directory (mount its file system, if it has one), or name the file, such as {}",
+        "{name} is not a directory, and its name does not end in .fs: create the directory (or \
+         mount its file system), or name a file, such as {}",
         file.display()
     ))
 }

@@ -1,10 +1,9 @@
-//! The file system that the slave is on, and how it is recognised.
+//! The file system of the slave, and how it is recognised when it is mounted again.
 //!
-//! A watch must not take an empty mount point for the slave's directory, so it keeps the
-//! device number of the file system. That number is not the file system's own: a disk that
-//! is unmounted may come back under another one. What the last pass left is kept for that
-//! reason, and the file is compared with it: its position, and the digests of its head and
-//! of the bytes in front of its position.
+//! A watch must not mistake an empty mount point for the slave's directory, so it remembers
+//! the device number of the file system. That number can change when a disk is unmounted and
+//! mounted again. Therefore the fingerprint that the last pass left is remembered as well: if
+//! the slave in the directory still matches it, the new device number is accepted.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,12 +13,12 @@ use std::sync::{Mutex, PoisonError};
 use super::{OpenMode, SlavePaths, open};
 use crate::slave::sidecar::Fingerprint;
 
-/// The file system that the slave is on.
+/// The file system of the slave.
 #[derive(Debug)]
 pub(super) struct Mount {
     device: AtomicU64,
-    /// The slave as the last pass left it, if a pass has left one.
-    left: Mutex<Option<Fingerprint>>,
+    /// The slave as the last pass left it; `None` before the first pass.
+    slave: Mutex<Option<Fingerprint>>,
 }
 
 impl Mount {
@@ -27,24 +26,25 @@ impl Mount {
     pub(super) fn new(device: u64) -> Self {
         Self {
             device: AtomicU64::new(device),
-            left: Mutex::default(),
+            slave: Mutex::default(),
         }
     }
 
-    /// Its device number.
+    /// The device number.
     pub(super) fn device(&self) -> u64 {
         self.device.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_left(&self, left: Option<Fingerprint>) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
+    /// Remembers the slave as a pass left it.
+    pub(super) fn remember(&self, slave: Option<Fingerprint>) {
+        *self.slave.lock().unwrap_or_else(PoisonError::into_inner) = slave;
     }
 
-    /// Whether the slave is found as it was left, so that this is its file system; then the
-    /// device number is the one that this has now.
+    /// Whether the directory contains the slave as the last pass left it. If so, the device
+    /// number that it has now is remembered.
     pub(super) fn recognise(&self, paths: &SlavePaths) -> bool {
-        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = left.and_then(|left| device_with(paths, left));
+        let slave = *self.slave.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = slave.and_then(|slave| device_with(paths, slave));
         if let Some(device) = found {
             self.device.store(device, Ordering::Relaxed);
         }
@@ -52,12 +52,12 @@ impl Mount {
     }
 }
 
-/// The device number of the slave's directory, if the slave has this mark. What cannot be
-/// read is not recognised.
-fn device_with(paths: &SlavePaths, left: Fingerprint) -> Option<u64> {
+/// The device number of the slave's directory if the slave has this fingerprint; `None` if
+/// it has another one or cannot be read.
+fn device_with(paths: &SlavePaths, expected: Fingerprint) -> Option<u64> {
     let file = open(paths.data(), OpenMode::Read).ok()?;
-    let fingerprint = Fingerprint::of(&file, left.position, left.last_tid).ok()?;
+    let fingerprint = Fingerprint::of(&file, expected.position, expected.last_tid).ok()?;
     let device = file.metadata().ok()?.dev();
     let directory = fs::metadata(paths.directory()).ok()?;
-    (fingerprint == left && directory.dev() == device).then_some(device)
+    (fingerprint == expected && directory.dev() == device).then_some(device)
 }
