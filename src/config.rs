@@ -127,7 +127,7 @@ impl StorageConfig {
         let switches = slave.switches.clone();
         let halt = move || {
             alive();
-            interrupted.load(Ordering::Relaxed) || switches.end_a_wait()
+            interrupted.load(Ordering::Relaxed) || switches.ends_wait()
         };
         let (full, dry_run) = match mode {
             Mode::Once { full, dry_run } => (full, dry_run),

@@ -220,7 +220,7 @@ fn record_outcome(
     }
     let is_noted = loaded.pass.as_ref().is_some_and(|noted| {
         let age = pass.time.duration_since(noted.time).unsigned_abs();
-        noted.says_the_same(&pass) && age < job.note_every
+        noted.has_same_result(&pass) && age < job.note_every
     });
     if is_noted && sidecar == loaded {
         return Ok(());

@@ -257,7 +257,7 @@ pub fn look(
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,
-        pass: pass_pid.map(|pid| running::look(slave, &sidecar, Some(pid), time)),
+        pass: pass_pid.map(|pid| running::running_pass(slave, &sidecar, Some(pid), time)),
         // Who takes a step has ZODB's lock too, for some milliseconds.
         zodb_pid: zodb_pid.filter(|_| zodb_pid != step_pid),
         copy: None,

@@ -60,7 +60,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
     }
     let switch = slave.switches.set(false, &slave.paths)?.to_owned();
     let between_steps = slave.block_steps()?;
-    if !slave.switches.own_says_off() {
+    if !slave.switches.own_is_off() {
         // An `on` came in between; from here on it waits.
         slave.switches.set(false, &slave.paths)?;
     }

@@ -44,7 +44,7 @@ impl Attempts<'_> {
                 Err(error @ Error::Interrupted) => {
                     let slave = &self.job.slave;
                     slave.check_cancelled()?;
-                    let why = slave.switches.what_ended_a_wait();
+                    let why = slave.switches.cause_of_ended_wait();
                     self.retry.wait_after(why.map_or(error, Error::Off))?;
                 }
                 Err(error) => self.retry.wait_if_transient(error)?,

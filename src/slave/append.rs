@@ -426,7 +426,7 @@ fn ends_with(file: &File, size: u64, batch: &Batch) -> io::Result<bool> {
     let len = size.saturating_sub(batch.from);
     let mut found = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
     read_fully(file, &mut found, batch.from)?;
-    Ok(batch.left(batch.from, &found)
+    Ok(batch.has_written(batch.from, &found)
         && match Backward::new(file, batch.from).step()? {
             Preceding::Transaction(_) | Preceding::Start => true,
             Preceding::Incoherent => false,

@@ -1,18 +1,19 @@
-//! The slave's extended attributes, which the files beside it get as well.
+//! Extended attributes of the slave, which are copied to the files beside it.
 //!
-//! | attribute | what it decides |
+//! | attribute | meaning |
 //! | --- | --- |
-//! | `system.posix_acl_access` | who may read and write, beside owner and mode |
+//! | `system.posix_acl_access` | access rights beyond owner and mode |
 //! | `system.nfs4_acl`, `system.nfs4_acl_xdr`, `system.richacl` | the same, on file systems that have them |
-//! | `security.*` | mandatory access control, such as the label of SELinux |
-//! | `user.*` | nothing here, but somebody set them |
+//! | `security.*` | mandatory access control, for example the label of SELinux |
+//! | `user.*` | anything that a user has set |
 //!
-//! Not carried over are `security.ima` and `security.evm`, which are about the content of
-//! one file, and all others.
+//! All others are not copied, nor are `security.ima` and `security.evm`, which depend on the
+//! content of the file.
 //!
-//! If a file has a POSIX ACL, the group bits of its mode are the ACL's mask. A file that
-//! gets this mode without the ACL would grant its group what the ACL may deny it. So where
-//! an ACL cannot be set, the mode becomes what it grants to everybody of a class.
+//! If a file has a POSIX ACL, the group bits of its mode are the mask of the ACL. A file with
+//! the same mode but without the ACL could grant its group more than the ACL does. If the ACL
+//! cannot be set, the mode is therefore reduced to the permissions that the ACL grants to
+//! every user of a class.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -28,30 +29,30 @@ const OTHER_ACLS: [&CStr; 3] = [
     c"system.nfs4_acl_xdr",
     c"system.richacl",
 ];
-const OF_CONTENT: [&CStr; 2] = [c"security.ima", c"security.evm"];
+const CONTENT_DEPENDENT: [&CStr; 2] = [c"security.ima", c"security.evm"];
 
-/// The most bytes that a list of names, or a value, has (Linux's `XATTR_LIST_MAX`).
+/// Maximum length of a list of names or of a value, in bytes (Linux's `XATTR_LIST_MAX`).
 const MAX_LEN: usize = 64 * 1024;
 
-/// How many bytes are made room for at first.
+/// Initial size of the buffer, in bytes.
 const USUAL_LEN: usize = 1024;
 
-/// The attributes of a file that are carried over.
+/// The attributes of a file that are copied.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes(Vec<(CString, Vec<u8>)>);
 
-/// What a file got.
+/// The result of setting attributes on a file.
 #[derive(Debug)]
-pub struct Given {
-    /// The permission bits that it may have.
+pub struct Applied {
+    /// Permission bits that the file may have.
     pub mode: u32,
-    /// The attributes that it could not get, and why.
+    /// Attributes that could not be set, with the errors.
     pub lost: Vec<(CString, io::Error)>,
 }
 
 impl Attributes {
-    /// Reads those of the file under a name, which is not followed if it is a link. A file
-    /// system that knows none has none.
+    /// Reads the attributes of a file, without following a symbolic link. A missing file, or
+    /// one on a file system without attributes, has none.
     pub fn of(path: &Path) -> io::Result<Self> {
         let names = match read(|buffer| llistxattr(path, buffer)) {
             Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOENT) => return Ok(Self::default()),
@@ -62,7 +63,7 @@ impl Attributes {
             let Ok(name) = CStr::from_bytes_with_nul(name) else {
                 continue;
             };
-            if !is_carried(name) {
+            if !is_copied(name) {
                 continue;
             }
             match read(|buffer| lgetxattr(path, name, buffer)) {
@@ -74,11 +75,11 @@ impl Attributes {
         Ok(Self(found))
     }
 
-    /// Gives them to a file that nobody else has access to yet, and takes an ACL from it
-    /// that it has from its directory. Returns its permission bits, if `mode` are those of
-    /// the file that has the attributes.
-    pub fn give(&self, file: &File, mode: u32) -> io::Result<Given> {
-        let mut given = Given {
+    /// Sets the attributes on a file to which nobody else has access yet, and removes an ACL
+    /// that it inherited from its directory. `mode` are the permission bits of the file that
+    /// the attributes were read from.
+    pub fn apply(&self, file: &File, mode: u32) -> io::Result<Applied> {
+        let mut applied = Applied {
             mode,
             lost: Vec::new(),
         };
@@ -90,19 +91,20 @@ impl Attributes {
             let Err(error) = set else {
                 continue;
             };
+            // The kernel may have set the same label itself, for example SELinux.
             let has_it = read(|buffer| fgetxattr(file, &**name, buffer));
             if has_it.is_ok_and(|found| found == *value) {
                 continue;
             }
             if **name == *POSIX_ACL {
                 remove_acl(file)?;
-                given.mode &= granted_to_all(value);
+                applied.mode &= granted_to_all(value);
             } else if is_acl(name) {
-                given.mode &= OWNERS;
+                applied.mode &= OWNERS;
             }
-            given.lost.push((name.clone(), error.into()));
+            applied.lost.push((name.clone(), error.into()));
         }
-        Ok(given)
+        Ok(applied)
     }
 }
 
@@ -110,9 +112,9 @@ fn is_acl(name: &CStr) -> bool {
     name == POSIX_ACL || OTHER_ACLS.contains(&name)
 }
 
-fn is_carried(name: &CStr) -> bool {
+fn is_copied(name: &CStr) -> bool {
     let is_in = |space: &[u8]| name.to_bytes().starts_with(space);
-    is_acl(name) || is_in(b"user.") || is_in(b"security.") && !OF_CONTENT.contains(&name)
+    is_acl(name) || is_in(b"user.") || is_in(b"security.") && !CONTENT_DEPENDENT.contains(&name)
 }
 
 fn remove_acl(file: &File) -> io::Result<()> {
@@ -122,7 +124,7 @@ fn remove_acl(file: &File) -> io::Result<()> {
     }
 }
 
-/// Reads a list or a value into a buffer that is large enough.
+/// Reads a list or a value with a buffer that is large enough.
 fn read(read_into: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0; USUAL_LEN];
     let len = match read_into(&mut buffer) {
@@ -136,24 +138,26 @@ fn read(read_into: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>
     Ok(buffer)
 }
 
-/// The bits of a mode that are the owner's.
+/// The bits of a mode that apply to the owner.
 const OWNERS: u32 = 0o7700;
 
-/// The length of an ACL's header and of each of its entries, in bytes.
+/// Lengths of an ACL's header and of each entry, in bytes.
 const ACL_HEADER_LEN: usize = 4;
 const ACL_ENTRY_LEN: usize = 8;
 const ACL_VERSION: u32 = 2;
 
-/// The tags of its entries.
+/// Tags of the entries.
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// The permission bits with which a file without an ACL grants nobody more than one with
-/// this ACL: little-endian, a version (4), then entries of a tag (2), permissions (2), and
-/// an id (4).
+/// The permission bits with which a file without an ACL grants nobody more than a file with
+/// this ACL. An ACL that cannot be decoded grants access to the owner only.
+///
+/// Format, all integers little-endian: a version (4 bytes), then entries of a tag (2),
+/// permissions (2) and an id (4).
 fn granted_to_all(acl: &[u8]) -> u32 {
     let Some((version, entries)) = acl.split_first_chunk::<ACL_HEADER_LEN>() else {
         return OWNERS;
@@ -169,13 +173,13 @@ fn granted_to_all(acl: &[u8]) -> u32 {
             (u16::from_le_bytes([tag0, tag1]), u32::from(permissions))
         })
         .collect();
-    // What all entries with one of these tags grant.
+    // The permissions that every entry with one of these tags grants.
     let all = |tags: &[u16]| {
         let granted = entries.iter().filter(|(tag, _)| tags.contains(tag));
         granted.fold(0o7, |all, (_, permissions)| all & permissions)
     };
-    // A named user may be in the group; one who is named, or in a named group, becomes one
-    // of the others.
+    // Without the ACL, a named user counts as a member of the group if he is one. All other
+    // named users, and the members of named groups, count as others.
     OWNERS | all(&[USER, GROUP_OBJ, MASK]) << 3 | all(&[USER, GROUP, MASK, OTHER])
 }
 

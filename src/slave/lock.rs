@@ -1,16 +1,14 @@
-//! The locks, and who holds them.
+//! The locks, and the processes that hold them.
 //!
-//! Three, never confused:
-//!
-//! | lock | file | held | by |
+//! | lock | file | duration | holder |
 //! | --- | --- | --- | --- |
-//! | pass lock | `Data.fs.fssync-pass` | a whole pass | one pass |
-//! | step lock | `Data.fs.fssync-step` | some milliseconds | whoever changes the slave, or `fssync off` |
-//! | ZODB's lock | `Data.fs.lock` | some milliseconds | ZODB, or we in a step |
+//! | pass lock | `Data.fs.fssync-pass` | a whole pass | the pass |
+//! | step lock | `Data.fs.fssync-step` | some milliseconds | a process that changes the slave, or `fssync off` |
+//! | ZODB's lock | `Data.fs.lock` | some milliseconds | ZODB, or fssync in a step |
 //!
-//! All are `flock(LOCK_EX | LOCK_NB)`, as `zc.lockfile` takes its own. Lock
-//! files are opened for that only and never unlinked. Nobody takes a
-//! lock to find out who holds it ([`io::flock`](crate::io::flock)).
+//! All three are `flock(LOCK_EX | LOCK_NB)`, as `zc.lockfile` takes ZODB's lock. Lock files
+//! are opened only for locking and are never removed. To find the holder of a lock, nobody
+//! takes the lock: see [`io::flock`](crate::io::flock).
 
 use std::fs::File;
 use std::io;
@@ -26,29 +24,30 @@ use super::paths::{Sibling, SlavePaths};
 use crate::error::Error;
 use crate::io::flock::holder;
 
-/// How long is waited for the step lock. Its holders keep it for milliseconds.
-const STEP_LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the step lock. Its holders keep it for milliseconds.
+const STEP_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A lock that is held; released when dropped.
+/// A lock that is held until this value is dropped.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
 }
 
 impl Drop for Lock {
-    /// To close the file would not do where a process that is just being started
-    /// from another thread has a copy of the handle.
+    /// Unlocks explicitly. Closing the file would not release the lock while a child process,
+    /// started by another thread, has an inherited copy of the handle.
     fn drop(&mut self) {
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
-/// Tries to take the lock of the pass; `None` if another pass has it.
+/// Tries to take the pass lock; `None` if another pass has it.
 pub fn take_pass(paths: &SlavePaths) -> Result<Option<Lock>, Error> {
     take_pass_after(paths, || Ok(()))
 }
 
-/// The same, with a check before the lock file is created: where no pass was made yet.
+/// The same. If the lock file does not exist because no pass was made yet, `check_first` is
+/// called before it is created.
 pub fn take_pass_after(
     paths: &SlavePaths,
     check_first: impl FnOnce() -> Result<(), Error>,
@@ -63,7 +62,7 @@ pub fn take_pass_after(
     try_lock(file, &path)
 }
 
-/// Tries to take ZODB's lock.
+/// Tries to take ZODB's lock. Fails with [`Error::InUse`] if another process has it.
 pub fn take_zodb(paths: &SlavePaths) -> Result<Lock, Error> {
     let path = paths.sibling(Sibling::ZodbLock);
     try_take(&path, paths)?.ok_or_else(|| Error::InUse {
@@ -72,7 +71,7 @@ pub fn take_zodb(paths: &SlavePaths) -> Result<Lock, Error> {
     })
 }
 
-/// Takes the step lock, waiting for its holder.
+/// Takes the step lock. Waits for its holder, up to the timeout.
 pub fn take_step(paths: &SlavePaths) -> Result<Lock, Error> {
     let path = paths.sibling(Sibling::StepLock);
     let started = Instant::now();
@@ -80,9 +79,9 @@ pub fn take_step(paths: &SlavePaths) -> Result<Lock, Error> {
         if let Some(lock) = try_take(&path, paths)? {
             return Ok(lock);
         }
-        if started.elapsed() > STEP_LOCK_PATIENCE {
+        if started.elapsed() > STEP_LOCK_TIMEOUT {
             let by = holder(&path).map_or_else(String::new, |pid| format!(" by process {pid}"));
-            let secs = STEP_LOCK_PATIENCE.as_secs();
+            let secs = STEP_LOCK_TIMEOUT.as_secs();
             let error = io::Error::other(format!("held{by} for more than {secs} s"));
             return Err(Error::io("lock", &path)(error));
         }
@@ -122,11 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_let_go_although_its_handle_was_inherited() {
+    fn a_lock_is_released_although_its_handle_was_inherited() {
         let directory = tempfile::tempdir().unwrap();
         let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let lock = take_pass(&paths).unwrap().unwrap();
-        // What a process has between fork and exec.
+        // A child process has such a copy between fork and exec.
         let inherited = lock.file.try_clone().unwrap();
         drop(lock);
         assert!(take_pass(&paths).unwrap().is_some());

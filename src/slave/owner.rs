@@ -1,17 +1,20 @@
-//! Whom the files beside the slave belong to.
+//! Owner, group, mode and extended attributes of the files beside the slave.
 //!
-//! A cron job of root's must not leave files that ZEO's user cannot open: what
-//! is made here gets the owner, group, mode and extended attributes of the slave, or,
-//! where there is none yet, the owner of its directory and the mode of the master.
+//! A cron job of root must not leave files that ZEO's user cannot open. New files therefore
+//! get the owner, group, mode and extended attributes of the slave. If there is no slave yet,
+//! they get the owner of its directory, and the mode of the master.
 //!
-//! Who is not root can give files to nobody. If there is no slave yet, its files then
-//! belong to whoever makes them: a directory of root's that a group may write is enough. The
-//! same applies beside a slave of root's that its group may write: root can open whatever the
-//! group makes. A slave of any other user needs files of that user.
+//! A process that is not root cannot give files to another user. Its files keep its own user:
 //!
-//! Who is not root can give files to the groups only that they are in. Another
-//! group than the slave's is an error where the slave's mode gives its group more
-//! than everybody has; elsewhere it makes no difference.
+//! 1. if there is no slave yet. A directory of root in which the process's group may write is
+//!    sufficient;
+//! 2. if the slave belongs to root and its group may read and write it. Root can open any file.
+//!
+//! Otherwise it is an error: the slave's user may need the file.
+//!
+//! Such a process can give files only to groups of which it is a member. Another group than
+//! the slave's is an error if the slave's mode gives the group more than everybody. Otherwise
+//! the group makes no difference.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -21,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use super::attributes::{Attributes, Given};
+use super::attributes::{Applied, Attributes};
 use super::paths::{OpenMode, SlavePaths};
 use super::small_file::{open_if_exists, stat_if_exists};
 use crate::error::Error;
@@ -32,22 +35,24 @@ pub struct Owner {
     uid: u32,
     gid: u32,
     mode: u32,
-    /// Whether the group must be this one.
+    /// Whether a file with another group would be an error.
     needs_group: bool,
-    /// The slave, whose extended attributes the files get; without one, they keep what
-    /// their directory gave them, and may stay their maker's.
+    /// The slave, whose extended attributes are copied. If there is none, files keep the
+    /// attributes that they inherit from the directory, and may keep the user that created
+    /// them.
     model: Option<PathBuf>,
 }
 
-/// The permission bits of a file that was not given to its owner yet.
-const MODE_AT_FIRST: u32 = 0o600;
+/// The permission bits of a new file until it has its owner.
+const INITIAL_MODE: u32 = 0o600;
 
-/// The permission bits of a slave while neither it nor its master was seen.
+/// The permission bits of a new slave while the master's are unknown.
 const DEFAULT_MODE: u32 = 0o644;
 
 impl Owner {
-    /// The slave's. If there is no slave, its directory's, or of whoever is not root,
-    /// with the usual mode.
+    /// The owner, group and mode of the slave. If there is no slave: the group of its
+    /// directory, the default mode, and for root the directory's owner, for others their own
+    /// user.
     pub fn of(paths: &SlavePaths) -> Result<Self, Error> {
         let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
         match stat_if_exists(paths.data())? {
@@ -87,21 +92,20 @@ impl Owner {
         Self { mode, ..self }
     }
 
-    /// Creates a file that is not there yet, or fails with
-    /// [`ErrorKind::AlreadyExists`]; nothing stays where it cannot be given to
-    /// its owner.
+    /// Creates a file with this owner. Fails with [`ErrorKind::AlreadyExists`] if the file
+    /// exists. If it cannot be given to its owner, it is removed again.
     pub fn create_new(&self, path: &Path) -> Result<File, Error> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(MODE_AT_FIRST)
+            .mode(INITIAL_MODE)
             .open(path)
             .map_err(Error::io("create", path))?;
         match self.own(&file, path) {
             Ok(lost) => {
                 for attribute in lost {
-                    tracing::debug!("{} does not get {attribute}", path.display());
+                    tracing::debug!("{}: cannot copy {attribute}", path.display());
                 }
                 Ok(file)
             }
@@ -112,9 +116,9 @@ impl Owner {
         }
     }
 
-    /// Gives an open file, which is at `path`, its owner, mode and extended attributes.
-    /// Returns each attribute that it cannot get, and why; without an ACL it grants nobody
-    /// more than the slave does.
+    /// Gives the open file at `path` its owner, mode and extended attributes. Returns a
+    /// message for each attribute that cannot be set. If that is an ACL, the mode is reduced,
+    /// so that the file grants nobody more than the slave does.
     pub fn own(&self, file: &File, path: &Path) -> Result<Vec<String>, Error> {
         self.give_to_owner(file).map_err(|source| Error::Owner {
             path: path.to_owned(),
@@ -122,21 +126,21 @@ impl Owner {
             gid: self.gid,
             source,
         })?;
-        let given = match &self.model {
-            None => Given {
+        let applied = match &self.model {
+            None => Applied {
                 mode: self.mode,
                 lost: Vec::new(),
             },
             Some(slave) => Attributes::of(slave)
                 .map_err(Error::io("read the extended attributes of", slave))?
-                .give(file, self.mode)
+                .apply(file, self.mode)
                 .map_err(Error::io("remove the ACL of", path))?,
         };
-        file.set_permissions(fs::Permissions::from_mode(given.mode))
+        file.set_permissions(fs::Permissions::from_mode(applied.mode))
             .map_err(Error::io("set the mode of", path))?;
         let lost =
             |(name, error): (CString, io::Error)| format!("{}: {error}", name.to_string_lossy());
-        Ok(given.lost.into_iter().map(lost).collect())
+        Ok(applied.lost.into_iter().map(lost).collect())
     }
 
     /// Whether this process runs as this owner.
@@ -145,8 +149,8 @@ impl Owner {
         self.uid == rustix::process::geteuid().as_raw()
     }
 
-    /// Whether this owner has a permission (a bit of `rwx`) on what was found, as far as
-    /// its permission bits tell. Other groups of the owner's do not count.
+    /// Whether this owner has a permission (a bit of `rwx`) on a file according to its
+    /// permission bits. Only the owner's own group is considered.
     #[must_use]
     pub fn can(&self, permission: u32, found: &fs::Metadata) -> bool {
         let mode = found.permissions().mode();
@@ -160,8 +164,8 @@ impl Owner {
         self.uid == 0 || bits & permission != 0
     }
 
-    /// Opens a file beside the slave for reading and writing; where it is missing,
-    /// it is created with the slave's owner and mode.
+    /// Opens a file beside the slave for reading and writing. If it does not exist, it is
+    /// created with the slave's owner and mode.
     pub fn open_or_create_for(paths: &SlavePaths, path: &Path) -> Result<File, Error> {
         match Self::open_for(paths, path)? {
             Some(file) => Ok(file),
@@ -173,13 +177,14 @@ impl Owner {
     pub fn open_for(paths: &SlavePaths, path: &Path) -> Result<Option<File>, Error> {
         let file = open_if_exists(path, OpenMode::ReadWrite)?;
         if let Some(file) = &file {
-            mend(file, paths, path)?;
+            repair_owner(file, paths, path)?;
         }
         Ok(file)
     }
 
-    /// Opens a file for reading and writing; creates it where it is missing.
+    /// Opens a file for reading and writing, or creates it.
     pub fn open_or_create(&self, path: &Path) -> Result<File, Error> {
+        // Another process may create or remove the file between the two calls.
         loop {
             if let Some(file) = open_if_exists(path, OpenMode::ReadWrite)? {
                 return Ok(file);
@@ -196,7 +201,7 @@ impl Owner {
         let found = file.metadata()?;
         if found.uid() != self.uid {
             match fchown(file, Some(self.uid), Some(self.gid)) {
-                Err(error) if is_denied(&error) && self.may_be_its_makers() => {}
+                Err(error) if is_denied(&error) && self.may_keep_its_user() => {}
                 given => return given,
             }
         }
@@ -209,24 +214,25 @@ impl Owner {
         Ok(())
     }
 
-    /// Whether a file may stay its maker's, who has no right to give it away.
-    fn may_be_its_makers(&self) -> bool {
+    /// Whether a file may keep the user of this process, which cannot give it away (cases 1
+    /// and 2 of the module's description).
+    fn may_keep_its_user(&self) -> bool {
         const GROUP_READS_AND_WRITES: u32 = 0o060;
-        let is_groups = self.mode & GROUP_READS_AND_WRITES == GROUP_READS_AND_WRITES;
-        self.model.is_none() || self.uid == 0 && is_groups
+        let group_has_access = self.mode & GROUP_READS_AND_WRITES == GROUP_READS_AND_WRITES;
+        self.model.is_none() || self.uid == 0 && group_has_access
     }
 }
 
-/// Gives a file to its owner that a crash has kept from its owner: one that is as it was
-/// created. Else ZEO's user could not open the lock that root left, for good.
-fn mend(file: &File, paths: &SlavePaths, path: &Path) -> Result<(), Error> {
+/// Gives a file to its owner if a crash prevented that: the file still has the user and mode
+/// with which it was created. Otherwise ZEO's user could never open a lock that root left.
+fn repair_owner(file: &File, paths: &SlavePaths, path: &Path) -> Result<(), Error> {
     let found = file.metadata().map_err(Error::io("look at", path))?;
     let is_ours = found.uid() == geteuid().as_raw();
-    if !is_ours || found.permissions().mode() & 0o7777 != MODE_AT_FIRST {
+    if !is_ours || found.permissions().mode() & 0o7777 != INITIAL_MODE {
         return Ok(());
     }
     let owner = Owner::of(paths)?;
-    if (owner.uid, owner.mode) != (found.uid(), MODE_AT_FIRST)
+    if (owner.uid, owner.mode) != (found.uid(), INITIAL_MODE)
         && let Err(error) = owner.own(file, path)
     {
         tracing::debug!("{}", error.display_chain());

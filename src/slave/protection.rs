@@ -1,11 +1,10 @@
-//! What keeps a slave from being written or replaced although permissions allow it, found
-//! before anything is copied.
+//! Conditions under which the slave cannot be written or replaced although its permissions
+//! allow it. They are checked before anything is copied. Only reads.
 //!
-//! - *A file that is mounted by itself*, as containers do it: no other file can be renamed
-//!   over it, and ZODB's lock beside it is not the one that is beside the original.
-//! - *A file that was deleted* under its name: what is appended to it is lost.
-//! - *The attributes immutable and append-only* (`chattr +i`, `+a`), of the slave or of its
-//!   directory.
+//! 1. *The slave is mounted as a single file*, as containers do it. No other file can be
+//!    renamed over it, and programs that open the original file use another `.lock`.
+//! 2. *The slave was deleted* or replaced after it was opened. Appended data would be lost.
+//! 3. *The slave or its directory is immutable or append-only* (`chattr +i`, `+a`).
 
 use std::fs::File;
 use std::io;
@@ -17,7 +16,7 @@ use super::paths::SlavePaths;
 use crate::error::Error;
 use crate::io::file_stat::FileStat;
 
-/// An open slave, as far as it matters here.
+/// The properties of an open slave that can prevent writing.
 #[derive(Clone, Copy, Debug)]
 pub struct Protection {
     attributes: StatxAttributes,
@@ -35,18 +34,19 @@ pub fn stat(file: &File) -> io::Result<(FileStat, Protection)> {
 }
 
 impl Protection {
-    /// Fails if one of them is in the way of the slave, which is at `place`.
+    /// Fails if one of the conditions prevents writing or replacing the slave.
     pub fn check(self, paths: &SlavePaths) -> Result<(), Error> {
         let path = paths.data();
         if self.attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Err(Error::Usage(format!(
-                "{} is mounted as a single file, which cannot be replaced, and whose locks \
-                 other programs do not see: mount its directory",
+                "{} is mounted as a single file: it cannot be replaced, and other programs do \
+                 not see its locks. Mount its directory instead",
                 path.display()
             )));
         }
         check_attributes(path, self.attributes)?;
         if self.links == 0 {
+            // It was deleted.
             return Err(Error::SlaveChanged {
                 slave: path.to_owned(),
                 what: "it was deleted or replaced".to_owned(),
@@ -56,7 +56,7 @@ impl Protection {
     }
 }
 
-/// Fails if an attribute of the slave's directory keeps files in it from being replaced.
+/// Fails if an attribute of the slave's directory prevents replacing files in it.
 pub fn check_directory(paths: &SlavePaths) -> Result<(), Error> {
     let directory = paths.directory();
     let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)

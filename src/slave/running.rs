@@ -1,17 +1,18 @@
-//! The pass that is at work on a slave: which process makes it, and since when.
+//! The pass that is running on a slave: its process and its age. Only reads.
 //!
-//! A pass writes nothing when it begins, so that it costs nothing. A process that makes a
-//! single pass begins it when it starts. Of a watch, several facts are earlier than the begin of
-//! its pass, and the latest of them is taken for it; the same applies to a process of which
-//! nothing is known:
+//! A pass writes nothing when it starts, because an idle pass must cost nothing. The start of
+//! a pass is therefore inferred. A process that makes a single pass starts it when the process
+//! starts. For a watch, or a process that cannot be identified, the latest of these times is
+//! taken; all of them are earlier than the start of the pass:
 //!
 //! 1. the start of the process that has the pass lock, if the kernel lists it
-//! 2. the end of the last pass that is noted; a watch notes one that found nothing new
-//!    once a minute
-//! 3. the last change of a switch: no pass began while syncing was off
-//! 4. the last change of the pass lock's file: its creation, by the first pass of all
+//! 2. the end of the last recorded pass; a watch records a pass that found nothing new once a
+//!    minute
+//! 3. the last change of a switch, because no pass starts while syncing is off
+//! 4. the last change of the lock file, which the first pass creates
 //!
-//! So a pass may be younger than it is said to be, by a minute in a watch, but not older.
+//! The result is never later than the true start, so a pass may be reported as older than it
+//! is: in a watch, by up to a minute.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,10 +30,15 @@ use crate::error::Error;
 use crate::error::running::RunningPass;
 use crate::io::flock::holder;
 
-/// What is known of the pass that has the pass lock at this moment.
+/// Returns the age of the pass that has the pass lock now.
 #[must_use]
-pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) -> RunningPass {
-    // A clock that was ahead proves nothing.
+pub fn running_pass(
+    slave: &Slave,
+    sidecar: &Sidecar,
+    pid: Option<u32>,
+    now: Timestamp,
+) -> RunningPass {
+    // Ignore times in the future: the clock was set back.
     let is_past = |time: &Timestamp| *time <= now;
     let changed = |path: &Path| -> Option<Timestamp> {
         let modified = fs::metadata(path).ok()?.modified().ok()?;
@@ -47,7 +53,7 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
         let earlier = [started, passed.filter(is_past), switched, lock];
         earlier.into_iter().flatten().max()
     });
-    // A switch that was written during a pass was on before, or it had ended the pass.
+    // A switch that changed during a pass was on before, or it would have ended the pass.
     let switched = match (switched, single) {
         (Some(switched), Some(began)) => Some(switched.min(began)),
         (switched, _) => switched,
@@ -62,19 +68,19 @@ pub fn look(slave: &Slave, sidecar: &Sidecar, pid: Option<u32>, now: Timestamp) 
     }
 }
 
-/// Why a pass cannot have the pass lock: another one has it.
+/// The error for a pass that cannot take the pass lock because another pass has it.
 #[must_use]
 pub fn busy(slave: &Slave) -> Error {
     let pid = holder(&slave.paths.sibling(Sibling::PassLock));
     let sidecar = Sidecar::load(&slave.paths).unwrap_or_default();
     Error::Busy {
         slave: slave.paths.data().to_owned(),
-        pass: look(slave, &sidecar, pid, Timestamp::now()),
+        pass: running_pass(slave, &sidecar, pid, Timestamp::now()),
     }
 }
 
-/// Whether a process is known to make one pass and no more: it is this program, and its
-/// command line has no `--watch`.
+/// Whether a process is known to make a single pass: it is fssync, and its command line does
+/// not contain `--watch`.
 fn makes_a_single_pass(pid: u32) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
         return false;
@@ -85,7 +91,8 @@ fn makes_a_single_pass(pid: u32) -> bool {
     is_ours && !words.any(|word| word == b"--watch")
 }
 
-/// When a process was started, from the 22nd field of its `stat`: clock ticks since boot.
+/// The time at which a process was started, from field 22 of `/proc/PID/stat`: clock ticks
+/// since boot.
 fn started(pid: u32, now: Timestamp) -> Option<Timestamp> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name, in parentheses, and may contain anything.

@@ -1,9 +1,11 @@
-//! What the last pass left, in `Data.fs.fssync`.
+//! The sidecar, `Data.fs.fssync`: the state that the last pass left.
 //!
-//! A cache and a witness, never the truth: the slave's own bytes are. Losing it
-//! may cost time, or a refusal more, but no data; so it is replaced atomically
-//! and not synced. It is stored before a batch begins, after one that is followed
-//! by another, and when a pass ends.
+//! The sidecar is a cache and a witness. The slave's own bytes are the truth, and the sidecar
+//! is compared with them before it is used. If it is lost, passes take longer or refuse more,
+//! but no data is lost. It is therefore replaced atomically and not synced.
+//!
+//! A pass stores it before a batch begins, after a batch that is followed by another, and when
+//! the pass ends.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -23,99 +25,102 @@ use crate::io::digest::Digest;
 use crate::plan::outcome::Action;
 use crate::source::FileId;
 
-/// How many bytes at the head of a file tell it from another.
+/// Length of the head of a file in a fingerprint, in bytes.
 const HEAD_LEN: u64 = 4 * 1024;
 
-/// How many bytes before a position tell whether two files went the same way.
+/// Length of the tail before a position in a fingerprint, in bytes.
 const TAIL_LEN: u64 = 64 * 1024;
 
-/// More than a sidecar has, in bytes.
+/// Upper limit for the size of a sidecar, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
 /// The sidecar's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Sidecar {
-    /// The slave as it was left, once there was one.
+    /// The slave and the master at the end of the last sync; `None` before the first one.
     #[serde(rename = "left")]
     pub last_sync: Option<LastSync>,
-    /// Up to where the slave was found coherent, if it is not what was left: so
-    /// that one that is refused is not read through at every pass.
+    /// The slave up to the position to which it was found coherent, if that differs from the
+    /// last sync. It saves later passes from reading a refused slave completely.
     #[serde(default, rename = "scanned")]
     pub coherent_up_to: Option<Fingerprint>,
-    /// An append that was begun and not finished.
+    /// The batch that an append began and has not finished.
     pub batch: Option<Batch>,
-    /// A full copy that was begun and not finished.
+    /// The full copy that was begun and not finished.
     #[serde(default)]
     pub copy: Option<FullCopy>,
-    /// ZODB's index, as it was left.
+    /// The index that the last pass stored or found unchanged.
     #[serde(default)]
     pub index: Option<IndexCoverage>,
-    /// The last try to store it, if that failed.
+    /// The last attempt to store the index, if it failed.
     #[serde(default)]
     pub index_failure: Option<FailedBuild>,
-    /// Whether a pass found the master damaged, and none was in sync since.
+    /// Whether a pass found the master damaged, and no later pass was in sync.
     #[serde(default)]
     pub master_was_damaged: bool,
-    /// Whether a pass found that the master is not the slave's successor (exit code 20), and
-    /// none was in sync since: a pack of that master proves nothing.
+    /// Whether a pass refused the master because of diverging histories (exit code 20), and no
+    /// later pass was in sync. A pack of such a master proves nothing.
     #[serde(default)]
     pub was_refused: bool,
-    /// What was reported once, and need not be again.
+    /// Facts about the master that were reported once and are not repeated.
     #[serde(default, rename = "noticed")]
     pub reported: Reported,
     /// How the last pass ended.
     pub pass: Option<Pass>,
-    /// A time at which the slave had all that the master had committed: when the
-    /// last pass that ended well, and was noted, looked at the master.
+    /// The last time at which the slave is known to have had all committed transactions of the
+    /// master: the time at which the last recorded successful pass read the master's size.
     #[serde(default)]
     pub in_sync: Option<Timestamp>,
 }
 
-/// A full copy under way, of which `Data.fs.fssync-tmp` has what was written so far.
+/// An unfinished full copy. The bytes written so far are in `Data.fs.fssync-tmp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FullCopy {
-    /// When the last pass began to copy.
+    /// Time at which the last pass began to copy.
     pub since: Timestamp,
-    /// From which offset on, in bytes: not 0 if it resumed an earlier copy.
+    /// Offset at which it began, in bytes: not 0 if it resumed an earlier copy.
     pub from: u64,
-    /// The size of the master, in bytes.
+    /// Size of the master, in bytes.
     pub size: u64,
 }
 
-/// What passes reported about the master: nobody must read it at each pass.
+/// Facts about the master that passes report only once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Reported {
-    /// Other storages in its directory that are not copied.
+    /// Names of other storages in the master's directory, which are not copied.
     pub storages: Vec<String>,
-    /// That it has blobs.
+    /// Whether the master has blobs.
     pub blobs: bool,
 }
 
-/// The slave as a pass left it.
+/// Both ends at the end of a pass.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LastSync {
-    /// The file that it was read from.
+    /// The file that the master was.
     pub master: FileId,
-    /// The slave.
+    /// The slave up to its position.
     pub slave: Fingerprint,
 }
 
-/// A file up to a position, by which it is recognised.
+/// Identifies the content of a file up to a position: digests of its head and tail. It also
+/// matches a copy of the file. [`io::file_stat`](crate::io::file_stat) compares it with the
+/// other types that identify files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Fingerprint {
-    /// The position in bytes.
+    /// Position, in bytes.
     pub position: u64,
-    /// The tid of the last transaction before it.
+    /// Tid of the last transaction before the position.
     pub last_tid: Option<Tid>,
-    /// The digest of [`head`].
+    /// Digest of [`head`].
     pub head: Digest,
-    /// The digest of [`tail`].
+    /// Digest of [`tail`].
     pub tail: Digest,
 }
 
 impl Fingerprint {
-    /// The mark of an open file at `position`, just past `last_tid`.
+    /// Reads the fingerprint of an open file at `position`, which is just past the transaction
+    /// `last_tid`. Fails with [`ErrorKind::UnexpectedEof`] if the file is shorter.
     pub fn of(file: &fs::File, position: u64, last_tid: Option<Tid>) -> io::Result<Self> {
         let digest = |range| -> io::Result<Digest> {
             Digest::of_file(file, range)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
@@ -129,30 +134,30 @@ impl Fingerprint {
     }
 }
 
-/// The first bytes of a file up to `position`, of which a mark holds a digest.
+/// The range of the head in a fingerprint at `position`.
 #[must_use]
 pub fn head(position: u64) -> Range<u64> {
     0..position.min(HEAD_LEN)
 }
 
-/// The last bytes before `position`, of which a mark holds a digest.
+/// The range of the tail in a fingerprint at `position`.
 #[must_use]
 pub fn tail(position: u64) -> Range<u64> {
     position.saturating_sub(TAIL_LEN)..position
 }
 
-/// An append under way: what the slave's tail starts with if it was cut off by
-/// a crash.
+/// An unfinished append. If a crash interrupts it, the slave's tail starts with the header of
+/// its first transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Batch {
-    /// The slave's position before it, in bytes.
+    /// Position of the slave before the append, in bytes.
     pub from: u64,
-    /// The first transaction's header, marked as unfinished.
+    /// The header of its first transaction, with status `c`.
     header: [u8; TXN_HEADER_LEN],
 }
 
 impl Batch {
-    /// A batch at `from` whose first transaction has this header.
+    /// A batch at `from` whose first transaction has this header, with any status.
     #[must_use]
     pub fn new(from: u64, header: [u8; TXN_HEADER_LEN]) -> Self {
         let mut header = header;
@@ -160,69 +165,69 @@ impl Batch {
         Self { from, header }
     }
 
-    /// The header with the mark of an unfinished transaction.
+    /// The header of its first transaction, with status `c`.
     #[must_use]
     pub fn header(&self) -> [u8; TXN_HEADER_LEN] {
         self.header
     }
 
-    /// Whether a tail that starts with `bytes` (a header's, or fewer where it
-    /// is shorter) is what this batch left at `position`.
+    /// Whether this batch wrote the tail at `position`, which starts with `bytes`: a header, or
+    /// less if the tail is shorter.
     #[must_use]
-    pub fn left(&self, position: u64, bytes: &[u8]) -> bool {
+    pub fn has_written(&self, position: u64, bytes: &[u8]) -> bool {
         self.header[STATUS_OFFSET as usize] == TxnStatus::VOTED.0
             && self.from == position
             && !bytes.is_empty()
             && self.header.starts_with(bytes)
     }
 
-    /// Whether a finished transaction with this header at `position` is the first
-    /// of this batch, finished.
+    /// Whether the finished transaction with this header at `position` is the first of this
+    /// batch.
     #[must_use]
-    pub fn finished(&self, position: u64, header: [u8; TXN_HEADER_LEN]) -> bool {
+    pub fn begins_with(&self, position: u64, header: [u8; TXN_HEADER_LEN]) -> bool {
         header[STATUS_OFFSET as usize] != TxnStatus::VOTED.0 && *self == Self::new(position, header)
     }
 }
 
-/// How a pass ended.
+/// The result of a pass.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Pass {
-    /// When.
+    /// Time at which it ended.
     pub time: Timestamp,
-    /// What it did.
+    /// The action that it took.
     pub action: Action,
     /// Its exit code.
     pub exit_code: u8,
-    /// Why, in words.
+    /// The reason, as it was logged.
     pub reason: String,
 }
 
 impl Pass {
-    /// Whether it ended as another did, whenever that was.
+    /// Whether two passes had the same result, apart from the time.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn has_same_result(&self, other: &Self) -> bool {
         (self.action, self.exit_code, &self.reason)
             == (other.action, other.exit_code, &other.reason)
     }
 }
 
 impl Sidecar {
-    /// Reads the sidecar at `place`; one that is missing is empty, and so, with
-    /// a warning, is one that makes no sense. One that cannot be read is an
-    /// error: it must not be replaced by an empty one.
+    /// Reads the sidecar of a slave. A missing sidecar is empty, and so is an invalid one, with
+    /// a warning. An unreadable sidecar is an error, so that it is not replaced by an empty
+    /// one.
     pub fn load(paths: &SlavePaths) -> Result<Self, Error> {
         let path = paths.sibling(Sibling::Sidecar);
         let Some(text) = read_if_exists(&path, MAX_LEN)? else {
             return Ok(Self::default());
         };
         Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
-            tracing::warn!("{} is passed over: {error}", path.display());
+            tracing::warn!("ignoring {}, which is invalid: {error}", path.display());
             Self::default()
         }))
     }
 
-    /// Puts it in its place, with the slave's owner and mode, if the slave's file system
-    /// is there.
+    /// Replaces the sidecar atomically, with the slave's owner and mode. Fails if the slave's
+    /// file system is not mounted.
     pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
         paths.check_is_mounted()?;
         let path = paths.sibling(Sibling::Sidecar);

@@ -133,7 +133,7 @@ fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Resul
     }
     let mut header = [0; TXN_HEADER_LEN];
     file.read_exact_at(&mut header, position)?;
-    Ok(batch.finished(position, header))
+    Ok(batch.begins_with(position, header))
 }
 
 /// The transactions at the end with a higher tid than `left_tid`. What lies

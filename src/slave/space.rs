@@ -1,7 +1,7 @@
-//! Whether there is room for what a pass will write.
+//! Checks that there is enough disk space for a write. Only reads.
 //!
-//! A full copy that does not fit is not begun. Appends go on until the disk is full, as each
-//! batch is of use; a dry run and `fssync status` predict that.
+//! A pass does not start a full copy that does not fit. It appends until the disk is full,
+//! because each batch is useful by itself; a dry run and `fssync status` predict the failure.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,8 @@ use super::paths::{Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 
-/// Fails unless a full copy of `size` bytes fits, of which `written` are there.
+/// Fails unless there is space for a full copy of `size` bytes, of which `written` bytes are
+/// written already.
 pub fn check_copy(paths: &SlavePaths, size: u64, written: u64) -> Result<(), Error> {
     check_file_size_limit(&paths.sibling(Sibling::Tmp), size)?;
     check_space(
@@ -23,7 +24,7 @@ pub fn check_copy(paths: &SlavePaths, size: u64, written: u64) -> Result<(), Err
     )
 }
 
-/// The same, beside what an earlier pass has left of a copy.
+/// The same for the next pass, which may resume an unfinished copy.
 pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Error> {
     let found = fs::symlink_metadata(slave.paths.sibling(Sibling::Tmp));
     let written = found.map_or(0, |found| found.len());
@@ -40,8 +41,7 @@ pub fn check_append(slave: &Slave, end: u64) -> Result<(), Error> {
     check_space(slave.paths.directory(), "an append", end - size)
 }
 
-/// Fails if this process may not make a file of `size` bytes: better now than at the
-/// limit.
+/// Fails if the limit of this process for the size of a file is below `size` bytes.
 fn check_file_size_limit(path: &Path, size: u64) -> Result<(), Error> {
     let limit = getrlimit(Resource::Fsize).current;
     if limit.is_some_and(|limit| limit < size) {

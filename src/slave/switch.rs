@@ -1,21 +1,21 @@
-//! Whether syncing is on.
+//! Switches: files that say whether syncing is on.
 //!
-//! A switch is a file with one line, `SYNCING=1` or `SYNCING=0`, as syncPozo
-//! had it. Several are honoured, and any off wins:
+//! A switch is a file with one line, `SYNCING=1` or `SYNCING=0`, as syncPozo had it. Several
+//! switches are read, and syncing is off if any of them is off:
 //!
-//! | file | where it is missing |
+//! | file | meaning if it is missing |
 //! | --- | --- |
-//! | the one named by `--status-file` | off: on a tmpfs it is gone after a reboot, and that must turn nothing on |
-//! | `Data.fs.fssync-switch` beside the slave | not asked |
-//! | `/var/run/fssync.status` | not asked |
-//! | `/var/run/syncPozo.status` | not asked |
+//! | the file named by `--status-file` | off: on a tmpfs the file is lost at a reboot, which must not switch syncing on |
+//! | `Data.fs.fssync-switch` beside the slave | ignored |
+//! | `/var/run/fssync.status` | ignored |
+//! | `/var/run/syncPozo.status` | ignored |
 //!
-//! A switch may be a symbolic link to one that several slaves, or machines, share. It is
-//! written through the link, so that all of them obey.
+//! A switch may be a symbolic link to a switch that several slaves or machines share. It is
+//! written through the link, so that all of them obey it.
 //!
-//! A switch that cannot be read, or has any other content than `SYNCING=1`, is off.
-//! Blanks and line ends behind it do not count. Only `SYNCING=0` and a missing
-//! `--status-file` are off on purpose; everything else is worth a warning.
+//! A switch that cannot be read, or that contains anything but `SYNCING=1`, is off; white space
+//! at the end is ignored. Only `SYNCING=0` and a missing `--status-file` are an intended off.
+//! Every other cause is reported as a warning.
 
 mod content;
 mod link;
@@ -33,54 +33,58 @@ use super::paths::{Sibling, SlavePaths};
 use crate::error::Error;
 use crate::error::off::{Cause, OFF, ON, OffReason};
 
-/// Switches of the whole machine.
+/// Switches for all slaves of the machine.
 const MACHINE_WIDE: [&str; 2] = ["/var/run/fssync.status", "/var/run/syncPozo.status"];
 
-/// The permission bits that the switch of `--status-file` has at least, whatever the
-/// umask: several users may share it.
-const NAMED_MODE: u32 = 0o644;
+/// The permission bits that the switch of `--status-file` has at least, because several users
+/// may share it.
+const SHARED_MODE: u32 = 0o644;
 
 /// The permission bits that a switch beside the slave has at least.
-const OWNERS_MODE: u32 = 0o600;
+const OWNER_MODE: u32 = 0o600;
 
-/// The permission bits for reading a file, and for passing through a directory.
+/// The permission bits for reading a file and for searching a directory.
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
 
-/// The switches that a slave obeys.
+/// The switches of a slave.
 #[derive(Clone, Debug)]
 pub struct Switches {
+    /// The file named by `--status-file`. It must exist.
     named: Option<PathBuf>,
-    found: Vec<PathBuf>,
-    /// The one that `fssync off` and `fssync on` write.
+    /// The files that are read if they exist.
+    optional: Vec<PathBuf>,
+    /// The switch that `fssync off` and `fssync on` write.
     own: PathBuf,
-    /// Why a wait was ended last.
+    /// The cause for which a switch last ended a wait.
     wait_ended: Arc<Mutex<Option<OffReason>>>,
 }
 
 impl Switches {
-    /// The switches of the slave at `place`; `named` is that of
-    /// `--status-file`.
+    /// The switches of a slave; `named` is the file of `--status-file`.
     #[must_use]
     pub fn new(paths: &SlavePaths, named: Option<PathBuf>) -> Self {
-        let beside = paths.sibling(Sibling::Switch);
-        let own = named.clone().unwrap_or_else(|| beside.clone());
-        let mut found = vec![beside];
-        found.extend(MACHINE_WIDE.map(PathBuf::from));
+        let sibling = paths.sibling(Sibling::Switch);
+        let own = named.clone().unwrap_or_else(|| sibling.clone());
+        let mut optional = vec![sibling];
+        optional.extend(MACHINE_WIDE.map(PathBuf::from));
         Self {
             named,
-            found,
+            optional,
             own,
             wait_ended: Arc::default(),
         }
     }
 
-    /// All that are asked, be they there or not.
+    /// The paths of all switches, whether they exist or not.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.named.iter().chain(&self.found).map(PathBuf::as_path)
+        self.named
+            .iter()
+            .chain(&self.optional)
+            .map(PathBuf::as_path)
     }
 
-    /// Fails with [`Error::Off`] unless all switches say on.
+    /// Fails with [`Error::Off`] unless all switches are on.
     pub fn check(&self) -> Result<(), Error> {
         match self.why_off() {
             Some(why) => Err(Error::Off(why)),
@@ -88,14 +92,14 @@ impl Switches {
         }
     }
 
-    /// Which switch is off, and why; `None` if all are on. A plain `SYNCING=0` explains
-    /// everything, so it is named first; then a switch that is not as it should be.
+    /// Returns the switch that is off, and the cause; `None` if all are on. If several are off,
+    /// `SYNCING=0` takes precedence, then an invalid switch, then a missing one.
     #[must_use]
     pub fn why_off(&self) -> Option<OffReason> {
         let named = self.named.iter().map(|path| (path, true));
-        let found = self.found.iter().map(|path| (path, false));
+        let optional = self.optional.iter().map(|path| (path, false));
         let mut why: Option<OffReason> = None;
-        for (path, must_exist) in named.chain(found) {
+        for (path, must_exist) in named.chain(optional) {
             let Some(cause) = content::why_off(path, must_exist) else {
                 continue;
             };
@@ -111,10 +115,10 @@ impl Switches {
         why
     }
 
-    /// Whether a switch is off, so that an answer is not waited for any more. A switch
-    /// may be on again a moment later; why it was off is kept, for all clones.
+    /// Whether a switch is off, so that a wait for the master must end. The cause is kept for
+    /// all clones, because the switch may be on again a moment later.
     #[must_use]
-    pub fn end_a_wait(&self) -> bool {
+    pub fn ends_wait(&self) -> bool {
         let why = self.why_off();
         let is_off = why.is_some();
         if is_off {
@@ -123,9 +127,9 @@ impl Switches {
         is_off
     }
 
-    /// Why a switch last ended a wait; `None` if none ever did.
+    /// The cause for which a switch last ended a wait; `None` if that never happened.
     #[must_use]
-    pub fn what_ended_a_wait(&self) -> Option<OffReason> {
+    pub fn cause_of_ended_wait(&self) -> Option<OffReason> {
         self.lock_wait_ended().clone()
     }
 
@@ -135,25 +139,27 @@ impl Switches {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the slave's own switch is there and says off.
+    /// Whether the slave's own switch exists and is off.
     #[must_use]
-    pub fn own_says_off(&self) -> bool {
+    pub fn own_is_off(&self) -> bool {
         let why = content::why_off(&self.own, false);
         why.is_some_and(|why| !matches!(why, Cause::Unreadable(_) | Cause::OutOfFiles(_)))
     }
 
-    /// Writes the slave's own switch, durably; it never says on before it is to.
-    /// Off needs no room on the disk: a switch that is empty is off, too.
+    /// Writes the slave's own switch durably, and returns its path.
     ///
-    /// The slave's owner can read what is written. If that cannot be had, on is not
-    /// written; off is, with a warning, since an unreadable switch is off.
+    /// 1. The slave's owner must be able to read the switch. If that cannot be achieved, on
+    ///    fails. Off only logs a warning, because an unreadable switch is off.
+    /// 2. The line is written over the old one, which needs no new block on a full disk. If even
+    ///    that fails, off truncates the file: an empty switch is off.
+    /// 3. The file is synced, and its directory if the switch is beside the slave.
     pub fn set(&self, on: bool, paths: &SlavePaths) -> Result<&Path, Error> {
         let path = self.own.as_path();
         let fail = |action| Error::io(action, path);
         let warn_if_off = |result: Result<(), Error>| match result {
             Err(error) if !on => {
                 tracing::warn!(
-                    "{}; passes of that user find syncing off",
+                    "{}: for passes of that user, syncing is off",
                     error.display_chain()
                 );
                 Ok(())
@@ -175,13 +181,13 @@ impl Switches {
         Ok(path)
     }
 
-    /// Opens the slave's own switch for writing; says whether other slaves may share it.
+    /// Opens the slave's own switch for writing. Returns whether other slaves may share it.
     fn open_own(&self, on: bool, paths: &SlavePaths) -> Result<(File, bool), Error> {
         let path = self.own.as_path();
         if self.named.is_some() {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false);
-            let file = options.mode(NAMED_MODE).open(path);
+            let file = options.mode(SHARED_MODE).open(path);
             return Ok((file.map_err(Error::io("open", path))?, true));
         }
         match Owner::open_or_create_for(paths, path) {
@@ -197,8 +203,8 @@ impl Switches {
         }
     }
 
-    /// Lets the slave's owner read the slave's own switch, if it is closed to that user. One
-    /// that is shared keeps its owner.
+    /// Gives the slave's owner permission to read the switch, if that user lacks it. A shared
+    /// switch keeps its owner.
     fn make_readable(&self, file: &File, is_shared: bool, paths: &SlavePaths) -> Result<(), Error> {
         let owner = Owner::of(paths)?;
         let fail = |action| Error::io(action, &self.own);
@@ -208,35 +214,37 @@ impl Switches {
             return Ok(());
         }
         let mode = found.permissions().mode() & 0o7777;
+        // Prefer giving the file to the slave's owner over letting everybody read it.
         let is_given = !is_shared
-            && (owner.with_mode(mode | OWNERS_MODE))
+            && (owner.with_mode(mode | OWNER_MODE))
                 .own(file, &self.own)
                 .is_ok();
         if is_given {
             return Ok(());
         }
-        file.set_permissions(Permissions::from_mode(mode | NAMED_MODE))
+        file.set_permissions(Permissions::from_mode(mode | SHARED_MODE))
             .map_err(fail("let the slave's owner read"))
     }
 
-    /// Fails if a directory keeps the slave's owner from the switch of `--status-file`.
+    /// Fails if the slave's owner cannot reach the switch of `--status-file` because of a
+    /// directory's permissions.
     fn check_directories(&self, paths: &SlavePaths) -> Result<(), Error> {
         let Some(named) = &self.named else {
             return Ok(());
         };
         let owner = Owner::of(paths)?;
-        // The kernel knows more than the permission bits, but of this user only.
+        // The process has reached the file itself; permission bits may be incomplete.
         if owner.is_this_user() {
             return Ok(());
         }
-        let whole = |path: &Path| fs::canonicalize(path).ok();
+        let canonical = |path: &Path| fs::canonicalize(path).ok();
         let parent = match named.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
             parent => parent,
         };
-        let directory = whole(named)
+        let directory = canonical(named)
             .and_then(|file| file.parent().map(Path::to_owned))
-            .or_else(|| whole(parent?));
+            .or_else(|| canonical(parent?));
         // A directory that does not exist is reported when the switch is opened.
         let Some(directory) = directory else {
             return Ok(());
@@ -256,15 +264,15 @@ impl Switches {
     }
 }
 
-/// Writes over what a switch says, which takes no new block of a full disk. What
-/// a longer one said makes it say neither until it is cut.
-fn write(file: &File, says: &str) -> io::Result<()> {
-    let line = format!("{says}\n");
+/// Writes a line over the content of a switch, which needs no new block on a full disk. Until
+/// a longer content is truncated, the switch is invalid, and therefore off.
+fn write(file: &File, line: &str) -> io::Result<()> {
+    let line = format!("{line}\n");
     file.write_all_at(line.as_bytes(), 0)?;
     file.set_len(line.len() as u64)
 }
 
-/// Whether the disk is full, or the owner's share of it.
+/// Whether the disk is full or the quota is used up.
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,8 +1,8 @@
-//! What the last `fssync verify` found, in `Data.fs.fssync-verified`.
+//! The result of the last `fssync verify`, in `Data.fs.fssync-verified`.
 //!
-//! It belongs to one file: once a full copy has put another in the slave's place, it says
-//! nothing about that. It is replaced atomically and not synced; losing it costs another
-//! verification. No pass writes it, so it needs no lock.
+//! A result belongs to one file: after a full copy has replaced the slave, it is ignored. The
+//! result is replaced atomically and not synced, because the loss costs only another
+//! verification. Passes do not write it, so it needs no lock.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,29 +12,29 @@ use super::small_file::{read_if_exists, replace_small_file};
 use crate::error::Error;
 use crate::source::FileId;
 
-/// More than a record has, in bytes.
+/// Upper limit for the size of a result, in bytes.
 const MAX_LEN: u64 = 16 * 1024;
 
 /// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Record {
-    /// When it ended.
+    /// Time at which it ended.
     pub time: Timestamp,
     /// The file that was verified.
     pub file: FileId,
-    /// Whether it was the structure alone.
+    /// Whether only the structure was checked (`--quick`).
     pub quick: bool,
-    /// How many findings in `Data.fs` are damage.
+    /// Number of findings in `Data.fs` that are damage.
     pub damages: u64,
-    /// The exit code, which may be about the master too.
+    /// The exit code, which may also concern the master.
     pub exit_code: u8,
-    /// What was found, in one line.
+    /// The findings in one line.
     pub verdict: String,
 }
 
 impl Record {
-    /// The record of the file that is at `place` now. What cannot be read, or makes no
-    /// sense, is passed over.
+    /// Reads the result for the file that is the slave now. `None` if there is none, if it is
+    /// about another file, or if it is unreadable or invalid.
     #[must_use]
     pub fn load(paths: &SlavePaths) -> Option<Self> {
         let path = paths.sibling(Sibling::Verified);
@@ -42,7 +42,7 @@ impl Record {
             .inspect_err(|error| tracing::debug!("{}", error.display_chain()))
             .ok()??;
         let record: Self = serde_json::from_slice(&text)
-            .inspect_err(|error| tracing::debug!("{} is passed over: {error}", path.display()))
+            .inspect_err(|error| tracing::debug!("ignoring {}: {error}", path.display()))
             .ok()?;
         let file = paths::open(paths.data(), OpenMode::Read).ok()?;
         (FileId::of(&file).ok()? == record.file).then_some(record)
@@ -54,16 +54,16 @@ impl Record {
         self.damages > 0
     }
 
-    /// Whether an earlier record tells more than this one: damage that a quick verification
-    /// does not look for.
-    fn is_outdone_by(&self, earlier: &Self) -> bool {
+    /// Whether an earlier result must stay: a full verification found damage, which this quick
+    /// one does not look for.
+    fn must_not_replace(&self, earlier: &Self) -> bool {
         self.quick && !self.is_damaged() && earlier.is_damaged() && !earlier.quick
     }
 
-    /// Puts it in its place, with the slave's owner and mode, unless an earlier one tells
-    /// more.
+    /// Replaces the stored result atomically, with the slave's owner and mode, unless the
+    /// earlier one must stay. Fails if the slave's file system is not mounted.
     pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
-        if Self::load(paths).is_some_and(|earlier| self.is_outdone_by(&earlier)) {
+        if Self::load(paths).is_some_and(|earlier| self.must_not_replace(&earlier)) {
             return Ok(());
         }
         paths.check_is_mounted()?;

@@ -222,7 +222,7 @@ fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<Sl
     let ours = sidecar
         .batch
         .as_ref()
-        .is_some_and(|batch| batch.left(position, &start[..got]));
+        .is_some_and(|batch| batch.has_written(position, &start[..got]));
     Ok(if ours {
         SlaveTail::Ours(len)
     } else {

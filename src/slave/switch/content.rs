@@ -1,4 +1,4 @@
-//! What a switch contains, and what that means.
+//! Reads the content of a switch and interprets it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -13,26 +13,27 @@ use rustix::io::Errno;
 use crate::error::is_out_of_files;
 use crate::error::off::{Cause, MAX_LEN, OFF, ON};
 
-/// How long it takes at most, on an idle machine, to write a switch that was emptied.
-const WRITING: Duration = Duration::from_millis(10);
+/// Time that a shell needs, on an idle machine, between truncating a switch and writing it.
+const WRITE_DELAY: Duration = Duration::from_millis(10);
 
-/// Why a switch is off; `None` if it is on, or if it is missing and need not exist. A link
-/// to a file that does not exist is missing only if the switch must exist: else it would be on.
+/// Returns the cause for which a switch is off; `None` if it is on, or if it is missing and
+/// optional. A symbolic link to a missing file is off in any case: somebody who removed the
+/// file that several slaves share does not want to switch them on.
 pub(super) fn why_off(switch: &Path, must_exist: bool) -> Option<Cause> {
     let mut content = read(switch, must_exist);
     if content.as_ref().is_ok_and(Vec::is_empty) {
-        // A shell empties it before `echo` writes it.
-        thread::sleep(WRITING);
+        // `echo SYNCING=1 > FILE` truncates the file before it writes it.
+        thread::sleep(WRITE_DELAY);
         content = read(switch, must_exist);
     }
     match content {
         Err(error) if error.kind() == ErrorKind::NotFound => must_exist.then_some(Cause::Missing),
-        content => judge(content),
+        content => interpret(content),
     }
 }
 
 fn read(path: &Path, must_exist: bool) -> io::Result<Vec<u8>> {
-    // One call tells a missing file from a link.
+    // With NOFOLLOW, the error distinguishes a symbolic link from a missing file.
     let flags = if must_exist {
         OFlags::empty()
     } else {
@@ -51,7 +52,7 @@ fn read(path: &Path, must_exist: bool) -> io::Result<Vec<u8>> {
     read_from(&file)
 }
 
-/// Opens a switch for reading. A FIFO is not waited for.
+/// Opens a switch for reading. Opening a FIFO does not block.
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | flags;
     OpenOptions::new()
@@ -60,15 +61,15 @@ fn open(path: &Path, flags: OFlags) -> io::Result<File> {
         .open(path)
 }
 
-/// Whether a file was not opened because it is a symbolic link.
+/// Whether opening a file failed because it is a symbolic link.
 pub(super) fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// Whether an open file is a switch that says on or off.
+/// Whether an open file contains a valid switch.
 pub(super) fn is_switch(file: &File) -> bool {
     let content = read_from(file);
-    matches!(judge(content), None | Some(Cause::SwitchedOff))
+    matches!(interpret(content), None | Some(Cause::SwitchedOff))
 }
 
 fn read_from(file: &File) -> io::Result<Vec<u8>> {
@@ -80,8 +81,8 @@ fn read_from(file: &File) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Why a switch with this content is not on.
-fn judge(content: io::Result<Vec<u8>>) -> Option<Cause> {
+/// Returns the cause for which a switch with this content is off.
+fn interpret(content: io::Result<Vec<u8>>) -> Option<Cause> {
     let content = match content {
         Ok(content) => content,
         Err(error) if is_out_of_files(&error) => {
@@ -89,11 +90,11 @@ fn judge(content: io::Result<Vec<u8>>) -> Option<Cause> {
         }
         Err(error) => return Some(Cause::Unreadable(error.to_string())),
     };
-    // More was not read, and may say something else.
+    // The rest was not read.
     if content.len() as u64 == MAX_LEN {
         return Some(Cause::TooLong);
     }
-    // An editor may end the line as on Windows, and `echo` may leave blanks.
+    // Accept the line end of Windows, and blanks before the end of the line.
     match content.trim_ascii_end() {
         line if line == ON.as_bytes() => None,
         line if line == OFF.as_bytes() => Some(Cause::SwitchedOff),

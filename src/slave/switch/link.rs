@@ -1,8 +1,10 @@
 //! A switch beside the slave that is a symbolic link.
 //!
-//! The slave's directory may belong to another user, who can put a link to any file there. So
-//! nothing is written through a link but a switch, and only if the link belongs to this user,
-//! to root, or to the owner of that switch.
+//! The slave's directory may belong to another user, who can create a link to any file there.
+//! Therefore a file is written through a link only if
+//!
+//! 1. it is a switch with valid content, and
+//! 2. the link belongs to this user, to root, or to the owner of that switch.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,7 +19,7 @@ use crate::error::Error;
 use crate::slave::paths::{Sibling, SlavePaths};
 use crate::slave::small_file::replace_small_file;
 
-/// Opens the switch that a link leads to, for writing.
+/// Opens the switch that a link points to for writing.
 pub(super) fn open(link: &Path) -> io::Result<File> {
     let refuse = |why: String| {
         let target = fs::read_link(link).unwrap_or_default();
@@ -38,13 +40,13 @@ pub(super) fn open(link: &Path) -> io::Result<File> {
     }
     if !is_trusted {
         return Err(refuse(format!(
-            "which belongs to another user than uid {owner}"
+            "which does not belong to uid {owner}, the owner of the link"
         )));
     }
     Ok(file)
 }
 
-/// Replaces a link by a switch that is off, at once.
+/// Atomically replaces a link with a switch that is off.
 pub(super) fn replace(link: &Path, paths: &SlavePaths) -> Result<File, Error> {
     // An empty file is off as well, so that this needs no space on the disk.
     replace_small_file(paths, Sibling::SwitchNew, link, &[])

@@ -118,7 +118,7 @@ impl Walk<'_> {
     fn is_ours(&self, start: u64, header: &[u8]) -> bool {
         let len = self.limit.saturating_sub(start).min(header.len() as u64) as usize;
         let batch = self.sidecar().batch;
-        batch.is_some_and(|batch| batch.left(start, &header[..len]))
+        batch.is_some_and(|batch| batch.has_written(start, &header[..len]))
     }
 
     /// Whether the last pass left the slave with its end at `start`. Then an unfinished batch there
