@@ -69,7 +69,7 @@ impl Survey {
             // To scan the whole slave takes long, and is useless if the master is unreachable.
             master.stat(Vec::new())?;
         }
-        let sample = opened.look(sidecar, &|| of.check_cancelled(), monitor)?;
+        let sample = opened.scan(sidecar, &|| of.check_cancelled(), monitor)?;
         Self::of(sample, paths, master, sidecar)
     }
 

@@ -1,4 +1,4 @@
-//! Reading parts of a file that may have sectors which cannot be read.
+//! Reads fields of a file on a disk that may have unreadable sectors.
 
 use std::fs::File;
 use std::ops::Range;
@@ -8,19 +8,19 @@ use crate::error::Error;
 use crate::filestorage::backward::ReadAt;
 use crate::io::read::read_fully;
 
-/// The length of what is tried by itself where a longer read failed, in bytes.
+/// Length of the reads that are tried after a longer read failed, in bytes.
 const PAGE_LEN: u64 = 4096;
 
-/// What becomes of what cannot be read.
+/// How to treat bytes that cannot be read.
 #[derive(Clone, Copy)]
 pub(crate) enum Unreadable<'a> {
-    /// It is taken for zeros.
+    /// They count as zeros.
     Zeros,
-    /// It is an error, of the file that is called so.
+    /// They are an error that names this file.
     Error(&'a Path),
 }
 
-/// Reads fields by their positions; what lies behind the end is zeros.
+/// Reads fields at given offsets. Bytes after the end of the file are zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct FieldReader<'a> {
     file: &'a File,
@@ -41,7 +41,7 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// Fills the buffer; says whether all of it is what the file holds.
+    /// Fills the buffer. Returns whether every byte was read from the file.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<bool, Error> {
         (self.check_cancelled)()?;
         let mut is_whole = true;
@@ -69,7 +69,8 @@ impl ReadAt for FieldReader<'_> {
     }
 }
 
-/// Reads page by page; tells what cannot be read, and leaves zeros there.
+/// Reads page by page. Passes the range of each unreadable page to `unreadable`, and fills it
+/// with zeros. Returns the number of bytes up to the end of the file.
 pub(crate) fn read_pages(
     file: &File,
     buffer: &mut [u8],

@@ -1,5 +1,5 @@
-//! The slave alone, no master asked: what it ends with, and what it holds beyond
-//! what the last pass left.
+//! The slave alone, without its master: its last transaction, and the transactions that it has
+//! beyond the last pass. Only reads.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +13,27 @@ use crate::plan::switch_on::{Newer, SinceLastPass, TransactionRun};
 use crate::slave::paths::SlavePaths;
 use crate::slave::scan::scan_file;
 use crate::slave::sidecar::Sidecar;
-use crate::slave::snapshot::file::{ScanStart, SlaveFile, open, start};
+use crate::slave::snapshot::file::{ScanStart, SlaveFile, open, scan_start};
 
-/// What a slave ends with.
+/// The end of a slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlaveEnd {
     /// There is no slave.
     NoSlave,
-    /// It holds no transaction.
+    /// It has no transactions.
     Empty,
-    /// Its last whole transaction.
+    /// The tid of its last complete transaction.
     Transaction(Tid),
-    /// It takes longer to find out, or it is no FileStorage.
+    /// Unknown: the search took too long, or the slave is not a FileStorage.
     Unknown,
 }
 
-/// What the slave ends with, as far as this can be found out in a time: read on
-/// from where an earlier pass vouches for it, or else from its start.
+/// Finds the last transaction of the slave within `timeout`. Reads it from where the sidecar
+/// vouches for it, or from its start.
 pub fn slave_end(
     paths: &SlavePaths,
     sidecar: &Sidecar,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<SlaveEnd, Error> {
     let started = Instant::now();
     let Some((file, _)) = open(paths)? else {
@@ -45,12 +45,12 @@ pub fn slave_end(
     if !has_magic(&file)? {
         return Ok(SlaveEnd::Unknown);
     }
-    let mut scanner = match start(&file, sidecar)?.fingerprint {
+    let mut scanner = match scan_start(&file, sidecar)?.fingerprint {
         Some(fingerprint) => Scanner::resume(fingerprint.position, fingerprint.last_tid, file.size),
         None => Scanner::new(file.size),
     };
     let in_time = |_| match started.elapsed() {
-        elapsed if elapsed > patience => Err(Error::Interrupted),
+        elapsed if elapsed > timeout => Err(Error::Interrupted),
         _ => Ok(()),
     };
     match scan_file(
@@ -68,7 +68,7 @@ pub fn slave_end(
     }
 }
 
-/// Compares the slave with what the sidecar says about it.
+/// Compares the slave with the sidecar.
 pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLastPass, Error> {
     let Some((file, _)) = open(paths)? else {
         return Ok(SinceLastPass::NoSlave);
@@ -76,7 +76,7 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
     if file.size < MAGIC_LEN + MIN_TXN_LEN {
         return Ok(SinceLastPass::NoSlave);
     }
-    let ScanStart { continuity, .. } = start(&file, sidecar)?;
+    let ScanStart { continuity, .. } = scan_start(&file, sidecar)?;
     let left_tid = sidecar
         .last_sync
         .as_ref()
@@ -93,7 +93,7 @@ pub fn since_last_pass(paths: &SlavePaths, sidecar: &Sidecar) -> Result<SinceLas
     })
 }
 
-/// The whole transactions from `position` on.
+/// Finds the complete transactions from `position` on.
 fn beyond(
     file: &SlaveFile,
     position: u64,
@@ -122,8 +122,8 @@ fn beyond(
     Ok(run)
 }
 
-/// Whether the transaction at `position` is the first of the batch that the
-/// sidecar knows as begun, finished.
+/// Whether the transaction at `position` is the first of the batch that, according to the
+/// sidecar, was begun. The pass then finished the batch but did not record it.
 fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<bool, Error> {
     let Some(batch) = &sidecar.batch else {
         return Ok(false);
@@ -136,8 +136,9 @@ fn was_appended(mut file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Resul
     Ok(batch.begins_with(position, header))
 }
 
-/// The transactions at the end with a higher tid than `left_tid`. What lies
-/// behind a `c` is not committed; a walk that goes on to `left_tid` comes by it.
+/// Finds the transactions at the end that have a higher tid than `left_tid`, by a walk
+/// backwards. Transactions after one with status `c` are not committed: they are dropped when
+/// the walk reaches it.
 fn newer(file: &SlaveFile, left_tid: Option<Tid>) -> Result<Newer, Error> {
     let mut backward = Backward::new(file, file.size);
     let mut run: Option<TransactionRun> = None;

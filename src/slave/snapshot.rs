@@ -1,4 +1,5 @@
-//! The slave's end of a survey, before the master is looked at.
+//! The state of the slave at the start of a survey, and how it compares with the sidecar.
+//! Only reads.
 
 pub(crate) mod file;
 
@@ -13,7 +14,7 @@ use crate::plan::SlaveState;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::{Fingerprint, Sidecar};
 
-/// The slave, opened and compared with what the sidecar says of it.
+/// The slave, opened and compared with the sidecar.
 #[derive(Debug)]
 pub struct OpenedSlave(Option<(SlaveFile, FileStat, ScanStart)>);
 
@@ -23,27 +24,28 @@ impl OpenedSlave {
         let Some((file, seen)) = file::open(paths)? else {
             return Ok(Self(None));
         };
-        let start = file::start(&file, sidecar)?;
+        let start = file::scan_start(&file, sidecar)?;
         Ok(Self(Some((file, seen, start))))
     }
 
-    /// Whether no earlier pass spares reading it from its start.
+    /// Whether the slave must be read from its start, because the sidecar does not match it.
     #[must_use]
     pub fn must_be_read(&self) -> bool {
         matches!(&self.0, Some((_, _, start)) if start.fingerprint.is_none())
     }
 
-    /// Looks what it is, as long as `may_go_on` says so.
-    pub fn look(
+    /// Determines the state of the slave. Reads it from where the sidecar vouches for it, until
+    /// `check_cancelled` fails.
+    pub fn scan(
         self,
         sidecar: &Sidecar,
         check_cancelled: &dyn Fn() -> Result<(), Error>,
         monitor: &dyn Monitor,
     ) -> Result<SlaveSnapshot, Error> {
-        let (look, opened) = match self.0 {
+        let (scan, opened) = match self.0 {
             None => (SlaveState::Missing.into(), None),
             Some((file, seen, start)) => (
-                file::look(&file, start, sidecar, check_cancelled, monitor)?,
+                file::scan(&file, start, sidecar, check_cancelled, monitor)?,
                 Some((file, seen)),
             ),
         };
@@ -51,7 +53,7 @@ impl OpenedSlave {
             slave,
             last_tid,
             coherent_up_to,
-        } = look;
+        } = scan;
         let (file, seen) = opened.unzip();
         Ok(SlaveSnapshot {
             slave,
@@ -63,22 +65,22 @@ impl OpenedSlave {
     }
 }
 
-/// The slave as it was when it was looked at.
+/// The state of the slave at one moment.
 #[derive(Debug)]
 pub struct SlaveSnapshot {
-    /// What it is.
+    /// State of the slave.
     pub slave: SlaveState,
-    /// Its last tid, as far as it is one that can be read.
+    /// Tid of the last transaction that could be read.
     pub last_tid: Option<Tid>,
-    /// Where the next look may start to read, if this one read it all.
+    /// Position from which the next scan can start, if this scan read the whole slave.
     pub coherent_up_to: Option<Fingerprint>,
-    /// The file under its name; `None` if there is none.
+    /// The file; `None` if there is none.
     pub seen: Option<FileStat>,
     pub(crate) file: Option<SlaveFile>,
 }
 
 impl SlaveSnapshot {
-    /// Its position in bytes, if it has one.
+    /// Position of the slave in bytes; `None` if it is not a FileStorage.
     #[must_use]
     pub fn position(&self) -> Option<u64> {
         match &self.slave {

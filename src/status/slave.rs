@@ -64,7 +64,7 @@ impl<'a> SlaveReader<'a> {
             if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
-            let sample = opened.look(&sidecar, &|| self.check_cancelled(), self.monitor)?;
+            let sample = opened.scan(&sidecar, &|| self.check_cancelled(), self.monitor)?;
             Ok(Some(sample))
         };
         let result = look();

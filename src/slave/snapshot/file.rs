@@ -1,5 +1,4 @@
-//! The slave's end: what it is, where its transactions end, and whether it is
-//! as the last pass left it.
+//! Reads the slave: its state, its position, and whether it still matches the sidecar.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -9,7 +8,7 @@ use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::record::{MIN_TXN_LEN, TXN_HEADER_LEN};
 use crate::filestorage::resync::zodb_truncates;
-use crate::filestorage::scan::{self, Scanner};
+use crate::filestorage::scan::{Scanner, Tail};
 use crate::filestorage::{MAGIC_LEN, Magic, Tid};
 use crate::io::digest::Digest;
 use crate::io::file_stat::FileStat;
@@ -44,7 +43,7 @@ impl SlaveFile {
     fn shrunk(&self) -> Error {
         Error::SlaveChanged {
             slave: self.paths.data().to_owned(),
-            what: "it became shorter".to_owned(),
+            what: "it was truncated".to_owned(),
         }
     }
 
@@ -71,7 +70,7 @@ impl ReadAt for &SlaveFile {
     }
 }
 
-/// Opens the slave for reading; an empty one is as good as none, but seen.
+/// Opens the slave for reading; `None` if there is no file.
 pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, Error> {
     let Some(file) = open_if_exists(paths.data(), OpenMode::Read)? else {
         return Ok(None);
@@ -86,30 +85,30 @@ pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, 
     Ok(Some((file, stat)))
 }
 
-/// What the sidecar is good for.
+/// How far the sidecar matches the slave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScanStart {
-    /// Whether the slave is as it was left.
+    /// Whether the slave still has the bytes that the last pass left.
     pub(crate) continuity: Continuity,
-    /// Where a scan may start.
+    /// Position from which a scan can start; `None` for the start of the file.
     pub(crate) fingerprint: Option<Fingerprint>,
 }
 
-/// Whether the slave is what the last pass left, and from where on it must be
-/// read: never is the sidecar believed where the slave's bytes say otherwise.
-pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<ScanStart, Error> {
+/// Compares the slave with the sidecar, to find where a scan can start. A fingerprint of the
+/// sidecar is used only if the slave's bytes match it.
+pub(crate) fn scan_start(file: &SlaveFile, sidecar: &Sidecar) -> Result<ScanStart, Error> {
     let continuity = match &sidecar.last_sync {
         None => Continuity::Unknown,
-        Some(left) if holds(file, left.slave)? => {
+        Some(last) if matches(file, last.slave)? => {
             return Ok(ScanStart {
-                continuity: Continuity::UpTo(left.slave.position),
-                fingerprint: Some(left.slave),
+                continuity: Continuity::UpTo(last.slave.position),
+                fingerprint: Some(last.slave),
             });
         }
         Some(_) => Continuity::Changed,
     };
     let fingerprint = match sidecar.coherent_up_to {
-        Some(fingerprint) if holds(file, fingerprint)? => Some(fingerprint),
+        Some(fingerprint) if matches(file, fingerprint)? => Some(fingerprint),
         _ => None,
     };
     Ok(ScanStart {
@@ -118,9 +117,9 @@ pub(crate) fn start(file: &SlaveFile, sidecar: &Sidecar) -> Result<ScanStart, Er
     })
 }
 
-/// Whether a mark is the slave's: its digests, and a transaction of its last tid
-/// that ends there.
-fn holds(file: &SlaveFile, fingerprint: Fingerprint) -> Result<bool, Error> {
+/// Whether the slave matches a fingerprint: the digests are equal, and the transaction before
+/// the position has the fingerprint's tid.
+fn matches(file: &SlaveFile, fingerprint: Fingerprint) -> Result<bool, Error> {
     if !(MAGIC_LEN..=file.size).contains(&fingerprint.position) {
         return Ok(false);
     }
@@ -133,12 +132,12 @@ fn holds(file: &SlaveFile, fingerprint: Fingerprint) -> Result<bool, Error> {
         })
 }
 
-/// What the slave is, and its last tid.
+/// The result of a scan of the slave.
 #[derive(Clone, Debug)]
 pub(crate) struct SlaveScan {
     pub(crate) slave: SlaveState,
     pub(crate) last_tid: Option<Tid>,
-    /// Where another scan may start, if this one took long.
+    /// Position from which the next scan can start, if this one read the whole slave.
     pub(crate) coherent_up_to: Option<Fingerprint>,
 }
 
@@ -152,9 +151,9 @@ impl From<SlaveState> for SlaveScan {
     }
 }
 
-/// Looks at the slave. Its position is found walking forwards: from its end, an
-/// unfinished batch would look committed.
-pub(crate) fn look(
+/// Determines the state of the slave. Its position is found by a scan forwards: backwards from
+/// its end, the later transactions of an unfinished batch would look committed.
+pub(crate) fn scan(
     file: &SlaveFile,
     start: ScanStart,
     sidecar: &Sidecar,
@@ -180,24 +179,26 @@ pub(crate) fn look(
         None => Scanner::new(size),
     };
     let path = file.paths.data();
-    let go_on = |offset| {
+    let check = |offset| {
         monitor.progress("reading the slave", offset, size);
         check_cancelled()
     };
-    scan_file(&file.file, path, &mut scanner, &go_on, &mut |_| {})?;
+    scan_file(&file.file, path, &mut scanner, &check, &mut |_| {})?;
     let (position, last_tid) = (scanner.position(), scanner.last_tid());
     let mut reader = file;
     let tail = match scanner.tail() {
-        scan::Tail::Clean => SlaveTail::None,
-        scan::Tail::Damaged(damage) if !zodb_truncates(&mut reader, size, &damage)? => {
+        Tail::Clean => SlaveTail::None,
+        // A record that the end of the file cuts off is a torn write, not damage.
+        Tail::Damaged(damage) if !zodb_truncates(&mut reader, size, &damage)? => {
             return Ok(SlaveScan {
                 slave: SlaveState::Damaged(damage),
                 last_tid,
                 coherent_up_to: None,
             });
         }
-        _ => look_at_tail(file, position, sidecar)?,
+        _ => classify_tail(file, position, sidecar)?,
     };
+    // If the sidecar does not vouch for the slave, save later passes from reading it all.
     let fingerprint = match start.continuity {
         Continuity::UpTo(_) => None,
         Continuity::Unknown | Continuity::Changed => Some(file.fingerprint(position, last_tid)?),
@@ -215,7 +216,8 @@ pub(crate) fn look(
     })
 }
 
-fn look_at_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<SlaveTail, Error> {
+/// Whether the tail behind the position is the start of our own unfinished batch.
+fn classify_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<SlaveTail, Error> {
     let len = file.size - position;
     let mut start = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];
     let got = file.read(&mut start, position)?;

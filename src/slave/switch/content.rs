@@ -17,8 +17,8 @@ use crate::error::off::{Cause, MAX_LEN, OFF, ON};
 const WRITE_DELAY: Duration = Duration::from_millis(10);
 
 /// Returns the cause for which a switch is off; `None` if it is on, or if it is missing and
-/// optional. A symbolic link to a missing file is off in any case: somebody who removed the
-/// file that several slaves share does not want to switch them on.
+/// optional. A symbolic link to a missing file is off in any case: otherwise, removing a
+/// switch that several slaves share would switch them on.
 pub(super) fn why_off(switch: &Path, must_exist: bool) -> Option<Cause> {
     let mut content = read(switch, must_exist);
     if content.as_ref().is_ok_and(Vec::is_empty) {
