@@ -54,36 +54,31 @@ impl Owner {
     /// directory, the default mode, and for root the directory's owner, for others their own
     /// user.
     pub fn of(paths: &SlavePaths) -> Result<Self, Error> {
-        let bits = |found: &fs::Metadata| found.permissions().mode() & 0o7777;
-        match stat_if_exists(paths.data())? {
-            Some(found) => {
-                let mode = bits(&found);
-                let (group, others) = (mode >> 3 & 0o7, mode & 0o7);
-                Ok(Self {
-                    uid: found.uid(),
-                    gid: found.gid(),
-                    mode,
-                    needs_group: group & !others != 0,
-                    model: Some(paths.data().to_owned()),
-                })
-            }
-            None => {
-                let found = fs::metadata(paths.directory())
-                    .map_err(Error::io("look at", paths.directory()))?;
-                let user = geteuid();
-                Ok(Self {
-                    uid: if user.is_root() {
-                        found.uid()
-                    } else {
-                        user.as_raw()
-                    },
-                    gid: found.gid(),
-                    mode: DEFAULT_MODE,
-                    needs_group: false,
-                    model: None,
-                })
-            }
+        if let Some(found) = stat_if_exists(paths.data())? {
+            let mode = found.permissions().mode() & 0o7777;
+            let (group, others) = (mode >> 3 & 0o7, mode & 0o7);
+            return Ok(Self {
+                uid: found.uid(),
+                gid: found.gid(),
+                mode,
+                needs_group: group & !others != 0,
+                model: Some(paths.data().to_owned()),
+            });
         }
+        let directory = paths.directory();
+        let found = fs::metadata(directory).map_err(Error::io("look at", directory))?;
+        let user = geteuid();
+        Ok(Self {
+            uid: if user.is_root() {
+                found.uid()
+            } else {
+                user.as_raw()
+            },
+            gid: found.gid(),
+            mode: DEFAULT_MODE,
+            needs_group: false,
+            model: None,
+        })
     }
 
     /// The same owner with another mode.
