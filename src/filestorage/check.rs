@@ -172,6 +172,7 @@ impl Checker {
         if header.tid != tid {
             flawed(FlawKind::DataTid(header.tid));
         }
+        // Insert at once. The index thus always ends with this record, for the next ones.
         let last = self.index.insert(header.oid, position).unwrap_or(0);
         // A read is needed only if `prev` differs from the index, which is rare.
         if header.prev != last
@@ -232,6 +233,8 @@ fn leads_back<R: ReadAt>(file: &mut R, back: u64, oid: u64, position: u64) -> bo
     if file.read_exact_at(&mut raw, data.tloc).is_err() {
         return false;
     }
+    // All of these numbers are unchecked: add with care, and compare the two ends only if
+    // neither overflows.
     let txn = TxnHeader::decode(&raw);
     let ends = [
         (back + DATA_HEADER_LEN as u64).checked_add(data.body_len()),

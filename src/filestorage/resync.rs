@@ -36,6 +36,7 @@ pub fn end_of<R: ReadAt>(
     if limit.saturating_sub(start) < MIN_TXN_LEN {
         return Ok(None);
     }
+    // A damaged header may contain any length, so check it before it is used as an offset.
     let header = TxnHeader::decode(&read(file, start)?);
     let end = header.end(start).filter(|&end| end <= limit);
     let Some(end) = end.filter(|_| header.tlen >= TXN_HEADER_LEN as u64) else {
@@ -45,6 +46,7 @@ pub fn end_of<R: ReadAt>(
         file,
         end - TRAILER_LEN,
     )?);
+    // If the second length is damaged too, a transaction at the computed end still proves it.
     let is_end = trailer == header.tlen || is_transaction(file, end, limit, last_tid)?;
     Ok(is_end.then_some(end))
 }
@@ -68,6 +70,8 @@ pub fn is_transaction<R: ReadAt>(
     if be_u64(&trailer) != header.tlen {
         return Ok(false);
     }
+    // Two equal numbers may also occur in a pickle. The first data record is better evidence,
+    // because it contains the position of its transaction.
     let data_len = header.tlen - header.header_len();
     if data_len == 0 || header.status == TxnStatus::UNDONE {
         return Ok(true);
@@ -138,6 +142,7 @@ fn may_follow<R: ReadAt>(
         return Ok(true);
     }
     let header = TxnHeader::decode(&read(file, start)?);
+    // A voted transaction may reach past the end of the file, so its length proves nothing.
     let is_voted = header.status == TxnStatus::VOTED && header.tlen >= header.header_len();
     Ok(is_voted && Some(header.tid) > last_tid || is_likely(&header, start, limit, last_tid))
 }

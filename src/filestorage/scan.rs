@@ -360,6 +360,7 @@ impl Scanner {
         let (field, rest) = bytes.split_at(taken);
         *bytes = rest;
         self.at += taken as u64;
+        // The common case: the whole field is in this piece, and nothing must be kept.
         if taken == N {
             return field.try_into().ok();
         }
@@ -420,6 +421,7 @@ impl Scanner {
         if data.version_len != 0 {
             return self.damage(Record::Data, position, Cause::Version(data.version_len));
         }
+        // Subtract instead of adding, because `plen` is unchecked and could overflow.
         if data.body_len() > txn_end - self.at {
             return self.damage(Record::Data, position, Cause::ExceedsTransaction(txn_end));
         }
@@ -466,6 +468,7 @@ impl Scanner {
             };
             return self.damage(Record::Transaction, position, cause);
         }
+        // Only now the transaction is complete, and its data records count.
         self.boundary = self.at;
         self.last_tid = Some(header.tid);
         self.expect = Expect::TxnHeader;

@@ -167,6 +167,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
                 Err(error) => refused(&error),
             };
             protocol::write_message(&mut self.output, &reply)?;
+            // At the end of the file, or after an error, no data follows.
             let Reply::Data(got @ 1..) = reply else {
                 return Ok(());
             };

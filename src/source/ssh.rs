@@ -139,6 +139,8 @@ impl Ssh {
             }
             reasons.extend(connection.last_stderr_lines());
         }
+        // The most specific cause comes first. 127 and 126 are the exit codes of a shell that
+        // cannot run fssync, and 255 is that of ssh itself.
         let hint = match (error, exit.code) {
             _ if exit.lacked_terminal => {
                 "the program that connects wants to ask a question: run fssync once in the \

@@ -82,6 +82,7 @@ impl Index {
         to.write_all(&head(position))?;
         let (mut suffixes, mut positions) = (Vec::new(), Vec::new());
         let mut prefix = 0;
+        // The objects come sorted by oid, so those of one prefix are adjacent.
         for (oid, position) in self.iter() {
             if oid >> SUFFIX_BITS != prefix {
                 write_bucket(prefix, &mut suffixes, &mut positions, to)?;
@@ -110,6 +111,8 @@ impl Index {
                 return Err(reader.foreign("prefixes are not sorted"));
             }
             least_prefix = bucket.prefix + 1;
+            // Each object needs a data record before the position. This limits the memory that a
+            // hostile file can cause.
             let room = (position / MIN_RECORD_LEN).saturating_sub(index.len as u64);
             if bucket.len() as u64 > room {
                 return Err(reader.foreign("more objects than the file can hold"));
@@ -271,6 +274,7 @@ fn head(position: u64) -> Vec<u8> {
             head.extend(&bytes[..4]);
         }
         _ => {
+            // One more bit than the number has, for its sign.
             let len = (u64::BITS - position.leading_zeros()) as usize / 8 + 1;
             head.extend([LONG1, len as u8]);
             head.extend([bytes.as_slice(), &[0]].concat().iter().take(len));
@@ -368,6 +372,7 @@ impl<R: Read> Input<R> {
         let prefix = unpack(self.take()?);
         let len = match self.take()? {
             [SHORT_BINBYTES] => usize::from(self.take::<1>()?[0]),
+            // A short length must use the short form: each bucket has exactly one form.
             [BINBYTES] => match u32::from_le_bytes(self.take()?) {
                 0..256 => return Err(self.foreign("the length has a foreign form")),
                 len => len as usize,

@@ -43,6 +43,8 @@ pub fn witnesses<R: ReadAt>(
         let Some(start) = start.filter(|&it| it >= MAGIC_LEN && end - it >= MIN_TXN_LEN) else {
             break;
         };
+        // Follow the same statuses as ZODB: skip empty and undone transactions, and stop at the
+        // first one that has data records.
         let header = TxnHeader::decode(&read(&mut file, start)?);
         let is_coherent = header.tlen == tlen && tlen >= header.header_len();
         match header.status {

@@ -105,6 +105,7 @@ impl<R: Read, W: Write> Client<R, W> {
             self.drain()?;
             self.send(&wanted.request())?;
         }
+        // Send the next request before the reply is read, so that the other end never idles.
         self.ahead = None;
         if let Some(next) = ahead {
             self.send(&next.request())?;
@@ -187,6 +188,7 @@ impl<R: Read, W: Write> Client<R, W> {
     /// Receives the answer to a read. Returns its length in bytes.
     fn data(&mut self, buffer: &mut [u8]) -> Result<usize, RequestError> {
         let mut filled = 0;
+        // The other end decides how it splits the bytes, but may not send more than requested.
         while filled < buffer.len() {
             match self.reply()? {
                 Reply::Data(0) => break,

@@ -58,6 +58,7 @@ impl Connection {
         let mut child = process
             .start(&mut command, flags.clone())
             .map_err(|error| StartError::of_program(program, error))?;
+        // Take the streams. The child itself is waited for by its process id, in `process`.
         let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let pid = child.id();
         let (Some(to), Some(from), Some(stderr)) = ends else {

@@ -106,7 +106,7 @@ impl Process {
             lent: None,
             lacked_terminal: false,
         });
-        // `close` may have been called between the start and the lock.
+        // `close` may have run before this program was registered.
         if state.is_closed {
             state.end();
         }
@@ -127,6 +127,8 @@ impl Process {
         let Some(running) = state.with_pid(pid) else {
             return ProcessExit::default();
         };
+        // The exit code decides the hint in the error message, so wait for it. A program that
+        // must be ended has none of its own.
         let is_by_itself = wait_until(|| running.has_ended());
         let (was_lent, lacked_terminal) = (running.lent.is_some(), running.lacked_terminal);
         let status = state.end().filter(|_| is_by_itself);
@@ -165,6 +167,8 @@ impl State {
         self.lingering.retain(|&pid| reap(pid).is_none());
         let mut running = self.running.take()?;
         running.end();
+        // A process in an uninterruptible system call survives SIGKILL for a while. Reap it
+        // later, and do not wait now.
         if running.status.is_none() {
             self.lingering.push(running.pid);
         }
@@ -256,6 +260,7 @@ impl Running {
             Ok(Some(status)) => status.stopping_signal(),
             _ => None,
         };
+        // Other stops, such as SIGSTOP from an administrator, are not requests for the terminal.
         if !stopped.is_some_and(terminal::is_asked_for_by) {
             return;
         }
