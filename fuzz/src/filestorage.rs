@@ -8,7 +8,7 @@ use fssync::filestorage::backward::{Backward, Preceding, ReadAt};
 use fssync::filestorage::check::Checker;
 use fssync::filestorage::index::Index;
 use fssync::filestorage::index::builder::Builder;
-use fssync::filestorage::index::sanity::witnesses;
+use fssync::filestorage::index::sanity::{CheckedRecord, checked_records};
 use fssync::filestorage::resync::{end_of, search};
 
 use super::scene::fixtures;
@@ -86,8 +86,8 @@ fn check_index(scanned: &Scanned, bytes: &mut Bytes<'_>) {
         read.iter().eq(built.iter()),
         "it is the same after writing and reading"
     );
-    let Ok(looked_up) = witnesses(&mut *bytes, len, position);
-    for (oid, at) in looked_up {
+    let Ok(looked_up) = checked_records(&mut *bytes, len, position);
+    for CheckedRecord { oid, position: at } in looked_up {
         // If an object has two records in the transaction, the last one counts.
         assert!(built.get(oid) >= Some(at), "{oid} at {at}");
     }

@@ -46,7 +46,7 @@ use super::paths::{self, OpenMode, Sibling, SlavePaths};
 use super::step::Slave;
 use crate::error::Error;
 use crate::filestorage::index::Index;
-use crate::filestorage::index::sanity::{is_sane, witnesses};
+use crate::filestorage::index::sanity::{checked_records, is_accepted};
 use crate::io::digest::Digest;
 use crate::io::file_stat::FileStat;
 use crate::source::display_chain;
@@ -122,9 +122,9 @@ pub fn store(
     index: &Index,
     position: u64,
 ) -> Result<Option<StoredIndex>, Error> {
-    let witnesses = witnesses(data, stat.size, position);
-    let witnesses = witnesses.map_err(Error::io("read", slave.paths.data()))?;
-    if !is_sane(index, &witnesses) {
+    let records = checked_records(data, stat.size, position);
+    let records = records.map_err(Error::io("read", slave.paths.data()))?;
+    if !is_accepted(index, &records) {
         return Ok(None);
     }
     slave.check_cancelled()?;

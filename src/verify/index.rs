@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::filestorage::check::Checker;
 use crate::filestorage::index::Index;
 use crate::filestorage::index::pickle::{self, IndexEntry};
-use crate::filestorage::index::sanity::{MIN_POSITION, witnesses};
+use crate::filestorage::index::sanity::{CheckedRecord, MIN_POSITION, checked_records};
 use crate::io::file_stat::FileStat;
 use crate::slave::fields::FieldReader;
 use crate::slave::paths::{OpenMode, Sibling, SlavePaths};
@@ -164,9 +164,9 @@ impl IndexCheck {
             return Ok(unused("its position is after the end of the slave"));
         }
         // Would ZODB use it? ZODB looks up the last objects before its position.
-        let witnesses = witnesses(slave.fields, slave.size, position)?;
-        let is_used = match twice(|| self.has(&witnesses)) {
-            Ok(has) => has && !witnesses.is_empty(),
+        let records = checked_records(slave.fields, slave.size, position)?;
+        let is_used = match twice(|| self.has(&records)) {
+            Ok(has) => has && !records.is_empty(),
             Err(pickle::Error::Foreign { offset, what }) => {
                 report(Finding::new(
                     Kind::IndexForm,
@@ -219,17 +219,17 @@ impl IndexCheck {
 
     /// Whether ZODB finds these objects at these positions in the index. Fails if it does not have
     /// ZODB's form to its end.
-    fn has(&self, witnesses: &[(u64, u64)]) -> Result<bool, pickle::Error> {
-        let mut found = vec![None; witnesses.len()];
+    fn has(&self, records: &[CheckedRecord]) -> Result<bool, pickle::Error> {
+        let mut found = vec![None; records.len()];
         let mut reader = pickle::Reader::open(self.rewound().map_err(pickle::Error::Io)?)?;
         while let Some(bucket) = reader.next()? {
-            for ((oid, _), found) in witnesses.iter().zip(&mut found) {
-                if bucket.holds(*oid) {
-                    *found = bucket.get(*oid);
+            for (record, found) in records.iter().zip(&mut found) {
+                if bucket.holds(record.oid) {
+                    *found = bucket.get(record.oid);
                 }
             }
         }
-        let expected = witnesses.iter().map(|&(_, position)| Some(position));
+        let expected = records.iter().map(|record| Some(record.position));
         Ok(expected.eq(found))
     }
 

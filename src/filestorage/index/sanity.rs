@@ -20,16 +20,24 @@ pub const MIN_POSITION: u64 = 100;
 /// The maximum number of data records that ZODB looks up.
 const MAX_CHECKED: usize = 5;
 
-/// The data records that ZODB looks up in an index of `position`, as pairs of oid and position.
-/// There are none if ZODB accepts no index of this position, because it is too small, is not
+/// A data record that ZODB looks up in an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedRecord {
+    /// Object id.
+    pub oid: u64,
+    /// Position of the record.
+    pub position: u64,
+}
+
+/// The data records that ZODB looks up in an index of `position`. There are none if ZODB accepts no index of this position, because it is too small, is not
 /// the end of a transaction, or is not preceded by any data record.
 ///
 /// `size` is the size of the file in bytes. Reads a few bytes near the position.
-pub fn witnesses<R: ReadAt>(
+pub fn checked_records<R: ReadAt>(
     mut file: R,
     size: u64,
     position: u64,
-) -> Result<Vec<(u64, u64)>, R::Error> {
+) -> Result<Vec<CheckedRecord>, R::Error> {
     let mut end = position;
     if position < MIN_POSITION || position > size {
         return Ok(Vec::new());
@@ -51,7 +59,7 @@ pub fn witnesses<R: ReadAt>(
             TxnStatus::UNDONE if header.tlen == tlen => end = start,
             TxnStatus::COMMITTED | TxnStatus::PACKED if is_coherent => {
                 if tlen > header.header_len() {
-                    return records(&mut file, start, &header);
+                    return first_records(&mut file, start, &header);
                 }
                 end = start;
             }
@@ -63,19 +71,19 @@ pub fn witnesses<R: ReadAt>(
 
 /// Whether there are any such data records, and the index contains all of them.
 #[must_use]
-pub fn is_sane(index: &Index, witnesses: &[(u64, u64)]) -> bool {
-    !witnesses.is_empty()
-        && witnesses
+pub fn is_accepted(index: &Index, records: &[CheckedRecord]) -> bool {
+    !records.is_empty()
+        && records
             .iter()
-            .all(|&(oid, position)| index.get(oid) == Some(position))
+            .all(|record| index.get(record.oid) == Some(record.position))
 }
 
 /// The first data records of a transaction, or none if one of them is damaged.
-fn records<R: ReadAt>(
+fn first_records<R: ReadAt>(
     file: &mut R,
     start: u64,
     header: &TxnHeader,
-) -> Result<Vec<(u64, u64)>, R::Error> {
+) -> Result<Vec<CheckedRecord>, R::Error> {
     let end = start + header.tlen;
     let mut at = start + header.header_len();
     let mut found = Vec::new();
@@ -88,7 +96,10 @@ fn records<R: ReadAt>(
         if data.body_len() > left || data.tloc != start || data.version_len != 0 {
             return Ok(Vec::new());
         }
-        found.push((data.oid, at));
+        found.push(CheckedRecord {
+            oid: data.oid,
+            position: at,
+        });
         at += DATA_HEADER_LEN as u64 + data.body_len();
     }
     Ok(found)

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::builder::Builder;
 use super::leaf::{Leaf, MAX_LEN};
 use super::pickle::{Error, MAX_HEAD_LEN, read_position};
-use super::sanity::{is_sane, witnesses};
+use super::sanity::{checked_records, is_accepted};
 use super::*;
 use crate::filestorage::scan::Scanner;
 
@@ -131,8 +131,8 @@ proptest! {
         let bytes = [file(&whole), tail].concat();
         let len = bytes.len() as u64;
         for position in [position, len] {
-            let Ok(found) = witnesses(bytes.as_slice(), len, position);
-            prop_assert!(found.iter().all(|&(_, at)| at < position.min(len)));
+            let Ok(found) = checked_records(bytes.as_slice(), len, position);
+            prop_assert!(found.iter().all(|record| record.position < position.min(len)));
         }
     }
 
@@ -312,19 +312,19 @@ fn the_last_data_records_are_looked_up() {
     ] {
         let file = file(txns);
         let len = file.len() as u64;
-        let Ok(found) = witnesses(file.as_slice(), len, len);
-        let found_oids: Vec<_> = found.iter().map(|&(oid, _)| oid).collect();
+        let Ok(found) = checked_records(file.as_slice(), len, len);
+        let found_oids: Vec<_> = found.iter().map(|record| record.oid).collect();
         assert_eq!(found_oids, oids, "{txns:?}");
         let index = build(&file).finish().unwrap();
-        assert_eq!(is_sane(&index, &found), sane, "{txns:?}");
-        let Ok(beyond) = witnesses(file.as_slice(), len - 1, len);
+        assert_eq!(is_accepted(&index, &found), sane, "{txns:?}");
+        let Ok(beyond) = checked_records(file.as_slice(), len - 1, len);
         assert!(beyond.is_empty(), "{txns:?}");
-        let Ok(before) = witnesses(file.as_slice(), len, len - 1);
+        let Ok(before) = checked_records(file.as_slice(), len, len - 1);
         assert!(before.is_empty(), "{txns:?}");
         if sane {
             let mut other = index.clone();
             other.insert(1, 28);
-            assert!(!is_sane(&other, &found), "{txns:?}");
+            assert!(!is_accepted(&other, &found), "{txns:?}");
         }
     }
 }
