@@ -80,7 +80,7 @@ fn compare_with_scan(file: &[u8], verified: &Verified, findings: &[Finding]) {
         assert_eq!(findings.len(), flaws.len(), "{findings:?}, {flaws:?}");
         let is_damaged = flaws
             .iter()
-            .any(|flaw| matches!(flaw.what, FlawKind::DataTid(_) | FlawKind::BackPointer(_)));
+            .any(|flaw| matches!(flaw.kind, FlawKind::DataTid(_) | FlawKind::BackPointer(_)));
         assert_eq!(verified.exit() == Exit::SlaveDamaged, is_damaged);
     }
     assert!(verified.position >= scanned.position);

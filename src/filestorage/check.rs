@@ -35,7 +35,7 @@ pub struct Flaw {
     /// Id of the object, for a data record.
     pub oid: Option<u64>,
     /// The flaw itself.
-    pub what: FlawKind,
+    pub kind: FlawKind,
 }
 
 /// The kinds of flaws.
@@ -97,7 +97,7 @@ impl Checker {
                 self.records += self.begun;
             }
             Event::Blemish { position, blemish } => {
-                let what = match blemish {
+                let kind = match blemish {
                     Blemish::TidReduction(tid) => {
                         FlawKind::TidReduction(self.last_tid.unwrap_or(tid))
                     }
@@ -107,7 +107,7 @@ impl Checker {
                     position,
                     tid: self.txn_tid(),
                     oid: None,
-                    what,
+                    kind,
                 });
             }
         }
@@ -161,12 +161,12 @@ impl Checker {
         report: &mut impl FnMut(Flaw),
     ) {
         let tid = self.txn_tid();
-        let mut flawed = |what| {
+        let mut flawed = |kind| {
             report(Flaw {
                 position,
                 tid,
                 oid: Some(header.oid),
-                what,
+                kind,
             });
         };
         if header.tid != tid {

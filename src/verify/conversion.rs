@@ -7,7 +7,7 @@ use crate::filestorage::scan::{Cause, Damage, Record};
 
 /// The finding for a flaw.
 pub(super) fn of_flaw(flaw: Flaw) -> Finding {
-    let (kind, expected, found) = match flaw.what {
+    let (kind, expected, found) = match flaw.kind {
         FlawKind::TidReduction(last) => (
             Kind::TidReduction,
             format!("a tid above {last}"),

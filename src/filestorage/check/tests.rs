@@ -159,7 +159,7 @@ proptest! {
         let (_, flaws, _) = check(&put(&file, record + 8, tid));
         prop_assert_eq!(flaws.len(), 1);
         prop_assert_eq!(flaws[0].position, record);
-        prop_assert_eq!(flaws[0].what, FlawKind::DataTid(Tid(tid)));
+        prop_assert_eq!(flaws[0].kind, FlawKind::DataTid(Tid(tid)));
     }
 
     #[test]
@@ -175,9 +175,9 @@ proptest! {
         let (_, flaws, _) = check(&put(&file, record + 16, found));
         prop_assert!(
             flaws.iter().any(|flaw| flaw.position == record
-                && flaw.what == FlawKind::Prev { expected, found }
+                && flaw.kind == FlawKind::Prev { expected, found }
                 // Where an object comes twice, ZODB compares with the same.
-                || matches!(flaw.what, FlawKind::Prev { expected, .. } if expected == found)),
+                || matches!(flaw.kind, FlawKind::Prev { expected, .. } if expected == found)),
             "{:?}",
             flaws
         );
@@ -198,7 +198,7 @@ proptest! {
         prop_assume!(!is_other);
         let (_, flaws, _) = check(&put(&file, at, found));
         prop_assert_eq!(flaws.len(), 1);
-        prop_assert_eq!((flaws[0].position, flaws[0].what), (record, FlawKind::BackPointer(found)));
+        prop_assert_eq!((flaws[0].position, flaws[0].kind), (record, FlawKind::BackPointer(found)));
     }
 
     #[test]
@@ -247,11 +247,11 @@ fn blemishes_are_reported_with_their_transaction() {
         (flaw.position, flaw.tid, flaw.oid),
         (second, Tid(100), None)
     );
-    assert_eq!(flaw.what, FlawKind::TidReduction(Tid(100)));
+    assert_eq!(flaw.kind, FlawKind::TidReduction(Tid(100)));
     let mut bytes = file.bytes.clone();
     bytes[second as usize + 16] = b'x';
     let (_, flaws, _) = check(&bytes);
-    assert_eq!(flaws[0].what, FlawKind::OddStatus(TxnStatus(b'x')));
+    assert_eq!(flaws[0].kind, FlawKind::OddStatus(TxnStatus(b'x')));
 }
 
 #[test]
