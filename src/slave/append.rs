@@ -77,6 +77,7 @@ use super::ledger::{LedgerEntry, SegmentHasher};
 use super::owner::Owner;
 use super::paths::{self, OpenMode};
 use super::sidecar::{Batch, Sidecar};
+use super::small_file::open_if_exists;
 use super::step::{DataFile, Slave, Step};
 use crate::error::Error;
 use crate::filestorage::TxnStatus;
@@ -411,9 +412,8 @@ fn truncate_tail<'a>(
 /// Whether the slave ends with the remains of an unfinished batch.
 pub fn has_unfinished(slave: &Slave, batch: &Batch) -> Result<bool, Error> {
     let path = slave.paths.data();
-    let file = match paths::open(path, OpenMode::Read) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        opened => opened.map_err(Error::io("open", path))?,
+    let Some(file) = open_if_exists(path, OpenMode::Read)? else {
+        return Ok(false);
     };
     file.metadata()
         .and_then(|found| ends_with(&file, found.len(), batch))

@@ -36,13 +36,14 @@ pub mod coverage;
 pub mod failure;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
 use super::paths::{self, OpenMode, Sibling, SlavePaths};
+use super::small_file::{remove_if_exists, stat_if_exists};
 use super::step::Slave;
 use crate::error::Error;
 use crate::filestorage::index::Index;
@@ -74,11 +75,8 @@ impl StoredIndex {
     /// Makes one `stat` call.
     pub fn is_unchanged(&self, paths: &SlavePaths) -> Result<bool, Error> {
         let path = paths.sibling(Sibling::ZodbIndex);
-        match fs::symlink_metadata(&path) {
-            Ok(found) => Ok(FileStat::of(&found).without_device() == self.stat),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::io("stat", &path)(error)),
-        }
+        Ok(stat_if_exists(&path)?
+            .is_some_and(|found| FileStat::of(&found).without_device() == self.stat))
     }
 
     /// Reads it. `None`, with a warning in the log, if the file or its bytes have changed.
@@ -129,7 +127,7 @@ pub fn store(
     }
     slave.check_cancelled()?;
     let path = slave.paths.sibling(Sibling::Tmp);
-    remove_file(&path)?;
+    remove_if_exists(&path)?;
     let file = Owner::of(&slave.paths)?.create_new(&path)?;
     let stored = write(slave, file, &path, index, position).and_then(|stored| {
         let step = slave.step()?;
@@ -141,7 +139,7 @@ pub fn store(
         Ok(stored)
     });
     if stored.is_err()
-        && let Err(error) = remove_file(&path)
+        && let Err(error) = remove_if_exists(&path)
     {
         tracing::warn!("{}", error.display_chain());
     }
@@ -152,7 +150,7 @@ pub fn store(
 pub fn remove(slave: &Slave) -> Result<(), Error> {
     let paths = &slave.paths;
     let step = slave.step()?;
-    let removed = remove_file(&paths.sibling(Sibling::ZodbIndex));
+    let removed = remove_if_exists(&paths.sibling(Sibling::ZodbIndex));
     drop(step);
     if removed? {
         paths.sync_directory()?;
@@ -187,15 +185,6 @@ fn write(
         Ok(error) => error,
         Err(error) => Error::io("write", path)(error),
     })
-}
-
-/// Removes a file if it exists. Returns whether it did.
-fn remove_file(path: &Path) -> Result<bool, Error> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("remove", path)(error)),
-    }
 }
 
 /// A file to which writes fail once syncing is switched off or a signal was received.

@@ -37,8 +37,7 @@
 mod join;
 mod segment_hasher;
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -47,8 +46,8 @@ use std::time::UNIX_EPOCH;
 pub use self::segment_hasher::SegmentHasher;
 
 use self::join::join;
-use super::owner::Owner;
-use super::paths::{self, OpenMode, Sibling, SlavePaths};
+use super::paths::{OpenMode, Sibling, SlavePaths};
+use super::small_file::{open_if_exists, remove_if_exists, replace_small_file};
 use super::step::Slave;
 use crate::error::Error;
 use crate::io::digest::Digest;
@@ -142,9 +141,8 @@ impl Ledger {
     /// another file.
     pub fn open(paths: &SlavePaths, data: &File, mode: OpenMode) -> Result<Option<Self>, Error> {
         let path = paths.sibling(Sibling::Ledger);
-        let file = match paths::open(&path, mode) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(Error::io("open", &path))?,
+        let Some(file) = open_if_exists(&path, mode)? else {
+            return Ok(None);
         };
         let found = file.metadata().map_err(Error::io("stat", &path))?;
         let ledger = Self {
@@ -158,25 +156,11 @@ impl Ledger {
 
     /// Replaces any ledger with an empty one for `data`, which is the slave.
     fn create(paths: &SlavePaths, data: &File) -> Result<Self, Error> {
-        let (path, new) = (paths.sibling(Sibling::Ledger), paths.sibling(Sibling::Tmp));
+        let path = paths.sibling(Sibling::Ledger);
         let head = head(paths, data)?;
-        for path in [&new, &path] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(Error::io("remove", path)(error));
-                }
-                _ => {}
-            }
-        }
-        let file = Owner::of(paths)?.create_new(&new)?;
-        let stored = file
-            .write_all_at(&head, 0)
-            .and_then(|()| fs::rename(&new, &path));
-        if let Err(error) = stored {
-            // Only the first error is reported.
-            let _ = fs::remove_file(&new);
-            return Err(Error::io("write", &new)(error));
-        }
+        // The old ledger is of another file. It goes first, even if there is no room for a new one.
+        remove_if_exists(&path)?;
+        let file = replace_small_file(paths, Sibling::Tmp, &path, &head)?;
         Ok(Self {
             file,
             path,

@@ -42,6 +42,7 @@ use super::ledger::{LedgerEntry, SegmentHasher};
 use super::owner::Owner;
 use super::paths::Sibling;
 use super::protection;
+use super::small_file::remove_if_exists;
 use super::space;
 use super::step::Slave;
 use crate::error::Error;
@@ -157,7 +158,7 @@ impl<'a> Replacement<'a> {
 
     /// Deletes the copy. A failure is only logged: the next pass deletes it.
     pub fn discard(self) {
-        if let Err(error) = remove(&self.path) {
+        if let Err(error) = remove_if_exists(&self.path) {
             tracing::warn!("{}", error.display_chain());
         }
     }
@@ -211,11 +212,11 @@ impl<'a> Replacement<'a> {
             (Some(old), Some(name)) => Some(link_old(self.slave, old, name)?),
             _ => None,
         };
-        let prepared = remove(&paths.sibling(Sibling::ZodbIndex));
+        let prepared = remove_if_exists(&paths.sibling(Sibling::ZodbIndex));
         // A sync may take long, and no step may last that long. The rename has its own step.
         drop(step);
         let renamed = prepared
-            .and_then(|()| paths.sync_directory())
+            .and_then(|_| paths.sync_directory())
             .and_then(|()| self.rename(old));
         if let Err(error) = renamed {
             // If the old slave still has its first name, it does not need the second. If another
@@ -223,7 +224,7 @@ impl<'a> Replacement<'a> {
             if let (Some(name), Some(old)) = (&kept, old)
                 && is_same_file(paths.data(), old).unwrap_or(false)
             {
-                remove(name)?;
+                remove_if_exists(name)?;
             }
             return Err(error);
         }
@@ -237,7 +238,7 @@ impl<'a> Replacement<'a> {
         let step = self.slave.step()?;
         // A ZODB may have written the slave since step 2.
         step.check_unchanged(old)?;
-        remove(&paths.sibling(Sibling::ZodbIndex))?;
+        remove_if_exists(&paths.sibling(Sibling::ZodbIndex))?;
         let renamed = fs::rename(&self.path, paths.data());
         drop(step);
         renamed.map_err(Error::io("rename", &self.path))
@@ -253,7 +254,8 @@ pub struct SecondName {
 
 /// Removes the partial copy that an earlier pass may have left.
 pub fn remove_partial_copy(slave: &Slave) -> Result<(), Error> {
-    remove(&slave.paths.sibling(Sibling::Tmp))
+    remove_if_exists(&slave.paths.sibling(Sibling::Tmp))?;
+    Ok(())
 }
 
 /// Links the slave, which is in the state of `old`, to a second name. Returns its path.
@@ -279,12 +281,4 @@ fn link_old(slave: &Slave, old: FileStat, second: SecondName) -> Result<PathBuf,
 fn is_same_file(path: &Path, stat: FileStat) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     Ok(FileStat::of(&found).is_same_file(&stat))
-}
-
-/// Removes a file if it exists.
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
 }

@@ -115,7 +115,7 @@
 //!    not NFS). The process and its locks remain until the mount answers or is aborted. `off`
 //!    fails as in its case 13.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -124,6 +124,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lock::{self, Lock};
 use super::paths::{self, OpenMode, SlavePaths};
+use super::small_file::stat_if_exists;
 use super::switch::Switches;
 use crate::error::Error;
 use crate::io::file_stat::FileStat;
@@ -227,12 +228,8 @@ impl Slave {
 
     /// The current state of the slave; `None` if there is no file of that name.
     pub fn stat(&self) -> Result<Option<FileStat>, Error> {
-        let path = self.paths.data();
-        match fs::symlink_metadata(path) {
-            Ok(found) => Ok(Some(FileStat::of(&found))),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("stat", path)(error)),
-        }
+        let found = stat_if_exists(self.paths.data())?;
+        Ok(found.map(|found| FileStat::of(&found)))
     }
 }
 

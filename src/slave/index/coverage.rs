@@ -4,8 +4,6 @@
 //! find out that the index needs no work. The index of a large site has tens of megabytes, too
 //! much to read or write in every pass.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +12,7 @@ use super::{StoredIndex, remove};
 use crate::error::Error;
 use crate::filestorage::record::MIN_TXN_LEN;
 use crate::slave::paths::{Sibling, SlavePaths};
+use crate::slave::small_file::stat_if_exists;
 use crate::slave::step::Slave;
 
 /// How many bytes after the index's position ZODB may have to scan: half a second, read from a
@@ -130,12 +129,8 @@ pub fn is_short_scan(len: u64) -> bool {
 
 /// Whether there is a file, or anything else, with the name of the index.
 pub fn exists(paths: &SlavePaths) -> Result<bool, Error> {
-    let path = paths.sibling(Sibling::ZodbIndex);
-    match fs::symlink_metadata(&path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("stat", &path)(error)),
-    }
+    let found = stat_if_exists(&paths.sibling(Sibling::ZodbIndex))?;
+    Ok(found.is_some())
 }
 
 /// Removes an index that could become wrong when the slave is written from `position` on. Only
@@ -154,13 +149,10 @@ pub fn remove_stale(
     {
         return Ok(());
     }
-    let path = paths.sibling(Sibling::ZodbIndex);
-    match fs::symlink_metadata(&path) {
+    match stat_if_exists(&paths.sibling(Sibling::ZodbIndex))? {
         // ZODB cannot use a directory as an index; it does no harm.
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => remove(slave),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("stat", &path)(error)),
+        Some(found) if !found.is_dir() => remove(slave),
+        _ => Ok(()),
     }
 }
 
