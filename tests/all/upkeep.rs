@@ -441,11 +441,11 @@ fn a_watch_that_is_never_idle_still_builds_an_index() {
     scene.expect("append");
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
-    let mut rests = IdleWork::default();
+    let mut idle_work = IdleWork::default();
     let quiet = without_forks();
-    let mut work = |in_haste| {
-        rests.note(true);
-        rests.work(&job.slave, in_haste, &mut || true, &Silent);
+    let mut work = |is_urgent| {
+        idle_work.note(true);
+        idle_work.work(&job.slave, is_urgent, &mut || true, &Silent);
         index_of(&scene).exists()
     };
     for _ in 0..9 {
@@ -463,12 +463,12 @@ fn an_index_is_built_after_syncing_is_switched_on_again() {
     let scene = Scene::synced(History::get());
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
-    let mut rests = IdleWork::default();
+    let mut idle_work = IdleWork::default();
     for (switch, is_made) in [("off", false), ("on", true)] {
         run(fssync().arg(switch).arg(&scene.slave)).expect(0);
         let _quiet = without_forks();
-        rests.note(true);
-        rests.work(&job.slave, false, &mut || false, &Silent);
+        idle_work.note(true);
+        idle_work.work(&job.slave, false, &mut || false, &Silent);
         assert_eq!(index_of(&scene).exists(), is_made, "{switch}");
     }
     assert_newest(&mut Zodb::start(), &scene);
@@ -599,11 +599,11 @@ fn an_index_build_is_dropped_if_the_slave_is_overwritten() {
     scene.expect("append");
     fs::remove_file(index_of(&scene)).unwrap();
     let job = scene.job(MountedPath::new(scene.master.clone()), Tuning::default());
-    let mut rests = IdleWork::default();
+    let mut idle_work = IdleWork::default();
     let mut work = || {
         let _quiet = without_forks();
-        rests.note(true);
-        rests.work(&job.slave, true, &mut || true, &Silent);
+        idle_work.note(true);
+        idle_work.work(&job.slave, true, &mut || true, &Silent);
         index_of(&scene).exists()
     };
     assert!(!work(), "16 MB at a time");
