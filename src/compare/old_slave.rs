@@ -1,7 +1,6 @@
-//! The transactions of a slave that is about to be replaced.
+//! Reads the transactions of a slave that is about to be replaced.
 //!
-//! A scan has found them coherent before. Bytes that make no sense now are an error, never a
-//! guess.
+//! The survey has scanned them and found them valid. If bytes are invalid now, that is an error.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -14,39 +13,39 @@ use crate::filestorage::record::{
 use crate::filestorage::scan::Transaction;
 use crate::io::read::read_fully;
 
-/// How many bytes are read at once, so that small records cost no read each.
+/// Bytes per read: large enough that not every small record needs its own read.
 const HEADERS_LEN: usize = 16 * 1024;
 const DATA_LEN: usize = 128 * 1024;
 
-/// Walks forwards through an old slave, up to its position.
+/// Reads an old slave forwards, up to its position.
 #[derive(Debug)]
 pub(super) struct OldSlaveReader<'a> {
-    /// The slave's position, in bytes.
+    /// Position of the slave, in bytes.
     end: u64,
-    /// Where the next transaction starts.
+    /// Offset of the next transaction, in bytes.
     at: u64,
-    /// The walk over the transactions is ahead of that over the data.
+    /// Headers have a window of their own, because they are read ahead of the data.
     headers: Window<'a>,
     data: Window<'a>,
 }
 
-/// A data record of an old slave's.
+/// A data record of an old slave.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OldRecord {
     pub(super) oid: u64,
     pub(super) data: OldData,
-    /// Just past the record.
+    /// End of the record, in bytes.
     pub(super) end: u64,
 }
 
-/// Where the data of a record is.
+/// The location of the data of a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OldData {
-    /// In the record itself: its pickle.
+    /// The record contains a pickle, at `start` and of `len` bytes.
     Here { start: u64, len: u64 },
-    /// In an older record, at this position.
+    /// The record points back to an older one, at this offset.
     Back(u64),
-    /// Nowhere: the object's creation was undone.
+    /// There is no data, because the creation of the object was undone.
     Undone,
 }
 
@@ -62,7 +61,7 @@ impl<'a> OldSlaveReader<'a> {
         }
     }
 
-    /// The next transaction; `None` at the end.
+    /// Reads the next transaction; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Transaction>> {
         let position = self.at;
         if position >= self.end {
@@ -82,7 +81,7 @@ impl<'a> OldSlaveReader<'a> {
         }))
     }
 
-    /// The data record of a transaction at `at`; `None` at its end.
+    /// Reads the data record at offset `at` of a transaction; `None` at its end.
     pub(super) fn record(
         &mut self,
         transaction: &Transaction,
@@ -112,8 +111,8 @@ impl<'a> OldSlaveReader<'a> {
         }))
     }
 
-    /// Where the data is that a record has or points to; `None` if there is none, as the
-    /// object's creation was undone.
+    /// Follows back pointers, and returns the range of the pickle. Returns `None` if the creation
+    /// of the object was undone.
     pub(super) fn resolve(&self, data: OldData) -> io::Result<Option<Range<u64>>> {
         let mut data = data;
         let mut before = self.end;
@@ -123,7 +122,7 @@ impl<'a> OldSlaveReader<'a> {
                 OldData::Undone => return Ok(None),
                 OldData::Back(at) => at,
             };
-            // Each pointer leads to an older record.
+            // A pointer must lead to an older record. This also prevents endless loops.
             if !(MAGIC_LEN..before).contains(&at) {
                 return Err(ErrorKind::InvalidData.into());
             }
@@ -151,11 +150,11 @@ impl<'a> OldSlaveReader<'a> {
     }
 }
 
-/// A part of a file that was read at once.
+/// A buffered part of a file.
 #[derive(Debug)]
 struct Window<'a> {
     file: &'a File,
-    /// How much is read at once, if no more is asked for.
+    /// Bytes per read, if not more are requested.
     len: usize,
     start: u64,
     read: Vec<u8>,
@@ -171,7 +170,7 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The `len` bytes at `offset`; those that follow are read with them.
+    /// Returns the `len` bytes at `offset`. A read fills the rest of the window, too.
     fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
         let end = self.start + self.read.len() as u64;
         if offset < self.start || offset + len as u64 > end {

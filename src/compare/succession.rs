@@ -1,47 +1,54 @@
-//! Whether the copy of a master may take the place of the slave, so that nothing is lost.
+//! Collects the evidence whether a copy of the master may replace the slave without losing a
+//! transaction.
 //!
-//! The copy comes by as the events of a scan, in file order. The old slave's transaction headers
-//! are read alongside, and both are joined by their tids. What this finds is the
-//! [`Evidence`], from which the plan decides.
+//! This module gets the events of a scan of the copy, in file order. It reads the transactions of
+//! the old slave at the same time, and joins both by their tids. The result is the [`Evidence`],
+//! from which the plan decides.
 //!
 //! # Which transactions a pack drops
 //!
-//! A pack at time P (ZODB 6.4, `fspack.py`) leaves every transaction above P as it was. At or
-//! below P it keeps, of each object that is reachable from the root at P, the record that was
-//! current at P. A transaction that keeps a record gets status `p`; one that keeps none is
-//! dropped. One more kind of record is kept: an older one that a transaction above P points back
-//! to, because somebody undid a change. So in a packed file all transactions up to P have status
-//! `p` and precede all others, and a pack explains a lost transaction T if
+//! A pack at time P (ZODB 6.4, `fspack.py`) leaves all transactions after P unchanged. Up to P it
+//! keeps one record of each object that is reachable from the root at P: the record that was
+//! current at P. It also keeps an older record if a transaction after P points back to it, because
+//! somebody has undone a change. A transaction of which it keeps a record gets status `p`; a
+//! transaction without one is dropped. So in a packed file, all transactions up to P have status
+//! `p`, and all transactions after P follow them.
 //!
-//! 1. the master was packed after the slave's bytes were copied: it has a transaction of status
-//!    `p` that the slave has with another status, or that is newer than the slave;
-//! 2. T is not newer than P: the master has a transaction of status `p` that is newer than T, and
-//!    none before it with another status. If T is newer than all of status `p`, but no older one
-//!    has another status, P may still have been later than T: that is a doubt;
-//! 3. for each data record of T: up to P, the master either has a newer record of that object, or
-//!    none at all. A record that undid the creation of its object does not count: no pack keeps
+//! Let T be a transaction of the slave that the master lacks. A pack explains that if
+//!
+//! 1. *the master was packed after the slave's bytes were copied:* it has a transaction of status
+//!    `p` that has another status in the slave, or that is newer than the slave;
+//! 2. *T is not newer than P:* the master has a transaction of status `p` that is newer than T,
+//!    and all transactions before that one have status `p`. If T is newer than all transactions of
+//!    status `p`, but no transaction older than T has another status, P may be later than T: this
+//!    case is in doubt;
+//! 3. *the pack had no reason to keep a record of T:* for each record of T, the master has, up to
+//!    P, either a newer record of the object or no record of it. Records that undid the creation
+//!    of their object do not count, because no pack keeps them.
+//!
+//! Rule 3 distinguishes a pack from a repair that was packed afterwards (`fsrecover -P` does both):
+//!
+//! 1. Assume that a repair has dropped T, and that a pack of the intact file would have kept a
+//!    record of T. Take the first such record on the path from the root to any object, as of P.
+//! 2. The objects before it on the path are the same in the repaired file, so the pack reached the
+//!    object of this record, too.
+//! 3. If the repaired file has an older record of the object, the pack kept that one. Rule 3 finds
 //!    it.
+//! 4. If it has no record of the object, ZODB's pack fails with a `KeyError`, and leaves the file
+//!    unpacked. (The root itself always exists.)
 //!
-//! Rule 3 separates a pack from a repair that was packed afterwards (`fsrecover -P` does both).
-//! Assume that a repair dropped T, and that a pack of the intact file would have kept a record of
-//! T. Take the first such record on the way from the root to any object, as of P. The objects
-//! before it on that way look the same in the repaired file, so the pack came to this object too.
-//! There it found an older record of the object, and kept it, which rule 3 notices; or it found
-//! none, and then ZODB's pack fails (`KeyError`) and leaves no file. The way starts at the root,
-//! which is always there.
+//! A transaction that both files have may lack data records in the master: up to P by rule 3,
+//! after P never. User, description and the data of each common record must be equal, because
+//! neither a pack nor any other operation of ZODB changes them.
 //!
-//! A common transaction may lack data records too: up to P by rule 3, above P never. The user
-//! name, the description and the data of each record that both have must be equal: neither a pack
-//! nor anything else that ZODB does changes them.
+//! # Cases that these rules do not detect
 //!
-//! # What these rules cannot tell
-//!
-//! - A file that was packed first, was then damaged and repaired, and is copied for the first
-//!   time after that. A pass that meets the damage notes it in the sidecar, and the plan knows.
-//! - A repair, a new edit of every object that the lost transaction changed, and a pack, all
-//!   between two passes.
-//! - A repaired file that was packed without garbage collection (`pack_gc=False`): such a pack
-//!   does not fail if an object is missing.
+//! - The master was packed, then damaged and repaired, and is copied for the first time since. If
+//!   a pass has seen the damage, the sidecar records it, and the plan takes it into account.
+//! - Between two passes, the master was repaired, every object that T had changed was changed
+//!   again, and the master was packed.
+//! - A repaired master was packed without garbage collection (`pack_gc=False`). Such a pack does
+//!   not fail if an object is missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -54,66 +61,66 @@ use crate::filestorage::scan::{Event, Transaction};
 use crate::filestorage::{Tid, TxnHeader, TxnStatus};
 use crate::plan::{ComparisonFailure, Evidence, extended};
 
-/// The root's oid.
+/// The oid of the root object.
 const ROOT: u64 = 0;
 
-/// How many objects may be suspected at a time; an honest pack makes very few.
+/// Maximum number of suspects at a time. After an ordinary pack there are very few.
 const MAX_SUSPECTS: usize = 4096;
 
-/// Joins an old slave with the copy that is to replace it.
+/// Joins an old slave with the copy that may replace it.
 #[derive(Debug)]
 pub struct Succession<'a> {
     slave: OldSlaveReader<'a>,
-    /// The old slave's next transaction that the copy has not come to.
+    /// The next transaction of the old slave, which the scan of the copy has not reached.
     next: Option<Transaction>,
     /// The tid of the old slave's last transaction.
     last_tid: Option<Tid>,
     begun: Option<Begun>,
-    /// Whether a transaction of another status than `p` came by: the rest is newer than P.
+    /// Whether the copy had a transaction without status `p`: all later ones are newer than P.
     is_past_pack: bool,
-    /// Objects that break rule 3 so far, each with the tid of the record that the copy lacks: only a
-    /// newer record up to P explains that.
+    /// Objects that violate rule 3 so far, each with the tid of the record that the copy lacks. A
+    /// newer record up to P clears the suspicion.
     suspects: BTreeMap<u64, Tid>,
-    /// Bytes of the copy that are still to come, or to be compared, in their order.
+    /// Ranges of the copy that must be compared with the old slave, in file order.
     expected: VecDeque<Expected>,
     evidence: Evidence,
 }
 
-/// Bytes that the copy and the old slave must have in common.
+/// A range of bytes that must be the same in the copy and the old slave.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
-    /// Where they are in the copy.
+    /// Offset in the copy, in bytes.
     at: u64,
     len: u64,
-    /// Where they are in the old slave.
+    /// Offset in the old slave, in bytes.
     old: u64,
-    /// The transaction that they belong to.
+    /// The transaction that contains the bytes.
     tid: Tid,
 }
 
-/// The transaction of the copy that was begun last.
+/// The transaction of the copy that is being scanned.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     position: u64,
     header: TxnHeader,
-    /// The old slave's transaction of the same tid, and where its next data record is.
+    /// The old slave's transaction with the same tid, and the offset of its next data record.
     common: Option<(Transaction, u64)>,
 }
 
-/// What became of a data record of the old slave's in the copy.
+/// Whether a data record of the old slave is in the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
-    /// It is there.
+    /// The copy has it.
     Kept,
-    /// The copy has no record of the object so far.
+    /// So far, the copy has no record of the object.
     Gone,
-    /// The copy's last record of the object so far is an older one.
+    /// So far, the last record of the object in the copy is an older one.
     Older,
 }
 
 impl<'a> Succession<'a> {
-    /// The join of `file`, a slave whose committed transactions end at `position` bytes with
-    /// `last_tid`, and of a copy that is scanned from its start.
+    /// Starts a join of the old slave `file` with a copy that is scanned from its start. The
+    /// committed transactions of the slave end at offset `position` with `last_tid`.
     #[must_use]
     pub fn new(file: &'a File, position: u64, last_tid: Option<Tid>) -> Self {
         let mut join = Self {
@@ -130,8 +137,8 @@ impl<'a> Succession<'a> {
         join
     }
 
-    /// Takes an event of the copy's scan; `index` is that of all records that came by,
-    /// this event's included, or `None` if there is none.
+    /// Processes an event of the scan of the copy. `index` has all records up to and including
+    /// this event; `None` if it could not be built.
     pub fn take(&mut self, event: Event, index: Option<&Index>) {
         match event {
             Event::Begun { position, header } => self.begin(position, header, index),
@@ -150,7 +157,7 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// Takes the bytes of the copy from `offset` on, once their events came by.
+    /// Compares bytes of the copy at `offset`, after their events were processed.
     pub fn take_bytes(&mut self, offset: u64, bytes: &[u8]) {
         let end = offset + bytes.len() as u64;
         while let Some(mut expected) = self.expected.pop_front() {
@@ -160,7 +167,7 @@ impl<'a> Succession<'a> {
             }
             let len = expected.len.min(end - expected.at);
             let Some(from) = expected.at.checked_sub(offset) else {
-                // They came by before they were asked for, so nothing is known of them.
+                // The bytes passed before their event, so they were not compared.
                 self.fail(ComparisonFailure::Unreadable);
                 continue;
             };
@@ -180,7 +187,7 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// All that was found, once the copy has come by whole.
+    /// The evidence, after the whole copy was scanned.
     #[must_use]
     pub fn finish(mut self, index: Option<&Index>) -> Evidence {
         while let Some(missing) = self.next {
@@ -195,7 +202,7 @@ impl<'a> Succession<'a> {
     }
 
     fn begin(&mut self, position: u64, header: TxnHeader, index: Option<&Index>) {
-        // A scan that goes back to a transaction begins it again.
+        // The scan may go back to the start of a transaction, and begin it again.
         if let Some(begun) = self.begun.filter(|begun| begun.position == position) {
             self.expected.retain(|expected| expected.at < position);
             self.begin_common(position, header, begun.common.map(|(old, _)| old));
@@ -240,8 +247,8 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// Compares a data record of a common transaction with the old slave's. Those that the copy
-    /// lacks are passed on the way.
+    /// Compares a data record of a common transaction with that of the old slave. Skips records
+    /// that the copy lacks.
     fn compare_data(&mut self, header: &DataHeader, position: u64, back: Option<u64>) {
         let Some(Begun {
             common: Some((old, at)),
@@ -265,7 +272,7 @@ impl<'a> Succession<'a> {
             begun.common = Some((old, record.end));
         }
         match (back, record.data) {
-            // It points to an older record, which is compared itself.
+            // Both point to an older record, which is compared where it is.
             (Some(1..), OldData::Back(_)) => {}
             (Some(1..), OldData::Here { .. } | OldData::Undone) => self.alter(tid),
             (None | Some(0), data) => {
@@ -286,7 +293,7 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// The next data record of an object in an old transaction, from `at` on.
+    /// Finds the next data record of an object in a transaction of the old slave, from offset `at`.
     fn find_record(
         &mut self,
         old: &Transaction,
@@ -303,7 +310,7 @@ impl<'a> Succession<'a> {
         Ok(None)
     }
 
-    /// Notes that the copy has other data in a transaction.
+    /// Records that the data of a transaction differs in the copy.
     fn alter(&mut self, tid: Tid) {
         self.evidence.altered = Some(extended(self.evidence.altered, tid));
     }
@@ -314,23 +321,23 @@ impl<'a> Succession<'a> {
         if copied.header.status != TxnStatus::PACKED {
             self.is_past_pack = true;
         } else if !self.is_past_pack {
-            // Rule 2: none that the copy lacks so far is newer than P.
+            // Rule 2: no transaction that the copy lacks so far is newer than P.
             self.evidence.doubtful = None;
             // Rule 1.
             let is_newer = Some(copied.header.tid) > self.last_tid;
             let was_unpacked = common.is_some_and(|old| old.header.status != TxnStatus::PACKED);
             self.evidence.is_packed |= is_newer || was_unpacked;
         }
-        // Of the same length, it has as many records: a pack that drops one makes it shorter.
+        // If the length is the same, no record was dropped.
         if let Some(old) = common.filter(|old| old.header.tlen != copied.header.tlen) {
             self.compare_records(&old, copied, index);
         }
     }
 
-    /// The copy lacks a transaction.
+    /// Records that the copy lacks a transaction, and applies rule 3 to it.
     fn miss(&mut self, old: &Transaction, index: Option<&Index>) {
         self.lack(old.header.tid);
-        // Past the pack, rule 2 has decided.
+        // After P, rule 2 has decided already.
         if !self.is_past_pack {
             let doubtful = &mut self.evidence.doubtful;
             *doubtful = Some(extended(*doubtful, old.header.tid));
@@ -340,7 +347,7 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// The copy has a transaction in another length: which of its data records does it lack?
+    /// Finds the data records that the copy lacks in a transaction whose length differs.
     fn compare_records(&mut self, old: &Transaction, copied: &Transaction, index: Option<&Index>) {
         let here = copied.position..copied.end;
         let lacks_some = self.judge_records(old, index, |found| match found {
@@ -353,7 +360,7 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// Notes that the copy lacks a transaction, or a part of it.
+    /// Records that the copy lacks a transaction or a part of it.
     fn lack(&mut self, tid: Tid) {
         let evidence = &mut self.evidence;
         evidence.missing = Some(extended(evidence.missing, tid));
@@ -362,15 +369,16 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// Applies rule 3 to each data record of an old transaction; `presence` judges by the position
-    /// of the object's last record in the copy so far. Says whether the copy lacks one.
+    /// Applies rule 3 to each data record of a transaction of the old slave. `presence` decides
+    /// from the position of the object's last record in the copy. Returns whether the copy lacks a
+    /// record.
     fn judge_records(
         &mut self,
         old: &Transaction,
         index: Option<&Index>,
         presence: impl Fn(Option<u64>) -> Presence,
     ) -> bool {
-        // ZODB does not look at the records of such a transaction.
+        // ZODB ignores the records of a transaction of this status.
         if old.header.status == TxnStatus::UNDONE {
             return false;
         }
@@ -390,7 +398,7 @@ impl<'a> Succession<'a> {
             let presence = presence(index.get(record.oid));
             lacks_some |= presence != Presence::Kept;
             let is_kept_by_packs = !matches!(record.data, OldData::Undone);
-            // The root is reachable at any time, so it cannot be gone.
+            // The root is always reachable, so no pack drops its last record.
             let is_suspect =
                 presence == Presence::Older || presence == Presence::Gone && record.oid == ROOT;
             if is_suspect && is_kept_by_packs && suspects.len() < MAX_SUSPECTS {
@@ -412,13 +420,13 @@ impl<'a> Succession<'a> {
         }
     }
 
-    /// Whether the transaction that was begun is one that a pack kept.
+    /// Whether the current transaction of the copy was kept by a pack.
     fn is_packed_here(&self) -> bool {
         let is_packed = |begun: Begun| begun.header.status == TxnStatus::PACKED;
         !self.is_past_pack && self.begun.is_some_and(is_packed)
     }
 
-    /// Goes to the old slave's next transaction.
+    /// Reads the next transaction of the old slave.
     fn advance(&mut self) {
         let before = self.next.map(|old| old.header.tid);
         let read = self.slave.next();
@@ -433,7 +441,7 @@ impl<'a> Succession<'a> {
         self.evidence.failure = self.evidence.failure.max(Some(failure));
     }
 
-    /// A slave that cannot be read may hold anything.
+    /// Records a failed read: the part of the slave that cannot be read may contain anything.
     fn note<T>(&mut self, read: io::Result<T>) {
         if let Err(error) = read {
             tracing::debug!("the old slave cannot be read: {error}");

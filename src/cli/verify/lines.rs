@@ -119,7 +119,7 @@ fn add_findings(lines: &mut Lines, findings: &Findings) {
     }
 }
 
-/// Adds two lines: where the fault is, and what it is.
+/// Adds two lines: the place of the fault, and the expected and actual content.
 fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
     let (what, emphasis) = match finding.kind.severity() {
         Severity::Damage => ("DAMAGE", Emphasis::Bad),
