@@ -54,7 +54,7 @@ pub struct Job {
     pub index_waits: bool,
 }
 
-/// How a pass ended, and what its caller has to do with that.
+/// The result of a pass for its caller.
 #[derive(Clone, Debug)]
 pub struct PassReport {
     /// The outcome.
@@ -105,6 +105,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         file_system: None,
     };
     let result = attempts.run_with_retries();
+    // An attempt may have changed the sidecar and copied transactions before it failed.
     let Attempts {
         mut sidecar,
         copied,
@@ -124,6 +125,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
     // By this fingerprint the slave is recognised if its file system is mounted again.
     let left = sidecar.last_sync.as_ref().map(|left| left.slave);
     job.slave.paths.remember(left);
+    // The next pass and `fssync status` need the outcome, unless this pass touched nothing.
     let must_record = match result {
         Err(Error::Off(_) | Error::Interrupted) => false,
         // The file is not a slave of this master, so nothing is written beside it.
@@ -135,6 +137,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         let is_recorded = recorded.is_ok();
         report.record_error = recorded.err().map(|error| error.display_chain());
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
+        // The copied transactions are visible and recorded. Ledger and index may follow later.
         if is_recorded && is_sound {
             update_ledger(job, copied, monitor);
             report.index_is_due = update_index(job, sidecar, copied, monitor);
@@ -195,7 +198,7 @@ fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn M
     })
 }
 
-/// RecordCount the outcome, and the state of the slave, in the sidecar.
+/// Records the outcome, and the state of the slave, in the sidecar.
 fn record_outcome(
     job: &Job,
     loaded: &Sidecar,
@@ -218,11 +221,12 @@ fn record_outcome(
         Exit::Diverged => sidecar.was_refused = true,
         _ => {}
     }
-    let is_noted = loaded.pass.as_ref().is_some_and(|noted| {
-        let age = pass.time.duration_since(noted.time).unsigned_abs();
-        noted.has_same_result(&pass) && age < job.note_every
+    // A watch makes many passes: the same outcome is not written again each time.
+    let is_recorded = loaded.pass.as_ref().is_some_and(|last| {
+        let age = pass.time.duration_since(last.time).unsigned_abs();
+        last.has_same_result(&pass) && age < job.note_every
     });
-    if is_noted && sidecar == loaded {
+    if is_recorded && sidecar == loaded {
         return Ok(());
     }
     sidecar.pass = Some(pass);

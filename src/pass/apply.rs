@@ -69,8 +69,8 @@ pub struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    /// Carries out `plan`, which was made from `survey`. Adds up in `copied` what was copied,
-    /// also if the rest fails.
+    /// Carries out `plan`, which was made from `survey`. Counts the copied transactions in
+    /// `copied`, even if the rest fails.
     pub fn run(
         &self,
         plan: &Plan,
@@ -97,7 +97,7 @@ impl Apply<'_> {
         }
     }
 
-    /// RecordCount in the sidecar that the slave is a prefix of this master, if the survey has found
+    /// Records in the sidecar that the slave is a prefix of this master, if the survey has found
     /// that and the sidecar does not contain it.
     fn vouch(&self, survey: &Survey, sidecar: &mut Sidecar) -> Result<(), Error> {
         let (Some(position), Some(file)) = (survey.position, survey.slave_file()) else {
@@ -146,7 +146,7 @@ impl Apply<'_> {
         TransactionReader::new(self.master, &survey.master_stat, from, last_tid, chunk_len)
     }
 
-    /// Asks the master to digest the end of what was copied and the start of its last
+    /// Asks the master to digest the end of the copied bytes and the start of their last
     /// transaction, and digests both here meanwhile. [`confirmed`](Self::confirmed) waits for
     /// the master's answer.
     fn ask_to_confirm(

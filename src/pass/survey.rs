@@ -91,6 +91,7 @@ impl Survey {
             seen,
             file,
         } = sample;
+        // Only ranges that decide: all of a short slave, else its first and its last bytes.
         let ranges = match &slave {
             SlaveState::Short { size, .. } => iter::once(0..*size).collect(),
             SlaveState::Storage(slave) => {
@@ -100,9 +101,11 @@ impl Survey {
         };
         let master_stat = master.stat(ranges.clone())?;
         paths.check_is_not(master_stat.local)?;
+        // A missing slave that no pass has made may be a mistake in the name.
         if seen.is_none() && sidecar.last_sync.is_none() {
             paths.check_kind(master_stat.named.is_directory)?;
         }
+        // The digests of a shorter master are `None`, so there is nothing to compare.
         let master_reaches = ranges.iter().all(|range| range.end <= master_stat.size);
         let matches = match &file {
             Some(file) if master_reaches && !ranges.is_empty() => {
@@ -113,6 +116,7 @@ impl Survey {
         };
         let read_last = sidecar.last_sync.as_ref().map(|left| left.master.clone());
         let same_file = read_last.as_ref() == Some(&master_stat.identity);
+        // The next record only matters if the slave can be appended to.
         let (next, ahead) = match position {
             Some(position) if matches == Some(true) => {
                 read_ahead(master, master_stat.size, position)?
@@ -148,7 +152,10 @@ impl Survey {
     /// Whether the slave is unchanged since the last pass, or has only grown.
     #[must_use]
     pub fn has_continuity(&self) -> bool {
-        matches!(&self.observation.slave, SlaveState::Storage(slave) if matches!(slave.continuity, Continuity::UpTo(_)))
+        let SlaveState::Storage(slave) = &self.observation.slave else {
+            return false;
+        };
+        matches!(slave.continuity, Continuity::UpTo(_))
     }
 
     /// The slave, open for reading; `None` if it is missing.

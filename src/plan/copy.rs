@@ -1,7 +1,8 @@
-//! What to do with a finished full copy, and with the slave that it is to replace.
+//! Decides about a finished full copy, and about the slave that it is to replace.
 //!
 //! The plan of a full copy is made before the master is read. Only the whole copy shows if it is
-//! the file that was planned for, and what would be lost with the old slave; see [`Evidence`].
+//! the file that was planned for, and which data would be lost with the old slave; see
+//! [`Evidence`].
 //! [`judge`] then decides by the first row that fits:
 //!
 //! | | the copy | the old slave | decision |
@@ -14,14 +15,14 @@
 //! | 6 | lacks transactions, and no pack explains that | [`OldSlave::PackedAway`] | stays: the files diverged |
 //! | 7 | | any other | is kept under another name |
 //!
-//! Row 2 ignores the evidence: what lies beyond the damage might explain all that is missing, or
-//! nothing of it.
+//! Row 2 ignores the evidence: the transactions beyond the damage might explain the missing ones,
+//! or might not.
 
 use std::fmt;
 
 use super::{CopyPlan, Evidence, Loss, Observation, OldSlave, Policy, Reason, Refusal};
 
-/// What is known of a copy, once the whole master was read.
+/// The facts about a copy, once the whole master was read.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyFindings {
     /// Whether the copy ends at damage in the master.
@@ -32,7 +33,7 @@ pub struct CopyFindings {
     pub evidence: Option<Evidence>,
 }
 
-/// What to do with a copy.
+/// The decision about a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyDecision {
     /// Put it in the place of the slave.
@@ -51,7 +52,7 @@ pub enum CopyDecision {
 /// Why an old slave is kept under another name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepReason {
-    /// What would be lost with it, as far as that is known.
+    /// The data that would be lost with it, if that is known.
     pub loss: Option<Loss>,
     /// Why the full copy was made.
     pub reason: Reason,
@@ -107,7 +108,7 @@ impl fmt::Display for KeepReason {
                 write!(f, "the master lacks {run}, which its last pack may have dropped")
             }
             (Some(Loss::Unknown), _) => {
-                f.write_str("it could not be read to its end, so it may hold what the master lacks")
+                f.write_str("it could not be read to its end, so it may have data that the master lacks")
             }
             (None, Reason::PackedAway) => {
                 f.write_str("a pack of the master dropped its last transactions")
@@ -115,7 +116,7 @@ impl fmt::Display for KeepReason {
             (None, Reason::Rewritten) => f.write_str(
                 "a pass found the master damaged before, and a repair may have dropped transactions",
             ),
-            (None, _) => f.write_str("it may hold what the master lacks"),
+            (None, _) => f.write_str("it may have data that the master lacks"),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filestorage::Tid;
 
-/// What a pass did, or why it did nothing.
+/// The action of a pass, or the reason for doing nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
@@ -87,22 +87,22 @@ impl Copied {
 /// The outcome of a pass.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What the pass did.
+    /// The action.
     pub action: Action,
     /// The exit code.
     pub exit: Exit,
     /// The reason, for a person.
     pub reason: String,
-    /// What a person can do about it.
+    /// Advice to a person, if there is any.
     pub hint: Option<String>,
-    /// What it copied.
+    /// The transactions that were copied.
     pub copied: Copied,
     /// Warnings, in the order in which they came up. A person should read them, whatever the
     /// exit code.
     pub warnings: Vec<String>,
 }
 
-/// What a pass copied, and the slave's position after it.
+/// The transactions that a pass copied, and the slave's position after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// The slave's position in bytes, if it is known.

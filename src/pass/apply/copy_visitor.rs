@@ -1,4 +1,4 @@
-//! What a full copy learns from the master's transactions while it reads them.
+//! Collects facts about a full copy while its transactions are read.
 
 use crate::compare::succession::Succession;
 use crate::filestorage::Tid;

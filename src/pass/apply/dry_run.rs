@@ -13,7 +13,7 @@ use crate::plan::{AppendPlan, CopyPlan, Plan, PlannedAction, Reason};
 use crate::slave::space;
 
 impl Apply<'_> {
-    /// Does what [`run`](Self::run) would do, except for the writes.
+    /// Does the same as [`run`](Self::run), except for the writes.
     pub fn dry_run(&self, plan: &Plan, survey: &Survey, copied: &mut Copied) -> Result<(), Error> {
         match plan.action {
             PlannedAction::Nothing => Ok(()),
