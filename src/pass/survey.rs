@@ -195,7 +195,7 @@ impl Survey {
 
     /// Why the slave has to be compared with the master, for a person.
     fn why_unproven(&self) -> String {
-        let noted = match &self.observation.slave {
+        let continuity = match &self.observation.slave {
             SlaveState::Storage(slave) => slave.continuity,
             _ => Continuity::Unknown,
         };
@@ -204,11 +204,11 @@ impl Survey {
             file_system,
             ..
         } = &self.master_stat;
-        match (noted, &self.read_last) {
-            (Continuity::Unknown, _) | (_, None) => "no pass has noted what it left".to_owned(),
-            (Continuity::Changed, _) => "the slave is not what the last pass left".to_owned(),
+        match (continuity, &self.read_last) {
+            (Continuity::Unknown, _) | (_, None) => "no pass has recorded the slave".to_owned(),
+            (Continuity::Changed, _) => "the slave was changed since the last pass".to_owned(),
             (Continuity::UpTo(_), Some(last)) if last == now => {
-                "they were not there when the last pass ended".to_owned()
+                "the last pass had not copied them".to_owned()
             }
             (Continuity::UpTo(_), Some(last)) => {
                 let how = if last.inode == now.inode {

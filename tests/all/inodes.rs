@@ -60,7 +60,7 @@ fn a_missing_sidecar_is_not_reported_as_a_changed_inode() {
     fs::remove_file(scene.beside(".fssync")).unwrap();
     let run = scene.pass(&[]).expect(0);
     assert!(
-        run.stderr.contains("no pass has noted what it left"),
+        run.stderr.contains("no pass has recorded the slave"),
         "{run:?}"
     );
     assert!(!run.stderr.contains("inode"), "{run:?}");

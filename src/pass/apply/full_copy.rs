@@ -149,7 +149,7 @@ impl Apply<'_> {
         let mut scanner = Scanner::new(written);
         let check_cancelled = |offset| {
             self.monitor
-                .progress("reading what there is", offset, written);
+                .progress("reading the earlier copy", offset, written);
             self.slave.check_cancelled()
         };
         scan_file(
