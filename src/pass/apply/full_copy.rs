@@ -102,7 +102,7 @@ impl Apply<'_> {
             sidecar,
         )?;
         let digests = copy.take_digests()?;
-        self.store_digests_and_index(copy.file(), digests, (visitor, reader.position()), sidecar);
+        self.store_digests_and_index(copy.file(), digests, visitor, reader.position(), sidecar);
         self.check_undamaged(&reader)
     }
 
@@ -122,7 +122,8 @@ impl Apply<'_> {
         &self,
         file: &File,
         digests: Vec<LedgerEntry>,
-        (visitor, position): (CopyVisitor<'_>, u64),
+        visitor: CopyVisitor<'_>,
+        position: u64,
         sidecar: &mut Sidecar,
     ) {
         let index = visitor.into_index(position);
