@@ -1,5 +1,5 @@
-//! Why a pass stops before its end: one type, mapped to exit codes in one
-//! place.
+//! Why a command stopped: one error type, and the one place that maps it to an exit code,
+//! a hint and warnings.
 
 pub mod off;
 pub(crate) mod retry;
@@ -20,19 +20,19 @@ use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::switch_on::SwitchOnRefusal;
 use crate::source::{self, location};
 
-/// The error of what is not permitted to anybody.
+/// The error of an operation that not even root may perform.
 const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 
-/// Why a pass stopped.
+/// Why a pass, or another command, stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for makes no sense.
+    /// The arguments are invalid.
     #[error("{0}")]
     Usage(String),
-    /// A switch is off.
+    /// Syncing is switched off.
     #[error("syncing is off: {0}")]
     Off(OffReason),
-    /// Another pass holds the slave.
+    /// Another pass holds the pass lock.
     #[error("another pass is at work on {}{}", .slave.display(), .pass.in_words())]
     Busy {
         /// The slave.
@@ -40,30 +40,30 @@ pub enum Error {
         /// The other pass.
         pass: RunningPass,
     },
-    /// The slave is the file that the master was copied from.
-    #[error("MASTER {master} is a copy of SLAVE {}, and has nothing that it lacks", .slave.display())]
+    /// The master is an older copy of the slave: the arguments are probably swapped.
+    #[error("MASTER {master} is an older copy of SLAVE {}", .slave.display())]
     Swapped {
         /// The master's name.
         master: String,
         /// The slave.
         slave: PathBuf,
     },
-    /// The master does not answer.
+    /// The master does not respond.
     #[error("the master is unreachable")]
     Unreachable(#[source] source::Error),
-    /// ZODB, or another program with its lock, holds the slave.
+    /// ZODB, or another program, holds ZODB's lock on the slave.
     #[error("{slave} is in use{}", by(*.pid))]
     InUse {
         /// The slave.
         slave: PathBuf,
-        /// The program's process, if the kernel tells.
+        /// Its process, if the kernel reports it.
         pid: Option<u32>,
     },
-    /// The facts say no.
+    /// The plan refuses to change the slave.
     #[error("{0}")]
     Refused(Refusal),
-    /// Syncing is not switched on.
-    #[error("the switches stay as they are: {slave} {why}")]
+    /// `fssync on` refuses to switch syncing on.
+    #[error("not switching syncing on: {slave} {why}")]
     NotSwitchedOn {
         /// The slave.
         slave: PathBuf,
@@ -75,99 +75,99 @@ pub enum Error {
     MasterDamaged {
         /// The master's name.
         master: String,
-        /// Where and how.
+        /// The position and the kind of damage.
         damage: MasterDamage,
     },
-    /// A file could not be read or written, because of this machine.
+    /// An operation on a local file failed.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was tried, with the position where there is one.
+        /// The operation, with the position if there is one.
         action: String,
         /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// A file beside the slave cannot be given to the slave's owner.
-    #[error("cannot give {} to uid {uid}, gid {gid}, as the slave's files are", .path.display())]
+    /// The owner of a file beside the slave could not be set to the slave's owner.
+    #[error("cannot set the owner of {} to uid {uid}, gid {gid}, as of the slave", .path.display())]
     Owner {
-        /// The file that was to be made.
+        /// The file.
         path: PathBuf,
-        /// The owner it must have.
+        /// The required user.
         uid: u32,
-        /// The group it must have.
+        /// The required group.
         gid: u32,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// An attribute of the slave or of its directory forbids every change.
+    /// A file attribute of the slave or of its directory forbids changes.
     #[error("{} has the attribute {attribute}, and cannot be replaced", .path.display())]
     Protected {
         /// The file or directory.
         path: PathBuf,
         /// The attribute.
         attribute: &'static str,
-        /// The option of `chattr` that removes it.
+        /// The option of `chattr` that removes the attribute.
         option: &'static str,
     },
-    /// There is too little room for what the pass writes.
+    /// There is not enough free space.
     #[error("{} has {} free, {what} needs {}", .directory.display(), bytes(*.free), bytes(*.needed))]
     NoSpace {
         /// The slave's directory.
         directory: PathBuf,
-        /// What needs it.
+        /// The operation that needs the space.
         what: &'static str,
-        /// What there is, in bytes.
+        /// The free space in bytes.
         free: u64,
-        /// What is needed, in bytes.
+        /// The required space in bytes.
         needed: u64,
     },
-    /// The slave's directory is on another file system than it was.
+    /// The slave's directory is on a different file system than before.
     #[error(
-        "{} is on another file system than when fssync started, or missing, and does not \
-         contain the slave as the last pass left it",
+        "{} is missing or on a different file system than when fssync started (unmounted?), \
+         and does not contain the slave of the last pass",
         .directory.display()
     )]
     Moved {
         /// The slave's directory.
         directory: PathBuf,
     },
-    /// The slave is not what was surveyed: look again.
-    #[error("{slave} changed meanwhile: {what}")]
+    /// The slave changed after it was surveyed. A new survey may succeed.
+    #[error("{slave} was changed by another program: {what}")]
     SlaveChanged {
         /// The slave.
         slave: PathBuf,
-        /// What was found.
+        /// The observed change.
         what: String,
     },
-    /// The master is not what was surveyed: look again.
-    #[error("{master} changed while it was copied: {what}")]
+    /// The master changed after it was surveyed. A new survey may succeed.
+    #[error("{master} changed while it was being copied: {what}")]
     MasterChanged {
         /// The master's name.
         master: String,
-        /// What was found.
+        /// The observed change.
         what: &'static str,
     },
-    /// This machine lets the process start no more threads or programs.
+    /// A thread or a program could not be started.
     #[error("cannot start {what}")]
     Start {
-        /// What was to be started.
+        /// The thread or program.
         what: String,
-        /// Why it could not be.
+        /// The cause.
         source: io::Error,
     },
-    /// A signal asked for the end.
+    /// A signal asked fssync to stop.
     #[error("interrupted by a signal")]
     Interrupted,
 }
 
-/// What is wrong with the master.
+/// Damage in the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MasterDamage {
-    /// A record that makes ZODB panic.
+    /// A record that ZODB cannot read.
     #[error("{0}")]
     Record(#[from] Damage),
-    /// A transaction that reaches past the end, and is not a vote under way.
+    /// A transaction that extends past the end of the file and is not marked as unfinished.
     #[error(
         "transaction record at {0}: reaches past the end of the file \
          and is not marked as unfinished"
@@ -175,10 +175,10 @@ pub enum MasterDamage {
     Torn(u64),
 }
 
-/// What to do if a process may open no more files.
+/// The hint if a process has reached its limit on open files.
 pub(crate) const RAISE_OPEN_FILES: &str = "raise the limit on open files (ulimit -n, LimitNOFILE=)";
 
-/// Whether this process or this machine may open no more files.
+/// Whether the limit on open files of the process or of the machine is reached.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     let limits = [Errno::MFILE, Errno::NFILE];
     Errno::from_io_error(error).is_some_and(|it| limits.contains(&it))
@@ -189,7 +189,7 @@ fn by(pid: Option<u32>) -> String {
 }
 
 impl Error {
-    /// A failed operation on a file of the slave's.
+    /// A failed operation on a local file.
     pub(crate) fn io<A: Into<String>>(
         action: A,
         path: &Path,
@@ -225,7 +225,7 @@ impl Error {
         }
     }
 
-    /// What a pass that stops so has done.
+    /// The action that a report names for a pass that stopped with this error.
     #[must_use]
     pub fn action(&self) -> Action {
         match self {
@@ -237,29 +237,29 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// What the administrator can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Swapped { .. } => {
-                "swap the two arguments; if SLAVE is to be replaced by its copy, as in a \
-                 failback, run `fssync --full`"
+                "are the arguments swapped? To replace SLAVE with MASTER, as in a failback, run \
+                 `fssync --full`"
             }
             Self::InUse { .. } => {
-                "the slave is being served: switch syncing off with `fssync off` \
-                 before ZEO is started there, or are MASTER and SLAVE swapped?"
+                "if ZEO serves the slave, switch syncing off with `fssync off` before ZEO is \
+                 started; or are MASTER and SLAVE swapped?"
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
             Self::NotSwitchedOn { why, .. } => why.hint(),
             Self::Unreachable(error) => error.hint()?,
             Self::MasterDamaged { .. } => {
-                "the slave may hold what is damaged in the master: compare the two with \
-                 `fssync verify SLAVE --against MASTER` before anybody repairs the master with \
-                 fsrecover, which drops what is damaged"
+                "the slave may have an intact copy of the damaged data: compare the two with \
+                 `fssync verify SLAVE --against MASTER` before you repair the master with \
+                 fsrecover, which drops damaged data"
             }
             Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
                 "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file \
-                 system that holds larger ones"
+                 system that supports larger files"
             }
             Self::Start { source, .. } | Self::Io { source, .. } if is_out_of_files(source) => {
                 RAISE_OPEN_FILES
@@ -272,25 +272,25 @@ impl Error {
                 "the file system is mounted read-only: mount it for writing"
             }
             Self::Io { source, .. } if source.raw_os_error() == Some(EPERM) => {
-                "an attribute may forbid it: look with lsattr at the file and its directory"
+                "a file attribute may forbid it: run lsattr on the file and on its directory"
             }
             Self::Protected { path, option, .. } => {
                 return Some(format!("chattr {option} {}", path.display()));
             }
             Self::Owner { .. } => "run fssync as root, or as the user that owns the slave's files",
-            Self::NoSpace { .. } => "make room, or put the slave on a larger file system",
+            Self::NoSpace { .. } => "free some space, or move the slave to a larger file system",
             Self::Moved { .. } => {
-                "mount the slave's file system again; if it is right as it is, restart fssync"
+                "mount the slave's file system again; if the change is intended, restart fssync"
             }
             Self::SlaveChanged { .. } => {
-                "something else writes to the slave without ZODB's lock: find it and stop it"
+                "another program writes to the slave without ZODB's lock: find and stop it"
             }
             _ => return None,
         };
         Some(hint.to_owned())
     }
 
-    /// What is worth a person's attention although the exit code is not.
+    /// Warnings that deserve attention even if the exit code does not.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         match self {
@@ -300,7 +300,7 @@ impl Error {
         }
     }
 
-    /// Whether another look may find another case.
+    /// Whether a new attempt may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -310,14 +310,13 @@ impl Error {
         }
     }
 
-    /// Whether it is for want of the master that the pass ends: what was copied
-    /// by then is worth keeping.
+    /// Whether the master is unreachable. Data that was copied before is then kept.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// The message with its causes, in one line.
+    /// The message and its causes, on one line.
     #[must_use]
     pub fn display_chain(&self) -> String {
         source::display_chain(self)
@@ -325,7 +324,7 @@ impl Error {
 }
 
 impl From<&Error> for Outcome {
-    /// A pass that stopped before it did anything.
+    /// The outcome of a pass that stopped before it copied anything.
     fn from(error: &Error) -> Self {
         Self {
             action: error.action(),

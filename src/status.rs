@@ -1,15 +1,12 @@
-//! How a slave stands, without side effects: nothing is created, written or
-//! locked, not even for a moment, so it can be asked while a pass is made and
-//! while ZEO serves the slave.
+//! Reports the state of a slave, without side effects: it creates, writes and locks
+//! nothing. So it can run during a pass, and while ZEO serves the slave.
 //!
-//! The slave's position is found as a pass finds it, from where the sidecar
-//! vouches for it; without a sidecar the whole slave is read. Where a master is
-//! named, it is looked at after the slave, so that no transaction counts as
-//! lacking that the slave got meanwhile; and what is told of it is what a pass
-//! would come to, by the same survey and the same plan.
+//! It finds the slave's position as a pass does: it scans from the position that the sidecar
+//! confirms, or the whole slave if there is no sidecar. If a master is given, it is read after
+//! the slave, so that transactions which a pass copies in between do not count as lag. The
+//! result of the next pass is predicted with the survey and the plan of a real pass.
 //!
-//! The facts are gathered here; what they mean for a failover is judged apart,
-//! in [`judge`].
+//! This module collects the facts. [`judge`] derives the effect of a failover from them.
 
 mod index;
 mod judgement;
@@ -46,70 +43,70 @@ use crate::slave::step::Slave;
 use crate::slave::verification::Record;
 use crate::source::{Master, Stray};
 
-/// How a slave stands.
+/// The state of a slave.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// When it was looked at.
+    /// When the state was read.
     pub time: Timestamp,
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
-    /// Whether a pass was ever made for it.
+    /// Whether a pass was ever made for this path.
     pub presence: Presence,
     /// Why syncing is off; `None` if it is on.
     pub off: Option<OffReason>,
-    /// How the last pass ended, unless syncing was off, another one at work, or a
-    /// signal ended it.
+    /// The outcome of the last pass. Passes that found syncing off or another pass running,
+    /// or that a signal stopped, are not recorded.
     pub last_pass: Option<Pass>,
-    /// When the slave is last known to have had all that the master had.
+    /// When the slave last had all transactions of the master.
     pub last_in_sync: Option<Timestamp>,
-    /// The pass that is at work, if its process is listed.
+    /// The running pass, if the kernel reports its process.
     pub pass: Option<RunningPass>,
-    /// The process that has ZODB's lock: ZEO, or whatever opened the slave.
+    /// The process that holds ZODB's lock: ZEO, or another program that opened the slave.
     pub zodb_pid: Option<u32>,
-    /// A full copy that is under way, or was broken off.
+    /// A full copy that is running or was interrupted.
     pub copy: Option<CopyProgress>,
-    /// What the slave is.
+    /// The content of the slave.
     pub state: plan::SlaveState,
-    /// Its size in bytes, unfinished tail included.
+    /// The size of the slave in bytes, unfinished tail included.
     pub size: u64,
-    /// The tid of its last committed transaction, if it has one.
+    /// The tid of the last committed transaction, if there is one.
     pub last_tid: Option<Tid>,
-    /// What ZODB's index beside it is good for.
+    /// The state of ZODB's index beside the slave.
     pub index: IndexStatus,
-    /// What the last verification of this very file found, if one was noted.
+    /// The recorded result of the last verification of this file.
     pub verified: Option<Record>,
     /// Slaves that were set aside.
     pub set_aside: FileTotals,
-    /// Tails that were cut and kept.
+    /// Tails that were truncated and saved.
     pub cut_tails: FileTotals,
-    /// How it stands against the master, if that was asked.
+    /// The comparison with the master, if one was given.
     pub comparison: Option<MasterComparison>,
-    /// The age of the last time in sync above which the slave is out of date, if one is
-    /// given.
+    /// How long ago the slave may have been in sync before it is out of date; `None` for any
+    /// time.
     pub max_age: Option<Duration>,
 }
 
-/// How far a full copy is.
+/// The progress of a full copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyProgress {
-    /// How many bytes are written.
+    /// Number of bytes written.
     pub done: u64,
-    /// How many bytes the master had when the copy began.
+    /// Size of the master in bytes when the copy began.
     pub total: u64,
-    /// How long the rest takes at the average speed so far; `None` if no pass is at work, or
-    /// there is [too little](TransferRate::of) to tell by.
+    /// Time for the rest at the average speed so far; `None` if no pass is running, or if
+    /// [too little](TransferRate::of) was copied for an estimate.
     pub left: Option<SignedDuration>,
 }
 
 impl CopyProgress {
-    /// The share that is written, in percent.
+    /// The written share in percent.
     #[must_use]
     pub fn percent(self) -> u64 {
         let done = u128::from(self.done.min(self.total)) * 100;
         (done / u128::from(self.total.max(1))) as u64
     }
 
-    /// The copy that a sidecar notes, if what was written of it is still there.
+    /// The copy that the sidecar records, if its file still exists.
     fn look(paths: &SlavePaths, noted: FullCopy, is_running: bool, now: Timestamp) -> Option<Self> {
         let done = fs::symlink_metadata(paths.sibling(Sibling::Tmp))
             .ok()?
@@ -129,39 +126,39 @@ impl CopyProgress {
     }
 }
 
-/// Files that pile up beside the slave.
+/// Number and total size of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileTotals {
-    /// How many.
+    /// Number of files.
     pub files: u64,
-    /// How many bytes they have.
+    /// Total size in bytes.
     pub bytes: u64,
 }
 
-/// How the slave stands against its master.
+/// The slave compared with its master.
 #[derive(Clone, Debug)]
 pub struct MasterComparison {
     /// The master's name.
     pub master: String,
-    /// What a pass would come to if syncing were on and no other pass were running. Of a
-    /// full copy it is not read ahead whether the master is sound.
+    /// The predicted outcome of a pass, if syncing were on and no other pass were running. For
+    /// a full copy, the master is not checked for damage in advance.
     pub next_pass: Outcome,
-    /// What the slave lacks; `None` where the two cannot be compared.
+    /// The replica lag; `None` if the two cannot be compared.
     pub lag: Option<Lag>,
-    /// Processes that write to a file which had the master's name before.
+    /// Processes that still write to a file that had the master's name before.
     pub strays: Vec<Stray>,
-    /// What a person should know of the master's surroundings.
+    /// Warnings about the master's surroundings.
     pub warnings: Vec<String>,
 }
 
-/// What the slave lacks of the master.
+/// The transactions of the master that the slave lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// How many transactions.
+    /// Number of transactions.
     pub transactions: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub bytes: u64,
-    /// When the first of them was committed, by the master's clock.
+    /// When the first of them was committed, according to its tid.
     pub since: Option<Timestamp>,
 }
 
@@ -181,9 +178,9 @@ impl Status {
         self.verified.as_ref().filter(|record| record.is_damaged())
     }
 
-    /// Whether the slave is out of date: the last time in sync is older than `max_age`, or
-    /// nobody noted one. A time further ahead of this machine's clock than that is as bad as
-    /// none. A slave that was just compared and lacks nothing is up to date.
+    /// Whether the slave is out of date: it was last in sync longer than `max_age` ago, or
+    /// that time is not recorded. A recorded time that is more than `max_age` in the future does
+    /// not count either. A slave that was just compared and lacks nothing is up to date.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         let Some(max_age) = self.max_age else {
@@ -199,9 +196,9 @@ impl Status {
         !lacks_nothing && !is_recent
     }
 
-    /// The exit code: not 0 where a failover is not possible, or a person must
-    /// see to something; what of it needs the master, only if that was asked. A slave that
-    /// is out of date comes after all but a master that is unreachable, which may be why.
+    /// The exit code. It is not 0 if a failover is impossible or a person must act; problems
+    /// with the master count only if one was given. An out-of-date slave has priority only
+    /// over an unreachable master, which may be the cause.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self.own_exit() {
@@ -210,16 +207,16 @@ impl Status {
         }
     }
 
-    /// The exit code without regard to the age.
+    /// The exit code regardless of `max_age`.
     fn own_exit(&self) -> Exit {
         match &self.state {
             plan::SlaveState::Missing | plan::SlaveState::Short { .. } => Exit::Failure,
             plan::SlaveState::Foreign | plan::SlaveState::Damaged(_) => Exit::SlaveDamaged,
             plan::SlaveState::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
             plan::SlaveState::Storage(_) => match &self.comparison {
-                // The slave is served already: nothing is in the way of a failover.
+                // A program serves the slave already: the failover is done.
                 Some(comparison) if comparison.next_pass.exit == Exit::InUse => Exit::Success,
-                // The live site writes where no pass reads.
+                // The live site writes to a file that no pass reads.
                 Some(comparison)
                     if !comparison.strays.is_empty()
                         && comparison.next_pass.exit == Exit::Success =>
@@ -233,10 +230,10 @@ impl Status {
     }
 }
 
-/// Looks at a slave, and at a master if there is one to look at.
+/// Reads the state of a slave, and compares it with a master if one is given.
 ///
-/// Fails where the slave cannot be looked at, and where the two are one file. A
-/// master that does not answer is a fact like others.
+/// Fails if the slave cannot be read, or if the two are the same file. An unreachable master
+/// is not an error but part of the status.
 pub fn look(
     slave: &Slave,
     master: Option<&Master>,
@@ -244,7 +241,7 @@ pub fn look(
 ) -> Result<Status, Error> {
     let paths = &slave.paths;
     let mut reader = SlaveReader::new(slave, monitor);
-    let (sidecar, sample) = reader.sample()?;
+    let (sidecar, sample) = reader.read()?;
     let [pass, step, zodb] =
         [Sibling::PassLock, Sibling::StepLock, Sibling::ZodbLock].map(|lock| paths.sibling(lock));
     let [pass_pid, step_pid, zodb_pid] = flock::holders([&pass, &step, &zodb]);
@@ -258,7 +255,7 @@ pub fn look(
         last_pass: sidecar.pass.clone(),
         last_in_sync: sidecar.in_sync,
         pass: pass_pid.map(|pid| running::running_pass(slave, &sidecar, Some(pid), time)),
-        // Who takes a step has ZODB's lock too, for some milliseconds.
+        // A pass holds ZODB's lock too during a step, for some milliseconds.
         zodb_pid: zodb_pid.filter(|_| zodb_pid != step_pid),
         copy: None,
         state: sample.slave.clone(),
@@ -287,7 +284,8 @@ pub fn look(
     Ok(status)
 }
 
-/// What piles up beside the slave: what was set aside, and what was cut.
+/// The files that earlier passes kept beside the slave: slaves that were set aside, and
+/// truncated tails.
 fn kept_files(paths: &SlavePaths) -> Result<(FileTotals, FileTotals), Error> {
     let fail = || Error::io("list", paths.directory());
     let (mut set_aside, mut cut) = (FileTotals::default(), FileTotals::default());
@@ -304,7 +302,7 @@ fn kept_files(paths: &SlavePaths) -> Result<(FileTotals, FileTotals), Error> {
             Some(Leftover::CutTail) => &mut cut,
             None => continue,
         };
-        // It may be gone by now.
+        // The file may have been removed since it was listed.
         if let Ok(found) = entry.metadata() {
             file_totals.files += 1;
             file_totals.bytes += found.len();

@@ -1,9 +1,9 @@
 //! `fssync off` and `fssync on`.
 //!
-//! Why nothing is written once [`off`] has returned is argued in
-//! [`slave::step`](crate::slave::step). [`on`] looks at the slave first, no
-//! master asked: one that is served, or has grown something of its own, was
-//! probably switched off for good reason.
+//! [`slave::step`](crate::slave::step) argues why nothing is written to the slave after
+//! [`off`] has returned. [`on`] first checks the slave, without the master. It refuses if the
+//! slave is being served or has transactions of its own: syncing was then probably switched
+//! off for a failover.
 
 use std::path::PathBuf;
 use std::thread;
@@ -20,24 +20,24 @@ use crate::slave::sidecar::Sidecar;
 use crate::slave::since_last_pass::{SlaveEnd, since_last_pass, slave_end};
 use crate::slave::step::Slave;
 
-/// How long [`off`] looks for the slave's last transaction: whoever waits for it
-/// wants to serve.
-const ENDING_PATIENCE: Duration = Duration::from_millis(300);
+/// How long [`off`] may search for the slave's last transaction. The administrator waits
+/// for it during a failover.
+const LAST_TID_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long [`on`] gives a pass to note what it did.
-const NOTING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long [`on`] waits until a running pass has recorded its work.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often it looks in that time.
+/// How often [`on`] checks for that.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a slave holds when syncing is switched off.
+/// The state of a slave after syncing was switched off.
 #[derive(Clone, Debug)]
 pub struct SwitchedOff {
     /// The slave's `Data.fs`.
     pub slave: PathBuf,
     /// The switch that was written.
     pub switch: PathBuf,
-    /// How many bytes of an unfinished append were cut.
+    /// How many bytes of an unfinished append were truncated.
     pub cut_len: u64,
     /// What the slave ends with.
     pub ending: SlaveEnd,
@@ -45,14 +45,14 @@ pub struct SwitchedOff {
     pub presence: Presence,
 }
 
-/// Switches syncing off: when this returns, nothing is written to the slave any
-/// more, and it ends with its last whole transaction. No master is waited for.
+/// Switches syncing off. When this returns, nothing is written to the slave any more, and
+/// the slave ends with its last whole transaction. It does not wait for the master.
 ///
-/// It fails only where the first cannot be promised. What cannot be tidied up is
-/// left to ZODB, which cuts it when it opens the slave.
+/// It fails only if writes cannot be ruled out. If an unfinished append cannot be
+/// truncated, that is only a warning: ZODB truncates it when it opens the slave.
 ///
-/// Without `force` it fails if there is no slave, nor any trace of a pass: whoever
-/// mistypes the path would switch off nothing, and serve what passes go on writing.
+/// Without `force` it fails if there is neither a slave nor a trace of a pass. The path is
+/// then probably mistyped, and passes would go on writing to the real slave.
 pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
     let presence = Presence::of(&slave.paths);
     if presence == Presence::Nothing && !force {
@@ -61,24 +61,25 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
     let switch = slave.switches.set(false, &slave.paths)?.to_owned();
     let between_steps = slave.block_steps()?;
     if !slave.switches.own_is_off() {
-        // An `on` came in between; from here on it waits.
+        // A concurrent `fssync on` wrote the switch before we had the step lock. From now
+        // on it waits for us.
         slave.switches.set(false, &slave.paths)?;
     }
     let sidecar = Sidecar::load(&slave.paths).unwrap_or_else(|error| {
         tracing::warn!(
-            "an unfinished append, if there is one, is left to ZODB: {}",
+            "an unfinished append, if any, is left to ZODB, which truncates it: {}",
             error.display_chain()
         );
         Sidecar::default()
     });
-    let cut_len = tidy_up(slave, between_steps, &sidecar).unwrap_or_else(|error| {
+    let cut_len = truncate_unfinished(slave, between_steps, &sidecar).unwrap_or_else(|error| {
         tracing::warn!(
-            "an unfinished append is left to ZODB: {}",
+            "an unfinished append is left to ZODB, which truncates it: {}",
             error.display_chain()
         );
         0
     });
-    let ending = slave_end(&slave.paths, &sidecar, ENDING_PATIENCE).unwrap_or_else(|error| {
+    let ending = slave_end(&slave.paths, &sidecar, LAST_TID_TIMEOUT).unwrap_or_else(|error| {
         tracing::warn!("{}", error.display_chain());
         SlaveEnd::Unknown
     });
@@ -91,7 +92,7 @@ pub fn off(slave: &Slave, force: bool) -> Result<SwitchedOff, Error> {
     })
 }
 
-/// Refuses a path at which there is nothing to switch off.
+/// The error for a path that is probably mistyped.
 fn no_slave(slave: &Slave) -> Error {
     let data = slave.paths.data();
     let is_there = data.symlink_metadata().is_ok();
@@ -101,16 +102,20 @@ fn no_slave(slave: &Slave) -> Error {
         "does not exist"
     };
     Error::Usage(format!(
-        "{} {what}, and no pass was ever made for it, so nothing is switched off: check \
-         the path, or add --force",
+        "{} {what}, and no pass was ever made for it: nothing is switched off; check the \
+         path, or add --force",
         data.display()
     ))
 }
 
-/// Cuts what a pass has left of an unfinished batch, in two steps. Where there is none, or
-/// none any more, ZODB's lock is not touched: a ZEO that another `off` made way for may be
-/// starting.
-fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64, Error> {
+/// Truncates the unfinished batch of a pass, in two steps. If there is none, ZODB's lock is
+/// not taken: a ZEO may be starting after another `fssync off`, and would fail if it met the
+/// lock.
+fn truncate_unfinished(
+    slave: &Slave,
+    between_steps: Lock,
+    sidecar: &Sidecar,
+) -> Result<u64, Error> {
     let Some(batch) = &sidecar.batch else {
         return Ok(0);
     };
@@ -120,14 +125,14 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
         }
         Err(Error::SlaveChanged {
             slave: slave.paths.data().to_owned(),
-            what: "nothing is left of the batch".to_owned(),
+            what: "the unfinished batch is gone".to_owned(),
         })
     };
     let cut = take_step(between_steps)
         .and_then(|step| truncate_batch(slave, step, batch, || take_step(slave.block_steps()?)));
     match cut {
         Err(Error::InUse { .. }) => Ok(0),
-        // There was nothing to do, or whoever came in between has done it.
+        // Either there was nothing to truncate, or another `fssync off` or ZODB has done it.
         Err(error @ Error::SlaveChanged { .. }) => {
             if has_unfinished(slave, batch)? {
                 Err(error)
@@ -139,28 +144,28 @@ fn tidy_up(slave: &Slave, between_steps: Lock, sidecar: &Sidecar) -> Result<u64,
     }
 }
 
-/// What came of switching on.
+/// The result of [`on`].
 #[derive(Clone, Debug)]
 pub struct SwitchedOn {
     /// The switch that was written.
     pub switch: PathBuf,
-    /// What is known of the slave; `None` where nobody looked.
+    /// The recorded state of the slave; `None` if it was not checked.
     pub known: Option<Known>,
     /// Whether a pass was ever made for it.
     pub presence: Presence,
 }
 
-/// Switches syncing on, unless the slave is in use or holds something of its own:
-/// then no switch is touched. With `force` it is not looked at. Fails with
-/// [`Error::Off`] where another switch still says off.
+/// Switches syncing on, unless the slave is in use or has transactions of its own; then it
+/// leaves the switches unchanged. `force` skips the check of the slave. Fails with
+/// [`Error::Off`] if another switch is still off.
 ///
-/// It waits for a step that is under way, so as not to take a pass for another
-/// program, and for an [`off`].
+/// It waits for the current step, so that a pass does not look like another program that
+/// uses the slave, and for a concurrent [`off`].
 pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     let (_between_steps, known) = if force {
         (slave.block_steps()?, None)
     } else {
-        let (between_steps, known) = look(slave)?;
+        let (between_steps, known) = check(slave)?;
         (between_steps, Some(known))
     };
     let switch = slave.switches.set(true, &slave.paths)?.to_owned();
@@ -172,17 +177,18 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
     })
 }
 
-/// Looks at the slave between two steps. A pass that has finished a batch notes so
-/// a moment later; as long as one is under way, another look may find it noted.
-fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
+/// Checks the slave between two steps. A pass records a batch shortly after it has finished
+/// it. So as long as a pass is running, a refusal may be premature, and the check is
+/// repeated.
+fn check(slave: &Slave) -> Result<(Lock, Known), Error> {
     let started = Instant::now();
     loop {
         let between_steps = slave.block_steps()?;
-        match look_once(slave)? {
+        match check_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
             Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })
                 if holder(&slave.paths.sibling(Sibling::PassLock)).is_some()
-                    && started.elapsed() < NOTING_PATIENCE =>
+                    && started.elapsed() < RECORD_TIMEOUT =>
             {
                 drop(between_steps);
                 thread::sleep(POLL_INTERVAL);
@@ -195,7 +201,7 @@ fn look(slave: &Slave) -> Result<(Lock, Known), Error> {
     }
 }
 
-fn look_once(slave: &Slave) -> Result<Result<Known, SwitchOnRefusal>, Error> {
+fn check_once(slave: &Slave) -> Result<Result<Known, SwitchOnRefusal>, Error> {
     let paths = &slave.paths;
     Ok(match holder(&paths.sibling(Sibling::ZodbLock)) {
         Some(pid) => Err(SwitchOnRefusal::InUse { pid }),

@@ -1,4 +1,4 @@
-//! What is told for eyes: a fact a line, and what matters most in the last one.
+//! Reports for people: one fact a line, and a conclusion in the last line.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -7,17 +7,17 @@ use clap::builder::styling::{AnsiColor, Style};
 
 use super::terminal;
 
-/// Where the facts start.
+/// The column of the facts.
 const WIDTH: usize = 14;
 
-/// Said of a path that may be mistyped.
+/// The fact about a path that may be mistyped.
 pub(super) const NEVER_SYNCED: &str =
     "no pass was ever made for this path: check that it is the slave's";
 
-/// Said of a file that was set aside.
-pub(super) const SET_ASIDE: &str = "this file was set aside: passes leave it as it is";
+/// The fact about a file that was set aside.
+pub(super) const SET_ASIDE: &str = "this file was set aside; passes do not change it";
 
-/// How a fact looks.
+/// The colour of a fact.
 #[derive(Clone, Copy)]
 pub(super) enum Emphasis {
     Plain,
@@ -38,14 +38,14 @@ impl Emphasis {
     }
 }
 
-/// Lines that grow.
+/// The lines of a report.
 pub(super) struct Lines {
     text: String,
     coloured: bool,
 }
 
 impl Lines {
-    /// None yet, for standard output.
+    /// An empty report for standard output.
     pub(super) fn for_stdout() -> Self {
         Self {
             text: String::new(),
@@ -53,22 +53,22 @@ impl Lines {
         }
     }
 
-    /// A line with a fact.
-    pub(super) fn add(&mut self, what: &str, emphasis: Emphasis, fact: &str) {
-        let _ = write!(self.text, "{what:WIDTH$}");
+    /// Adds a line with a fact.
+    pub(super) fn add(&mut self, label: &str, emphasis: Emphasis, fact: &str) {
+        let _ = write!(self.text, "{label:WIDTH$}");
         self.push(emphasis.style(), fact);
         self.text.push('\n');
     }
 
-    /// An empty line.
+    /// Adds an empty line.
     pub(super) fn gap(&mut self) {
         self.text.push('\n');
     }
 
-    /// The last line, set off from the others: what it is about, and the verdict.
-    pub(super) fn conclude(&mut self, about: &str, emphasis: Emphasis, verdict: &str) {
+    /// Adds the last line, after an empty one: the subject, and the conclusion.
+    pub(super) fn conclude(&mut self, subject: &str, emphasis: Emphasis, verdict: &str) {
         self.gap();
-        self.text += about;
+        self.text += subject;
         self.push(emphasis.style().bold(), verdict);
         self.text.push('\n');
     }
@@ -80,7 +80,7 @@ impl Lines {
 
     fn push(&mut self, style: Style, fact: &str) {
         let style = if self.coloured { style } else { Style::new() };
-        // What a file says cannot steer the terminal.
+        // Text from a file must not control the terminal.
         let fact: String = fact
             .chars()
             .map(|c| if c.is_control() { '?' } else { c })

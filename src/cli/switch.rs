@@ -40,25 +40,25 @@ pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Ex
     Ok(Exit::Success)
 }
 
-/// Prints a line; nothing depends on whether anybody reads it.
+/// Prints a line. fssync does not fail if nobody reads it.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Says that a path may be mistyped.
+/// The warning that a path may be mistyped.
 fn never_synced(storage: &StorageConfig) -> String {
     let slave = storage.slave.display();
     format!("no pass was ever made for {slave}: check that this is the slave's path")
 }
 
-/// What the slave holds, for the person who is about to serve it.
+/// The state of the slave, for the administrator who is about to serve it.
 fn describe(done: &SwitchedOff, storage: &StorageConfig) -> String {
     let slave = done.slave.display();
     let mut lines = vec![format!("syncing is off ({})", done.switch.display())];
     if done.cut_len > 0 {
         let len = bytes(done.cut_len);
         lines.push(format!(
-            "an unfinished append of {len} was cut from {slave}"
+            "an unfinished append of {len} was truncated from {slave}"
         ));
     }
     if done.presence != Presence::Synced {
@@ -68,8 +68,8 @@ fn describe(done: &SwitchedOff, storage: &StorageConfig) -> String {
         SlaveEnd::NoSlave => format!("there is no {slave} yet"),
         SlaveEnd::Empty => format!("{slave} holds no transaction"),
         SlaveEnd::Unknown => format!(
-            "what {slave} ends with is not known: no pass has noted it, and to find out takes \
-             longer than whoever waits for this may have"
+            "the last transaction of {slave} is unknown: no pass has recorded it, and a scan \
+             would take too long"
         ),
         SlaveEnd::Transaction(tid) => {
             let age = tid.time().map_or_else(String::new, |time| {

@@ -1,4 +1,4 @@
-//! Why syncing is off.
+//! Why syncing is off, and how switches are written.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use rustix::process::geteuid;
 
 use super::RAISE_OPEN_FILES;
 
-/// A switch of this many bytes is too long.
+/// The length in bytes from which a switch is too long.
 pub(crate) const MAX_LEN: u64 = 64;
 
-/// The line of a switch that is off.
+/// The content of a switch that is off.
 pub(crate) const OFF: &str = "SYNCING=0";
 
-/// The line of a switch that is on.
+/// The content of a switch that is on.
 pub(crate) const ON: &str = "SYNCING=1";
 
 /// Why syncing is off.
@@ -21,31 +21,31 @@ pub(crate) const ON: &str = "SYNCING=1";
 pub struct OffReason {
     /// The switch that is off.
     pub(crate) switch: PathBuf,
-    /// Why it is.
+    /// The reason.
     pub(crate) cause: Cause,
 }
 
 /// Why a switch is off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Its line is `SYNCING=0`.
+    /// It contains `SYNCING=0`.
     SwitchedOff,
-    /// It is the one of `--status-file`, and it does not exist.
+    /// It is named by `--status-file` and does not exist.
     Missing,
-    /// It has no content, as on a full disk.
+    /// It is empty, as after `fssync off` on a full disk.
     Empty,
-    /// Its content is another one, escaped.
+    /// It contains something else, given here with escapes.
     Unexpected(String),
-    /// Its content is longer than a switch's.
+    /// It is too long.
     TooLong,
-    /// It cannot be read, for this reason.
+    /// It cannot be read; the cause.
     Unreadable(String),
-    /// It cannot be read, because too many files are open.
+    /// It cannot be read because too many files are open; the cause.
     OutOfFiles(String),
 }
 
 impl OffReason {
-    /// What to warn of, if nobody switched syncing off on purpose.
+    /// The warning if syncing was probably not switched off on purpose.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         if matches!(self.cause, Cause::SwitchedOff | Cause::Missing) {

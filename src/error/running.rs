@@ -1,28 +1,27 @@
-//! The pass that holds the pass lock, as another process sees it.
+//! The pass that holds the pass lock, as seen by another process.
 
 use jiff::SignedDuration;
 
 use crate::human::span;
 
-/// How long a pass may run, and a slave may be out of sync, before that is reported.
+/// How long a pass may run, or a slave may be out of sync, before a warning is due.
 const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
 
-/// A pass at work, as seen by another one.
+/// A running pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunningPass {
-    /// Its process, if the kernel lists it.
+    /// Its process, if the kernel reports it.
     pub pid: Option<u32>,
-    /// For how long it has run.
+    /// How long it has been running.
     pub age: Option<SignedDuration>,
-    /// How long ago the slave was last in sync, if a pass has noted that.
+    /// How long ago the slave was last in sync, if a pass has recorded that.
     pub in_sync_age: Option<SignedDuration>,
-    /// For how long the slave could have been brought in sync and was not: since it was in
-    /// sync, or since syncing is on.
+    /// How long the slave has been out of sync while syncing was on.
     pub lagging: Option<SignedDuration>,
 }
 
 impl RunningPass {
-    /// What to warn of, if it has taken too long. The words stay the same as time passes.
+    /// The warning if it has taken too long. The text does not change as time passes.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let is_overdue = |age: Option<SignedDuration>| age.is_some_and(|age| age > OVERDUE);
@@ -33,14 +32,14 @@ impl RunningPass {
             };
             return Some(format!(
                 "the pass at work has run for more than an hour: if the slave does not grow, \
-                 look what {which} waits for, and end it"
+                 find out what {which} is waiting for, and end it"
             ));
         }
         is_overdue(self.lagging)
             .then(|| "the slave has not been in sync for more than an hour".to_owned())
     }
 
-    /// How long it has run, in words that go on from its process.
+    /// The process, its age and the last time in sync, as the end of a sentence.
     pub(crate) fn in_words(&self) -> String {
         let by = self.pid.map(|pid| format!(" by process {pid}"));
         let age = self.age.map(|age| format!(", for {}", span(age)));

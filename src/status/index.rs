@@ -1,4 +1,4 @@
-//! ZODB's index beside the slave, as far as it is cheap to tell what it spares.
+//! The state of ZODB's index beside the slave, from the head of the file only.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -9,19 +9,19 @@ use crate::filestorage::index::pickle::{self, MAX_HEAD_LEN, read_position};
 use crate::filestorage::index::sanity::MIN_POSITION;
 use crate::slave::paths::{self, OpenMode, Sibling, SlavePaths};
 
-/// How much of ZODB's work on opening the index spares.
+/// Whether ZODB can use the index when it opens the slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexStatus {
-    /// There is none.
+    /// The file does not exist.
     Missing,
-    /// There is one, but not for this file, or what lies there is none.
+    /// The file is not an index, or belongs to another file.
     Unusable,
-    /// It knows the slave up to this position, in bytes.
+    /// The index covers the slave up to this position in bytes.
     UpTo(u64),
 }
 
 impl IndexStatus {
-    /// Looks at the index of a slave with this position.
+    /// Reads the head of the index. `position` is that of the slave.
     pub(super) fn look(paths: &SlavePaths, position: Option<u64>) -> Result<Self, Error> {
         let path = paths.sibling(Sibling::ZodbIndex);
         match fs::symlink_metadata(&path) {
@@ -43,7 +43,7 @@ impl IndexStatus {
         }
     }
 
-    /// How many bytes of a slave with this position ZODB reads on opening.
+    /// Number of bytes that ZODB scans when it opens a slave with this position.
     #[must_use]
     pub fn scan_bytes(self, position: u64) -> u64 {
         let from = match self {

@@ -1,5 +1,4 @@
-//! What a failover would cost at this moment, judged from the facts alone: no
-//! path, no clock, no handle.
+//! Derives the effect of a failover from a status. Pure: no I/O and no clock.
 
 use serde::Serialize;
 
@@ -9,36 +8,36 @@ use crate::plan::outcome::Exit;
 use crate::plan::{SlaveState, SlaveTail, Storage};
 use crate::source::Stray;
 
-/// How a failover would end.
+/// The effect of a failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// There is no slave to fail over to.
     NoSlave,
-    /// ZODB would not open the slave, or the last verification found damage in it.
+    /// ZODB cannot open the slave, or the last verification found damage in it.
     Damaged,
-    /// It is done: the slave is open already.
+    /// The failover is done: a program has opened the slave.
     Serving,
-    /// The slave is no copy of the master: a person must decide.
+    /// The slave is not a copy of the master. A person must decide.
     Diverged,
     /// Nothing would be lost.
     InSync,
     /// The last transactions would be lost.
     Behind,
-    /// What would be lost is not known.
+    /// The loss is unknown.
     Unknown,
 }
 
-/// The verdict, in words that go on from "if you failed over now:".
+/// The verdict, and its text after "If you failed over now:".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
-    /// What would happen, in one line.
+    /// The effect, on one line.
     pub line: String,
 }
 
-/// Judges what would happen if the slave were served now.
+/// The effect of serving the slave now.
 #[must_use]
 pub fn judge(status: &Status) -> Judgement {
     let storage = match &status.state {
@@ -46,25 +45,25 @@ pub fn judge(status: &Status) -> Judgement {
             let line = match status.copy {
                 None => "there is no slave to serve".to_owned(),
                 Some(copy) => format!(
-                    "there is no slave to serve yet: {} % of it are copied",
+                    "there is no slave to serve yet: {} % is copied",
                     copy.percent()
                 ),
             };
-            return said(Verdict::NoSlave, line);
+            return judgement(Verdict::NoSlave, line);
         }
         SlaveState::Foreign => {
-            let line = "ZODB would not open the slave: it is no FileStorage".to_owned();
-            return said(Verdict::Damaged, line);
+            let line = "ZODB cannot open the slave: it is not a FileStorage".to_owned();
+            return judgement(Verdict::Damaged, line);
         }
         SlaveState::Damaged(damage) => {
-            let line = format!("ZODB would not open the slave: {damage}");
-            return said(Verdict::Damaged, line);
+            let line = format!("ZODB cannot open the slave: {damage}");
+            return judgement(Verdict::Damaged, line);
         }
         SlaveState::Storage(storage) => storage,
     };
     if let Some(pid) = status.zodb_pid {
-        let line = format!("process {pid} has opened the slave already");
-        return said(Verdict::Serving, line);
+        let line = format!("process {pid} has already opened the slave");
+        return judgement(Verdict::Serving, line);
     }
     if let Some(record) = status.found_damage() {
         let when = ago(record.time, status.time);
@@ -72,24 +71,24 @@ pub fn judge(status: &Status) -> Judgement {
             "ZODB opens the slave, but `fssync verify` found damage {when}: {}",
             record.verdict
         );
-        return said(Verdict::Damaged, line);
+        return judgement(Verdict::Damaged, line);
     }
     let (verdict, mut line) = loss(status);
-    for work in first(status, storage) {
+    for work in preparations(status, storage) {
         line += "; ";
         line += &work;
     }
-    said(verdict, line)
+    judgement(verdict, line)
 }
 
-fn said(verdict: Verdict, line: String) -> Judgement {
+fn judgement(verdict: Verdict, line: String) -> Judgement {
     Judgement { verdict, line }
 }
 
-/// What of the master would be lost.
+/// The transactions that would be lost.
 fn loss(status: &Status) -> (Verdict, String) {
     let Some(comparison) = &status.comparison else {
-        let line = unknown("the master was not asked", status);
+        let line = unknown("the master was not queried", status);
         return (Verdict::Unknown, line);
     };
     let next = &comparison.next_pass;
@@ -143,21 +142,21 @@ fn lost(lag: Lag, status: &Status) -> String {
 fn unknown(why: &str, status: &Status) -> String {
     let last = match status.last_in_sync {
         Some(time) => format!("it was in sync {}", ago(time, status.time)),
-        None => "no pass has noted when the two were in sync".to_owned(),
+        None => "no pass has recorded when the two were in sync".to_owned(),
     };
-    format!("what would be lost is not known, as {why}; {last}")
+    format!("the loss is unknown, since {why}; {last}")
 }
 
-/// What is done to the slave before it is served.
-fn first(status: &Status, storage: &Storage) -> impl Iterator<Item = String> {
+/// The work on the slave before it can be served.
+fn preparations(status: &Status, storage: &Storage) -> impl Iterator<Item = String> {
     let cut = match storage.tail {
         SlaveTail::None => None,
         SlaveTail::Ours(len) => Some(format!(
-            "an unfinished append of {} is cut, by `fssync off` or by ZODB",
+            "an unfinished append of {} is truncated, by `fssync off` or by ZODB",
             bytes(len)
         )),
         SlaveTail::Foreign(len) => Some(format!(
-            "an unfinished tail of {} is cut by ZODB, which keeps it",
+            "an unfinished tail of {} is truncated by ZODB, which keeps a copy",
             bytes(len)
         )),
     };

@@ -1,5 +1,4 @@
-//! How the slave stands against its master: what a pass would come to, and what
-//! the slave lacks.
+//! Compares the slave with its master: the replica lag, and the outcome of the next pass.
 
 use super::slave::SlaveReader;
 use super::{Lag, MasterComparison};
@@ -21,7 +20,8 @@ use crate::slave::snapshot::SlaveSnapshot;
 use crate::slave::space;
 use crate::source::{Master, Surroundings};
 
-/// Looks at the master, for a slave that was sampled before.
+/// Compares a slave, as it was just read, with its master. Reads the slave again if the
+/// master changes in between.
 pub(super) fn compare(
     mut reader: SlaveReader<'_>,
     first: (Sidecar, SlaveSnapshot),
@@ -33,7 +33,7 @@ pub(super) fn compare(
     let (next_pass, lag) = loop {
         let (sidecar, sample) = match first.take() {
             Some(found) => found,
-            None => reader.sample()?,
+            None => reader.read()?,
         };
         match compare_once(&reader, (&sidecar, sample), master, zodb_pid, &mut retry) {
             Ok(compared) => break compared,
@@ -46,7 +46,7 @@ pub(super) fn compare(
             },
         }
     };
-    // What is around it takes no part in the comparison, so it may be missing.
+    // The surroundings do not affect the comparison, so errors are ignored.
     let around = match next_pass.exit {
         Exit::Unreachable => Surroundings::default(),
         _ => master.surroundings().unwrap_or_default(),
@@ -93,13 +93,13 @@ fn compare_once(
         transactions: ahead.map_or(0, |ahead| ahead.count),
         bytes: ahead.map_or(0, |ahead| ahead.bytes),
     };
-    // A pass takes ZODB's lock for its first write.
+    // A pass that writes nothing does not take ZODB's lock, and succeeds while ZEO runs.
     let is_written = match plan.action {
         PlannedAction::Nothing => false,
         PlannedAction::Append(_) => copied.transactions > 0,
         PlannedAction::FullCopy(_) => true,
     };
-    // A pass that finds no room does not get as far as the damage.
+    // A pass checks the free space before it could meet the damage.
     let room = match plan.action {
         PlannedAction::Nothing => Ok(()),
         PlannedAction::Append(append) => space::check_append(slave, append.from + copied.bytes),
@@ -116,8 +116,8 @@ fn compare_once(
     Ok((next_pass, ahead.map(Lag::from)))
 }
 
-/// What the master has committed beyond the slave's position, and its damage
-/// behind that.
+/// The transactions that the master committed after the slave's position, and the damage
+/// that follows them, if any.
 fn beyond(
     survey: &Survey,
     plan: AppendPlan,

@@ -156,7 +156,7 @@ fn state(slave: &SlaveState) -> &'static str {
     }
 }
 
-/// How the slave stands to what the last pass left.
+/// How the slave has changed since the last pass.
 fn left(slave: &SlaveState) -> &'static str {
     match slave {
         SlaveState::Storage(slave) => match slave.continuity {

@@ -1,4 +1,4 @@
-//! Sampling a slave that others may be changing.
+//! Reads the state of a slave that other processes may be changing.
 
 use crate::error::Error;
 use crate::error::retry::{self, MAX_ATTEMPTS, RETRY_DELAY};
@@ -10,11 +10,11 @@ use crate::slave::sidecar::{Fingerprint, Sidecar};
 use crate::slave::snapshot::{OpenedSlave, SlaveSnapshot};
 use crate::slave::step::Slave;
 
-/// Looks at the slave, as often as it takes to see it at one moment.
+/// Reads the slave repeatedly until the result is consistent.
 pub(super) struct SlaveReader<'a> {
     pub(super) slave: &'a Slave,
     pub(super) monitor: &'a dyn Monitor,
-    /// Where another look may start to read.
+    /// The position from which the next attempt may start to scan.
     coherent_up_to: Option<Fingerprint>,
 }
 
@@ -27,29 +27,31 @@ impl<'a> SlaveReader<'a> {
         }
     }
 
-    /// The sidecar, and the slave as it was at about that time. What looks wrong
-    /// is looked at again while it changes: it is then a write under way.
-    pub(super) fn sample(&mut self) -> Result<(Sidecar, SlaveSnapshot), Error> {
-        let mut looks = 0;
+    /// The sidecar, and the slave at about the same time. If the slave looks damaged or
+    /// changed, it is read again while it keeps changing, since that is a write in progress.
+    pub(super) fn read(&mut self) -> Result<(Sidecar, SlaveSnapshot), Error> {
+        let mut attempts = 0;
         loop {
-            looks += 1;
-            let (sidecar, result) = self.once(looks < MAX_ATTEMPTS)?;
+            attempts += 1;
+            let (sidecar, result) = self.once(attempts < MAX_ATTEMPTS)?;
             match result {
-                Ok(Some(sample)) => {
-                    self.coherent_up_to = sample.coherent_up_to.or(self.coherent_up_to);
-                    if looks == MAX_ATTEMPTS || self.is_settled(&sidecar, &sample)? {
-                        return Ok((sidecar, sample));
+                Ok(Some(snapshot)) => {
+                    self.coherent_up_to = snapshot.coherent_up_to.or(self.coherent_up_to);
+                    if attempts == MAX_ATTEMPTS || self.is_settled(&sidecar, &snapshot)? {
+                        return Ok((sidecar, snapshot));
                     }
                 }
-                Err(error) if looks == MAX_ATTEMPTS || !error.is_transient() => return Err(error),
+                Err(error) if attempts == MAX_ATTEMPTS || !error.is_transient() => {
+                    return Err(error);
+                }
                 Ok(None) | Err(_) => {}
             }
             retry::wait(RETRY_DELAY);
         }
     }
 
-    /// One look, which reads the whole slave only if nobody is about to vouch for
-    /// it, unless it `may_wait` no longer.
+    /// One attempt. If `may_wait`, it returns `None` instead of scanning the whole slave while a
+    /// pass is running, since that pass will soon record the position.
     fn once(
         &self,
         may_wait: bool,
@@ -59,32 +61,32 @@ impl<'a> SlaveReader<'a> {
         if self.coherent_up_to.is_some() {
             sidecar.coherent_up_to = self.coherent_up_to;
         }
-        let look = || {
+        let read = || {
             let opened = OpenedSlave::open(paths, &sidecar)?;
             if may_wait && opened.must_be_read() && self.is_held(Sibling::PassLock) {
                 return Ok(None);
             }
-            let sample = opened.scan(&sidecar, &|| self.check_cancelled(), self.monitor)?;
-            Ok(Some(sample))
+            let snapshot = opened.scan(&sidecar, &|| self.check_cancelled(), self.monitor)?;
+            Ok(Some(snapshot))
         };
-        let result = look();
+        let result = read();
         Ok((sidecar, result))
     }
 
-    fn is_settled(&self, sidecar: &Sidecar, sample: &SlaveSnapshot) -> Result<bool, Error> {
+    fn is_settled(&self, sidecar: &Sidecar, snapshot: &SlaveSnapshot) -> Result<bool, Error> {
         let Storage {
             tail, continuity, ..
-        } = match &sample.slave {
+        } = match &snapshot.slave {
             SlaveState::Storage(storage) => *storage,
-            // Where ZODB packs what it serves, there is none for an instant.
+            // During a pack by ZODB, there is no `Data.fs` for a moment.
             SlaveState::Missing if self.is_held(Sibling::ZodbLock) => return Ok(false),
-            _ => return Ok(self.slave.stat()? == sample.seen),
+            _ => return Ok(self.slave.stat()? == snapshot.seen),
         };
         Ok(match (tail, continuity) {
             (SlaveTail::None | SlaveTail::Ours(_), Continuity::Unknown | Continuity::UpTo(_)) => {
                 true
             }
-            _ => self.slave.stat()? == sample.seen && self.is_current(sidecar)?,
+            _ => self.slave.stat()? == snapshot.seen && self.is_current(sidecar)?,
         })
     }
 
@@ -92,13 +94,13 @@ impl<'a> SlaveReader<'a> {
         flock::holder(&self.slave.paths.sibling(lock)).is_some()
     }
 
-    /// Whether the sidecar still says the same of the slave.
+    /// Whether the sidecar still records the same state.
     fn is_current(&self, sidecar: &Sidecar) -> Result<bool, Error> {
         let now = Sidecar::load(&self.slave.paths)?;
         Ok((now.last_sync, now.batch) == (sidecar.last_sync.clone(), sidecar.batch.clone()))
     }
 
-    /// Switched off or not, a status can be asked.
+    /// A status does not depend on the switches; only a signal cancels it.
     fn check_cancelled(&self) -> Result<(), Error> {
         self.slave.check_interrupted()
     }

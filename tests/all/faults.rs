@@ -90,7 +90,7 @@ fn a_full_copy_that_does_not_fit_is_not_started() {
         run.stderr.contains("KiB free, a full copy needs"),
         "{run:?}"
     );
-    assert!(run.stderr.contains("make room"), "{run:?}");
+    assert!(run.stderr.contains("free some space"), "{run:?}");
     let rehearsed = scene.pass(&["-n", "--full"]).expect(1);
     assert!(
         rehearsed.stderr.contains("a full copy needs"),

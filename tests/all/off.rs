@@ -403,7 +403,7 @@ fn off_reports_if_finding_the_last_transaction_takes_too_long() {
     let started = Instant::now();
     let off = flip("off", &scene.slave).expect(0);
     assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
-    assert!(off.stdout.contains("is not known"), "{off:?}");
+    assert!(off.stdout.contains("is unknown"), "{off:?}");
 }
 
 /// The system calls that `off` makes.

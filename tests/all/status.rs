@@ -439,7 +439,7 @@ fn an_unfinished_append_is_distinguished_from_a_tail_of_zodb() {
     let ours = report_against(&scene, 0);
     assert_eq!(ours["unfinished_bytes"], 23);
     let line = ours["failover"].as_str().unwrap();
-    assert!(line.contains("an unfinished append of 23 bytes is cut"));
+    assert!(line.contains("an unfinished append of 23 bytes is truncated"));
 
     let scene = Scene::synced(history);
     let tail = &history.voted[history.after.len()..][..100];
@@ -448,7 +448,7 @@ fn an_unfinished_append_is_distinguished_from_a_tail_of_zodb() {
     assert_eq!(foreign["position"], len(&history.before));
     assert_eq!(foreign["unfinished_bytes"], 100);
     let line = foreign["failover"].as_str().unwrap();
-    assert!(line.contains("an unfinished tail of 100 bytes is cut by ZODB"));
+    assert!(line.contains("an unfinished tail of 100 bytes is truncated by ZODB"));
 }
 
 #[test]
@@ -827,7 +827,7 @@ fn a_slave_without_a_plausible_time_in_sync_is_out_of_date() {
     remove_sidecar(&scene);
     let (code, line) = with_max_age(&scene, "600");
     assert_eq!(code, 14);
-    assert!(line.contains("no pass has noted"), "{line}");
+    assert!(line.contains("no pass has recorded"), "{line}");
     // Being missing takes precedence over being out of date.
     fs::remove_file(&scene.slave).unwrap();
     assert_eq!(with_max_age(&scene, "600").0, 1);
@@ -912,7 +912,7 @@ fn a_first_copy_in_progress_is_reported_with_its_progress() {
         "{under_way}"
     );
     let line = under_way["failover"].as_str().unwrap();
-    assert!(line.contains(" % of it are copied"), "{line}");
+    assert!(line.contains(" % is copied"), "{line}");
     let printed = run(&mut scene.status(&[])).expect(1).stdout;
     assert!(
         printed.contains("full copy     ") && printed.contains("left\n"),

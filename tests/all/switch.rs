@@ -404,7 +404,7 @@ fn off_truncates_the_unfinished_tail_of_a_killed_pass() {
         let size = fs::metadata(&scene.slave).unwrap().len();
         assert_eq!(size, history.before.len() as u64 + len);
         let run = flip("off", &scene.slave).expect(0);
-        let message = format!("an unfinished append of {} was cut", bytes(len));
+        let message = format!("an unfinished append of {} was truncated", bytes(len));
         assert!(run.stdout.contains(&message), "{run:?}");
         assert!(fs::read(&scene.slave).unwrap() == history.before);
         assert!(

@@ -1,4 +1,4 @@
-//! A status for eyes: a fact a line, and what matters most in the last one.
+//! A status for people: one fact a line, and the effect of a failover in the last one.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(super) fn of(status: &Status) -> Lines {
     lines
 }
 
-/// Why the exit code is not 0, in one line.
+/// Why the exit code is not 0, on one line.
 pub(super) fn trouble(status: &Status) -> String {
     if status.exit() != Exit::Stale {
         let next = status
@@ -52,7 +52,7 @@ pub(super) fn trouble(status: &Status) -> String {
         };
     }
     let last = match status.last_in_sync {
-        None => "no pass has noted when the slave was in sync".to_owned(),
+        None => "no pass has recorded when the slave was in sync".to_owned(),
         Some(time) => format!("the slave was last in sync {}", ago(time, status.time)),
     };
     let allowed = status.max_age.map_or_else(String::new, seconds);
@@ -62,7 +62,7 @@ pub(super) fn trouble(status: &Status) -> String {
             "the last pass ended with {}: {}",
             pass.exit_code, pass.reason
         ),
-        (None, None) => "no pass is noted".to_owned(),
+        (None, None) => "no pass is recorded".to_owned(),
     };
     format!("{last}, {allowed} are allowed; {why}")
 }
@@ -72,7 +72,7 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
-/// What passes do.
+/// Adds the lines about passes.
 fn passes(lines: &mut Lines, status: &Status) {
     match &status.off {
         None => lines.add("syncing", Emphasis::Plain, "on"),
@@ -82,7 +82,7 @@ fn passes(lines: &mut Lines, status: &Status) {
         None if status.presence != Presence::Synced => {
             lines.add("last pass", Emphasis::Warning, NEVER_SYNCED);
         }
-        None => lines.add("last pass", Emphasis::Warning, "none is noted"),
+        None => lines.add("last pass", Emphasis::Warning, "none is recorded"),
         Some(pass) => {
             let emphasis = match pass.exit_code {
                 0 => Emphasis::Plain,
@@ -96,7 +96,7 @@ fn passes(lines: &mut Lines, status: &Status) {
     }
     let last = status
         .last_in_sync
-        .map_or_else(|| "not noted".to_owned(), |time| when(time, status));
+        .map_or_else(|| "not recorded".to_owned(), |time| when(time, status));
     match status.max_age {
         Some(max_age) if status.is_stale() => {
             let fact = format!("{last}: OUT OF DATE, {} are allowed", seconds(max_age));
@@ -120,7 +120,7 @@ fn passes(lines: &mut Lines, status: &Status) {
     }
 }
 
-/// Which process makes a pass, and for how long.
+/// The process of the running pass, and its age.
 fn at_work(running: &RunningPass) -> String {
     let pid = running.pid.unwrap_or_default();
     let age = running.age.map(|age| format!(", for {}", span(age)));
@@ -132,23 +132,23 @@ fn at_work(running: &RunningPass) -> String {
     )
 }
 
-/// How far a full copy is.
+/// The progress of a full copy.
 fn copying(copy: CopyProgress, status: &Status) -> String {
     let (done, total) = (bytes(copy.done), bytes(copy.total));
     let rest = match (copy.left, &status.pass) {
         (Some(left), _) => format!(", about {} left", span(left)),
         (None, Some(_)) => String::new(),
-        (None, None) => ", broken off: the next pass resumes it".to_owned(),
+        (None, None) => ", interrupted: the next pass resumes it".to_owned(),
     };
     format!("{done} of {total} ({} %){rest}", copy.percent())
 }
 
-/// What the slave is.
+/// Adds the lines about the slave.
 fn slave(lines: &mut Lines, status: &Status) {
     match status.zodb_pid {
         None => lines.add("in use", Emphasis::Plain, "no"),
         Some(pid) => {
-            let fact = format!("process {pid} has opened it, as ZODB does");
+            let fact = format!("process {pid} has opened it and holds ZODB's lock");
             lines.add("in use", Emphasis::Warning, &fact);
         }
     }
@@ -161,10 +161,10 @@ fn slave(lines: &mut Lines, status: &Status) {
             );
         }
         SlaveState::Short { size, .. } => {
-            let fact = format!("{}, no whole transaction", bytes(*size));
+            let fact = format!("{}, not a whole transaction", bytes(*size));
             lines.add("holds", Emphasis::Bad, &fact);
         }
-        SlaveState::Foreign => lines.add("holds", Emphasis::Bad, "no FileStorage"),
+        SlaveState::Foreign => lines.add("holds", Emphasis::Bad, "not a FileStorage"),
         SlaveState::Damaged(damage) => {
             lines.add("holds", Emphasis::Bad, &format!("damage: {damage}"));
         }
@@ -177,19 +177,16 @@ fn slave(lines: &mut Lines, status: &Status) {
 
 fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
     let (emphasis, left) = match slave.continuity {
-        Continuity::Unknown => (
-            Emphasis::Warning,
-            "no pass has noted what it left".to_owned(),
-        ),
-        Continuity::Changed => (Emphasis::Warning, "not what the last pass left".to_owned()),
+        Continuity::Unknown => (Emphasis::Warning, "not recorded by a pass".to_owned()),
+        Continuity::Changed => (Emphasis::Warning, "changed since the last pass".to_owned()),
         Continuity::UpTo(left) if left < slave.position => {
             let grown = bytes(slave.position - left);
             (
                 Emphasis::Warning,
-                format!("{grown} more than the last pass noted"),
+                format!("{grown} more than the last pass recorded"),
             )
         }
-        Continuity::UpTo(_) => (Emphasis::Plain, "as the last pass left it".to_owned()),
+        Continuity::UpTo(_) => (Emphasis::Plain, "unchanged since the last pass".to_owned()),
     };
     let fact = format!("{} ({}), {left}", slave.position, bytes(slave.position));
     lines.add("position", emphasis, &fact);
@@ -205,7 +202,7 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
     let unfinished = match slave.tail {
         SlaveTail::None => "nothing".to_owned(),
         SlaveTail::Ours(len) => format!("{} of an append", bytes(len)),
-        SlaveTail::Foreign(len) => format!("{} that no pass has noted", bytes(len)),
+        SlaveTail::Foreign(len) => format!("{} that no pass has recorded", bytes(len)),
     };
     let emphasis = match slave.tail {
         SlaveTail::None => Emphasis::Plain,
@@ -215,7 +212,7 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
     let scanned = bytes(status.index.scan_bytes(slave.position));
     let (emphasis, index) = match status.index {
         IndexStatus::UpTo(_) => (Emphasis::Plain, "usable"),
-        IndexStatus::Unusable => (Emphasis::Warning, "not this file's"),
+        IndexStatus::Unusable => (Emphasis::Warning, "of another file"),
         IndexStatus::Missing => (Emphasis::Warning, "missing"),
     };
     lines.add("index", emphasis, &format!("{index}, ZODB reads {scanned}"));
@@ -224,7 +221,7 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
 /// The last verification.
 fn verified(lines: &mut Lines, status: &Status) {
     let Some(record) = &status.verified else {
-        lines.add("verified", Emphasis::Plain, "not noted for this file");
+        lines.add("verified", Emphasis::Plain, "not recorded for this file");
         return;
     };
     let emphasis = match record.exit_code {
@@ -247,11 +244,11 @@ fn file_totals(lines: &mut Lines, what: &str, file_totals: FileTotals) {
     lines.add(what, Emphasis::Plain, &fact);
 }
 
-/// How it stands to the master.
+/// Adds the lines about the master.
 fn master(lines: &mut Lines, comparison: &MasterComparison, status: &Status) {
     lines.add("master", Emphasis::Plain, &comparison.master);
     let (emphasis, fact) = match comparison.lag {
-        None => (Emphasis::Warning, "not known".to_owned()),
+        None => (Emphasis::Warning, "unknown".to_owned()),
         Some(Lag {
             transactions: 0, ..
         }) => (Emphasis::Good, "none".to_owned()),

@@ -103,12 +103,12 @@ fn what_zodb_would_not_open_cannot_be_served() {
         (
             SlaveState::Foreign,
             Verdict::Damaged,
-            "ZODB would not open the slave: it is no FileStorage",
+            "ZODB cannot open the slave: it is not a FileStorage",
         ),
         (
             SlaveState::Damaged(damage),
             Verdict::Damaged,
-            "ZODB would not open the slave: data record at 27: has a version name of 3 bytes",
+            "ZODB cannot open the slave: data record at 27: has a version name of 3 bytes",
         ),
     ] {
         let status = Status {
@@ -127,14 +127,14 @@ fn what_is_served_needs_no_failover() {
         comparison: Some(asked(Exit::Diverged, "the slave has grown", None)),
         ..status()
     };
-    let line = "process 17 has opened the slave already";
+    let line = "process 17 has already opened the slave";
     assert_judged(&status, Verdict::Serving, line);
 }
 
 #[test]
 fn what_would_be_lost_is_told_as_far_as_it_is_known() {
-    let not_asked = "what would be lost is not known, as the master was not asked";
-    let none = "no pass has noted when the two were in sync";
+    let not_asked = "the loss is unknown, since the master was not queried";
+    let none = "no pass has recorded when the two were in sync";
     let line = format!("{not_asked}; {none}");
     assert_judged(&status(), Verdict::Unknown, &line);
     let status = Status {
@@ -147,7 +147,7 @@ fn what_would_be_lost_is_told_as_far_as_it_is_known() {
         (
             asked(Exit::Unreachable, "no answer", None),
             Verdict::Unknown,
-            "what would be lost is not known, as the master is unreachable; \
+            "the loss is unknown, since the master is unreachable; \
              it was in sync 3 min 12 s ago",
         ),
         (
@@ -195,12 +195,12 @@ fn what_is_done_first_is_told_too() {
         (
             SlaveTail::Ours(23),
             IndexStatus::UpTo(POSITION),
-            "an unfinished append of 23 bytes is cut, by `fssync off` or by ZODB",
+            "an unfinished append of 23 bytes is truncated, by `fssync off` or by ZODB",
         ),
         (
             SlaveTail::Foreign(99),
             IndexStatus::UpTo(POSITION),
-            "an unfinished tail of 99 bytes is cut by ZODB, which keeps it",
+            "an unfinished tail of 99 bytes is truncated by ZODB, which keeps a copy",
         ),
         (
             SlaveTail::None,
