@@ -1,4 +1,4 @@
-//! The command line: one file a verb, and what they share.
+//! The command line: one file for each subcommand, and the code that they share.
 
 pub(crate) mod args;
 mod lines;

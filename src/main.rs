@@ -1,4 +1,4 @@
-//! The `fssync` program: what was typed → what it means → run → exit code.
+//! The `fssync` program: parse the arguments, run the command, return the exit code.
 
 mod cli;
 

@@ -1,22 +1,22 @@
-//! Staying and following: pass after pass, each when there is cause.
+//! Keeps the slave in sync: makes passes until a signal arrives.
 //!
-//! A watch decides nothing about the files. What it does to them is an ordinary
-//! [pass](crate::pass), whose survey costs two digests of some kilobytes at each end; so
-//! what a pass sees (a pack, a shrunk or vanished file, a changed slave, a
-//! flipped switch) is seen here too, before the next write. The pass lock is
-//! held in a pass only: others may be made by hand beside a watch.
+//! A watch makes no decisions about the files. Each change is made by an ordinary
+//! [pass](crate::pass), whose survey costs two digests of some kilobytes at each end. So a
+//! pack, a truncated or missing file, a changed slave or a flipped switch is noticed before
+//! the next write. The pass lock is held only during a pass, so that other passes can be
+//! made while a watch runs.
 //!
-//! | how the last pass ended | the next one is made |
+//! | outcome of the last pass | the next pass |
 //! | --- | --- |
-//! | in sync | when the master may have changed, and at every tick |
-//! | off | when all switches say on |
-//! | the slave diverged, or either end is damaged | when another file is in the place of one of the two; when one is written, after a wait that grows |
-//! | another way | after a wait that grows with every try |
+//! | in sync | when the master may have changed, and at every interval |
+//! | off | when all switches are on |
+//! | the slave diverged, or one of the two is damaged | when one of the two is replaced by another file; if one is written, after a delay with backoff |
+//! | any other | after a delay with backoff |
 //!
-//! and always at once on SIGHUP. What is due to the slave's index waits until a
-//! watch rests, and makes way for a pass. That something changed is told by the
-//! [`Source`](crate::source::Source), where it lies on a file system that tells;
-//! events are hints, and the tick does not depend on them.
+//! A pass is also made at once on SIGHUP. Work on the slave's index is done between passes,
+//! and interrupted for the next one. Changes of the master are reported by the
+//! [`Source`](crate::source::Source) if its file system supports notifications.
+//! Notifications are only hints; polling at every interval does not depend on them.
 
 mod backoff;
 mod idle;
@@ -32,24 +32,24 @@ use crate::pass::{self, Job, PassReport};
 use crate::plan::outcome::{Exit, Outcome};
 use crate::upkeep;
 
-/// How often a watch repeats why it does not sync.
+/// How often a watch repeats the report that it is not syncing.
 const REPEAT_EVERY: Duration = Duration::from_secs(30 * 60);
 
-/// Whom a watch tells how it stands.
+/// Receives the events of a watch.
 pub trait Observer {
-    /// A pass has ended: `is_news` if it ended in another way than the one
-    /// before, or if it is time to repeat why there is no syncing.
+    /// A pass has ended. `is_news` if its outcome differs from the one before, or if the
+    /// report that the watch is not syncing is due again.
     fn passed(&self, report: &PassReport, elapsed: Duration, is_news: bool);
 
-    /// What shows the progress of the next pass.
+    /// Displays the progress of the next pass.
     fn monitor(&self) -> Box<dyn Monitor + '_>;
 
-    /// The watch is alive, and rests; told every second.
+    /// A heartbeat, every second between two passes.
     fn alive(&self);
 }
 
-/// Follows the master until a signal comes: returns what the exit code is to
-/// tell. `interval` is the time from one tick to the next.
+/// Keeps the slave in sync until a signal arrives, and returns the exit code. `interval` is
+/// the time between two polls of the master.
 pub fn watch(job: &Job, interval: Duration, wakeups: &Wakeups, observer: &dyn Observer) -> Exit {
     let mut idle = Idle::new(job, interval, wakeups, observer);
     let mut filter = ReportFilter::default();
@@ -76,25 +76,25 @@ pub fn watch(job: &Job, interval: Duration, wakeups: &Wakeups, observer: &dyn Ob
     filter.suspended.unwrap_or(Exit::Success)
 }
 
-/// What was told of the passes so far.
+/// Decides which outcomes are reported.
 #[derive(Debug, Default)]
 struct ReportFilter {
-    /// How the last one ended.
+    /// The exit code of the last pass.
     last: Option<Exit>,
-    /// What was last reported: also why, if a person must act on it, or has acted.
+    /// The last report: the exit code, and the reason if a person must act, or has acted.
     reported: Option<(Exit, Option<String>)>,
-    /// When that was.
+    /// The time of the last report.
     reported_at: Option<Instant>,
-    /// The warnings that were last reported.
+    /// The last reported warnings.
     warnings: Vec<String>,
-    /// How the last one ended that stood still, unless one after it was in sync
-    /// or found syncing off.
+    /// The exit code of the last pass that suspended replication, unless a later one was in
+    /// sync or found syncing off.
     suspended: Option<Exit>,
 }
 
 impl ReportFilter {
-    /// Takes note of how a pass ended at this moment: whether that is news, or `None` if it
-    /// is not even worth a look: another pass beside the watch is over soon.
+    /// Whether the outcome of a pass that ended now is news. `None` if it is not passed to the
+    /// observer at all: the pass met another pass, which will soon be over.
     fn take(&mut self, outcome: &Outcome, now: Instant) -> Option<bool> {
         let exit = outcome.exit;
         let before = self.last.replace(exit);
@@ -125,16 +125,16 @@ impl ReportFilter {
     }
 }
 
-/// What the way in which a pass ended makes of the next one.
+/// The state of a watch after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WatchState {
-    /// In sync: follow.
+    /// In sync. Wait for changes of the master.
     Following,
-    /// Syncing is off.
+    /// Syncing is off. Wait for the switches.
     Off,
-    /// A person must decide or mend.
+    /// A person must decide or repair something. Wait for a change of either file.
     Suspended,
-    /// Something is missing that may come back.
+    /// A transient failure. Retry with backoff.
     Retrying,
 }
 

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The arguments: parsing, validation and help texts.
 
 // Named, since the fuzz targets include this file by its path.
 #[path = "args/mistyped.rs"]
@@ -11,15 +11,15 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-/// The shortest and the longest time from one tick of a watch to the next.
+/// The shortest and the longest interval of a watch.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// Keep a byte-identical, always-openable copy of a ZODB FileStorage (Data.fs)
 /// on a second machine.
 ///
-/// One pass: MASTER is read, SLAVE is brought up to it. Both are files, or
-/// directories that hold Data.fs.
+/// Makes one pass: reads MASTER and updates SLAVE. Each is a Data.fs, or a
+/// directory that contains one.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -34,28 +34,28 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 
-    /// What to read: the database that is served, as PATH, [user@]host:/path or
+    /// The file to read, which ZODB serves: PATH, [user@]host:/path or
     /// ssh://[user@]host[:port]/path
     #[arg(required = true, value_parser = OsStringValueParser::new().try_map(mistyped::master))]
     pub(crate) master: Option<OsString>,
 
-    /// The file to write: its copy on this machine
+    /// The file to write: the copy on this machine
     #[arg(required = true)]
     pub(crate) slave: Option<PathBuf>,
 
-    /// Copy the whole master; a slave that has something of its own is set aside
+    /// Copy the whole master; set the slave aside if it has transactions of its own
     #[arg(long)]
     pub(crate) full: bool,
 
-    /// Stay and follow: each new transaction as it is committed
+    /// Keep running, and replicate each transaction as it is committed
     #[arg(long, conflicts_with_all = ["full", "dry_run"])]
     pub(crate) watch: bool,
 
-    /// With --watch: look at the master at least so often
+    /// With --watch: poll the master at least every SECONDS
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
     pub(crate) interval: Duration,
 
-    /// Say what would be done and why, and touch nothing
+    /// Report what a pass would do and why; change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 
@@ -69,42 +69,42 @@ pub(crate) struct Args {
     pub(crate) common: CommonArgs,
 }
 
-/// How a master is reached.
+/// How to reach the master.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectionArgs {
-    /// Give the master up when an answer takes longer
+    /// Treat the master as unreachable after SECONDS without a response
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
-    /// The program that connects to another machine, with its arguments
+    /// The program that connects to another host, with its arguments
     #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh")]
     pub(crate) rsh: String,
 
-    /// What fssync is called there
+    /// The command that runs fssync on that host
     #[arg(long, value_name = "CMD", default_value = "fssync")]
     pub(crate) remote_fssync: String,
 }
 
-/// How it is told what came of it.
+/// The form of the result.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// Print one JSON object on standard output, for programs to read
+    /// Print one JSON object on standard output, for other programs
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Show a progress bar for what takes long
+    /// Show a progress bar for long operations
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ProgressMode::Auto)]
     pub(crate) progress: ProgressMode,
 }
 
-/// What goes with every verb.
+/// The options of every subcommand.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CommonArgs {
-    /// A switch that must say SYNCING=1, or nothing is done
+    /// A switch: FILE must contain SYNCING=1, or nothing is done
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) status_file: Option<PathBuf>,
 
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
@@ -112,38 +112,38 @@ pub(crate) struct CommonArgs {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
-    /// Log nothing for exit codes 0, 10 and 11, and one line for others
+    /// Log nothing for exit codes 0, 10 and 11, and one line for others; a warning is one
+    /// line, too
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Switch syncing off: when this returns, nothing is written to SLAVE any more
+    /// Switch syncing off: after this returns, nothing is written to SLAVE
     Off {
         #[command(flatten)]
         target: Target,
 
-        /// Switch off although there is no slave of this name, and no pass was ever made
-        /// for it
+        /// Switch off even if SLAVE does not exist and no pass was ever made for it
         #[arg(long)]
         force: bool,
     },
-    /// Switch syncing on, unless SLAVE is in use or holds something of its own
+    /// Switch syncing on, unless SLAVE is in use or has transactions of its own
     On {
         #[command(flatten)]
         target: Target,
 
-        /// Switch on without looking at SLAVE; a pass still overwrites nothing of its own
+        /// Skip the check of SLAVE; a pass still does not overwrite its own transactions
         #[arg(long)]
         force: bool,
     },
-    /// Tell how SLAVE stands, and what a failover would lose; touches nothing
+    /// Show the replication status and what a failover would lose (read-only)
     Status(StatusArgs),
-    /// Check every record of SLAVE, and its index; touches nothing
+    /// Check every record of SLAVE, and its index (does not change SLAVE)
     Verify(VerifyArgs),
-    /// Serve what lies at or below PATH, read-only, on standard input and output:
-    /// the master's end of a connection
+    /// Serve files at or below PATH, read-only, on standard input and output: the
+    /// master's end of a connection
     Serve {
         /// A Data.fs, or a directory above it
         #[arg(required = true)]
@@ -153,20 +153,20 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// The slave whose switch is flipped
+    /// The slave to switch
     pub(crate) slave: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// The slave that is looked at
+    /// The slave to report on
     pub(crate) slave: PathBuf,
 
-    /// Look at this master too: what SLAVE lacks, and what a pass would do
+    /// Compare SLAVE with this master: the lag, and what a pass would do
     #[arg(long, value_name = "MASTER")]
     pub(crate) against: Option<OsString>,
 
-    /// Exit with 14 if SLAVE was last in sync longer ago than this
+    /// Exit with 14 if SLAVE was last in sync more than SECONDS ago
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) max_age: Option<Duration>,
 
@@ -179,15 +179,15 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The slave that is checked
+    /// The slave to check
     pub(crate) slave: PathBuf,
 
-    /// Check the structure alone, without the objects' data
+    /// Check only the structure, without the data of the objects
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Compare SLAVE with this master too, by digests: which transactions differ,
-    /// and which only one of the two has
+    /// Compare SLAVE with this master by digests: which transactions differ, and
+    /// which only one of the two has
     #[arg(long, value_name = "MASTER")]
     pub(crate) against: Option<OsString>,
 
@@ -202,7 +202,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) enum LogFormat {
     /// A line of text
     Text,
-    /// A JSON object a line
+    /// One JSON object a line
     Json,
 }
 
@@ -210,7 +210,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum ProgressMode {
     /// On a terminal
     Auto,
-    /// Also elsewhere
+    /// Even without a terminal
     Always,
     /// Never
     Never,
@@ -221,7 +221,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
     } else {
-        Err("not from 0.01 to 86400".to_owned())
+        Err("must be a number of seconds from 0.01 to 86400".to_owned())
     }
 }
 
@@ -229,6 +229,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("not a time that can be waited for".to_owned()),
+        _ => Err("must be a positive number of seconds".to_owned()),
     }
 }

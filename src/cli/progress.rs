@@ -1,5 +1,5 @@
-//! Progress, for what takes long: a bar on a terminal, lines elsewhere if they
-//! are asked for.
+//! Shows the progress of long operations: a bar on a terminal, or lines elsewhere if
+//! `--progress=always` is given.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,20 +15,20 @@ use super::args::ProgressMode;
 use super::storage::Output;
 use super::terminal;
 
-/// How long a pass may take before it is worth showing.
+/// How long an operation may take before its progress is shown.
 const SHOW_AFTER: Duration = Duration::from_millis(300);
 
-/// How often a line is printed where there is no terminal.
+/// How often a line is printed without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// From which width on a terminal shows a bar, in columns.
+/// The minimum width of a terminal for a bar, in columns.
 const BAR_WIDTH: u16 = 100;
 
 const WITH_BAR: &str = "{msg} [{bar:30}] {done}/{total}{prefix}";
 
 const WITHOUT_BAR: &str = "{wide_msg} {percent:>3}%{prefix}";
 
-/// What shows the progress of what takes long.
+/// A monitor that shows progress as the arguments choose.
 pub(crate) fn monitor(output: Output) -> Box<dyn Monitor> {
     let started = Instant::now();
     let bar = || Bar {
@@ -45,7 +45,7 @@ pub(crate) fn monitor(output: Output) -> Box<dyn Monitor> {
     }
 }
 
-/// What is done at the moment, and from where it was begun.
+/// The current activity, and where and when it began.
 struct ActivityStart {
     activity: &'static str,
     from: u64,
@@ -53,8 +53,8 @@ struct ActivityStart {
 }
 
 impl ActivityStart {
-    /// Goes on with an activity, or begins another one, of which `done` bytes are dealt
-    /// with: an interrupted copy may have had them before. Returns how fast it is.
+    /// Updates the current activity, or begins another one, and returns the pace. `done` bytes
+    /// are complete; at the begin, they are of an earlier, interrupted copy.
     fn update(
         activity_start: &mut Option<Self>,
         activity: &'static str,
@@ -157,7 +157,7 @@ impl Drop for Bar {
     }
 }
 
-/// What is done, and when the last line was printed.
+/// Prints a line from time to time. Contains the activity and the time of the last line.
 struct Lines {
     shown: Mutex<(Option<ActivityStart>, Instant)>,
 }
@@ -175,7 +175,7 @@ impl Monitor for Lines {
             let left = HumanDuration(rate.remaining);
             format!(", {}/s, {left} left", bytes(rate.bytes_per_second))
         });
-        // Nothing depends on whether anybody reads it.
+        // fssync does not fail if nobody reads it.
         let _ = writeln!(
             io::stderr(),
             "{activity}: {} of {}{rate}",

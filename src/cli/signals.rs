@@ -1,4 +1,4 @@
-//! Signals: those that end the program, and one that must not.
+//! Handles the signals that stop the program, and one that must not.
 
 use std::fs;
 use std::process;
@@ -15,21 +15,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-/// How long all signals that end the program count as one: `timeout` of coreutils
-/// sends SIGTERM to the program and then to its process group, and supervisors do
-/// alike.
+/// Signals within this time count as one: `timeout` of coreutils and some supervisors send
+/// SIGTERM to the program and then to its process group.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Makes a write beyond the limit on file sizes (`ulimit -f`) an error like any other,
-/// EFBIG, instead of the end of the process. Programs that this one starts have the
-/// signal as they always do.
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) fail with EFBIG instead of
+/// killing the process. Child processes keep the default action.
 pub(crate) fn survive_file_size_limit() {
     if let Err(error) = flag::register(SIGXFSZ, Arc::default()) {
         tracing::debug!("a write beyond the file size limit will kill fssync: {error}");
     }
 }
 
-/// The signals that end a program in an orderly way.
+/// The signals that stop the program in an orderly way.
 #[derive(Debug)]
 pub(crate) struct ExitSignals(Vec<i32>);
 
@@ -40,9 +38,9 @@ impl Default for ExitSignals {
 }
 
 impl ExitSignals {
-    /// Those of a program that reads this master. If it connects to another machine, a
-    /// terminal that is closed must not leave the connection behind; under `nohup` it
-    /// ends nothing.
+    /// The signals for a command that reads this master. If it is on another host, SIGHUP is
+    /// among them, so that the connection does not survive a closed terminal; under `nohup`,
+    /// SIGHUP stays ignored.
     pub(crate) fn for_master(master: Option<&MasterConfig>) -> Self {
         let mut exit_signals = Self::default();
         let is_remote = master.is_some_and(MasterConfig::is_remote);
@@ -53,7 +51,7 @@ impl ExitSignals {
     }
 }
 
-/// Whether this process was started with a signal ignored.
+/// Whether a signal was ignored when this process was started.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status
@@ -63,12 +61,11 @@ fn is_ignored(signal: i32) -> bool {
     ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Returns what the first of the `exit_signals` signals sets. One that comes more than a
-/// second later ends this process at once, and `connection` with it.
+/// Returns a flag that the first of the `exit_signals` sets. Another one more than a second
+/// later closes `connection` and ends this process at once.
 ///
-/// `then` is called, in a thread of its own, after each of these signals and of the
-/// `others`. Without it that thread can be done without: who looks at what the first
-/// signal sets needs no call.
+/// `then` is called after each of these signals and of the `others`, in a separate thread.
+/// Without `then`, the thread is not essential, since the flag is set by a signal handler.
 pub(crate) fn listen(
     connection: &Process,
     ExitSignals(exit_signals): ExitSignals,
@@ -96,7 +93,7 @@ pub(crate) fn listen(
     }
 }
 
-/// Waits for signals, for ever.
+/// Waits for signals forever.
 fn follow(
     mut signals: Signals,
     exit_signals: &[i32],

@@ -1,20 +1,20 @@
-//! What systemd is sent, where it started us: readiness, a line of status, and
-//! that we are alive.
+//! Notifies systemd, if it started this process: readiness, a status line, and heartbeats
+//! for the watchdog.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// How often the status is sent anew while nothing but the position changes.
+/// How often the status is sent while only the position changes.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the watchdog is fed in the time that it gives.
+/// The number of heartbeats during the timeout of the watchdog.
 const TIMES_ALIVE: u32 = 4;
 
-/// A service, if it is one.
+/// This process as a service of systemd, if it is one.
 pub(crate) struct Service {
-    /// How often it is sent to be alive, if that is wanted.
+    /// The time between heartbeats, if the watchdog is enabled.
     alive_every: Option<Duration>,
     sent: Mutex<Sent>,
 }
@@ -37,7 +37,7 @@ impl Default for Service {
 }
 
 impl Service {
-    /// Tells that it is alive, as often as is wanted.
+    /// Sends a heartbeat if one is due.
     pub(crate) fn alive(&self) {
         let Some(every) = self.alive_every else {
             return;
@@ -49,7 +49,7 @@ impl Service {
         }
     }
 
-    /// Tells how it stands; what is no news is not sent more than once a second.
+    /// Sends the status; at most once a second unless it is news.
     pub(crate) fn status(&self, is_news: bool, status: impl FnOnce() -> String) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = sent
@@ -62,17 +62,17 @@ impl Service {
     }
 }
 
-/// Tells that the service is ready.
+/// Reports that the service is ready.
 pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// Tells that it ends.
+/// Reports that the service is stopping.
 pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Best effort: nothing depends on whether anybody listens.
+/// Best effort: fssync does not depend on systemd.
 fn notify(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }

@@ -1,4 +1,4 @@
-//! `fssync --watch MASTER SLAVE`: stay and follow.
+//! `fssync --watch MASTER SLAVE`: keep the slave in sync.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -64,16 +64,16 @@ pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
     exit
 }
 
-/// Tells the log, standard output and systemd.
+/// Reports to the log, to standard output and to systemd.
 struct WatchReporter<'a> {
     output: Output,
     reporter: Reporter,
     service: &'a Service,
-    /// The program that connects.
+    /// The program that connects to the other host.
     process: &'a Process,
-    /// When and where master and slave were last in sync.
+    /// The last time in sync, and the position at that time.
     in_sync: Cell<Option<(Timestamp, Option<u64>)>>,
-    /// Whether standard output is read, as far as is known.
+    /// Whether reports can be printed, as far as is known.
     is_read: Cell<bool>,
 }
 
@@ -89,7 +89,7 @@ impl Observer for WatchReporter<'_> {
             && (is_news || outcome.copied.transactions > 0)
             && let Err(error) = self.reporter.print(outcome, elapsed)
         {
-            tracing::warn!("{error:#}; nothing more is printed");
+            tracing::warn!("{error:#}; not printing further reports");
             self.is_read.set(false);
         }
         if outcome.exit == Exit::Success {
@@ -113,7 +113,7 @@ impl Observer for WatchReporter<'_> {
     }
 }
 
-/// Position and lag in one line.
+/// The status line for systemd: position and lag.
 fn status(outcome: &Outcome, in_sync: Option<(Timestamp, Option<u64>)>) -> String {
     if outcome.exit == Exit::Success {
         let position = outcome.copied.position.unwrap_or(0);
@@ -133,7 +133,7 @@ fn status(outcome: &Outcome, in_sync: Option<(Timestamp, Option<u64>)>) -> Strin
     }
 }
 
-/// Tells systemd that a pass goes on.
+/// Shows progress, and sends it to systemd with heartbeats.
 struct ServiceMonitor<'a> {
     service: &'a Service,
     shown: Box<dyn Monitor>,

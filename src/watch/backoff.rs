@@ -1,27 +1,27 @@
-//! How long to wait before another try.
+//! The delay before a retry.
 
 use std::time::Duration;
 
-/// The first wait at its longest.
+/// The maximum of the first delay.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// The longest wait.
+/// The maximum of all delays.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Waits that double with every try, up to a bound.
+/// Delays that double with every retry, up to a maximum.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
-    /// Starts over.
+    /// Starts again with the first delay.
     pub(super) fn reset(&mut self) {
         self.tries = 0;
     }
 
-    /// The next wait. Of its length, `chance` (0 to 1) decides over the half, so
-    /// that many who lost the same master do not come back at once.
+    /// The next delay. `chance` (0 to 1) jitters its second half, so that many slaves that lost
+    /// the same master do not return at once.
     pub(super) fn next(&mut self, chance: f64) -> Duration {
         let longest = FIRST
             .saturating_mul(2_u32.saturating_pow(self.tries))
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_bound_and_start_over() {
+    fn delays_double_up_to_a_maximum_and_start_again() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..9).map(|_| backoff.next(1.0).as_secs_f64()).collect();
         assert_eq!(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);

@@ -1,4 +1,4 @@
-//! Between two passes: what is waited for, and how long.
+//! Waits between two passes, until there is cause for the next one.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem;
@@ -15,44 +15,44 @@ use crate::plan::outcome::Exit;
 use crate::source::{FileSystem, MAX_WAIT, MasterStat};
 use crate::upkeep::IdleWork;
 
-/// How often a resting watch says that it is alive.
+/// How often a waiting watch sends a heartbeat to its observer.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long nothing may happen before the kernel is asked to tell of flipped
-/// switches. Until then a pass is likely to come, which reads them itself, and
-/// whose writes in the same directory would be told of, too.
+/// How long nothing must happen before the watch requests notifications about switches. During
+/// activity, the next pass soon reads them anyway, and its own writes in the same directory
+/// would cause notifications.
 const QUIET_PERIOD: Duration = Duration::from_millis(50);
 
-/// How many passes in a row may find nothing before the next one is put off: a
-/// commit is two changes, of which the first is nothing yet.
+/// How many notified passes in a row may find nothing before the next one is delayed. A commit
+/// causes two notifications, and is not complete at the first.
 const EMPTY_PASSES: u32 = 3;
 
-/// The longest that a pass is put off while all that was told came to nothing.
+/// The longest delay while notifications lead to passes that find nothing.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
-/// A pass that stands still is made again after as many times its own length.
+/// A suspended watch waits at least this many times the duration of its last pass.
 const SUSPENDED_RATIO: u32 = 10;
 
-/// What a watch does between two passes.
+/// The work of a watch between two passes.
 pub(super) struct Idle<'a> {
     job: &'a Job,
     interval: Duration,
     wakeups: &'a Wakeups,
     observer: &'a dyn Observer,
     backoff: Backoff,
-    /// How many questions the master was asked that ring the bell, and whether
-    /// the last one is unanswered.
-    asked: (u64, bool),
-    /// Whether it was the master that rang for the last pass.
+    /// The number of requests to the master to report its next change, and whether the last
+    /// one is unanswered.
+    request: (u64, bool),
+    /// Whether a notification from the master caused the last pass.
     master_changed: bool,
-    /// How many passes in a row for which it rang found nothing.
+    /// The number of such passes in a row that found nothing.
     empty_passes: u32,
     switches: Option<FileWatcher>,
-    /// What the master was last said to lie on.
+    /// The file system of the master that was last logged.
     logged_file_system: Option<FileSystem>,
-    /// What was seen before the last pass, where the one before stood still too.
+    /// Both files before the last pass, if the pass before it suspended replication too.
     last_snapshot: Option<Snapshot>,
-    /// The work on the slave's index.
+    /// Pending work on the slave's index.
     index: IdleWork,
 }
 
@@ -64,13 +64,14 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it shows other files: somebody has put one in another's place.
+    /// Whether one of the files was replaced by another one.
     fn is_of_others(&self, other: &Self) -> bool {
         !FileStat::are_same_file(self.slave, other.slave)
             || self.master.identity != other.master.identity
     }
 
-    /// Whether anything may have changed that counts after a pass that ended so.
+    /// Whether a change may affect the outcome of a pass that ended with this exit code. After
+    /// damage in the slave, writes to the master do not.
     fn is_cause(&self, other: &Self, exit: Exit) -> bool {
         let master = |master_stat: &MasterStat| {
             (
@@ -97,7 +98,7 @@ impl<'a> Idle<'a> {
             wakeups,
             observer,
             backoff: Backoff::default(),
-            asked: (0, false),
+            request: (0, false),
             master_changed: false,
             empty_passes: 0,
             switches: None,
@@ -107,7 +108,7 @@ impl<'a> Idle<'a> {
         }
     }
 
-    /// Rests until there is cause for another pass after one that ended so.
+    /// Waits until there is cause for another pass.
     pub(super) fn after(&mut self, report: &PassReport, elapsed: Duration) {
         let outcome = &report.outcome;
         let state = WatchState::after(outcome.exit);
@@ -128,23 +129,23 @@ impl<'a> Idle<'a> {
             WatchState::Suspended => self.wait_suspended(outcome.exit, elapsed),
             WatchState::Retrying => self.wait_to_retry(outcome.exit),
         }
-        // A pass reads the switches itself, and would be told of its own writes.
+        // A pass reads the switches itself, and its own writes would cause notifications.
         self.switches = None;
     }
 
     fn follow(&mut self, file_system: Option<FileSystem>) {
         self.backoff.reset();
         let due = Instant::now() + self.interval;
-        // The pass has looked at the master: what was asked before it is answered.
-        self.asked.1 = false;
-        let is_told = file_system.is_some_and(|found| !found.is_network());
+        // The pass has read the master, so older requests no longer matter.
+        self.request.1 = false;
+        let has_notifications = file_system.is_some_and(|found| !found.is_network());
         self.log_file_system(file_system);
         self.pause(due);
-        let mut may_ask = is_told;
+        let mut may_request = has_notifications;
         let mut is_urgent = self.index.is_urgent();
         while Instant::now() < due {
-            if may_ask {
-                self.ask(due);
+            if may_request {
+                self.request_change(due);
             }
             let wake = if mem::take(&mut is_urgent) {
                 self.work_on_index(due, true)
@@ -157,14 +158,14 @@ impl<'a> Idle<'a> {
                     self.master_changed = true;
                     return;
                 }
-                Some(WakeReason::Master { is_early, .. }) => may_ask = !is_early,
+                Some(WakeReason::Master { is_early, .. }) => may_request = !is_early,
                 Some(WakeReason::Switch) if !self.is_off() => {}
                 Some(WakeReason::Switch | WakeReason::Signal) => return,
             }
         }
     }
 
-    /// Puts the next pass off where all that was told of late came to nothing.
+    /// Delays the next pass if recent notifications led to passes that found nothing.
     fn pause(&mut self, due: Instant) {
         let Some(excess) = self.empty_passes.checked_sub(EMPTY_PASSES) else {
             return;
@@ -176,7 +177,7 @@ impl<'a> Idle<'a> {
         while Instant::now() < until && !matches!(self.wait(until), Some(WakeReason::Signal)) {}
     }
 
-    /// Waits for the bell; of switches it hears only once it was quiet a while.
+    /// Waits to be woken. Requests notifications about switches after a quiet period.
     fn wait_quietly(&mut self, due: Instant) -> Option<WakeReason> {
         if self.switches.is_none() {
             let wake = self.wait(due.min(Instant::now() + QUIET_PERIOD));
@@ -187,7 +188,7 @@ impl<'a> Idle<'a> {
             if wake.is_some() {
                 return wake;
             }
-            self.listen_to_switches();
+            self.watch_switches();
             if self.is_off() {
                 return Some(WakeReason::Switch);
             }
@@ -195,7 +196,7 @@ impl<'a> Idle<'a> {
         self.wait(due)
     }
 
-    /// Does what is due to the index, until the bell rings, or until `due`.
+    /// Works on the index until the watch is woken, or until `due`.
     fn work_on_index(&mut self, due: Instant, is_urgent: bool) -> Option<WakeReason> {
         let mut index = mem::take(&mut self.index);
         let slave = &self.job.slave;
@@ -210,15 +211,15 @@ impl<'a> Idle<'a> {
         wake
     }
 
-    /// Waits until syncing is on, or off for another reason than the last pass had, which
-    /// the next pass reports.
+    /// Waits until syncing is on, or off for a different reason, which the next pass then
+    /// reports.
     fn wait_for_on(&mut self, reason: &str) {
         self.backoff.reset();
         self.job.master.close();
         let mut has_waited = false;
         loop {
-            // At every tick: the directory of a switch may exist by now.
-            self.listen_to_switches();
+            // Again each time, since the directory of a switch may have been created.
+            self.watch_switches();
             let is_over = match self.job.slave.switches.check() {
                 Ok(()) => true,
                 Err(error) => has_waited && error.display_chain() != reason,
@@ -234,11 +235,11 @@ impl<'a> Idle<'a> {
         let wait = self.backoff.next(chance());
         let wait = wait.max(elapsed.saturating_mul(SUSPENDED_RATIO));
         let due = Instant::now() + wait;
-        // That pass finds the same, and has it repeated.
+        // Without any change, a pass is made so that the report is repeated.
         let repeated = Instant::now() + wait.max(REPEAT_EVERY);
         loop {
             let worked = self.work_on_index(Instant::now() + self.interval, false);
-            self.listen_to_switches();
+            self.watch_switches();
             let wake = worked.or_else(|| self.wait(Instant::now() + self.interval));
             if wake == Some(WakeReason::Signal) || self.is_off() {
                 return;
@@ -260,11 +261,11 @@ impl<'a> Idle<'a> {
 
     fn wait_to_retry(&mut self, exit: Exit) {
         if exit == Exit::Unreachable {
-            // A mount that is dead may be made anew.
+            // The mount may be dead. The next pass opens the master again.
             self.job.master.close();
         }
         let due = Instant::now() + self.backoff.next(chance());
-        self.listen_to_switches();
+        self.watch_switches();
         while Instant::now() < due {
             if self.wait(due) == Some(WakeReason::Signal) || self.is_off() {
                 return;
@@ -272,17 +273,17 @@ impl<'a> Idle<'a> {
         }
     }
 
-    /// Waits for the bell, until `due` at the latest.
+    /// Waits to be woken, until `due` at the latest.
     fn wait(&mut self, due: Instant) -> Option<WakeReason> {
         loop {
             self.observer.alive();
             let left = due.saturating_duration_since(Instant::now());
             let wake = self.wakeups.wait(left.min(HEARTBEAT_INTERVAL));
             match wake {
-                // It was asked before a pass that has looked itself.
-                Some(WakeReason::Master { question, .. }) if (question, true) != self.asked => {}
+                // The request is older than the last pass, which has read the master.
+                Some(WakeReason::Master { question, .. }) if (question, true) != self.request => {}
                 Some(WakeReason::Master { .. }) => {
-                    self.asked.1 = false;
+                    self.request.1 = false;
                     return wake;
                 }
                 Some(_) => return wake,
@@ -294,40 +295,40 @@ impl<'a> Idle<'a> {
         }
     }
 
-    /// Has the master ring the bell when it may have changed, or after a while.
-    fn ask(&mut self, due: Instant) {
-        if self.asked.1 {
+    /// Asks the master to wake the watch when it may have changed, or after a timeout.
+    fn request_change(&mut self, due: Instant) {
+        if self.request.1 {
             return;
         }
-        let question = self.asked.0 + 1;
-        self.asked = (question, true);
+        let question = self.request.0 + 1;
+        self.request = (question, true);
         let waker = self.wakeups.waker();
         let now = Instant::now();
-        let patience = due.saturating_duration_since(now).min(MAX_WAIT);
-        self.job.master.when_changed(patience, move |answer| {
-            // What is wrong with it is for the pass at the next tick to say.
+        let timeout = due.saturating_duration_since(now).min(MAX_WAIT);
+        self.job.master.when_changed(timeout, move |answer| {
+            // The next pass reports errors.
             let changed = answer.unwrap_or(false);
             waker.wake(WakeReason::Master {
                 question,
                 changed,
-                is_early: !changed && now.elapsed() < patience / 2,
+                is_early: !changed && now.elapsed() < timeout / 2,
             });
         });
     }
 
-    /// Says what the master lies on, and how its changes are noticed there.
+    /// Logs the file system of the master, and how changes are detected there.
     fn log_file_system(&mut self, found: Option<FileSystem>) {
         let Some(file_system) = found.filter(|_| found != self.logged_file_system) else {
             return;
         };
         self.logged_file_system = found;
         let how = if file_system.is_network() {
-            "which does not tell of changes: it is looked at"
+            "which does not support change notifications: polling"
         } else {
-            "which tells of changes; it is looked at as well"
+            "which supports change notifications: polling as well,"
         };
         let (master, secs) = (self.job.master.name(), self.interval.as_secs_f64());
-        tracing::info!("{master} lies on {file_system}, {how} every {secs} s");
+        tracing::info!("{master} is on {file_system}, {how} every {secs} s");
     }
 
     fn is_off(&self) -> bool {
@@ -341,28 +342,28 @@ impl<'a> Idle<'a> {
         })
     }
 
-    /// Has the bell rung where a switch may have been flipped.
-    fn listen_to_switches(&mut self) {
+    /// Requests notifications about changes of the switches.
+    fn watch_switches(&mut self) {
         let waker = self.wakeups.waker();
         self.switches = None;
         let mut changes = match FileWatcher::new(move || waker.wake(WakeReason::Switch)) {
             Ok(changes) => changes,
             Err(error) => {
-                tracing::debug!("switches are looked at when something else is: {error}");
+                tracing::debug!("no notifications about switches: {error}");
                 return;
             }
         };
         for file in self.job.slave.switches.files() {
             if let Err(error) = changes.add(file) {
                 let file = file.display();
-                tracing::debug!("nothing tells of changes of {file}: {error}");
+                tracing::debug!("no notifications about {file}: {error}");
             }
         }
         self.switches = Some(changes);
     }
 }
 
-/// A number from 0 to 1, another one each time.
+/// A random number from 0 to 1.
 fn chance() -> f64 {
     let bits = RandomState::new().build_hasher().finish() as u32;
     f64::from(bits) / f64::from(u32::MAX)

@@ -1,4 +1,4 @@
-//! What a watch reports, and when.
+//! The outcomes that a watch reports.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::error::Error;
 
 #[test]
-fn a_complaint_is_repeated_every_half_hour() {
+fn a_report_of_a_failure_is_repeated_every_half_hour() {
     let moved = Outcome::from(&Error::Moved {
         directory: PathBuf::from("/srv/plone"),
     });
@@ -19,7 +19,7 @@ fn a_complaint_is_repeated_every_half_hour() {
 }
 
 #[test]
-fn a_watch_that_is_in_sync_or_off_has_no_complaint_to_repeat() {
+fn a_report_that_the_watch_is_in_sync_or_off_is_not_repeated() {
     let mut outcome = Outcome::from(&Error::Interrupted);
     let start = Instant::now();
     for exit in [Exit::Success, Exit::Off] {

@@ -1,64 +1,64 @@
-//! What wakes a watch.
+//! Wakes a waiting watch.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-/// Why it rings.
+/// Why a watch was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeReason {
-    /// The master was waited for.
+    /// The master answered a request to report its next change.
     Master {
-        /// Which time it was asked.
+        /// The number of the request.
         question: u64,
-        /// Whether it may have changed.
+        /// Whether the master may have changed.
         changed: bool,
-        /// Whether it said otherwise, or failed, before it was time.
+        /// Whether it answered without a change, or failed, long before the timeout.
         is_early: bool,
     },
     /// A switch may have been flipped.
     Switch,
-    /// A signal came.
+    /// A signal arrived.
     Signal,
 }
 
-/// What is waited for.
+/// The receiving end of a watch.
 #[derive(Debug)]
 pub struct Wakeups {
-    rings: Receiver<WakeReason>,
+    receiver: Receiver<WakeReason>,
     waker: Waker,
 }
 
-/// What makes it ring, from any thread.
+/// Wakes the watch from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Sender<WakeReason>);
 
 impl Default for Wakeups {
     fn default() -> Self {
-        let (sender, rings) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         Self {
-            rings,
+            receiver,
             waker: Waker(sender),
         }
     }
 }
 
 impl Wakeups {
-    /// A rope to it.
+    /// A sender for another thread.
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// Waits for a ring; `None` if none came in that time.
-    pub(super) fn wait(&self, patience: Duration) -> Option<WakeReason> {
-        self.rings.recv_timeout(patience).ok()
+    /// Waits until the watch is woken; `None` after the timeout.
+    pub(super) fn wait(&self, timeout: Duration) -> Option<WakeReason> {
+        self.receiver.recv_timeout(timeout).ok()
     }
 }
 
 impl Waker {
-    /// Rings.
-    pub fn wake(&self, why: WakeReason) {
-        // Once the bell is gone, nobody needs to be woken.
-        let _ = self.0.send(why);
+    /// Wakes the watch.
+    pub fn wake(&self, reason: WakeReason) {
+        // If the watch has ended, nobody needs to be woken.
+        let _ = self.0.send(reason);
     }
 }

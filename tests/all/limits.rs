@@ -184,7 +184,7 @@ fn a_watch_without_threads_ends_or_polls() {
     for (nth, says) in [
         (1, "cannot start a thread for signals"),
         (2, "cannot start a thread that reads"),
-        (3, "which tells of changes"),
+        (3, "which supports change notifications"),
     ] {
         let scene = Scene::synced(History::get());
         let command = scene.command(&["--watch", "--interval", "0.1"]);

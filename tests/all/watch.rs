@@ -96,7 +96,7 @@ fn an_idle_watch_only_polls() {
 fn a_watch_logs_how_it_detects_changes() {
     for transport in Transport::BOTH {
         let (_scene, _zodb, mut watcher) = followed(transport);
-        watcher.expect("lies on a local file system (statfs type 0x");
+        watcher.expect("is on a local file system (statfs type 0x");
         watcher.expect("every 0.5 s");
     }
 }

@@ -30,7 +30,8 @@ fn a_network_file_system_is_recognised_and_polled() {
     zodb.call(&json!({"cmd": "commit", "name": "m", "objects": 3}));
     let served = Served::directory(scene.master.parent().unwrap());
     let mut watcher = watch(&scene, &served.file("Data.fs"), "30");
-    watcher.expect("lies on FUSE (statfs type 0x65735546), which does not tell of changes");
+    watcher
+        .expect("is on FUSE (statfs type 0x65735546), which does not support change notifications");
     watcher.expect("every 0.2 s");
     for command in [
         json!({"cmd": "commit", "name": "m", "objects": 4, "size": 900}),

@@ -1,4 +1,4 @@
-//! What is said of a command line that makes no sense.
+//! Reports invalid arguments, and recognises mistyped subcommands.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -12,7 +12,7 @@ use strsim::damerau_levenshtein;
 
 use super::Args;
 
-/// What somebody may type who means a verb or an option, besides its own name.
+/// Words that somebody may type instead of a subcommand or an option.
 const MEANT: [(&str, &str); 13] = [
     ("stop", "off"),
     ("disable", "off"),
@@ -30,13 +30,13 @@ const MEANT: [(&str, &str); 13] = [
 ];
 
 impl Args {
-    /// Reads what was typed. If it is not a job, prints help, or what is wrong with it, and
-    /// returns the exit code. With `--quiet` an error is one line.
+    /// Parses the arguments of this process. Otherwise prints help or an error, and returns the
+    /// exit code. With `--quiet` an error is one line.
     pub(crate) fn read() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
-            // Nothing depends on whether anybody reads it.
+            // fssync does not fail differently if nobody reads it.
             let _ = if error.use_stderr() && env::args_os().skip(1).any(|word| is_quiet(&word)) {
-                let line = display_chain(&error.to_string());
+                let line = first_paragraph(&error.to_string());
                 writeln!(io::stderr(), "{line}")
             } else {
                 error.print()
@@ -59,14 +59,14 @@ fn is_quiet(word: &OsStr) -> bool {
     }
 }
 
-/// What is wrong with what was typed, without the advice and the usage behind it.
-fn display_chain(error: &str) -> String {
+/// The first paragraph of an error, on one line: without advice and usage.
+fn first_paragraph(error: &str) -> String {
     let what = error.split("\n\n").next().unwrap_or_default();
     what.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Refuses a master that is a verb, typed behind its options, or a mistyped one: it would
-/// be looked for in vain, and the slave would stay switched on.
+/// Refuses a master that is a subcommand after its options, or a mistyped one. Otherwise
+/// `fssync -q off SLAVE`, for example, would report a missing master and leave syncing on.
 pub(super) fn master(given: OsString) -> Result<OsString, String> {
     let Some(word) = given.to_str().filter(|word| !word.contains(['/', ':'])) else {
         return Ok(given);
@@ -93,7 +93,7 @@ pub(super) fn master(given: OsString) -> Result<OsString, String> {
     }
 }
 
-/// The verb or the option that a word resembles.
+/// The subcommand or the option that a word resembles.
 fn meant(word: &str, verbs: &[String]) -> Option<String> {
     let word = word.trim_matches('-').to_lowercase();
     let other = MEANT.iter().find(|(name, _)| *name == word);
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_resembles_a_verb_is_taken_for_a_mistake() {
+    fn a_word_that_resembles_a_subcommand_is_a_mistake() {
         let verbs = ["off", "on", "status", "verify", "serve", "help"].map(str::to_owned);
         for (word, expected) in [
             ("of", Some("off")),
