@@ -133,3 +133,39 @@ fn the_check_finds_modules_in_paths_and_groups() {
     let found: Vec<_> = used(&code).into_iter().collect();
     assert_eq!(found, ["error", "io", "plan", "slave"]);
 }
+
+/// Habits that make comments hard to read, and the largest allowed share of the documentation
+/// lines in `src` that contain one of these words, in lines per thousand.
+const HABITS: [(&[&str], usize); 4] = [
+    (&["what"], 40),
+    (&["lie", "lies", "lay", "lain"], 3),
+    (&["tell", "tells", "told", "telling"], 6),
+    (&["behind"], 6),
+];
+
+#[test]
+fn comments_are_in_plain_english() {
+    let files = sources(&project("src")).into_iter();
+    let text: String = files
+        .map(|path| fs::read_to_string(path).expect("a source file"))
+        .collect();
+    let lines = text.lines().map(str::trim_start);
+    let lines: Vec<_> = lines
+        .filter(|line| line.starts_with("///") || line.starts_with("//!"))
+        .map(str::to_lowercase)
+        .collect();
+    assert!(lines.len() > 3000, "only {} lines were found", lines.len());
+    for (words, limit) in HABITS {
+        let is_habit = |word: &str| words.contains(&word);
+        let has_habit = |line: &&String| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(is_habit)
+        };
+        let count = lines.iter().filter(has_habit).count();
+        let allowed = limit * lines.len() / 1000;
+        assert!(
+            count <= allowed,
+            "{words:?}: {count} lines, {allowed} allowed"
+        );
+    }
+}
