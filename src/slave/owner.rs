@@ -66,7 +66,7 @@ impl Owner {
             });
         }
         let directory = paths.directory();
-        let found = fs::metadata(directory).map_err(Error::io("look at", directory))?;
+        let found = fs::metadata(directory).map_err(Error::io("stat", directory))?;
         let user = geteuid();
         Ok(Self {
             uid: if user.is_root() {
@@ -221,7 +221,7 @@ impl Owner {
 /// Gives a file to its owner if a crash prevented that: the file still has the user and mode
 /// with which it was created. Otherwise ZEO's user could never open a lock that root left.
 fn repair_owner(file: &File, paths: &SlavePaths, path: &Path) -> Result<(), Error> {
-    let found = file.metadata().map_err(Error::io("look at", path))?;
+    let found = file.metadata().map_err(Error::io("stat", path))?;
     let is_ours = found.uid() == geteuid().as_raw();
     if !is_ours || found.permissions().mode() & 0o7777 != INITIAL_MODE {
         return Ok(());

@@ -385,7 +385,7 @@ fn found(path: &Path, result: io::Result<Metadata>) -> Result<Option<Metadata>, 
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(error) => Err(Error::io("look at", path)(error)),
+        Err(error) => Err(Error::io("stat", path)(error)),
     }
 }
 

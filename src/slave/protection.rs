@@ -60,7 +60,7 @@ impl Protection {
 pub fn check_directory(paths: &SlavePaths) -> Result<(), Error> {
     let directory = paths.directory();
     let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
-        .map_err(|error| Error::io("look at", directory)(error.into()))?;
+        .map_err(|error| Error::io("stat", directory)(error.into()))?;
     check_attributes(directory, found.stx_attributes)
 }
 

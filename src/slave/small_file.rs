@@ -26,7 +26,7 @@ pub fn open_if_exists(path: &Path, mode: OpenMode) -> Result<Option<File>, Error
 /// Returns the metadata of a file, without following a symbolic link; `None` if there is no
 /// such file.
 pub fn stat_if_exists(path: &Path) -> Result<Option<Metadata>, Error> {
-    if_exists(fs::symlink_metadata(path)).map_err(Error::io("look at", path))
+    if_exists(fs::symlink_metadata(path)).map_err(Error::io("stat", path))
 }
 
 /// Removes a file; returns whether there was one.

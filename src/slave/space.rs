@@ -53,7 +53,7 @@ fn check_file_size_limit(path: &Path, size: u64) -> Result<(), Error> {
 
 fn check_space(directory: &Path, what: &'static str, needed: u64) -> Result<(), Error> {
     let found = retry_on_intr(|| rustix::fs::statvfs(directory))
-        .map_err(|error| Error::io("look at", directory)(error.into()))?;
+        .map_err(|error| Error::io("stat", directory)(error.into()))?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     if free < needed {
         return Err(Error::NoSpace {

@@ -208,7 +208,7 @@ impl Switches {
     fn make_readable(&self, file: &File, is_shared: bool, paths: &SlavePaths) -> Result<(), Error> {
         let owner = Owner::of(paths)?;
         let fail = |action| Error::io(action, &self.own);
-        let found = file.metadata().map_err(fail("look at"))?;
+        let found = file.metadata().map_err(fail("stat"))?;
         let is_readable = || accessat(CWD, &self.own, Access::READ_OK, AtFlags::EACCESS).is_ok();
         if owner.can(READ, &found) || owner.is_this_user() && is_readable() {
             return Ok(());

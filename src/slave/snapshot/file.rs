@@ -75,7 +75,7 @@ pub(crate) fn open(paths: &SlavePaths) -> Result<Option<(SlaveFile, FileStat)>, 
     let Some(file) = open_if_exists(paths.data(), OpenMode::Read)? else {
         return Ok(None);
     };
-    let (stat, protection) = protection::stat(&file).map_err(Error::io("look at", paths.data()))?;
+    let (stat, protection) = protection::stat(&file).map_err(Error::io("stat", paths.data()))?;
     let file = SlaveFile {
         file,
         size: stat.size,
