@@ -243,7 +243,7 @@ fn an_unreachable_master_is_reported_with_the_time_of_the_last_sync() {
         assert_eq!(report["next_action"], "unreachable");
         assert_eq!(report["verdict"], "unknown");
         let line = report["failover"].as_str().unwrap();
-        assert!(line.contains("as the master is unreachable; it was in sync"));
+        assert!(line.contains("since the master is unreachable; it was in sync"));
     }
 }
 
