@@ -1,5 +1,5 @@
 //! I/O that master and slave share: positional reads, digests, flushing, locks, change
-//! notifications and progress. Nothing here decides, and only [`flush`] writes.
+//! notifications and progress. Nothing here decides, and only `flush` writes.
 
 pub mod digest;
 pub mod file_stat;

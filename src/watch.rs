@@ -1,7 +1,7 @@
 //! Keeps the slave in sync: makes passes until a signal arrives.
 //!
 //! A watch makes no decisions about the files. Each change is made by an ordinary
-//! [pass](crate::pass), whose survey costs two digests of some kilobytes at each end. So a
+//! [`pass`], whose survey costs two digests of some kilobytes at each end. So a
 //! pack, a truncated or missing file, a changed slave or a flipped switch is noticed before
 //! the next write. The pass lock is held only during a pass, so that other passes can be
 //! made while a watch runs.
