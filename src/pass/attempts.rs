@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::apply::Apply;
-use super::start::check_first_pass;
+use super::start::{check_first_pass, interruption};
 use super::survey::Survey;
 use super::{Job, surroundings};
 use crate::error::Error;
@@ -41,11 +41,9 @@ impl Attempts<'_> {
         loop {
             match self.attempt() {
                 // A switch ended a wait for the master: start over, unless syncing is still off.
-                Err(error @ Error::Interrupted) => {
-                    let slave = &self.job.slave;
-                    slave.check_cancelled()?;
-                    let why = slave.switches.cause_of_ended_wait();
-                    self.retry.wait_after(why.map_or(error, Error::Off))?;
+                Err(Error::Interrupted) => {
+                    let cause = interruption(&self.job.slave)?;
+                    self.retry.wait_after(cause)?;
                 }
                 Err(error) => self.retry.wait_if_transient(error)?,
                 done => return done,

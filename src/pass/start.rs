@@ -7,6 +7,7 @@ use crate::slave::lock;
 use crate::slave::paths::Sibling;
 use crate::slave::running::busy;
 use crate::slave::sidecar::Sidecar;
+use crate::slave::step::Slave;
 
 /// The result of the start of a pass.
 pub(super) struct PassStart {
@@ -21,6 +22,21 @@ pub(super) struct PassStart {
 /// Takes the pass lock, if syncing is on, and loads the sidecar. A dry run only checks that nobody
 /// has the lock.
 pub(super) fn start_pass(job: &Job) -> Result<PassStart, Error> {
+    start(job).or_else(|error| match error {
+        Error::Interrupted => Err(interruption(&job.slave)?),
+        error => Err(error),
+    })
+}
+
+/// Why a wait for the master was interrupted, although nothing cancels the pass any more: a switch
+/// was off for a moment, or a signal arrived. Fails if the pass is cancelled.
+pub(super) fn interruption(slave: &Slave) -> Result<Error, Error> {
+    slave.check_cancelled()?;
+    let cause = slave.switches.cause_of_ended_wait();
+    Ok(cause.map_or(Error::Interrupted, Error::Off))
+}
+
+fn start(job: &Job) -> Result<PassStart, Error> {
     let paths = &job.slave.paths;
     job.slave.check_cancelled()?;
     paths.find_mounted()?;

@@ -241,6 +241,10 @@ races! {
         and_off: [PASS, OFF];
         and_a_zodb_that_serves: [PASS, SERVES];
     }
+    SEED as a_slave_seeded_by_hand {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, OFF];
+    }
     APPEND_AFTER_OUR_OWN_TAIL as an_unfinished_tail {
         and_off_and_off: [OFF, OFF];
         and_off_and_on: [OFF, ON];

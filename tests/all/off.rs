@@ -333,6 +333,22 @@ fn off_overrides_an_on_that_is_written_meanwhile() {
     scene.pass(&[]).expect(10);
 }
 
+/// No pass was made for such a slave, so the pass asks the master before it takes the pass lock.
+#[test]
+fn off_ends_a_first_pass_that_waits_for_the_master() {
+    let scene = Scene::with_master("site");
+    fs::copy(&scene.master, &scene.slave).unwrap();
+    let asked = scene.directory.path().join("asked");
+    let rsh = format!("sh -c 'touch {}; exec sleep 60'", asked.display());
+    let mut command = fssync();
+    command.args(["-e", &rsh, "nowhere:/Data.fs"]);
+    let mut pass = Running::start(command.arg(&scene.slave));
+    wait_for("question", || asked.exists());
+    run(fssync().arg("off").arg(&scene.slave)).expect(0);
+    assert_eq!(pass.code(), 10);
+    assert!(!scene.beside(".fssync-pass").exists());
+}
+
 #[test]
 fn an_on_waits_for_an_off_in_progress() {
     let scene = Scene::synced(History::get());

@@ -125,4 +125,5 @@ disturbed! {
     a_forced_full_copy_of_a_divergence: FORCED_FULL_COPY_OF_A_DIVERGENCE;
     an_index_rebuild: INDEX_REBUILD;
     an_index_update: INDEX_UPDATE;
+    a_slave_seeded_by_hand: SEED;
 }
