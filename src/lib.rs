@@ -46,8 +46,11 @@
 //! # Terms
 //!
 //! - *Master*: the file that is read. *Slave*: the file that is written.
-//! - *Position*: the offset just after a committed transaction. *Tail*: the last bytes
-//!   before a position.
+//! - *Position*: the offset just after the last committed transaction of a file. *Tail*: the
+//!   bytes after the position, such as an unfinished transaction.
+//! - *Fingerprint*: digests of the first bytes of a file and of the last ones before a position.
+//! - *Continuity*: whether the slave is as the last pass left it, has grown since, or has changed.
+//! - *Kin*: two files with a common transaction, after which only the master went on.
 //! - *Switch*: a file that turns syncing on or off.
 //! - *Sidecar*: the file beside the slave in which a pass records the state it left.
 //! - *Ledger*: the file beside the slave with digests of the bytes that were received.
@@ -55,6 +58,7 @@
 //! - *Step*: a change of `Data.fs` under the step lock and ZODB's lock.
 //! - *Batch*: transactions that become visible to ZODB together.
 //! - *Blemish*: a defect that does not affect the data.
+//! - *Surroundings*: other storages beside the master, and the processes that have it open.
 //! - *Transaction*, *data record*, *tid*, *oid*, *back pointer*, *pack*: as in ZODB.
 //!
 //! # Laws, and where they are argued

@@ -27,7 +27,7 @@
 //! | 13 | any other | the master's last transaction is older | refuse |
 //! | 14 | any other | | refuse |
 //!
-//! With `--full`, a pass never refuses and always copies. The table decides if the old slave is
+//! With `--full`, a pass always copies; it never refuses because of the slave. The table decides if the old slave is
 //! kept under another name:
 //!
 //! | | slave | old slave |
@@ -50,11 +50,14 @@
 //! - *The last transactions*: those after the newest one that both files have, and all that the
 //!   slave has got since the last pass. [`Question::Compare`] compares them by their tids.
 //!
-//! In row 11 the slave is removed if the finished copy explains all that it lacks, and kept if a
-//! pass has found the master damaged before: a repair may have dropped transactions since, and
-//! a pack can hide that. In row 12 the slave is kept, or the pass refuses; see [`judge_copy`].
-//! Row 12 never fits again after a pass has refused this master, so that evidence that a later
-//! pack weakens does not turn a refusal into an acceptance.
+//! A full copy of rows 11 and 12 is judged once it is finished, by [`judge_copy`]:
+//!
+//! - *Row 11*: the old slave is removed if a pack explains every transaction that the copy lacks.
+//!   It is kept if a pass has found the master damaged before: a repair may have dropped
+//!   transactions since, and a pack can hide that.
+//! - *Row 12* fits if [`TailComparison::is_kin`] and [`TailComparison::is_packed`] are true. The
+//!   old slave is kept, or the pass refuses after all. Once a pass has refused a master, row 12
+//!   does not fit any more: a pack of that master must not turn the refusal into an acceptance.
 
 mod copy;
 mod evidence;

@@ -23,19 +23,35 @@
 //!    status `p`, but no transaction older than T has another status, P may be later than T: this
 //!    case is in doubt;
 //! 3. *the pack had no reason to keep a record of T:* for each record of T, the master has, up to
-//!    P, either a newer record of the object or no record of it. Records that undid the creation
-//!    of their object do not count, because no pack keeps them.
+//!    P, either a newer record of the object (then the one of T was not current at P) or no record
+//!    of it (then the object was not reachable at P). The root is always reachable, so it must have
+//!    a newer record. Records that undid the creation of their object do not count, because no pack
+//!    keeps them.
 //!
-//! Rule 3 distinguishes a pack from a repair that was packed afterwards (`fsrecover -P` does both):
+//! An example: an object has records at the tids 1, 5 and 9 in the slave, and P is 7.
 //!
-//! 1. Assume that a repair has dropped T, and that a pack of the intact file would have kept a
-//!    record of T. Take the first such record on the path from the root to any object, as of P.
-//! 2. The objects before it on the path are the same in the repaired file, so the pack reached the
-//!    object of this record, too.
-//! 3. If the repaired file has an older record of the object, the pack kept that one. Rule 3 finds
-//!    it.
-//! 4. If it has no record of the object, ZODB's pack fails with a `KeyError`, and leaves the file
-//!    unpacked. (The root itself always exists.)
+//! | records in the master | conclusion for the transaction 5 |
+//! | --- | --- |
+//! | 5 (`p`), 9 | it is there; the pack dropped 1, and 5 is the newer record that explains it |
+//! | 9 | explained: the object was not reachable at P |
+//! | 1 (`p`), 9 | not explained: a pack would have kept 5, which was current at P, and dropped 1 |
+//!
+//! # Why a packed repair is not taken for a pack
+//!
+//! A repair drops transactions, and `fsrecover -P` packs the repaired file in the same run. Such a
+//! master satisfies rules 1 and 2. Rule 3 finds the loss:
+//!
+//! 1. Assume that the repair has dropped T, and that a pack of the intact file would have kept a
+//!    record of T. As of P, take a path of references from the root to such a record that meets no
+//!    other such record before.
+//! 2. The records before it on the path are the same in the repaired file. So the pack of the
+//!    repaired file reached the object of this record, too.
+//! 3. If the repaired file has an older record of the object, the pack kept that one. The master
+//!    then has a record of the object up to P, but no newer one than T's: rule 3 does not hold.
+//! 4. If it has no record of the object, ZODB's pack fails with a `KeyError`, and the file stays
+//!    unpacked: rule 1 does not hold.
+//!
+//! So T is not explained in either case, and the old slave is kept.
 //!
 //! A transaction that both files have may lack data records in the master: up to P by rule 3,
 //! after P never. User, description and the data of each common record must be equal, because

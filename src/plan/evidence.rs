@@ -27,7 +27,8 @@ pub struct Evidence {
 /// Why an old slave could not be compared with a copy. The greatest one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ComparisonFailure {
-    /// Its tids are not in ascending order, or the copy has no index to look up objects in.
+    /// The two could not be joined: the tids are not in ascending order, the copy has no index to
+    /// look up objects in, or too many objects were suspect at a time.
     Disorder,
     /// It could not be read to its end.
     Unreadable,

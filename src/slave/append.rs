@@ -5,13 +5,15 @@
 //! A batch is written in three phases. Each phase ends with a sync, and the next one starts only
 //! when that sync has succeeded.
 //!
-//! 1. *Begin:* write the header of the first transaction with status `c` (voted); sync.
+//! 1. *Begin:* write the header of the first transaction (23 bytes) with status `c` (voted); sync.
 //! 2. *Write:* write all following bytes in ascending order; sync.
 //! 3. *Commit:* overwrite the `c` with the true status; sync.
 //!
 //! # State after a crash
 //!
-//! A killed process and a power cut leave the same states. P is the slave's position, where the
+//! A killed process and a power cut leave the same states. A process that is killed between the
+//! last write and its sync leaves a committed batch that a later power cut can still undo; the next
+//! pass syncs the slave before it reports that it is in sync. P is the slave's position, where the
 //! batch begins.
 //!
 //! | crash | the slave after P | ZODB and the next pass |
@@ -32,8 +34,8 @@
 //!
 //! # Truncating a tail
 //!
-//! An unfinished tail is truncated in two steps: first to less than a header; sync; then to
-//! nothing. Some file systems zero the truncated bytes before the new size is durable.
+//! An unfinished tail is truncated in two stages: first to 22 bytes, one less than a header; sync;
+//! then to nothing. Some file systems zero the truncated bytes before the new size is durable.
 //!
 //! 1. *Crash in the first truncation:* the first 22 bytes of the header are unchanged, with tid,
 //!    length and status. Whatever remains after them, ZODB truncates the tail as before.
@@ -56,7 +58,7 @@
 //! # Failures
 //!
 //! 1. *The pass fails before the commit:* [`Append::roll_back`] truncates the batch at once. ZODB
-//!    needs free disk space to open a file with an unfinished tail. A new handle is used, because
+//!    saves an unfinished tail when it opens the file, and fails if the disk is full. A new handle is used, because
 //!    a handle is finished after a failed write or sync.
 //! 2. *The sync of the commit fails:* the page cache shows the true status, but it may never
 //!    reach the disk, and a later sync would not report that. The `c` is written back durably,

@@ -12,12 +12,15 @@
 //!
 //!    *Crash:* the old slave, perhaps with two names or without an index. ZODB rebuilds the index
 //!    by a scan.
-//! 3. *Rename,* in a step: remove the index again, because a ZODB may have opened, closed and
-//!    saved it since; rename the copy to `Data.fs`. Then sync the directory.
+//! 3. *Rename,* in a step: remove the index again, because a ZODB may have opened and closed
+//!    the slave since, and saved an index; rename the copy to `Data.fs`. Then sync the directory.
 //!
 //!    *Crash:* the old slave or the new one, complete. `Data.fs` exists at every instant: if it
 //!    was missing for a moment, a ZEO with a blob directory would create an empty database and
 //!    delete its blobs.
+//!
+//!    *Killed before the last sync:* the new name is not durable yet. The sidecar does not describe
+//!    the new slave, so the next pass syncs the directory first.
 //!
 //! # Why no transaction is lost (Law 2)
 //!
@@ -232,11 +235,11 @@ impl<'a> Replacement<'a> {
         Ok(kept)
     }
 
-    /// Step 3: the copy takes the slave's name.
+    /// Renames the copy to the slave's name; 3 in the order of writes.
     fn rename(&self, old: Option<FileStat>) -> Result<(), Error> {
         let paths = &self.slave.paths;
         let step = self.slave.step()?;
-        // A ZODB may have written the slave since step 2.
+        // A ZODB may have written the slave since the old one got its second name.
         step.check_unchanged(old)?;
         remove_if_exists(&paths.sibling(Sibling::ZodbIndex))?;
         let renamed = fs::rename(&self.path, paths.data());

@@ -38,7 +38,8 @@
 //! 4. truncate our unfinished tail, if there is one, with ZODB's lock held;
 //! 5. release the locks and return.
 //!
-//! The cases of concurrent work:
+//! All cases of concurrent work follow from one rule: *a step reads the switches after it has
+//! taken the step lock.* Case 1 shows what it means for a step; the others go back to case 1.
 //!
 //! 1. **A step.** If it has the step lock before S, it ends before S. If it takes the lock after
 //!    S, it reads the switch that was written before, and ends before it tries ZODB's lock or
@@ -63,9 +64,9 @@
 //!    then the tail is left to ZODB.
 //! 7. **A ZODB that has the slave open.** `off` does not wait for it and truncates nothing. ZODB
 //!    truncates an unfinished tail when it opens the file; if it dies before, the next one does.
-//! 8. **A second `off`.** There are two moments S. The one that comes to step 4 second finds
+//! 8. **A second `off`.** There are two moments S. The `off` that truncates second finds
 //!    nothing to truncate and does not try ZODB's lock. So a ZEO that starts after either has
-//!    returned does not meet the lock. The same holds if the other one comes between the two steps
+//!    returned does not meet the lock. The same holds if the other one comes between the two stages
 //!    of a truncation.
 //! 9. **`on`.** It holds the step lock while it writes its switch. Before S: `off` finds the switch
 //!    on in 3 and writes it again. After S: `on` came later than `off`, and that is what its user
@@ -90,8 +91,8 @@
 //!   name of a slave that was not replaced. A `.trN` of an earlier pass remains unchanged.
 //! - It may store the sidecar. Its statements about the slave were true when they were made, and
 //!   concern bytes before a position, which ZODB never changes; after a pack, the digests show
-//!   that it is another file. A batch that was announced but not begun is recognised by its tid,
-//!   which no other transaction has. The pass lock is still held, so no other pass stores a
+//!   that it is another file. A batch that was announced but not begun is recognised by its
+//!   header, whose tid no other transaction has. The pass lock is still held, so no other pass stores a
 //!   sidecar. The next pass therefore finds correctly that the slave has grown or changed.
 //!
 //! # Other cases
