@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | `digests` | is a range the same in both files? |
 //! | `join`, `lists`, `search` | which transactions are in only one file, and which differ? |
-//! | [`tails`] | the same for the last transactions, backwards from the ends of the files |
+//! | [`fork_point`] | the same for the last transactions, backwards from the ends of the files |
 //! | [`succession`] | may a copy of the master replace the slave, or would that lose transactions? |
 
 pub(crate) mod digests;
+pub mod fork_point;
 pub(crate) mod join;
 pub(crate) mod lists;
 mod old_slave;
@@ -15,4 +16,3 @@ pub(crate) mod pair;
 pub(crate) mod search;
 pub mod span;
 pub mod succession;
-pub mod tails;

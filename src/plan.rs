@@ -55,7 +55,7 @@
 //! - *Row 11*: the old slave is removed if a pack explains every transaction that the copy lacks.
 //!   It is kept if a pass has found the master damaged before: a repair may have dropped
 //!   transactions since, and a pack can hide that.
-//! - *Row 12* fits if [`TailComparison::is_kin`] and [`TailComparison::is_packed`] are true. The
+//! - *Row 12* fits if [`ForkComparison::is_kin`] and [`ForkComparison::is_packed`] are true. The
 //!   old slave is kept, or the pass refuses after all. Once a pass has refused a master, row 12
 //!   does not fit any more: a pack of that master must not turn the refusal into an acceptance.
 
@@ -71,8 +71,8 @@ use std::fmt;
 pub use self::copy::{CopyDecision, CopyFindings, KeepReason, judge as judge_copy};
 pub use self::evidence::{ComparisonFailure, Evidence, Loss, extended};
 pub use self::observation::{
-    Continuity, MasterState, MissingFromMaster, Next, Observation, SlaveState, SlaveTail, Storage,
-    TailComparison, TransactionSummary,
+    Continuity, ForkComparison, MasterState, MissingFromMaster, Next, Observation, SlaveState,
+    SlaveTail, Storage, TransactionSummary,
 };
 pub use self::refusal::Refusal;
 
@@ -357,7 +357,7 @@ fn is_prefix(observation: &Observation, slave: &Storage) -> Result<bool, Questio
 fn compare<'a>(
     observation: &'a Observation,
     slave: &Storage,
-) -> Result<&'a TailComparison, Question> {
+) -> Result<&'a ForkComparison, Question> {
     let from = match slave.continuity {
         Continuity::UpTo(position) => position,
         Continuity::Unknown | Continuity::Changed => slave.position,

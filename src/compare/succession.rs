@@ -125,7 +125,7 @@ struct Begun {
 
 /// Whether a data record of the old slave is in the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
+enum RecordPresence {
     /// The copy has it.
     Kept,
     /// So far, the copy has no record of the object.
@@ -358,7 +358,7 @@ impl<'a> Succession<'a> {
             let doubtful = &mut self.evidence.doubtful;
             *doubtful = Some(extended(*doubtful, old.header.tid));
             self.judge_records(old, index, |found| {
-                found.map_or(Presence::Gone, |_| Presence::Older)
+                found.map_or(RecordPresence::Gone, |_| RecordPresence::Older)
             });
         }
     }
@@ -367,9 +367,9 @@ impl<'a> Succession<'a> {
     fn compare_records(&mut self, old: &Transaction, copied: &Transaction, index: Option<&Index>) {
         let here = copied.position..copied.end;
         let lacks_some = self.judge_records(old, index, |found| match found {
-            Some(position) if here.contains(&position) => Presence::Kept,
-            Some(_) => Presence::Older,
-            None => Presence::Gone,
+            Some(position) if here.contains(&position) => RecordPresence::Kept,
+            Some(_) => RecordPresence::Older,
+            None => RecordPresence::Gone,
         });
         if lacks_some {
             self.lack(old.header.tid);
@@ -392,7 +392,7 @@ impl<'a> Succession<'a> {
         &mut self,
         old: &Transaction,
         index: Option<&Index>,
-        presence: impl Fn(Option<u64>) -> Presence,
+        presence: impl Fn(Option<u64>) -> RecordPresence,
     ) -> bool {
         // ZODB ignores the records of a transaction of this status.
         if old.header.status == TxnStatus::UNDONE {
@@ -412,11 +412,11 @@ impl<'a> Succession<'a> {
             };
             at = record.end;
             let presence = presence(index.get(record.oid));
-            lacks_some |= presence != Presence::Kept;
+            lacks_some |= presence != RecordPresence::Kept;
             let is_kept_by_packs = !matches!(record.data, OldData::Undone);
             // The root is always reachable, so no pack drops its last record.
-            let is_suspect =
-                presence == Presence::Older || presence == Presence::Gone && record.oid == ROOT;
+            let is_suspect = presence == RecordPresence::Older
+                || presence == RecordPresence::Gone && record.oid == ROOT;
             if is_suspect && is_kept_by_packs && suspects.len() < MAX_SUSPECTS {
                 suspects.push(record.oid);
             }

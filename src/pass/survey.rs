@@ -8,8 +8,8 @@ use std::fs::File;
 use std::iter;
 
 use crate::compare::digests::prove_equal;
+use crate::compare::fork_point::{compare, newer};
 use crate::compare::span::TransactionSpan;
-use crate::compare::tails::{compare, newer};
 use crate::error::Error;
 use crate::filestorage::record::TXN_HEADER_LEN;
 use crate::filestorage::{Tid, TxnHeader, TxnStatus};
@@ -95,7 +95,10 @@ impl Survey {
         let ranges = match &slave {
             SlaveState::Short { size, .. } => iter::once(0..*size).collect(),
             SlaveState::Storage(slave) => {
-                vec![sidecar::head(slave.position), sidecar::tail(slave.position)]
+                vec![
+                    sidecar::first_bytes(slave.position),
+                    sidecar::last_bytes(slave.position),
+                ]
             }
             _ => Vec::new(),
         };

@@ -16,7 +16,7 @@ pub struct Observation {
     /// The answer to [`Question::Prefix`](super::Question::Prefix), once it was asked.
     pub prefix_equal: Option<bool>,
     /// The answer to [`Question::Compare`](super::Question::Compare), once it was asked.
-    pub comparison: Option<TailComparison>,
+    pub comparison: Option<ForkComparison>,
 }
 
 /// The state of the slave.
@@ -104,7 +104,7 @@ pub enum Next {
 
 /// How the last transactions of slave and master compare, by their tids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TailComparison {
+pub struct ForkComparison {
     /// The tid of the master's last committed transaction.
     pub master_last: Option<Tid>,
     /// The slave's transactions that the master lacks, after the last one that both have.

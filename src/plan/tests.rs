@@ -40,19 +40,19 @@ fn storage(slave: Storage, master: MasterState) -> Observation {
     observation(SlaveState::Storage(slave), master)
 }
 
-fn compared(mut observation: Observation, comparison: TailComparison) -> Observation {
+fn compared(mut observation: Observation, comparison: ForkComparison) -> Observation {
     observation.comparison = Some(comparison);
     observation
 }
 
 /// The master ends with T3, and lacks this number of the slave's transactions.
-fn lacks(count: u64) -> TailComparison {
+fn lacks(count: u64) -> ForkComparison {
     let summary = TransactionSummary {
         tid: T2,
         user: "editor".to_owned(),
         description: "front page".to_owned(),
     };
-    TailComparison {
+    ForkComparison {
         master_last: Some(T3),
         missing: MissingFromMaster {
             count,
@@ -65,8 +65,8 @@ fn lacks(count: u64) -> TailComparison {
 }
 
 /// The master was packed, and lacks this number of the slave's last transactions.
-fn packed_away(count: u64) -> TailComparison {
-    TailComparison {
+fn packed_away(count: u64) -> ForkComparison {
+    ForkComparison {
         is_packed: true,
         ..lacks(count)
     }
@@ -312,7 +312,7 @@ fn an_older_or_shorter_master_is_refused() {
             ..differs()
         };
         for master_last in [None, Some(T1)] {
-            let comparison = TailComparison {
+            let comparison = ForkComparison {
                 master_last,
                 ..lacks(1)
             };
@@ -341,7 +341,7 @@ fn a_rewritten_master_replaces_a_slave_that_grew() {
 #[test]
 fn a_pack_may_have_dropped_the_slaves_last_transactions() {
     for master_last in [None, Some(T1), Some(T3)] {
-        let comparison = TailComparison {
+        let comparison = ForkComparison {
             master_last,
             ..packed_away(1)
         };
@@ -352,7 +352,7 @@ fn a_pack_may_have_dropped_the_slaves_last_transactions() {
 
 #[test]
 fn a_pack_of_another_database_is_refused() {
-    let others = TailComparison {
+    let others = ForkComparison {
         is_kin: false,
         ..packed_away(1)
     };
@@ -366,7 +366,7 @@ fn a_pack_of_another_database_is_refused() {
     ] {
         assert!(matches!(refusal(&observation), Refusal::Diverged(_)));
     }
-    let older = TailComparison {
+    let older = ForkComparison {
         master_last: Some(T1),
         ..others
     };

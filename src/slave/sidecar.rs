@@ -25,11 +25,11 @@ use crate::io::digest::Digest;
 use crate::plan::outcome::Action;
 use crate::source::FileId;
 
-/// Length of the head of a file in a fingerprint, in bytes.
-const HEAD_LEN: u64 = 4 * 1024;
+/// Number of first bytes that a fingerprint digests.
+const FIRST_LEN: u64 = 4 * 1024;
 
-/// Length of the tail before a position in a fingerprint, in bytes.
-const TAIL_LEN: u64 = 64 * 1024;
+/// Number of last bytes before a position that a fingerprint digests.
+const LAST_LEN: u64 = 64 * 1024;
 
 /// Upper limit for the size of a sidecar, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
@@ -103,7 +103,7 @@ pub struct LastSync {
     pub slave: Fingerprint,
 }
 
-/// Identifies the content of a file up to a position: digests of its head and tail. It also
+/// Identifies the content of a file up to a position: digests of its first and its last bytes. It also
 /// matches a copy of the file. [`io::file_stat`](crate::io::file_stat) compares it with the
 /// other types that identify files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -112,10 +112,12 @@ pub struct Fingerprint {
     pub position: u64,
     /// Tid of the last transaction before the position.
     pub last_tid: Option<Tid>,
-    /// Digest of [`head`].
-    pub head: Digest,
-    /// Digest of [`tail`].
-    pub tail: Digest,
+    /// Digest of [`first_bytes`].
+    #[serde(rename = "head")]
+    pub first: Digest,
+    /// Digest of [`last_bytes`].
+    #[serde(rename = "tail")]
+    pub last: Digest,
 }
 
 impl Fingerprint {
@@ -128,22 +130,22 @@ impl Fingerprint {
         Ok(Self {
             position,
             last_tid,
-            head: digest(head(position))?,
-            tail: digest(tail(position))?,
+            first: digest(first_bytes(position))?,
+            last: digest(last_bytes(position))?,
         })
     }
 }
 
-/// The range of the head in a fingerprint at `position`.
+/// The range of the first bytes in a fingerprint at `position`.
 #[must_use]
-pub fn head(position: u64) -> Range<u64> {
-    0..position.min(HEAD_LEN)
+pub fn first_bytes(position: u64) -> Range<u64> {
+    0..position.min(FIRST_LEN)
 }
 
-/// The range of the tail in a fingerprint at `position`.
+/// The range of the last bytes in a fingerprint at `position`.
 #[must_use]
-pub fn tail(position: u64) -> Range<u64> {
-    position.saturating_sub(TAIL_LEN)..position
+pub fn last_bytes(position: u64) -> Range<u64> {
+    position.saturating_sub(LAST_LEN)..position
 }
 
 /// An unfinished append. If a crash interrupts it, the slave's tail starts with the header of

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::filestorage::Tid;
-use crate::plan::observation::{MasterState, MissingFromMaster, Next, SlaveState, TailComparison};
+use crate::plan::observation::{ForkComparison, MasterState, MissingFromMaster, Next, SlaveState};
 use crate::plan::switch_on::TransactionRun;
 
 const TID: Tid = Tid(0x2000);
@@ -56,9 +56,9 @@ fn observation() -> Observation {
             was_refused: false,
         },
         prefix_equal: None,
-        comparison: Some(TailComparison {
+        comparison: Some(ForkComparison {
             missing: missing(),
-            ..TailComparison::default()
+            ..ForkComparison::default()
         }),
     }
 }

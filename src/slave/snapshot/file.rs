@@ -216,7 +216,7 @@ pub(crate) fn scan(
     })
 }
 
-/// Whether the tail behind the position is the start of our own unfinished batch.
+/// Whether the tail after the position is the start of our own unfinished batch.
 fn classify_tail(file: &SlaveFile, position: u64, sidecar: &Sidecar) -> Result<SlaveTail, Error> {
     let len = file.size - position;
     let mut start = vec![0; len.min(TXN_HEADER_LEN as u64) as usize];

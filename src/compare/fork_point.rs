@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::filestorage::backward::{Backward, Preceding, ReadAt};
 use crate::filestorage::scan::{Scanner, Transaction};
 use crate::filestorage::{Tid, TxnStatus};
-use crate::plan::{MissingFromMaster, TailComparison, TransactionSummary};
+use crate::plan::{ForkComparison, MissingFromMaster, TransactionSummary};
 use crate::slave::snapshot::SlaveFile;
 use crate::source::Master;
 
@@ -42,16 +42,16 @@ pub(crate) fn compare(
     from: u64,
     master: &Master,
     master_size: u64,
-) -> Result<TailComparison, Error> {
+) -> Result<ForkComparison, Error> {
     let mut slave = Backward::new(file, position);
     let master_end = find_end(master, master_size)?;
     let mut master = Backward::new(master, master_end);
     let mut ours = step_back(&mut slave)?;
     let mut theirs = step_back(&mut master)?;
     let slave_last = ours.map(|last| last.header.tid);
-    let mut comparison = TailComparison {
+    let mut comparison = ForkComparison {
         master_last: theirs.map(|last| last.header.tid),
-        ..TailComparison::default()
+        ..ForkComparison::default()
     };
     let mut has_others = false;
     let mut has_common = false;
