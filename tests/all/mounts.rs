@@ -29,7 +29,7 @@ fn assert_refused(scene: &Scene, options: &[&str], code: i32, says: &str) -> Run
     refused
 }
 
-const MOUNT_ITS_DIRECTORY: &str = "mount its directory";
+const MOUNT_ITS_DIRECTORY: &str = "Mount its directory";
 
 #[test]
 fn a_slave_that_is_mounted_by_itself_is_refused() {

@@ -419,7 +419,7 @@ fn a_watch_waits_for_a_slave_that_is_unmounted() {
     let mut watcher = Watcher::start(&scene, &["--interval", "0.2"]);
     watcher.expect(FINISHED);
     unmount(&directory);
-    watcher.expect("on another file system");
+    watcher.expect("on a different file system");
     assert_eq!(scene.beside_slave(), [""; 0], "no file is created there");
     bind();
     rewrite_end(&scene.master, &History::get().after);
@@ -465,7 +465,7 @@ fn remounted(scene: &Scene, change: impl FnOnce(&Path)) -> Watcher {
     let mut watcher = Watcher::start(scene, &["--interval", "0.2"]);
     watcher.expect(FINISHED);
     drop(Unmounted(directory));
-    watcher.expect("is on another file system");
+    watcher.expect("on a different file system");
     for name in names(&first) {
         fs::copy(first.join(&name), second.join(&name)).unwrap();
     }
