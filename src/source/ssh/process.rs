@@ -34,6 +34,8 @@ struct State {
     running: Option<Running>,
     /// Programs that were killed but did not disappear in time. They still must be reaped.
     lingering: Vec<Pid>,
+    /// Whether a program is being started. It is not known yet by its process id.
+    is_starting: bool,
     /// Whether no other program may be started.
     is_closed: bool,
 }
@@ -62,11 +64,14 @@ impl Process {
         self.lock().end();
     }
 
-    /// Ends the program, and prevents that another one is started.
+    /// Ends the program, and prevents that another one is started. Another thread may be starting
+    /// one just now, and ends it then: wait for that, since fssync may exit afterwards.
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         state.end();
+        drop(state);
+        wait_until(|| !self.lock().is_starting);
     }
 
     /// Does the periodic work while the program runs; call it several times a second:
@@ -95,8 +100,17 @@ impl Process {
         command: &mut Command,
         flags: ProcessFlags,
     ) -> io::Result<std::process::Child> {
-        let child = command.process_group(0).spawn()?;
         let mut state = self.lock();
+        if state.is_closed {
+            return Err(io::Error::other("fssync is about to exit"));
+        }
+        state.is_starting = true;
+        // The start of a program can take long, for example from a slow file system.
+        drop(state);
+        let spawned = command.process_group(0).spawn();
+        let mut state = self.lock();
+        state.is_starting = false;
+        let child = spawned?;
         state.end();
         state.running = Some(Running {
             pid: Pid::from_child(&child),
@@ -306,4 +320,35 @@ fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
         pause = MAX_PAUSE.min(pause * 2);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_program_runs_after_close() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..60 {
+            let trace = directory.path().join(format!("trace{round}"));
+            let process = Process::default();
+            let starter = process.clone();
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo > \"$0\"; exec sleep 60"]);
+            command.arg(&trace);
+            let thread = thread::Builder::new()
+                .spawn(move || starter.start(&mut command, ProcessFlags::default()))
+                .unwrap();
+            thread::sleep(Duration::from_micros(40 * round));
+            process.close();
+            let has_run = trace.exists();
+            let started = thread.join().unwrap();
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(trace.exists(), has_run, "{round}");
+            if let Ok(mut child) = started {
+                // It was reaped by its process id.
+                assert!(child.try_wait().is_err(), "{round}");
+            }
+        }
+    }
 }
