@@ -332,12 +332,12 @@ mod tests {
         for round in 0..60 {
             let trace = directory.path().join(format!("trace{round}"));
             let process = Process::default();
-            let starter = process.clone();
+            let other = process.clone();
             let mut command = Command::new("sh");
             command.args(["-c", "echo > \"$0\"; exec sleep 60"]);
             command.arg(&trace);
             let thread = thread::Builder::new()
-                .spawn(move || starter.start(&mut command, ProcessFlags::default()))
+                .spawn(move || other.start(&mut command, ProcessFlags::default()))
                 .unwrap();
             thread::sleep(Duration::from_micros(40 * round));
             process.close();
