@@ -40,8 +40,9 @@ pub enum Error {
         /// The other pass.
         pass: RunningPass,
     },
-    /// The master is an older copy of the slave: the arguments are probably swapped.
-    #[error("MASTER {master} is an older copy of SLAVE {}", .slave.display())]
+    /// The master is a copy of the slave that has no newer transactions: the arguments are
+    /// probably swapped.
+    #[error("MASTER {master} is a copy of SLAVE {}, without newer transactions", .slave.display())]
     Swapped {
         /// The master's name.
         master: String,
@@ -242,7 +243,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Swapped { .. } => {
-                "are the arguments swapped? To replace SLAVE with MASTER, as in a failback, run \
+                "swap the two arguments; to replace SLAVE with MASTER, as in a failback, run \
                  `fssync --full`"
             }
             Self::InUse { .. } => {
