@@ -34,8 +34,9 @@ struct State {
     running: Option<Running>,
     /// Programs that were killed but did not disappear in time. They still must be reaped.
     lingering: Vec<Pid>,
-    /// Whether a program is being started. It is not known yet by its process id.
-    is_starting: bool,
+    /// Number of programs that threads are starting. Their process ids are not known yet. More
+    /// than one is possible, because a thread that hangs is replaced.
+    starting: usize,
     /// Whether no other program may be started.
     is_closed: bool,
 }
@@ -71,7 +72,7 @@ impl Process {
         state.is_closed = true;
         state.end();
         drop(state);
-        wait_until(|| !self.lock().is_starting);
+        wait_until(|| self.lock().starting == 0);
     }
 
     /// Does the periodic work while the program runs; call it several times a second:
@@ -104,12 +105,12 @@ impl Process {
         if state.is_closed {
             return Err(io::Error::other("fssync is about to exit"));
         }
-        state.is_starting = true;
+        state.starting += 1;
         // The start of a program can take long, for example from a slow file system.
         drop(state);
         let spawned = command.process_group(0).spawn();
         let mut state = self.lock();
-        state.is_starting = false;
+        state.starting -= 1;
         let child = spawned?;
         state.end();
         state.running = Some(Running {
@@ -336,8 +337,11 @@ mod tests {
             let mut command = Command::new("sh");
             command.args(["-c", "echo > \"$0\"; exec sleep 60"]);
             command.arg(&trace);
+            // Nobody reads its standard error, so do not wait for the end of that.
+            let flags = ProcessFlags::default();
+            flags.is_stderr_closed.store(true, Ordering::Relaxed);
             let thread = thread::Builder::new()
-                .spawn(move || other.start(&mut command, ProcessFlags::default()))
+                .spawn(move || other.start(&mut command, flags))
                 .unwrap();
             thread::sleep(Duration::from_micros(40 * round));
             process.close();
