@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -12,7 +11,6 @@ use fssync::plan::outcome::Exit;
 use fssync::slave::ledger::SEGMENT_LEN;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::verify::finding::{Finding, Kind, Severity};
 use fssync::verify::{DigestState, IndexState, Verified, verify};
 use serde_json::{Value, json};
@@ -23,11 +21,7 @@ use crate::support::{
 
 fn verified(path: &Path) -> (Verified, Vec<Finding>) {
     let paths = SlavePaths::new(path).expect("a place for the slave");
-    let slave = Slave {
-        switches: Switches::new(&paths, None),
-        paths,
-        interrupted: Arc::new(AtomicBool::new(false)),
-    };
+    let slave = Slave::new(paths, None);
     let mut findings = Vec::new();
     let verified = verify(&slave, false, &Silent, &mut |finding| {
         findings.push(finding.clone());

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use fssync::error::Error;
 use fssync::filestorage::index::Index;
@@ -14,7 +13,6 @@ use fssync::io::progress::Silent;
 use fssync::slave::index::{self, StoredIndex};
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::upkeep::{IndexBuild, Progress};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -29,11 +27,7 @@ use crate::support::{
 /// The slave of a scene, as a pass opens it.
 fn slave(scene: &Scene) -> Slave {
     let paths = SlavePaths::new(&scene.slave).expect("a place for the slave");
-    Slave {
-        switches: Switches::new(&paths, None),
-        paths,
-        interrupted: Arc::new(AtomicBool::new(false)),
-    }
+    Slave::new(paths, None)
 }
 
 /// Continues `builder` up to a position of the file, and returns the index.

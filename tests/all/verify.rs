@@ -11,15 +11,13 @@ mod sectors;
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use fssync::error::Error;
 use fssync::filestorage::scan::{Event, Scanner, Transaction};
 use fssync::io::progress::Silent;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::verify::finding::Finding;
 use fssync::verify::{Verified, verify};
 use serde_json::json;
@@ -29,11 +27,7 @@ use crate::support::{Scene, Zodb};
 /// The slave at this path.
 fn slave(path: &Path) -> Slave {
     let paths = SlavePaths::new(path).expect("a place for the slave");
-    Slave {
-        switches: Switches::new(&paths, None),
-        paths,
-        interrupted: Arc::new(AtomicBool::new(false)),
-    }
+    Slave::new(paths, None)
 }
 
 /// The result of a verification in this process.

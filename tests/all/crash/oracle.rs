@@ -15,14 +15,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use fssync::io::progress::Silent;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::verify::finding::{Kind, Severity};
 use fssync::verify::verify;
 use serde_json::json;
@@ -97,11 +94,7 @@ impl Case {
     /// `verify` finds no damage.
     fn assert_undamaged(&self, position: u64) {
         let paths = SlavePaths::new(&self.scene.slave).expect("paths");
-        let slave = Slave {
-            switches: Switches::new(&paths, None),
-            paths,
-            interrupted: Arc::new(AtomicBool::new(false)),
-        };
+        let slave = Slave::new(paths, None);
         let mut findings = Vec::new();
         let verified = verify(&slave, false, &Silent, &mut |finding| {
             findings.push(finding.clone());
