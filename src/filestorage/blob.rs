@@ -1,7 +1,27 @@
-//! Recognises data records of blobs, which are objects with their data in files outside
-//! `Data.fs`.
+//! Blobs: objects with their data in files outside `Data.fs`.
+//!
+//! The data record of a blob in `Data.fs` says only that the object is a blob. Its bytes are
+//! in a file of its own, named after the object and the transaction: see [`layout`].
+
+pub mod layout;
 
 use memchr::memmem::Finder;
+use serde::{Deserialize, Serialize};
+
+pub use self::layout::{LAYOUT_FILE, Layout};
+
+use super::Tid;
+
+/// Identifies a blob file: the object, and the transaction of its data record.
+///
+/// Keys are ordered by their tids, as in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+pub struct BlobKey {
+    /// Id of the transaction.
+    pub tid: Tid,
+    /// Id of the object.
+    pub oid: u64,
+}
 
 /// The class of blobs in a pickle, in all protocols that ZODB has ever used.
 const CLASS: &[u8] = b"cZODB.blob\nBlob\n";
