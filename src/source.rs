@@ -8,12 +8,14 @@
 //! | --- | --- |
 //! | [`location`] | parses the location of a master |
 //! | [`path`], [`open`] | a master on a mounted path, local or NFS |
+//! | [`blobs`] | the master's blob files |
 //! | [`ssh`] | a master on another machine, through ssh and `fssync serve` |
 //! | [`protocol`], [`server`] | the frames between the two, and `fssync serve` itself |
 //!
 //! A pass does not call a source directly. It calls a [`Master`], which runs the source in
 //! a thread of its own and limits the time that a pass waits for it.
 
+pub mod blobs;
 mod file_system;
 pub mod location;
 mod master;
