@@ -26,7 +26,7 @@ pub(crate) struct Python(PathBuf);
 impl Python {
     /// The Python of the tests' virtual environment.
     pub(crate) fn get() -> Self {
-        Self(environment::python(|command| {
+        Self(environment::python(environment::REQUIREMENTS, |command| {
             let status = command.status();
             assert!(
                 status.is_ok_and(|status| status.success()),

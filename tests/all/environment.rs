@@ -5,11 +5,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The Python of a virtual environment with the pinned requirements. `must` runs a command
-/// that has to succeed.
-pub fn python(must: impl Fn(&mut Command)) -> PathBuf {
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zodb/requirements.txt");
-    let text = fs::read(&requirements).expect("requirements.txt");
+/// The pinned requirements of the tests: the newest ZODB, and ZEO.
+pub const REQUIREMENTS: &str = "tests/zodb/requirements.txt";
+
+/// The Python of a virtual environment with the packages of a file of requirements. `must`
+/// runs a command that has to succeed.
+pub fn python(requirements: &str, must: impl Fn(&mut Command)) -> PathBuf {
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join(requirements);
+    let text = fs::read(&requirements).expect("a file of requirements");
     let venv = kept("venv", &text, |venv| {
         let venv = venv.to_str().expect("a path in UTF-8");
         must(Command::new("python3").args(["-m", "venv", "--clear", venv]));

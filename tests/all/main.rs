@@ -28,6 +28,9 @@ mod rewrites;
 mod surroundings;
 mod tails;
 
+// Blobs.
+mod blobs;
+
 // The files beside the slave, and access to them.
 mod access;
 mod index;

@@ -24,7 +24,7 @@ pub use process::{
 pub use scene::{Scene, Transport};
 pub use source::{Call, Hooked};
 pub use users::{as_nobody, own, require_root};
-pub use zodb::{Zodb, python};
+pub use zodb::{Blobs, Setup, Zodb, blobs_beside, python};
 
 /// A number from an environment variable.
 pub fn number(variable: &str) -> Option<usize> {

@@ -16,6 +16,7 @@ from typing import Any, Mapping, TextIO
 
 from ZODB import fsrecover
 
+import blobs
 import diary
 import probe
 import store
@@ -36,20 +37,10 @@ class Agent:
         self.done = False
         self._stores: dict[str, Store] = {}
 
-    def open(
-        self,
-        name: str,
-        path: str,
-        read_only: bool = False,
-        create: bool = False,
-        pack_gc: bool = True,
-        seed: int = 0,
-    ) -> Answer:
+    def open(self, name: str, path: str, **options: Any) -> Answer:
         if name in self._stores:
             raise ValueError(f"{name!r} is open already")
-        opened = Store(
-            path, read_only=read_only, create=create, pack_gc=pack_gc, seed=seed
-        )
+        opened = Store(path, **options)
         self._stores[name] = opened
         return probe.describe(opened.storage)
 
@@ -77,8 +68,12 @@ class Agent:
         self._stores[name].abort()
         return {}
 
-    def undo(self, name: str, tid: str | None = None) -> Answer:
-        self._stores[name].undo(tid)
+    def drop(self, name: str, **what: Any) -> Answer:
+        self._stores[name].drop(**what)
+        return {}
+
+    def undo(self, name: str, tid: str | None = None, count: int = 1) -> Answer:
+        self._stores[name].undo(tid, count)
         return self._where(name)
 
     def pack(self, name: str, keep: int = 0) -> Answer:
@@ -133,6 +128,14 @@ class Agent:
     def serials(self, path: str) -> Answer:
         return {"serials": diary.serials(path)}
 
+    def check_blobs(self, path: str, **options: Any) -> Answer:
+        return blobs.check(path, **options)
+
+    def blob_files(self, blob_directory: str) -> Answer:
+        """The path of each blob file, by `oid tid`."""
+        files = blobs.files(blob_directory)
+        return {"files": {" ".join(key): path for key, path in files.items()}}
+
     def sleep(self, seconds: float) -> Answer:
         time.sleep(seconds)
         return {}
@@ -180,7 +183,13 @@ def write(options: argparse.Namespace) -> None:
     """Prints `tid position` for each acknowledged transaction, at once."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    written = Store(options.path, seed=options.seed)
+    written = Store(
+        options.path,
+        seed=options.seed,
+        blobs=options.blobs,
+        setup=options.setup,
+        journal=options.journal,
+    )
     operations = Operations(written, options.pack)
     end = time.monotonic() + options.seconds
     while not stop.is_set() and time.monotonic() < end:
@@ -204,6 +213,9 @@ def parse_arguments() -> argparse.Namespace:
     writer.add_argument("--seconds", type=float, required=True)
     writer.add_argument("--pack", action="store_true", help="pack occasionally")
     writer.add_argument("--rate", type=float, help="maximum operations per second")
+    writer.add_argument("--blobs", help="the blob directory, which exists")
+    writer.add_argument("--setup", default="fs", choices=("fs", "proxy"))
+    writer.add_argument("--journal", help="a file for the digests of blobs")
     return parser.parse_args()
 
 

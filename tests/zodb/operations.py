@@ -1,5 +1,7 @@
 """Random operations on a Store, chosen by the store's random numbers."""
 
+from collections import Counter
+
 from ZODB.FileStorage.fspack import PackError
 
 from store import Store
@@ -13,6 +15,18 @@ WEIGHTS = {
     "empty": 5,
     "pack": 2,
 }
+BLOB_WEIGHTS = {
+    "blobs_create": 25,
+    "blobs_create_big": 4,
+    "blobs_change": 20,
+    "blobs_delete": 8,
+    "blobs_vote_abort": 8,
+    "blobs_drop": 3,
+    "undo": 10,
+    "undo_two": 4,
+    "pack": 4,
+}
+BLOBS = (1, 4)
 BIG_BYTES = (20_000, 300_000)
 SMALL_BYTES = (20, 2_000)
 OBJECTS = (1, 12)
@@ -26,8 +40,11 @@ class Operations:
     def __init__(self, store: Store, pack: bool) -> None:
         self._store = store
         self._random = store.random
-        self._names = [name for name in WEIGHTS if pack or name != "pack"]
-        self._weights = [WEIGHTS[name] for name in self._names]
+        weights = Counter(WEIGHTS)
+        if store.has_blobs:
+            weights.update(BLOB_WEIGHTS)
+        self._names = [name for name in weights if pack or name != "pack"]
+        self._weights = [weights[name] for name in self._names]
 
     def step(self) -> str:
         """Executes one operation and returns its name, or one for a refusal by ZODB.
@@ -35,11 +52,15 @@ class Operations:
         An operation finishes at most one transaction.
         """
         name = self._random.choices(self._names, self._weights)[0]
-        if name == "undo":
-            return name if self._store.undo_some() else "undo_refused"
+        if name in ("undo", "undo_two"):
+            count = 2 if name == "undo_two" else 1
+            return name if self._store.undo_some(count) else "undo_refused"
         if name == "pack":
             return self._pack()
-        self._write(name)
+        if name == "blobs_drop":
+            self._store.drop(**self._blobs(name))
+        else:
+            self._write(name)
         return name
 
     def _pack(self) -> str:
@@ -63,13 +84,24 @@ class Operations:
             user=self._random.choice(USERS),
             description=f"{name} {self._random.randrange(1000)}",
             extension={"step": name} if self._random.random() < 0.2 else {},
+            **self._blobs(name),
         )
-        if name == "vote_abort":
+        if name.endswith("vote_abort"):
             self._store.abort()
         else:
             self._store.finish()
 
     def _objects(self, name: str) -> int:
-        if name == "empty":
+        if name == "empty" or name.startswith("blobs_"):
             return 0
         return 1 if name == "commit_big" else self._random.randint(*OBJECTS)
+
+    def _blobs(self, name: str) -> dict[str, int]:
+        if not name.startswith("blobs_"):
+            return {}
+        what = {"blobs_change": "changes", "blobs_delete": "deletions"}.get(name, "blobs")
+        sizes = BIG_BYTES if name == "blobs_create_big" else (0, 2_000)
+        return {
+            what: self._random.randint(*BLOBS),
+            "blob_size": self._random.randint(*sizes),
+        }

@@ -258,6 +258,12 @@ def read_all(path: str) -> dict[str, Any]:
     return {"position": position, **{name: it.hexdigest() for name, it in digests.items()}}
 
 
+def size_and_digest(path: str) -> tuple[int, str]:
+    """The size of a file in bytes, and its SHA-256."""
+    data = Path(path).read_bytes()
+    return len(data), sha256(data).hexdigest()
+
+
 def update(digest: Any, *parts: bytes | None) -> None:
     """Adds the parts and their lengths to the digest."""
     for part in parts:

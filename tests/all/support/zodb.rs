@@ -16,10 +16,31 @@ use crate::environment;
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        environment::python(|command| {
+        environment::python(environment::REQUIREMENTS, |command| {
             must(command);
         })
     })
+}
+
+/// ZODB's two set-ups with blobs, which write different files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// `<filestorage>` with `blob-dir`.
+    FileStorage,
+    /// `<blobstorage>` around a `<filestorage>`.
+    Proxy,
+}
+
+impl Setup {
+    pub const BOTH: [Self; 2] = [Self::FileStorage, Self::Proxy];
+
+    /// Its name in the commands of the agent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FileStorage => "fs",
+            Self::Proxy => "proxy",
+        }
+    }
 }
 
 /// A process that executes commands on FileStorages; see `tests/zodb/agent.py`.
@@ -31,7 +52,12 @@ pub struct Zodb {
 
 impl Zodb {
     pub fn start() -> Self {
-        let mut command = Command::new(python());
+        Self::with(python())
+    }
+
+    /// The same with another ZODB.
+    pub fn with(python: &Path) -> Self {
+        let mut command = Command::new(python);
         command.arg(project("tests/zodb/agent.py"));
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         let mut process = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
@@ -80,6 +106,36 @@ impl Zodb {
             }
         });
         answer
+    }
+
+    /// Opens a master with blobs as "m". `options` are those of the command `open`.
+    pub fn open_with_blobs(&mut self, master: &Path, setup: Setup, options: &Value) {
+        let mut open = json!({"cmd": "open", "name": "m", "path": master,
+            "blobs": blobs_beside(master), "setup": setup.as_str()});
+        let options = options.as_object().expect("options").clone();
+        open.as_object_mut().expect("a command").extend(options);
+        self.call(&open);
+    }
+
+    /// Loads every blob that ZODB can load from a file with this blob directory, and compares
+    /// it with the file below `expected` or with the digest in `journal`. See
+    /// `tests/zodb/blobs.py`.
+    pub fn check_blobs(&mut self, of: &Blobs<'_>, setup: Setup) -> Value {
+        self.call(
+            &json!({"cmd": "check_blobs", "path": of.file, "blobs": of.directory,
+            "setup": setup.as_str(), "expected": of.expected, "journal": of.journal}),
+        )
+    }
+
+    /// Fails unless ZODB can load all blobs, as in [`Self::check_blobs`], and each one has the
+    /// expected bytes. Returns their number.
+    #[track_caller]
+    pub fn assert_blobs(&mut self, of: &Blobs<'_>, setup: Setup) -> u64 {
+        let found = self.check_blobs(of, setup);
+        for list in ["missing", "different", "unknown"] {
+            assert_eq!(found[list], json!([]), "{list}: {found}");
+        }
+        found["blobs"].as_u64().expect("a number")
     }
 
     /// The result of ZODB's scan of a file from its start: `position`, `last_tid`, `objects`,
@@ -148,6 +204,22 @@ impl Zodb {
         let slave = fs::read(slave).unwrap();
         assert!(history.starts_with(&slave[..position]), "a prefix");
     }
+}
+
+/// A file with blobs, and the bytes that its blobs must have.
+#[derive(Clone, Copy, Debug)]
+pub struct Blobs<'a> {
+    pub file: &'a Path,
+    pub directory: &'a Path,
+    /// Another blob directory.
+    pub expected: Option<&'a Path>,
+    /// The file in which a store has recorded the digests of its blobs.
+    pub journal: Option<&'a Path>,
+}
+
+/// The blob directory beside a file, which `--blobs` detects.
+pub fn blobs_beside(file: &Path) -> PathBuf {
+    file.with_file_name("blobs")
 }
 
 impl Drop for Zodb {

@@ -1,0 +1,3 @@
+//! Sites with blobs, written by the real ZODB in both set-ups and both layouts.
+
+mod checker;
