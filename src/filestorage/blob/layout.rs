@@ -92,7 +92,7 @@ impl Layout {
         let oid = u64::from_str_radix(&digits, 16).ok()?;
         let tid = name.strip_suffix(SUFFIX)?.strip_prefix("0x")?;
         let tid = Tid(u64::from_str_radix(tid, 16).ok()?);
-        let key = BlobKey { oid, tid };
+        let key = BlobKey { tid, oid };
         // Other spellings of the same numbers are not names of this layout.
         (self.path(key) == relative_path).then_some(key)
     }
