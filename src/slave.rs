@@ -31,7 +31,7 @@ pub mod presence;
 pub mod protection;
 pub mod replace;
 pub mod running;
-pub(crate) mod scan;
+pub mod scan;
 pub mod sidecar;
 pub mod since_last_pass;
 pub mod small_file;

@@ -1,14 +1,31 @@
 //! Blobs: objects with their data in files outside `Data.fs`.
 //!
 //! The data record of a blob in `Data.fs` says only that the object is a blob. Its bytes are
-//! in a file of its own, named after the object and the transaction: see [`layout`].
+//! in a file of its own, named after the object and the transaction. So the log alone determines
+//! which blob files a storage needs:
+//!
+//! | data record | blob file |
+//! | --- | --- |
+//! | the [pickle](pickle) of a blob | needed |
+//! | a back pointer that leads to such a record | needed: an undo copies the file |
+//! | a back pointer of 0 (the creation was undone) whose `prev` leads to such a record | [optional](BlobReference::is_optional) |
+//!
+//! A [`BlobCollector`] finds the data records in a scan that may be blobs, and
+//! [`BlobCandidate::resolve`] follows their back pointers. If an object has several records in
+//! one transaction, the last one counts. Transactions with status `u` do not count.
 
+pub mod candidate;
+pub mod collector;
 pub mod layout;
+pub mod pickle;
 
 use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
+pub use self::candidate::{BlobCandidate, BlobReference, CandidateData};
+pub use self::collector::BlobCollector;
 pub use self::layout::{LAYOUT_FILE, Layout};
+pub use self::pickle::{PICKLE_START_LEN, is_blob_pickle};
 
 use super::Tid;
 
@@ -71,26 +88,4 @@ impl BlobSearch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_blob_is_found_across_pieces() {
-        let bytes = [b"\x80\x03".as_slice(), CLASS, b"q\x01."].concat();
-        for piece_len in 1..=bytes.len() {
-            let mut search = BlobSearch::default();
-            for piece in bytes.chunks(piece_len) {
-                search.take(piece);
-            }
-            assert!(search.has_found(), "in pieces of {piece_len}");
-        }
-    }
-
-    #[test]
-    fn another_class_is_not_a_blob() {
-        let mut search = BlobSearch::default();
-        search.take(b"cZODB.blob\nBlo");
-        search.take(b"ck\ncmyapp\nBlob\n");
-        assert!(!search.has_found());
-    }
-}
+pub(crate) mod tests;

@@ -1,5 +1,7 @@
 //! Scans a local file.
 
+pub mod blobs;
+
 use std::fs::File;
 use std::path::Path;
 
@@ -17,20 +19,34 @@ pub(crate) fn scan_file(
     check_cancelled: &dyn Fn(u64) -> Result<(), Error>,
     visitor: &mut impl Visitor,
 ) -> Result<(), Error> {
-    const READ_LEN: u64 = 1024 * 1024;
     let mut buffer = AlignedBuf::default();
-    while scanner.stopped().is_none() && scanner.left() > 0 {
-        let len = scanner.left().min(READ_LEN) as usize;
-        let offset = scanner.offset();
-        check_cancelled(offset)?;
-        let got = read_fully(file, buffer.room(len, offset), offset)
-            .map_err(Error::io(format!("read at {offset} in"), path))?;
-        if got == 0 {
-            break;
+    loop {
+        check_cancelled(scanner.offset())?;
+        if !scan_piece(file, path, scanner, &mut buffer, visitor)? {
+            return Ok(());
         }
-        let bytes = &buffer[..got];
-        scanner.feed(bytes, &mut |event| visitor.event(event));
-        visitor.bytes(offset, bytes);
     }
-    Ok(())
+}
+
+/// Feeds the next bytes of the file to a scanner. Returns whether there were any: the scan has
+/// ended if it stopped, has reached its limit, or the file is shorter.
+fn scan_piece(
+    file: &File,
+    path: &Path,
+    scanner: &mut Scanner,
+    buffer: &mut AlignedBuf,
+    visitor: &mut impl Visitor,
+) -> Result<bool, Error> {
+    const READ_LEN: u64 = 1024 * 1024;
+    let len = scanner.left().min(READ_LEN) as usize;
+    if scanner.stopped().is_some() || len == 0 {
+        return Ok(false);
+    }
+    let offset = scanner.offset();
+    let got = read_fully(file, buffer.room(len, offset), offset)
+        .map_err(Error::io(format!("read at {offset} in"), path))?;
+    let bytes = &buffer[..got];
+    scanner.feed(bytes, &mut |event| visitor.event(event));
+    visitor.bytes(offset, bytes);
+    Ok(got > 0)
 }
