@@ -1,0 +1,190 @@
+//! The blobs that the log refers to, compared with the files on disk, over random histories of
+//! several versions of ZODB.
+//!
+//! They differ in these cases only:
+//!
+//! 1. If the creation of a blob is undone, a `<blobstorage>` has a file and a `<filestorage>`
+//!    with a `blob-dir` has none. Such a reference is optional.
+//! 2. A transaction that was aborted before its vote leaves its files in a `<filestorage>`. The
+//!    log has no transaction with their tids.
+//! 3. A pack with garbage collection removes all files of an object that was garbage at the
+//!    time of the pack, even if a later transaction has restored the object by an undo
+//!    (ZODB 6.4: `FileStorage._remove_blob_files_tagged_for_removal_during_pack`), and those of
+//!    records that are kept for back pointers only.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use fssync::filestorage::Tid;
+use fssync::filestorage::blob::{BlobKey, LAYOUT_FILE, Layout};
+use fssync::slave::scan::blobs::BlobScan;
+use serde_json::json;
+
+use crate::environment;
+use crate::support::{Scene, Setup, Zodb, blobs_beside, must, number, python};
+
+/// How often a history continues, and with how many operations.
+const ROUNDS: usize = 4;
+const OPERATIONS: usize = 60;
+
+/// The blobs to which a log refers.
+#[derive(Debug, Default)]
+struct Derived {
+    needed: BTreeSet<BlobKey>,
+    optional: BTreeSet<BlobKey>,
+}
+
+impl Derived {
+    fn of(log: &Path) -> Self {
+        const FIRST_TRANSACTION: u64 = 4;
+        let file = File::open(log).expect("the log");
+        let len = file.metadata().expect("its size").len();
+        let mut scan = BlobScan::new(&file, log, FIRST_TRANSACTION, len);
+        let mut derived = Self::default();
+        while let Some(references) = scan.next_slice().expect("the log can be read") {
+            for it in references {
+                let keys = if it.is_optional {
+                    &mut derived.optional
+                } else {
+                    &mut derived.needed
+                };
+                assert!(keys.insert(it.key), "{it:?} is reported once");
+            }
+        }
+        assert_eq!(scan.position(), len, "the whole log is read");
+        derived
+    }
+}
+
+/// The blob files below a directory.
+fn on_disk(blobs: &Path) -> BTreeSet<BlobKey> {
+    let layout = fs::read(blobs.join(LAYOUT_FILE)).expect(".layout");
+    let layout = Layout::parse(&layout).expect("a layout");
+    let mut keys = BTreeSet::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(blobs.join(&directory)).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let path = directory.join(entry.file_name());
+            if entry.file_type().expect("its type").is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|it| it == "blob") {
+                let key = layout.key(&path);
+                keys.insert(key.unwrap_or_else(|| panic!("{} is a blob", path.display())));
+            }
+        }
+    }
+    keys
+}
+
+/// The blob files that were there when their transaction was finished.
+fn written(journal: &Path) -> BTreeSet<BlobKey> {
+    let text = fs::read_to_string(journal).expect("the journal");
+    let hex = |text: Option<&str>| u64::from_str_radix(text.expect("a field"), 16).expect("hex");
+    let key = |line: &str| {
+        let mut fields = line.split(' ');
+        let oid = hex(fields.next());
+        BlobKey {
+            tid: Tid(hex(fields.next())),
+            oid,
+        }
+    };
+    text.lines().map(key).collect()
+}
+
+/// What differs between log and disk, in numbers of blobs.
+#[derive(Debug, Default)]
+struct Differences {
+    derived: usize,
+    undone: usize,
+    orphans: usize,
+    packed: usize,
+}
+
+/// Compares the log of a master with its blob directory.
+fn compare(zodb: &mut Zodb, scene: &Scene, setup: Setup, is_gc: bool, all: &mut Differences) {
+    let derived = Derived::of(&scene.master);
+    let files = on_disk(&blobs_beside(&scene.master));
+    let answer = zodb.call(&json!({"cmd": "transactions", "path": scene.master}));
+    let tids: BTreeSet<String> = answer["transactions"]
+        .as_array()
+        .expect("transactions")
+        .iter()
+        .map(|it| it["tid"].as_str().expect("a tid").to_owned())
+        .collect();
+
+    all.derived += derived.needed.len();
+    for key in files.difference(&derived.needed) {
+        let is_in_log = tids.contains(&format!("{:016x}", key.tid.0));
+        match setup {
+            Setup::FileStorage => {
+                assert!(!is_in_log, "{key:?} is not derived");
+                all.orphans += 1;
+            }
+            Setup::Proxy => {
+                assert!(derived.optional.contains(key), "{key:?} is not derived");
+                all.undone += 1;
+            }
+        }
+    }
+    let written = written(&scene.directory.path().join("journal"));
+    for key in derived.needed.difference(&files) {
+        assert!(is_gc, "{key:?} has no file");
+        let was_there = written.contains(key) || setup == Setup::Proxy;
+        assert!(was_there, "{key:?} never had a file");
+        all.packed += 1;
+    }
+}
+
+/// Compares random histories, in both set-ups, with garbage collection and without.
+fn derived_blobs_are_those_on_disk(python: &Path, first_seed: usize) {
+    let seeds = number("FSSYNC_BLOB_SEEDS").unwrap_or(3);
+    let mut zodb = Zodb::with(python);
+    for setup in Setup::BOTH {
+        for is_gc in [true, false] {
+            let mut differences = Differences::default();
+            for seed in first_seed..first_seed + seeds {
+                let scene = Scene::new();
+                let layout = ["bushy", "lawn"][seed % 2];
+                let journal = scene.directory.path().join("journal");
+                let options = json!({"create": true, "layout": layout, "pack_gc": is_gc,
+                    "pack_keep_old": seed % 3 == 0, "seed": seed, "journal": journal});
+                zodb.open_with_blobs(&scene.master, setup, &options);
+                for round in 0..ROUNDS {
+                    eprintln!("{setup:?}, gc {is_gc}, seed {seed}, round {round}");
+                    zodb.call(
+                        &json!({"cmd": "random", "name": "m", "count": OPERATIONS, "pack": true}),
+                    );
+                    compare(&mut zodb, &scene, setup, is_gc, &mut differences);
+                }
+                zodb.call(&json!({"cmd": "close", "name": "m"}));
+            }
+            println!("{setup:?}, gc {is_gc}: {differences:?}");
+            assert!(differences.derived > 20 * seeds, "{differences:?}");
+        }
+    }
+}
+
+/// The Python of an older ZODB.
+fn older(version: &str) -> PathBuf {
+    let requirements = format!("tests/zodb/requirements-{version}.txt");
+    environment::python(&requirements, |command| {
+        must(command);
+    })
+}
+
+#[test]
+fn of_the_newest_zodb() {
+    derived_blobs_are_those_on_disk(python(), 10);
+}
+
+#[test]
+fn of_zodb_5_8_1() {
+    derived_blobs_are_those_on_disk(&older("5.8.1"), 20);
+}
+
+#[test]
+fn of_zodb_5_1_1() {
+    derived_blobs_are_those_on_disk(&older("5.1.1"), 30);
+}
