@@ -52,6 +52,9 @@ pub enum Error {
     /// The master does not respond.
     #[error("the master is unreachable")]
     Unreachable(#[source] source::Error),
+    /// The master's blob directory cannot be used until the configuration changes.
+    #[error(transparent)]
+    MasterBlobs(source::Error),
     /// ZODB, or another program, holds ZODB's lock on the slave.
     #[error("{slave} is in use{}", by(*.pid))]
     InUse {
@@ -207,7 +210,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Swapped { .. } => Exit::Usage,
+            Self::Usage(_) | Self::Swapped { .. } | Self::MasterBlobs(_) => Exit::Usage,
             Self::Off(_) => Exit::Off,
             Self::Busy { .. } => Exit::Busy,
             Self::Unreachable(_) | Self::MasterChanged { .. } => Exit::Unreachable,
@@ -252,7 +255,7 @@ impl Error {
             }
             Self::Refused(refusal) => return Some(refusal.hint()),
             Self::NotSwitchedOn { why, .. } => why.hint(),
-            Self::Unreachable(error) => error.hint()?,
+            Self::Unreachable(error) | Self::MasterBlobs(error) => error.hint()?,
             Self::MasterDamaged { .. } => {
                 "the slave may have an intact copy of the damaged data: compare the two with \
                  `fssync verify SLAVE --against MASTER` before you repair the master with \
@@ -350,6 +353,9 @@ impl From<source::Error> for Error {
             source::Error::Interrupted => Self::Interrupted,
             error @ source::Error::Mounted { .. } => Self::Usage(error.to_string()),
             source::Error::Start { what, source } => Self::Start { what, source },
+            source::Error::Blobs { ref problem, .. } if problem.is_configuration() => {
+                Self::MasterBlobs(error)
+            }
             source::Error::Io {
                 action,
                 name,

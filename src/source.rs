@@ -1,7 +1,7 @@
 //! Read-only access to the master.
 //!
-//! A [`Source`] opens the master's file, reads and digests ranges of it, and lists its
-//! transactions. It makes no decisions: its callers do, in the same way for every
+//! A [`Source`] opens the master's file, reads and digests ranges of it, lists its
+//! transactions, and reads its blobs. It makes no decisions: its callers do, in the same way for every
 //! transport. Nothing in this directory writes a file.
 //!
 //! | module | responsibility |
@@ -29,18 +29,20 @@ mod surroundings;
 mod transactions;
 
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use blobs::{BlobDigest, BlobEvent, BlobRoot, BlobWant, BlobsProblem};
 pub use file_system::FileSystem;
-pub use master::Master;
+pub use master::{BlobStream, Master};
 pub use pending::{Deadline, Heartbeat, Pending};
 pub use surroundings::{Stray, Surroundings};
 pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 
+use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
 use crate::io::file_stat::FileStat;
 
@@ -51,19 +53,6 @@ pub trait Source: Send {
     ///
     /// Also digests `ranges`. A range that reaches past the end of the file has no digest.
     fn stat(&mut self, ranges: &[Range<u64>]) -> Result<MasterStat, Error>;
-
-    /// Lists the directory of the master's `Data.fs`, or a directory below it. Returns up
-    /// to [`MAX_ENTRIES`] entries whose names sort `after` the given one, in order.
-    fn list(
-        &mut self,
-        relative_path: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<DirectoryEntry>, Error>;
-
-    /// Opens a regular file beside the master's `Data.fs`, or below its directory, and
-    /// returns its size in bytes. Later calls read that file, until the next
-    /// [`stat`](Self::stat).
-    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error>;
 
     /// Describes what surrounds the file that [`stat`](Self::stat) opened last.
     fn surroundings(&mut self) -> Result<Surroundings, Error>;
@@ -83,6 +72,30 @@ pub trait Source: Send {
     /// `from`. The length of a list is limited, so that it arrives in time; the next call
     /// continues at its end.
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error>;
+
+    /// Finds the master's blob directory: the given one, or else the usual one of the file that
+    /// [`stat`](Self::stat) opened last.
+    fn blob_root(&mut self, given: Option<&str>) -> Result<BlobRoot, Error>;
+
+    /// Sends the events of the wanted blobs to `sink`, until it returns `Break`. Several
+    /// threads may call it. Fails with [`BlobsProblem::Vanished`] if the directory is no
+    /// longer a blob directory, or has another layout; without its `.layout`, no blob counts
+    /// as absent.
+    fn blobs(
+        &mut self,
+        root: &BlobRoot,
+        wants: &[BlobWant],
+        sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Error>;
+
+    /// Digests blobs; `None` for one that is absent. Calls `alive` again and again meanwhile,
+    /// if the source knows that the master is alive only in this way.
+    fn blob_digests(
+        &mut self,
+        root: &BlobRoot,
+        keys: &[BlobKey],
+        alive: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Option<BlobDigest>>, Error>;
 
     /// Waits until the file may have changed since the last [`stat`](Self::stat), and
     /// returns true; returns false after `timeout`. This is only a hint: on a network file
@@ -128,12 +141,12 @@ pub struct Named {
     pub is_mount: bool,
 }
 
-/// The maximum number of entries in one [`Source::list`].
-pub const MAX_ENTRIES: usize = 150;
+/// The maximum number of entries in one list.
+const MAX_ENTRIES: usize = 150;
 
 /// A file in the directory of the master's `Data.fs`, or below it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct DirectoryEntry {
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DirectoryEntry {
     /// Name in its directory. Names that are not UTF-8 are not listed.
     pub name: String,
     /// Kind of file. Links are not followed.
@@ -143,8 +156,8 @@ pub struct DirectoryEntry {
 }
 
 /// The kinds of [`DirectoryEntry`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub enum EntryKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryKind {
     /// A regular file.
     File,
     /// A directory.
@@ -220,6 +233,14 @@ pub enum Error {
         /// Whether a retry may succeed, according to the other end.
         is_transient: bool,
     },
+    /// The master's blob directory cannot be used.
+    #[error("{name}: {problem}")]
+    Blobs {
+        /// Name of the master.
+        name: String,
+        /// The reason.
+        problem: BlobsProblem,
+    },
     /// The connection could not be established, or it broke.
     #[error("no connection to {name}: {what}")]
     Connection {
@@ -251,6 +272,7 @@ impl Error {
         match self {
             Self::Io { .. } | Self::NotFileStorage { .. } | Self::Changed { .. } => true,
             Self::Remote { is_transient, .. } => *is_transient,
+            Self::Blobs { problem, .. } => matches!(problem, BlobsProblem::Vanished { .. }),
             Self::Mounted { .. }
             | Self::TimedOut { .. }
             | Self::Connection { .. }
@@ -264,6 +286,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Connection { hint, .. } => Some(hint),
+            Self::Blobs { problem, .. } => Some(problem.hint()),
             _ => None,
         }
     }

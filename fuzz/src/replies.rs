@@ -13,7 +13,6 @@ use fssync::filestorage::scan::Tail;
 use fssync::io::digest::Digest;
 use fssync::source::protocol::{self, Reply, Request};
 use fssync::source::ssh::client::{Client, ReadRange};
-use fssync::source::{DirectoryEntry, EntryKind};
 use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
 
 use super::serve::framed;
@@ -113,11 +112,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
         why: "not served".to_owned(),
         is_transient: true,
     };
-    let entries = Reply::Entries(vec![DirectoryEntry {
-        name: "Data.fs".to_owned(),
-        kind: EntryKind::File,
-        size: 9,
-    }]);
     let line = |reply: &Reply| serde_json::to_vec(reply).expect("a message");
     let entry = |tid: Tid, len: u64| [&tid.0.to_be_bytes()[..], &len.to_be_bytes(), b" "].concat();
     let raw_list = [entry(Tid(2), 100), entry(Tid(3), 50)].concat();
@@ -146,12 +140,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
             hello.clone(),
             line(&Reply::Data(40_000)),
             b"D40000".to_vec(),
-            line(&entries),
+            line(&Reply::Changed(false)),
         ],
         &[
             b"\x1a".to_vec(),
             b"Welcome to plone1!".to_vec(),
-            line(&Reply::Opened(3)),
+            line(&Reply::Data(3)),
         ],
     ];
     all.into_iter().map(|lines| lines.join(&b'\n')).collect()

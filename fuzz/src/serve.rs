@@ -102,9 +102,7 @@ fn check_answer(request: &Request, replies: &mut &[u8]) {
             let is_below = Path::new(path).starts_with(fixtures_directory());
             assert!(is_below && !path.contains(".."), "{path} is not served");
         }
-        (Request::List { .. }, Reply::Entries(_))
-        | (Request::Open { .. }, Reply::Opened(_))
-        | (Request::Digest(_) | Request::Confirm(_), Reply::Digest(_))
+        (Request::Digest(_) | Request::Confirm(_), Reply::Digest(_))
         | (Request::Surroundings, Reply::Surroundings(_))
         | (Request::Wait { .. }, Reply::Changed(_)) => {}
         (Request::Read { len, .. }, Reply::Data(first)) => check_data(*len, first, replies),
@@ -154,39 +152,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
         path: path(name),
         ranges: vec![0..size.min(4096), size.saturating_sub(100)..size],
     };
-    let list = |relative_path: &str, after: Option<&str>| Request::List {
-        relative_path: relative_path.to_owned(),
-        after: after.map(str::to_owned),
-    };
-    let open = |relative_path: &str| Request::Open {
-        relative_path: relative_path.to_owned(),
-    };
     let read = |offset, len| Request::Read { offset, len };
     let from = |from| Request::Transactions { from, size };
     let conversations = [
         vec![look("undo.fs"), read(4, 100), read(size, 10)],
         vec![look("undo.fs"), Request::Confirm(0..size), read(0, 1 << 19)],
         vec![look("undo.fs"), from(4), from(697), from(5)],
-        vec![look("undo.fs"), list("", None), list("", Some("site.fs"))],
-        vec![look("undo.fs"), open("README.md"), read(0, 1000)],
         vec![look("undo.fs"), Request::Surroundings],
-        vec![
-            look("../src/lib.rs"),
-            open("../Cargo.toml"),
-            list("..", None),
-        ],
+        vec![look("../src/lib.rs")],
         vec![
             look("undo.fs"),
             Request::Wait { timeout_ms: 1000 },
             look("undo.fs"),
         ],
         vec![Request::Digest(0..u64::MAX), look("")],
-        vec![
-            look("empty.fs"),
-            look("nothing"),
-            look("undo.fs/x"),
-            open(""),
-        ],
+        vec![look("empty.fs"), look("nothing"), look("undo.fs/x")],
     ];
     let line = |request| serde_json::to_vec(&request).expect("a message");
     conversations

@@ -5,13 +5,25 @@
 //!
 //! | module | responsibility |
 //! | --- | --- |
+//! | [`directory`] | opens a blob directory |
+//! | [`find`] | finds the blob directory of a master |
+//! | [`reader`], [`readers`] | read blob files, in one or several threads |
 //! | [`problem`] | why a blob directory cannot be used |
 
+mod directory;
+mod find;
 mod problem;
+mod reader;
+mod readers;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::directory::BlobsFailure;
+pub use self::find::usual_directories;
+pub(super) use self::find::{describe, find};
 pub use self::problem::BlobsProblem;
+pub(super) use self::reader::BlobReader;
+pub(super) use self::readers::{digest_all, read_all};
 
 use crate::filestorage::blob::{BlobKey, Layout};
 use crate::io::digest::Digest;
@@ -32,6 +44,19 @@ pub struct BlobRoot {
     /// The content of its file `.fssync/id`, if there is one. A slave's blob directory has
     /// such a file, so the slave recognizes a master that is its own directory.
     pub slave_id: Option<String>,
+}
+
+impl BlobRoot {
+    /// Whether its texts have the lengths of an honest answer.
+    pub(super) fn is_bounded(&self) -> bool {
+        /// The maximum length of a path, in bytes.
+        const PATH_MAX: usize = 4096;
+        /// The maximum length of an id, in bytes. Replacement characters may make it longer
+        /// than the text in the file.
+        const MAX_ID_LEN: usize = 3 * directory::MAX_TEXT_LEN;
+        let id_len = self.slave_id.as_ref().map_or(0, String::len);
+        self.directory.len() <= PATH_MAX && id_len <= MAX_ID_LEN
+    }
 }
 
 /// A blob that the slave wants.

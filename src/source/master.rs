@@ -5,16 +5,23 @@
 //! thread answers requests in order. A caller that requests the next bytes before it processes
 //! the last ones keeps both ends busy.
 
+mod blob_stream;
+
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
+pub use self::blob_stream::BlobStream;
+
+use self::blob_stream::blob_stream;
+use super::blobs::{BlobDigest, BlobRoot, BlobWant};
 use super::pending::{Deadline, Pending, lock};
 use super::{Error, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
+use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
 use crate::io::read::AlignedBuf;
 
@@ -183,6 +190,37 @@ impl Master {
         self.ask(move |source| source.transactions(from, size))
     }
 
+    /// See [`Source::blob_root`].
+    pub fn blob_root(&self, given: Option<String>) -> Result<BlobRoot, Error> {
+        self.ask(move |source| source.blob_root(given.as_deref()))
+            .wait()
+    }
+
+    /// Requests blobs. See [`Source::blobs`].
+    #[must_use]
+    pub fn blobs(&self, root: BlobRoot, wants: Vec<BlobWant>) -> BlobStream {
+        let (sender, stream) = blob_stream(&self.name, &self.deadline);
+        let sent = self.send(Box::new(move |source| {
+            let result = source.blobs(&root, &wants, &|event| sender.send(event));
+            sender.finish(result);
+        }));
+        if let Err(source) = sent {
+            stream.fail(self.no_thread(source));
+        }
+        stream
+    }
+
+    /// See [`Source::blob_digests`].
+    pub fn blob_digests(
+        &self,
+        root: BlobRoot,
+        keys: Vec<BlobKey>,
+    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+        let deadline = self.deadline.clone();
+        self.ask(move |source| source.blob_digests(&root, &keys, &|| deadline.beat()))
+            .wait()
+    }
+
     /// Calls `then` with the result of [`Source::wait`]: once the master may have changed, or
     /// after a timeout.
     pub fn when_changed(
@@ -214,10 +252,15 @@ impl Master {
             let _ = sender.send(request(source));
         }));
         if let Err(source) = sent {
-            let what = format!("a thread that reads {}", self.name);
-            let _ = unasked.send(Err(Error::Start { what, source }));
+            let _ = unasked.send(Err(self.no_thread(source)));
         }
         Pending::new(&self.name, &self.deadline, receiver)
+    }
+
+    /// The error of a thread that cannot be started.
+    fn no_thread(&self, source: io::Error) -> Error {
+        let what = format!("a thread that reads {}", self.name);
+        Error::Start { what, source }
     }
 
     /// Sends a request to the thread, or to a new thread if that one hangs.
@@ -267,7 +310,9 @@ impl ReadAt for &Master {
 mod tests {
     use super::*;
     use crate::source::Heartbeat;
+    use crate::source::blobs::BlobEvent;
     use crate::source::path::MountedPath;
+    use std::ops::ControlFlow;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A source that hangs for longer than any test waits.
@@ -279,20 +324,31 @@ mod tests {
             self.0.stat(ranges)
         }
 
-        fn list(
-            &mut self,
-            _: &str,
-            _: Option<&str>,
-        ) -> Result<Vec<crate::source::DirectoryEntry>, Error> {
-            Ok(Vec::new())
-        }
-
         fn surroundings(&mut self) -> Result<Surroundings, Error> {
             Ok(Surroundings::default())
         }
 
-        fn open_beside(&mut self, _: &str) -> Result<u64, Error> {
-            Ok(0)
+        fn blob_root(&mut self, given: Option<&str>) -> Result<BlobRoot, Error> {
+            self.0.blob_root(given)
+        }
+
+        fn blobs(
+            &mut self,
+            root: &BlobRoot,
+            wants: &[BlobWant],
+            sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
+        ) -> Result<(), Error> {
+            thread::sleep(Duration::from_secs(600));
+            self.0.blobs(root, wants, sink)
+        }
+
+        fn blob_digests(
+            &mut self,
+            root: &BlobRoot,
+            keys: &[BlobKey],
+            alive: &(dyn Fn() + Sync),
+        ) -> Result<Vec<Option<BlobDigest>>, Error> {
+            self.0.blob_digests(root, keys, alive)
         }
 
         fn read(&mut self, _: &mut [u8], _: u64) -> Result<usize, Error> {

@@ -23,12 +23,12 @@ use super::{DirectoryEntry, EntryKind, MAX_ENTRIES};
 use crate::filestorage::DATA_FS;
 
 /// Flags for a file. Without NONBLOCK, opening a FIFO waits for a writer.
-const FILE: OFlags = OFlags::RDONLY
+pub(super) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
 /// Flags for a directory.
-const DIRECTORY: OFlags = OFlags::RDONLY
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::DIRECTORY);
 
@@ -79,13 +79,28 @@ impl Name {
                 relative_path,
             } => {
                 let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
-                open_beneath(&root, relative_path).map_err(|error| match error {
-                    Errno::XDEV | Errno::LOOP => io::Error::new(
-                        ErrorKind::PermissionDenied,
-                        "leads out of the served directory, or through too many symbolic links",
-                    ),
-                    error => error.into(),
-                })
+                open_beneath(&root, relative_path).map_err(beneath_error)
+            }
+        }
+    }
+
+    /// Opens the directory with this name.
+    pub fn open_directory(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Trusted(path) => {
+                // Revalidate the parent: see the module's comment. If this fails, so does the
+                // next call, with a better error.
+                if let Some(parent) = path.parent() {
+                    let _ = open_in(CWD, parent, DIRECTORY);
+                }
+                Ok(open_in(CWD, path, DIRECTORY)?)
+            }
+            Self::Beneath {
+                root,
+                relative_path,
+            } => {
+                let root = open_in(CWD, fs::canonicalize(root)?, DIRECTORY)?;
+                open_at(&root, relative_path, DIRECTORY).map_err(beneath_error)
             }
         }
     }
@@ -127,8 +142,9 @@ impl Name {
         })
     }
 
-    /// Lists the directory with this name. See [`Source::list`](super::Source::list).
-    pub fn list(&self, after: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
+    /// Lists the directory with this name: up to [`MAX_ENTRIES`] entries whose names sort
+    /// `after` the given one, in order.
+    pub(super) fn list(&self, after: Option<&str>) -> io::Result<Vec<DirectoryEntry>> {
         let Self::Beneath {
             root,
             relative_path,
@@ -283,6 +299,17 @@ fn open_beneath(root: &OwnedFd, relative_path: &Path) -> Result<OpenedFile, Errn
     })
 }
 
+/// The error of a path below a served directory.
+fn beneath_error(error: Errno) -> io::Error {
+    match error {
+        Errno::XDEV | Errno::LOOP => io::Error::new(
+            ErrorKind::PermissionDenied,
+            "leads out of the served directory, or through too many symbolic links",
+        ),
+        error => error.into(),
+    }
+}
+
 /// Opens a path relative to `root`. The kernel refuses a path that leaves `root`.
 fn open_at(root: &OwnedFd, relative_path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -292,6 +319,16 @@ fn open_at(root: &OwnedFd, relative_path: &Path, flags: OFlags) -> Result<OwnedF
         relative_path
     };
     retry_on_intr(|| openat2(root, path, flags, Mode::empty(), resolve))
+}
+
+/// The same, for a path that must not contain a symbolic link either.
+pub(super) fn open_strictly(
+    root: &OwnedFd,
+    relative_path: &Path,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    retry_on_intr(|| openat2(root, relative_path, flags, Mode::empty(), resolve))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ mod watch;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,11 +18,12 @@ use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
 use rustix::io::retry_on_intr;
 
 use self::watch::Watch;
+use super::blobs::{self, BlobDigest, BlobEvent, BlobRoot, BlobWant};
 use super::open::{self, Name};
 use super::{
-    DirectoryEntry, Error, FileId, FileSystem, MAX_WAIT, MasterStat, Named, Source, Surroundings,
-    Transactions,
+    Error, FileId, FileSystem, MAX_WAIT, MasterStat, Named, Source, Surroundings, Transactions,
 };
+use crate::filestorage::blob::BlobKey;
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{DATA_FS, MAGIC_LEN, Magic};
 use crate::io::digest::Digest;
@@ -105,12 +107,12 @@ impl MountedPath {
         path.display().to_string()
     }
 
-    fn open(&self, name: &Name) -> Result<(MasterFile, Statx), Error> {
+    fn open(&self) -> Result<(MasterFile, Statx), Error> {
         let open::OpenedFile {
             file,
             is_in_directory,
-        } = name.open().map_err(|error| {
-            let (file, source) = name.explain(error);
+        } = self.name.open().map_err(|error| {
+            let (file, source) = self.name.explain(error);
             Error::Io {
                 action: "open".to_owned(),
                 name: file.display().to_string(),
@@ -145,12 +147,6 @@ impl MountedPath {
         }
     }
 
-    fn beside(&self, relative_path: &str) -> Result<Name, Error> {
-        self.name
-            .beside(relative_path.as_ref())
-            .map_err(|e| self.error(format!("find {relative_path:?} beside"), e))
-    }
-
     fn opened(&self) -> Result<&MasterFile, Error> {
         self.opened
             .as_ref()
@@ -177,7 +173,7 @@ impl Source for MountedPath {
         // and nothing can be read by mistake.
         self.opened = None;
         self.watch.discard_events();
-        let (opened, stat) = self.open(&self.name)?;
+        let (opened, stat) = self.open()?;
         let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         // Without a link, a rename has replaced the file between its lookup and now, or it is
         // a deleted file that stays mounted. Neither is the current master.
@@ -217,25 +213,8 @@ impl Source for MountedPath {
         })
     }
 
-    fn list(
-        &mut self,
-        relative_path: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<DirectoryEntry>, Error> {
-        let name = self.beside(relative_path)?;
-        name.list(after)
-            .map_err(|e| self.error(format!("list {relative_path:?} beside"), e))
-    }
-
     fn surroundings(&mut self) -> Result<Surroundings, Error> {
         self.find_surroundings(true)
-    }
-
-    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
-        let name = self.beside(relative_path)?;
-        let (opened, stat) = self.open(&name)?;
-        self.opened = Some(opened);
-        Ok(stat.stx_size)
     }
 
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
@@ -268,6 +247,35 @@ impl Source for MountedPath {
             opened.scanner = Some(scanner);
         }
         Ok(list)
+    }
+
+    fn blob_root(&mut self, given: Option<&str>) -> Result<BlobRoot, Error> {
+        let trusted = |path: &Path| Name::Trusted(path.to_owned());
+        let found = match given {
+            Some(directory) => blobs::describe(&trusted(Path::new(directory))),
+            None => blobs::find(&self.name, |path| Some(trusted(path))),
+        };
+        found.map_err(|failure| failure.of_master(&self.display_name()))
+    }
+
+    fn blobs(
+        &mut self,
+        root: &BlobRoot,
+        wants: &[BlobWant],
+        sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Error> {
+        blobs::read_all(root, wants, sink)
+            .map_err(|failure| failure.of_master(&self.display_name()))
+    }
+
+    fn blob_digests(
+        &mut self,
+        root: &BlobRoot,
+        keys: &[BlobKey],
+        alive: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+        blobs::digest_all(root, keys, alive)
+            .map_err(|failure| failure.of_master(&self.display_name()))
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 
 /// Interval between two checks for an interruption.
-const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
+pub(super) const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
 
 /// Grace period for a signal after a broken connection: the same signal may have ended the
 /// program that connects first.
@@ -72,6 +72,38 @@ impl Deadline {
         Self {
             give_up: Arc::new(give_up),
             ..self
+        }
+    }
+
+    /// Records that the master works.
+    pub(super) fn beat(&self) {
+        self.heartbeat.beat();
+    }
+
+    /// Waits for an answer of the master `name`. `receive` waits for it for a given time.
+    pub(super) fn wait_for<T>(
+        &self,
+        name: &str,
+        mut receive: impl FnMut(Duration) -> Result<Result<T, Error>, RecvTimeoutError>,
+    ) -> Result<T, Error> {
+        let asked = Instant::now();
+        loop {
+            let left = self.left(asked);
+            let answer = receive(left.min(INTERRUPT_CHECK));
+            if self.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+            match answer {
+                Ok(answer) => return answer.map_err(|error| self.cause(error)),
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(_) => {
+                    (self.give_up)();
+                    return Err(Error::TimedOut {
+                        name: name.to_owned(),
+                        timeout: self.timeout,
+                    });
+                }
+            }
         }
     }
 
@@ -144,25 +176,8 @@ impl<T> Pending<T> {
 
     /// Waits for the answer.
     pub fn wait(self) -> Result<T, Error> {
-        let asked = Instant::now();
-        loop {
-            let left = self.deadline.left(asked);
-            let answer = self.receiver.recv_timeout(left.min(INTERRUPT_CHECK));
-            if self.deadline.is_cancelled() {
-                return Err(Error::Interrupted);
-            }
-            match answer {
-                Ok(answer) => return answer.map_err(|error| self.deadline.cause(error)),
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-                Err(_) => {
-                    (self.deadline.give_up)();
-                    return Err(Error::TimedOut {
-                        name: self.name,
-                        timeout: self.deadline.timeout,
-                    });
-                }
-            }
-        }
+        let receive = |timeout| self.receiver.recv_timeout(timeout);
+        self.deadline.wait_for(&self.name, receive)
     }
 }
 

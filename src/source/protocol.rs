@@ -11,6 +11,12 @@
 //!   reply.
 //! - A [`Reply::Transactions`] is followed by its list in a frame of data, unless the list is
 //!   empty.
+//! - A [`Request::Blobs`] gets one or more [`Reply::Blob`] for each wanted blob, in the order of
+//!   the request; the last of them is [final](BlobEventKind::is_final). After a
+//!   [`BlobEventKind::File`], the bytes follow in frames of data, and then the final reply.
+//! - A [`Request::BlobDigests`] gets one [`Reply::BlobDigest`] for each key, in the order of the
+//!   request.
+//! - A [`Reply::Refused`] or [`Reply::Blobs`] ends the answer to any request.
 //!
 //! A frame:
 //!
@@ -28,13 +34,15 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::filestorage::blob::{BlobKey, Layout};
 use crate::io::digest::Digest;
-use crate::source::{
-    DirectoryEntry, FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings,
+use crate::source::blobs::{
+    BlobDigest, BlobEventKind, BlobRoot, BlobWant, BlobsProblem, MAX_PIECE_LEN,
 };
+use crate::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings};
 
 /// The version of this protocol. It increases with every change.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// The start of a hello. The version follows, in 2 bytes, big-endian.
 const NAME: [u8; 6] = *b"fssync";
@@ -45,11 +53,12 @@ pub const HELLO_LEN: usize = NAME.len() + 2;
 /// The maximum length of the data in a frame, in bytes.
 pub const MAX_DATA_LEN: usize = 256 * 1024;
 
-// A list of transactions fits into one frame.
-const _: () = assert!(MAX_LIST_LEN <= MAX_DATA_LEN);
+// A list of transactions, or a piece of a blob, fits into one frame.
+const _: () = assert!(MAX_LIST_LEN <= MAX_DATA_LEN && MAX_PIECE_LEN <= MAX_DATA_LEN);
 
-/// The maximum length of the message in a frame, in bytes.
-const MAX_MESSAGE_LEN: usize = 256 * 1024;
+/// The maximum length of the message in a frame, in bytes. The longest is a request for
+/// [`MAX_WANTS`](crate::source::blobs::MAX_WANTS) blobs, with less than 400 bytes for each.
+const MAX_MESSAGE_LEN: usize = 1024 * 1024;
 
 /// The length of the header of a frame, in bytes.
 const HEADER_LEN: usize = 5;
@@ -64,20 +73,6 @@ pub enum Request {
         path: String,
         /// Ranges to digest.
         ranges: Vec<Range<u64>>,
-    },
-    /// [`Source::list`](crate::source::Source::list).
-    List {
-        /// The directory, relative to that of the master's file.
-        #[serde(rename = "below")]
-        relative_path: String,
-        /// List only names that sort after this one.
-        after: Option<String>,
-    },
-    /// [`Source::open_beside`](crate::source::Source::open_beside).
-    Open {
-        /// The file, relative to the directory of the master's file.
-        #[serde(rename = "below")]
-        relative_path: String,
     },
     /// [`Source::surroundings`](crate::source::Source::surroundings).
     Surroundings,
@@ -98,6 +93,29 @@ pub enum Request {
         from: u64,
         /// Size of the file in bytes.
         size: u64,
+    },
+    /// [`Source::blob_root`](crate::source::Source::blob_root).
+    BlobRoot {
+        /// Path of the directory, if it is known.
+        given: Option<String>,
+    },
+    /// [`Source::blobs`](crate::source::Source::blobs).
+    Blobs {
+        /// Path of the blob directory.
+        directory: String,
+        /// Its layout.
+        layout: Layout,
+        /// The blobs, at most [`MAX_WANTS`](crate::source::blobs::MAX_WANTS).
+        wants: Vec<BlobWant>,
+    },
+    /// [`Source::blob_digests`](crate::source::Source::blob_digests).
+    BlobDigests {
+        /// Path of the blob directory.
+        directory: String,
+        /// Its layout.
+        layout: Layout,
+        /// The blobs, at most [`MAX_WANTS`](crate::source::blobs::MAX_WANTS).
+        keys: Vec<BlobKey>,
     },
     /// [`Source::wait`](crate::source::Source::wait).
     Wait {
@@ -128,10 +146,6 @@ pub enum Reply {
         /// Digests of the requested ranges.
         digests: Vec<Option<Digest>>,
     },
-    /// To [`Request::List`].
-    Entries(Vec<DirectoryEntry>),
-    /// To [`Request::Open`]: size of the file in bytes.
-    Opened(u64),
     /// To [`Request::Surroundings`].
     Surroundings(Surroundings),
     /// To [`Request::Read`]: the number of bytes in the following frame of data. 0 means the
@@ -147,6 +161,15 @@ pub enum Reply {
         /// The end of the scan.
         reached: Reached,
     },
+    /// To [`Request::BlobRoot`].
+    BlobRoot(BlobRoot),
+    /// To [`Request::Blobs`]: an event of the next wanted blob.
+    Blob(BlobEventKind),
+    /// To [`Request::BlobDigests`]: the next digest, or `None` if that blob is absent.
+    BlobDigest(Option<BlobDigest>),
+    /// To any request about blobs: their directory cannot be used.
+    #[serde(rename = "NoBlobs")]
+    Blobs(BlobsProblem),
     /// To [`Request::Wait`]: whether the file may have changed.
     Changed(bool),
     /// To any request: it was refused.
@@ -190,7 +213,7 @@ pub enum Error {
 pub enum Kind {
     /// A message in JSON.
     Message,
-    /// Data: bytes of the master's file, or a list of transactions.
+    /// Data: bytes of the master's file or of a blob, or a list of transactions.
     Data,
 }
 
@@ -285,32 +308,69 @@ fn write_frame(to: &mut impl Write, kind: Kind, bytes: &[u8]) -> io::Result<()> 
 
 /// Reads a message. Returns `None` if the other end has closed the connection before it.
 pub fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, Error> {
-    let Some(len) = read_header(from, Kind::Message)? else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; len];
-    read_exact(from, &mut bytes)?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(Error::Message)
+    match read_header(from)? {
+        None => Ok(None),
+        Some((Kind::Message, len)) => read_content(from, len).map(Some),
+        Some((Kind::Data, _)) => Err(UNEXPECTED_KIND),
+    }
+}
+
+/// A frame.
+#[derive(Debug)]
+pub enum Frame<T> {
+    /// A message.
+    Message(T),
+    /// Data, at least one byte.
+    Data(Vec<u8>),
+}
+
+/// Reads a message, or data of at most `max_data_len` bytes.
+pub fn read_frame<T: DeserializeOwned>(
+    from: &mut impl Read,
+    max_data_len: u64,
+) -> Result<Frame<T>, Error> {
+    match read_header(from)?.ok_or(Error::Ended)? {
+        (Kind::Message, len) => read_content(from, len).map(Frame::Message),
+        (Kind::Data, len) => {
+            check_data_len(len, max_data_len)?;
+            let mut bytes = vec![0; len];
+            read_exact(from, &mut bytes)?;
+            Ok(Frame::Data(bytes))
+        }
+    }
 }
 
 /// Reads a frame of data to the start of `buffer`. Returns its length in bytes.
 pub fn read_data(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Error> {
-    let len = read_header(from, Kind::Data)?.ok_or(Error::Ended)?;
-    if len == 0 {
-        return Err(Error::Frame("it is empty"));
-    }
-    let room = buffer
-        .get_mut(..len)
-        .ok_or(Error::Frame("it has more data than requested"))?;
-    read_exact(from, room)?;
+    let (Kind::Data, len) = read_header(from)?.ok_or(Error::Ended)? else {
+        return Err(UNEXPECTED_KIND);
+    };
+    check_data_len(len, buffer.len() as u64)?;
+    read_exact(from, &mut buffer[..len])?;
     Ok(len)
 }
 
-/// Reads the header of a frame, which must be of this kind, and returns its length in bytes.
-/// Returns `None` if the other end has closed the connection before it.
-fn read_header(from: &mut impl Read, kind: Kind) -> Result<Option<usize>, Error> {
+const UNEXPECTED_KIND: Error = Error::Frame("it is of an unexpected kind");
+
+fn check_data_len(len: usize, max: u64) -> Result<(), Error> {
+    if len == 0 {
+        return Err(Error::Frame("it is empty"));
+    }
+    if len as u64 > max {
+        return Err(Error::Frame("it has more data than requested"));
+    }
+    Ok(())
+}
+
+fn read_content<T: DeserializeOwned>(from: &mut impl Read, len: usize) -> Result<T, Error> {
+    let mut bytes = vec![0; len];
+    read_exact(from, &mut bytes)?;
+    serde_json::from_slice(&bytes).map_err(Error::Message)
+}
+
+/// Reads the header of a frame. Returns its kind and its length in bytes, which is at most
+/// [`Kind::max_len`], or `None` if the other end has closed the connection before it.
+fn read_header(from: &mut impl Read) -> Result<Option<(Kind, usize)>, Error> {
     let mut header = [0; HEADER_LEN];
     let first = loop {
         match from.read(&mut header[..1]) {
@@ -323,14 +383,16 @@ fn read_header(from: &mut impl Read, kind: Kind) -> Result<Option<usize>, Error>
     }
     read_exact(from, &mut header[1..])?;
     let [code, len @ ..] = header;
-    if code != kind.code() {
-        return Err(Error::Frame("it is of an unexpected kind"));
-    }
+    let kind = match code {
+        b'J' => Kind::Message,
+        b'D' => Kind::Data,
+        _ => return Err(UNEXPECTED_KIND),
+    };
     let len = u32::from_be_bytes(len) as usize;
     if len > kind.max_len() {
         return Err(Error::Frame("it is too long"));
     }
-    Ok(Some(len))
+    Ok(Some((kind, len)))
 }
 
 fn read_exact(from: &mut impl Read, buffer: &mut [u8]) -> Result<(), Error> {

@@ -3,6 +3,8 @@
 //! It is read-only and makes no decisions. It opens only files at or below the served paths,
 //! whatever the requests contain. It writes only to its output, and ends when its input ends.
 
+mod blobs;
+
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -64,21 +66,6 @@ impl<I: Read, O: Write> Server<'_, I, O> {
     fn answer(&mut self, request: Request) -> Result<(), Error> {
         let reply = match request {
             Request::Stat { path, ranges } => self.look(&path, &ranges),
-            Request::List {
-                relative_path,
-                after,
-            } => match self.beside() {
-                Ok(file) => file
-                    .list(&relative_path, after.as_deref())
-                    .map_or_else(|error| refused(&error), Reply::Entries),
-                Err(refused) => refused,
-            },
-            Request::Open { relative_path } => match self.beside() {
-                Ok(file) => file
-                    .open_beside(&relative_path)
-                    .map_or_else(|error| refused(&error), Reply::Opened),
-                Err(refused) => refused,
-            },
             Request::Surroundings => match &self.file {
                 None => nothing_opened(),
                 Some(file) => file
@@ -92,6 +79,17 @@ impl<I: Read, O: Write> Server<'_, I, O> {
                 Err(refused) => refused,
             },
             Request::Transactions { from, size } => return self.transactions(from, size),
+            Request::BlobRoot { given } => self.blob_root(given.as_deref()),
+            Request::Blobs {
+                directory,
+                layout,
+                wants,
+            } => return self.blobs(&directory, layout, &wants),
+            Request::BlobDigests {
+                directory,
+                layout,
+                keys,
+            } => return self.blob_digests(&directory, layout, &keys),
             Request::Wait { timeout_ms } => self.wait(Duration::from_millis(timeout_ms)),
         };
         Ok(protocol::write_message(&mut self.output, &reply)?)
@@ -130,18 +128,6 @@ impl<I: Read, O: Write> Server<'_, I, O> {
                 named: stat.named,
                 digests: stat.digests,
             },
-        }
-    }
-
-    /// The file of the last stat, if its directory is served too.
-    fn beside(&mut self) -> Result<&mut MountedPath, Reply> {
-        match &mut self.file {
-            None => Err(nothing_opened()),
-            Some(file) if self.serves_beside => Ok(file),
-            Some(_) => Err(Reply::Refused {
-                why: "only this file is served, not its directory".to_owned(),
-                is_transient: false,
-            }),
         }
     }
 

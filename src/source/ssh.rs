@@ -10,7 +10,8 @@ mod connection;
 mod process;
 mod terminal;
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ pub use self::process::Process;
 use self::client::{ReadRange, RequestError};
 use self::connection::{Connection, StartError};
 use self::process::ProcessExit;
-use super::{
-    DirectoryEntry, Error, Heartbeat, MAX_WAIT, MasterStat, Source, Surroundings, Transactions,
-};
+use super::blobs::{BlobDigest, BlobEvent, BlobRoot, BlobWant, MAX_WANTS};
+use super::{Error, Heartbeat, MAX_WAIT, MasterStat, Source, Surroundings, Transactions};
+use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
 use crate::source::protocol::{self, Reply, Request};
 
@@ -74,9 +75,10 @@ impl Ssh {
     }
 
     /// Runs `work` with the connection, which is established first if there is none.
+    /// `request` describes the work for the log.
     fn with_connection<T>(
         &mut self,
-        request: &Request,
+        request: &dyn fmt::Debug,
         work: impl FnOnce(&mut Connection) -> Result<T, RequestError>,
     ) -> Result<T, Error> {
         self.round_trips += 1;
@@ -98,6 +100,10 @@ impl Ssh {
                 name: self.name.clone(),
                 why: why.chars().take(MAX_WHY_LEN).collect(),
                 is_transient,
+            },
+            RequestError::Blobs(problem) => Error::Blobs {
+                name: self.name.clone(),
+                problem: problem.bounded(),
             },
         })
     }
@@ -233,37 +239,9 @@ impl Source for Ssh {
         }
     }
 
-    fn list(
-        &mut self,
-        relative_path: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<DirectoryEntry>, Error> {
-        let request = Request::List {
-            relative_path: relative_path.to_owned(),
-            after: after.map(str::to_owned),
-        };
-        match self.ask(&request)? {
-            Reply::Entries(entries) => Ok(entries),
-            _ => Err(self.unexpected()),
-        }
-    }
-
     fn surroundings(&mut self) -> Result<Surroundings, Error> {
         match self.ask(&Request::Surroundings)? {
             Reply::Surroundings(found) => Ok(found.bounded()),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
-        let request = Request::Open {
-            relative_path: relative_path.to_owned(),
-        };
-        match self.ask(&request)? {
-            Reply::Opened(size) => {
-                self.size = size;
-                Ok(size)
-            }
             _ => Err(self.unexpected()),
         }
     }
@@ -295,6 +273,55 @@ impl Source for Ssh {
         self.with_connection(&request, |connection| {
             connection.client.transactions(from, size)
         })
+    }
+
+    fn blob_root(&mut self, given: Option<&str>) -> Result<BlobRoot, Error> {
+        let given = given.map(str::to_owned);
+        match self.ask(&Request::BlobRoot { given })? {
+            Reply::BlobRoot(root) if root.is_bounded() => Ok(root),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn blobs(
+        &mut self,
+        root: &BlobRoot,
+        wants: &[BlobWant],
+        sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Error> {
+        for (nth, wants) in wants.chunks(MAX_WANTS).enumerate() {
+            let first = nth * MAX_WANTS;
+            let sink = |BlobEvent { index, kind }| {
+                let index = first + index;
+                sink(BlobEvent { index, kind })
+            };
+            let request = format_args!("{} blobs in {}", wants.len(), root.directory);
+            let flow = self.with_connection(&request, |connection| {
+                connection.client.blobs(root, wants, sink)
+            })?;
+            if flow.is_break() {
+                // The rest of the answer may be long. A new connection costs less.
+                self.close();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn blob_digests(
+        &mut self,
+        root: &BlobRoot,
+        keys: &[BlobKey],
+        _alive: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+        let mut digests = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(MAX_WANTS) {
+            let request = format_args!("{} digests of blobs in {}", keys.len(), root.directory);
+            digests.extend(self.with_connection(&request, |connection| {
+                connection.client.blob_digests(root, keys)
+            })?);
+        }
+        Ok(digests)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {

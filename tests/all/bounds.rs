@@ -261,7 +261,7 @@ fn octal(bytes: &[u8]) -> String {
 fn a_peer_that_sends_endless_output_is_unreachable() {
     let hello = octal(&protocol::hello());
     let mut reply = Vec::new();
-    protocol::write_message(&mut reply, &Reply::Entries(Vec::new())).unwrap();
+    protocol::write_message(&mut reply, &Reply::Changed(true)).unwrap();
     let reply = octal(&reply);
     for command in [
         "cat /dev/zero",
@@ -269,7 +269,7 @@ fn a_peer_that_sends_endless_output_is_unreachable() {
         "cat /dev/zero >&2",
         &format!("printf '{hello}'; cat /dev/zero"),
         &format!("printf '{hello}'; printf 'J\\377\\377\\377\\377'; cat /dev/zero"),
-        &format!("printf '{hello}'; printf 'J\\000\\004\\000\\000'; cat /dev/zero"),
+        &format!("printf '{hello}'; printf 'J\\000\\020\\000\\000'; cat /dev/zero"),
         &format!("printf '{hello}'; while printf '{reply}'; do :; done"),
     ] {
         let scene = Scene::synced(History::get());

@@ -13,9 +13,7 @@ use fssync::source::path::MountedPath;
 use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
 use fssync::source::server;
 use fssync::source::ssh::{Process, Ssh, Target};
-use fssync::source::{
-    self, DirectoryEntry, EntryKind, Heartbeat, MAX_ENTRIES, Reached, Source, Transactions,
-};
+use fssync::source::{self, Heartbeat, Reached, Source, Transactions};
 use serde_json::json;
 
 use crate::sshd::Sshd;
@@ -195,12 +193,12 @@ fn output_that_is_not_from_fssync_is_shown_and_explained() {
         ("printf 'fssync\\000\\011'", "version 9", "same version"),
         ("yes", "received \"y\\ny", "not fssync serve"),
         (
-            "printf 'fssync\\000\\004J\\377\\377\\377\\377'",
+            "printf 'fssync\\000\\005J\\377\\377\\377\\377'",
             "no valid frame",
             "next pass",
         ),
         (
-            "printf 'fssync\\000\\004J\\000\\000\\000\\002{}'",
+            "printf 'fssync\\000\\005J\\000\\000\\000\\002{}'",
             "no valid message",
             "next pass",
         ),
@@ -209,7 +207,7 @@ fn output_that_is_not_from_fssync_is_shown_and_explained() {
         ("exit 126", "exit code 126", "cannot be executed"),
         ("printf 'fss'", "received \"fss\"", "not fssync serve"),
         (
-            "printf 'fssync\\000\\004'; exit 1",
+            "printf 'fssync\\000\\005'; exit 1",
             "the connection ended",
             "next pass",
         ),
@@ -537,91 +535,6 @@ fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
         Box::new(MountedPath::new(scene.master.clone())),
         Box::new(Ssh::new(name, target, heartbeat, Process::default())),
     ]
-}
-
-#[test]
-fn files_beside_data_fs_are_listed_and_read_over_each_transport() {
-    let scene = Scene::with_master("one");
-    let beside = |name: &str| scene.master.with_file_name(name);
-    fs::create_dir_all(beside("blobstorage/0x00")).expect("a directory");
-    fs::write(beside("blobstorage/0x00/1.blob"), b"a blob").expect("a blob");
-    symlink("/etc", beside("out")).expect("a link");
-    for n in 0..2 * MAX_ENTRIES {
-        fs::write(beside(&format!("many{n:04}")), b"").expect("a file");
-    }
-    for mut source in sources(&scene) {
-        source.stat(&[]).expect("a sight");
-        let mut listed = Vec::new();
-        loop {
-            let after = listed
-                .last()
-                .map(|entry: &DirectoryEntry| entry.name.clone());
-            let more = source.list("", after.as_deref()).expect("entries");
-            if more.is_empty() {
-                break;
-            }
-            listed.extend(more);
-        }
-        let names: Vec<_> = listed.iter().map(|entry| entry.name.clone()).collect();
-        assert_eq!(names, crate::support::names(scene.master.parent().unwrap()));
-        let kinds = [
-            ("Data.fs", EntryKind::File),
-            ("blobstorage", EntryKind::Directory),
-        ];
-        for (name, kind) in kinds.into_iter().chain([("out", EntryKind::Other)]) {
-            let entry = listed.iter().find(|entry| entry.name == name);
-            assert_eq!(entry.expect("an entry").kind, kind, "{name}");
-        }
-        let size = source
-            .open_beside("blobstorage/0x00/1.blob")
-            .expect("a size");
-        let mut bytes = vec![0; 10];
-        assert_eq!(
-            (size, source.read(&mut bytes, 0).expect("its bytes")),
-            (6, 6)
-        );
-        assert_eq!(&bytes[..6], b"a blob");
-        for below in ["out", "../slave", "..", "/etc", "blobstorage/../../slave"] {
-            assert!(source.list(below, None).is_err(), "{below}");
-        }
-        for below in [
-            "out/passwd",
-            "../../../../etc/passwd",
-            "/etc/passwd",
-            "gone",
-        ] {
-            assert!(source.open_beside(below).is_err(), "{below}");
-        }
-    }
-}
-
-#[test]
-fn files_beside_a_file_that_is_served_alone_are_refused() {
-    let scene = Scene::with_master("one");
-    fs::write(scene.master.with_file_name("other"), b"x").expect("a file");
-    let (relative_path, after) = (String::new(), None);
-    let requests = [
-        look(&scene.master),
-        Request::List {
-            relative_path,
-            after,
-        },
-        Request::Open {
-            relative_path: "other".to_owned(),
-        },
-    ];
-    let replies = ask(std::slice::from_ref(&scene.master), &requests);
-    assert!(
-        matches!(
-            replies[..],
-            [
-                Reply::Stat { .. },
-                Reply::Refused { .. },
-                Reply::Refused { .. }
-            ]
-        ),
-        "{replies:?}"
-    );
 }
 
 /// Everything that a source lists from a position on, and the tail after it.

@@ -2,6 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The maximum number of paths in a problem: two for each directory of `Data.fs`.
+const MAX_PATHS: usize = 4;
+
+/// The maximum length of a text from the other end of a connection, in characters.
+const MAX_TEXT_LEN: usize = 500;
+
 /// Why a blob directory of the master cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, thiserror::Error)]
 pub enum BlobsProblem {
@@ -38,10 +44,10 @@ pub enum BlobsProblem {
         layout: String,
     },
     /// `fssync serve` does not serve the directory.
-    #[error("the blob directory {directory} is not served there")]
+    #[error("the blob directory {} is not served there", directories.join(" or "))]
     NotServed {
-        /// The directory.
-        directory: String,
+        /// The directory; if none was given, the usual ones.
+        directories: Vec<String>,
     },
     /// The reader may not read the directory.
     #[error("permission to read {path} is denied")]
@@ -59,6 +65,34 @@ pub enum BlobsProblem {
 }
 
 impl BlobsProblem {
+    /// The same, limited to the lengths of an honest report: it came from the other end of a
+    /// connection.
+    pub(in crate::source) fn bounded(self) -> Self {
+        let short = |text: String| text.chars().take(MAX_TEXT_LEN).collect();
+        let few = |paths: Vec<String>| paths.into_iter().take(MAX_PATHS).map(short).collect();
+        match self {
+            Self::NotFound { tried } => Self::NotFound { tried: few(tried) },
+            Self::Ambiguous { found } => Self::Ambiguous { found: few(found) },
+            Self::NotServed { directories } => Self::NotServed {
+                directories: few(directories),
+            },
+            Self::Missing { directory } => Self::Missing {
+                directory: short(directory),
+            },
+            Self::NoLayout { directory } => Self::NoLayout {
+                directory: short(directory),
+            },
+            Self::UnknownLayout { directory, layout } => Self::UnknownLayout {
+                directory: short(directory),
+                layout: short(layout),
+            },
+            Self::Denied { path } => Self::Denied { path: short(path) },
+            Self::Vanished { directory } => Self::Vanished {
+                directory: short(directory),
+            },
+        }
+    }
+
     /// Whether another configuration of the slave or of the server is needed.
     #[must_use]
     pub fn is_configuration(&self) -> bool {

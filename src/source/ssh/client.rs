@@ -3,10 +3,13 @@
 //! The other end may send anything. Every reply is checked before it is used, and never needs
 //! more memory than the request allows.
 
+mod blobs;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::source::blobs::BlobsProblem;
 use crate::source::protocol::{self, Reply, Request};
 use crate::source::{MAX_LIST_LEN, Transactions};
 
@@ -23,6 +26,9 @@ pub enum RequestError {
         /// Whether a retry may succeed, according to the other end.
         is_transient: bool,
     },
+    /// The blob directory at the other end cannot be used. The connection can be used for
+    /// other requests.
+    Blobs(BlobsProblem),
 }
 
 impl From<protocol::Error> for RequestError {
@@ -140,7 +146,7 @@ impl<R: Read, W: Write> Client<R, W> {
         };
         match self.data(&mut vec![0; len as usize]) {
             Err(RequestError::Broken(error)) => Err(error.into()),
-            Ok(_) | Err(RequestError::Refused { .. }) => Ok(()),
+            Ok(_) | Err(RequestError::Refused { .. } | RequestError::Blobs(_)) => Ok(()),
         }
     }
 
@@ -172,17 +178,17 @@ impl<R: Read, W: Write> Client<R, W> {
 
     /// The next reply, which may be a heartbeat.
     fn next_reply(&mut self) -> Result<Reply, RequestError> {
+        self.receive_hello()?;
+        accepted(protocol::read_message(&mut self.from)?.ok_or(protocol::Error::Ended)?)
+    }
+
+    /// Receives the hello of the other end, before its first reply.
+    fn receive_hello(&mut self) -> Result<(), RequestError> {
         if !self.is_greeted.load(Ordering::Relaxed) {
             protocol::read_hello(&mut self.from)?;
             self.is_greeted.store(true, Ordering::Relaxed);
         }
-        match protocol::read_message(&mut self.from)? {
-            None => Err(protocol::Error::Ended.into()),
-            Some(Reply::Refused { why, is_transient }) => {
-                Err(RequestError::Refused { why, is_transient })
-            }
-            Some(reply) => Ok(reply),
-        }
+        Ok(())
     }
 
     /// Receives the answer to a read. Returns its length in bytes.
@@ -206,5 +212,14 @@ impl<R: Read, W: Write> Client<R, W> {
             }
         }
         Ok(filled)
+    }
+}
+
+/// The reply, unless it refuses the request.
+fn accepted(reply: Reply) -> Result<Reply, RequestError> {
+    match reply {
+        Reply::Refused { why, is_transient } => Err(RequestError::Refused { why, is_transient }),
+        Reply::Blobs(problem) => Err(RequestError::Blobs(problem)),
+        reply => Ok(reply),
     }
 }

@@ -1,11 +1,13 @@
 //! A master that runs a hook before it answers.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
+use fssync::filestorage::blob::BlobKey;
 use fssync::io::digest::Digest;
+use fssync::source::blobs::{BlobDigest, BlobEvent, BlobRoot, BlobWant};
 use fssync::source::path::MountedPath;
-use fssync::source::{DirectoryEntry, Error, MasterStat, Source, Surroundings, Transactions};
+use fssync::source::{Error, MasterStat, Source, Surroundings, Transactions};
 
 /// A mounted path that runs a hook before it answers. A test can thus act between two steps of
 /// a pass, at a point that it can name.
@@ -22,6 +24,11 @@ pub enum Call {
     Digest(Range<u64>),
     Confirm(Range<u64>),
     Transactions(u64),
+    BlobRoot,
+    /// Contains the number of wanted blobs.
+    Blobs(usize),
+    /// Contains the number of keys.
+    BlobDigests(usize),
 }
 
 impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
@@ -30,20 +37,8 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         self.path.stat(ranges)
     }
 
-    fn list(
-        &mut self,
-        relative_path: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<DirectoryEntry>, Error> {
-        self.path.list(relative_path, after)
-    }
-
     fn surroundings(&mut self) -> Result<Surroundings, Error> {
         self.path.surroundings()
-    }
-
-    fn open_beside(&mut self, relative_path: &str) -> Result<u64, Error> {
-        self.path.open_beside(relative_path)
     }
 
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
@@ -64,6 +59,31 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
     fn transactions(&mut self, from: u64, size: u64) -> Result<Transactions, Error> {
         (self.hook)(Call::Transactions(from))?;
         self.path.transactions(from, size)
+    }
+
+    fn blob_root(&mut self, given: Option<&str>) -> Result<BlobRoot, Error> {
+        (self.hook)(Call::BlobRoot)?;
+        self.path.blob_root(given)
+    }
+
+    fn blobs(
+        &mut self,
+        root: &BlobRoot,
+        wants: &[BlobWant],
+        sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Error> {
+        (self.hook)(Call::Blobs(wants.len()))?;
+        self.path.blobs(root, wants, sink)
+    }
+
+    fn blob_digests(
+        &mut self,
+        root: &BlobRoot,
+        keys: &[BlobKey],
+        alive: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+        (self.hook)(Call::BlobDigests(keys.len()))?;
+        self.path.blob_digests(root, keys, alive)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {

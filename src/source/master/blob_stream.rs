@@ -1,0 +1,159 @@
+//! The stream of events about wanted blobs, from the thread of a source to a pass.
+//!
+//! A queue of limited length connects the two. The deadline counts the time that the master is
+//! silent while the pass waits for an event. While the queue is full, the source waits for the
+//! pass, which may be syncing a file; it then records heartbeats, so that it does not count as
+//! hanging. Once the pass drops the stream, the next event ends the request.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::source::Error;
+use crate::source::blobs::{BlobEvent, BlobEventKind};
+use crate::source::pending::{Deadline, INTERRUPT_CHECK, lock};
+
+/// The maximum number of events in the queue. Each has at most
+/// [`MAX_PIECE_LEN`](crate::source::blobs::MAX_PIECE_LEN) bytes of data.
+const MAX_QUEUED: usize = 8;
+
+/// Receives the events of the blobs that one request wants.
+#[derive(Debug)]
+pub struct BlobStream {
+    name: String,
+    deadline: Deadline,
+    queue: Arc<Queue>,
+}
+
+/// The end of the queue that the thread of the source has.
+#[derive(Debug)]
+pub(super) struct BlobSender {
+    deadline: Deadline,
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<BlobEvent>,
+    /// The result of the request, once it has ended, until the receiver takes it.
+    result: Option<Result<(), Error>>,
+    /// Whether the sender is gone. Without a result, its thread has panicked.
+    is_ended: bool,
+    /// Whether the receiver is gone.
+    is_dropped: bool,
+}
+
+/// Creates a stream and its other end. `name` is the name of the master in messages.
+pub(super) fn blob_stream(name: &str, deadline: &Deadline) -> (BlobSender, BlobStream) {
+    let queue = Arc::<Queue>::default();
+    let sender = BlobSender {
+        deadline: deadline.clone(),
+        queue: Arc::clone(&queue),
+    };
+    let stream = BlobStream {
+        name: name.to_owned(),
+        deadline: deadline.clone(),
+        queue,
+    };
+    (sender, stream)
+}
+
+impl BlobSender {
+    /// Queues an event, and waits as long as the queue is full. Breaks once the stream was
+    /// dropped.
+    pub(super) fn send(&self, event: BlobEvent) -> ControlFlow<()> {
+        let mut state = lock(&self.queue.state);
+        loop {
+            if state.is_dropped {
+                return ControlFlow::Break(());
+            }
+            self.deadline.beat();
+            if event.kind == BlobEventKind::Digesting {
+                return ControlFlow::Continue(());
+            }
+            if state.events.len() < MAX_QUEUED {
+                break;
+            }
+            let waited = self.queue.changed.wait_timeout(state, INTERRUPT_CHECK);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.events.push_back(event);
+        self.queue.changed.notify_all();
+        ControlFlow::Continue(())
+    }
+
+    /// Ends the stream with the result of the request.
+    pub(super) fn finish(self, result: Result<(), Error>) {
+        lock(&self.queue.state).result = Some(result);
+    }
+}
+
+impl Drop for BlobSender {
+    fn drop(&mut self) {
+        lock(&self.queue.state).is_ended = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+impl BlobStream {
+    /// Waits for the next event; `None` at the end, when all wanted blobs had their final
+    /// event. After an error or the end, there is no other event.
+    #[expect(clippy::should_implement_trait, reason = "its errors end it")]
+    pub fn next(&mut self) -> Result<Option<BlobEvent>, Error> {
+        let queue = &self.queue;
+        self.deadline
+            .wait_for(&self.name, |timeout| queue.receive(timeout))
+    }
+
+    /// Ends the stream with an error, because nobody can send events.
+    pub(super) fn fail(&self, error: Error) {
+        lock(&self.queue.state).result = Some(Err(error));
+    }
+}
+
+impl Drop for BlobStream {
+    fn drop(&mut self) {
+        let mut state = lock(&self.queue.state);
+        state.is_dropped = true;
+        state.events.clear();
+        self.queue.changed.notify_all();
+    }
+}
+
+impl Queue {
+    /// Waits for an event or for the end, for at most `timeout`.
+    fn receive(
+        &self,
+        timeout: Duration,
+    ) -> Result<Result<Option<BlobEvent>, Error>, RecvTimeoutError> {
+        let until = Instant::now() + timeout;
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(event) = state.events.pop_front() {
+                self.changed.notify_all();
+                return Ok(Ok(Some(event)));
+            }
+            if state.is_ended {
+                return match &mut state.result {
+                    None => Err(RecvTimeoutError::Disconnected),
+                    // From now on, the stream is at its end.
+                    Some(result) => Ok(std::mem::replace(result, Ok(())).map(|()| None)),
+                };
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
