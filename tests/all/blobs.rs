@@ -1,4 +1,4 @@
 //! Sites with blobs, written by the real ZODB in both set-ups and both layouts.
 
 mod checker;
-mod derived;
+pub mod derived;

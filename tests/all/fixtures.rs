@@ -1,11 +1,13 @@
 //! Every fixture as a master, checked against ZODB's view of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Scene, Zodb, must, names, project, python};
+use crate::blobs::derived::{Derived, key, on_disk};
+use crate::support::{Blobs, Scene, Setup, Zodb, must, names, project, python};
 
 fn expected() -> Value {
     let text = fs::read_to_string(project("fixtures/expected.json")).expect("expected.json");
@@ -69,4 +71,59 @@ fn every_fixture_is_replicated_up_to_its_position() {
             scene.expect("up-to-date");
         }
     }
+}
+
+/// `needed` and `optional` come from `fixtures/blob_pickles.py`, and the others from ZODB.
+#[test]
+fn the_blobs_of_every_fixture_are_derived_and_are_those_that_zodb_left() {
+    let expected = expected();
+    let files = expected["files"].as_object().expect("the fixtures");
+    let mut with_files = 0;
+    for (name, observation) in files {
+        let Some(position) = observation["position"].as_u64() else {
+            continue;
+        };
+        let blobs = &observation["blobs"];
+        let keys = |of: &str| -> Option<BTreeSet<_>> {
+            let keys = blobs[of].as_array()?.iter();
+            Some(keys.map(|it| key(it.as_str().expect("a key"))).collect())
+        };
+        let derived = Derived::of(&project(&format!("fixtures/{name}.fs")), position);
+        assert_eq!(Some(&derived.needed), keys("needed").as_ref(), "{name}");
+        assert_eq!(Some(&derived.optional), keys("optional").as_ref(), "{name}");
+        if let (Some(by_file_storage), Some(by_proxy)) = (keys("fs"), keys("proxy")) {
+            with_files += 1;
+            assert_eq!(by_file_storage, derived.needed, "{name}");
+            assert_eq!(by_proxy, &derived.needed | &derived.optional, "{name}");
+        }
+    }
+    assert_eq!(with_files, 5, "fixtures of which the files are known");
+}
+
+#[test]
+fn the_site_has_all_its_blobs() {
+    let file = project("fixtures/plone/var/filestorage/Data.fs");
+    let directory = project("fixtures/plone/var/blobstorage");
+    let len = fs::metadata(&file).expect("the site").len();
+    let derived = Derived::of(&file, len);
+    assert_eq!(derived.needed, on_disk(&directory));
+    // ZODB creates a directory beside the blobs.
+    let scene = Scene::new();
+    let blobs = scene.directory.path().join("blobs");
+    must(
+        std::process::Command::new("cp")
+            .arg("-a")
+            .arg(&directory)
+            .arg(&blobs),
+    );
+    let site = Blobs {
+        file: &file,
+        directory: &blobs,
+        expected: Some(&directory),
+        journal: None,
+    };
+    assert_eq!(
+        Zodb::start().assert_blobs(&site, Setup::FileStorage),
+        derived.needed.len() as u64
+    );
 }

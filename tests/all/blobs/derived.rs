@@ -30,17 +30,17 @@ const OPERATIONS: usize = 60;
 
 /// The blobs to which a log refers.
 #[derive(Debug, Default)]
-struct Derived {
-    needed: BTreeSet<BlobKey>,
-    optional: BTreeSet<BlobKey>,
+pub struct Derived {
+    pub needed: BTreeSet<BlobKey>,
+    pub optional: BTreeSet<BlobKey>,
 }
 
 impl Derived {
-    fn of(log: &Path) -> Self {
+    /// The blobs of the transactions up to this position.
+    pub fn of(log: &Path, position: u64) -> Self {
         const FIRST_TRANSACTION: u64 = 4;
         let file = File::open(log).expect("the log");
-        let len = file.metadata().expect("its size").len();
-        let mut scan = BlobScan::new(&file, log, FIRST_TRANSACTION, len);
+        let mut scan = BlobScan::new(&file, log, FIRST_TRANSACTION, position);
         let mut derived = Self::default();
         while let Some(references) = scan.next_slice().expect("the log can be read") {
             for it in references {
@@ -52,13 +52,13 @@ impl Derived {
                 assert!(keys.insert(it.key), "{it:?} is reported once");
             }
         }
-        assert_eq!(scan.position(), len, "the whole log is read");
+        assert_eq!(scan.position(), position, "all transactions are read");
         derived
     }
 }
 
 /// The blob files below a directory.
-fn on_disk(blobs: &Path) -> BTreeSet<BlobKey> {
+pub fn on_disk(blobs: &Path) -> BTreeSet<BlobKey> {
     let layout = fs::read(blobs.join(LAYOUT_FILE)).expect(".layout");
     let layout = Layout::parse(&layout).expect("a layout");
     let mut keys = BTreeSet::new();
@@ -81,16 +81,18 @@ fn on_disk(blobs: &Path) -> BTreeSet<BlobKey> {
 /// The blob files that were there when their transaction was finished.
 fn written(journal: &Path) -> BTreeSet<BlobKey> {
     let text = fs::read_to_string(journal).expect("the journal");
-    let hex = |text: Option<&str>| u64::from_str_radix(text.expect("a field"), 16).expect("hex");
-    let key = |line: &str| {
-        let mut fields = line.split(' ');
-        let oid = hex(fields.next());
-        BlobKey {
-            tid: Tid(hex(fields.next())),
-            oid,
-        }
-    };
     text.lines().map(key).collect()
+}
+
+/// The key in a text that starts with oid and tid, such as `000000000000000a 0405ff6737777777`.
+pub fn key(text: &str) -> BlobKey {
+    let mut fields = text.split(' ').map(|it| u64::from_str_radix(it, 16));
+    let mut next = || fields.next().expect("a field").expect("hexadecimal digits");
+    let oid = next();
+    BlobKey {
+        tid: Tid(next()),
+        oid,
+    }
 }
 
 /// What differs between log and disk, in numbers of blobs.
@@ -104,7 +106,8 @@ struct Differences {
 
 /// Compares the log of a master with its blob directory.
 fn compare(zodb: &mut Zodb, scene: &Scene, setup: Setup, is_gc: bool, all: &mut Differences) {
-    let derived = Derived::of(&scene.master);
+    let len = fs::metadata(&scene.master).expect("the log").len();
+    let derived = Derived::of(&scene.master, len);
     let files = on_disk(&blobs_beside(&scene.master));
     let answer = zodb.call(&json!({"cmd": "transactions", "path": scene.master}));
     let tids: BTreeSet<String> = answer["transactions"]
