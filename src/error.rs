@@ -136,6 +136,14 @@ pub enum Error {
         /// The slave's directory.
         directory: PathBuf,
     },
+    /// The slave's blob directory is missing, or is not the one that earlier passes wrote.
+    #[error("{} is not the slave's blob directory: {why}", .directory.display())]
+    BlobsMoved {
+        /// The path of the blob directory.
+        directory: PathBuf,
+        /// The reason.
+        why: &'static str,
+    },
     /// The slave changed after it was surveyed. A new survey may succeed.
     #[error("{slave} was changed by another program: {what}")]
     SlaveChanged {
@@ -223,6 +231,7 @@ impl Error {
             | Self::Protected { .. }
             | Self::NoSpace { .. }
             | Self::Moved { .. }
+            | Self::BlobsMoved { .. }
             | Self::SlaveChanged { .. }
             | Self::Start { .. }
             | Self::Interrupted => Exit::Failure,
@@ -285,6 +294,10 @@ impl Error {
             Self::NoSpace { .. } => "free some space, or move the slave to a larger file system",
             Self::Moved { .. } => {
                 "mount the slave's file system again; if the change is intended, restart fssync"
+            }
+            Self::BlobsMoved { .. } => {
+                "is its disk mounted? If the directory was replaced on purpose, run a pass with \
+                 --recheck-blobs"
             }
             Self::SlaveChanged { .. } => {
                 "another program writes to the slave without ZODB's lock: find and stop it"

@@ -13,6 +13,7 @@
 //! | [`step`] | the guard of every change of `Data.fs` |
 //! | [`append`] | appends a batch of transactions, which become visible together |
 //! | [`replace`] | a full copy, and its rename over the slave |
+//! | [`blobs`] | the blob directory: receives, places, keeps and removes blob files |
 //! | [`sidecar`] | the state that the last pass left |
 //! | [`snapshot`], [`since_last_pass`] | the state of the slave now, compared with the sidecar |
 //! | [`verification`] | the result of the last verification |
@@ -21,6 +22,7 @@
 
 pub mod append;
 pub mod attributes;
+pub mod blobs;
 pub(crate) mod fields;
 pub mod index;
 pub mod ledger;

@@ -59,10 +59,20 @@ impl Flusher {
 
     /// Makes all written bytes durable.
     pub(crate) fn finish(&mut self, file: &File) -> io::Result<()> {
-        self.unsynced = 0;
-        let Some(Thread { sender, handle }) = self.thread.take() else {
+        if self.thread.is_none() {
+            self.unsynced = 0;
             return file.sync_data();
+        }
+        self.join()
+    }
+
+    /// Waits for the thread, if there is one, and returns the error of its syncs. Without a
+    /// thread, nothing is synced.
+    pub(crate) fn join(&mut self) -> io::Result<()> {
+        let Some(Thread { sender, handle }) = self.thread.take() else {
+            return Ok(());
         };
+        self.unsynced = 0;
         drop(sender);
         handle
             .join()

@@ -19,9 +19,11 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::fstat;
 use rustix::process::geteuid;
 
 use super::attributes::{Applied, Attributes};
@@ -192,21 +194,13 @@ impl Owner {
     }
 
     fn give_to_owner(&self, file: &File) -> io::Result<()> {
-        let is_denied = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
-        let found = file.metadata()?;
-        if found.uid() != self.uid {
-            match fchown(file, Some(self.uid), Some(self.gid)) {
-                Err(error) if is_denied(&error) && self.may_keep_its_user() => {}
-                given => return given,
-            }
-        }
-        if found.gid() != self.gid {
-            match fchown(file, None, Some(self.gid)) {
-                Err(error) if is_denied(&error) && !self.needs_group => {}
-                given => return given,
-            }
-        }
-        Ok(())
+        let recipient = Recipient {
+            uid: self.uid,
+            gid: self.gid,
+            may_keep_its_user: self.may_keep_its_user(),
+            needs_group: self.needs_group,
+        };
+        recipient.give(file)
     }
 
     /// Whether a file may keep the user of this process, which cannot give it away (cases 1
@@ -216,6 +210,45 @@ impl Owner {
         let group_has_access = self.mode & GROUP_READS_AND_WRITES == GROUP_READS_AND_WRITES;
         self.model.is_none() || self.uid == 0 && group_has_access
     }
+}
+
+/// The user and the group that a new file is given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Recipient {
+    /// The user.
+    pub(super) uid: u32,
+    /// The group.
+    pub(super) gid: u32,
+    /// Whether the file may keep its user if this process cannot give it away.
+    pub(super) may_keep_its_user: bool,
+    /// Whether a file with another group would be an error.
+    pub(super) needs_group: bool,
+}
+
+impl Recipient {
+    /// Gives an open file or directory to the user and the group. Both may remain as they are
+    /// if this process cannot change them and the recipient allows it.
+    pub(super) fn give(&self, file: impl AsFd) -> io::Result<()> {
+        let file = file.as_fd();
+        let found = fstat(file)?;
+        if found.st_uid != self.uid {
+            match fchown(file, Some(self.uid), Some(self.gid)) {
+                Err(error) if is_denied(&error) && self.may_keep_its_user => {}
+                given => return given,
+            }
+        }
+        if found.st_gid != self.gid {
+            match fchown(file, None, Some(self.gid)) {
+                Err(error) if is_denied(&error) && !self.needs_group => {}
+                given => return given,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied
 }
 
 /// Gives a file to its owner if a crash prevented that: the file still has the user and mode

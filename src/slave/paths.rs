@@ -68,6 +68,12 @@ pub enum Sibling {
     Verified,
     /// The new result, before it is renamed.
     VerifiedNew,
+    /// Sizes and digests of the slave's blobs.
+    Blobs,
+    /// Blobs that the slave no longer refers to, until they are removed.
+    BlobsGone,
+    /// The new list of them, before it is renamed.
+    BlobsGoneNew,
     /// ZODB's own lock.
     ZodbLock,
     /// ZODB's index.
@@ -87,6 +93,9 @@ impl Sibling {
             Self::Ledger => ".fssync-ledger",
             Self::Verified => ".fssync-verified",
             Self::VerifiedNew => ".fssync-verified-new",
+            Self::Blobs => ".fssync-blobs",
+            Self::BlobsGone => ".fssync-blobs-gone",
+            Self::BlobsGoneNew => ".fssync-blobs-gone-new",
             Self::ZodbLock => ".lock",
             Self::ZodbIndex => ".index",
         }

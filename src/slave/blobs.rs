@@ -1,0 +1,87 @@
+//! The slave's blob directory. Only this module writes there.
+//!
+//! | module | responsibility |
+//! | --- | --- |
+//! | `locate` | finds the path of the blob directory |
+//! | `set_up` | creates the blob directory, or adopts one |
+//! | `directory` | an open blob directory: its layout, its id, and the blobs in it |
+//! | `tree` | opens everything below the blob directory, without following symbolic links |
+//! | `ownership` | owner and mode of new files and directories |
+//! | `tmp` | the temporary files of blobs that are being received |
+//! | `group` | receives blobs and places them |
+//! | `touched` | the directories that must be synced |
+//! | `rename` | a rename that replaces nothing |
+//! | `steps` | changes in steps of limited length |
+//!
+//! # Order of writes
+//!
+//! The blobs of a batch of transactions are durable before the batch becomes visible
+//! ([`append`](super::append)). The phases count on from its phase 1, in which the header of the
+//! batch was written. A [`BlobGroup`] carries out phases 2 to 5.
+//!
+//! 2. *Receive:* write each blob to `.fssync/tmp/<oid>-<tid>`; set its owner, mode and time of
+//!    modification.
+//! 3. *Sync:* sync each of these files.
+//! 4. *Place:* in steps, create missing directories and move each file into place.
+//! 5. *Sync the names:* sync each directory that contains such a file, and all directories above
+//!    it up to the blob directory. Sync the files and directories of found blobs as well.
+//! 6. *Commit:* sync the log and write the true status of the batch, as `append` does.
+//!
+//! From 64 files on, `syncfs` comes before the syncs of 3 and 5. It saves time only: the syncs of
+//! the single files and directories follow, because they report errors.
+//!
+//! # State after a crash (Law 7)
+//!
+//! A killed process and a power cut differ here: after a kill, all writes are there, but some
+//! may not be durable yet.
+//!
+//! | crash | left | the next pass |
+//! | --- | --- | --- |
+//! | in phase 2 or 3 | temporary files; the batch is not visible | removes them; large ones are resumed if they prove to be the start of the master's file |
+//! | in phase 4 or 5 | some blobs in place, perhaps without durable names; the batch is not visible | finds them and syncs them, or receives them again |
+//! | in phase 6 | all blobs, durable | finds the batch visible or not |
+//!
+//! 1. *A blob in place is complete.* Its content, owner, mode and time are durable (3) before it
+//!    gets its name (4). If the rename came first, a power cut could leave a file of the right size
+//!    with other bytes, and a comparison of sizes would not find it.
+//! 2. *A visible transaction has its blobs.* Their names are durable (5) before the batch is
+//!    committed (6).
+//! 3. *A pass was killed in phase 4 or 5.* Its blobs are in place but perhaps not durable. The next
+//!    pass syncs each blob that it finds, the directory of the blob, and all directories above.
+//!    It cannot know which of them the killed pass had created.
+//! 4. *A sync fails.* A temporary file whose sync failed is removed and never gets a name. The pass
+//!    stops, so the batch does not become visible.
+//! 5. *A directory is created* under a temporary name and gets its owner and mode there. A crash
+//!    leaves no directory that ZEO's user cannot use.
+//! 6. *Another file is in the place of a blob.* It gets a second name in `.fssync/replaced`,
+//!    durably, before the blob replaces it. No moment is without a file, and no file is deleted.
+//! 7. *The disk is full.* The write, the creation of a directory or the rename fails. The group
+//!    removes its temporary files.
+//!
+//! # After `fssync off` has returned (Law 4)
+//!
+//! Files and directories that ZODB can open are created, replaced, linked and removed in steps
+//! only, so the argument of [`step`](super::step) applies: a step ends before `off` returns, or it
+//! finds the switch off and changes nothing. Outside of steps, a pass may write and remove files
+//! in `.fssync/tmp`, which ZODB never opens, and sync files.
+//!
+//! Nothing below the blob directory is opened through a symbolic link (`tree`): a user who may
+//! write there cannot redirect a process of root to files elsewhere.
+
+mod directory;
+mod group;
+mod locate;
+mod ownership;
+mod rename;
+mod set_up;
+mod steps;
+mod tmp;
+mod touched;
+mod tree;
+
+#[cfg(test)]
+mod test_support;
+
+pub use self::directory::{BlobDirectory, PlacedBlob};
+pub use self::group::{BlobGroup, BlobRecord, StagedBlob};
+pub use self::tmp::Leftovers;

@@ -1,0 +1,235 @@
+//! Moves the finished blobs of a group into place, and syncs the found ones: phases 4 and 5.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, mkdirat, openat, renameat, statat};
+use rustix::io::Errno;
+
+use super::staged::{Finished, set_modified};
+use super::{BlobGroup, Found};
+use crate::error::Error;
+use crate::filestorage::blob::BlobKey;
+use crate::slave::blobs::directory::{OURS, REPLACED};
+use crate::slave::blobs::ownership::INITIAL_DIRECTORY_MODE;
+use crate::slave::blobs::rename::rename_new;
+use crate::slave::blobs::steps::change_in_steps;
+use crate::slave::blobs::tmp::{TmpDirectory, tmp_name};
+use crate::slave::blobs::touched::sync_together;
+
+/// The name of a new directory below `.fssync/tmp`, until it is moved into place.
+const NEW_DIRECTORY: &str = "directory";
+
+/// The file of a blob: its path below the blob directory, and its name in its directory.
+struct Place {
+    relative: PathBuf,
+    name: PathBuf,
+}
+
+impl BlobGroup<'_> {
+    /// Moves the finished files into place, in steps.
+    pub(super) fn rename_finished(&mut self) -> Result<(), Error> {
+        let Some(tmp) = &self.tmp else {
+            return Ok(());
+        };
+        let mut touched = Vec::new();
+        let mut occupied = Vec::new();
+        self.change(&self.finished, |blob: &Finished| {
+            let key = blob.record.key;
+            let place = self.place_of(key);
+            let parent = self.open_or_create_parent(tmp, &place)?;
+            touched.push(place.relative.clone());
+            match rename_new(&tmp.handle, tmp_name(key), &parent, &place.name) {
+                Ok(()) => Ok(()),
+                Err(Errno::EXIST) => {
+                    occupied.push(key);
+                    Ok(())
+                }
+                Err(error) => Err(self.fail("create", &place.relative)(error)),
+            }
+        })?;
+        if !occupied.is_empty() {
+            self.keep_replaced(&occupied)?;
+            self.replace(tmp, &occupied)?;
+        }
+        for relative in touched {
+            self.touched.add(relative.parent().unwrap_or(Path::new("")));
+        }
+        Ok(())
+    }
+
+    /// Gives the files that are in the place of these blobs a second name in `.fssync/replaced`,
+    /// durably. They differ from the master's files, and nobody may have another copy of them.
+    fn keep_replaced(&self, keys: &[BlobKey]) -> Result<(), Error> {
+        let relative = Path::new(REPLACED);
+        let replaced = self.directory.open_or_create_ours(self.slave, relative)?;
+        self.change(keys, |&key| self.keep_one(&replaced, key))?;
+        for &key in keys {
+            let place = self.place_of(key);
+            if let Some(file) = self.directory.open_blob(key)? {
+                fsync(file).map_err(self.fail("sync", &place.relative))?;
+            }
+        }
+        fsync(&replaced).map_err(self.fail("sync the directory", relative))?;
+        let ours = self.directory.ours()?;
+        fsync(ours).map_err(self.fail("sync the directory", Path::new(OURS)))
+    }
+
+    /// Links the file of a blob to the first free name in `.fssync/replaced`.
+    fn keep_one(&self, replaced: &OwnedFd, key: BlobKey) -> Result<(), Error> {
+        let place = self.place_of(key);
+        // Anything but a regular file is an error.
+        let Some(found) = self.directory.tree.stat(&place.relative)? else {
+            return Ok(());
+        };
+        let parent = self.open_parent(&place)?;
+        let mut n = 0;
+        loop {
+            let name = match n {
+                0 => tmp_name(key),
+                n => format!("{}.{n}", tmp_name(key)),
+            };
+            match linkat(&parent, &place.name, replaced, &name, AtFlags::empty()) {
+                Err(Errno::EXIST) => {}
+                linked => return linked.map_err(self.fail("keep", &place.relative)),
+            }
+            // A pass that was killed may have linked the same file.
+            let kept = statat(replaced, &name, AtFlags::SYMLINK_NOFOLLOW);
+            if kept.is_ok_and(|it| (it.st_dev, it.st_ino) == (found.st_dev, found.st_ino)) {
+                return Ok(());
+            }
+            n += 1;
+        }
+    }
+
+    /// Renames the finished files of these blobs over the files that are in their place.
+    fn replace(&self, tmp: &TmpDirectory<'_>, keys: &[BlobKey]) -> Result<(), Error> {
+        self.change(keys, |&key| {
+            let place = self.place_of(key);
+            let parent = self.open_parent(&place)?;
+            renameat(&tmp.handle, tmp_name(key), parent, &place.name)
+                .map_err(self.fail("replace", &place.relative))?;
+            tracing::warn!(
+                "{}: it differs from the master's file and was replaced; the old file is in \
+                 {}",
+                self.directory.path().join(&place.relative).display(),
+                self.directory.path().join(REPLACED).display()
+            );
+            Ok(())
+        })
+    }
+
+    /// Sets the times of the adopted blobs, and makes all found blobs durable.
+    pub(super) fn sync_found(&mut self) -> Result<(), Error> {
+        self.change(&self.found, |found: &Found| match &found.adopted {
+            None => Ok(()),
+            Some(adopted) => {
+                let (file, path) = self.open_found(found.key)?;
+                set_modified(&file, adopted.modified).map_err(Error::io("set the time of", &path))
+            }
+        })?;
+        sync_together(&self.directory.tree, self.found.len());
+        for found in &self.found {
+            let (file, path) = self.open_found(found.key)?;
+            file.sync_all().map_err(Error::io("sync", &path))?;
+            let place = self.directory.layout.directory(found.key.oid);
+            self.touched.add(&place);
+        }
+        Ok(())
+    }
+
+    fn open_found(&self, key: BlobKey) -> Result<(File, PathBuf), Error> {
+        let path = self.directory.blob_path(key);
+        match self.directory.open_blob(key)? {
+            Some(file) => Ok((file, path)),
+            None => Err(removed(path)),
+        }
+    }
+
+    /// Makes a change for each item, in steps.
+    fn change<'i, T: 'i>(
+        &self,
+        items: impl IntoIterator<Item = &'i T>,
+        change: impl FnMut(&'i T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        change_in_steps(self.slave, &self.directory.tree, items, |_| Ok(()), change)
+    }
+
+    fn place_of(&self, key: BlobKey) -> Place {
+        let relative = self.directory.layout.path(key);
+        let name = relative.file_name().unwrap_or_default().into();
+        Place { relative, name }
+    }
+
+    /// Opens the directory of a blob, which must exist.
+    fn open_parent(&self, place: &Place) -> Result<OwnedFd, Error> {
+        let parent = place.relative.parent().unwrap_or(Path::new(""));
+        let missing = || removed(self.directory.path().join(parent));
+        self.directory.tree.directory(parent)?.ok_or_else(missing)
+    }
+
+    /// Opens the directory of a blob. Creates it and the directories above it if they are missing.
+    fn open_or_create_parent(
+        &self,
+        tmp: &TmpDirectory<'_>,
+        place: &Place,
+    ) -> Result<OwnedFd, Error> {
+        let tree = &self.directory.tree;
+        let relative = place.relative.parent().unwrap_or(Path::new(""));
+        // Usually an object has a blob already, or at least a neighbour.
+        let mut missing = Vec::new();
+        let mut opened = None;
+        for above in relative.ancestors() {
+            opened = tree.directory(above)?;
+            if opened.is_some() {
+                break;
+            }
+            missing.push(above);
+        }
+        let root_is_gone = || tree.moved("it was removed while it was in use");
+        let mut parent = opened.ok_or_else(root_is_gone)?;
+        for relative in missing.into_iter().rev() {
+            parent = self.create_directory(tmp, &parent, relative)?;
+        }
+        Ok(parent)
+    }
+
+    /// Creates a directory in `parent`. It gets its owner and mode before its name, so a crash
+    /// leaves no directory that ZEO's user cannot use.
+    fn create_directory(
+        &self,
+        tmp: &TmpDirectory<'_>,
+        parent: &OwnedFd,
+        relative: &Path,
+    ) -> Result<OwnedFd, Error> {
+        let fail = |error| self.fail("create", relative)(error);
+        match mkdirat(&tmp.handle, NEW_DIRECTORY, INITIAL_DIRECTORY_MODE) {
+            // A pass that was killed may have left it.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(fail(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let created = openat(&tmp.handle, NEW_DIRECTORY, flags, Mode::empty()).map_err(fail)?;
+        let ownership = &self.directory.ownership;
+        let path = self.directory.path().join(relative);
+        ownership.own(&created, ownership.directory_mode, &path)?;
+        // If another program has just created the directory, the rename replaces it if it is
+        // empty, and fails otherwise.
+        let name = relative.file_name().unwrap_or_default();
+        renameat(&tmp.handle, NEW_DIRECTORY, parent, name).map_err(fail)?;
+        Ok(created)
+    }
+
+    fn fail(&self, action: &str, relative: &Path) -> impl FnOnce(Errno) -> Error + use<> {
+        self.directory.tree.fail(action, relative)
+    }
+}
+
+/// The error for a file or directory that another program removed.
+fn removed(path: PathBuf) -> Error {
+    Error::SlaveChanged {
+        slave: path,
+        what: "it was removed".to_owned(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Finds the path of the slave's blob directory. Only reads.
+
+use std::fs;
+use std::path::{Path, PathBuf, absolute};
+
+use super::directory::BlobDirectory;
+use crate::error::Error;
+use crate::slave::paths::SlavePaths;
+
+/// The directory of `Data.fs` in a buildout, beside which `blobstorage` is.
+const FILESTORAGE: &str = "filestorage";
+
+/// The names of blob directories. The first one is used for a new directory.
+const NAMES: [&str; 2] = ["blobstorage", "blobs"];
+
+impl BlobDirectory {
+    /// The path of the slave's blob directory.
+    ///
+    /// 1. `given`, if it is not `None`.
+    /// 2. The only directory that exists among `../blobstorage`, if `Data.fs` is in a directory
+    ///    `filestorage`, and `blobstorage` and `blobs` beside `Data.fs`. Several are
+    ///    [`Error::Usage`].
+    /// 3. If none exists: `../blobstorage` if `Data.fs` is in a directory `filestorage`, otherwise
+    ///    `blobstorage` beside it.
+    pub fn locate(paths: &SlavePaths, given: Option<&Path>) -> Result<PathBuf, Error> {
+        if let Some(given) = given {
+            return Ok(given.to_owned());
+        }
+        let candidates = candidates(paths.directory())?;
+        let mut found = candidates.iter().filter(|candidate| candidate.is_dir());
+        let Some(first) = found.next() else {
+            return Ok(candidates[0].clone());
+        };
+        // One may be a symbolic link to another.
+        let whole = |path: &Path| fs::canonicalize(path).ok();
+        match found.find(|other| whole(other) != whole(first)) {
+            None => Ok(first.clone()),
+            Some(other) => Err(Error::Usage(format!(
+                "both {} and {} exist: name the slave's blob directory with --slave-blobs",
+                first.display(),
+                other.display()
+            ))),
+        }
+    }
+}
+
+/// The possible paths of the blob directory of a slave in `directory`. The first one is the
+/// default.
+fn candidates(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    // A path such as `.` does not contain the name.
+    let directory = match directory.file_name() {
+        Some(_) => directory.to_owned(),
+        None => absolute(directory)
+            .and_then(fs::canonicalize)
+            .map_err(Error::io("find the path of", directory))?,
+    };
+    let mut candidates = Vec::new();
+    if directory
+        .file_name()
+        .is_some_and(|name| name == FILESTORAGE)
+    {
+        candidates.push(directory.with_file_name(NAMES[0]));
+    }
+    candidates.extend(NAMES.map(|name| directory.join(name)));
+    Ok(candidates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    /// A slave in a directory of this name, and the directory around it.
+    fn slave_in(name: &str) -> (TempDir, SlavePaths) {
+        let around = tempfile::tempdir().unwrap();
+        let directory = around.path().join(name);
+        fs::create_dir(&directory).unwrap();
+        let paths = SlavePaths::new(&directory.join("Data.fs")).unwrap();
+        (around, paths)
+    }
+
+    #[test]
+    fn the_directory_that_exists_is_found() {
+        let (around, paths) = slave_in("filestorage");
+        let locate = || BlobDirectory::locate(&paths, None);
+        let outside = around.path().join("blobstorage");
+        assert_eq!(locate().unwrap(), outside);
+        let beside = around.path().join("filestorage/blobs");
+        fs::create_dir(&beside).unwrap();
+        assert_eq!(locate().unwrap(), beside);
+        fs::create_dir(&outside).unwrap();
+        let error = locate().unwrap_err();
+        assert_eq!(error.exit(), crate::plan::outcome::Exit::Usage);
+        assert!(error.to_string().contains("--slave-blobs"), "{error}");
+        let given = Path::new("elsewhere");
+        assert_eq!(BlobDirectory::locate(&paths, Some(given)).unwrap(), given);
+    }
+
+    #[test]
+    fn blobs_are_beside_a_slave_in_any_other_directory() {
+        let (around, paths) = slave_in("data");
+        let locate = || BlobDirectory::locate(&paths, None).unwrap();
+        fs::create_dir(around.path().join("blobstorage")).unwrap();
+        assert_eq!(locate(), around.path().join("data/blobstorage"));
+        // A file is not a candidate.
+        fs::write(around.path().join("data/blobstorage"), "").unwrap();
+        fs::create_dir(around.path().join("data/blobs")).unwrap();
+        assert_eq!(locate(), around.path().join("data/blobs"));
+    }
+
+    #[test]
+    fn a_symbolic_link_between_two_names_is_not_a_choice() {
+        let (around, paths) = slave_in("data");
+        let at = |name: &str| around.path().join("data").join(name);
+        fs::create_dir(at("blobs")).unwrap();
+        std::os::unix::fs::symlink("blobs", at("blobstorage")).unwrap();
+        let found = BlobDirectory::locate(&paths, None).unwrap();
+        assert_eq!(found, at("blobstorage"));
+    }
+
+    #[test]
+    fn a_path_without_a_name_is_resolved() {
+        let (around, _) = slave_in("filestorage");
+        let inside = around.path().join("filestorage/inside");
+        fs::create_dir(&inside).unwrap();
+        let found = candidates(&inside.join("..")).unwrap();
+        let expected = fs::canonicalize(around.path()).unwrap();
+        assert_eq!(found[0], expected.join("blobstorage"));
+    }
+}

@@ -1,0 +1,313 @@
+//! Creates the slave's blob directory, or adopts one that exists.
+//!
+//! # Order of writes, and the state after a crash
+//!
+//! Each creation is made in a step. Each step can be repeated.
+//!
+//! 1. *The directory itself,* under a temporary name: create it, give it its owner and mode, rename
+//!    it; sync its parent.
+//!
+//!    *Crash:* no directory, one under the temporary name, which the next pass uses, or an empty
+//!    one. ZODB and the next pass choose the layout for an empty directory.
+//! 2. *`.layout`:* write a hidden file; sync it; rename it without replacing; sync the directory.
+//!
+//!    *Crash:* no `.layout` and no other visible name, or the complete `.layout`. If another
+//!    name was there before `.layout` was durable, ZODB would take the directory for a lawn. If
+//!    `.layout` was empty, ZODB could not open the directory.
+//! 3. *`.fssync`, `.fssync/tmp`:* create them; then write `.fssync/id` as in 2.
+//!
+//!    *Crash:* no id. The next pass makes one. The sidecar gets the id only once it is durable.
+//!
+//! A directory that somebody copied here, or that ZODB made, starts at 3. Its `.layout` is synced
+//! as well, because nobody may have done so.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::directory::{BlobDirectory, ID_FILE, ID_LEN, OURS, TMP, read_id, read_layout};
+use super::ownership::{INITIAL_DIRECTORY_MODE, INITIAL_FILE_MODE, Ownership};
+use super::rename::rename_new;
+use super::steps::take_step;
+use super::tree::Tree;
+use crate::error::Error;
+use crate::filestorage::blob::{LAYOUT_FILE, Layout};
+use crate::slave::step::Slave;
+
+/// The layout of a new blob directory, as ZODB chooses it.
+const NEW_LAYOUT: Layout = Layout::Bushy;
+
+/// The temporary name of a small file. It is hidden, so ZODB ignores it.
+const NEW_FILE: &str = ".fssync-new";
+
+impl BlobDirectory {
+    /// Opens the blob directory in the first pass with blobs, and creates whatever is missing.
+    /// `known_id` is the id that the sidecar or the blob ledger contains: a directory with another
+    /// id, or without one, is then refused with [`Error::BlobsMoved`]. A directory of another kind
+    /// is [`Error::Usage`].
+    pub fn set_up(slave: &Slave, path: &Path, known_id: Option<&str>) -> Result<Self, Error> {
+        if let Some(id) = known_id {
+            check_known(path, id)?;
+        }
+        let tree = open_or_create(slave, path)?;
+        let layout = match read_layout(&tree)? {
+            Some(layout) => layout,
+            None => create_layout(slave, &tree)?,
+        };
+        sync_root(&tree)?;
+        let found = read_id(&tree)?;
+        let mut directory = Self::of(tree, layout, found.clone().unwrap_or_default())?;
+        for name in [OURS, TMP] {
+            directory.open_or_create_ours(slave, Path::new(name))?;
+        }
+        if found.is_none() {
+            directory.id = new_id().map_err(Error::io("make an id for", path))?;
+            directory.create_id(slave)?;
+        }
+        directory.sync_ours()?;
+        Ok(directory)
+    }
+
+    /// Opens a directory below `.fssync`, or `.fssync` itself. If it does not exist, it is created
+    /// in a step, with mode 0700. Its parent must exist.
+    pub(super) fn open_or_create_ours(
+        &self,
+        slave: &Slave,
+        relative: &Path,
+    ) -> Result<OwnedFd, Error> {
+        if let Some(found) = self.tree.directory(relative)? {
+            return Ok(found);
+        }
+        let fail = |action| self.tree.fail(action, relative);
+        let missing = || fail("create")(Errno::NOENT);
+        let name = relative.file_name().ok_or_else(missing)?;
+        let parent = relative.parent().unwrap_or(Path::new(""));
+        let parent = self.tree.directory(parent)?.ok_or_else(missing)?;
+        let _step = take_step(slave, &self.tree)?;
+        mkdirat(parent, name, INITIAL_DIRECTORY_MODE).map_err(fail("create"))?;
+        let created = self.tree.directory(relative)?.ok_or_else(missing)?;
+        let mode = INITIAL_DIRECTORY_MODE.bits();
+        let path = self.path().join(relative);
+        self.ownership.own(&created, mode, &path)?;
+        Ok(created)
+    }
+
+    /// Writes `.fssync/id`. An invalid one is replaced.
+    fn create_id(&self, slave: &Slave) -> Result<(), Error> {
+        let ours = self.ours()?;
+        let name = Path::new(OURS).join(NEW_FILE);
+        let content = format!("{}\n", self.id);
+        write_new(
+            slave,
+            &self.tree,
+            &ours,
+            &name,
+            &content,
+            0o600,
+            &self.ownership,
+        )?;
+        let _step = take_step(slave, &self.tree)?;
+        renameat(&ours, NEW_FILE, &ours, "id").map_err(self.tree.fail("create", Path::new(ID_FILE)))
+    }
+
+    /// Makes `.fssync` and the names in it durable.
+    fn sync_ours(&self) -> Result<(), Error> {
+        let ours = self.ours()?;
+        let sync = |at: &OwnedFd, name| fsync(at).map_err(self.tree.fail("sync", Path::new(name)));
+        if let Some(tmp) = self.tree.directory(Path::new(TMP))? {
+            sync(&tmp, TMP)?;
+        }
+        if let Some(id) = self.tree.file(Path::new(ID_FILE))? {
+            sync(&id.into(), ID_FILE)?;
+        }
+        sync(&ours, OURS)?;
+        sync_root(&self.tree)
+    }
+
+    /// The handle of `.fssync`.
+    pub(super) fn ours(&self) -> Result<OwnedFd, Error> {
+        let missing = || self.tree.moved("its directory .fssync is missing");
+        self.tree.directory(Path::new(OURS))?.ok_or_else(missing)
+    }
+}
+
+/// Fails unless the directory at `path` has this id.
+fn check_known(path: &Path, id: &str) -> Result<(), Error> {
+    let why = match BlobDirectory::id_at(path)? {
+        Some(found) if found == id => return Ok(()),
+        Some(_) => "its .fssync/id is that of another directory",
+        None => "it does not exist, or has no valid .fssync/id",
+    };
+    Err(Error::BlobsMoved {
+        directory: path.to_owned(),
+        why,
+    })
+}
+
+/// Opens the blob directory, or creates an empty one.
+fn open_or_create(slave: &Slave, path: &Path) -> Result<Tree, Error> {
+    let usage = |problem: &str| Error::Usage(format!("{} {problem}", path.display()));
+    match Tree::open(path) {
+        Ok(tree) => return Ok(tree),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            return Err(usage("is not a directory: name a blob directory"));
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("open", path)(error));
+        }
+        Err(_) => {}
+    }
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(usage(
+            "is a symbolic link to a directory that does not exist: mount its file system, or \
+             create the directory",
+        ));
+    }
+    let parent = parent_of(path).filter(|parent| parent.is_dir());
+    let (Some(parent), Some(name)) = (parent, path.file_name()) else {
+        return Err(usage(
+            "cannot be created, because its parent does not exist: create the parent, or mount \
+             its file system",
+        ));
+    };
+    let mut new_name = name.to_owned();
+    new_name.push(NEW_FILE);
+    let new = parent.join(new_name);
+    create_root(slave, path, &new)?;
+    File::open(&parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(Error::io("sync the directory", &parent))?;
+    Tree::open(path).map_err(Error::io("open", path))
+}
+
+/// Creates the blob directory under the name `new`, and renames it to `path`.
+fn create_root(slave: &Slave, path: &Path, new: &Path) -> Result<(), Error> {
+    let ownership = Ownership::of_new_root(&slave.paths)?;
+    let _step = slave.step()?;
+    match mkdirat(CWD, new, INITIAL_DIRECTORY_MODE) {
+        // A pass that was killed may have created it.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(Error::io("create", path)(error.into())),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let created = openat(CWD, new, flags, Mode::empty());
+    let created = created.map_err(|error| Error::io("open", new)(error.into()))?;
+    ownership.own(&created, ownership.directory_mode, new)?;
+    // A directory that another program has just created is used as it is: a rename replaces
+    // it only if it is empty.
+    fs::rename(new, path).map_err(Error::io("create", path))
+}
+
+/// The parent of a path, which is `.` for a single name.
+fn parent_of(path: &Path) -> Option<PathBuf> {
+    path.parent().map(|parent| match parent.as_os_str() {
+        empty if empty.is_empty() => PathBuf::from("."),
+        parent => parent.into(),
+    })
+}
+
+/// Writes `.layout` in a directory that is empty, apart from hidden names.
+fn create_layout(slave: &Slave, tree: &Tree) -> Result<Layout, Error> {
+    check_is_empty(tree)?;
+    let found = tree.root().metadata();
+    let ownership = Ownership::of(&found.map_err(Error::io("stat", tree.path()))?);
+    let root = tree.root();
+    let (name, content) = (Path::new(NEW_FILE), NEW_LAYOUT.as_str());
+    let mode = ownership.marker_mode();
+    write_new(slave, tree, root, name, content, mode, &ownership)?;
+    let _step = take_step(slave, tree)?;
+    match rename_new(root, NEW_FILE, root, LAYOUT_FILE) {
+        Ok(()) => Ok(NEW_LAYOUT),
+        // ZODB has just created it. The next attempt adopts it.
+        Err(Errno::EXIST) => Err(Error::SlaveChanged {
+            slave: tree.path().to_owned(),
+            what: "its .layout was created".to_owned(),
+        }),
+        Err(error) => Err(tree.fail("create", Path::new(LAYOUT_FILE))(error)),
+    }
+}
+
+/// Fails if the blob directory contains a name that is not hidden.
+fn check_is_empty(tree: &Tree) -> Result<(), Error> {
+    let fail = |error: Errno| Error::io("list", tree.path())(error.into());
+    for entry in Dir::read_from(tree.root()).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_bytes();
+        if !name.starts_with(b".") {
+            return Err(Error::Usage(format!(
+                "{} contains {} but no .layout, so it is not a blob directory: name the blob \
+                 directory, or an empty directory",
+                tree.path().display(),
+                String::from_utf8_lossy(name).escape_debug()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes a small file with this content to the temporary name at the end of `relative`, in
+/// `directory`. The file is durable, its name is not.
+fn write_new(
+    slave: &Slave,
+    tree: &Tree,
+    directory: impl AsFd,
+    relative: &Path,
+    content: &str,
+    mode: u32,
+    ownership: &Ownership,
+) -> Result<(), Error> {
+    let step = take_step(slave, tree)?;
+    // An earlier pass may have been killed here.
+    match unlinkat(&directory, NEW_FILE, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(tree.fail("remove", relative)(error)),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let created = openat(directory, NEW_FILE, flags, INITIAL_FILE_MODE);
+    let mut file = File::from(created.map_err(tree.fail("create", relative))?);
+    let path = tree.path().join(relative);
+    file.write_all(content.as_bytes())
+        .map_err(Error::io("write", &path))?;
+    ownership.own(&file, mode, &path)?;
+    drop(step);
+    file.sync_all().map_err(Error::io("sync", &path))
+}
+
+/// Makes `.layout` and the names in the blob directory durable, and the name of the directory.
+fn sync_root(tree: &Tree) -> Result<(), Error> {
+    if let Some(layout) = tree.file(Path::new(LAYOUT_FILE))? {
+        layout
+            .sync_all()
+            .map_err(Error::io("sync", &tree.path().join(LAYOUT_FILE)))?;
+    }
+    let sync = |directory: &File, path: &Path| {
+        directory
+            .sync_all()
+            .map_err(Error::io("sync the directory", path))
+    };
+    sync(tree.root(), tree.path())?;
+    if let Some(path) = parent_of(tree.path()) {
+        let parent = File::open(&path).map_err(Error::io("open", &path))?;
+        sync(&parent, &path)?;
+    }
+    Ok(())
+}
+
+/// A random id.
+fn new_id() -> io::Result<String> {
+    let mut bytes = [0; ID_LEN / 2];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
+    }
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    Ok(digits.collect())
+}
+
+#[cfg(test)]
+mod tests;

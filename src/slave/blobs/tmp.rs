@@ -1,0 +1,145 @@
+//! Blobs that are being received, in `.fssync/tmp`.
+//!
+//! | name | contents |
+//! | --- | --- |
+//! | `<oid>-<tid>` | the first bytes of a blob, or all of them; 16 hexadecimal digits each |
+//! | `directory` | a directory that gets its owner and mode before it is moved into place |
+//!
+//! ZODB opens none of these names, so they are written and removed without a step.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::directory::{BlobDirectory, TMP};
+use super::ownership::INITIAL_FILE_MODE;
+use super::tree::Tree;
+use crate::error::Error;
+use crate::filestorage::blob::BlobKey;
+use crate::slave::step::Slave;
+
+/// The length from which on the received part of a blob is kept for the next pass, in bytes.
+pub(super) const MIN_RESUMED_LEN: u64 = 16 * 1024 * 1024;
+
+/// Which temporary files are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Those that are too short to be resumed: at the start of a pass.
+    Small,
+    /// All: if nothing is wanted any more.
+    All,
+}
+
+impl BlobDirectory {
+    /// Removes temporary files that earlier passes left. Creates `.fssync/tmp` if it is missing.
+    pub fn clean_tmp(&self, slave: &Slave, leftovers: Leftovers) -> Result<(), Error> {
+        TmpDirectory::open(self, slave)?.clean(slave, leftovers)
+    }
+}
+
+/// The open directory `.fssync/tmp`.
+#[derive(Debug)]
+pub(super) struct TmpDirectory<'a> {
+    tree: &'a Tree,
+    pub(super) handle: OwnedFd,
+}
+
+impl<'a> TmpDirectory<'a> {
+    /// Opens it. It is created if it is missing.
+    pub(super) fn open(directory: &'a BlobDirectory, slave: &Slave) -> Result<Self, Error> {
+        Ok(Self {
+            tree: &directory.tree,
+            handle: directory.open_or_create_ours(slave, Path::new(TMP))?,
+        })
+    }
+
+    /// The path of a file in it, for messages.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.tree.path().join(TMP).join(name)
+    }
+
+    fn fail(&self, action: &str, name: &str) -> impl FnOnce(Errno) -> Error + use<> {
+        self.tree.fail(action, &Path::new(TMP).join(name))
+    }
+
+    /// Creates an empty file. An earlier one with the same name is removed.
+    pub(super) fn create(&self, name: &str) -> Result<File, Error> {
+        self.remove(name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        openat(&self.handle, name, flags, INITIAL_FILE_MODE)
+            .map(File::from)
+            .map_err(self.fail("create", name))
+    }
+
+    /// Opens a file that an earlier pass left and that is long enough to be resumed. Any other file
+    /// of this name is not used.
+    pub(super) fn open_large(&self, name: &str) -> Result<Option<File>, Error> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = openat(&self.handle, name, flags, Mode::empty()).map(File::from) else {
+            return Ok(None);
+        };
+        let found = file.metadata();
+        let found = found.map_err(Error::io("stat", &self.path(name)))?;
+        // With a second name, the file may already be in place: see `rename`.
+        let is_ours_alone = found.is_file() && found.nlink() == 1;
+        Ok((is_ours_alone && found.len() >= MIN_RESUMED_LEN).then_some(file))
+    }
+
+    /// Removes a file, if there is one.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        match unlinkat(&self.handle, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.fail("remove", name)(error)),
+        }
+    }
+
+    /// Whether a file is long enough to be resumed by a later pass.
+    pub(super) fn is_large(&self, name: &str) -> bool {
+        let found = statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| is_resumable(&found))
+    }
+
+    fn clean(&self, slave: &Slave, leftovers: Leftovers) -> Result<(), Error> {
+        let fail = |error: Errno| self.fail("list", "")(error);
+        for entry in Dir::read_from(&self.handle).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            slave.check_cancelled()?;
+            let found = match statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => found,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(self.fail("stat", &name.to_string_lossy())(error)),
+            };
+            if leftovers == Leftovers::Small && is_resumable(&found) {
+                continue;
+            }
+            let flags = match FileType::from_raw_mode(found.st_mode) {
+                FileType::Directory => AtFlags::REMOVEDIR,
+                _ => AtFlags::empty(),
+            };
+            match unlinkat(&self.handle, name, flags) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(self.fail("remove", &name.to_string_lossy())(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_resumable(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+        && found.st_nlink == 1
+        && found.st_size.cast_unsigned() >= MIN_RESUMED_LEN
+}
+
+/// The name of the temporary file of a blob.
+pub(super) fn tmp_name(key: BlobKey) -> String {
+    format!("{:016x}-{}", key.oid, key.tid)
+}

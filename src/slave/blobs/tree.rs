@@ -1,0 +1,292 @@
+//! Opens files and directories below a blob directory, through a handle of that directory.
+//!
+//! No name below the blob directory may lead out of it, whatever another process puts there.
+//! `openat2` with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS` and `RESOLVE_NO_MAGICLINKS` guarantees
+//! that. If the kernel or a container does not offer `openat2`, each component of the path is
+//! opened by itself, with `O_NOFOLLOW`. Changes use a handle of the last directory and one name in
+//! it, so they cannot be redirected either.
+//!
+//! The path of the blob directory itself may contain symbolic links: the administrator chose it.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::error::Error;
+
+/// Flags of every open below the blob directory.
+const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
+
+/// The blob directory, through which everything below it is opened.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: File,
+    path: PathBuf,
+    /// Device and inode number of the root.
+    identity: (u64, u64),
+}
+
+impl Tree {
+    /// Opens the blob directory at `path`. Fails with [`ErrorKind::NotFound`] if it does not
+    /// exist, and with [`ErrorKind::NotADirectory`] if it is not a directory.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let root = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECTORY.bits().cast_signed())
+            .open(path)?;
+        let found = root.metadata()?;
+        Ok(Self {
+            root,
+            path: path.to_owned(),
+            identity: (found.dev(), found.ino()),
+        })
+    }
+
+    /// The path of the blob directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The handle of the blob directory.
+    pub(super) fn root(&self) -> &File {
+        &self.root
+    }
+
+    /// Fails if the path of the blob directory no longer leads to the directory that was opened.
+    pub(super) fn check_in_place(&self) -> Result<(), Error> {
+        let why = match fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.identity => return Ok(()),
+            Ok(_) => "it was replaced while it was in use",
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                "it was moved or removed while it was in use"
+            }
+            Err(error) => return Err(Error::io("stat", &self.path)(error)),
+        };
+        Err(self.moved(why))
+    }
+
+    /// The error for a directory that is not the one that earlier passes wrote.
+    pub(super) fn moved(&self, why: &'static str) -> Error {
+        Error::BlobsMoved {
+            directory: self.path.clone(),
+            why,
+        }
+    }
+
+    /// Opens something below the blob directory; `None` if it does not exist. `action` is used in
+    /// the error.
+    pub(super) fn open_if_exists(
+        &self,
+        relative: &Path,
+        flags: OFlags,
+        action: &str,
+    ) -> Result<Option<OwnedFd>, Error> {
+        match open_beneath(self.root.as_fd(), relative, flags) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.fail(action, relative)(error)),
+        }
+    }
+
+    /// Opens a directory below the blob directory, for reading, syncing and changes in it; `None`
+    /// if it does not exist. An empty path is the blob directory.
+    pub(super) fn directory(&self, relative: &Path) -> Result<Option<OwnedFd>, Error> {
+        if relative.as_os_str().is_empty() {
+            let root = self.root.try_clone();
+            return Ok(Some(root.map_err(Error::io("open", &self.path))?.into()));
+        }
+        self.open_if_exists(relative, OFlags::RDONLY | OFlags::DIRECTORY, "open")
+    }
+
+    /// Opens a regular file for reading; `None` if it does not exist.
+    pub(super) fn file(&self, relative: &Path) -> Result<Option<File>, Error> {
+        // Opening a FIFO must not block.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let Some(opened) = self.open_if_exists(relative, flags, "open")? else {
+            return Ok(None);
+        };
+        self.check_regular(&opened, relative)?;
+        Ok(Some(opened.into()))
+    }
+
+    /// The state of a regular file, which is not opened for reading; `None` if it does not exist.
+    pub(super) fn stat(&self, relative: &Path) -> Result<Option<Stat>, Error> {
+        let Some(found) = self.open_if_exists(relative, OFlags::PATH, "stat")? else {
+            return Ok(None);
+        };
+        self.check_regular(&found, relative).map(Some)
+    }
+
+    /// The state of an open file. Fails if it is not a regular file.
+    fn check_regular(&self, file: &OwnedFd, relative: &Path) -> Result<Stat, Error> {
+        let found = fstat(file).map_err(self.fail("stat", relative))?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile {
+            return Ok(found);
+        }
+        let foreign = io::Error::other("it is not a regular file");
+        Err(Error::io("use", &self.path.join(relative))(foreign))
+    }
+
+    /// Reads up to `max_len` bytes of a small file; `None` if it does not exist.
+    pub(super) fn read(&self, relative: &Path, max_len: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Some(file) = self.file(relative)? else {
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        file.take(max_len)
+            .read_to_end(&mut content)
+            .map_err(Error::io("read", &self.path.join(relative)))?;
+        Ok(Some(content))
+    }
+
+    /// A failed operation on something below the blob directory.
+    pub(super) fn fail(
+        &self,
+        action: &str,
+        relative: &Path,
+    ) -> impl FnOnce(Errno) -> Error + use<> {
+        let fail = Error::io(action.to_owned(), &self.path.join(relative));
+        move |error| {
+            fail(match error {
+                Errno::LOOP => io::Error::other("a part of the path is a symbolic link"),
+                error => error.into(),
+            })
+        }
+    }
+}
+
+/// Opens `relative`, which must be below `root`, without following symbolic links.
+fn open_beneath(
+    root: BorrowedFd<'_>,
+    relative: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = || openat2(root, relative, flags | FLAGS, Mode::empty(), resolve);
+    match retry_on_intr(open) {
+        // Old kernels answer ENOSYS. The filter of a container may answer EPERM.
+        Err(Errno::NOSYS | Errno::PERM) => open_each(root, relative, flags),
+        opened => opened,
+    }
+}
+
+/// The same without `openat2`.
+fn open_each(root: BorrowedFd<'_>, relative: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let mut names = Vec::new();
+    for component in relative.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            _ => return Err(Errno::XDEV),
+        }
+    }
+    let (last, directories) = names.split_last().ok_or(Errno::INVAL)?;
+    let mut directory: Option<OwnedFd> = None;
+    for name in directories {
+        let at = directory.as_ref().map_or(root, AsFd::as_fd);
+        let entered = OFlags::PATH | FLAGS;
+        let next = retry_on_intr(|| openat(at, *name, entered, Mode::empty()))?;
+        // An open symbolic link cannot be passed through either, but the error would be another.
+        if FileType::from_raw_mode(fstat(&next)?.st_mode) == FileType::Symlink {
+            return Err(Errno::LOOP);
+        }
+        directory = Some(next);
+    }
+    let at = directory.as_ref().map_or(root, AsFd::as_fd);
+    retry_on_intr(|| openat(at, *last, flags | FLAGS, Mode::empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    type Open = fn(BorrowedFd<'_>, &Path, OFlags) -> rustix::io::Result<OwnedFd>;
+
+    const WAYS: [Open; 2] = [open_beneath, open_each];
+
+    #[test]
+    fn files_below_the_root_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        fs::write(directory.path().join("a/b/c"), "content").unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
+        for open in WAYS {
+            let open = |path: &str| open(tree.root.as_fd(), Path::new(path), OFlags::RDONLY);
+            open("a/b/c").unwrap();
+            open("a").unwrap();
+            assert_eq!(open("a/x/c").unwrap_err(), Errno::NOENT);
+            assert_eq!(open("a/b/c/d").unwrap_err(), Errno::NOTDIR);
+        }
+        assert_eq!(tree.read(Path::new("a/b/c"), 3).unwrap().unwrap(), b"con");
+        assert!(tree.stat(Path::new("a/b/d")).unwrap().is_none());
+    }
+
+    #[test]
+    fn no_path_leads_out_of_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(directory.path().join("secret"), "").unwrap();
+        symlink(directory.path(), root.join("a/up")).unwrap();
+        symlink("../../secret", root.join("a/file")).unwrap();
+        symlink("b", root.join("a/inside")).unwrap();
+        let tree = Tree::open(&root).unwrap();
+        for open in WAYS {
+            let open = |path: &str| open(tree.root.as_fd(), Path::new(path), OFlags::RDONLY);
+            for path in ["a/up/secret", "a/file", "a/inside"] {
+                assert_eq!(open(path).unwrap_err(), Errno::LOOP, "{path}");
+            }
+            assert!(open("../secret").is_err());
+            assert!(open(directory.path().join("secret").to_str().unwrap()).is_err());
+        }
+        for path in ["a/up/secret", "a/file"] {
+            let error = tree.stat(Path::new(path)).unwrap_err().display_chain();
+            assert!(error.contains(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_used() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("directory")).unwrap();
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
+        for name in ["directory", "fifo"] {
+            for error in [
+                tree.stat(Path::new(name)).unwrap_err(),
+                tree.file(Path::new(name)).unwrap_err(),
+            ] {
+                let error = error.display_chain();
+                assert!(error.ends_with("it is not a regular file"), "{error}");
+                assert!(error.contains(name), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let tree = Tree::open(&root).unwrap();
+        tree.check_in_place().unwrap();
+        fs::rename(&root, directory.path().join("elsewhere")).unwrap();
+        assert!(tree.check_in_place().is_err());
+        fs::create_dir(&root).unwrap();
+        let error = tree.check_in_place().unwrap_err();
+        assert!(matches!(error, Error::BlobsMoved { .. }), "{error}");
+    }
+}
