@@ -93,7 +93,7 @@ impl DiskCase {
         let next = self.check_next_pass(left, is_done);
         let data = start.named(DATA);
         let has_stepped = next.ops.iter().any(|op| match op {
-            Op::Rename { to, .. } => to == DATA,
+            Op::Rename { to, .. } => to.name == DATA,
             Op::Write { node, .. } => Some(*node) == data,
             _ => false,
         });
@@ -163,7 +163,7 @@ impl DiskCase {
 fn assert_owners(disk: &Disk, start: &Disk, names: &[&str]) {
     let slave = start.named(DATA).and_then(|node| start.file(node));
     let (mode, uid) = slave.map_or((0o644, OWNER), |file| (file.meta().mode, file.meta().uid));
-    for (name, node) in disk.names() {
+    for (name, node) in disk.tree().paths() {
         if start.file(node).is_none() && names.contains(&name.as_str()) {
             let meta = disk.file(node).map(File::meta).expect("a file");
             assert_eq!(meta.uid, uid, "the owner of {name}");

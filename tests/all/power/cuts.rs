@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::case::{DATA, DiskCase};
-use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, SECTOR_LEN};
+use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, ROOT, SECTOR_LEN};
 use super::mount::Recording;
 use super::{sample, seed};
 use crate::crash::scenario::Scenario;
@@ -78,7 +78,7 @@ impl States {
             let last = extremes.remove(last);
             extremes.push(last);
         }
-        let is_sync = |op: &Op| matches!(op, Op::Sync { .. } | Op::SyncDirectory);
+        let is_sync = |op: &Op| matches!(op, Op::Sync { .. } | Op::SyncDirectory { .. });
         let syncs = (first..recording.ops.len()).filter(|&nth| is_sync(&recording.ops[nth]));
         Self {
             syncs: syncs.collect(),
@@ -195,22 +195,20 @@ impl Mistake<'_> {
     }
 }
 
-/// The syncs of a recording: the number of the operation, and the name of the file with the
-/// number of its syncs so far, such as `Data.fs 2` or `directory 1`.
+/// The syncs of a recording: the number of the operation, and the path of the file or directory
+/// with the number of its syncs so far, such as `Data.fs 2`. The root is called `directory`.
 pub fn syncs(recording: &Recording) -> Vec<(usize, String)> {
     let mut names: Vec<String> = Vec::new();
     let mut found = Vec::new();
     let disks = disks(recording);
     for (nth, op) in recording.ops.iter().enumerate() {
         let name = match op {
-            Op::Sync { node, .. } => {
-                let mut all = disks[nth].names();
-                let name = all
-                    .find(|&(_, it)| it == *node)
-                    .map(|(name, _)| name.clone());
-                name.unwrap_or_else(|| "nothing".to_owned())
+            Op::SyncDirectory { node: ROOT } => "directory".to_owned(),
+            Op::Sync { node, .. } | Op::SyncDirectory { node } => {
+                let mut all = disks[nth].tree().paths().into_iter();
+                let found = all.find(|&(_, it)| it == *node);
+                found.map_or_else(|| "nothing".to_owned(), |(path, _)| path)
             }
-            Op::SyncDirectory => "directory".to_owned(),
             _ => continue,
         };
         names.push(name.clone());

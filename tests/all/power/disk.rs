@@ -1,4 +1,4 @@
-//! A model of a disk with one directory: which data is durable, and which other data a power cut
+//! A model of a disk: which data is durable, and which other data a power cut
 //! may leave. No I/O.
 //!
 //! It makes the same assumptions about the disk as fssync:
@@ -10,30 +10,36 @@
 //!    or reordered. The size is any size since the last sync, independently of the bytes. If the
 //!    file was extended and the bytes are lost, they read as zeros.
 //! 3. A single change of names, including a rename, is kept or lost as a whole. A journal keeps
-//!    the first few changes; a disk without a journal keeps any of them.
+//!    the first few changes; a disk without a journal keeps any of them. A sync of a directory
+//!    makes the new names in it durable, but not its own name. After a rename from one directory
+//!    to another, only a sync of the new directory counts.
 //! 4. A sector is not torn.
 //! 5. After a failed sync, the pages that it should have written count as written, as on Linux: a
 //!    later sync does not write them.
 
 mod file;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-pub use self::file::{Bytes, File, Meta, PAGE_LEN, SECTOR_LEN};
+pub use self::file::{Bytes, File, Kind, Meta, PAGE_LEN, SECTOR_LEN};
+pub use self::tree::{Names, Place, ROOT, Tree};
+use super::mount::OWNER;
 use crate::rng::Rng;
 
-/// The number of a file. Unlike the number of an inode, it is never used again.
+/// The number of a file or directory. Unlike the number of an inode, it is never used again.
 pub type Node = usize;
 
 /// An operation: a call that changes a file or a name, or makes it durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     Create {
-        name: String,
+        place: Place,
         node: Node,
         inode: u64,
         meta: Meta,
+        kind: Kind,
     },
     Write {
         node: Node,
@@ -50,14 +56,15 @@ pub enum Op {
     },
     Link {
         node: Node,
-        name: String,
+        place: Place,
     },
+    /// Removes a file or an empty directory.
     Unlink {
-        name: String,
+        place: Place,
     },
     Rename {
-        from: String,
-        to: String,
+        from: Place,
+        to: Place,
     },
     /// `fsync` (with metadata) or `fdatasync`.
     Sync {
@@ -68,70 +75,78 @@ pub enum Op {
     FailedSync {
         node: Node,
     },
-    SyncDirectory,
+    SyncDirectory {
+        node: Node,
+    },
     /// An operation that a mistake leaves out.
     Nothing,
 }
 
-/// Which changes of names a power cut leaves, if they are not durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
-    Lost,
-    Kept,
-    /// Any number of changes, the first ones.
-    Journal,
-    /// Any changes.
-    Any,
-}
-
-type Directory = BTreeMap<String, Node>;
-
-/// A disk with one directory.
-#[derive(Clone, Debug, Default)]
+/// A disk.
+#[derive(Clone, Debug)]
 pub struct Disk {
     files: BTreeMap<Node, File>,
-    names: Directory,
-    durable_names: Directory,
-    /// The changes of names that are not durable, in their order. Each is kept or lost as a
-    /// whole.
-    renames: Vec<Vec<(String, Option<Node>)>>,
+    tree: Tree,
     clock: u64,
 }
 
+impl Default for Disk {
+    /// A disk whose root directory is empty and durable.
+    fn default() -> Self {
+        const ROOT_INODE: u64 = 1;
+        let meta = Meta {
+            mode: 0o755,
+            uid: OWNER,
+            gid: OWNER,
+            modified: 0,
+        };
+        let root = File::empty(ROOT_INODE, meta, Kind::Directory);
+        Self {
+            files: BTreeMap::from([(ROOT, root)]),
+            tree: Tree::default(),
+            clock: 0,
+        }
+    }
+}
+
 impl Disk {
-    /// The file with this name, for readers.
-    pub fn named(&self, name: &str) -> Option<Node> {
-        self.names.get(name).copied()
+    pub fn tree(&self) -> &Tree {
+        &self.tree
     }
 
-    pub fn names(&self) -> impl Iterator<Item = (&String, Node)> {
-        self.names.iter().map(|(name, &node)| (name, node))
+    /// The file or directory with this path, for readers.
+    pub fn named(&self, path: &str) -> Option<Node> {
+        self.tree.named(path)
     }
 
     pub fn file(&self, node: Node) -> Option<&File> {
         self.files.get(&node)
     }
 
-    /// The bytes of the file with this name, for readers.
-    pub fn read(&self, name: &str) -> Option<&[u8]> {
-        Some(self.file(self.named(name)?)?.bytes())
+    /// The bytes of the file with this path, for readers.
+    pub fn read(&self, path: &str) -> Option<&[u8]> {
+        Some(self.file(self.named(path)?)?.bytes())
     }
 
-    /// The number of names of a file.
-    pub fn links(&self, node: Node) -> usize {
-        self.names.values().filter(|&&it| it == node).count()
+    /// The number of bytes of all files that have a name or are among the `open` ones.
+    pub fn used(&self, open: impl Iterator<Item = Node>) -> usize {
+        let named = self.tree.paths().into_iter().map(|(_, node)| node);
+        let nodes: BTreeSet<Node> = named.chain(open).collect();
+        let len = |node| self.file(node).map_or(0, |file| file.bytes().len());
+        nodes.into_iter().map(len).sum()
     }
 
-    /// The time, in operations.
-    pub fn clock(&self) -> u64 {
-        self.clock
+    /// The time in nanoseconds since 1970. It advances with each operation.
+    pub fn now(&self) -> u64 {
+        const START_SECS: u64 = 1_700_000_000;
+        START_SECS * 1_000_000_000 + self.clock * 1_000_000
     }
 
     /// The numbers of the next file and of its inode. The number of an inode is used again once
     /// its file is durably removed and not `open`.
     pub fn next_numbers(&self, open: impl Fn(Node) -> bool) -> (Node, u64) {
         let node = self.files.keys().next_back().map_or(1, |last| last + 1);
-        let is_used = |it: Node| open(it) || self.is_reachable(it);
+        let is_used = |it: Node| open(it) || self.tree.may_be_named(it);
         let used: BTreeSet<u64> = self
             .files
             .iter()
@@ -145,54 +160,53 @@ impl Disk {
         (node, inode)
     }
 
-    /// Whether a file has a name, or may have one after a power cut.
-    fn is_reachable(&self, node: Node) -> bool {
-        let mut changed = self.renames.iter().flatten().map(|(_, node)| *node);
-        self.names
-            .values()
-            .chain(self.durable_names.values())
-            .any(|&it| it == node)
-            || changed.any(|it| it == Some(node))
-    }
-
     /// Applies an operation.
     pub fn apply(&mut self, op: &Op) {
         self.clock += 1;
-        let clock = self.clock;
+        let now = self.now();
         match op {
             Op::Create {
-                name,
+                place,
                 node,
                 inode,
                 meta,
+                kind,
             } => {
-                self.files.insert(*node, File::empty(*inode, *meta));
-                self.rename(vec![(name.clone(), Some(*node))]);
+                self.files.insert(*node, File::empty(*inode, *meta, *kind));
+                self.tree.add(place.clone(), *node);
+                self.touch(place.directory);
             }
             Op::Write {
                 node,
                 offset,
                 bytes,
-            } => self.of(*node).change(clock, |content| {
+            } => self.of(*node).change(now, |content| {
                 let end = offset + bytes.len();
                 content.resize(content.len().max(end), 0);
                 content[*offset..end].copy_from_slice(bytes);
             }),
             Op::SetLen { node, len } => self
                 .of(*node)
-                .change(clock, |content| content.resize(*len, 0)),
+                .change(now, |content| content.resize(*len, 0)),
             Op::SetMeta { node, meta } => self.of(*node).set_meta(*meta),
-            Op::Link { node, name } => self.rename(vec![(name.clone(), Some(*node))]),
-            Op::Unlink { name } => self.rename(vec![(name.clone(), None)]),
+            Op::Link { node, place } => {
+                self.tree.add(place.clone(), *node);
+                self.touch(place.directory);
+            }
+            Op::Unlink { place } => {
+                self.tree.remove(place);
+                self.touch(place.directory);
+            }
             Op::Rename { from, to } => {
-                let node = self.named(from);
-                self.rename(vec![(from.clone(), None), (to.clone(), node)]);
+                self.tree.rename(from, to);
+                self.touch(from.directory);
+                self.touch(to.directory);
             }
             Op::Sync { node, metadata } => self.of(*node).sync(*metadata),
             Op::FailedSync { node } => self.of(*node).fail_to_sync(),
-            Op::SyncDirectory => {
-                self.durable_names = self.names.clone();
-                self.renames.clear();
+            Op::SyncDirectory { node } => {
+                self.tree.sync(*node);
+                self.of(*node).sync(true);
             }
             Op::Nothing => {}
         }
@@ -202,33 +216,25 @@ impl Disk {
         self.files.get_mut(&node).expect("a file")
     }
 
-    fn rename(&mut self, change: Vec<(String, Option<Node>)>) {
-        carry_out(&change, &mut self.names);
-        self.renames.push(change);
+    /// The names in a directory have changed.
+    fn touch(&mut self, directory: Node) {
+        let modified = self.now();
+        let directory = self.of(directory);
+        directory.set_meta(Meta {
+            modified,
+            ..directory.meta()
+        });
     }
 
     /// The disk after a power cut; all of it is durable.
     pub fn cut(&self, names: Names, bytes: Bytes, rng: &mut Rng) -> Self {
-        let mut left = self.durable_names.clone();
-        let first = rng.below(self.renames.len() + 1);
-        for (nth, change) in self.renames.iter().enumerate() {
-            let is_kept = match names {
-                Names::Lost => false,
-                Names::Kept => true,
-                Names::Journal => nth < first,
-                Names::Any => rng.flip(),
-            };
-            if is_kept {
-                carry_out(change, &mut left);
-            }
-        }
-        let nodes: BTreeSet<Node> = left.values().copied().collect();
+        let tree = self.tree.cut(names, rng);
+        let mut nodes: BTreeSet<Node> = tree.paths().into_iter().map(|(_, node)| node).collect();
+        nodes.insert(ROOT);
         let mut cut = |node: Node| (node, self.files[&node].cut(bytes, rng));
         Self {
             files: nodes.into_iter().map(&mut cut).collect(),
-            names: left.clone(),
-            durable_names: left,
-            renames: Vec::new(),
+            tree,
             clock: self.clock,
         }
     }
@@ -241,22 +247,13 @@ impl Disk {
     /// Equal for disks that differ only in times.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        for (name, node) in &self.names {
-            let file = &self.files[node];
+        for (path, node) in self.tree.paths() {
+            let file = &self.files[&node];
             let Meta { mode, uid, gid, .. } = file.meta();
-            (name, file.inode, mode, uid, gid).hash(&mut hasher);
+            (path, file.inode, mode, uid, gid).hash(&mut hasher);
             file.bytes().hash(&mut hasher);
         }
         hasher.finish()
-    }
-}
-
-fn carry_out(change: &[(String, Option<Node>)], names: &mut Directory) {
-    for (name, node) in change {
-        match node {
-            Some(node) => names.insert(name.clone(), *node),
-            None => names.remove(name),
-        };
     }
 }
 

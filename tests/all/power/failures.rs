@@ -47,7 +47,7 @@ fn fail_and_cut(scenario: &'static Scenario) {
     let mut on_disk = DiskCase::prepare(scenario);
     let start = on_disk.disk.disk();
     let recording = on_disk.record();
-    let is_sync = |op: &&Op| matches!(op, Op::Sync { .. } | Op::SyncDirectory);
+    let is_sync = |op: &&Op| matches!(op, Op::Sync { .. } | Op::SyncDirectory { .. });
     let syncs = recording.ops.iter().filter(is_sync).count();
     let count = sample().div_ceil(4);
     for nth in 0..syncs {

@@ -1,6 +1,6 @@
 //! A [`Disk`] as a FUSE file system that records all operations and injects faults.
 //!
-//! It has one directory with regular files. The kernel caches nothing: it passes each write, sync
+//! It has directories and regular files. The kernel caches nothing: it passes each write, sync
 //! and rename on in its order, and one thread carries them out. A process can be killed before an
 //! operation, a sync can fail, the disk can be full, and reads and writes can be partial.
 

@@ -1,11 +1,10 @@
 //! Partial reads and writes, and a disk that becomes full: by a quota, which a check of the
 //! free space does not show.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use super::case::{DATA, DiskCase};
-use super::disk::{Disk, Node};
+use super::disk::Disk;
 use super::{sample, seed};
 use crate::crash::scenario::{self, Scenario};
 use crate::fuse::Served;
@@ -44,11 +43,7 @@ fn assert_without_tail(on_disk: &mut DiskCase) {
 fn survives_a_full_disk(scenario: &'static Scenario) {
     let mut on_disk = DiskCase::prepare(scenario);
     let start = on_disk.disk.disk();
-    let used = |disk: &Disk| -> usize {
-        let files: BTreeSet<Node> = disk.names().map(|(_, node)| node).collect();
-        let len = |node| disk.file(node).map_or(0, |file| file.bytes().len());
-        files.into_iter().map(len).sum()
-    };
+    let used = |disk: &Disk| disk.used(std::iter::empty());
     let before = used(&start);
     let mut disk = start.clone();
     let at_each = on_disk.record().ops.into_iter().map(|op| {

@@ -14,8 +14,14 @@ pub struct Meta {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// The time of the last write, in operations on the disk.
+    /// The time of the last write, in nanoseconds since 1970.
     pub modified: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Directory,
 }
 
 /// Which bytes of a file a power cut leaves, if they are not durable.
@@ -35,10 +41,11 @@ pub enum Bytes {
 
 type Content = Arc<Vec<u8>>;
 
-/// A file.
+/// A file, or a directory without its names.
 #[derive(Clone, Debug)]
 pub struct File {
     pub inode: u64,
+    pub kind: Kind,
     meta: Meta,
     durable_meta: Meta,
     /// Its contents since the last sync: the first one is durable, and readers see the last
@@ -49,13 +56,14 @@ pub struct File {
 }
 
 impl File {
-    pub fn empty(inode: u64, meta: Meta) -> Self {
-        Self::durable(inode, meta, Content::default())
+    pub fn empty(inode: u64, meta: Meta, kind: Kind) -> Self {
+        Self::durable(inode, meta, kind, Content::default())
     }
 
-    fn durable(inode: u64, meta: Meta, content: Content) -> Self {
+    fn durable(inode: u64, meta: Meta, kind: Kind, content: Content) -> Self {
         Self {
             inode,
+            kind,
             meta,
             durable_meta: meta,
             contents: vec![content],
@@ -76,14 +84,14 @@ impl File {
         self.meta = meta;
     }
 
-    pub fn change(&mut self, clock: u64, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn change(&mut self, now: u64, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = self.bytes().to_vec();
         change(&mut bytes);
         let before = self.contents.last().expect("a content");
         let differ = differing_pages(before, &bytes);
         self.forgotten.retain(|page| !differ.contains(page));
         self.contents.push(Arc::new(bytes));
-        self.meta.modified = clock;
+        self.meta.modified = now;
     }
 
     pub fn sync(&mut self, metadata: bool) {
@@ -120,7 +128,7 @@ impl File {
         } else {
             self.durable_meta
         };
-        Self::durable(self.inode, meta, self.cut_content(bytes, rng))
+        Self::durable(self.inode, meta, self.kind, self.cut_content(bytes, rng))
     }
 
     /// The bytes that a power cut leaves.

@@ -9,15 +9,33 @@ const META: Meta = Meta {
     modified: 0,
 };
 
-fn create(disk: &mut Disk, name: &str) -> Node {
+const SYNC_ROOT: Op = Op::SyncDirectory { node: ROOT };
+
+/// The place of a path whose directory exists.
+fn place(disk: &Disk, path: &str) -> Place {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let directory = match directory {
+        "" => ROOT,
+        _ => disk.named(directory).expect("a directory"),
+    };
+    let name = name.to_owned();
+    Place { directory, name }
+}
+
+fn create_as(disk: &mut Disk, path: &str, kind: Kind) -> Node {
     let (node, inode) = disk.next_numbers(|_| false);
     disk.apply(&Op::Create {
-        name: name.to_owned(),
+        place: place(disk, path),
         node,
         inode,
         meta: META,
+        kind,
     });
     node
+}
+
+fn create(disk: &mut Disk, path: &str) -> Node {
+    create_as(disk, path, Kind::File)
 }
 
 fn write(disk: &mut Disk, node: Node, offset: usize, bytes: &[u8]) {
@@ -30,8 +48,8 @@ fn write(disk: &mut Disk, node: Node, offset: usize, bytes: &[u8]) {
 
 fn rename(disk: &mut Disk, from: &str, to: &str) {
     disk.apply(&Op::Rename {
-        from: from.to_owned(),
-        to: to.to_owned(),
+        from: place(disk, from),
+        to: place(disk, to),
     });
 }
 
@@ -44,7 +62,7 @@ fn with_a(bytes: &[u8]) -> (Disk, Node) {
         node,
         metadata: false,
     });
-    disk.apply(&Op::SyncDirectory);
+    disk.apply(&SYNC_ROOT);
     (disk, node)
 }
 
@@ -127,7 +145,7 @@ fn a_name_becomes_durable_with_the_directory_and_not_with_the_file() {
     assert_eq!(of_a, set([Some(b"old".to_vec()), Some(b"new".to_vec())]));
     let of_b = outcomes(&disk, "b", Names::Any, Bytes::Any);
     assert_eq!(of_b, set([None, Some(b"new".to_vec())]));
-    disk.apply(&Op::SyncDirectory);
+    disk.apply(&SYNC_ROOT);
     let of_a = outcomes(&disk, "a", Names::Any, Bytes::Any);
     assert_eq!(of_a, set([Some(b"new".to_vec())]));
 }
@@ -142,9 +160,8 @@ fn a_journal_keeps_the_first_changes_of_names() {
         let mut rng = Rng::new(1);
         let cuts = (0..100).map(|_| disk.cut(names, Bytes::Kept, &mut rng));
         cuts.map(|cut| {
-            cut.names()
-                .map(|(name, _)| name.as_str())
-                .collect::<String>()
+            let paths = cut.tree().paths().into_iter();
+            paths.map(|(path, _)| path).collect::<String>()
         })
         .collect::<BTreeSet<_>>()
     };
@@ -181,10 +198,10 @@ fn the_number_of_an_inode_is_used_again_once_its_file_is_durably_removed() {
     let (mut disk, node) = with_a(b"a");
     let inode = disk.file(node).unwrap().inode;
     disk.apply(&Op::Unlink {
-        name: "a".to_owned(),
+        place: place(&disk, "a"),
     });
     assert_ne!(disk.next_numbers(|_| false).1, inode);
-    disk.apply(&Op::SyncDirectory);
+    disk.apply(&SYNC_ROOT);
     assert_ne!(disk.next_numbers(|open| open == node).1, inode);
     assert_eq!(disk.next_numbers(|_| false).1, inode);
 }
@@ -210,4 +227,55 @@ fn pages_of_a_failed_sync_are_not_written_by_the_next_one() {
     });
     let cut = disk.cut(Names::Lost, Bytes::Lost, &mut Rng::new(1));
     assert_eq!(&cut.read("a").unwrap()[..4], b"lOST");
+}
+
+#[test]
+fn a_name_is_lost_with_each_directory_above_it_that_is_not_durable() {
+    let (mut disk, _) = with_a(b"a");
+    let outer = create_as(&mut disk, "d", Kind::Directory);
+    let inner = create_as(&mut disk, "d/e", Kind::Directory);
+    let node = create(&mut disk, "d/e/f");
+    write(&mut disk, node, 0, b"f");
+    disk.apply(&Op::Sync {
+        node,
+        metadata: true,
+    });
+    let sync = |node| Op::SyncDirectory { node };
+    let left = |disk: &Disk| outcomes(disk, "d/e/f", Names::Any, Bytes::Any);
+    let both = set([None, Some(b"f".to_vec())]);
+    for node in [inner, outer] {
+        disk.apply(&sync(node));
+        assert_eq!(left(&disk), both);
+    }
+    disk.apply(&SYNC_ROOT);
+    assert_eq!(left(&disk), set([Some(b"f".to_vec())]));
+}
+
+#[test]
+fn a_rename_to_another_directory_is_durable_once_that_one_is_synced() {
+    let (mut disk, a) = with_a(b"a");
+    let other = create_as(&mut disk, "d", Kind::Directory);
+    disk.apply(&SYNC_ROOT);
+    rename(&mut disk, "a", "d/a");
+    disk.apply(&SYNC_ROOT);
+    let places = |disk: &Disk| -> BTreeSet<Vec<String>> {
+        let mut rng = Rng::new(1);
+        let cuts = (0..100).map(|_| disk.cut(Names::Any, Bytes::Any, &mut rng));
+        cuts.map(|cut| {
+            let paths = cut.tree().paths().into_iter();
+            paths.filter(|it| it.1 == a).map(|(path, _)| path).collect()
+        })
+        .collect()
+    };
+    assert_eq!(
+        places(&disk),
+        set([vec!["a".to_owned()], vec!["d/a".to_owned()]])
+    );
+    // The old name is used again, and that is durable before the rename is.
+    create(&mut disk, "a");
+    disk.apply(&SYNC_ROOT);
+    let of_a = outcomes(&disk, "a", Names::Any, Bytes::Any);
+    assert_eq!(of_a, set([Some(Vec::new())]));
+    disk.apply(&Op::SyncDirectory { node: other });
+    assert_eq!(places(&disk), set([vec!["d/a".to_owned()]]));
 }

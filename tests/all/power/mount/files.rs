@@ -2,17 +2,16 @@
 
 use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::super::disk::{Meta, Node, Op};
-use super::OWNER;
-use super::state::{State, attributes};
+use super::super::disk::{Kind, Meta, Node, Op, Place};
+use super::state::{State, file_type};
 
 /// The kernel must not cache names and sizes, which change.
 const TTL: Duration = Duration::ZERO;
@@ -24,6 +23,7 @@ struct Change {
     uid: Option<u32>,
     gid: Option<u32>,
     len: Option<u64>,
+    modified: Option<TimeOrNow>,
 }
 
 /// The file system.
@@ -34,17 +34,12 @@ impl Files {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn place(&self, parent: INodeNo, name: &OsStr) -> Result<Place, Errno> {
+        self.lock().place(parent, name)
+    }
+
     fn attributes(&self, inode: INodeNo, handle: Option<FileHandle>) -> Result<FileAttr, Errno> {
         let state = self.lock();
-        if inode == INodeNo::ROOT {
-            let meta = Meta {
-                mode: 0o755,
-                uid: OWNER,
-                gid: OWNER,
-                modified: state.disk.clock(),
-            };
-            return Ok(attributes(inode.0, meta, 0, 2, FileType::Directory));
-        }
         let open = handle.and_then(|handle| state.open.get(&handle.0).copied());
         let node = open.map_or_else(|| state.node(inode), Ok)?;
         state.attributes(node)
@@ -71,7 +66,14 @@ impl Files {
             mode: change.mode.map_or(was.mode, |mode| mode & 0o7777),
             uid: change.uid.unwrap_or(was.uid),
             gid: change.gid.unwrap_or(was.gid),
-            ..was
+            modified: match change.modified {
+                None => was.modified,
+                Some(TimeOrNow::Now) => state.disk.now(),
+                Some(TimeOrNow::SpecificTime(time)) => {
+                    let since = time.duration_since(UNIX_EPOCH);
+                    since.map_err(|_| Errno::EINVAL)?.as_nanos() as u64
+                }
+            },
         };
         if meta != was {
             state.apply(request, Op::SetMeta { node, meta })?;
@@ -79,33 +81,25 @@ impl Files {
         state.attributes(node)
     }
 
-    fn make(
-        &self,
-        request: &Request,
-        name: &OsStr,
-        mode: u32,
-    ) -> Result<(FileAttr, Generation, FileHandle), Errno> {
+    fn make(&self, request: &Request, place: Place, mode: u32, kind: Kind) -> Result<Node, Errno> {
         let mut state = self.lock();
-        let name = name.to_str().ok_or(Errno::EINVAL)?.to_owned();
-        if state.disk.named(&name).is_some() {
-            return Err(Errno::EEXIST);
-        }
+        state.require_free(&place)?;
         let (node, inode) = state.disk.next_numbers(|node| state.is_open(node));
         let meta = Meta {
             mode: mode & 0o7777,
             uid: request.uid(),
             gid: request.gid(),
-            modified: state.disk.clock(),
+            modified: state.disk.now(),
         };
         let create = Op::Create {
-            name,
+            place,
             node,
             inode,
             meta,
+            kind,
         };
         state.apply(request, create)?;
-        let (attributes, generation) = state.entry(node)?;
-        Ok((attributes, generation, state.open(node)))
+        Ok(node)
     }
 
     fn read_file(&self, handle: FileHandle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
@@ -150,39 +144,46 @@ impl Files {
         state.apply(request, Op::Sync { node, metadata })
     }
 
-    fn sync_directory(&self, request: &Request) -> Result<(), Errno> {
+    fn sync_directory(&self, request: &Request, inode: INodeNo) -> Result<(), Errno> {
         let mut state = self.lock();
         if state.sync_fails() {
             return Err(Errno::EIO);
         }
-        state.apply(request, Op::SyncDirectory)
+        let node = state.node(inode)?;
+        state.apply(request, Op::SyncDirectory { node })
     }
 
-    fn link_file(&self, request: &Request, inode: INodeNo, name: &OsStr) -> Result<Node, Errno> {
+    fn link_file(&self, request: &Request, inode: INodeNo, place: Place) -> Result<Node, Errno> {
         let mut state = self.lock();
         let node = state.node(inode)?;
-        let name = name.to_str().ok_or(Errno::EINVAL)?.to_owned();
-        if state.disk.named(&name).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        state.apply(request, Op::Link { node, name })?;
+        state.require_free(&place)?;
+        state.apply(request, Op::Link { node, place })?;
         Ok(node)
     }
 
-    fn remove(&self, request: &Request, name: &OsStr) -> Result<(), Errno> {
+    fn remove(&self, request: &Request, place: Place) -> Result<(), Errno> {
         let mut state = self.lock();
-        state.of_name(name)?;
-        let name = name.to_str().ok_or(Errno::EINVAL)?.to_owned();
-        state.apply(request, Op::Unlink { name })
+        let node = state.at(&place)?;
+        if state.disk.tree().entries(node).next().is_some() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        state.apply(request, Op::Unlink { place })
     }
 
-    fn move_to(&self, request: &Request, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
+    fn move_to(
+        &self,
+        request: &Request,
+        from: Place,
+        to: Place,
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
         let mut state = self.lock();
-        state.of_name(from)?;
-        let [from, to] = [from, to].map(|name| name.to_str().map(str::to_owned));
-        let (Some(from), Some(to)) = (from, to) else {
+        state.at(&from)?;
+        if flags == RenameFlags::RENAME_NOREPLACE {
+            state.require_free(&to)?;
+        } else if !flags.is_empty() {
             return Err(Errno::EINVAL);
-        };
+        }
         state.apply(request, Op::Rename { from, to })
     }
 }
@@ -195,9 +196,11 @@ fn answer(reply: ReplyEmpty, result: Result<(), Errno>) {
 }
 
 impl Filesystem for Files {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let state = self.lock();
-        match state.of_name(name).and_then(|node| state.entry(node)) {
+        let place = state.place(parent, name);
+        let node = place.and_then(|place| state.at(&place));
+        match node.and_then(|node| state.entry(node)) {
             Ok((attributes, generation)) => reply.entry(&TTL, &attributes, generation),
             Err(error) => reply.error(error),
         }
@@ -219,7 +222,7 @@ impl Filesystem for Files {
         gid: Option<u32>,
         len: Option<u64>,
         _: Option<TimeOrNow>,
-        _: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
         _: Option<SystemTime>,
         handle: Option<FileHandle>,
         _: Option<SystemTime>,
@@ -233,6 +236,7 @@ impl Filesystem for Files {
             uid,
             gid,
             len,
+            modified,
         };
         match self.change(request, inode, handle, change) {
             Ok(attributes) => reply.attr(&TTL, &attributes),
@@ -243,15 +247,18 @@ impl Filesystem for Files {
     fn create(
         &self,
         request: &Request,
-        _: INodeNo,
+        parent: INodeNo,
         name: &OsStr,
         mode: u32,
         _: u32,
         _: i32,
         reply: ReplyCreate,
     ) {
-        match self.make(request, name, mode) {
-            Ok((attributes, generation, handle)) => {
+        let place = self.place(parent, name);
+        let created = place.and_then(|place| self.make(request, place, mode, Kind::File));
+        let mut state = self.lock();
+        match created.and_then(|node| Ok((state.entry(node)?, state.open(node)))) {
+            Ok(((attributes, generation), handle)) => {
                 reply.created(
                     &TTL,
                     &attributes,
@@ -260,6 +267,23 @@ impl Filesystem for Files {
                     FopenFlags::FOPEN_DIRECT_IO,
                 );
             }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let place = self.place(parent, name);
+        let created = place.and_then(|place| self.make(request, place, mode, Kind::Directory));
+        match created.and_then(|node| self.lock().entry(node)) {
+            Ok((attributes, generation)) => reply.entry(&TTL, &attributes, generation),
             Err(error) => reply.error(error),
         }
     }
@@ -336,52 +360,81 @@ impl Filesystem for Files {
         answer(reply, self.sync(request, handle, !data_only));
     }
 
-    fn fsyncdir(&self, request: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer(reply, self.sync_directory(request));
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        answer(reply, self.sync_directory(request, inode));
     }
 
-    fn link(&self, request: &Request, inode: INodeNo, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let linked = self.link_file(request, inode, name);
+    fn link(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let place = self.place(parent, name);
+        let linked = place.and_then(|place| self.link_file(request, inode, place));
         match linked.and_then(|node| self.lock().entry(node)) {
             Ok((attributes, generation)) => reply.entry(&TTL, &attributes, generation),
             Err(error) => reply.error(error),
         }
     }
 
-    fn unlink(&self, request: &Request, _: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(reply, self.remove(request, name));
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let place = self.place(parent, name);
+        answer(reply, place.and_then(|place| self.remove(request, place)));
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let place = self.place(parent, name);
+        answer(reply, place.and_then(|place| self.remove(request, place)));
     }
 
     fn rename(
         &self,
         request: &Request,
-        _: INodeNo,
-        from: &OsStr,
-        _: INodeNo,
-        to: &OsStr,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let renamed = if flags.is_empty() {
-            self.move_to(request, from, to)
-        } else {
-            Err(Errno::EINVAL)
-        };
+        let renamed = (|| {
+            let from = self.place(parent, name)?;
+            let to = self.place(new_parent, new_name)?;
+            self.move_to(request, from, to, flags)
+        })();
         answer(reply, renamed);
     }
 
     fn readdir(
         &self,
         _: &Request,
-        _: INodeNo,
+        inode: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let state = self.lock();
-        for (nth, (name, node)) in state.disk.names().enumerate().skip(offset as usize) {
-            let inode = state.disk.file(node).map_or(0, |file| file.inode);
-            if reply.add(INodeNo(inode), nth as u64 + 1, FileType::RegularFile, name) {
+        let directory = match state.node(inode) {
+            Ok(directory) => directory,
+            Err(error) => return reply.error(error),
+        };
+        let entries = state.disk.tree().entries(directory).enumerate();
+        for (nth, (name, node)) in entries.skip(offset as usize) {
+            let Some(file) = state.disk.file(node) else {
+                continue;
+            };
+            let kind = file_type(file.kind);
+            if reply.add(INodeNo(file.inode), nth as u64 + 1, kind, name) {
                 break;
             }
         }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::disk::{Disk, Meta, Node, Op};
+use super::super::disk::{Disk, Kind, Node, Op, Place, ROOT};
 use crate::rng::Rng;
 
 #[derive(Default)]
@@ -82,11 +82,10 @@ impl State {
         let Some(DiskFault::Full(allowed)) = self.fault else {
             return Ok(len);
         };
-        let named = self.disk.names().map(|(_, node)| node);
-        let nodes: BTreeSet<Node> = named.chain(self.open.values().copied()).collect();
-        let len_of = |node| self.disk.file(node).map_or(0, |file| file.bytes().len());
-        let free = allowed.saturating_sub(nodes.into_iter().map(len_of).sum());
-        match (len_of(node) + free).saturating_sub(offset) {
+        let used = self.disk.used(self.open.values().copied());
+        let free = allowed.saturating_sub(used);
+        let had = self.disk.file(node).map_or(0, |file| file.bytes().len());
+        match (had + free).saturating_sub(offset) {
             0 if len > 0 => Err(Errno::EDQUOT),
             fits => Ok(fits.min(len)),
         }
@@ -104,7 +103,10 @@ impl State {
 
     /// The file with this number of an inode. If several files had it, the last one.
     pub fn node(&self, inode: INodeNo) -> Result<Node, Errno> {
-        let named = self.disk.names().map(|(_, node)| node);
+        if inode == INodeNo::ROOT {
+            return Ok(ROOT);
+        }
+        let named = self.disk.tree().paths().into_iter().map(|(_, node)| node);
         named
             .chain(self.open.values().copied())
             .filter(|&node| self.disk.file(node).is_some_and(|it| it.inode == inode.0))
@@ -117,22 +119,52 @@ impl State {
         self.open.get(&handle.0).copied().ok_or(Errno::EBADF)
     }
 
-    pub fn of_name(&self, name: &OsStr) -> Result<Node, Errno> {
-        let name = name.to_str().ok_or(Errno::EINVAL)?;
-        self.disk.named(name).ok_or(Errno::ENOENT)
+    /// The name in a directory.
+    pub fn place(&self, parent: INodeNo, name: &OsStr) -> Result<Place, Errno> {
+        let name = name.to_str().ok_or(Errno::EINVAL)?.to_owned();
+        let directory = self.node(parent)?;
+        Ok(Place { directory, name })
+    }
+
+    /// The file or directory with this name.
+    pub fn at(&self, place: &Place) -> Result<Node, Errno> {
+        self.disk.tree().at(place).ok_or(Errno::ENOENT)
+    }
+
+    /// Fails if there is a file or directory with this name.
+    pub fn require_free(&self, place: &Place) -> Result<(), Errno> {
+        match self.at(place) {
+            Ok(_) => Err(Errno::EEXIST),
+            Err(_) => Ok(()),
+        }
     }
 
     pub fn attributes(&self, node: Node) -> Result<FileAttr, Errno> {
         let file = self.disk.file(node).ok_or(Errno::ESTALE)?;
         let size = file.bytes().len() as u64;
-        let links = self.disk.links(node);
-        Ok(attributes(
-            file.inode,
-            file.meta(),
+        let links = match file.kind {
+            Kind::File => self.disk.tree().links(node),
+            Kind::Directory => 2,
+        };
+        let meta = file.meta();
+        let modified = UNIX_EPOCH + Duration::from_nanos(meta.modified);
+        Ok(FileAttr {
+            ino: INodeNo(file.inode),
             size,
-            links,
-            FileType::RegularFile,
-        ))
+            blocks: size.div_ceil(512),
+            atime: UNIX_EPOCH,
+            mtime: modified,
+            ctime: modified,
+            crtime: UNIX_EPOCH,
+            kind: file_type(file.kind),
+            perm: meta.mode as u16,
+            nlink: links as u32,
+            uid: meta.uid,
+            gid: meta.gid,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        })
     }
 
     pub fn entry(&self, node: Node) -> Result<(FileAttr, Generation), Errno> {
@@ -140,26 +172,9 @@ impl State {
     }
 }
 
-fn time(modified: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(modified)
-}
-
-pub fn attributes(inode: u64, meta: Meta, size: u64, links: usize, kind: FileType) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(inode),
-        size,
-        blocks: size.div_ceil(512),
-        atime: UNIX_EPOCH,
-        mtime: time(meta.modified),
-        ctime: time(meta.modified),
-        crtime: UNIX_EPOCH,
-        kind,
-        perm: meta.mode as u16,
-        nlink: links as u32,
-        uid: meta.uid,
-        gid: meta.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
+pub fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
     }
 }
