@@ -19,6 +19,7 @@
 //! | [`verification`] | the result of the last verification |
 //! | [`index`] | ZODB's index, kept complete |
 //! | [`ledger`] | checksums of the slave's bytes, for verification without the master |
+//! | `sealed` | records with a check, of which the ledgers consist |
 
 pub mod append;
 pub mod attributes;
@@ -34,6 +35,7 @@ pub mod protection;
 pub mod replace;
 pub mod running;
 pub mod scan;
+mod sealed;
 pub mod sidecar;
 pub mod since_last_pass;
 pub mod small_file;

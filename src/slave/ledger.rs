@@ -10,8 +10,7 @@
 //! | 64 | 64 | an entry: start (8), end (8), BLAKE3 digest (32), check (16) |
 //! | 128 | … | more entries |
 //!
-//! Integers are big-endian; offsets and lengths are in bytes. The check is the start of the BLAKE3
-//! digest of the record's first 48 bytes and its number.
+//! Integers are big-endian; offsets and lengths are in bytes. Each record is sealed (`sealed`).
 //!
 //! Invariants:
 //!
@@ -47,6 +46,7 @@ pub use self::segment_hasher::SegmentHasher;
 
 use self::join::join;
 use super::paths::{OpenMode, Sibling, SlavePaths};
+use super::sealed::{BODY_LEN, RECORD_LEN, Record, seal, unseal};
 use super::small_file::{open_if_exists, remove_if_exists, replace_small_file};
 use super::step::Slave;
 use crate::error::Error;
@@ -57,15 +57,10 @@ use crate::io::read::read_fully;
 pub const SEGMENT_LEN: u64 = 4 * 1024 * 1024;
 
 const MAGIC: [u8; 16] = *b"fssync ledger 1\n";
-const RECORD_LEN: usize = 64;
-const CHECK_LEN: usize = 16;
-const BODY_LEN: usize = RECORD_LEN - CHECK_LEN;
 
 /// How many records at the end of a ledger are read to extend it: more than an incomplete segment
 /// has.
 const TAIL_RECORDS: u64 = 64;
-
-type Record = [u8; RECORD_LEN];
 
 /// The digest of a range of the slave's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,28 +98,6 @@ impl LedgerEntry {
 #[must_use]
 pub fn segment_end(offset: u64) -> u64 {
     (offset / SEGMENT_LEN + 1).saturating_mul(SEGMENT_LEN)
-}
-
-/// Adds the check to the body of a record.
-fn seal(body: [u8; BODY_LEN], number: u64) -> Record {
-    let mut record = [0; RECORD_LEN];
-    record[..BODY_LEN].copy_from_slice(&body);
-    record[BODY_LEN..].copy_from_slice(&check(&body, number));
-    record
-}
-
-/// The body of a record; `None` if the check fails.
-fn unseal(record: &Record, number: u64) -> Option<&[u8; BODY_LEN]> {
-    let (body, found) = record.split_first_chunk()?;
-    (*found == check(body, number)).then_some(body)
-}
-
-fn check(body: &[u8; BODY_LEN], number: u64) -> [u8; CHECK_LEN] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(body).update(&number.to_be_bytes());
-    let mut check = [0; CHECK_LEN];
-    check.copy_from_slice(&hasher.finalize().as_bytes()[..CHECK_LEN]);
-    check
 }
 
 /// An open ledger.
