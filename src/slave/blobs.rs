@@ -9,6 +9,9 @@
 //! | `ownership` | owner and mode of new files and directories |
 //! | `tmp` | the temporary files of blobs that are being received |
 //! | `group` | receives blobs and places them |
+//! | `aside` | a second name for the blobs of a slave that is set aside |
+//! | `gone` | blobs that the log no longer refers to, and their removal |
+//! | `ledger` | sizes and digests of the blobs |
 //! | `touched` | the directories that must be synced |
 //! | `rename` | a rename that replaces nothing |
 //! | `steps` | changes in steps of limited length |
@@ -69,7 +72,9 @@
 //! write there cannot redirect a process of root to files elsewhere.
 
 mod directory;
+mod gone;
 mod group;
+mod ledger;
 mod locate;
 mod ownership;
 mod rename;
@@ -83,5 +88,7 @@ mod tree;
 mod test_support;
 
 pub use self::directory::{BlobDirectory, PlacedBlob};
+pub use self::gone::{GoneList, GoneWriter, RemovalLimits, Removed};
 pub use self::group::{BlobGroup, BlobRecord, StagedBlob};
+pub use self::ledger::{BlobEntries, BlobEntry, BlobLedger, BlobState, ShortDigest};
 pub use self::tmp::Leftovers;
