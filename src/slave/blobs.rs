@@ -71,6 +71,7 @@
 //! Nothing below the blob directory is opened through a symbolic link (`tree`): a user who may
 //! write there cannot redirect a process of root to files elsewhere.
 
+mod aside;
 mod directory;
 mod gone;
 mod group;
@@ -87,6 +88,7 @@ mod tree;
 #[cfg(test)]
 mod test_support;
 
+pub use self::aside::{BlobsAside, SetAside};
 pub use self::directory::{BlobDirectory, PlacedBlob};
 pub use self::gone::{GoneList, GoneWriter, RemovalLimits, Removed};
 pub use self::group::{BlobGroup, BlobRecord, StagedBlob};

@@ -12,15 +12,20 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, mkdirat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::directory::{BlobDirectory, TMP};
-use super::ownership::INITIAL_FILE_MODE;
+use super::ownership::{INITIAL_DIRECTORY_MODE, INITIAL_FILE_MODE, Ownership};
 use super::tree::Tree;
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
 use crate::slave::step::Slave;
+
+/// The name of a new directory until it is moved into place.
+const NEW_DIRECTORY: &str = "directory";
 
 /// The length from which on the received part of a blob is kept for the next pass, in bytes.
 pub(super) const MIN_RESUMED_LEN: u64 = 16 * 1024 * 1024;
@@ -45,6 +50,7 @@ impl BlobDirectory {
 #[derive(Debug)]
 pub(super) struct TmpDirectory<'a> {
     tree: &'a Tree,
+    ownership: &'a Ownership,
     pub(super) handle: OwnedFd,
 }
 
@@ -53,6 +59,7 @@ impl<'a> TmpDirectory<'a> {
     pub(super) fn open(directory: &'a BlobDirectory, slave: &Slave) -> Result<Self, Error> {
         Ok(Self {
             tree: &directory.tree,
+            ownership: &directory.ownership,
             handle: directory.open_or_create_ours(slave, Path::new(TMP))?,
         })
     }
@@ -95,6 +102,47 @@ impl<'a> TmpDirectory<'a> {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.fail("remove", name)(error)),
         }
+    }
+
+    /// Opens a directory below the blob directory, in a step. Creates it and the directories above
+    /// it if they are missing.
+    pub(super) fn open_or_create_place(&self, relative: &Path) -> Result<OwnedFd, Error> {
+        let mut missing = Vec::new();
+        let mut opened = None;
+        for above in relative.ancestors() {
+            opened = self.tree.directory(above)?;
+            if opened.is_some() {
+                break;
+            }
+            missing.push(above);
+        }
+        let root_is_gone = || self.tree.moved("it was removed while it was in use");
+        let mut parent = opened.ok_or_else(root_is_gone)?;
+        for relative in missing.into_iter().rev() {
+            parent = self.create_place(&parent, relative)?;
+        }
+        Ok(parent)
+    }
+
+    /// Creates a directory in `parent`. It gets its owner and mode before its name, so a crash
+    /// leaves no directory that ZEO's user cannot use.
+    fn create_place(&self, parent: &OwnedFd, relative: &Path) -> Result<OwnedFd, Error> {
+        let fail = |error| self.tree.fail("create", relative)(error);
+        match mkdirat(&self.handle, NEW_DIRECTORY, INITIAL_DIRECTORY_MODE) {
+            // A pass that was killed may have left it.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(fail(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let created = openat(&self.handle, NEW_DIRECTORY, flags, Mode::empty()).map_err(fail)?;
+        let path = self.tree.path().join(relative);
+        let mode = self.ownership.directory_mode;
+        self.ownership.own(&created, mode, &path)?;
+        // If another program has just created the directory, the rename replaces it if it is
+        // empty, and fails otherwise.
+        let name = relative.file_name().unwrap_or_default();
+        renameat(&self.handle, NEW_DIRECTORY, parent, name).map_err(fail)?;
+        Ok(created)
     }
 
     /// Whether a file is long enough to be resumed by a later pass.

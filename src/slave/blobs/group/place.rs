@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, mkdirat, openat, renameat, statat};
+use rustix::fs::{AtFlags, fsync, linkat, renameat, statat};
 use rustix::io::Errno;
 
 use super::staged::{Finished, set_modified};
@@ -12,19 +12,22 @@ use super::{BlobGroup, Found};
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
 use crate::slave::blobs::directory::{OURS, REPLACED};
-use crate::slave::blobs::ownership::INITIAL_DIRECTORY_MODE;
 use crate::slave::blobs::rename::rename_new;
 use crate::slave::blobs::steps::change_in_steps;
 use crate::slave::blobs::tmp::{TmpDirectory, tmp_name};
 use crate::slave::blobs::touched::sync_together;
 
-/// The name of a new directory below `.fssync/tmp`, until it is moved into place.
-const NEW_DIRECTORY: &str = "directory";
-
 /// The file of a blob: its path below the blob directory, and its name in its directory.
 struct Place {
     relative: PathBuf,
     name: PathBuf,
+}
+
+impl Place {
+    /// The directory of the file.
+    fn directory(&self) -> &Path {
+        self.relative.parent().unwrap_or(Path::new(""))
+    }
 }
 
 impl BlobGroup<'_> {
@@ -38,8 +41,8 @@ impl BlobGroup<'_> {
         self.change(&self.finished, |blob: &Finished| {
             let key = blob.record.key;
             let place = self.place_of(key);
-            let parent = self.open_or_create_parent(tmp, &place)?;
-            touched.push(place.relative.clone());
+            let parent = tmp.open_or_create_place(place.directory())?;
+            touched.push(place.directory().to_owned());
             match rename_new(&tmp.handle, tmp_name(key), &parent, &place.name) {
                 Ok(()) => Ok(()),
                 Err(Errno::EXIST) => {
@@ -53,8 +56,8 @@ impl BlobGroup<'_> {
             self.keep_replaced(&occupied)?;
             self.replace(tmp, &occupied)?;
         }
-        for relative in touched {
-            self.touched.add(relative.parent().unwrap_or(Path::new("")));
+        for directory in touched {
+            self.touched.add(&directory);
         }
         Ok(())
     }
@@ -164,61 +167,9 @@ impl BlobGroup<'_> {
 
     /// Opens the directory of a blob, which must exist.
     fn open_parent(&self, place: &Place) -> Result<OwnedFd, Error> {
-        let parent = place.relative.parent().unwrap_or(Path::new(""));
+        let parent = place.directory();
         let missing = || removed(self.directory.path().join(parent));
         self.directory.tree.directory(parent)?.ok_or_else(missing)
-    }
-
-    /// Opens the directory of a blob. Creates it and the directories above it if they are missing.
-    fn open_or_create_parent(
-        &self,
-        tmp: &TmpDirectory<'_>,
-        place: &Place,
-    ) -> Result<OwnedFd, Error> {
-        let tree = &self.directory.tree;
-        let relative = place.relative.parent().unwrap_or(Path::new(""));
-        // Usually an object has a blob already, or at least a neighbour.
-        let mut missing = Vec::new();
-        let mut opened = None;
-        for above in relative.ancestors() {
-            opened = tree.directory(above)?;
-            if opened.is_some() {
-                break;
-            }
-            missing.push(above);
-        }
-        let root_is_gone = || tree.moved("it was removed while it was in use");
-        let mut parent = opened.ok_or_else(root_is_gone)?;
-        for relative in missing.into_iter().rev() {
-            parent = self.create_directory(tmp, &parent, relative)?;
-        }
-        Ok(parent)
-    }
-
-    /// Creates a directory in `parent`. It gets its owner and mode before its name, so a crash
-    /// leaves no directory that ZEO's user cannot use.
-    fn create_directory(
-        &self,
-        tmp: &TmpDirectory<'_>,
-        parent: &OwnedFd,
-        relative: &Path,
-    ) -> Result<OwnedFd, Error> {
-        let fail = |error| self.fail("create", relative)(error);
-        match mkdirat(&tmp.handle, NEW_DIRECTORY, INITIAL_DIRECTORY_MODE) {
-            // A pass that was killed may have left it.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(fail(error)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let created = openat(&tmp.handle, NEW_DIRECTORY, flags, Mode::empty()).map_err(fail)?;
-        let ownership = &self.directory.ownership;
-        let path = self.directory.path().join(relative);
-        ownership.own(&created, ownership.directory_mode, &path)?;
-        // If another program has just created the directory, the rename replaces it if it is
-        // empty, and fails otherwise.
-        let name = relative.file_name().unwrap_or_default();
-        renameat(&tmp.handle, NEW_DIRECTORY, parent, name).map_err(fail)?;
-        Ok(created)
     }
 
     fn fail(&self, action: &str, relative: &Path) -> impl FnOnce(Errno) -> Error + use<> {
