@@ -7,12 +7,16 @@
 //! A pass stores it before a batch begins, after a batch that is followed by another, and when
 //! the pass ends.
 
+mod blob_state;
+
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use self::blob_state::BlobState;
 
 use super::index::coverage::IndexCoverage;
 use super::index::failure::FailedBuild;
@@ -65,6 +69,9 @@ pub struct Sidecar {
     /// Facts about the master that were reported once and are not repeated.
     #[serde(default, rename = "noticed")]
     pub reported: Reported,
+    /// The blobs, if passes copy them or did so once.
+    #[serde(default)]
+    pub blobs: Option<BlobState>,
     /// How the last pass ended.
     pub pass: Option<Pass>,
     /// The last time at which the slave is known to have had all committed transactions of the
