@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::pass::Job;
 use crate::pass::apply::Tuning;
+pub use crate::pass::blobs::{BlobMode, BlobOptions};
 use crate::plan::Policy;
 use crate::slave::paths::SlavePaths;
 use crate::slave::step::Slave;
@@ -39,6 +40,8 @@ pub struct StorageConfig {
     pub status_file: Option<PathBuf>,
     /// How often a watch polls the master.
     pub interval: Duration,
+    /// Whether blob files are copied.
+    pub blobs: BlobMode,
 }
 
 /// A master, and how to reach it.
@@ -77,6 +80,7 @@ impl StorageConfig {
             slave: slave.to_owned(),
             status_file: None,
             interval: DEFAULT_INTERVAL,
+            blobs: BlobMode::Unset,
         }
     }
 
@@ -139,6 +143,7 @@ impl StorageConfig {
             slave,
             policy: Policy { full },
             tuning: Tuning::default(),
+            blobs: self.blobs.clone(),
             dry_run,
             note_every: if is_watch { NOTE_EVERY } else { Duration::ZERO },
             index_waits: is_watch,

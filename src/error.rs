@@ -82,6 +82,14 @@ pub enum Error {
         /// The position and the kind of damage.
         damage: MasterDamage,
     },
+    /// A blob of the master cannot be read.
+    #[error("{master} has a blob that cannot be read: {why}")]
+    BlobUnreadable {
+        /// The master's name.
+        master: String,
+        /// The file and the cause.
+        why: String,
+    },
     /// An operation on a local file failed.
     #[error("cannot {action} {}", .path.display())]
     Io {
@@ -225,7 +233,7 @@ impl Error {
             Self::InUse { .. } => Exit::InUse,
             Self::Refused(refusal) => refusal.exit(),
             Self::NotSwitchedOn { why, .. } => why.exit(),
-            Self::MasterDamaged { .. } => Exit::MasterDamaged,
+            Self::MasterDamaged { .. } | Self::BlobUnreadable { .. } => Exit::MasterDamaged,
             Self::Io { .. }
             | Self::Owner { .. }
             | Self::Protected { .. }
@@ -269,6 +277,10 @@ impl Error {
                 "the slave may have an intact copy of the damaged data: compare the two with \
                  `fssync verify SLAVE --against MASTER` before you repair the master with \
                  fsrecover, which drops damaged data"
+            }
+            Self::BlobUnreadable { .. } => {
+                "no transaction that refers to it becomes visible in the slave: check the \
+                 master's disk, and restore the blob from a backup"
             }
             Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
                 "raise the limit on the size of files (ulimit -f, LimitFSIZE=), or use a file \

@@ -35,6 +35,7 @@
 //! | [`switch`] | switches syncing off and on |
 //! | [`upkeep`] | keeps ZODB's index and the ledger of digests up to date |
 //! | [`compare`] | compares two files: by digests, by tid, back to the fork point |
+//! | [`blobs`] | copies blob files from the master into the slave's blob directory |
 //! | [`slave`] | the slave and the files beside it; the only code that writes |
 //! | [`error`] | why a pass stopped, its exit code, and retries |
 //! | [`plan`] | decisions and outcomes, without I/O |
@@ -105,6 +106,8 @@ pub use source::Master;
 pub use source::ssh::Process;
 
 // Public for the tests, the benchmarks and the fuzz targets only.
+#[doc(hidden)]
+pub mod blobs;
 #[doc(hidden)]
 pub mod compare;
 #[doc(hidden)]

@@ -5,6 +5,7 @@
 
 pub mod apply;
 mod attempts;
+pub mod blobs;
 mod collector;
 pub mod reader;
 mod report;
@@ -20,6 +21,7 @@ pub use self::report::JsonReport;
 
 use self::apply::Tuning;
 use self::attempts::Attempts;
+use self::blobs::BlobMode;
 use self::collector::Collector;
 use self::start::{PassStart, start_pass};
 use crate::error::Error;
@@ -45,6 +47,8 @@ pub struct Job {
     pub policy: Policy,
     /// The sizes of chunks and batches.
     pub tuning: Tuning,
+    /// Whether it copies blobs.
+    pub blobs: BlobMode,
     /// Report what the pass would do, and write nothing.
     pub dry_run: bool,
     /// How long the sidecar may keep the time of an earlier pass that had the same outcome and
@@ -66,6 +70,8 @@ pub struct PassReport {
     /// Whether the slave's index needs work that the pass left for later; see
     /// [`Job::index_waits`].
     pub index_is_due: bool,
+    /// Whether transactions lack blobs that the next pass can fetch.
+    pub blobs_are_due: bool,
 }
 
 impl From<Outcome> for PassReport {
@@ -75,6 +81,7 @@ impl From<Outcome> for PassReport {
             file_system: None,
             record_error: None,
             index_is_due: false,
+            blobs_are_due: false,
         }
     }
 }
@@ -98,6 +105,8 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         sidecar: loaded.clone(),
         copied: Copied::default(),
         plan: None,
+        blobs: None,
+        must_recheck_blobs: matches!(&job.blobs, BlobMode::On(options) if options.recheck),
         retry: Retry::default(),
         is_checked,
         has_checked_surroundings: false,
@@ -113,10 +122,12 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         surveyed_at,
         file_system,
         is_checked,
+        blobs,
         ..
     } = attempts;
     let mut report = PassReport {
         file_system,
+        blobs_are_due: result.is_ok() && blobs.is_some() && blobs::are_due(&sidecar),
         ..PassReport::from(match &result {
             Ok(plan) => succeeded(plan, copied),
             Err(error) => failed(error, plan, copied),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fssync::io::progress::Silent;
 use fssync::pass::apply::Tuning;
+use fssync::pass::blobs::BlobMode;
 use fssync::pass::{self, Job, PassReport};
 use fssync::plan::Policy;
 use fssync::plan::outcome::Outcome;
@@ -108,6 +109,7 @@ impl Scene {
                 chunk_len: 500,
                 batch_len: 1500,
             },
+            blobs: BlobMode::Unset,
             dry_run: how.dry_run,
             note_every: Duration::ZERO,
             index_waits: false,

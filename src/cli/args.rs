@@ -60,6 +60,9 @@ pub(crate) struct Args {
     pub(crate) dry_run: bool,
 
     #[command(flatten)]
+    pub(crate) blobs: BlobArgs,
+
+    #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
@@ -67,6 +70,35 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+}
+
+/// Whether blob files are copied, and where they are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BlobArgs {
+    /// Copy the blob files too: no transaction becomes visible before its blobs
+    #[arg(long, conflicts_with = "no_blobs")]
+    pub(crate) blobs: bool,
+
+    /// Copy only Data.fs, although it may refer to blob files
+    #[arg(long, conflicts_with_all = ["master_blobs", "slave_blobs", "recheck_blobs"])]
+    pub(crate) no_blobs: bool,
+
+    /// The master's blob directory, if it is not ../blobstorage, blobstorage or blobs
+    /// (implies --blobs)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) master_blobs: Option<String>,
+
+    /// The slave's blob directory (implies --blobs)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) slave_blobs: Option<PathBuf>,
+
+    /// Compare every blob with the master again, by digests (implies --blobs)
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) recheck_blobs: bool,
+
+    /// Keep the blobs that a pack of the master removes for DAYS
+    #[arg(long, value_name = "DAYS", default_value = "7", value_parser = days)]
+    pub(crate) keep_packed: Duration,
 }
 
 /// How to reach the master.
@@ -214,6 +246,13 @@ pub(crate) enum ProgressMode {
     Always,
     /// Never
     Never,
+}
+
+fn days(text: &str) -> Result<Duration, String> {
+    const SECONDS_PER_DAY: f64 = 86_400.0;
+    let days: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Duration::try_from_secs_f64(days * SECONDS_PER_DAY)
+        .map_err(|_| "must be a number of days, 0 or more".to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

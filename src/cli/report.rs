@@ -81,11 +81,23 @@ fn describe(action: Action, copied: Copied, dry_run: bool) -> String {
         Action::Append => "appended",
         Action::TrimAppend => "cut an unfinished tail and appended",
         Action::FullCopy => "copied",
+        Action::UpToDate if copied.blobs > 0 => {
+            let (number, size) = (count(copied.blobs, "blob"), bytes(copied.blob_bytes));
+            return format!("copied {number} of older transactions, {size}");
+        }
         _ => return "nothing to do".to_owned(),
     };
     let would = if dry_run { "would have " } else { "" };
+    let blobs = match copied.blobs {
+        0 => String::new(),
+        number => format!(
+            " and {}, {}",
+            count(number, "blob"),
+            bytes(copied.blob_bytes)
+        ),
+    };
     format!(
-        "{would}{verb} {}, {}",
+        "{would}{verb} {}, {}{blobs}",
         count(copied.transactions, "transaction"),
         bytes(copied.bytes)
     )

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use fssync::config::{MasterConfig, Mode, StorageConfig};
+use fssync::config::{BlobMode, BlobOptions, MasterConfig, Mode, StorageConfig};
 
 use super::args::{
-    Args, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, StatusArgs, Target, VerifyArgs,
+    Args, BlobArgs, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, StatusArgs, Target,
+    VerifyArgs,
 };
 
 /// Where the results of a command go, and in which form.
@@ -36,6 +37,7 @@ impl Args {
         StorageConfig {
             master: self.master.as_deref().map(|it| self.connection.to(it)),
             interval: self.interval,
+            blobs: self.blobs.mode(),
             ..self.common.storage(slave)
         }
     }
@@ -47,6 +49,27 @@ impl Args {
         Mode::Once {
             full: self.full,
             dry_run: self.dry_run,
+        }
+    }
+}
+
+impl BlobArgs {
+    fn mode(&self) -> BlobMode {
+        let is_on = self.blobs
+            || self.master_blobs.is_some()
+            || self.slave_blobs.is_some()
+            || self.recheck_blobs;
+        if self.no_blobs {
+            BlobMode::Off
+        } else if is_on {
+            BlobMode::On(BlobOptions {
+                master: self.master_blobs.clone(),
+                slave: self.slave_blobs.clone(),
+                recheck: self.recheck_blobs,
+                keep_packed: self.keep_packed,
+            })
+        } else {
+            BlobMode::Unset
         }
     }
 }

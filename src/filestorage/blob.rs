@@ -19,7 +19,6 @@ pub mod collector;
 pub mod layout;
 pub mod pickle;
 
-use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
 pub use self::candidate::{BlobCandidate, BlobReference, CandidateData};
@@ -38,53 +37,6 @@ pub struct BlobKey {
     pub tid: Tid,
     /// Id of the object.
     pub oid: u64,
-}
-
-/// The class of blobs in a pickle, in all protocols that ZODB has ever used.
-const CLASS: &[u8] = b"cZODB.blob\nBlob\n";
-
-/// Searches bytes for the class of blobs. The bytes may come in pieces.
-#[derive(Debug)]
-pub struct BlobSearch {
-    finder: Finder<'static>,
-    found: bool,
-    /// The last bytes so far, fewer than the class has: it may continue in the next piece.
-    end: Vec<u8>,
-}
-
-impl Default for BlobSearch {
-    fn default() -> Self {
-        Self {
-            finder: Finder::new(CLASS),
-            found: false,
-            end: Vec::new(),
-        }
-    }
-}
-
-impl BlobSearch {
-    /// Searches the next bytes.
-    pub fn take(&mut self, bytes: &[u8]) {
-        if self.found {
-            return;
-        }
-        let overlap = CLASS.len() - 1;
-        self.end.extend(&bytes[..bytes.len().min(overlap)]);
-        self.found = self.finder.find(&self.end).is_some() || self.finder.find(bytes).is_some();
-        if bytes.len() >= overlap {
-            self.end.clear();
-            self.end.extend(&bytes[bytes.len() - overlap..]);
-        } else {
-            let surplus = self.end.len().saturating_sub(overlap);
-            self.end.drain(..surplus);
-        }
-    }
-
-    /// Whether the class of blobs was found.
-    #[must_use]
-    pub fn has_found(&self) -> bool {
-        self.found
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! confirms them before they become visible.
 
 mod append;
+mod blobs;
+mod copy_blobs;
 mod copy_visitor;
 mod dry_run;
 mod full_copy;
@@ -20,6 +22,7 @@ use crate::error::{Error, MasterDamage};
 use crate::filestorage::Tid;
 use crate::io::digest::Digest;
 use crate::io::progress::Monitor;
+use crate::pass::blobs::OpenBlobs;
 use crate::pass::reader::TransactionReader;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
@@ -64,6 +67,8 @@ pub struct Apply<'a> {
     pub policy: Policy,
     /// The sizes of chunks and batches.
     pub tuning: Tuning,
+    /// The slave's blob directory, if the pass copies blobs.
+    pub blobs: Option<&'a OpenBlobs>,
     /// Gets the progress and the warnings.
     pub monitor: &'a dyn Monitor,
 }
@@ -227,5 +232,6 @@ fn add_up(copied: &mut Copied, reader: &TransactionReader<'_>, from: u64) {
         last_tid: reader.last_tid(),
         transactions: reader.transactions(),
         bytes: reader.position() - from,
+        ..*copied
     };
 }

@@ -3,19 +3,23 @@
 use jiff::Timestamp;
 
 use super::apply::Apply;
+use super::blobs::OpenBlobs;
 use super::start::{check_first_pass, interruption};
 use super::survey::Survey;
-use super::{Job, surroundings};
+use super::{Job, blobs, surroundings};
+use crate::blobs::catch_up;
 use crate::error::Error;
 use crate::error::retry::Retry;
+use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Copied;
-use crate::plan::{Plan, PlannedAction};
+use crate::plan::{OldSlave, Plan, PlannedAction};
 use crate::slave::paths::Sibling;
+use crate::slave::replace;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
-use crate::source::FileSystem;
+use crate::source::{FileSystem, Master};
 
 /// A pass and all its attempts.
 pub(super) struct Attempts<'a> {
@@ -32,6 +36,10 @@ pub(super) struct Attempts<'a> {
     pub(super) surveyed_at: Option<Timestamp>,
     /// The master's file system.
     pub(super) file_system: Option<FileSystem>,
+    /// The slave's blob directory, if the pass copies blobs.
+    pub(super) blobs: Option<OpenBlobs>,
+    /// Whether every blob is to be compared again, and that was not noted yet.
+    pub(super) must_recheck_blobs: bool,
     /// The last plan, even if it could not be carried out.
     pub(super) plan: Option<Plan>,
 }
@@ -58,6 +66,7 @@ impl Attempts<'_> {
             check_first_pass(job, &self.sidecar)?;
             self.is_checked = true;
         }
+        blobs::check_is_decided(job, &self.sidecar)?;
         self.surveyed_at = Some(Timestamp::now());
         let mut survey = Survey::make(slave, &job.master, &self.sidecar, monitor)?;
         self.retry.master_answered();
@@ -75,9 +84,22 @@ impl Attempts<'_> {
         tracing::debug!("plan: {plan:?}");
         self.check_surroundings(&survey);
         self.plan = Some(plan);
+        self.blobs = blobs::open(job, &mut self.sidecar, &survey)?;
+        if self.must_recheck_blobs
+            && let Some(state) = &mut self.sidecar.blobs
+        {
+            state.start_over(true);
+            self.must_recheck_blobs = false;
+        }
+        if self.blobs.is_some() && !job.dry_run && is_first_copy(&plan) {
+            // Without a Data.fs, a ZEO that is started too early would empty the blob directory.
+            install_magic(slave, &job.master, &survey)?;
+            return self.attempt();
+        }
         let apply = Apply {
             slave,
             master: &job.master,
+            blobs: self.blobs.as_ref(),
             policy: job.policy,
             tuning: job.tuning,
             monitor,
@@ -88,10 +110,32 @@ impl Attempts<'_> {
                 .and_then(|()| slave.paths.check_is_writable())
                 .and_then(|()| apply.dry_run(&plan, &survey, &mut copied))
         } else {
-            apply.run(&plan, &mut survey, &mut self.sidecar, &mut copied)
+            apply
+                .run(&plan, &mut survey, &mut self.sidecar, &mut copied)
+                .and_then(|()| self.catch_up_on_blobs(&survey, &mut copied))
         };
         self.copied.add(copied);
         result.map(|()| plan)
+    }
+
+    /// Fetches blobs of transactions that were copied without them, for a limited time.
+    fn catch_up_on_blobs(&mut self, survey: &Survey, copied: &mut Copied) -> Result<(), Error> {
+        let Self { job, monitor, .. } = *self;
+        let Some(blobs) = &self.blobs else {
+            return Ok(());
+        };
+        let ends = blobs.ends(&job.slave, &job.master, &survey.master_stat);
+        let budget = if job.index_waits {
+            catch_up::WATCH_BUDGET
+        } else {
+            catch_up::PASS_BUDGET
+        };
+        let is_unproven = blobs.is_unproven;
+        let fetched = catch_up::catch_up(ends, &mut self.sidecar, is_unproven, budget, monitor)?;
+        copied.blobs += fetched.received.files;
+        copied.blob_bytes += fetched.received.bytes;
+        copied.blobs_absent += fetched.absent;
+        Ok(())
     }
 
     /// Reads the surroundings of the master, and warns of problems there, if it is another file
@@ -106,6 +150,26 @@ impl Attempts<'_> {
         let Self { job, monitor, .. } = *self;
         surroundings::report(&job.slave, &job.master, &mut self.sidecar.reported, monitor);
     }
+}
+
+/// Whether there is no slave yet.
+fn is_first_copy(plan: &Plan) -> bool {
+    matches!(plan.action, PlannedAction::FullCopy(copy) if copy.old == OldSlave::None)
+}
+
+/// Puts a slave without transactions in place, before the first blob.
+fn install_magic(slave: &Slave, master: &Master, survey: &Survey) -> Result<(), Error> {
+    let magic = master.read(MAGIC_LEN as usize, 0).wait()?;
+    let Some(magic) = magic
+        .first_chunk()
+        .filter(|it| Magic::decode(*it).is_some())
+    else {
+        return Err(Error::MasterChanged {
+            master: master.name().to_owned(),
+            what: "it is no longer a FileStorage",
+        });
+    };
+    replace::install_empty(slave, survey.seen, magic, survey.master_stat.mode)
 }
 
 /// Fails in a dry run if another program has opened the slave, as the first write of the pass

@@ -21,6 +21,9 @@ pub struct JsonReport {
     last_tid: Option<Tid>,
     transactions: u64,
     bytes: u64,
+    blobs: u64,
+    blob_bytes: u64,
+    blobs_absent: u64,
     elapsed_seconds: f64,
     warnings: Vec<String>,
 }
@@ -40,6 +43,9 @@ impl JsonReport {
             last_tid: outcome.copied.last_tid,
             transactions: outcome.copied.transactions,
             bytes: outcome.copied.bytes,
+            blobs: outcome.copied.blobs,
+            blob_bytes: outcome.copied.blob_bytes,
+            blobs_absent: outcome.copied.blobs_absent,
             elapsed_seconds: elapsed.as_secs_f64(),
             warnings: outcome.warnings.clone(),
         }

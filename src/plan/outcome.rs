@@ -77,6 +77,9 @@ impl Copied {
     pub fn add(&mut self, later: Self) {
         self.transactions += later.transactions;
         self.bytes += later.bytes;
+        self.blobs += later.blobs;
+        self.blob_bytes += later.blob_bytes;
+        self.blobs_absent += later.blobs_absent;
         if later.position.is_some() {
             self.position = later.position;
             self.last_tid = later.last_tid;
@@ -113,4 +116,10 @@ pub struct Copied {
     pub transactions: u64,
     /// Number of bytes that were copied.
     pub bytes: u64,
+    /// Number of blob files that were copied.
+    pub blobs: u64,
+    /// Their size in bytes.
+    pub blob_bytes: u64,
+    /// Number of blobs that the copied transactions refer to and that the master lacks.
+    pub blobs_absent: u64,
 }

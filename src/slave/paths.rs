@@ -58,6 +58,8 @@ pub enum Sibling {
     SwitchNew,
     /// An unfinished full copy, index or ledger.
     Tmp,
+    /// A new slave without transactions, before it is renamed.
+    EmptyNew,
     /// The lock that a pass holds from start to end.
     PassLock,
     /// The lock that is held during a step.
@@ -88,6 +90,7 @@ impl Sibling {
             Self::Switch => ".fssync-switch",
             Self::SwitchNew => ".fssync-switch-new",
             Self::Tmp => ".fssync-tmp",
+            Self::EmptyNew => ".fssync-empty-new",
             Self::PassLock => ".fssync-pass",
             Self::StepLock => ".fssync-step",
             Self::Ledger => ".fssync-ledger",

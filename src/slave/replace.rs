@@ -49,7 +49,7 @@ use super::small_file::remove_if_exists;
 use super::space;
 use super::step::Slave;
 use crate::error::Error;
-use crate::filestorage::Tid;
+use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::file_stat::FileStat;
 use crate::io::flush::Flusher;
 
@@ -246,6 +246,38 @@ impl<'a> Replacement<'a> {
         drop(step);
         renamed.map_err(Error::io("rename", &self.path))
     }
+}
+
+/// Puts a slave without transactions in the place of `old`, which is missing or empty: a file that
+/// contains only `magic`, with the mode of the master. It is durable when this returns.
+///
+/// 1. *Crash before the rename:* the old state, and a file that the next call replaces.
+/// 2. *Crash after the rename:* the old state or the new one.
+pub fn install_empty(
+    slave: &Slave,
+    old: Option<FileStat>,
+    magic: &[u8; MAGIC_LEN as usize],
+    master_mode: u32,
+) -> Result<(), Error> {
+    let paths = &slave.paths;
+    protection::check_directory(paths)?;
+    let new = paths.sibling(Sibling::EmptyNew);
+    remove_if_exists(&new)?;
+    let owner = Owner::of(paths)?;
+    let owner = match old {
+        Some(_) => owner,
+        // ZODB must be able to write the slave, even if the master is read-only.
+        None => owner.with_mode(master_mode | 0o600),
+    };
+    let file = owner.create_new(&new)?;
+    let synced = file.write_all_at(magic, 0).and_then(|()| file.sync_all());
+    synced.map_err(Error::io("write", &new))?;
+    let step = slave.step()?;
+    step.check_unchanged(old)?;
+    let renamed = fs::rename(&new, paths.data());
+    drop(step);
+    renamed.map_err(Error::io("rename", &new))?;
+    paths.sync_directory()
 }
 
 /// The second name under which an old slave is kept.

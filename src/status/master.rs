@@ -92,6 +92,7 @@ fn compare_once(
         last_tid: survey.last_tid,
         transactions: ahead.map_or(0, |ahead| ahead.count),
         bytes: ahead.map_or(0, |ahead| ahead.bytes),
+        ..Copied::default()
     };
     // A pass that writes nothing does not take ZODB's lock, and succeeds while ZEO runs.
     let is_written = match plan.action {

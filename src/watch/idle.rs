@@ -117,6 +117,8 @@ impl<'a> Idle<'a> {
         }
         self.index.note(report.index_is_due);
         match state {
+            // The next pass goes on fetching blobs of older transactions.
+            WatchState::Following if report.blobs_are_due => self.backoff.reset(),
             WatchState::Following => {
                 self.empty_passes = match outcome.copied.transactions {
                     0 if self.master_changed => self.empty_passes.saturating_add(1),

@@ -30,6 +30,9 @@ fn the_report_has_exactly_the_documented_keys() {
             "last_tid",
             "transactions",
             "bytes",
+            "blobs",
+            "blob_bytes",
+            "blobs_absent",
             "elapsed_seconds",
             "warnings",
         ];

@@ -256,12 +256,12 @@ fn blobs_are_reported_once() {
     commit(&scene.master, &blobs, false);
     assert_eq!(quiet_line(&scene), "");
     commit(&scene.master, &blobs, true);
-    assert!(quiet_line(&scene).contains("has blobs"));
+    assert!(quiet_line(&scene).contains("refers to blobs"));
     commit(&scene.master, &blobs, true);
     assert_eq!(quiet_line(&scene), "");
     // A first copy finds them too.
     scene.slave = scene.slave.with_file_name("other.fs");
-    assert!(quiet_line(&scene).contains("has blobs"));
+    assert!(quiet_line(&scene).contains("refers to blobs"));
 }
 
 /// What happens to the old master when another file replaces it.

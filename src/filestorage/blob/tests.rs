@@ -206,23 +206,3 @@ fn positions_of_the_generated_log_are_those_of_its_records() {
     assert_eq!(log.append(1, b' ', &[record]), [27]);
     assert_eq!(log.bytes[27..35], 7_u64.to_be_bytes());
 }
-
-#[test]
-fn a_blob_is_found_across_pieces() {
-    let bytes = [b"\x80\x03".as_slice(), CLASS, b"q\x01."].concat();
-    for piece_len in 1..=bytes.len() {
-        let mut search = BlobSearch::default();
-        for piece in bytes.chunks(piece_len) {
-            search.take(piece);
-        }
-        assert!(search.has_found(), "in pieces of {piece_len}");
-    }
-}
-
-#[test]
-fn another_class_is_not_a_blob() {
-    let mut search = BlobSearch::default();
-    search.take(b"cZODB.blob\nBlo");
-    search.take(b"ck\ncmyapp\nBlob\n");
-    assert!(!search.has_found());
-}

@@ -1,10 +1,14 @@
 //! Appends the master's new transactions, batch by batch.
+//!
+//! The blobs of a batch are durable before the batch becomes visible (Law 7).
 
 use std::mem;
 
+use super::blobs::BlobTransfer;
 use super::{Apply, add_up};
+use crate::blobs::GROUP_LEN;
 use crate::error::Error;
-use crate::filestorage::blob::BlobSearch;
+use crate::filestorage::blob::BlobCollector;
 use crate::filestorage::record::STATUS_OFFSET;
 use crate::filestorage::scan::{Event, Visitor};
 use crate::pass::reader::{Cut, TransactionReader};
@@ -39,13 +43,32 @@ impl Visitor for RecordCounter {
     }
 }
 
+/// Visits the transactions that are appended.
+#[derive(Debug, Default)]
+struct AppendVisitor {
+    counter: RecordCounter,
+    blobs: BlobCollector,
+}
+
+impl Visitor for AppendVisitor {
+    fn event(&mut self, event: Event) {
+        self.counter.event(event);
+        self.blobs.event(event);
+    }
+
+    fn bytes(&mut self, offset: u64, bytes: &[u8]) {
+        self.blobs.bytes(offset, bytes);
+    }
+}
+
 /// Both ends of an append that is under way.
 struct Transfer<'a> {
     plan: AppendPlan,
     survey: &'a Survey,
     reader: TransactionReader<'a>,
-    counter: RecordCounter,
+    visitor: AppendVisitor,
     append: Append<'a>,
+    blobs: BlobTransfer<'a>,
 }
 
 impl Apply<'_> {
@@ -65,12 +88,17 @@ impl Apply<'_> {
             plan,
             survey,
             reader,
-            counter: RecordCounter::default(),
+            visitor: AppendVisitor::default(),
             append: Append::open(self.slave, seen, plan.from, plan.trim)?,
+            blobs: self.blob_transfer(survey, GROUP_LEN),
         };
-        let mut blobs = BlobSearch::default();
-        let result = self.append_batches(&mut transfer, &mut blobs, sidecar, copied);
-        let Transfer { reader, append, .. } = transfer;
+        let result = self.append_batches(&mut transfer, sidecar, copied);
+        let Transfer {
+            reader,
+            append,
+            blobs,
+            ..
+        } = transfer;
         if let Some(warning) = append.warning() {
             self.monitor.warn(warning);
         }
@@ -85,7 +113,6 @@ impl Apply<'_> {
     fn append_batches(
         &self,
         transfer: &mut Transfer<'_>,
-        blobs: &mut BlobSearch,
         sidecar: &mut Sidecar,
         copied: &mut Copied,
     ) -> Result<(), Error> {
@@ -93,28 +120,33 @@ impl Apply<'_> {
         loop {
             let Transfer {
                 reader,
-                counter,
+                visitor,
                 append,
+                blobs,
                 ..
             } = transfer;
-            let is_full = append.batch_len() >= self.tuning.batch_len;
+            let is_full = |append: &Append<'_>, blobs: &BlobTransfer<'_>| {
+                append.batch_len() >= self.tuning.batch_len || blobs.is_full()
+            };
             // A full batch ends at the next boundary.
-            let cut = if is_full {
+            let cut = if is_full(append, blobs) {
                 Cut::AtBoundary
             } else {
                 Cut::Anywhere
             };
-            let Some(bytes) = reader.next(cut, counter)? else {
+            let Some(bytes) = reader.next(cut, visitor)? else {
                 break;
             };
             append.write(bytes, sidecar)?;
-            blobs.take(bytes);
+            // Only now the slave has the records to which back pointers may lead.
+            blobs.take(visitor.blobs.take(), append.file(), self.slave.paths.data())?;
             let (position, size) = (reader.position(), reader.size());
             self.monitor
                 .progress("appending", position - from, size - from);
-            if reader.is_at_boundary() && append.batch_len() >= self.tuning.batch_len {
+            if reader.is_at_boundary() && is_full(append, blobs) {
                 self.finish_batch(transfer, sidecar)?;
                 add_up(copied, &transfer.reader, from);
+                transfer.blobs.add_to(copied);
                 sidecar.store(&self.slave.paths)?;
             }
         }
@@ -122,11 +154,13 @@ impl Apply<'_> {
         if transfer.append.truncate_batch(transfer.reader.position())? {
             self.finish_batch(transfer, sidecar)?;
             add_up(copied, &transfer.reader, from);
+            transfer.blobs.add_to(copied);
         }
         Ok(())
     }
 
-    /// Makes the batch visible, once it is durable on both ends and the master has confirmed it.
+    /// Makes the batch visible, once its blobs are durable, it is durable on both ends itself,
+    /// and the master has confirmed it.
     fn finish_batch(
         &self,
         transfer: &mut Transfer<'_>,
@@ -135,11 +169,13 @@ impl Apply<'_> {
         let Transfer {
             survey,
             reader,
-            counter,
+            visitor,
             append,
+            blobs,
             ..
         } = transfer;
         append.start_sync();
+        blobs.finish()?;
         let from = append.position();
         // The first status byte of the batch still marks it as unfinished.
         let start = from + STATUS_OFFSET + 1;
@@ -148,7 +184,8 @@ impl Apply<'_> {
         self.confirmed(asked)?;
         append.commit()?;
         sidecar.batch = None;
-        let records = mem::take(&mut counter.complete);
+        blobs.record_batch(sidecar, reader.position());
+        let records = mem::take(&mut visitor.counter.complete);
         if let Some(index) = &mut sidecar.index {
             index.count(from..reader.position(), records);
         }

@@ -2,6 +2,7 @@
 
 use crate::compare::succession::Succession;
 use crate::filestorage::Tid;
+use crate::filestorage::blob::{BlobCandidate, BlobCollector};
 use crate::filestorage::index::Index;
 use crate::filestorage::index::builder::Builder;
 use crate::filestorage::scan::{Event, Visitor};
@@ -18,6 +19,9 @@ pub(super) struct CopyVisitor<'a> {
     /// Joins the copy with the slave that it is to replace; `None` if that is missing or not
     /// a FileStorage.
     join: Option<Succession<'a>>,
+    /// Collects the blobs. `None` while the copy of an earlier pass is visited, whose blobs are
+    /// found by a scan of their own.
+    blobs: Option<BlobCollector>,
 }
 
 impl<'a> CopyVisitor<'a> {
@@ -27,7 +31,21 @@ impl<'a> CopyVisitor<'a> {
             has_required_tid: required_tid.is_none(),
             builder: Builder::default(),
             join: join(survey),
+            blobs: None,
         }
+    }
+
+    /// Collects the blobs from now on.
+    pub(super) fn collect_blobs(&mut self) {
+        self.blobs = Some(BlobCollector::default());
+    }
+
+    /// The blobs of the complete transactions since the last call.
+    pub(super) fn take_blobs(&mut self) -> Vec<BlobCandidate> {
+        self.blobs
+            .as_mut()
+            .map(BlobCollector::take)
+            .unwrap_or_default()
     }
 
     /// All that was found, once the whole copy was visited.
@@ -58,6 +76,9 @@ impl Visitor for CopyVisitor<'_> {
         if let Some(join) = &mut self.join {
             join.take(event, self.builder.index());
         }
+        if let Some(blobs) = &mut self.blobs {
+            blobs.event(event);
+        }
         if let Event::Transaction(transaction) = event {
             self.has_required_tid |= Some(transaction.header.tid) == self.required_tid;
         }
@@ -66,6 +87,9 @@ impl Visitor for CopyVisitor<'_> {
     fn bytes(&mut self, offset: u64, bytes: &[u8]) {
         if let Some(join) = &mut self.join {
             join.take_bytes(offset, bytes);
+        }
+        if let Some(blobs) = &mut self.blobs {
+            blobs.bytes(offset, bytes);
         }
     }
 }

@@ -9,7 +9,6 @@ use super::warnings::Replaced;
 use super::{Apply, add_up};
 use crate::compare::digests::prove_equal;
 use crate::error::Error;
-use crate::filestorage::blob::BlobSearch;
 use crate::filestorage::scan::Scanner;
 use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::pass::reader::{Cut, TransactionReader};
@@ -75,22 +74,28 @@ impl Apply<'_> {
             None => self.begin(survey, copy, plan)?,
         };
         self.record_begun(survey.master_stat.size, from, sidecar);
-        let mut blobs = BlobSearch::default();
+        let mut blobs = self.copy_blobs(survey, sidecar);
+        blobs.take_range(copy.file(), copy.path(), from)?;
+        visitor.collect_blobs();
         while let Some(bytes) = reader.next(Cut::Anywhere, &mut visitor)? {
             copy.write(bytes)?;
-            blobs.take(bytes);
+            // Only now the copy has the records to which back pointers may lead.
+            blobs.take(visitor.take_blobs(), copy.file(), copy.path())?;
             self.monitor
                 .progress("copying", reader.position(), reader.size());
         }
         // The start of a damaged or unfinished transaction may have been written.
         copy.truncate(reader.position())?;
         let keep = self.judge(survey, plan, reason, &reader, &mut visitor)?;
+        blobs.finish()?;
         self.replace(survey, keep, copy, &reader)?;
         if let Some(warning) = copy.warning() {
             self.monitor.warn(warning);
         }
         add_up(copied, &reader, from);
-        self.warn_of_blobs(&blobs, sidecar);
+        self.warn_of_blobs(&blobs.transfer, sidecar);
+        blobs.record(sidecar, reader.position());
+        blobs.transfer.add_to(copied);
         sidecar.batch = None;
         sidecar.copy = None;
         sidecar.index = None;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::Apply;
+use super::blobs::BlobTransfer;
 use crate::filestorage::MAGIC_LEN;
-use crate::filestorage::blob::BlobSearch;
 use crate::human::bytes;
 use crate::pass::reader::TransactionReader;
 use crate::pass::survey::Survey;
@@ -49,12 +49,12 @@ impl Apply<'_> {
     }
 
     /// Warns once that there are blobs, which are not copied.
-    pub(super) fn warn_of_blobs(&self, blobs: &BlobSearch, sidecar: &mut Sidecar) {
-        if blobs.has_found() && !sidecar.reported.blobs {
+    pub(super) fn warn_of_blobs(&self, blobs: &BlobTransfer<'_>, sidecar: &mut Sidecar) {
+        if blobs.ignores_blobs() && !sidecar.reported.blobs {
             sidecar.reported.blobs = true;
             self.monitor.warn(format!(
-                "{} has blobs, and fssync does not copy their files: copy the blob directory \
-                 before and after each pass",
+                "{} refers to blobs, which this pass does not copy: copy them too with --blobs, \
+                 or confirm with --no-blobs that something else does",
                 self.master.name()
             ));
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fssync::pass::Job;
 use fssync::pass::apply::Tuning;
+use fssync::pass::blobs::BlobMode;
 use fssync::plan::Policy;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
@@ -227,6 +228,7 @@ impl Scene {
             },
             policy: Policy::default(),
             tuning,
+            blobs: BlobMode::Unset,
             dry_run: false,
             note_every: Duration::ZERO,
             index_waits: false,

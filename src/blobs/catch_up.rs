@@ -1,0 +1,72 @@
+//! Fetches the blobs of transactions that were copied without them.
+//!
+//! A slave has such transactions if passes did not copy blobs at first, or if another program has
+//! copied the log. New transactions come with their blobs from the first pass with blobs on. The
+//! gap before them is closed here, from the start of the log on, for a limited time in each pass.
+//! The sidecar records how far it is closed ([`BlobState`](crate::slave::sidecar::BlobState)).
+
+use std::time::{Duration, Instant};
+
+use super::{BlobEnds, BlobFetcher, Fetched, LARGE_GROUP_LEN};
+use crate::error::Error;
+use crate::io::progress::Monitor;
+use crate::slave::paths::{self, OpenMode};
+use crate::slave::scan::blobs::BlobScan;
+use crate::slave::sidecar::Sidecar;
+
+/// How long a pass fetches blobs of older transactions.
+pub const PASS_BUDGET: Duration = Duration::from_secs(30);
+
+/// How long a pass of a watch fetches them; the next commit waits meanwhile.
+pub const WATCH_BUDGET: Duration = Duration::from_millis(250);
+
+/// Fetches blobs of older transactions for as long as `budget`, but those of one slice of the log
+/// at least. Stores the progress in the sidecar.
+pub fn catch_up(
+    ends: BlobEnds<'_>,
+    sidecar: &mut Sidecar,
+    is_unproven: bool,
+    budget: Duration,
+    monitor: &dyn Monitor,
+) -> Result<Fetched, Error> {
+    let mut total = Fetched::default();
+    let Some(state) = &mut sidecar.blobs else {
+        return Ok(total);
+    };
+    if state.is_complete_at(state.until) {
+        return Ok(total);
+    }
+    let paths = &ends.slave.paths;
+    let path = paths.data();
+    let file = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    let mut scan = BlobScan::new(&file, path, state.complete, state.since);
+    let mut fetcher = BlobFetcher::new(ends, LARGE_GROUP_LEN, monitor)
+        .comparing_digests(state.rechecks)
+        .unproven(is_unproven);
+    let started = Instant::now();
+    let mut wanted = 0;
+    loop {
+        ends.slave.check_cancelled()?;
+        let slice = scan.next_slice()?;
+        let is_last = slice.is_none() || started.elapsed() >= budget;
+        for reference in slice.into_iter().flatten() {
+            fetcher.want(reference)?;
+            wanted += 1;
+        }
+        if !is_last && wanted < LARGE_GROUP_LEN {
+            continue;
+        }
+        wanted = 0;
+        fetcher.fetch()?;
+        let numbers = fetcher.take_fetched();
+        total.add(numbers);
+        if let Some(state) = &mut sidecar.blobs {
+            state.add(numbers.files, numbers.bytes, numbers.absent);
+            state.complete_to(scan.position());
+        }
+        sidecar.store(paths)?;
+        if is_last {
+            return Ok(total);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Whether a pass copies blobs, and into which directory.
+//!
+//! Once a pass has copied blobs, later passes must say whether they do so too. A pass that
+//! silently copied only the log would make transactions visible before their blobs.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Job;
+use crate::blobs::BlobEnds;
+use crate::error::Error;
+use crate::filestorage::MAGIC_LEN;
+use crate::pass::survey::Survey;
+use crate::slave::blobs::BlobDirectory;
+use crate::slave::paths::SlavePaths;
+use crate::slave::sidecar::{BlobState, Sidecar};
+use crate::slave::step::Slave;
+use crate::source::blobs::BlobRoot;
+use crate::source::{Master, MasterStat};
+
+/// Whether passes copy blobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BlobMode {
+    /// Nobody has decided. This is an error if earlier passes copied blobs.
+    #[default]
+    Unset,
+    /// Passes copy only the log.
+    Off,
+    /// Passes copy the blobs too.
+    On(BlobOptions),
+}
+
+/// How blobs are copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobOptions {
+    /// The master's blob directory. If `None`, it is found beside the master.
+    pub master: Option<String>,
+    /// The slave's blob directory. If `None`, it is the one of earlier passes, or is found
+    /// beside the slave.
+    pub slave: Option<PathBuf>,
+    /// Compare every blob with the master again.
+    pub recheck: bool,
+    /// How long the slave keeps blobs that a pack of the master has removed.
+    pub keep_packed: Duration,
+}
+
+/// The slave's blob directory, open for a pass that copies blobs.
+#[derive(Debug)]
+pub struct OpenBlobs {
+    /// The slave's blob directory.
+    pub directory: BlobDirectory,
+    /// How blobs are copied.
+    pub options: BlobOptions,
+    /// Whether no pass has found a blob at the master yet.
+    pub is_unproven: bool,
+}
+
+impl OpenBlobs {
+    /// The two ends between which this pass copies blobs.
+    pub(super) fn ends<'a>(
+        &'a self,
+        slave: &'a Slave,
+        master: &'a Master,
+        master_stat: &'a MasterStat,
+    ) -> BlobEnds<'a> {
+        BlobEnds {
+            slave,
+            directory: &self.directory,
+            master,
+            master_stat,
+            master_directory: self.options.master.as_deref(),
+        }
+    }
+}
+
+/// Fails if earlier passes copied blobs, and nobody has decided whether this one does. The sidecar
+/// records it; if that is lost, the slave's blob directory shows it.
+pub(super) fn check_is_decided(job: &Job, sidecar: &Sidecar) -> Result<(), Error> {
+    if job.blobs != BlobMode::Unset {
+        return Ok(());
+    }
+    let paths = &job.slave.paths;
+    let directory = match &sidecar.blobs {
+        Some(state) if state.is_on => Some(state.directory.clone()),
+        Some(_) => None,
+        None => traces(paths),
+    };
+    directory.map_or(Ok(()), |directory| {
+        Err(Error::Usage(format!(
+            "earlier passes copied the blobs of {} to {}: give --blobs, or --no-blobs to copy \
+             only the log from now on",
+            paths.data().display(),
+            directory.display()
+        )))
+    })
+}
+
+/// The slave's blob directory, if a pass has set one up beside this slave.
+fn traces(paths: &SlavePaths) -> Option<PathBuf> {
+    let directory = BlobDirectory::locate(paths, None).ok()?;
+    let has_id = matches!(BlobDirectory::id_at(&directory), Ok(Some(_)));
+    has_id.then_some(directory)
+}
+
+/// Opens the slave's blob directory, and creates it in the first pass that copies blobs. Returns
+/// `None` if this pass does not copy blobs, or if a dry run would have to create the directory.
+pub(super) fn open(
+    job: &Job,
+    sidecar: &mut Sidecar,
+    survey: &Survey,
+) -> Result<Option<OpenBlobs>, Error> {
+    let options = match &job.blobs {
+        BlobMode::Unset => return Ok(None),
+        BlobMode::Off => {
+            if let Some(state) = &mut sidecar.blobs {
+                state.is_on = false;
+            }
+            return Ok(None);
+        }
+        BlobMode::On(options) => options,
+    };
+    let position = survey.position.unwrap_or(MAGIC_LEN);
+    let paths = &job.slave.paths;
+    let state = match sidecar.blobs.take() {
+        Some(state) => state,
+        None => match set_up(job, options, survey, position)? {
+            Some(state) => state,
+            None => return Ok(None),
+        },
+    };
+    let state = sidecar.blobs.insert(state);
+    let path = match &options.slave {
+        Some(_) => BlobDirectory::locate(paths, options.slave.as_deref())?,
+        None => state.directory.clone(),
+    };
+    let directory = BlobDirectory::open(&path, &state.id)?;
+    state.is_on = true;
+    state.directory = path;
+    state.adapt_to(position);
+    Ok(Some(OpenBlobs {
+        directory,
+        options: options.clone(),
+        is_unproven: state.files == 0,
+    }))
+}
+
+/// Whether transactions lack blobs.
+pub(super) fn are_due(sidecar: &Sidecar) -> bool {
+    let state = sidecar.blobs.as_ref();
+    state.is_some_and(|state| !state.is_complete_at(state.until))
+}
+
+/// Sets up the slave's blob directory, once the master's is known. Returns its state; `None` in a
+/// dry run.
+fn set_up(
+    job: &Job,
+    options: &BlobOptions,
+    survey: &Survey,
+    position: u64,
+) -> Result<Option<BlobState>, Error> {
+    let path = BlobDirectory::locate(&job.slave.paths, options.slave.as_deref())?;
+    let root = job.master.blob_root(options.master.clone())?;
+    let is_local = survey.master_stat.local.is_some();
+    if is_local && is_same_directory(&path, Path::new(&root.directory)) {
+        return Err(is_one(&root, &path));
+    }
+    if job.dry_run {
+        return Ok(None);
+    }
+    let directory = BlobDirectory::set_up(&job.slave, &path, None)?;
+    // On another machine, only the new id shows that both are one directory.
+    let root = job.master.blob_root(options.master.clone())?;
+    if root.slave_id.as_deref() == Some(directory.id()) {
+        return Err(is_one(&root, &path));
+    }
+    let id = directory.id().to_owned();
+    Ok(Some(BlobState::new(path, id, root.directory, position)))
+}
+
+fn is_same_directory(a: &Path, b: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    identity(a).is_some_and(|a| Some(a) == identity(b))
+}
+
+fn is_one(root: &BlobRoot, slave: &Path) -> Error {
+    Error::Usage(format!(
+        "the blob directories of master and slave, {} and {}, are the same directory: name \
+         another one with --slave-blobs",
+        root.directory,
+        slave.display()
+    ))
+}
