@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             let output = Output::new(&asked.output, common);
             verify::run(&asked.storage(common), asked.quick, output)
         }
-        Some(Verb::Serve { paths }) => serve::run(paths),
+        Some(Verb::Serve { blobs, paths }) => serve::run(paths, *blobs),
     };
     let exit = ended.unwrap_or_else(|end| end.log(common.quiet));
     exit.into()

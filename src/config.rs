@@ -18,7 +18,7 @@ pub use crate::pass::blobs::{BlobMode, BlobOptions};
 use crate::plan::Policy;
 use crate::slave::paths::SlavePaths;
 use crate::slave::step::Slave;
-use crate::source::location::{self, Location};
+use crate::source::location::{self, Location, ServedBlobs};
 use crate::source::path::MountedPath;
 use crate::source::ssh::{Process, Ssh};
 use crate::source::{Deadline, Heartbeat, Master, Source};
@@ -189,7 +189,7 @@ impl MasterConfig {
             }
             Location::Remote(remote) => remote,
         };
-        let target = remote.target(&self.rsh, &self.remote_fssync)?;
+        let target = remote.target(&self.rsh, &self.remote_fssync, ServedBlobs::None)?;
         let (name, connection) = (self.name(), process.clone());
         let open = move || -> Box<dyn Source> {
             let (target, connection) = (target.clone(), connection.clone());

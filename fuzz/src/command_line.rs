@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use fssync::source::location::{self, Location};
+use fssync::source::location::{self, Location, ServedBlobs};
 
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "../../src/cli/args.rs"]
@@ -35,7 +35,7 @@ pub fn run(input: &[u8]) {
         }
         Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.connection),
         Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.connection),
-        Some(Verb::Serve { paths }) => return assert!(!paths.is_empty()),
+        Some(Verb::Serve { paths, .. }) => return assert!(!paths.is_empty()),
         Some(Verb::Off { .. } | Verb::On { .. }) => return,
     };
     assert!(!connection.timeout.is_zero());
@@ -60,7 +60,8 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
         }
         Ok(Location::Remote(remote)) => remote,
     };
-    let Ok(target) = remote.target(&connection.rsh, &connection.remote_fssync) else {
+    let served = ServedBlobs::At("/data/it's b");
+    let Ok(target) = remote.target(&connection.rsh, &connection.remote_fssync, served) else {
         return;
     };
     assert!(target.path.starts_with('/') && typed.ends_with(target.path.as_bytes()));
@@ -80,7 +81,7 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
     // The words that the remote shell passes to the program.
     let arguments = target.command.strip_prefix(&connection.remote_fssync);
     let words = shlex::split(arguments.expect("the program's name")).expect("words");
-    assert_eq!(words, ["serve", "--", &target.path]);
+    assert_eq!(words, ["serve", "--", &target.path, "/data/it's b"]);
 }
 
 /// Valid command lines, and malicious ones.
@@ -112,7 +113,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         &["on", "--force", "s"],
         &["status", "--against", "m:/d;x", "--json", "s"],
         &["verify", "--quick", "s", "--against", "ssh://m/$(x)"],
-        &["serve", "/data0", "/data1"],
+        &["serve", "--blobs", "/data0", "/data1"],
     ];
     let joined = lines.iter().map(|words| words.join("\0").into_bytes());
     let latin: OsString = OsStr::from_bytes(b"m\xe9:/d\0s").to_owned();

@@ -177,7 +177,11 @@ pub(crate) enum Verb {
     /// Serve files at or below PATH, read-only, on standard input and output: the
     /// master's end of a connection
     Serve {
-        /// A Data.fs, or a directory above it
+        /// Also serve the usual blob directories of each Data.fs: ../blobstorage if it is in a
+        /// directory `filestorage`, otherwise blobstorage and blobs beside it
+        #[arg(long)]
+        blobs: bool,
+        /// A Data.fs, a blob directory, or a directory above them
         #[arg(required = true)]
         paths: Vec<PathBuf>,
     },

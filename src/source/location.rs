@@ -38,6 +38,18 @@ pub struct Remote {
     path: String,
 }
 
+/// The blob directory that `fssync serve` serves besides the path of the master. A forced
+/// command names its own paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedBlobs<'a> {
+    /// None.
+    None,
+    /// The usual ones of the master's `Data.fs`.
+    Usual,
+    /// The one with this path.
+    At(&'a str),
+}
+
 /// Parses a location. A name with a colon before its first slash is on another machine; a
 /// local file with such a name can be given as `./a:b`.
 pub fn parse(master: &OsStr) -> Result<Location, Error> {
@@ -124,9 +136,14 @@ impl Location {
 
 impl Remote {
     /// The command that connects to this master: the program `rsh` with its arguments, which
-    /// runs `remote_fssync` on the other machine. No local shell reads it. The path is quoted
+    /// runs `remote_fssync` on the other machine. No local shell reads it. The paths are quoted
     /// for the shell of the other machine.
-    pub fn target(&self, rsh: &str, remote_fssync: &str) -> Result<Target, Error> {
+    pub fn target(
+        &self,
+        rsh: &str,
+        remote_fssync: &str,
+        blobs: ServedBlobs<'_>,
+    ) -> Result<Target, Error> {
         let mut program = shlex::split(rsh)
             .filter(|words| !words.is_empty())
             .ok_or_else(|| error(rsh, "is not a valid command line"))?;
@@ -134,11 +151,18 @@ impl Remote {
             program.extend(["-p".to_owned(), port.to_string()]);
         }
         program.push(self.host.clone());
-        let path = shlex::try_quote(&self.path)
-            .map_err(|_| error(&self.path, "contains a null character"))?;
+        let quoted =
+            |path| shlex::try_quote(path).map_err(|_| error(path, "contains a null character"));
+        let path = quoted(&self.path)?;
         Ok(Target {
             program,
-            command: format!("{remote_fssync} serve -- {path}"),
+            command: match blobs {
+                ServedBlobs::None => format!("{remote_fssync} serve -- {path}"),
+                ServedBlobs::Usual => format!("{remote_fssync} serve --blobs -- {path}"),
+                ServedBlobs::At(directory) => {
+                    format!("{remote_fssync} serve -- {path} {}", quoted(directory)?)
+                }
+            },
             path: self.path.clone(),
         })
     }
