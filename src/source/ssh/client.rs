@@ -64,6 +64,15 @@ pub struct Client<R, W> {
     is_greeted: Arc<AtomicBool>,
     /// A read that was requested ahead of time, and whose data was not taken yet.
     ahead: Option<ReadRange>,
+    /// The data of such a read, which arrived before the answer to a request for blobs.
+    kept: Option<KeptRead>,
+}
+
+/// Data that was read ahead and not taken yet.
+#[derive(Debug)]
+struct KeptRead {
+    range: ReadRange,
+    bytes: Vec<u8>,
 }
 
 impl<R: Read, W: Write> Client<R, W> {
@@ -76,6 +85,7 @@ impl<R: Read, W: Write> Client<R, W> {
             has_greeted: false,
             is_greeted: Arc::default(),
             ahead: None,
+            kept: None,
         }
     }
 
@@ -107,7 +117,8 @@ impl<R: Read, W: Write> Client<R, W> {
     ) -> Result<usize, RequestError> {
         let len = buffer.len() as u64;
         let wanted = ReadRange { offset, len };
-        if self.ahead != Some(wanted) {
+        let kept = self.kept.take().filter(|kept| kept.range == wanted);
+        if kept.is_none() && self.ahead != Some(wanted) {
             self.drain()?;
             self.send(&wanted.request())?;
         }
@@ -117,7 +128,13 @@ impl<R: Read, W: Write> Client<R, W> {
             self.send(&next.request())?;
             self.ahead = ahead;
         }
-        self.data(buffer)
+        match kept {
+            Some(kept) => {
+                buffer[..kept.bytes.len()].copy_from_slice(&kept.bytes);
+                Ok(kept.bytes.len())
+            }
+            None => self.data(buffer),
+        }
     }
 
     /// Requests a list of transactions and waits for it.
@@ -141,13 +158,27 @@ impl<R: Read, W: Write> Client<R, W> {
 
     /// Discards the answer to a read ahead that turned out not to be needed.
     fn drain(&mut self) -> Result<(), RequestError> {
-        let Some(ReadRange { len, .. }) = self.ahead.take() else {
+        self.keep_ahead()?;
+        self.kept = None;
+        Ok(())
+    }
+
+    /// Receives the answer to a read ahead, and keeps it for that read.
+    fn keep_ahead(&mut self) -> Result<(), RequestError> {
+        let Some(range) = self.ahead.take() else {
             return Ok(());
         };
-        match self.data(&mut vec![0; len as usize]) {
-            Err(RequestError::Broken(error)) => Err(error.into()),
-            Ok(_) | Err(RequestError::Refused { .. } | RequestError::Blobs(_)) => Ok(()),
+        let mut bytes = vec![0; range.len as usize];
+        match self.data(&mut bytes) {
+            Err(RequestError::Broken(error)) => return Err(error.into()),
+            // The read itself will report it.
+            Err(RequestError::Refused { .. } | RequestError::Blobs(_)) => {}
+            Ok(len) => {
+                bytes.truncate(len);
+                self.kept = Some(KeptRead { range, bytes });
+            }
         }
+        Ok(())
     }
 
     fn send(&mut self, request: &Request) -> Result<(), RequestError> {

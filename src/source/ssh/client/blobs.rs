@@ -22,7 +22,8 @@ impl<R: Read, W: Write> Client<R, W> {
         wants: &[BlobWant],
         mut sink: impl FnMut(BlobEvent) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, RequestError> {
-        self.drain()?;
+        // A pass asks for blobs between two reads of the log.
+        self.keep_ahead()?;
         self.send(&Request::Blobs {
             directory: root.directory.clone(),
             layout: root.layout,
@@ -129,3 +130,6 @@ fn checked(event: BlobEventKind, want: &BlobWant, left: Option<u64>) -> Option<B
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
