@@ -6,11 +6,17 @@
 //! length.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use fssync::filestorage::Tid;
+use fssync::filestorage::blob::{BlobKey, Layout};
 use fssync::filestorage::scan::Tail;
 use fssync::io::digest::Digest;
+use fssync::source::blobs::{
+    BlobDigest, BlobEvent, BlobEventKind, BlobFailure, BlobRoot, BlobStat, BlobWant, BlobsProblem,
+    HaveBlob, ReceivedPrefix,
+};
 use fssync::source::protocol::{self, Reply, Request};
 use fssync::source::ssh::client::{Client, ReadRange};
 use fssync::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached};
@@ -76,12 +82,72 @@ fn ask<R: io::Read, W: io::Write>(client: &mut Client<R, W>, question: u8) -> bo
         8 => client.ask(&Request::Wait { timeout_ms: 1 }).is_ok(),
         10 => client.ask(&Request::Surroundings).is_ok(),
         9 => client.ask(&Request::Digest(0..len)).is_ok(),
+        11 => client.ask(&Request::BlobRoot { given: None }).is_ok(),
+        12 => ask_for_blobs(client, len),
+        13 => {
+            let keys = vec![BLOB; question as usize >> 4];
+            let digests = client.blob_digests(&blob_root(), &keys);
+            digests.is_ok_and(|digests| {
+                assert_eq!(digests.len(), keys.len());
+                !digests.is_empty()
+            })
+        }
         _ => {
             let path = "/data/Data.fs".to_owned();
             let ranges = vec![0..4, 4..len];
             client.ask(&Request::Stat { path, ranges }).is_ok()
         }
     }
+}
+
+/// A blob.
+const BLOB: BlobKey = BlobKey {
+    tid: Tid(7),
+    oid: 1,
+};
+
+fn blob_root() -> BlobRoot {
+    BlobRoot {
+        directory: "/data/blobstorage".to_owned(),
+        layout: Layout::Bushy,
+        slave_id: None,
+    }
+}
+
+/// Requests three blobs, of which the slave has a part of `len` bytes, or a file of that size.
+/// Returns whether there was a reply.
+fn ask_for_blobs<R: io::Read, W: io::Write>(client: &mut Client<R, W>, len: u64) -> bool {
+    let (size, modified) = (len, Some((len.cast_signed(), 5)));
+    let want = |has_file: bool, has_part: bool| BlobWant {
+        key: BLOB,
+        have: has_file.then_some(HaveBlob { size, modified }),
+        resume: has_part.then_some(ReceivedPrefix {
+            len,
+            digest: Digest::of(b"x"),
+        }),
+    };
+    let wants = [want(false, false), want(true, false), want(true, true)];
+    let mut left = [None; 3];
+    let mut is_final = [false; 3];
+    let answered = client.blobs(&blob_root(), &wants, |BlobEvent { index, kind }| {
+        assert!(!is_final[index] && is_final[..index].iter().all(|&it| it));
+        is_final[index] = kind.is_final();
+        match kind {
+            BlobEventKind::File { stat, from } => left[index] = Some(stat.size - from),
+            BlobEventKind::Data(bytes) => {
+                let left = left[index].as_mut().expect("its size");
+                *left = left.checked_sub(bytes.len() as u64).expect("not more");
+            }
+            BlobEventKind::Complete => assert_eq!(left[index], Some(0)),
+            BlobEventKind::Same(stat) | BlobEventKind::SameSize { stat, .. } => {
+                assert!(wants[index].have.is_some() && stat.size == size);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(answered.is_err() || is_final == [true; 3]);
+    is_final[0]
 }
 
 /// Replies of `fssync serve`, and invalid ones.
@@ -146,6 +212,65 @@ pub fn seeds() -> Vec<Vec<u8>> {
             b"\x1a".to_vec(),
             b"Welcome to plone1!".to_vec(),
             line(&Reply::Data(3)),
+        ],
+    ];
+    let joined = all.into_iter().map(|lines| lines.join(&b'\n'));
+    joined.chain(blob_seeds()).collect()
+}
+
+/// Replies about blobs.
+fn blob_seeds() -> Vec<Vec<u8>> {
+    let line = |reply: &Reply| serde_json::to_vec(reply).expect("a message");
+    let hello = b"hello".to_vec();
+    let stat = BlobStat {
+        size: 9,
+        modified: (40_000, 5),
+        mode: 0o444,
+    };
+    let blob = |event| line(&Reply::Blob(event));
+    let digest = Digest::of(b"x");
+    let failed = BlobEventKind::Failed {
+        kind: BlobFailure::Denied,
+        why: "Permission denied".to_owned(),
+    };
+    let no_layout = BlobsProblem::NoLayout {
+        directory: "/data".to_owned(),
+    };
+    let all: [&[Vec<u8>]; 3] = [
+        &[
+            b"\x0c".to_vec(),
+            hello.clone(),
+            blob(BlobEventKind::File { stat, from: 0 }),
+            b"D4".to_vec(),
+            line(&Reply::Heartbeat),
+            b"D5".to_vec(),
+            blob(BlobEventKind::Complete),
+            blob(BlobEventKind::Absent),
+            blob(failed),
+        ],
+        &[
+            b"\x4c".to_vec(),
+            hello.clone(),
+            blob(BlobEventKind::Absent),
+            blob(BlobEventKind::Same(BlobStat {
+                size: 40_000,
+                ..stat
+            })),
+            blob(BlobEventKind::SameSize {
+                stat: BlobStat {
+                    size: 40_000,
+                    ..stat
+                },
+                digest,
+            }),
+        ],
+        &[
+            b"\x1b\x2d\x0b".to_vec(),
+            hello.clone(),
+            line(&Reply::BlobRoot(blob_root())),
+            line(&Reply::BlobDigest(None)),
+            line(&Reply::BlobDigest(Some(BlobDigest { size: 9, digest }))),
+            line(&Reply::Blobs(no_layout)),
         ],
     ];
     all.into_iter().map(|lines| lines.join(&b'\n')).collect()

@@ -4,8 +4,13 @@
 //! A line that starts like a JSON message becomes a frame with the right length. Other lines
 //! are sent unchanged. So a mutated message is still a frame.
 
+use std::fs;
 use std::path::Path;
 
+use fssync::filestorage::Tid;
+use fssync::filestorage::blob::{BlobKey, Layout};
+use fssync::io::digest::Digest;
+use fssync::source::blobs::{BlobEventKind, BlobWant, HaveBlob, ReceivedPrefix};
 use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
 use fssync::source::server::serve;
 
@@ -68,11 +73,29 @@ pub fn framed(line: &[u8]) -> Vec<u8> {
 fn localized(request: Request) -> Request {
     match request {
         Request::Stat { path, ranges } => Request::Stat {
-            path: match path.strip_prefix(SERVED) {
-                Some(below) => format!("{}{below}", fixtures_directory().display()),
-                None => path,
-            },
+            path: local(path),
             ranges,
+        },
+        Request::BlobRoot { given } => Request::BlobRoot {
+            given: given.map(local),
+        },
+        Request::Blobs {
+            directory,
+            layout,
+            wants,
+        } => Request::Blobs {
+            directory: local(directory),
+            layout,
+            wants,
+        },
+        Request::BlobDigests {
+            directory,
+            layout,
+            keys,
+        } => Request::BlobDigests {
+            directory: local(directory),
+            layout,
+            keys,
         },
         Request::Read { offset, len } => Request::Read {
             offset,
@@ -83,24 +106,37 @@ fn localized(request: Request) -> Request {
     }
 }
 
+/// The real path of a file in the served directory.
+fn local(path: String) -> String {
+    match path.strip_prefix(SERVED) {
+        Some(below) => format!("{}{below}", fixtures_directory().display()),
+        None => path,
+    }
+}
+
 /// Receives and checks the reply to a request.
 fn check_answer(request: &Request, replies: &mut &[u8]) {
     if matches!(request, Request::Read { len: 0, .. }) {
         // There is no reply: all 0 bytes were sent.
         return;
     }
-    let reply = loop {
-        match protocol::read_message::<Reply>(replies).expect("a reply") {
-            Some(Reply::Heartbeat) => {}
-            reply => break reply.expect("an answer to each request"),
-        }
-    };
-    match (request, reply) {
+    match request {
+        Request::Blobs { wants, .. } => return check_blobs(wants, replies),
+        Request::BlobDigests { keys, .. } => return check_blob_digests(keys.len(), replies),
+        _ => {}
+    }
+    match (request, next_reply(replies)) {
         (_, Reply::Refused { why, .. }) => assert!(!why.is_empty()),
+        (Request::BlobRoot { given }, Reply::BlobRoot(root)) => {
+            assert!(given.as_ref().is_none_or(|given| *given == root.directory));
+            assert_served(&root.directory);
+        }
+        (Request::BlobRoot { .. }, Reply::Blobs(problem)) => {
+            assert!(!problem.to_string().is_empty());
+        }
         (Request::Stat { path, ranges }, Reply::Stat { digests, .. }) => {
             assert_eq!(digests.len(), ranges.len());
-            let is_below = Path::new(path).starts_with(fixtures_directory());
-            assert!(is_below && !path.contains(".."), "{path} is not served");
+            assert_served(path);
         }
         (Request::Digest(_) | Request::Confirm(_), Reply::Digest(_))
         | (Request::Surroundings, Reply::Surroundings(_))
@@ -112,6 +148,55 @@ fn check_answer(request: &Request, replies: &mut &[u8]) {
             }
         }
         (request, reply) => panic!("{reply:?} to {request:?}"),
+    }
+}
+
+fn next_reply(replies: &mut &[u8]) -> Reply {
+    loop {
+        match protocol::read_message::<Reply>(replies).expect("a reply") {
+            Some(Reply::Heartbeat) => {}
+            reply => return reply.expect("an answer to each request"),
+        }
+    }
+}
+
+fn assert_served(path: &str) {
+    let is_below = Path::new(path).starts_with(fixtures_directory());
+    assert!(is_below && !path.contains(".."), "{path} is not served");
+}
+
+/// Receives the events of wanted blobs, in the order of the request.
+fn check_blobs(wants: &[BlobWant], replies: &mut &[u8]) {
+    for want in wants {
+        let mut left = match next_reply(replies) {
+            // No other blob of the request is answered.
+            Reply::Refused { .. } | Reply::Blobs(_) => return,
+            Reply::Blob(BlobEventKind::File { stat, from }) => {
+                let is_prefix = |prefix: ReceivedPrefix| prefix.len == from && from <= stat.size;
+                assert!(from == 0 || want.resume.is_some_and(is_prefix));
+                stat.size - from
+            }
+            Reply::Blob(event) => {
+                assert!(event.is_final() && event != BlobEventKind::Complete);
+                continue;
+            }
+            reply => panic!("{reply:?} about {want:?}"),
+        };
+        while left > 0 {
+            left -= take_data(replies);
+        }
+        assert_eq!(next_reply(replies), Reply::Blob(BlobEventKind::Complete));
+    }
+}
+
+/// Receives this number of digests.
+fn check_blob_digests(count: usize, replies: &mut &[u8]) {
+    for _ in 0..count {
+        match next_reply(replies) {
+            Reply::BlobDigest(_) => {}
+            Reply::Refused { .. } | Reply::Blobs(_) => return,
+            reply => panic!("{reply:?} instead of a digest"),
+        }
     }
 }
 
@@ -139,6 +224,27 @@ fn take_data(replies: &mut &[u8]) -> u64 {
     protocol::read_data(replies, &mut buffer).expect("bytes") as u64
 }
 
+/// The keys of the blobs below a bushy blob directory, and one without a file.
+fn blob_keys(root: &Path) -> Vec<BlobKey> {
+    let mut keys = vec![BlobKey {
+        tid: Tid(1),
+        oid: 1,
+    }];
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if let Ok(name) = path.strip_prefix(root) {
+                keys.extend(Layout::Bushy.key(name));
+            }
+        }
+    }
+    keys.sort();
+    keys
+}
+
 /// Requests of passes, and invalid ones.
 ///
 /// # Panics
@@ -154,6 +260,26 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let read = |offset, len| Request::Read { offset, len };
     let from = |from| Request::Transactions { from, size };
+    let root = |given: &str| Request::BlobRoot {
+        given: Some(path(given)),
+    };
+    let plone = "plone/var/blobstorage";
+    let keys = blob_keys(&fixtures_directory().join(plone));
+    let wants = |have, resume| {
+        let want = |&key| BlobWant { key, have, resume };
+        Request::Blobs {
+            directory: path(plone),
+            layout: Layout::Bushy,
+            wants: keys.iter().map(want).collect(),
+        }
+    };
+    let have = |size, modified| Some(HaveBlob { size, modified });
+    let digests = |name: &str, layout| Request::BlobDigests {
+        directory: path(name),
+        layout,
+        keys: keys.clone(),
+    };
+    let digest = Digest::of(b"");
     let conversations = [
         vec![look("undo.fs"), read(4, 100), read(size, 10)],
         vec![look("undo.fs"), Request::Confirm(0..size), read(0, 1 << 19)],
@@ -166,6 +292,24 @@ pub fn seeds() -> Vec<Vec<u8>> {
             look("undo.fs"),
         ],
         vec![Request::Digest(0..u64::MAX), look("")],
+        vec![
+            look("plone/var/filestorage/Data.fs"),
+            Request::BlobRoot { given: None },
+            wants(None, None),
+        ],
+        vec![
+            root(plone),
+            wants(have(2936, None), None),
+            wants(have(2936, Some((1, 2))), None),
+            wants(None, Some(ReceivedPrefix { len: 0, digest })),
+            digests(plone, Layout::Bushy),
+        ],
+        vec![
+            root(""),
+            root("../src"),
+            digests(plone, Layout::Lawn),
+            digests("..", Layout::Bushy),
+        ],
         vec![look("empty.fs"), look("nothing"), look("undo.fs/x")],
     ];
     let line = |request| serde_json::to_vec(&request).expect("a message");

@@ -2,9 +2,9 @@
 //! like a server that died; it fails to read a range, like a dying disk; or its reads are
 //! partial.
 //!
-//! It serves the regular files of one directory, without directories below. The kernel caches
-//! nothing: it passes each request on. One thread answers, so a request that is not answered
-//! blocks all later ones.
+//! It serves the regular files and directories below one directory, and lists none of them. The
+//! kernel caches nothing: it passes each request on. One thread answers, so a request that is
+//! not answered blocks all later ones.
 //!
 //! A process that is stuck in such a request cannot be killed. Drop [`Served`] or let it answer
 //! before you wait for the process.
@@ -194,10 +194,10 @@ impl Files {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_up(&self, name: &OsStr) -> io::Result<FileAttr> {
-        let path = self.directory.join(name);
+    fn look_up(&self, parent: u64, name: &OsStr) -> io::Result<FileAttr> {
+        let path = self.path(parent)?.0.join(name);
         let found = fs::symlink_metadata(&path)?;
-        if !found.is_file() {
+        if !found.is_file() && !found.is_dir() {
             return Err(io::ErrorKind::NotFound.into());
         }
         let attributes = attributes(&path, &found, found.ino());
@@ -275,8 +275,8 @@ fn attributes(path: &Path, found: &Metadata, inode: u64) -> FileAttr {
 }
 
 impl Filesystem for Files {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.look_up(name) {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.look_up(parent.0, name) {
             Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
             Err(error) => reply.error(error.into()),
         }

@@ -60,6 +60,7 @@ mod watch_network;
 
 // The connection to the master.
 mod connection;
+mod master_blobs;
 mod nfs;
 mod remote;
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fssync::filestorage::scan::Tail;
+use fssync::source::blobs::BlobEventKind;
 use fssync::source::path::MountedPath;
-use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
+use fssync::source::protocol::{self, HELLO_LEN, MAX_DATA_LEN, Reply, Request};
 use fssync::source::server;
 use fssync::source::ssh::{Process, Ssh, Target};
 use fssync::source::{self, Heartbeat, Reached, Source, Transactions};
@@ -410,7 +411,7 @@ fn heartbeats_extend_the_wait() {
 }
 
 /// The replies of `fssync serve` to these requests, in order.
-fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
+pub fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
     let mut input = protocol::hello().to_vec();
     for request in requests {
         protocol::write_message(&mut input, request).expect("a request");
@@ -420,16 +421,21 @@ fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
     let mut from = &output[HELLO_LEN..];
     let mut replies = Vec::new();
     while let Some(reply) = protocol::read_message(&mut from).expect("a reply") {
-        if let Reply::Data(len @ 1..) | Reply::Transactions { len: len @ 1.., .. } = reply {
-            let mut data = vec![0; len as usize];
-            protocol::read_data(&mut from, &mut data).expect("its bytes");
+        let mut left = match reply {
+            Reply::Data(len) | Reply::Transactions { len, .. } => len,
+            Reply::Blob(BlobEventKind::File { stat, from }) => stat.size - from,
+            _ => 0,
+        };
+        let mut data = vec![0; MAX_DATA_LEN];
+        while left > 0 {
+            left -= protocol::read_data(&mut from, &mut data).expect("its bytes") as u64;
         }
         replies.push(reply);
     }
     replies
 }
 
-fn look(path: &Path) -> Request {
+pub fn look(path: &Path) -> Request {
     Request::Stat {
         path: path.to_str().expect("UTF-8").to_owned(),
         ranges: Vec::new(),
@@ -518,23 +524,35 @@ fn serve_ends_with_its_input_and_requires_a_path() {
 }
 
 /// A source for the scene's master, for each transport.
-fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
-    let path = scene.master.display().to_string();
+pub fn sources(scene: &Scene) -> [Box<dyn Source>; 2] {
+    [
+        Box::new(MountedPath::new(scene.master.clone())),
+        Box::new(ssh(target(scene), Heartbeat::default())),
+    ]
+}
+
+/// The command that connects to the scene's master. All files of the scene are served.
+pub fn target(scene: &Scene) -> Target {
     let quick = Sshd::get().quick_rsh().split(' ').map(str::to_owned);
     let url = Sshd::get().url(&scene.master);
     let port = url.split([':', '/']).nth(4).expect("the port").to_owned();
-    let target = Target {
+    Target {
         program: quick
             .chain(["-p".to_owned(), port, "root@127.0.0.1".to_owned()])
             .collect(),
         command: format!("{BINARY} serve {}", scene.directory.path().display()),
-        path,
-    };
-    let (name, heartbeat) = ("the master".to_owned(), Heartbeat::default());
-    [
-        Box::new(MountedPath::new(scene.master.clone())),
-        Box::new(Ssh::new(name, target, heartbeat, Process::default())),
-    ]
+        path: scene.master.display().to_string(),
+    }
+}
+
+/// A source that connects with this command.
+pub fn ssh(target: Target, heartbeat: Heartbeat) -> Ssh {
+    Ssh::new(
+        "the master".to_owned(),
+        target,
+        heartbeat,
+        Process::default(),
+    )
 }
 
 /// Everything that a source lists from a position on, and the tail after it.
