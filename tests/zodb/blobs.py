@@ -51,7 +51,7 @@ def check(
     """
     digests = _digests(expected, journal)
     found = Found()
-    with tempfile.TemporaryDirectory(dir=Path(blobs).parent) as directory:
+    with tempfile.TemporaryDirectory() as directory:
         copy, linked = str(Path(directory, "Data.fs")), str(Path(directory, "blobs"))
         shutil.copyfile(path, copy)
         link_tree(blobs, linked)
@@ -142,6 +142,13 @@ def files(blobs: str) -> dict[Key, str]:
 
 
 def link_tree(source: str, to: str) -> None:
-    """Copies a blob directory, with hard links to its files."""
+    """Copies a blob directory, with hard links to its files if that is possible."""
     ignored = shutil.ignore_patterns(".fssync", "tmp")
-    shutil.copytree(source, to, copy_function=os.link, ignore=ignored)
+    shutil.copytree(source, to, copy_function=_link_or_copy, ignore=ignored)
+
+
+def _link_or_copy(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copyfile(source, to)
