@@ -13,9 +13,11 @@
 //! | [`pass`] | events at a master and a slave, with passes in between |
 //! | [`serve`] | requests, as lines |
 //! | [`replies`] | replies, as lines |
+//! | [`blobs`] | the start of a data record, or a `Data.fs` with blobs |
 //! | [`command_line`] | a command line |
 
 pub mod beside;
+pub mod blobs;
 pub mod command_line;
 pub mod filestorage;
 pub mod index;
@@ -44,8 +46,9 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     target("beside", beside::run, beside::seeds),
+    target("blobs", blobs::run, blobs::seeds),
     target("command_line", command_line::run, command_line::seeds),
     target("filestorage", filestorage::run, filestorage::seeds),
     target("index", index::run, index::seeds),

@@ -2,3 +2,4 @@
 
 mod checker;
 pub mod derived;
+mod recognition;

@@ -19,6 +19,7 @@ from ZODB import fsrecover
 import blobs
 import diary
 import probe
+import recognition
 import store
 from operations import Operations
 from store import Store
@@ -135,6 +136,11 @@ class Agent:
         """The path of each blob file, by `oid tid`."""
         files = blobs.files(blob_directory)
         return {"files": {" ".join(key): path for key, path in files.items()}}
+
+    def recognize_blobs(self, records: list[list[int]]) -> Answer:
+        """Describes the start of each data record."""
+        recognition.limit_memory()
+        return {"answers": [recognition.describe(bytes(it)) for it in records]}
 
     def sleep(self, seconds: float) -> Answer:
         time.sleep(seconds)
