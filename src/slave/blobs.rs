@@ -12,7 +12,7 @@
 //! | `aside` | a second name for the blobs of a slave that is set aside |
 //! | `gone` | blobs that the log no longer refers to, and their removal |
 //! | `ledger` | sizes and digests of the blobs |
-//! | `touched` | the directories that must be synced |
+//! | `touched`, `whole_sync` | the directories that must be synced; syncs of the whole file system |
 //! | `rename` | a rename that replaces nothing |
 //! | `steps` | changes in steps of limited length |
 //!
@@ -30,8 +30,8 @@
 //!    it up to the blob directory. Sync the files and directories of found blobs as well.
 //! 6. *Commit:* sync the log and write the true status of the batch, as `append` does.
 //!
-//! From 64 files on, `syncfs` comes before the syncs of 3 and 5. It saves time only: the syncs of
-//! the single files and directories follow, because they report errors.
+//! From 64 files on, one sync of the whole file system replaces the syncs of 3, or those of 5, if
+//! it can be trusted (`whole_sync`).
 //!
 //! # State after a crash (Law 7)
 //!
@@ -84,11 +84,12 @@ mod steps;
 mod tmp;
 mod touched;
 mod tree;
+mod whole_sync;
 
 #[cfg(test)]
 mod test_support;
 
-pub use self::aside::{BlobsAside, SetAside};
+pub use self::aside::{AsideLinker, BlobsAside};
 pub use self::directory::{BlobDirectory, PlacedBlob};
 pub use self::gone::{GoneList, GoneWriter, RemovalLimits, Removed};
 pub use self::group::{BlobGroup, BlobRecord, StagedBlob};

@@ -10,7 +10,7 @@
 //! 1. In steps: create the directory, and link `.layout` into it.
 //! 2. For each group of blobs: create directories and links, in steps; sync the files and all
 //!    directories up to the blob directory.
-//! 3. The caller replaces the log only when [`SetAside::finish`] has returned.
+//! 3. The caller replaces the log only when [`AsideLinker::finish`] has returned.
 //!
 //! *Crash before 3:* some links, and the old log under its first name. The pass that replaces it
 //! continues with the same directory, whose name follows from the last transaction of the log.
@@ -31,7 +31,8 @@ use rustix::io::Errno;
 use super::directory::{BlobDirectory, OURS};
 use super::steps::{change_in_steps, take_step};
 use super::tmp::TmpDirectory;
-use super::touched::{Touched, sync_together};
+use super::touched::Touched;
+use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::blob::{BlobKey, LAYOUT_FILE};
@@ -42,7 +43,7 @@ const GROUP_LEN: usize = 512;
 
 /// Links the blobs of a slave that is set aside.
 #[derive(Debug)]
-pub struct SetAside<'a> {
+pub struct AsideLinker<'a> {
     directory: &'a BlobDirectory,
     slave: &'a Slave,
     tmp: TmpDirectory<'a>,
@@ -64,7 +65,7 @@ pub struct BlobsAside {
     pub missing: u64,
 }
 
-impl<'a> SetAside<'a> {
+impl<'a> AsideLinker<'a> {
     /// Begins to set the blobs of a slave aside that ends with the transaction `last_tid`.
     pub fn begin(
         directory: &'a BlobDirectory,
@@ -133,7 +134,7 @@ impl<'a> SetAside<'a> {
         self.result.missing += (keys.len() - linked.len()) as u64;
         let mut touched = Touched::default();
         touched.add(&self.relative);
-        sync_together(tree, linked.len());
+        let whole = sync_whole(tree, linked.len());
         for place in linked
             .iter()
             .map(PathBuf::as_path)
@@ -142,7 +143,9 @@ impl<'a> SetAside<'a> {
             let aside = self.relative.join(place);
             let missing = || tree.fail("sync", &aside)(Errno::NOENT);
             let file = tree.file(&aside)?.ok_or_else(missing)?;
-            fsync(file).map_err(tree.fail("sync", &aside))?;
+            if whole == WholeSync::Insufficient {
+                fsync(file).map_err(tree.fail("sync", &aside))?;
+            }
             touched.add(aside.parent().unwrap_or(Path::new("")));
         }
         touched.sync(tree)

@@ -19,7 +19,8 @@ pub use self::staged::StagedBlob;
 use self::staged::Finished;
 use super::directory::BlobDirectory;
 use super::tmp::{TmpDirectory, tmp_name};
-use super::touched::{Touched, sync_together};
+use super::touched::Touched;
+use super::whole_sync::sync_whole;
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
@@ -224,9 +225,13 @@ impl<'a> BlobGroup<'a> {
     /// Makes the content of the finished files durable: phase 3.
     fn sync_finished(&mut self) -> Result<(), Error> {
         let unsynced = &mut self.finished[self.synced..];
-        sync_together(&self.directory.tree, unsynced.len());
+        // Their threads may still be writing, or may have failed.
+        for blob in unsynced.iter_mut() {
+            blob.join()?;
+        }
+        let whole = sync_whole(&self.directory.tree, unsynced.len());
         for blob in unsynced {
-            blob.sync()?;
+            blob.sync(whole)?;
         }
         self.synced = self.finished.len();
         Ok(())

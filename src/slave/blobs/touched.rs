@@ -3,23 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{fsync, syncfs};
+use rustix::fs::fsync;
 
 use super::tree::Tree;
+use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
-
-/// From how many files or directories on the whole file system is synced first. This only saves
-/// time: the syncs of the single files then have nothing to write. With fewer files it would take
-/// longer if another program writes to the same disk.
-const MIN_SYNCFS: usize = 64;
-
-/// Starts the syncs of `count` files or directories with one of the whole file system, if that
-/// saves time. Errors are left to the single syncs, which report each one.
-pub(super) fn sync_together(tree: &Tree, count: usize) {
-    if count >= MIN_SYNCFS {
-        let _ = syncfs(tree.root());
-    }
-}
 
 /// Directories below the blob directory in which names were created or found.
 #[derive(Debug, Default)]
@@ -39,7 +27,10 @@ impl Touched {
 
     /// Makes the names in these directories durable, and forgets them.
     pub(super) fn sync(&mut self, tree: &Tree) -> Result<(), Error> {
-        sync_together(tree, self.0.len());
+        if sync_whole(tree, self.0.len()) == WholeSync::Durable {
+            self.0.clear();
+            return Ok(());
+        }
         for relative in &self.0 {
             let Some(directory) = tree.directory(relative)? else {
                 return Err(Error::SlaveChanged {

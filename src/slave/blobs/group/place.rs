@@ -15,7 +15,7 @@ use crate::slave::blobs::directory::{OURS, REPLACED};
 use crate::slave::blobs::rename::rename_new;
 use crate::slave::blobs::steps::change_in_steps;
 use crate::slave::blobs::tmp::{TmpDirectory, tmp_name};
-use crate::slave::blobs::touched::sync_together;
+use crate::slave::blobs::whole_sync::{WholeSync, sync_whole};
 
 /// The file of a blob: its path below the blob directory, and its name in its directory.
 struct Place {
@@ -132,10 +132,12 @@ impl BlobGroup<'_> {
                 set_modified(&file, adopted.modified).map_err(Error::io("set the time of", &path))
             }
         })?;
-        sync_together(&self.directory.tree, self.found.len());
+        let whole = sync_whole(&self.directory.tree, self.found.len());
         for found in &self.found {
             let (file, path) = self.open_found(found.key)?;
-            file.sync_all().map_err(Error::io("sync", &path))?;
+            if whole == WholeSync::Insufficient {
+                file.sync_all().map_err(Error::io("sync", &path))?;
+            }
             let place = self.directory.layout.directory(found.key.oid);
             self.touched.add(&place);
         }

@@ -13,6 +13,7 @@ use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
 use crate::io::flush::Flusher;
 use crate::slave::blobs::ownership::Ownership;
+use crate::slave::blobs::whole_sync::WholeSync;
 use crate::slave::step::Slave;
 use crate::source::blobs::BlobStat;
 
@@ -135,16 +136,23 @@ struct Unsynced {
 }
 
 impl Finished {
-    /// Makes the content, the owner, the mode and the time durable, and closes the file.
-    pub(super) fn sync(&mut self) -> Result<(), Error> {
-        let Some(mut unsynced) = self.unsynced.take() else {
-            return Ok(());
-        };
-        unsynced
-            .flusher
-            .join()
-            .and_then(|()| unsynced.file.sync_all())
-            .map_err(Error::io("sync", &unsynced.path))
+    /// Waits for the thread that syncs the file, if there is one.
+    pub(super) fn join(&mut self) -> Result<(), Error> {
+        match &mut self.unsynced {
+            None => Ok(()),
+            Some(Unsynced { flusher, path, .. }) => flusher.join().map_err(Error::io("sync", path)),
+        }
+    }
+
+    /// Makes the content, the owner, the mode and the time durable, unless the whole file system
+    /// was synced, and closes the file.
+    pub(super) fn sync(&mut self, whole: WholeSync) -> Result<(), Error> {
+        match self.unsynced.take() {
+            Some(Unsynced { file, path, .. }) if whole == WholeSync::Insufficient => {
+                file.sync_all().map_err(Error::io("sync", &path))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use super::*;
@@ -458,5 +460,71 @@ fn more_blobs_than_open_files_are_placed() {
     for oid in 0..count {
         let found = fs::read(directory.blob_path(key(oid, 1))).unwrap();
         assert_eq!(found, oid.to_be_bytes());
+    }
+}
+
+/// A small file system, until it is dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(options: &str, at: &Path) -> Self {
+        fs::create_dir(at).unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(at)
+            .status();
+        assert!(
+            mounted.unwrap().success(),
+            "this test must run as root: it mounts"
+        );
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_reported_and_the_next_pass_continues() {
+    // No room for the bytes, then no room for another directory.
+    for (options, content) in [("size=64k", 200_000), ("size=4m,nr_inodes=10", 10)] {
+        let site = Site::new();
+        let disk = Tmpfs::mount(options, &site.blobs);
+        let directory = site.set_up();
+        let mut group = BlobGroup::new(&directory, &site.slave);
+        let content = vec![7; content];
+        let mut blob = group.stage(key(1, 2), stat_of(&content), 0).unwrap();
+        let result = blob.write(&content).and_then(|()| {
+            group.finish(blob)?;
+            group.place()
+        });
+        let error = result.unwrap_err();
+        let is_full = |source: &std::io::Error| source.kind() == ErrorKind::StorageFull;
+        assert!(
+            matches!(&error, Error::Io { source, .. } if is_full(source)),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("blobs/"), "{error}");
+        drop(group);
+        directory.clean_tmp(&site.slave, Leftovers::Small).unwrap();
+        assert!(site.names(".fssync/tmp").is_empty());
+        assert!(directory.stat(key(1, 2)).unwrap().is_none());
+        // With more room, the next pass continues.
+        let bigger = ["-o", "remount,size=8m,nr_inodes=1000"];
+        let mut remount = Command::new("mount");
+        assert!(
+            remount
+                .args(bigger)
+                .arg(&disk.0)
+                .status()
+                .unwrap()
+                .success()
+        );
+        place_one(&directory, &site.slave, key(1, 2), &content);
+        assert_eq!(fs::read(directory.blob_path(key(1, 2))).unwrap(), content);
     }
 }
