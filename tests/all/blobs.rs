@@ -2,4 +2,5 @@
 
 mod checker;
 pub mod derived;
+mod owners;
 mod recognition;

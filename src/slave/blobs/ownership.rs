@@ -56,13 +56,14 @@ impl Ownership {
         }
     }
 
-    /// For a new blob directory: as of the slave's directory. A process that is not root keeps
-    /// its own user.
+    /// For a new blob directory: as of the slave's directory. A process that may not change
+    /// owners keeps its own user.
     pub(super) fn of_new_root(paths: &SlavePaths) -> Result<Self, Error> {
         let directory = paths.directory();
         let found = std::fs::metadata(directory).map_err(Error::io("stat", directory))?;
         let mut ownership = Self::of(&found);
         let user = geteuid();
+        ownership.recipient.may_keep_its_user = true;
         if !user.is_root() {
             ownership.recipient.uid = user.as_raw();
         }
