@@ -10,12 +10,14 @@
 //! | --- | --- |
 //! | [`fetch`] | fetches wanted blobs, group by group |
 //! | [`catch_up`] | fetches the blobs of transactions that were copied without them |
+//! | [`remove`] | removes blobs that a pack of the master has removed |
 //! | `receive` | one request to the master, and the content that arrives |
 //! | `request` | the state of one wanted blob |
 
 pub mod catch_up;
 pub mod fetch;
 mod receive;
+pub mod remove;
 mod request;
 
 pub use self::fetch::{BlobEnds, BlobFetcher, Fetched, GROUP_LEN, LARGE_GROUP_LEN};

@@ -55,6 +55,10 @@ pub struct MasterConfig {
     pub remote_fssync: String,
     /// How long the master may take to respond before it counts as unreachable.
     pub timeout: Duration,
+    /// Whether its blobs are read too.
+    pub reads_blobs: bool,
+    /// Its blob directory, if that is not a usual one.
+    pub blob_directory: Option<String>,
 }
 
 /// How passes are made.
@@ -189,7 +193,12 @@ impl MasterConfig {
             }
             Location::Remote(remote) => remote,
         };
-        let target = remote.target(&self.rsh, &self.remote_fssync, ServedBlobs::None)?;
+        let blobs = match &self.blob_directory {
+            Some(directory) => ServedBlobs::At(directory),
+            None if self.reads_blobs => ServedBlobs::Usual,
+            None => ServedBlobs::None,
+        };
+        let target = remote.target(&self.rsh, &self.remote_fssync, blobs)?;
         let (name, connection) = (self.name(), process.clone());
         let open = move || -> Box<dyn Source> {
             let (target, connection) = (target.clone(), connection.clone());

@@ -21,9 +21,10 @@ pub use self::report::JsonReport;
 
 use self::apply::Tuning;
 use self::attempts::Attempts;
-use self::blobs::BlobMode;
+use self::blobs::{BlobMode, OpenBlobs};
 use self::collector::Collector;
 use self::start::{PassStart, start_pass};
+use crate::blobs::remove;
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::MAGIC_LEN;
@@ -151,6 +152,9 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         // The copied transactions are visible and recorded. Ledger and index may follow later.
         if is_recorded && is_sound {
             update_ledger(job, copied, monitor);
+            if let Some(blobs) = &blobs {
+                upkeep::report_blobs(remove_gone_blobs(job, blobs, copied, &mut sidecar));
+            }
             report.index_is_due = update_index(job, sidecar, copied, monitor);
         }
     }
@@ -185,6 +189,32 @@ fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
     };
     let caught_up = upkeep::ledger::catch_up(&job.slave, &job.master, position, budget, monitor);
     upkeep::ledger::report(caught_up);
+}
+
+/// Removes blobs that a pack of the master has removed long enough ago.
+fn remove_gone_blobs(
+    job: &Job,
+    blobs: &OpenBlobs,
+    copied: Copied,
+    sidecar: &mut Sidecar,
+) -> Result<(), Error> {
+    let budget = if job.index_waits {
+        remove::WATCH_BUDGET
+    } else {
+        remove::PASS_BUDGET
+    };
+    let Some(position) = copied.position else {
+        return Ok(());
+    };
+    let (slave, keep) = (&job.slave, blobs.options.keep_packed);
+    let removed = remove::remove_gone(slave, &blobs.directory, position, keep, budget)?;
+    if removed.files > 0
+        && let Some(state) = &mut sidecar.blobs
+    {
+        state.subtract(removed.files, removed.bytes);
+        sidecar.store(&slave.paths)?;
+    }
+    Ok(())
 }
 
 /// Updates the slave's index if it covers too little. Returns whether that is left to the caller.

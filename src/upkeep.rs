@@ -60,6 +60,14 @@ fn report(what: &str, result: Result<(), Error>) {
     }
 }
 
+/// Logs a warning if blobs could not be removed.
+pub fn report_blobs(result: Result<(), Error>) {
+    report(
+        "cannot remove blobs that a pack of the master has removed",
+        result,
+    );
+}
+
 /// Whether the work failed, as opposed to being stopped, locked out, or overtaken by a change
 /// of the slave or the master.
 fn is_failure(error: &Error) -> bool {

@@ -26,7 +26,7 @@ use crate::error::retry;
 use crate::filestorage::blob::{BlobKey, BlobReference};
 use crate::human::count;
 use crate::io::progress::Monitor;
-use crate::slave::blobs::{BlobDirectory, BlobGroup};
+use crate::slave::blobs::{BlobDirectory, BlobEntry, BlobGroup, BlobLedger, BlobState};
 use crate::slave::step::Slave;
 use crate::source::blobs::{BlobRoot, HaveBlob, MAX_WANTS};
 use crate::source::{Master, MasterStat};
@@ -100,6 +100,8 @@ pub struct BlobFetcher<'a> {
     group_len: usize,
     wanted: Vec<BlobReference>,
     fetched: Fetched,
+    /// The ledger of digests, once there was one to record.
+    ledger: Option<BlobLedger>,
 }
 
 impl<'a> BlobFetcher<'a> {
@@ -115,6 +117,7 @@ impl<'a> BlobFetcher<'a> {
             group_len,
             wanted: Vec::new(),
             fetched: Fetched::default(),
+            ledger: None,
         }
     }
 
@@ -202,8 +205,35 @@ impl<'a> BlobFetcher<'a> {
             self.fetched.files += 1;
             self.fetched.bytes += size;
         }
-        group.place()?;
+        let placed = group.place()?;
+        let entries = placed.iter().map(BlobEntry::from);
+        let absent = requests.iter().filter(|it| it.is_missed()).map(absent);
+        self.record(&entries.chain(absent).collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// Appends entries to the blob ledger. The ledger is only needed by `fssync verify`, so a
+    /// failure does not end the pass.
+    fn record(&mut self, entries: &[BlobEntry]) {
+        let BlobEnds {
+            slave, directory, ..
+        } = self.ends;
+        if entries.is_empty() {
+            return;
+        }
+        let opened = match self.ledger.take() {
+            Some(ledger) => Ok(ledger),
+            None => BlobLedger::open_or_create(slave, directory),
+        };
+        let recorded = opened.and_then(|mut ledger| {
+            ledger.append(slave, entries)?;
+            self.ledger = Some(ledger);
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            let why = error.display_chain();
+            tracing::warn!("cannot record digests of blobs: {why}");
+        }
     }
 
     /// The request for a blob, with the file that the slave has.
@@ -321,6 +351,14 @@ impl<'a> BlobFetcher<'a> {
             root.layout.path(first).display(),
         ));
         Ok(())
+    }
+}
+
+/// The entry of the blob ledger for a blob that neither end has.
+fn absent(request: &Request) -> BlobEntry {
+    BlobEntry {
+        key: request.key(),
+        state: BlobState::Absent,
     }
 }
 

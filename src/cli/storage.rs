@@ -34,8 +34,13 @@ impl Output {
 impl Args {
     pub(super) fn storage(&self) -> StorageConfig {
         let slave = self.slave.as_deref().unwrap_or(Path::new(""));
+        let to = |master: &OsStr| MasterConfig {
+            reads_blobs: matches!(self.blobs.mode(), BlobMode::On(_)),
+            blob_directory: self.blobs.master_blobs.clone(),
+            ..self.connection.to(master)
+        };
         StorageConfig {
-            master: self.master.as_deref().map(|it| self.connection.to(it)),
+            master: self.master.as_deref().map(to),
             interval: self.interval,
             blobs: self.blobs.mode(),
             ..self.common.storage(slave)
@@ -114,6 +119,8 @@ impl ConnectionArgs {
             rsh: self.rsh.clone(),
             remote_fssync: self.remote_fssync.clone(),
             timeout: self.timeout,
+            reads_blobs: false,
+            blob_directory: None,
         }
     }
 }

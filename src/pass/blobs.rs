@@ -13,8 +13,8 @@ use crate::blobs::BlobEnds;
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::pass::survey::Survey;
-use crate::slave::blobs::BlobDirectory;
-use crate::slave::paths::SlavePaths;
+use crate::slave::blobs::{BlobDirectory, BlobLedger, Leftovers};
+use crate::slave::paths::{Sibling, SlavePaths};
 use crate::slave::sidecar::{BlobState, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::blobs::BlobRoot;
@@ -101,7 +101,7 @@ pub(super) fn check_is_decided(job: &Job, sidecar: &Sidecar) -> Result<(), Error
 fn traces(paths: &SlavePaths) -> Option<PathBuf> {
     let directory = BlobDirectory::locate(paths, None).ok()?;
     let has_id = matches!(BlobDirectory::id_at(&directory), Ok(Some(_)));
-    has_id.then_some(directory)
+    (has_id || paths.sibling(Sibling::Blobs).exists()).then_some(directory)
 }
 
 /// Opens the slave's blob directory, and creates it in the first pass that copies blobs. Returns
@@ -136,6 +136,9 @@ pub(super) fn open(
         None => state.directory.clone(),
     };
     let directory = BlobDirectory::open(&path, &state.id)?;
+    if !job.dry_run {
+        directory.clean_tmp(&job.slave, Leftovers::Small)?;
+    }
     state.is_on = true;
     state.directory = path;
     state.adapt_to(position);
@@ -169,7 +172,9 @@ fn set_up(
     if job.dry_run {
         return Ok(None);
     }
-    let directory = BlobDirectory::set_up(&job.slave, &path, None)?;
+    // If the sidecar is lost, the blob ledger shows which directory it was.
+    let known_id = BlobLedger::id(&job.slave.paths)?;
+    let directory = BlobDirectory::set_up(&job.slave, &path, known_id.as_deref())?;
     // On another machine, only the new id shows that both are one directory.
     let root = job.master.blob_root(options.master.clone())?;
     if root.slave_id.as_deref() == Some(directory.id()) {

@@ -8,10 +8,17 @@
 //!
 //! 1. New blobs become durable while the log is copied. They stay if the pass is killed: the next
 //!    one finds them.
-//! 2. The copy takes the place of the slave ([`slave::replace`](crate::slave::replace)).
+//! 2. The old slave's blobs that the copy does not refer to are added to the gone list, durably.
+//!    If the copy is never installed, the list does no harm, because the log is searched before
+//!    a blob is removed.
+//! 3. If the old slave is kept, all its blobs get second names, durably. Some would otherwise be
+//!    removed later, here or by a pack on this machine, and with them the only copies (Law 2).
+//! 4. The copy takes the place of the slave ([`slave::replace`](crate::slave::replace)).
 
 use std::fs::File;
 use std::path::Path;
+
+use jiff::Timestamp;
 
 use super::Apply;
 use super::blobs::{BlobTransfer, resolve};
@@ -20,18 +27,23 @@ use crate::compare::blob_sets::{BlobSets, Callbacks};
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::blob::{BlobCandidate, BlobReference};
+use crate::human::count;
 use crate::pass::survey::Survey;
+use crate::slave::blobs::{AsideLinker, GoneWriter};
 use crate::slave::scan::blobs::BlobScan;
 use crate::slave::sidecar::Sidecar;
 
 /// The blobs of a full copy that is under way.
 pub(super) struct CopyBlobs<'a> {
     apply: &'a Apply<'a>,
+    survey: &'a Survey,
     pub(super) transfer: BlobTransfer<'a>,
     /// Compares the blobs with those of the old slave; `None` if there is none.
     sets: Option<BlobSets<'a>>,
     /// Whether the old slave has all its blobs, so that only new ones are fetched.
     is_complete: bool,
+    /// Lists the blobs to which only the old slave refers.
+    gone: Option<GoneWriter<'a>>,
 }
 
 impl<'a> Apply<'a> {
@@ -45,6 +57,10 @@ impl<'a> Apply<'a> {
                 .is_some_and(|(state, position)| state.is_complete_at(position));
         CopyBlobs {
             apply: self,
+            survey,
+            gone: sets
+                .is_some()
+                .then(|| GoneWriter::new(self.slave, Timestamp::now())),
             transfer: self.blob_transfer(survey, LARGE_GROUP_LEN),
             sets,
             is_complete,
@@ -95,21 +111,16 @@ impl CopyBlobs<'_> {
 
     fn want_new(&mut self, references: Vec<BlobReference>) -> Result<(), Error> {
         let Self {
-            apply,
-            sets,
-            is_complete,
-            ..
+            apply, sets, gone, ..
         } = self;
         let mut wanted = references;
         if let Some(sets) = sets {
-            let new = sets.take(
-                &wanted,
-                &mut Callbacks {
-                    check_cancelled: &|| apply.slave.check_cancelled(),
-                    gone: &mut |_| Ok(()),
-                },
-            )?;
-            if *is_complete {
+            let mut callbacks = Callbacks {
+                check_cancelled: &|| apply.slave.check_cancelled(),
+                gone: &mut |key| gone.as_mut().map_or(Ok(()), |gone| gone.add(key)),
+            };
+            let new = sets.take(&wanted, &mut callbacks)?;
+            if self.is_complete {
                 wanted = new;
             }
         }
@@ -119,9 +130,47 @@ impl CopyBlobs<'_> {
         Ok(())
     }
 
-    /// Makes all blobs durable.
+    /// Makes all blobs durable, and the list of those to which only the old slave refers.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
-        self.transfer.finish()
+        self.transfer.finish()?;
+        let Self {
+            apply, sets, gone, ..
+        } = self;
+        if let Some(sets) = sets {
+            let mut callbacks = Callbacks {
+                check_cancelled: &|| apply.slave.check_cancelled(),
+                gone: &mut |key| gone.as_mut().map_or(Ok(()), |gone| gone.add(key)),
+            };
+            sets.finish(&mut callbacks)?;
+        }
+        self.gone.take().map_or(Ok(()), GoneWriter::finish)
+    }
+
+    /// Gives the blobs of the old slave, which is kept, second names.
+    pub(super) fn set_aside(&self) -> Result<(), Error> {
+        let Self { apply, survey, .. } = self;
+        let (Some(blobs), Some(file)) = (apply.blobs, survey.slave_file()) else {
+            return Ok(());
+        };
+        let position = survey.position.unwrap_or(MAGIC_LEN);
+        let mut scan = BlobScan::new(file, apply.slave.paths.data(), MAGIC_LEN, position);
+        let mut aside = AsideLinker::begin(&blobs.directory, apply.slave, survey.last_tid)?;
+        loop {
+            apply.slave.check_cancelled()?;
+            let Some(references) = scan.next_slice()? else {
+                break;
+            };
+            for reference in references {
+                aside.add(reference.key)?;
+            }
+        }
+        let aside = aside.finish()?;
+        apply.monitor.warn(format!(
+            "the {} of the old slave are kept in {}",
+            count(aside.files, "blob"),
+            aside.path.display()
+        ));
+        Ok(())
     }
 
     /// Records in the sidecar that a slave that ends at `position` has all blobs.

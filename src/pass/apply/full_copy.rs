@@ -88,6 +88,9 @@ impl Apply<'_> {
         copy.truncate(reader.position())?;
         let keep = self.judge(survey, plan, reason, &reader, &mut visitor)?;
         blobs.finish()?;
+        if keep.is_some() {
+            blobs.set_aside()?;
+        }
         self.replace(survey, keep, copy, &reader)?;
         if let Some(warning) = copy.warning() {
             self.monitor.warn(warning);

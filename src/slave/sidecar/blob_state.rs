@@ -107,6 +107,12 @@ impl BlobState {
         self.absent += absent;
     }
 
+    /// Subtracts blobs that were removed.
+    pub fn subtract(&mut self, files: u64, bytes: u64) {
+        self.files = self.files.saturating_sub(files);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     /// Forgets which blobs are there, so that each is looked up again; with `rechecks`, each is
     /// compared by its digest.
     pub fn start_over(&mut self, rechecks: bool) {
