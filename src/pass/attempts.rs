@@ -7,7 +7,7 @@ use super::blobs::OpenBlobs;
 use super::start::{check_first_pass, interruption};
 use super::survey::Survey;
 use super::{Job, blobs, surroundings};
-use crate::blobs::catch_up;
+use crate::blobs::{absent, catch_up};
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::{MAGIC_LEN, Magic};
@@ -132,8 +132,9 @@ impl Attempts<'_> {
         };
         let is_unproven = blobs.is_unproven;
         let fetched = catch_up::catch_up(ends, &mut self.sidecar, is_unproven, budget, monitor)?;
-        copied.blobs += fetched.received.files;
-        copied.blob_bytes += fetched.received.bytes;
+        let found = absent::ask_again(ends, &mut self.sidecar, monitor)?;
+        copied.blobs += fetched.received.files + found.received.files;
+        copied.blob_bytes += fetched.received.bytes + found.received.bytes;
         copied.blobs_absent += fetched.absent;
         Ok(())
     }

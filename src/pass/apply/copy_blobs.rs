@@ -26,7 +26,7 @@ use crate::blobs::LARGE_GROUP_LEN;
 use crate::compare::blob_sets::{BlobSets, Callbacks};
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
-use crate::filestorage::blob::{BlobCandidate, BlobReference};
+use crate::filestorage::blob::{BlobCandidate, BlobKey, BlobReference};
 use crate::human::count;
 use crate::pass::survey::Survey;
 use crate::slave::blobs::{AsideLinker, GoneWriter};
@@ -42,8 +42,29 @@ pub(super) struct CopyBlobs<'a> {
     sets: Option<BlobSets<'a>>,
     /// Whether the old slave has all its blobs, so that only new ones are fetched.
     is_complete: bool,
-    /// Lists the blobs to which only the old slave refers.
-    gone: Option<GoneWriter<'a>>,
+    gone: GoneBlobs<'a>,
+}
+
+/// The blobs to which only the old slave refers.
+struct GoneBlobs<'a> {
+    writer: GoneWriter<'a>,
+    /// Whether the old slave lacks blobs, because the master lacked them.
+    has_absent: bool,
+    /// Number of gone blobs that are among those.
+    absent: u64,
+}
+
+impl GoneBlobs<'_> {
+    fn add(&mut self, apply: &Apply<'_>, key: BlobKey) -> Result<(), Error> {
+        if self.has_absent
+            && let Some(blobs) = apply.blobs
+            && blobs.directory.stat(key)?.is_none()
+        {
+            self.absent += 1;
+            return Ok(());
+        }
+        self.writer.add(key)
+    }
 }
 
 impl<'a> Apply<'a> {
@@ -58,9 +79,11 @@ impl<'a> Apply<'a> {
         CopyBlobs {
             apply: self,
             survey,
-            gone: sets
-                .is_some()
-                .then(|| GoneWriter::new(self.slave, Timestamp::now())),
+            gone: GoneBlobs {
+                writer: GoneWriter::new(self.slave, Timestamp::now()),
+                has_absent: state.is_some_and(|state| state.absent > 0),
+                absent: 0,
+            },
             transfer: self.blob_transfer(survey, LARGE_GROUP_LEN),
             sets,
             is_complete,
@@ -117,7 +140,7 @@ impl CopyBlobs<'_> {
         if let Some(sets) = sets {
             let mut callbacks = Callbacks {
                 check_cancelled: &|| apply.slave.check_cancelled(),
-                gone: &mut |key| gone.as_mut().map_or(Ok(()), |gone| gone.add(key)),
+                gone: &mut |key| gone.add(apply, key),
             };
             let new = sets.take(&wanted, &mut callbacks)?;
             if self.is_complete {
@@ -139,11 +162,11 @@ impl CopyBlobs<'_> {
         if let Some(sets) = sets {
             let mut callbacks = Callbacks {
                 check_cancelled: &|| apply.slave.check_cancelled(),
-                gone: &mut |key| gone.as_mut().map_or(Ok(()), |gone| gone.add(key)),
+                gone: &mut |key| gone.add(apply, key),
             };
             sets.finish(&mut callbacks)?;
         }
-        self.gone.take().map_or(Ok(()), GoneWriter::finish)
+        self.gone.writer.finish()
     }
 
     /// Gives the blobs of the old slave, which is kept, second names.
@@ -179,7 +202,9 @@ impl CopyBlobs<'_> {
             return;
         };
         if let Some(state) = &mut sidecar.blobs {
-            if !self.is_complete {
+            if self.is_complete {
+                state.absent = state.absent.saturating_sub(self.gone.absent);
+            } else {
                 state.start_over(false);
             }
             state.complete_at(position);

@@ -219,7 +219,7 @@ impl<'a> GoneWriter<'a> {
 
     /// Makes the added entries durable. They must be durable before the log that no longer refers
     /// to these blobs replaces the old one.
-    pub fn finish(mut self) -> Result<(), Error> {
+    pub fn finish(&mut self) -> Result<(), Error> {
         self.flush()?;
         let Some((file, _)) = &self.file else {
             return Ok(());
