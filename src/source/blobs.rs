@@ -148,7 +148,7 @@ pub enum BlobEventKind {
     Failed {
         /// The kind of failure.
         kind: BlobFailure,
-        /// The file and the cause.
+        /// The file and the cause; only the file, if permission is denied.
         why: String,
     },
 }

@@ -109,10 +109,12 @@ pub(super) fn failure_of_file(
         Some(Errno::STALE) => BlobFailure::Changed,
         _ => BlobFailure::Unreadable,
     };
-    Ok((
-        kind,
-        format!("{}: {}", path.display(), display_chain(&error)),
-    ))
+    let path = path.display();
+    let why = match kind {
+        BlobFailure::Denied => path.to_string(),
+        _ => format!("{path}: {}", display_chain(&error)),
+    };
+    Ok((kind, why))
 }
 
 /// An open blob directory.
