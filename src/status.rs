@@ -8,6 +8,7 @@
 //!
 //! This module collects the facts. [`judge`] derives the effect of a failover from them.
 
+mod blobs;
 mod index;
 mod judgement;
 mod master;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::blobs::{BlobGap, BlobStatus, MissingBlobs, ReplicatedBlobs};
 pub use self::index::IndexStatus;
 pub use self::judgement::{Judgement, Verdict, judge};
 pub use self::report::JsonReport;
@@ -29,7 +31,7 @@ use self::slave::SlaveReader;
 use crate::error::Error;
 use crate::error::off::OffReason;
 use crate::error::running::RunningPass;
-use crate::filestorage::Tid;
+use crate::filestorage::{MAGIC_LEN, Tid};
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::io::rate::TransferRate;
@@ -73,6 +75,8 @@ pub struct Status {
     pub last_tid: Option<Tid>,
     /// The state of ZODB's index beside the slave.
     pub index: IndexStatus,
+    /// The blobs.
+    pub blobs: BlobStatus,
     /// The recorded result of the last verification of this file.
     pub verified: Option<Record>,
     /// Slaves that were set aside.
@@ -160,6 +164,8 @@ pub struct Lag {
     pub bytes: u64,
     /// When the first of them was committed, according to its tid.
     pub since: Option<Timestamp>,
+    /// Number of blobs to which they refer; `None` if only the tids were compared.
+    pub blobs: Option<u64>,
 }
 
 impl Status {
@@ -196,6 +202,12 @@ impl Status {
         !lacks_nothing && !is_recent
     }
 
+    /// Why the slave's blob directory cannot be used, if passes copy blobs to it.
+    #[must_use]
+    pub fn blob_problem(&self) -> Option<&str> {
+        self.blobs.replicated()?.problem.as_deref()
+    }
+
     /// The exit code. It is not 0 if a failover is impossible or a person must act; problems
     /// with the master count only if one was given. An out-of-date slave has priority only
     /// over an unreachable master, which may be the cause.
@@ -213,6 +225,8 @@ impl Status {
             plan::SlaveState::Missing | plan::SlaveState::Short { .. } => Exit::Failure,
             plan::SlaveState::Foreign | plan::SlaveState::Damaged(_) => Exit::SlaveDamaged,
             plan::SlaveState::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
+            plan::SlaveState::Storage(slave) if slave.position == MAGIC_LEN => Exit::Failure,
+            plan::SlaveState::Storage(_) if self.blob_problem().is_some() => Exit::Failure,
             plan::SlaveState::Storage(_) => match &self.comparison {
                 // A program serves the slave already: the failover is done.
                 Some(comparison) if comparison.next_pass.exit == Exit::InUse => Exit::Success,
@@ -262,6 +276,7 @@ pub fn look(
         size: sample.seen.map_or(0, |seen| seen.size),
         last_tid: sample.last_tid,
         index: IndexStatus::look(paths, sample.position())?,
+        blobs: BlobStatus::look(slave, &sidecar, &sample)?,
         verified: Record::load(paths),
         set_aside,
         cut_tails,

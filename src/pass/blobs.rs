@@ -98,7 +98,7 @@ pub(super) fn check_is_decided(job: &Job, sidecar: &Sidecar) -> Result<(), Error
 }
 
 /// The slave's blob directory, if a pass has set one up beside this slave.
-fn traces(paths: &SlavePaths) -> Option<PathBuf> {
+pub(crate) fn traces(paths: &SlavePaths) -> Option<PathBuf> {
     let directory = BlobDirectory::locate(paths, None).ok()?;
     let has_id = matches!(BlobDirectory::id_at(&directory), Ok(Some(_)));
     (has_id || paths.sibling(Sibling::Blobs).exists()).then_some(directory)

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Lag, Status};
+use super::{BlobStatus, Lag, Status};
+use crate::filestorage::MAGIC_LEN;
 use crate::human::{ago, bytes, count, span};
 use crate::plan::outcome::Exit;
 use crate::plan::{SlaveState, SlaveTail, Storage};
@@ -20,6 +21,8 @@ pub enum Verdict {
     Serving,
     /// The slave is not a copy of the master. A person must decide.
     Diverged,
+    /// Blobs would be missing: their directory is not there, or some were not copied yet.
+    Incomplete,
     /// Nothing would be lost.
     InSync,
     /// The last transactions would be lost.
@@ -42,14 +45,10 @@ pub struct Judgement {
 pub fn judge(status: &Status) -> Judgement {
     let storage = match &status.state {
         SlaveState::Missing | SlaveState::Short { .. } => {
-            let line = match status.copy {
-                None => "there is no slave to serve".to_owned(),
-                Some(copy) => format!(
-                    "there is no slave to serve yet: {} % is copied",
-                    copy.percent()
-                ),
-            };
-            return judgement(Verdict::NoSlave, line);
+            return judgement(Verdict::NoSlave, no_slave(status));
+        }
+        SlaveState::Storage(storage) if storage.position == MAGIC_LEN => {
+            return judgement(Verdict::NoSlave, no_slave(status));
         }
         SlaveState::Foreign => {
             let line = "ZODB cannot open the slave: it is not a FileStorage".to_owned();
@@ -62,7 +61,11 @@ pub fn judge(status: &Status) -> Judgement {
         SlaveState::Storage(storage) => storage,
     };
     if let Some(pid) = status.zodb_pid {
-        let line = format!("process {pid} has already opened the slave");
+        let mut line = format!("process {pid} has already opened the slave");
+        if let Some(problem) = status.blob_problem() {
+            line += "; its blobs are missing: ";
+            line += problem;
+        }
         return judgement(Verdict::Serving, line);
     }
     if let Some(record) = status.found_damage() {
@@ -73,12 +76,71 @@ pub fn judge(status: &Status) -> Judgement {
         );
         return judgement(Verdict::Damaged, line);
     }
-    let (verdict, mut line) = loss(status);
+    let (mut verdict, mut line) = loss(status);
+    if let Some(missing) = missing_blobs(status, storage) {
+        if verdict == Verdict::InSync {
+            "no transaction would be lost".clone_into(&mut line);
+        }
+        line = format!("{missing}; {line}");
+        if verdict != Verdict::Diverged {
+            verdict = Verdict::Incomplete;
+        }
+    }
+    if status.blobs == BlobStatus::NotReplicated {
+        line += "; blobs are NOT replicated";
+    }
     for work in preparations(status, storage) {
         line += "; ";
         line += &work;
     }
     judgement(verdict, line)
+}
+
+/// Why there is nothing to serve.
+fn no_slave(status: &Status) -> String {
+    match (status.copy, &status.state) {
+        (Some(copy), _) => {
+            let percent = copy.percent();
+            format!("there is no slave to serve yet: {percent} % is copied")
+        }
+        // The first pass that copies blobs puts such a slave in place before it copies the rest.
+        (None, SlaveState::Short { magic: true, .. } | SlaveState::Storage(_)) => {
+            "there is no slave to serve yet: the first copy is not complete".to_owned()
+        }
+        (None, _) => "there is no slave to serve".to_owned(),
+    }
+}
+
+/// The blobs that ZODB would not find, apart from those that the master lacks.
+fn missing_blobs(status: &Status, storage: &Storage) -> Option<String> {
+    let blobs = match &status.blobs {
+        BlobStatus::NoneMet | BlobStatus::NotReplicated => return None,
+        BlobStatus::Unrecorded(directory) => {
+            let directory = directory.display();
+            return Some(format!(
+                "blobs may be missing, since no pass has recorded those in {directory}"
+            ));
+        }
+        BlobStatus::Replicated(blobs) => blobs,
+    };
+    if let Some(problem) = &blobs.problem {
+        return Some(format!("all blobs would be missing: {problem}"));
+    }
+    let gap = blobs.gap?;
+    if let Some(missing) = gap.missing {
+        let at_most = if missing.is_upper_bound { "up to " } else { "" };
+        let number = count(missing.count, "blob");
+        return Some(format!("{at_most}{number} would be missing"));
+    }
+    let (risk, work) = if gap.is_recheck {
+        ("may be wrong or missing", "being compared again")
+    } else {
+        ("may be missing", "not copied yet")
+    };
+    let (len, position) = (bytes(gap.bytes()), bytes(storage.position));
+    Some(format!(
+        "blobs {risk}: those of {len} of {position} of transactions are {work}"
+    ))
 }
 
 fn judgement(verdict: Verdict, line: String) -> Judgement {
@@ -126,6 +188,10 @@ fn behind(lag: Lag) -> Verdict {
 
 fn lost(lag: Lag, status: &Status) -> String {
     let (transactions, size) = (count(lag.transactions, "transaction"), bytes(lag.bytes));
+    let blobs = match lag.blobs {
+        None | Some(0) => String::new(),
+        Some(number) => format!(" with {}", count(number, "blob")),
+    };
     if lag.transactions == 0 {
         return "nothing would be lost".to_owned();
     }
@@ -136,7 +202,7 @@ fn lost(lag: Lag, status: &Status) -> String {
             _ => format!(", of the last {}", span(elapsed)),
         }
     });
-    format!("{transactions}, {size}{since}, would be lost")
+    format!("{transactions}{blobs}, {size}{since}, would be lost")
 }
 
 fn unknown(why: &str, status: &Status) -> String {

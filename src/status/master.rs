@@ -1,13 +1,17 @@
 //! Compares the slave with its master: the replica lag, and the outcome of the next pass.
 
+use std::fs::File;
+
 use super::slave::SlaveReader;
 use super::{Lag, MasterComparison};
 use crate::compare::span::TransactionSpan;
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::Tid;
-use crate::filestorage::scan::Event;
+use crate::filestorage::backward::ReadAt;
+use crate::filestorage::blob::{BlobCandidate, BlobCollector};
 use crate::io::progress::Monitor;
+use crate::io::read::read_fully;
 use crate::pass;
 use crate::pass::apply::Tuning;
 use crate::pass::reader::{Cut, TransactionReader};
@@ -76,22 +80,26 @@ fn compare_once(
         }
         plan => plan?,
     };
-    let (ahead, damage) = match plan.action {
-        PlannedAction::Nothing => (Some(TransactionSpan::default()), None),
+    let (lag, damage) = match plan.action {
+        PlannedAction::Nothing => {
+            let blobs = Some(0);
+            let nothing = Lag::of(TransactionSpan::default(), blobs);
+            (Some(nothing), None)
+        }
         PlannedAction::Append(append) => {
-            let (ahead, damage) = beyond(&survey, append, master, *monitor)?;
-            (Some(ahead), damage)
+            let (lag, damage) = beyond(&survey, append, master, *monitor)?;
+            (Some(lag), damage)
         }
         PlannedAction::FullCopy(_) => match survey.observation.slave {
-            SlaveState::Storage(_) => (Some(survey.newer(master)?), None),
+            SlaveState::Storage(_) => (Some(Lag::of(survey.newer(master)?, None)), None),
             _ => (None, None),
         },
     };
     let copied = Copied {
         position: survey.position,
         last_tid: survey.last_tid,
-        transactions: ahead.map_or(0, |ahead| ahead.count),
-        bytes: ahead.map_or(0, |ahead| ahead.bytes),
+        transactions: lag.map_or(0, |lag| lag.transactions),
+        bytes: lag.map_or(0, |lag| lag.bytes),
         ..Copied::default()
     };
     // A pass that writes nothing does not take ZODB's lock, and succeeds while ZEO runs.
@@ -114,22 +122,24 @@ fn compare_once(
         None => pass::succeeded(&plan, copied),
         Some(error) => pass::failed(&error, Some(plan), copied),
     };
-    Ok((next_pass, ahead.map(Lag::from)))
+    Ok((next_pass, lag))
 }
 
-/// The transactions that the master committed after the slave's position, and the damage
-/// that follows them, if any.
+/// The transactions that the master committed after the slave's position, with the number of
+/// their blobs, and the damage that follows them, if any.
 fn beyond(
     survey: &Survey,
     plan: AppendPlan,
     master: &Master,
     monitor: &dyn Monitor,
-) -> Result<(TransactionSpan, Option<Error>), Error> {
+) -> Result<(Lag, Option<Error>), Error> {
     let chunk_len = Tuning::default().chunk_len;
     let AppendPlan { from, last_tid, .. } = plan;
     let mut reader = TransactionReader::new(master, &survey.master_stat, from, last_tid, chunk_len);
     reader.begin_with(survey.take_read_ahead());
-    while (reader.next(Cut::Anywhere, &mut |_: Event| {})?).is_some() {
+    let (mut collector, mut blobs) = (BlobCollector::default(), 0);
+    while (reader.next(Cut::Anywhere, &mut collector)?).is_some() {
+        blobs += count_blobs(collector.take(), survey, from, master)?;
         let (done, total) = (reader.position() - from, reader.size() - from);
         monitor.progress("reading what is new", done, total);
     }
@@ -143,15 +153,67 @@ fn beyond(
         master: master.name().to_owned(),
         damage,
     });
-    Ok((ahead, damage))
+    Ok((Lag::of(ahead, Some(blobs)), damage))
 }
 
-impl From<TransactionSpan> for Lag {
-    fn from(ahead: TransactionSpan) -> Self {
+/// Number of blobs among the candidates of transactions after the slave's position.
+fn count_blobs(
+    candidates: Vec<BlobCandidate>,
+    survey: &Survey,
+    position: u64,
+    master: &Master,
+) -> Result<u64, Error> {
+    let slave = survey.slave_file();
+    let mut log = MasterLog {
+        slave,
+        position,
+        master,
+    };
+    let mut count = 0;
+    for candidate in candidates {
+        let reference = candidate.resolve(&mut log)?;
+        count += u64::from(reference.is_some_and(|it| !it.is_optional));
+    }
+    Ok(count)
+}
+
+/// The master's log. The slave has the same bytes up to its position, and they are read there.
+struct MasterLog<'a> {
+    slave: Option<&'a File>,
+    position: u64,
+    master: &'a Master,
+}
+
+impl ReadAt for MasterLog<'_> {
+    type Error = Error;
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+        let end = offset + buffer.len() as u64;
+        if let Some(slave) = self.slave.filter(|_| end <= self.position) {
+            // A slave that is truncated meanwhile does not matter: the master has the bytes.
+            if read_fully(slave, buffer, offset).is_ok_and(|got| got == buffer.len()) {
+                return Ok(());
+            }
+        }
+        let bytes = self.master.read(buffer.len(), offset).wait()?;
+        let Some(bytes) = bytes.get(..buffer.len()) else {
+            return Err(Error::MasterChanged {
+                master: self.master.name().to_owned(),
+                what: "it was truncated",
+            });
+        };
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Lag {
+    fn of(ahead: TransactionSpan, blobs: Option<u64>) -> Self {
         Self {
             transactions: ahead.count,
             bytes: ahead.bytes,
             since: ahead.first.and_then(Tid::time),
+            blobs,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::filestorage::Tid;
 use crate::plan::outcome::Action;
 use crate::plan::{Continuity, SlaveState, SlaveTail};
-use crate::status::{IndexStatus, Status, Verdict, judge};
+use crate::status::{BlobStatus, IndexStatus, ReplicatedBlobs, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -45,6 +45,16 @@ pub struct JsonReport {
     unfinished_bytes: u64,
     index: &'static str,
     scan_bytes: Option<u64>,
+    blobs_replicated: Option<bool>,
+    blob_directory: Option<String>,
+    blob_problem: Option<String>,
+    blobs: Option<u64>,
+    blob_bytes: Option<u64>,
+    blobs_complete: Option<bool>,
+    blobs_pending_bytes: Option<u64>,
+    blobs_missing: Option<u64>,
+    blobs_absent: Option<u64>,
+    blobs_to_remove: Option<u64>,
     verify_time: Option<Timestamp>,
     verify_age_seconds: Option<f64>,
     verify_quick: Option<bool>,
@@ -58,6 +68,7 @@ pub struct JsonReport {
     lag_seconds: Option<f64>,
     lag_transactions: Option<u64>,
     lag_bytes: Option<u64>,
+    lag_blobs: Option<u64>,
     next_action: Option<Action>,
     next_exit_code: Option<u8>,
     next_reason: Option<String>,
@@ -81,6 +92,7 @@ impl JsonReport {
             .and_then(|comparison| comparison.lag);
         let left_of_copy = status.copy.and_then(|copy| copy.left);
         let verified = status.verified.as_ref();
+        let blobs = status.blobs.replicated();
         let judgement = judge(status);
         let last_tid_time = status.last_tid.and_then(Tid::time);
         Self {
@@ -120,6 +132,16 @@ impl JsonReport {
             unfinished_bytes: unfinished(&status.state),
             index: index(status.index),
             scan_bytes: status.position().map(|at| status.index.scan_bytes(at)),
+            blobs_replicated: is_replicated(&status.blobs),
+            blob_directory: blob_directory(&status.blobs),
+            blob_problem: status.blob_problem().map(str::to_owned),
+            blobs: blobs.map(|blobs| blobs.files),
+            blob_bytes: blobs.map(|blobs| blobs.bytes),
+            blobs_complete: blobs.map(|blobs| blobs.problem.is_none() && blobs.gap.is_none()),
+            blobs_pending_bytes: blobs.map(|blobs| blobs.gap.map_or(0, |gap| gap.bytes())),
+            blobs_missing: blobs.and_then(ReplicatedBlobs::missing),
+            blobs_absent: blobs.map(|blobs| blobs.absent),
+            blobs_to_remove: blobs.map(|blobs| blobs.to_remove),
             verify_time: verified.map(|record| record.time),
             verify_age_seconds: verified.map(|record| age(record.time)),
             verify_quick: verified.map(|record| record.quick),
@@ -133,6 +155,7 @@ impl JsonReport {
             lag_seconds: lag.map(|lag| lag.since.map_or(0.0, |since| age(since).max(0.0))),
             lag_transactions: lag.map(|lag| lag.transactions),
             lag_bytes: lag.map(|lag| lag.bytes),
+            lag_blobs: lag.and_then(|lag| lag.blobs),
             next_action: next.map(|next| next.action),
             next_exit_code: next.map(|next| next.exit as u8),
             next_reason: next.map(|next| next.reason.clone()),
@@ -176,6 +199,23 @@ fn unfinished(slave: &SlaveState) -> u64 {
             SlaveTail::Ours(len) | SlaveTail::Foreign(len) => len,
         },
         _ => 0,
+    }
+}
+
+/// Whether passes copy blobs; `None` if no pass has met one.
+fn is_replicated(blobs: &BlobStatus) -> Option<bool> {
+    match blobs {
+        BlobStatus::NoneMet => None,
+        BlobStatus::NotReplicated => Some(false),
+        BlobStatus::Unrecorded(_) | BlobStatus::Replicated(_) => Some(true),
+    }
+}
+
+fn blob_directory(blobs: &BlobStatus) -> Option<String> {
+    match blobs {
+        BlobStatus::NoneMet | BlobStatus::NotReplicated => None,
+        BlobStatus::Unrecorded(directory) => Some(directory.display().to_string()),
+        BlobStatus::Replicated(blobs) => Some(blobs.directory.display().to_string()),
     }
 }
 

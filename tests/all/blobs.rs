@@ -4,3 +4,4 @@ mod checker;
 pub mod derived;
 mod owners;
 mod recognition;
+mod status;

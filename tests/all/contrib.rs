@@ -370,7 +370,7 @@ fn zeo_is_not_started_if_syncing_cannot_be_switched_off() {
 }
 
 /// Runs the script with a configuration in the scene's directory, by its bare name.
-fn script(scene: &Scene, verb: &str) -> Run {
+pub fn script(scene: &Scene, verb: &str) -> Run {
     let path = std::env::var("PATH").unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_fssync")).parent().unwrap();
     let mut command = Command::new(project("contrib/failover/fssync-zeo"));
@@ -380,7 +380,7 @@ fn script(scene: &Scene, verb: &str) -> Run {
 }
 
 /// Configures the script. ZEO "runs" if a certain file exists in the scene's directory.
-fn configure(scene: &Scene, more: &str) {
+pub fn configure(scene: &Scene, more: &str) {
     let slave = scene.slave.parent().unwrap().display();
     let settings = format!(
         "FSSYNC_OFF='fssync off {slave}'\nZEO_START='touch zeo-runs'\n\

@@ -703,6 +703,7 @@ fn the_text_has_one_line_for_each_fact() {
         "last tid",
         "unfinished",
         "index",
+        "blobs",
         "verified",
         "set aside",
         "cut tails",

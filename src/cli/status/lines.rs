@@ -9,7 +9,8 @@ use fssync::plan::outcome::{Action, Exit};
 use fssync::plan::{Continuity, SlaveState, SlaveTail, Storage};
 use fssync::slave::presence::Presence;
 use fssync::status::{
-    CopyProgress, FileTotals, IndexStatus, Lag, MasterComparison, Status, Verdict, judge,
+    BlobStatus, CopyProgress, FileTotals, IndexStatus, Lag, MasterComparison, ReplicatedBlobs,
+    Status, Verdict, judge,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -33,7 +34,9 @@ pub(super) fn of(status: &Status) -> Lines {
     let emphasis = match judgement.verdict {
         Verdict::InSync => Emphasis::Good,
         Verdict::Behind | Verdict::Unknown | Verdict::Serving => Emphasis::Warning,
-        Verdict::NoSlave | Verdict::Damaged | Verdict::Diverged => Emphasis::Bad,
+        Verdict::NoSlave | Verdict::Damaged | Verdict::Diverged | Verdict::Incomplete => {
+            Emphasis::Bad
+        }
     };
     lines.conclude("If you failed over now: ", emphasis, &judgement.line);
     lines
@@ -170,6 +173,8 @@ fn slave(lines: &mut Lines, status: &Status) {
         }
         SlaveState::Storage(slave) => storage(lines, slave, status),
     }
+    let (emphasis, fact) = blobs(status);
+    lines.add("blobs", emphasis, &fact);
     verified(lines, status);
     file_totals(lines, "set aside", status.set_aside);
     file_totals(lines, "cut tails", status.cut_tails);
@@ -218,6 +223,60 @@ fn storage(lines: &mut Lines, slave: &Storage, status: &Status) {
     lines.add("index", emphasis, &format!("{index}, ZODB reads {scanned}"));
 }
 
+/// The blobs: their number, which transactions have them, and which are missing.
+fn blobs(status: &Status) -> (Emphasis, String) {
+    let blobs = match &status.blobs {
+        BlobStatus::NoneMet => return (Emphasis::Plain, "no pass has met one".to_owned()),
+        BlobStatus::NotReplicated => {
+            let fact = "NOT replicated: passes copy only Data.fs".to_owned();
+            return (Emphasis::Warning, fact);
+        }
+        BlobStatus::Unrecorded(directory) => {
+            let directory = directory.display();
+            let fact = format!("not recorded, in {directory}: a pass with --blobs looks for each");
+            return (Emphasis::Warning, fact);
+        }
+        BlobStatus::Replicated(blobs) => blobs,
+    };
+    if let Some(problem) = &blobs.problem {
+        return (Emphasis::Bad, problem.clone());
+    }
+    let (emphasis, complete) = completeness(blobs, status.position().unwrap_or_default());
+    let (files, size) = (count(blobs.files, "file"), bytes(blobs.bytes));
+    let absent = match blobs.absent {
+        0 => String::new(),
+        number => format!("; the master lacks {number}"),
+    };
+    let kept = match blobs.to_remove {
+        0 => String::new(),
+        number => format!("; {number} that a pack has removed at the master are kept for now"),
+    };
+    (
+        emphasis,
+        format!("{files}, {size}; {complete}{absent}{kept}"),
+    )
+}
+
+/// Which transactions of a slave that ends at `position` have their blobs.
+fn completeness(blobs: &ReplicatedBlobs, position: u64) -> (Emphasis, String) {
+    let Some(gap) = blobs.gap else {
+        return (Emphasis::Plain, "all transactions have theirs".to_owned());
+    };
+    let percent = u128::from(gap.from) * 100 / u128::from(position.max(1));
+    let state = if gap.is_recheck {
+        "compared again"
+    } else {
+        "complete"
+    };
+    let and_from = if gap.to < position {
+        format!(", and from position {} on", gap.to)
+    } else {
+        String::new()
+    };
+    let fact = format!("{state} up to {percent} % of {}{and_from}", bytes(position));
+    (Emphasis::Warning, fact)
+}
+
 /// The last verification.
 fn verified(lines: &mut Lines, status: &Status) {
     let Some(record) = &status.verified else {
@@ -257,7 +316,11 @@ fn master(lines: &mut Lines, comparison: &MasterComparison, status: &Status) {
             let since = lag.since.map_or_else(String::new, |since| {
                 format!(", {}", span(status.time.duration_since(since)))
             });
-            let fact = format!("{transactions}, {}{since}", bytes(lag.bytes));
+            let blobs = match lag.blobs {
+                None | Some(0) => String::new(),
+                Some(number) => format!(" with {}", count(number, "blob")),
+            };
+            let fact = format!("{transactions}{blobs}, {}{since}", bytes(lag.bytes));
             (Emphasis::Warning, fact)
         }
     };

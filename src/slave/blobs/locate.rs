@@ -14,7 +14,8 @@ const FILESTORAGE: &str = "filestorage";
 const NAMES: [&str; 2] = ["blobstorage", "blobs"];
 
 impl BlobDirectory {
-    /// The path of the slave's blob directory.
+    /// The absolute path of the slave's blob directory. The sidecar records it, and later passes
+    /// may have other working directories.
     ///
     /// 1. `given`, if it is not `None`.
     /// 2. The only directory that exists among `../blobstorage`, if `Data.fs` is in a directory
@@ -24,16 +25,16 @@ impl BlobDirectory {
     ///    `blobstorage` beside it.
     pub fn locate(paths: &SlavePaths, given: Option<&Path>) -> Result<PathBuf, Error> {
         if let Some(given) = given {
-            return Ok(given.to_owned());
+            return whole(given);
         }
-        let candidates = candidates(paths.directory())?;
+        let candidates = candidates(&whole(paths.directory())?)?;
         let mut found = candidates.iter().filter(|candidate| candidate.is_dir());
         let Some(first) = found.next() else {
             return Ok(candidates[0].clone());
         };
         // One may be a symbolic link to another.
-        let whole = |path: &Path| fs::canonicalize(path).ok();
-        match found.find(|other| whole(other) != whole(first)) {
+        let resolved = |path: &Path| fs::canonicalize(path).ok();
+        match found.find(|other| resolved(other) != resolved(first)) {
             None => Ok(first.clone()),
             Some(other) => Err(Error::Usage(format!(
                 "both {} and {} exist: name the slave's blob directory with --slave-blobs",
@@ -44,15 +45,18 @@ impl BlobDirectory {
     }
 }
 
+/// The absolute form of a path. Symbolic links remain.
+fn whole(path: &Path) -> Result<PathBuf, Error> {
+    absolute(path).map_err(Error::io("find the path of", path))
+}
+
 /// The possible paths of the blob directory of a slave in `directory`. The first one is the
 /// default.
 fn candidates(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    // A path such as `.` does not contain the name.
+    // A path such as `..` does not contain the name.
     let directory = match directory.file_name() {
         Some(_) => directory.to_owned(),
-        None => absolute(directory)
-            .and_then(fs::canonicalize)
-            .map_err(Error::io("find the path of", directory))?,
+        None => fs::canonicalize(directory).map_err(Error::io("find the path of", directory))?,
     };
     let mut candidates = Vec::new();
     if directory
@@ -93,7 +97,11 @@ mod tests {
         assert_eq!(error.exit(), crate::plan::outcome::Exit::Usage);
         assert!(error.to_string().contains("--slave-blobs"), "{error}");
         let given = Path::new("elsewhere");
-        assert_eq!(BlobDirectory::locate(&paths, Some(given)).unwrap(), given);
+        let expected = std::env::current_dir().unwrap().join(given);
+        assert_eq!(
+            BlobDirectory::locate(&paths, Some(given)).unwrap(),
+            expected
+        );
     }
 
     #[test]

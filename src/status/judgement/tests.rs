@@ -7,7 +7,9 @@ use crate::filestorage::scan::{Cause, Damage, Record};
 use crate::plan::Continuity;
 use crate::plan::outcome::{Action, Copied, Outcome};
 use crate::slave::presence::Presence;
-use crate::status::{FileTotals, IndexStatus, MasterComparison};
+use crate::status::{
+    BlobGap, FileTotals, IndexStatus, MasterComparison, MissingBlobs, ReplicatedBlobs,
+};
 
 const POSITION: u64 = 5_000;
 
@@ -35,6 +37,7 @@ fn status() -> Status {
         size: POSITION,
         last_tid: None,
         index: IndexStatus::UpTo(POSITION),
+        blobs: BlobStatus::NoneMet,
         verified: None,
         set_aside: FileTotals::default(),
         cut_tails: FileTotals::default(),
@@ -67,6 +70,7 @@ fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> MasterCompar
             transactions,
             bytes,
             since: Some(before(secs)),
+            blobs: Some(0),
         }),
         strays: Vec::new(),
         warnings: Vec::new(),
@@ -98,7 +102,7 @@ fn what_zodb_would_not_open_cannot_be_served() {
                 magic: true,
             },
             Verdict::NoSlave,
-            "there is no slave to serve",
+            "there is no slave to serve yet: the first copy is not complete",
         ),
         (
             SlaveState::Foreign,
@@ -225,5 +229,150 @@ fn what_is_done_first_is_told_too() {
         };
         let line = format!("nothing would be lost; {work}");
         assert_judged(&status, Verdict::InSync, &line);
+    }
+}
+
+/// Blobs without problems, of all transactions.
+fn replicated() -> ReplicatedBlobs {
+    ReplicatedBlobs {
+        directory: "/s/blobstorage".into(),
+        problem: None,
+        files: 7,
+        bytes: 700,
+        absent: 1,
+        to_remove: 2,
+        gap: None,
+    }
+}
+
+fn with_blobs(blobs: BlobStatus, lag: Option<(u64, u64, i64)>) -> Status {
+    Status {
+        comparison: lag.map(|lag| asked(Exit::Success, "", Some(lag))),
+        blobs,
+        ..status()
+    }
+}
+
+#[test]
+fn blobs_that_are_all_there_do_not_change_the_verdict() {
+    let blobs = BlobStatus::Replicated(replicated());
+    let status = with_blobs(blobs, Some((0, 0, 0)));
+    assert_judged(&status, Verdict::InSync, "nothing would be lost");
+    assert_eq!(status.exit(), Exit::Success);
+    let status = with_blobs(BlobStatus::NotReplicated, Some((0, 0, 0)));
+    let line = "nothing would be lost; blobs are NOT replicated";
+    assert_judged(&status, Verdict::InSync, line);
+}
+
+#[test]
+fn blobs_that_may_be_missing_make_the_slave_incomplete() {
+    let gap = BlobGap {
+        from: 1_000,
+        to: 3_000,
+        is_recheck: false,
+        missing: None,
+    };
+    let missing = |count, is_upper_bound| {
+        Some(MissingBlobs {
+            count,
+            is_upper_bound,
+        })
+    };
+    for (gap, lag, line) in [
+        (
+            BlobGap {
+                missing: missing(1, false),
+                ..gap
+            },
+            (0, 0, 0),
+            "1 blob would be missing; no transaction would be lost",
+        ),
+        (
+            BlobGap {
+                missing: missing(2_500, true),
+                ..gap
+            },
+            (2, 300, 17),
+            "up to 2500 blobs would be missing; 2 transactions, 300 bytes, of the last 17 s, \
+             would be lost",
+        ),
+        (
+            gap,
+            (0, 0, 0),
+            "blobs may be missing: those of 2000 bytes of 5000 bytes of transactions are not \
+             copied yet; no transaction would be lost",
+        ),
+        (
+            BlobGap {
+                is_recheck: true,
+                ..gap
+            },
+            (0, 0, 0),
+            "blobs may be wrong or missing: those of 2000 bytes of 5000 bytes of transactions \
+             are being compared again; no transaction would be lost",
+        ),
+    ] {
+        let blobs = BlobStatus::Replicated(ReplicatedBlobs {
+            gap: Some(gap),
+            ..replicated()
+        });
+        let status = with_blobs(blobs, Some(lag));
+        assert_judged(&status, Verdict::Incomplete, line);
+        assert_eq!(status.exit(), Exit::Success, "it can be served");
+    }
+    let status = with_blobs(BlobStatus::Unrecorded("/s/blobs".into()), None);
+    let judgement = judge(&status);
+    assert_eq!(judgement.verdict, Verdict::Incomplete);
+    let line = "blobs may be missing, since no pass has recorded those in /s/blobs; the loss is \
+                unknown";
+    assert!(judgement.line.starts_with(line), "{}", judgement.line);
+}
+
+#[test]
+fn without_its_blob_directory_the_slave_is_incomplete() {
+    let problem = "/s/blobstorage is not the slave's blob directory: it does not exist";
+    let blobs = BlobStatus::Replicated(ReplicatedBlobs {
+        problem: Some(problem.to_owned()),
+        ..replicated()
+    });
+    let status = with_blobs(blobs, Some((0, 0, 0)));
+    let line = format!("all blobs would be missing: {problem}; no transaction would be lost");
+    assert_judged(&status, Verdict::Incomplete, &line);
+    assert_eq!(status.exit(), Exit::Failure);
+    let served = Status {
+        zodb_pid: Some(77),
+        ..status
+    };
+    let line = format!("process 77 has already opened the slave; its blobs are missing: {problem}");
+    assert_judged(&served, Verdict::Serving, &line);
+}
+
+#[test]
+fn the_blobs_of_lost_transactions_are_counted() {
+    let mut status = with_blobs(BlobStatus::NoneMet, Some((2, 300, 17)));
+    let comparison = status.comparison.as_mut();
+    if let Some(lag) = comparison.and_then(|comparison| comparison.lag.as_mut()) {
+        lag.blobs = Some(3);
+    }
+    let line = "2 transactions with 3 blobs, 300 bytes, of the last 17 s, would be lost";
+    assert_judged(&status, Verdict::Behind, line);
+}
+
+#[test]
+fn a_slave_without_transactions_is_not_served() {
+    let line = "there is no slave to serve yet: the first copy is not complete";
+    let magic = true;
+    let short = SlaveState::Short { size: 4, magic };
+    let SlaveState::Storage(storage) = with_tail(SlaveTail::Foreign(700)) else {
+        panic!("a storage");
+    };
+    let empty = SlaveState::Storage(Storage {
+        position: MAGIC_LEN,
+        ..storage
+    });
+    for state in [short, empty] {
+        let status = Status { state, ..status() };
+        assert_judged(&status, Verdict::NoSlave, line);
+        assert_eq!(status.exit(), Exit::Failure);
     }
 }
