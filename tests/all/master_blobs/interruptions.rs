@@ -16,13 +16,16 @@ use crate::fuse::Served;
 use crate::remote;
 use crate::support::Transport;
 
-/// The timeout of a master in these tests.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// The timeout of a master whose answer a test waits for in vain.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A master of a site over this transport. Sets the number of sources that were opened.
-fn master(site: &Site, transport: Transport) -> (Master, Arc<AtomicUsize>) {
+/// The timeout of a master that must answer, also on a busy machine.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A master of a site over this transport, and the number of sources that were opened.
+fn master(site: &Site, transport: Transport, timeout: Duration) -> (Master, Arc<AtomicUsize>) {
     let heartbeat = Heartbeat::default();
-    let deadline = Deadline::new(TIMEOUT, heartbeat.clone(), || false);
+    let deadline = Deadline::new(timeout, heartbeat.clone(), || false);
     let opened = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&opened);
     let (scene, path) = (remote::target(&site.scene), site.scene.master.clone());
@@ -70,7 +73,7 @@ fn complete(mut stream: BlobStream) -> Result<usize, Error> {
 fn a_stream_that_is_dropped_early_ends_the_request() {
     let site = site();
     for transport in Transport::BOTH {
-        let (master, opened) = master(&site, transport);
+        let (master, opened) = master(&site, transport, LONG_TIMEOUT);
         let root = root(&site, &master);
         for events in [0, 1, 20] {
             let mut stream = master.blobs(root.clone(), vec![want(key(1, 1)); 4]);
@@ -80,7 +83,7 @@ fn a_stream_that_is_dropped_early_ends_the_request() {
             let started = Instant::now();
             drop(stream);
             master.stat(Vec::new()).expect("the master answers");
-            assert!(started.elapsed() < Duration::from_secs(10), "{transport:?}");
+            assert!(started.elapsed() < Duration::from_secs(30), "{transport:?}");
         }
         let few = (2..50).map(|oid| want(key(oid, 1))).collect();
         assert_eq!(complete(master.blobs(root, few)).expect("an end"), 48);
@@ -96,12 +99,12 @@ fn a_slow_receiver_is_not_a_silent_master() {
     let file = File::create(site.path(key(1, 1))).expect("a blob");
     file.set_len(SIZE).expect("its size");
     for transport in Transport::BOTH {
-        let (master, opened) = master(&site, transport);
+        let (master, opened) = master(&site, transport, TIMEOUT);
         master.stat(Vec::new()).expect("the master");
         let root = root(&site, &master);
         let mut stream = master.blobs(root, vec![want(key(1, 1))]);
         assert!(stream.next().expect("an event").is_some());
-        thread::sleep(3 * TIMEOUT);
+        thread::sleep(2 * TIMEOUT);
         // The thread of the source waits for the receiver. It does not hang.
         let next = master.read(4, 0);
         let mut received = 0;
@@ -181,5 +184,5 @@ fn an_interruption_ends_the_wait_for_a_blob() {
             }
         }
     }
-    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
