@@ -18,8 +18,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use fssync::error::Error;
@@ -30,7 +28,6 @@ use fssync::io::read::AlignedBuf;
 use fssync::slave::index::{self, StoredIndex};
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::upkeep::IndexBuild;
 use generate::{Oids, small_records};
 
@@ -227,11 +224,7 @@ storage.close()
 
 fn slave(path: &Path) -> Slave {
     let paths = SlavePaths::new(path).expect("a place for the slave");
-    Slave {
-        switches: Switches::new(&paths, None),
-        paths,
-        interrupted: Arc::new(AtomicBool::new(false)),
-    }
+    Slave::new(paths, None)
 }
 
 /// A memory figure of this process, in bytes.

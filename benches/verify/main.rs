@@ -22,14 +22,11 @@ mod shared;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use fssync::io::progress::Silent;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::verify::{DigestState, IndexState, verify};
 use generate::{Oids, small_records};
 use shared::command::{Argv, must, text};
@@ -155,11 +152,7 @@ fn pair(theirs: &Argv, ours: &Argv, rounds: usize) -> io::Result<(Duration, Dura
 /// Measures the memory per object when the index and all bytes are compared.
 fn memory(path: &Path) -> io::Result<()> {
     let paths = SlavePaths::new(path).map_err(io::Error::other)?;
-    let slave = Slave {
-        switches: Switches::new(&paths, None),
-        paths,
-        interrupted: Arc::new(AtomicBool::new(false)),
-    };
+    let slave = Slave::new(paths, None);
     let before = resident("VmRSS:")?;
     let verified = verify(&slave, false, &Silent, &mut |_| {});
     let verified = verified.map_err(io::Error::other)?;

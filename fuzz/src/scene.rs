@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fssync::io::progress::Silent;
@@ -14,7 +12,6 @@ use fssync::plan::Policy;
 use fssync::plan::outcome::Outcome;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::source::path::MountedPath;
 use fssync::source::{Deadline, Heartbeat, Master};
 use tempfile::TempDir;
@@ -75,11 +72,7 @@ impl Scene {
     #[must_use]
     pub fn slave(&self) -> Slave {
         let paths = SlavePaths::new(&self.slave).expect("a place");
-        Slave {
-            switches: Switches::new(&paths, None),
-            paths,
-            interrupted: Arc::new(AtomicBool::new(false)),
-        }
+        Slave::new(paths, None)
     }
 
     /// The master, on a mounted path.

@@ -13,6 +13,7 @@
 //! | `gone` | blobs that the log no longer refers to, and their removal |
 //! | `ledger` | sizes and digests of the blobs |
 //! | `touched`, `whole_sync` | the directories that must be synced; syncs of the whole file system |
+//! | `synced` | directories that need not be synced again |
 //! | `rename` | a rename that replaces nothing |
 //! | `steps` | changes in steps of limited length |
 //!
@@ -31,7 +32,8 @@
 //! 6. *Commit:* sync the log and write the true status of the batch, as `append` does.
 //!
 //! From 64 files on, one sync of the whole file system replaces the syncs of 3, or those of 5, if
-//! it can be trusted (`whole_sync`).
+//! it can be trusted (`whole_sync`). A directory that this process has synced before is synced again
+//! only if it has changed (`synced`).
 //!
 //! # State after a crash (Law 7)
 //!
@@ -81,6 +83,7 @@ mod ownership;
 mod rename;
 mod set_up;
 mod steps;
+mod synced;
 mod tmp;
 mod touched;
 mod tree;
@@ -94,4 +97,5 @@ pub use self::directory::{BlobDirectory, PlacedBlob};
 pub use self::gone::{GoneList, GoneWriter, RemovalLimits, Removed};
 pub use self::group::{BlobGroup, BlobRecord, StagedBlob};
 pub use self::ledger::{BlobEntries, BlobEntry, BlobLedger, BlobState, ShortDigest};
+pub use self::synced::SyncedDirectories;
 pub use self::tmp::Leftovers;

@@ -123,6 +123,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::blobs::SyncedDirectories;
 use super::lock::{self, Lock};
 use super::paths::{self, OpenMode, SlavePaths};
 use super::small_file::stat_if_exists;
@@ -139,6 +140,8 @@ pub struct Slave {
     pub switches: Switches,
     /// Set when a signal asks the process to end.
     pub interrupted: Arc<AtomicBool>,
+    /// Directories of the blob directory that this process has synced.
+    pub synced_directories: SyncedDirectories,
 }
 
 /// A step. Both locks are released when it is dropped.
@@ -160,6 +163,7 @@ impl Slave {
             switches: Switches::new(&paths, status_file),
             paths,
             interrupted: Arc::default(),
+            synced_directories: SyncedDirectories::default(),
         }
     }
 

@@ -102,9 +102,9 @@ pub fn update(
 pub fn update_at_end(slave: &Slave) {
     let interrupted = Arc::new(AtomicBool::new(false));
     let slave = Slave {
-        paths: slave.paths.clone(),
         switches: slave.switches.clone(),
         interrupted: Arc::clone(&interrupted),
+        ..Slave::new(slave.paths.clone(), None)
     };
     let timer = thread::Builder::new().spawn(move || {
         thread::sleep(END_BUDGET);

@@ -148,7 +148,8 @@ impl<'a> AsideLinker<'a> {
             }
             touched.add(aside.parent().unwrap_or(Path::new("")));
         }
-        touched.sync(tree)
+        touched.sync(tree, &self.slave.synced_directories)?;
+        Ok(())
     }
 
     /// Links a file of the blob directory to the same name in `to`, in a step.

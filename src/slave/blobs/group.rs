@@ -210,7 +210,8 @@ impl<'a> BlobGroup<'a> {
         self.sync_finished()?;
         self.rename_finished()?;
         self.sync_found()?;
-        self.touched.sync(&self.directory.tree)?;
+        let synced = &self.slave.synced_directories;
+        self.touched.sync(&self.directory.tree, synced)?;
         let finished = mem::take(&mut self.finished);
         let found = mem::take(&mut self.found);
         self.synced = 0;

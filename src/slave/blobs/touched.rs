@@ -1,10 +1,12 @@
 //! The directories whose names must become durable.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fsync;
+use rustix::fs::{fstat, fsync};
 
+use super::synced::{SyncedDirectories, seconds_now};
 use super::tree::Tree;
 use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
@@ -25,29 +27,40 @@ impl Touched {
         }
     }
 
-    /// Makes the names in these directories durable, and forgets them.
-    pub(super) fn sync(&mut self, tree: &Tree) -> Result<(), Error> {
-        if sync_whole(tree, self.0.len()) == WholeSync::Durable {
-            self.0.clear();
-            return Ok(());
+    /// Makes the names in these directories durable, and forgets them. Returns how many
+    /// directories were synced one by one.
+    pub(super) fn sync(&mut self, tree: &Tree, synced: &SyncedDirectories) -> Result<usize, Error> {
+        let touched = mem::take(&mut self.0);
+        if sync_whole(tree, touched.len()) == WholeSync::Durable {
+            return Ok(0);
         }
-        for relative in &self.0 {
+        let mut count = 0;
+        for relative in &touched {
             let Some(directory) = tree.directory(relative)? else {
                 return Err(Error::SlaveChanged {
                     slave: tree.path().join(relative),
                     what: "the directory was removed".to_owned(),
                 });
             };
+            let found = fstat(&directory).map_err(tree.fail("stat", relative))?;
+            if synced.contains(&found) {
+                continue;
+            }
+            let began = seconds_now();
             fsync(directory).map_err(tree.fail("sync the directory", relative))?;
+            synced.insert(&found, began);
+            count += 1;
         }
-        self.0.clear();
-        Ok(())
+        Ok(count)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::thread;
+    use std::time::Duration;
 
     #[test]
     fn all_directories_up_to_the_root_are_synced_once() {
@@ -57,5 +70,26 @@ mod tests {
         }
         let found: Vec<_> = touched.0.iter().map(|it| it.to_str().unwrap()).collect();
         assert_eq!(found, ["", "a", "a/b", "a/b/c", "a/b/d", "e"]);
+    }
+
+    #[test]
+    fn directories_that_did_not_change_are_synced_once() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/b/c")).unwrap();
+        let tree = Tree::open(root.path()).unwrap();
+        let synced = SyncedDirectories::default();
+        let sync = || {
+            let mut touched = Touched::default();
+            touched.add(Path::new("a/b/c"));
+            touched.sync(&tree, &synced).unwrap()
+        };
+        assert_eq!(sync(), 4);
+        // They changed only just before: a further change could leave the same time.
+        assert_eq!(sync(), 4);
+        thread::sleep(Duration::from_millis(3100));
+        assert_eq!(sync(), 4);
+        assert_eq!(sync(), 0);
+        fs::write(root.path().join("a/b/new"), "").unwrap();
+        assert_eq!(sync(), 1);
     }
 }

@@ -1,12 +1,9 @@
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::slave::switch::Switches;
 
 /// A slave with a varied content.
 fn slave(len: u64) -> (TempDir, Slave, File) {
@@ -15,11 +12,7 @@ fn slave(len: u64) -> (TempDir, Slave, File) {
     let bytes: Vec<u8> = (0..len).map(|n| (n * 31 + n / 251) as u8).collect();
     fs::write(&path, bytes).unwrap();
     let paths = SlavePaths::new(&path).unwrap();
-    let slave = Slave {
-        switches: Switches::new(&paths, None),
-        interrupted: Arc::new(AtomicBool::new(false)),
-        paths,
-    };
+    let slave = Slave::new(paths, None);
     let data = File::open(&path).unwrap();
     (directory, slave, data)
 }

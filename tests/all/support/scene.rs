@@ -13,7 +13,6 @@ use fssync::pass::blobs::BlobMode;
 use fssync::plan::Policy;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::step::Slave;
-use fssync::slave::switch::Switches;
 use fssync::source::{Deadline, Heartbeat, Master, Source};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -222,9 +221,8 @@ impl Scene {
         Job {
             master: self.master_of(source, Duration::from_secs(10), &interrupted),
             slave: Slave {
-                switches: Switches::new(&paths, None),
-                paths,
                 interrupted,
+                ..Slave::new(paths, None)
             },
             policy: Policy::default(),
             tuning,
