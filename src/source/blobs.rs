@@ -5,10 +5,10 @@
 //!
 //! | module | responsibility |
 //! | --- | --- |
-//! | [`directory`] | opens a blob directory |
-//! | [`find`] | finds the blob directory of a master |
-//! | [`reader`], [`readers`] | read blob files, in one or several threads |
-//! | [`problem`] | why a blob directory cannot be used |
+//! | `directory` | opens a blob directory |
+//! | `find` | finds the blob directory of a master |
+//! | `reader`, `readers` | read blob files, in one or several threads |
+//! | `problem` | why a blob directory cannot be used |
 
 mod directory;
 mod find;
