@@ -72,6 +72,8 @@
 //! 5. fssync does not guess: [`plan::decide`] refuses cases that it cannot decide.
 //! 6. The cost of a pass depends on the new data, not on the size of the files:
 //!    [`plan::Question`].
+//! 7. If passes copy blobs, a transaction becomes visible in the slave only once each blob that
+//!    it refers to, and that the master has, is durable there: [`slave::blobs`].
 //!
 //! `docs/proof.md` lists the tests that prove each law.
 //!

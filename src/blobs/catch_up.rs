@@ -5,10 +5,12 @@
 //! gap before them is closed here, from the start of the log on, for a limited time in each pass.
 //! The sidecar records how far it is closed ([`BlobState`](crate::slave::sidecar::BlobState)).
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::{BlobEnds, BlobFetcher, Fetched, LARGE_GROUP_LEN};
 use crate::error::Error;
+use crate::filestorage::MAGIC_LEN;
 use crate::io::progress::Monitor;
 use crate::slave::paths::{self, OpenMode};
 use crate::slave::scan::blobs::BlobScan;
@@ -39,8 +41,19 @@ pub fn catch_up(
     let paths = &ends.slave.paths;
     let path = paths.data();
     let file = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    if state.complete == MAGIC_LEN {
+        tracing::info!(
+            "{}: fetching the blobs of older transactions too",
+            path.display()
+        );
+    }
     let mut scan = BlobScan::new(&file, path, state.complete, state.since);
-    let mut fetcher = BlobFetcher::new(ends, LARGE_GROUP_LEN, monitor)
+    let progress = LogProgress {
+        monitor,
+        position: Cell::new(state.complete),
+        end: state.since,
+    };
+    let mut fetcher = BlobFetcher::new(ends, LARGE_GROUP_LEN, &progress)
         .comparing_digests(state.rechecks)
         .unproven(is_unproven);
     let started = Instant::now();
@@ -48,6 +61,7 @@ pub fn catch_up(
     loop {
         ends.slave.check_cancelled()?;
         let slice = scan.next_slice()?;
+        progress.advance(scan.position());
         let is_last = slice.is_none() || started.elapsed() >= budget;
         for reference in slice.into_iter().flatten() {
             fetcher.want(reference)?;
@@ -63,10 +77,45 @@ pub fn catch_up(
         if let Some(state) = &mut sidecar.blobs {
             state.add(numbers.files, numbers.bytes, numbers.absent);
             state.complete_to(scan.position());
+            if state.is_complete_at(state.until) {
+                tracing::info!("{}: all transactions have their blobs now", path.display());
+            }
         }
         sidecar.store(paths)?;
         if is_last {
             return Ok(total);
         }
+    }
+}
+
+/// Shows how far the log is read, instead of the bytes of the blobs that are being received: their
+/// total is not known.
+struct LogProgress<'a> {
+    monitor: &'a dyn Monitor,
+    /// The position up to which the log was read, in bytes.
+    position: Cell<u64>,
+    /// The position at which the search ends.
+    end: u64,
+}
+
+impl LogProgress<'_> {
+    fn advance(&self, position: u64) {
+        self.position.set(position);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.monitor
+            .progress("fetching older blobs", self.position.get(), self.end);
+    }
+}
+
+impl Monitor for LogProgress<'_> {
+    fn progress(&self, _: &'static str, _: u64, _: u64) {
+        self.show();
+    }
+
+    fn warn(&self, warning: String) {
+        self.monitor.warn(warning);
     }
 }

@@ -97,7 +97,7 @@ impl Observer for WatchReporter<'_> {
             self.in_sync.set(Some((Timestamp::now(), position)));
         }
         self.service
-            .status(is_news, || status(outcome, self.in_sync.get()));
+            .status(is_news, || status(report, self.in_sync.get()));
     }
 
     fn monitor(&self) -> Box<dyn Monitor + '_> {
@@ -113,15 +113,21 @@ impl Observer for WatchReporter<'_> {
     }
 }
 
-/// The status line for systemd: position and lag.
-fn status(outcome: &Outcome, in_sync: Option<(Timestamp, Option<u64>)>) -> String {
+/// The status line for systemd: position, lag and missing blobs.
+fn status(report: &PassReport, in_sync: Option<(Timestamp, Option<u64>)>) -> String {
+    let outcome = &report.outcome;
     if outcome.exit == Exit::Success {
         let position = outcome.copied.position.unwrap_or(0);
         let last = outcome
             .copied
             .last_tid
             .map_or_else(String::new, Tid::with_time);
-        return format!("in sync: position {position}, lag 0 s, last transaction {last}");
+        let blobs = if report.blobs_are_due {
+            ", fetching blobs of older transactions"
+        } else {
+            ""
+        };
+        return format!("in sync: position {position}, lag 0 s, last transaction {last}{blobs}");
     }
     let reason = &outcome.reason;
     match in_sync {

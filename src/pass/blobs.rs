@@ -123,17 +123,17 @@ pub(super) fn open(
     };
     let position = survey.position.unwrap_or(MAGIC_LEN);
     let paths = &job.slave.paths;
-    let state = match sidecar.blobs.take() {
-        Some(state) => state,
-        None => match set_up(job, options, survey, position)? {
-            Some(state) => state,
-            None => return Ok(None),
-        },
-    };
-    let state = sidecar.blobs.insert(state);
-    let path = match &options.slave {
-        Some(_) => BlobDirectory::locate(paths, options.slave.as_deref())?,
-        None => state.directory.clone(),
+    let known = sidecar.blobs.as_ref();
+    let given = (options.slave.as_deref()).or(known.map(|state| state.directory.as_path()));
+    let path = BlobDirectory::locate(paths, given)?;
+    if known.is_none_or(|state| options.recheck && is_replaced(&path, &state.id)) {
+        let Some(state) = set_up(job, options, &path, survey, position)? else {
+            return Ok(None);
+        };
+        sidecar.blobs = Some(state);
+    }
+    let Some(state) = &mut sidecar.blobs else {
+        return Ok(None);
     };
     let directory = BlobDirectory::open(&path, &state.id)?;
     if !job.dry_run {
@@ -149,38 +149,50 @@ pub(super) fn open(
     }))
 }
 
+/// Whether another directory than that of earlier passes is at `path`, or none. An administrator
+/// who wants to use it gives `--recheck-blobs`.
+fn is_replaced(path: &Path, id: &str) -> bool {
+    let opened = BlobDirectory::open(path, id);
+    matches!(opened, Err(Error::BlobsMoved { .. }))
+}
+
 /// Whether transactions lack blobs.
 pub(super) fn are_due(sidecar: &Sidecar) -> bool {
     let state = sidecar.blobs.as_ref();
     state.is_some_and(|state| !state.is_complete_at(state.until))
 }
 
-/// Sets up the slave's blob directory, once the master's is known. Returns its state; `None` in a
+/// Sets up the slave's blob directory at `path`, once the master's is known. Returns its state; `None` in a
 /// dry run.
 fn set_up(
     job: &Job,
     options: &BlobOptions,
+    path: &Path,
     survey: &Survey,
     position: u64,
 ) -> Result<Option<BlobState>, Error> {
-    let path = BlobDirectory::locate(&job.slave.paths, options.slave.as_deref())?;
     let root = job.master.blob_root(options.master.clone())?;
     let is_local = survey.master_stat.local.is_some();
-    if is_local && is_same_directory(&path, Path::new(&root.directory)) {
-        return Err(is_one(&root, &path));
+    if is_local && is_same_directory(path, Path::new(&root.directory)) {
+        return Err(is_one(&root, path));
     }
     if job.dry_run {
         return Ok(None);
     }
     // If the sidecar is lost, the blob ledger shows which directory it was.
-    let known_id = BlobLedger::id(&job.slave.paths)?;
-    let directory = BlobDirectory::set_up(&job.slave, &path, known_id.as_deref())?;
+    let known_id = if options.recheck {
+        None
+    } else {
+        BlobLedger::id(&job.slave.paths)?
+    };
+    let directory = BlobDirectory::set_up(&job.slave, path, known_id.as_deref())?;
     // On another machine, only the new id shows that both are one directory.
     let root = job.master.blob_root(options.master.clone())?;
     if root.slave_id.as_deref() == Some(directory.id()) {
-        return Err(is_one(&root, &path));
+        return Err(is_one(&root, path));
     }
     let id = directory.id().to_owned();
+    let path = path.to_owned();
     Ok(Some(BlobState::new(path, id, root.directory, position)))
 }
 

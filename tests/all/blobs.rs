@@ -3,5 +3,7 @@
 mod checker;
 pub mod derived;
 mod owners;
+mod page;
+mod progress;
 mod recognition;
 mod status;

@@ -7,9 +7,10 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::blobs::derived::on_disk;
 use crate::machine::Machine;
 use crate::sshd::Sshd;
-use crate::support::{Run, Scene, Zodb, must, project, run, tool};
+use crate::support::{Run, Scene, Setup, Zodb, blobs_beside, must, project, run, tool};
 use crate::zeo::{self, eventually};
 
 /// A file below `contrib`.
@@ -201,6 +202,36 @@ fn systemd_runs_a_watch_through_ssh() {
     fs::write(machine.file("etc/default/fssync"), settings).unwrap();
     machine.run(&["systemctl", "start", "fssync"]).expect(0);
     assert_followed(&scene, &mut Zodb::start());
+    machine.run(&["systemctl", "stop", "fssync"]).expect(0);
+    assert_eq!(machine.property("fssync", "ExecMainStatus"), "0");
+}
+
+#[test]
+fn systemd_runs_a_watch_that_copies_blobs() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    let options = json!({"create": true, "layout": "bushy"});
+    zodb.open_with_blobs(&scene.master, Setup::FileStorage, &options);
+    zodb.call(&json!({"cmd": "commit", "name": "m", "blobs": 3}));
+    let machine = Machine::boot(&scene);
+    let settings = shipped("default/fssync");
+    let line = "FSSYNC_OPTIONS=--blobs\n";
+    let settings = settings.replace(&format!("#{line}"), line);
+    assert!(
+        settings.lines().any(|it| it == line.trim_end()),
+        "{settings}"
+    );
+    fs::write(machine.file("etc/default/fssync"), settings).unwrap();
+    machine.run(&["systemctl", "start", "fssync"]).expect(0);
+    zodb.call(&json!({"cmd": "commit", "name": "m", "blobs": 2}));
+    let master = fs::read(&scene.master).unwrap();
+    eventually("the slave has the master's bytes", || {
+        fs::read(&scene.slave).is_ok_and(|slave| slave == master)
+    });
+    let blobs = scene.slave.with_file_name("blobstorage");
+    assert_eq!(on_disk(&blobs), on_disk(&blobs_beside(&scene.master)));
+    let owner = fs::metadata(blobs).unwrap().uid();
+    assert_eq!(owner, fs::metadata(&scene.slave).unwrap().uid());
     machine.run(&["systemctl", "stop", "fssync"]).expect(0);
     assert_eq!(machine.property("fssync", "ExecMainStatus"), "0");
 }

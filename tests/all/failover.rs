@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::json;
 
 use crate::support::{
-    History, Run, Scene, Transport, Zodb, fssync, must, names, project, rewrite_end, run, tool,
+    History, Run, Scene, Transport, Zodb, fssync, must, names, project, rewrite_end, run,
 };
 use crate::watcher::Watcher;
 use crate::zeo::{self, Acknowledged, Client, Server, eventually, eventually_in_sync};
@@ -223,42 +223,41 @@ fn tids_of(acknowledged: &[Acknowledged]) -> Vec<&str> {
     acknowledged.iter().map(|one| one.tid.as_str()).collect()
 }
 
-/// Copies the slave's data back to the first machine with the commands of the README, on one
-/// machine. Returns the new name of the first machine's own data.
-pub fn copy_back(scene: &Scene) -> PathBuf {
+/// Copies the slave's data back to the first machine with the command of the README, on one
+/// machine. Returns the path of the first machine's own data, if it was kept.
+pub fn copy_back(scene: &Scene) -> Option<PathBuf> {
     let [master, slave] = [&scene.master, &scene.slave].map(|file| {
         let directory = file.parent().expect("a directory");
         directory.to_str().expect("UTF-8").to_owned()
     });
     let readme = fs::read_to_string(project("README.md")).expect("the README");
-    let commands = ["ssh master rm ", "rsync -a --backup "].map(|start| {
-        let mut lines = readme.lines().map(str::trim_start);
-        let line = lines.find(|line| line.starts_with(start));
-        let line = line.unwrap_or_else(|| panic!("the README has no {start:?}"));
-        let line = line.replace("master:/srv/plone/var", &master);
-        match line.strip_prefix("ssh master ") {
-            Some(there) => there.replace("/srv/plone/var", &master),
-            None => line.replace("/srv/plone/var", &slave),
-        }
+    let mut lines = readme.lines().map(str::trim_start);
+    let command = lines.find(|line| line.starts_with("fssync --full --blobs zope@second:"));
+    let command = command.expect("the README has the command");
+    let words = command.split(' ').skip(1).map(|word| match word {
+        "zope@second:/srv/plone/var" => slave.as_str(),
+        "/srv/plone/var" => master.as_str(),
+        word => word,
     });
+    // These sites have no blobs.
+    let words = words.filter(|word| *word != "--blobs");
     let before = kept_at_failback(&master);
-    tool("rsync", "rsync");
-    must(Command::new("sh").args(["-ec", &commands.join("\n")]));
+    must(fssync().args(words));
     let after = kept_at_failback(&master);
     let mut new = after.difference(&before);
-    let name = new.next().expect("the old file is kept");
+    let kept = new.next().map(|name| Path::new(&master).join(name));
     assert!(
         before.is_subset(&after) && new.next().is_none(),
         "{after:?}"
     );
-    Path::new(&master).join(name)
+    kept
 }
 
 /// The files that failbacks have kept on the first machine.
 fn kept_at_failback(directory: &str) -> BTreeSet<String> {
     let names = names(Path::new(directory)).into_iter();
     names
-        .filter(|name| name.starts_with("Data.fs.before-failback"))
+        .filter(|name| name.starts_with("Data.fs.diverged-"))
         .collect()
 }
 
@@ -266,16 +265,21 @@ fn kept_at_failback(directory: &str) -> BTreeSet<String> {
 fn a_second_failback_keeps_the_files_of_the_first() {
     let history = History::get();
     let scene = Scene::synced(history);
+    // The last transactions of the first machine did not reach the second one.
+    rewrite_end(&scene.master, &history.after);
+    let kept = copy_back(&scene).expect("the old file is kept");
+    assert_eq!(fs::read(&scene.master).unwrap(), history.before);
+    rewrite_end(&scene.master, &history.after);
+    let kept_now = copy_back(&scene).expect("the old file is kept");
+    assert_ne!(kept, kept_now);
+    for kept in [kept, kept_now] {
+        assert_eq!(fs::read(kept).unwrap(), history.after);
+    }
+    assert_eq!(fs::read(&scene.master).unwrap(), history.before);
+    // The second machine has everything, so there is nothing to keep.
     rewrite_end(&scene.slave, &history.after);
-    let kept = copy_back(&scene);
-    rewrite_end(&scene.master, &history.voted);
-    fs::write(&scene.slave, &history.packed).unwrap();
-    // The name contains the time, in seconds.
-    thread::sleep(Duration::from_millis(1_100));
-    let kept_now = copy_back(&scene);
-    assert_eq!(fs::read(kept).unwrap(), history.before);
-    assert_eq!(fs::read(kept_now).unwrap(), history.voted);
-    assert_eq!(fs::read(&scene.master).unwrap(), history.packed);
+    assert_eq!(copy_back(&scene), None);
+    assert_eq!(fs::read(&scene.master).unwrap(), history.after);
 }
 
 #[test]
@@ -313,7 +317,7 @@ fn with_cron_the_second_machine_takes_over_and_fails_back() {
     assert_eq!(site.script("status").expect(3).stdout, "stopped\n");
     site.script("stop").expect(0);
     // 2: the data is copied back, and the lost transactions are kept.
-    let kept = copy_back(&site.scene);
+    let kept = copy_back(&site.scene).expect("the lost transactions are kept");
     let mut zodb = Zodb::start();
     let kept = Site::tids(&mut zodb, &kept);
     assert!(

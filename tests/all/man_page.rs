@@ -87,6 +87,26 @@ fn the_man_page_names_every_option_and_no_other() {
     assert_eq!(options(&man_page()), typed);
 }
 
+#[test]
+fn the_commands_of_the_documents_have_only_options_that_exist() {
+    let typed = options(&help());
+    for document in ["README.md", "docs/blobs.md"] {
+        let text = fs::read_to_string(project(document)).expect(document);
+        let code = text.split("```").skip(1).step_by(2);
+        let commands = code.flat_map(str::lines).filter(|line| {
+            let words = [" fssync ", "fssync "];
+            (line.contains(words[0]) || line.starts_with(words[1])) && !line.contains("rsync ")
+        });
+        let mut used = BTreeSet::new();
+        for command in commands {
+            used.append(&mut options(command));
+        }
+        assert!(used.contains("blobs"), "{document}: {used:?}");
+        let unknown: Vec<_> = used.difference(&typed).collect();
+        assert!(unknown.is_empty(), "{document}: {unknown:?}");
+    }
+}
+
 /// The numbers at the start of a line, or after a semicolon or colon.
 fn leading_numbers(text: &str) -> BTreeSet<u8> {
     text.split(['\n', ';', ':'])

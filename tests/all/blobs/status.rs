@@ -213,6 +213,27 @@ fn without_its_blob_directory_a_slave_is_incomplete() {
 }
 
 #[test]
+fn a_blob_directory_that_was_replaced_is_filled_by_a_pass_with_recheck_blobs() {
+    let mut site = Site::synced(Transport::Path);
+    for is_sidecar_lost in [false, true] {
+        let before = on_disk(&site.blobs());
+        let files = site.blob_files();
+        fs::remove_dir_all(site.blobs()).unwrap();
+        if is_sidecar_lost {
+            fs::remove_file(site.scene.beside(".fssync")).unwrap();
+        }
+        let refused = site.scene.pass(&["--blobs"]).expect(1);
+        assert!(refused.stderr.contains("--recheck-blobs"), "{refused:?}");
+        assert!(!site.blobs().exists(), "nothing is created");
+        let report = site.scene.pass(&["--recheck-blobs"]).expect(0).report();
+        assert_eq!(report["blobs"], files.len(), "{report}");
+        assert_eq!(on_disk(&site.blobs()), before);
+        assert_eq!(site.report(0)["blobs_complete"], true);
+        assert_eq!(site.report(0)["blobs"], files.len());
+    }
+}
+
+#[test]
 fn a_blob_directory_that_cannot_be_read_is_not_called_complete() {
     let site = Site::synced(Transport::Path);
     let mut status = as_nobody(&site.scene);
@@ -404,5 +425,5 @@ fn nothing_is_written_and_the_blob_directory_is_not_walked_through() {
     assert_only_reads(&site.scene, &command);
     let trace = fs::read_to_string(site.scene.directory.path().join("trace")).unwrap();
     assert!(trace.contains("/blobstorage"), "{trace}");
-    assert!(!trace.contains("0x00"), "no blob is opened: {trace}");
+    assert!(!trace.contains(".blob"), "no blob is opened: {trace}");
 }

@@ -81,13 +81,20 @@ impl Site {
         let status = self.machines.script("status").expect(3);
         assert_eq!(status.stdout, "stopped\n");
         self.note_tail();
-        let kept = copy_back(&self.machines.scene);
+        let scene = &self.machines.scene;
+        let dead = scene.directory.path().join("dead");
+        fs::copy(&scene.master, &dead).expect("a copy");
+        // Without lost transactions, nothing is kept.
+        let kept = copy_back(scene).unwrap_or_else(|| dead.clone());
         self.zeo = Some(self.machines.first.start());
         self.authors_write();
         let serials = self.serials(&kept);
         let errors = self.acks.errors_in_dead(&serials);
         assert!(errors.is_empty(), "in {}: {errors:#?}", kept.display());
-        fs::remove_file(kept).expect("it was kept");
+        fs::remove_file(&kept).expect("it was kept");
+        if kept != dead {
+            fs::remove_file(dead).expect("a copy");
+        }
         self.counts.one("failbacks");
     }
 
