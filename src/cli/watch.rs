@@ -155,3 +155,31 @@ impl Monitor for ServiceMonitor<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fssync::plan::outcome::Copied;
+
+    use super::*;
+
+    #[test]
+    fn the_status_for_systemd_mentions_blobs_that_are_still_fetched() {
+        let outcome = Outcome {
+            action: Action::UpToDate,
+            exit: Exit::Success,
+            reason: "the master has nothing new".to_owned(),
+            hint: None,
+            copied: Copied {
+                position: Some(500),
+                ..Copied::default()
+            },
+            warnings: Vec::new(),
+        };
+        let mut report = PassReport::from(outcome);
+        let expected = "in sync: position 500, lag 0 s, last transaction ";
+        assert_eq!(status(&report, None), expected);
+        report.blobs_are_due = true;
+        let expected = format!("{expected}, fetching blobs of older transactions");
+        assert_eq!(status(&report, None), expected);
+    }
+}

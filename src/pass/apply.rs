@@ -69,6 +69,8 @@ pub struct Apply<'a> {
     pub tuning: Tuning,
     /// The slave's blob directory, if the pass copies blobs.
     pub blobs: Option<&'a OpenBlobs>,
+    /// Whether the user wants only the log to be copied, so that a warning is not due.
+    pub declines_blobs: bool,
     /// Gets the progress and the warnings.
     pub monitor: &'a dyn Monitor,
 }

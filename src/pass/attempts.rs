@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::apply::Apply;
-use super::blobs::OpenBlobs;
+use super::blobs::{BlobMode, OpenBlobs};
 use super::start::{check_first_pass, interruption};
 use super::survey::Survey;
 use super::{Job, blobs, surroundings};
@@ -100,6 +100,7 @@ impl Attempts<'_> {
             slave,
             master: &job.master,
             blobs: self.blobs.as_ref(),
+            declines_blobs: job.blobs == BlobMode::Off,
             policy: job.policy,
             tuning: job.tuning,
             monitor,

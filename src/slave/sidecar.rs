@@ -97,7 +97,7 @@ pub struct FullCopy {
 pub struct Reported {
     /// Names of other storages in the master's directory, which are not copied.
     pub storages: Vec<String>,
-    /// Whether the master has blobs.
+    /// Whether the master has blobs that are not copied.
     pub blobs: bool,
 }
 

@@ -262,6 +262,12 @@ fn blobs_are_reported_once() {
     // A first copy finds them too.
     scene.slave = scene.slave.with_file_name("other.fs");
     assert!(quiet_line(&scene).contains("refers to blobs"));
+    // Whoever gives `--no-blobs` knows of them.
+    scene.slave = scene.slave.with_file_name("declined.fs");
+    let pass = run(&mut scene.command(&["-q", "--no-blobs"])).expect(0);
+    assert_eq!(pass.stderr, "");
+    let status = run(&mut scene.status(&["--json"])).expect(0).report();
+    assert_eq!(status["blobs_replicated"], false, "{status}");
 }
 
 /// What happens to the old master when another file replaces it.

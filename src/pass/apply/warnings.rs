@@ -48,10 +48,14 @@ impl Apply<'_> {
         }
     }
 
-    /// Warns once that there are blobs, which are not copied.
+    /// Notes that there are blobs, which are not copied. Warns of it once, unless the user has
+    /// declined to copy them.
     pub(super) fn warn_of_blobs(&self, blobs: &BlobTransfer<'_>, sidecar: &mut Sidecar) {
         if blobs.ignores_blobs() && !sidecar.reported.blobs {
             sidecar.reported.blobs = true;
+            if self.declines_blobs {
+                return;
+            }
             self.monitor.warn(format!(
                 "{} refers to blobs, which this pass does not copy: copy them too with --blobs, \
                  or confirm with --no-blobs that something else does",
