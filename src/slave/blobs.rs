@@ -12,6 +12,7 @@
 //! | `aside` | a second name for the blobs of a slave that is set aside |
 //! | `gone` | blobs that the log no longer refers to, and their removal |
 //! | `ledger` | sizes and digests of the blobs |
+//! | `walk` | finds all blob files |
 //! | `touched`, `whole_sync` | the directories that must be synced; syncs of the whole file system |
 //! | `synced` | directories that need not be synced again |
 //! | `rename` | a rename that replaces nothing |
@@ -87,6 +88,7 @@ mod synced;
 mod tmp;
 mod touched;
 mod tree;
+mod walk;
 mod whole_sync;
 
 #[cfg(test)]
@@ -99,3 +101,4 @@ pub use self::group::{BlobGroup, BlobRecord, StagedBlob};
 pub use self::ledger::{BlobEntries, BlobEntry, BlobLedger, BlobState, ShortDigest};
 pub use self::synced::SyncedDirectories;
 pub use self::tmp::Leftovers;
+pub use self::walk::BlobVisitor;

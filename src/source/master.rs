@@ -211,14 +211,14 @@ impl Master {
     }
 
     /// See [`Source::blob_digests`].
+    #[must_use]
     pub fn blob_digests(
         &self,
         root: BlobRoot,
         keys: Vec<BlobKey>,
-    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+    ) -> Pending<Vec<Option<BlobDigest>>> {
         let deadline = self.deadline.clone();
         self.ask(move |source| source.blob_digests(&root, &keys, &|| deadline.beat()))
-            .wait()
     }
 
     /// Calls `then` with the result of [`Source::wait`]: once the master may have changed, or

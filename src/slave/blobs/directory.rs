@@ -72,25 +72,26 @@ impl BlobDirectory {
     /// Opens the blob directory that earlier passes wrote, whose id is `id`. Fails with
     /// [`Error::BlobsMoved`] if another directory, or none, is at `path`.
     pub fn open(path: &Path, id: &str) -> Result<Self, Error> {
-        let tree = match Tree::open(path) {
-            Ok(tree) => tree,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Err(Error::BlobsMoved {
-                    directory: path.to_owned(),
-                    why: "it does not exist, or is not a directory",
-                });
-            }
-            Err(error) => return Err(Error::io("open", path)(error)),
-        };
+        let tree = open_tree(path)?;
         match read_id(&tree)? {
             Some(found) if found == id => {}
             Some(_) => return Err(tree.moved("its .fssync/id is that of another directory")),
             None => return Err(tree.moved("it has no valid .fssync/id")),
         }
+        Self::with_id(tree, id.to_owned())
+    }
+
+    /// Opens the blob directory at `path`, to read it. It may be one of ZODB that no pass has set
+    /// up; its id is empty then. Fails with [`Error::BlobsMoved`] if there is none.
+    pub fn open_any(path: &Path) -> Result<Self, Error> {
+        let tree = open_tree(path)?;
+        let id = read_id(&tree)?.unwrap_or_default();
+        Self::with_id(tree, id)
+    }
+
+    fn with_id(tree: Tree, id: String) -> Result<Self, Error> {
         let layout = read_layout(&tree)?.ok_or_else(|| tree.moved("its .layout is missing"))?;
-        Self::of(tree, layout, id.to_owned())
+        Self::of(tree, layout, id)
     }
 
     pub(super) fn of(tree: Tree, layout: Layout, id: String) -> Result<Self, Error> {
@@ -141,6 +142,12 @@ impl BlobDirectory {
         self.path().join(self.layout.path(key))
     }
 
+    /// Fails with [`Error::BlobsMoved`] if another directory, or none, is at the path now. A
+    /// blob that is missing proves nothing then.
+    pub fn check_in_place(&self) -> Result<(), Error> {
+        self.tree.check_in_place()
+    }
+
     /// The state of a blob; `None` if it is not there. Anything but a regular file at its path, and
     /// a symbolic link in the path, is an error.
     pub fn stat(&self, key: BlobKey) -> Result<Option<PlacedBlob>, Error> {
@@ -175,6 +182,17 @@ impl BlobDirectory {
                 .map_err(Error::io(format!("read at {offset} in"), &path))
         })
     }
+}
+
+/// Opens the directory at `path`. Fails with [`Error::BlobsMoved`] if there is none.
+fn open_tree(path: &Path) -> Result<Tree, Error> {
+    Tree::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::BlobsMoved {
+            directory: path.to_owned(),
+            why: "it does not exist, or is not a directory",
+        },
+        _ => Error::io("open", path)(error),
+    })
 }
 
 /// The id of a blob directory; `None` if there is none, or it is invalid.

@@ -148,6 +148,12 @@ impl GoneList {
         self.len() == 0
     }
 
+    /// Reads the keys of the next entries, at most `count`, whether they are due or not. Returns
+    /// none after the last one.
+    pub fn take(&mut self, count: usize) -> Result<Vec<BlobKey>, Error> {
+        self.take_while(count, |_| true)
+    }
+
     /// Reads the keys of entries that are due, at most `count`. Ends at the first entry that is
     /// not due: later ones were added later.
     fn take_due(
@@ -155,6 +161,16 @@ impl GoneList {
         now: Timestamp,
         keep: Duration,
         count: usize,
+    ) -> Result<Vec<BlobKey>, Error> {
+        self.take_while(count, |blob| blob.is_due(now, keep))
+    }
+
+    /// Reads the keys of the next entries, at most `count`. Ends at the first entry that is not
+    /// wanted.
+    fn take_while(
+        &mut self,
+        count: usize,
+        is_wanted: impl Fn(&GoneBlob) -> bool,
     ) -> Result<Vec<BlobKey>, Error> {
         let mut keys = Vec::new();
         let mut block = vec![0; BLOCK_LEN];
@@ -169,7 +185,7 @@ impl GoneList {
             }
             for entry in block[..got].as_chunks().0 {
                 match GoneBlob::decode(entry) {
-                    Some(blob) if !blob.is_due(now, keep) || keys.len() == count => {
+                    Some(blob) if keys.len() == count || !is_wanted(&blob) => {
                         return Ok(keys);
                     }
                     Some(blob) => keys.push(blob.key),

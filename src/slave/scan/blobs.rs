@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::scan_piece;
 use crate::error::Error;
+use crate::filestorage::Tid;
 use crate::filestorage::blob::{BlobCollector, BlobReference};
 use crate::filestorage::scan::Scanner;
 use crate::io::read::AlignedBuf;
@@ -58,6 +59,12 @@ impl<'a> BlobScan<'a> {
             references.extend(resolved?);
         }
         Ok(Some(references))
+    }
+
+    /// The tid of the last transaction that was read.
+    #[must_use]
+    pub fn last_tid(&self) -> Option<Tid> {
+        self.scanner.last_tid()
     }
 
     /// The end of the last transaction that was read: its blobs, and those of all transactions
