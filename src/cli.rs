@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
         Some(Verb::Verify(asked)) => {
             let output = Output::new(&asked.output, common);
-            verify::run(&asked.storage(common), asked.quick, output)
+            let storage = asked.storage(common);
+            verify::run(&storage, asked.quick, &asked.blobs(), output)
         }
         Some(Verb::Serve { blobs, paths }) => serve::run(paths, *blobs),
     };

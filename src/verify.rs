@@ -13,12 +13,14 @@
 //! | `conversion` | converts damage and flaws into findings |
 //! | `digests` | compares the bytes with the ledger |
 //! | `index` | compares ZODB's index with the file |
+//! | [`blobs`] | verifies the files of the blobs to which the slave refers |
 //! | [`against`] | compares the slave with its master |
 //! | [`report`] | the findings to print, and the JSON object |
 //!
 //! [`filestorage::check`](crate::filestorage::check) explains which flaws are damage.
 
 pub mod against;
+pub mod blobs;
 mod conversion;
 mod digests;
 pub mod finding;
@@ -36,6 +38,7 @@ pub use self::digests::DigestState;
 pub use self::index::IndexState;
 
 use self::against::Attempt;
+use self::blobs::VerifiedBlobs;
 use self::digests::DigestCheck;
 use self::finding::{Finding, Severity};
 use self::index::IndexCheck;
@@ -86,10 +89,14 @@ pub struct Verified {
     pub digests: DigestState,
     /// State of the index.
     pub index: IndexState,
+    /// Result of the verification of the blobs; `None` if they were not verified.
+    pub blobs: Option<VerifiedBlobs>,
     /// Number of findings that are damage.
     pub damages: u64,
     /// Number of those in `Data.fs` itself, which no pass repairs.
     pub data_damages: u64,
+    /// Number of those in blobs.
+    pub blob_damages: u64,
     /// Number of findings that are blemishes.
     pub blemishes: u64,
 }
@@ -130,8 +137,13 @@ impl Verified {
     /// The exit code of a verification with a comparison. Damage of the slave comes first.
     #[must_use]
     pub fn exit_with(&self, attempt: Option<&Attempt>) -> Exit {
+        let blobs = self
+            .blobs
+            .as_ref()
+            .map_or(Exit::Success, VerifiedBlobs::exit);
         match (self.exit(), attempt.map_or(Exit::Success, Attempt::exit)) {
             (Exit::SlaveDamaged, _) => Exit::SlaveDamaged,
+            (Exit::Success, Exit::Success) => blobs,
             (own, Exit::Success) => own,
             (_, compared) => compared,
         }
@@ -157,6 +169,7 @@ impl Verified {
             file,
             quick,
             damages: self.data_damages,
+            blob_damages: self.blob_damages,
             exit_code: exit as u8,
             verdict: verdict.to_owned(),
         };
@@ -185,9 +198,11 @@ impl Verified {
             bytes: 0,
             unfinished: None,
             digests: DigestState::Skipped,
+            blobs: None,
             index: IndexState::Unknown("there is no slave to compare it with".to_owned()),
             damages: 0,
             data_damages: 0,
+            blob_damages: 0,
             blemishes: 0,
         }
     }

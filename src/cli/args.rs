@@ -25,7 +25,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     version,
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -172,7 +172,7 @@ pub(crate) enum Verb {
     },
     /// Show the replication status and what a failover would lose (read-only)
     Status(StatusArgs),
-    /// Check every record of SLAVE, and its index (does not change SLAVE)
+    /// Check every record of SLAVE, its index and its blobs (does not change SLAVE)
     Verify(VerifyArgs),
     /// Serve files at or below PATH, read-only, on standard input and output: the
     /// master's end of a connection
@@ -222,10 +222,23 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Compare SLAVE with this master by digests: which transactions differ, and
-    /// which only one of the two has
+    /// Compare SLAVE with this master by digests: which transactions and blobs differ,
+    /// and which only one of the two has
     #[arg(long, value_name = "MASTER")]
     pub(crate) against: Option<OsString>,
+
+    /// The blob directory of SLAVE, if it is not the one into which passes copy blobs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) slave_blobs: Option<PathBuf>,
+
+    /// With --against: the master's blob directory, if it is not ../blobstorage,
+    /// blobstorage or blobs
+    #[arg(long, value_name = "DIR", requires = "against")]
+    pub(crate) master_blobs: Option<String>,
+
+    /// Search the blob directory for files to which SLAVE does not refer
+    #[arg(long)]
+    pub(crate) orphans: bool,
 
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,

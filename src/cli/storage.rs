@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use fssync::config::{BlobMode, BlobOptions, MasterConfig, Mode, StorageConfig};
+use fssync::verify;
 
 use super::args::{
     Args, BlobArgs, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, StatusArgs, Target,
@@ -89,6 +90,14 @@ impl StatusArgs {
 }
 
 impl VerifyArgs {
+    pub(super) fn blobs(&self) -> verify::blobs::BlobOptions {
+        verify::blobs::BlobOptions {
+            slave: self.slave_blobs.clone(),
+            master: self.master_blobs.clone(),
+            orphans: self.orphans,
+        }
+    }
+
     pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
         StorageConfig {
             master: self.against.as_deref().map(|it| self.connection.to(it)),

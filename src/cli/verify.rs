@@ -2,6 +2,7 @@
 //! prints the result.
 
 mod against;
+mod blobs;
 mod lines;
 
 use std::io::{self, Write};
@@ -10,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Context;
-use fssync::config::StorageConfig;
+use fssync::config::{MasterConfig, StorageConfig};
 use fssync::error::Error;
 use fssync::human::count;
 use fssync::plan::outcome::Exit;
@@ -19,6 +20,7 @@ use fssync::source::Master;
 use fssync::source::ssh::Process;
 use fssync::verify;
 use fssync::verify::against::Attempt;
+use fssync::verify::blobs::{BlobOptions, BlobVerification, OpenBlobs};
 use fssync::verify::report::{Findings, Report};
 
 use super::log::End;
@@ -26,9 +28,14 @@ use super::progress;
 use super::signals::{self, ExitSignals};
 use super::storage::Output;
 
-pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> Result<Exit, End> {
+pub(crate) fn run(
+    storage: &StorageConfig,
+    quick: bool,
+    blobs: &BlobOptions,
+    output: Output,
+) -> Result<Exit, End> {
     let process = Process::default();
-    let ended = Target::open(storage, &process)
+    let ended = Target::open(storage, blobs, &process)
         .map_err(End::from)
         .and_then(|target| verify_and_print(&target, quick, output));
     process.close();
@@ -37,17 +44,33 @@ pub(crate) fn run(storage: &StorageConfig, quick: bool, output: Output) -> Resul
 
 fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit, End> {
     let started = Instant::now();
-    let Target { slave, master } = target;
+    let Target {
+        slave,
+        master,
+        blobs,
+    } = target;
     let monitor = progress::monitor(output);
     let mut findings = Findings::new(&slave.paths);
-    let verified = verify::verify(slave, quick, monitor.as_ref(), &mut |finding| {
+    let mut verified = verify::verify(slave, quick, monitor.as_ref(), &mut |finding| {
         findings.add(finding);
     })
     .map_err(|error| stopped(error, &findings))?;
-    let attempt = master
-        .as_ref()
-        .map(|master| Attempt::make(slave, &verified, master, monitor.as_ref()));
+    let master = master.as_ref();
+    let attempt = master.map(|master| Attempt::make(slave, &verified, master, monitor.as_ref()));
     let attempt = attempt.as_ref();
+    if let Some(blobs) = blobs {
+        // A master that could not be compared is not asked again.
+        let master = master.filter(|_| attempt.is_some_and(|it| it.result.is_ok()));
+        let verification = BlobVerification {
+            slave,
+            quick,
+            master,
+            monitor: monitor.as_ref(),
+        };
+        verification
+            .run(blobs, &mut verified, &mut |finding| findings.add(finding))
+            .map_err(|error| stopped(error, &findings))?;
+    }
     drop(monitor);
     let exit = verified.exit_with(attempt);
     let verdict = lines::verdict(&verified, attempt);
@@ -73,29 +96,51 @@ fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit
     Ok(exit)
 }
 
-/// The slave, and the master with which it is compared.
+/// The slave, its blobs if they are verified, and the master with which it is compared.
 struct Target {
     slave: Slave,
     master: Option<Master>,
+    blobs: Option<OpenBlobs>,
 }
 
 impl Target {
-    /// Fails if the master cannot be read, before the slave is read for nothing.
-    fn open(storage: &StorageConfig, process: &Process) -> Result<Self, Error> {
+    /// Fails if the master or a blob directory cannot be read, before the slave is read for
+    /// nothing.
+    fn open(
+        storage: &StorageConfig,
+        options: &BlobOptions,
+        process: &Process,
+    ) -> Result<Self, Error> {
         let exit_signals = ExitSignals::for_master(storage.master.as_ref());
         let interrupted = signals::listen(process, exit_signals, &[], None)?;
         let slave = Slave {
             interrupted: Arc::clone(&interrupted),
             ..storage.slave()?
         };
+        let mut blobs = OpenBlobs::open(&slave, options)?;
         let Some(master) = &storage.master else {
             let master = None;
-            return Ok(Self { slave, master });
+            return Ok(Self {
+                slave,
+                master,
+                blobs,
+            });
+        };
+        let master = MasterConfig {
+            reads_blobs: blobs.is_some(),
+            blob_directory: options.master.clone(),
+            ..master.clone()
         };
         let master = master.open(process, move || interrupted.load(Ordering::Relaxed))?;
         verify::against::check(&slave, &master)?;
-        let master = Some(master);
-        Ok(Self { slave, master })
+        if let Some(blobs) = &mut blobs {
+            blobs.find_master(&master, options)?;
+        }
+        Ok(Self {
+            slave,
+            master: Some(master),
+            blobs,
+        })
     }
 }
 

@@ -26,6 +26,9 @@ pub struct Record {
     pub quick: bool,
     /// Number of findings in `Data.fs` that are damage.
     pub damages: u64,
+    /// Number of findings in blobs that are damage.
+    #[serde(default)]
+    pub blob_damages: u64,
     /// The exit code, which may also concern the master.
     pub exit_code: u8,
     /// The findings in one line.
@@ -54,24 +57,81 @@ impl Record {
         self.damages > 0
     }
 
-    /// Whether an earlier result must stay: a full verification found damage, which this quick
-    /// one does not look for.
-    fn must_not_replace(&self, earlier: &Self) -> bool {
-        self.quick && !self.is_damaged() && earlier.is_damaged() && !earlier.quick
+    /// The result to store after an earlier one; `None` if the earlier one must stay. A quick
+    /// verification does not look for all damage, so damage that a full one has found remains.
+    fn after(&self, earlier: Option<&Self>) -> Option<Self> {
+        let mut result = self.clone();
+        let Some(earlier) = earlier.filter(|earlier| self.quick && !earlier.quick) else {
+            return Some(result);
+        };
+        let (mut is_hidden, mut is_new) = (false, false);
+        for (own, before) in [
+            (&mut result.damages, earlier.damages),
+            (&mut result.blob_damages, earlier.blob_damages),
+        ] {
+            is_new |= *own > 0 && before == 0;
+            is_hidden |= *own == 0 && before > 0;
+            if *own == 0 {
+                *own = before;
+            }
+        }
+        // The damage of the full verification must not be cleared by the next quick one either.
+        result.quick &= !is_hidden;
+        (is_new || !is_hidden).then_some(result)
     }
 
     /// Replaces the stored result atomically, with the slave's owner and mode, unless the
     /// earlier one must stay. Fails if the slave's file system is not mounted.
     pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
-        if Self::load(paths).is_some_and(|earlier| self.must_not_replace(&earlier)) {
+        let Some(result) = self.after(Self::load(paths).as_ref()) else {
             return Ok(());
-        }
+        };
         paths.check_is_mounted()?;
         let path = paths.sibling(Sibling::Verified);
-        let mut text = serde_json::to_vec_pretty(self)
+        let mut text = serde_json::to_vec_pretty(&result)
             .map_err(|error| Error::io("write", &path)(error.into()))?;
         text.push(b'\n');
         replace_small_file(paths, Sibling::VerifiedNew, &path, &text)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(quick: bool, damages: u64, blob_damages: u64) -> Record {
+        let file = tempfile::tempfile().unwrap();
+        Record {
+            time: Timestamp::UNIX_EPOCH,
+            file: FileId::of(&file).unwrap(),
+            quick,
+            damages,
+            blob_damages,
+            exit_code: 0,
+            verdict: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_quick_verification_hides_no_damage_that_a_full_one_has_found() {
+        let after = |new: (bool, u64, u64), earlier: (bool, u64, u64)| {
+            let [new, earlier] =
+                [new, earlier].map(|(quick, log, blobs)| record(quick, log, blobs));
+            let result = new.after(Some(&earlier))?;
+            Some((result.quick, result.damages, result.blob_damages))
+        };
+        // A full verification, and one after another quick one, replace any result.
+        assert_eq!(after((false, 0, 0), (false, 1, 2)), Some((false, 0, 0)));
+        assert_eq!(after((true, 0, 0), (true, 1, 2)), Some((true, 0, 0)));
+        assert_eq!(after((true, 0, 0), (false, 0, 0)), Some((true, 0, 0)));
+        // Damage of one kind or of both stays.
+        for earlier in [(false, 1, 0), (false, 0, 2), (false, 1, 2)] {
+            assert_eq!(after((true, 0, 0), earlier), None);
+        }
+        assert_eq!(after((true, 3, 0), (false, 1, 0)), Some((true, 3, 0)));
+        // New damage is added to it.
+        assert_eq!(after((true, 3, 0), (false, 0, 2)), Some((false, 3, 2)));
+        assert_eq!(after((true, 0, 3), (false, 1, 0)), Some((false, 1, 3)));
     }
 }

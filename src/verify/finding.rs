@@ -16,7 +16,8 @@ use crate::slave::paths::{Sibling, SlavePaths};
 pub struct Finding {
     /// Kind of fault.
     pub kind: Kind,
-    /// Offset of the record or range, in bytes, in the file of this [kind](Kind::file).
+    /// Offset of the record or range, in bytes, in the file of this [kind](Kind::file). 0 for a
+    /// blob.
     pub position: u64,
     /// End of the range, in bytes. For a damaged transaction, the offset at which the check
     /// continued.
@@ -25,6 +26,8 @@ pub struct Finding {
     pub tid: Option<Tid>,
     /// The object, if the finding is about one.
     pub oid: Option<u64>,
+    /// The path of the file relative to the blob directory, if the finding is about a blob.
+    pub blob: Option<PathBuf>,
     /// Expected content, for a person.
     pub expected: String,
     /// Actual content, for a person.
@@ -46,6 +49,7 @@ impl Finding {
             end: None,
             tid: None,
             oid: None,
+            blob: None,
             expected: expected.into(),
             found: found.into(),
         }
@@ -71,16 +75,20 @@ pub enum File {
     Index,
     /// `Data.fs.fssync-ledger`.
     Ledger,
+    /// A file in the blob directory.
+    Blob,
 }
 
 impl File {
-    /// Its path.
+    /// Its path. A finding about a blob has [the path](Finding::blob) itself; without it, this is
+    /// the list of the blobs.
     #[must_use]
     pub fn path(self, paths: &SlavePaths) -> PathBuf {
         match self {
             Self::Data => paths.data().to_owned(),
             Self::Index => paths.sibling(Sibling::ZodbIndex),
             Self::Ledger => paths.sibling(Sibling::Ledger),
+            Self::Blob => paths.sibling(Sibling::Blobs),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The findings to print, and the JSON object of a verification. Its keys are API.
 
+mod blobs;
 mod comparison;
 
 use std::collections::BTreeMap;
@@ -8,9 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::blobs::BlobsReport;
 use self::comparison::ComparisonReport;
 use super::against::Attempt;
-use super::finding::{File, Finding, Kind, Severity};
+use super::finding::{Finding, Kind, Severity};
 use super::{DigestState, IndexState, SlaveContent, Verified};
 use crate::error::Error;
 use crate::filestorage::Tid;
@@ -91,10 +93,14 @@ impl Findings {
         }
     }
 
-    /// The name of a file, without its directory.
+    /// The name of the file that a finding is about, without its directory; for a blob, its path
+    /// below the blob directory.
     #[must_use]
-    pub fn name(&self, file: File) -> String {
-        let path = file.path(&self.paths);
+    pub fn name(&self, finding: &Finding) -> String {
+        if let Some(blob) = &finding.blob {
+            return blob.display().to_string();
+        }
+        let path = finding.kind.file().path(&self.paths);
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.display().to_string()
     }
@@ -122,6 +128,8 @@ pub struct Report<'a> {
     index: &'static str,
     index_position: Option<u64>,
     index_reason: Option<&'a str>,
+    #[serde(flatten)]
+    blobs: BlobsReport<'a>,
     damages: u64,
     blemishes: u64,
     counts: &'a BTreeMap<Kind, u64>,
@@ -185,6 +193,11 @@ impl<'a> Report<'a> {
             index,
             index_position,
             index_reason,
+            blobs: verified
+                .blobs
+                .as_ref()
+                .map(BlobsReport::of)
+                .unwrap_or_default(),
             damages: verified.damages,
             blemishes: verified.blemishes,
             counts: &findings.counts,
@@ -207,7 +220,7 @@ impl<'a> Report<'a> {
 impl<'a> FindingReport<'a> {
     fn new(finding: &'a Finding, findings: &Findings) -> Self {
         Self {
-            file: findings.name(finding.kind.file()),
+            file: findings.name(finding),
             kind: finding.kind,
             severity: finding.kind.severity(),
             position: finding.position,

@@ -55,6 +55,7 @@ mod switch;
 mod switch_links;
 mod verify;
 mod verify_against;
+mod verify_blobs;
 mod watch;
 mod watch_network;
 

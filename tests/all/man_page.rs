@@ -64,6 +64,7 @@ fn help() -> String {
         &["off", "--help"],
         &["on", "--help"],
         &["status", "--help"],
+        &["verify", "--help"],
         &["serve", "--help"],
     ]
     .into_iter()

@@ -7,11 +7,11 @@ use fssync::filestorage::Tid;
 use fssync::human::{bytes, count};
 use fssync::slave::presence::Presence;
 use fssync::verify::against::Attempt;
-use fssync::verify::finding::{Finding, Severity};
+use fssync::verify::finding::{File, Finding, Severity};
 use fssync::verify::report::Findings;
 use fssync::verify::{DigestState, IndexState, SlaveContent, UnfinishedTail, Verified};
 
-use super::against;
+use super::{against, blobs};
 use crate::cli::lines::{Emphasis, Lines, NEVER_SYNCED, SET_ASIDE};
 
 /// The lines of a verification.
@@ -29,6 +29,9 @@ pub(super) fn of(verified: &Verified, findings: &Findings, attempt: Option<&Atte
     }
     if verified.content == SlaveContent::FileStorage {
         add_facts(&mut lines, verified);
+    }
+    if let Some(verified) = &verified.blobs {
+        blobs::add_to(&mut lines, verified);
     }
     add_findings(&mut lines, findings);
     if let Some(attempt) = attempt {
@@ -125,11 +128,10 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
         Severity::Damage => ("DAMAGE", Emphasis::Bad),
         Severity::Blemish => ("blemish", Emphasis::Warning),
     };
-    let mut place = format!(
-        "{} at {}",
-        findings.name(finding.kind.file()),
-        finding.position
-    );
+    let mut place = match finding.kind.file() {
+        File::Blob => findings.name(finding),
+        _ => format!("{} at {}", findings.name(finding), finding.position),
+    };
     if let Some(end) = finding.end {
         let _ = write!(place, " to {end}");
     }
@@ -153,11 +155,13 @@ fn add_finding(lines: &mut Lines, finding: &Finding, findings: &Findings) {
 
 /// The result in one line.
 pub(super) fn verdict(verified: &Verified, attempt: Option<&Attempt>) -> String {
-    let own = own_verdict(verified);
-    match attempt {
-        None => own,
-        Some(attempt) => format!("{own}; {}", against::verdict(attempt)),
+    let mut verdict = own_verdict(verified);
+    let compared = attempt.map(against::verdict);
+    let blobs = verified.blobs.as_ref().and_then(blobs::verdict);
+    for part in [compared, blobs].into_iter().flatten() {
+        let _ = write!(verdict, "; {part}");
     }
+    verdict
 }
 
 /// The verdict without the comparison with the master.
@@ -173,6 +177,11 @@ fn own_verdict(verified: &Verified) -> String {
             (0, 0) => "sound".to_owned(),
             (0, 1) => "sound, except for 1 blemish".to_owned(),
             (0, n) => format!("sound, except for {n} blemishes"),
+            (n, _) if verified.blob_damages > 0 => format!(
+                "DAMAGED: {}, {} of them in blobs",
+                count(n, "finding"),
+                verified.blob_damages
+            ),
             (n, _) => format!("DAMAGED: {}", count(n, "finding")),
         },
     }

@@ -66,6 +66,20 @@ kinds! {
     IndexPosition = "index-position",
     /// The index has a form that fssync does not know; ZODB may know it.
     IndexForm = "index-form",
+    /// The file of a blob is missing.
+    BlobMissing = "blob-missing",
+    /// The file of a blob differs from the one that the master sent, or has.
+    BlobDifferent = "blob-different",
+    /// The file of a blob cannot be read, or is not a regular file.
+    BlobUnreadable = "blob-unreadable",
+    /// Blobs of which the master does not have the files either.
+    BlobAbsent = "blob-absent",
+    /// The master's file of a blob is shorter than the slave's.
+    MasterBlobShorter = "master-blob-shorter",
+    /// The master's file of a blob has changed since the master sent it.
+    MasterBlobDifferent = "master-blob-different",
+    /// The master's file of a blob is missing, and the slave has it.
+    MasterBlobMissing = "master-blob-missing",
 }
 
 impl Serialize for Kind {
@@ -84,7 +98,11 @@ impl Kind {
             | Self::OddStatus
             | Self::Shortened
             | Self::Ledger
-            | Self::IndexForm => Severity::Blemish,
+            | Self::IndexForm
+            | Self::BlobAbsent
+            | Self::MasterBlobShorter
+            | Self::MasterBlobDifferent
+            | Self::MasterBlobMissing => Severity::Blemish,
             _ => Severity::Damage,
         }
     }
@@ -95,6 +113,13 @@ impl Kind {
         match self {
             Self::IndexObject | Self::IndexPosition | Self::IndexForm => File::Index,
             Self::Ledger => File::Ledger,
+            Self::BlobMissing
+            | Self::BlobDifferent
+            | Self::BlobUnreadable
+            | Self::BlobAbsent
+            | Self::MasterBlobShorter
+            | Self::MasterBlobDifferent
+            | Self::MasterBlobMissing => File::Blob,
             _ => File::Data,
         }
     }
@@ -139,6 +164,29 @@ impl Kind {
             Self::IndexObject | Self::IndexPosition | Self::IndexForm => {
                 "remove the index: the next pass rebuilds it; until then, ZODB reads the whole \
                  file when it opens it"
+            }
+            Self::BlobMissing | Self::BlobDifferent => {
+                "fetch it from the master with `fssync --recheck-blobs`; if more blobs are wrong, \
+                 check the disk"
+            }
+            Self::BlobUnreadable => {
+                "if the disk fails, move the blobs to another disk; otherwise, move the file away, \
+                 and fetch it from the master with `fssync --recheck-blobs`"
+            }
+            Self::BlobAbsent => {
+                "nothing, if ZODB packed the master as a <blobstorage>: it removes the files of \
+                 some old revisions; otherwise, restore them on the master from a backup"
+            }
+            Self::MasterBlobShorter => {
+                "copy the slave's file to the master: ZODB does not sync blobs, so the master \
+                 probably lost the end of the file in a power cut"
+            }
+            Self::MasterBlobDifferent => {
+                "copy the slave's file to the master, and check the master's disk and memory"
+            }
+            Self::MasterBlobMissing => {
+                "nothing, if the master was packed since the last pass, or is a <blobstorage>; \
+                 otherwise, copy the slave's file to the master"
             }
         }
     }
