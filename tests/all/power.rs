@@ -66,6 +66,11 @@ survives_power_cuts! {
     an_index_update: INDEX_UPDATE;
     a_slave_seeded_by_hand: SEED;
     a_slave_seeded_by_hand_and_not_synced: SEED_THAT_IS_NOT_DURABLE;
+    a_first_copy_with_blobs: FIRST_COPY_WITH_BLOBS;
+    an_append_with_blobs: APPEND_WITH_BLOBS;
+    an_append_that_finds_blobs: APPEND_THAT_FINDS_BLOBS;
+    a_full_copy_with_blobs: FULL_COPY_WITH_BLOBS;
+    a_full_copy_with_blobs_that_sets_aside: FULL_COPY_WITH_BLOBS_AND_SET_ASIDE;
     switching_off: OFF;
     switching_off_after_on: OFF_AFTER_ON;
     switching_off_during_an_append: OFF_DURING_AN_APPEND;

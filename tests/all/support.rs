@@ -5,6 +5,7 @@ use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod blob_history;
 mod files;
 mod masters;
 mod process;
@@ -13,6 +14,7 @@ mod source;
 mod users;
 mod zodb;
 
+pub use blob_history::BlobHistory;
 pub use files::{names, project, replace, rewrite_end, snapshot, snapshot_of};
 pub use masters::{
     History, append_killed_at_sync, append_sparse, kill_append_at_sync, sparse_master,

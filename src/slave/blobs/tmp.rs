@@ -7,6 +7,7 @@
 //!
 //! ZODB opens none of these names, so they are written and removed without a step.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -168,17 +169,35 @@ impl<'a> TmpDirectory<'a> {
             if leftovers == Leftovers::Small && is_resumable(&found) {
                 continue;
             }
-            let flags = match FileType::from_raw_mode(found.st_mode) {
-                FileType::Directory => AtFlags::REMOVEDIR,
-                _ => AtFlags::empty(),
-            };
-            match unlinkat(&self.handle, name, flags) {
+            match remove_all(&self.handle, name, &found) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(self.fail("remove", &name.to_string_lossy())(error)),
             }
         }
         Ok(())
     }
+}
+
+/// Removes a file, or a directory and all that is in it.
+///
+/// A new directory is empty until it is renamed out of `.fssync/tmp`. But on a disk without a
+/// journal, a power cut may lose that rename and keep the blobs that were placed in the directory
+/// afterwards. Their transactions are not visible, because the rename was not yet synced.
+fn remove_all(parent: &OwnedFd, name: &CStr, found: &Stat) -> Result<(), Errno> {
+    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+        return unlinkat(parent, name, AtFlags::empty());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            let found = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            remove_all(&directory, name, &found)?;
+        }
+    }
+    unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 fn is_resumable(found: &Stat) -> bool {

@@ -184,7 +184,11 @@ impl Actor {
             Self::StatusAgainst => (&["status", "--against"], vec![master, slave]),
             _ => panic!("{self:?} is another program"),
         };
-        let options = options.iter().map(OsString::from);
+        let blobs: &[&str] = match self {
+            Self::Pass(_) => scene.blob_options(),
+            _ => &[],
+        };
+        let options = options.iter().chain(blobs).map(OsString::from);
         options.chain(paths.into_iter().map(Into::into)).collect()
     }
 }

@@ -3,12 +3,14 @@
 //! Each is declared once; every harness runs those that it can disturb.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::json;
 
 use super::actor::{Actor, Batches};
 use crate::support::{
-    History, Scene, Zodb, fssync, kill_append_at_sync, replace, rewrite_end, run,
+    BlobHistory, History, Scene, Zodb, blobs_beside, fssync, kill_append_at_sync, must, replace,
+    rewrite_end, run,
 };
 
 /// A master and a slave, and the actor that is disturbed.
@@ -29,6 +31,20 @@ pub struct Scenario {
     pub is_durable: bool,
     /// Changes the master before the next pass.
     pub then: Option<fn(&Scene)>,
+    /// Whether passes replicate the blobs.
+    pub has_blobs: bool,
+}
+
+impl Scenario {
+    /// An empty scene for this scenario.
+    pub fn scene(&self) -> Scene {
+        let scene = Scene::new();
+        if self.has_blobs {
+            scene.with_blobs()
+        } else {
+            scene
+        }
+    }
 }
 
 /// Whether syncing is off before the actor runs, or after.
@@ -50,6 +66,7 @@ pub const FIRST_COPY: Scenario = Scenario {
     is_off: Switched::Never,
     is_durable: true,
     then: None,
+    has_blobs: false,
 };
 
 pub const APPEND: Scenario = Scenario {
@@ -256,6 +273,56 @@ pub const STATUS: Scenario = Scenario {
     ..INDEX_REBUILD
 };
 
+pub const FIRST_COPY_WITH_BLOBS: Scenario = Scenario {
+    prepare: |scene, _| BlobHistory::get().after.write(scene),
+    has_blobs: true,
+    ..FIRST_COPY
+};
+
+pub const APPEND_WITH_BLOBS: Scenario = Scenario {
+    prepare: |scene, _| {
+        synced_with_blobs(scene);
+        BlobHistory::get().after.write(scene);
+    },
+    ..FIRST_COPY_WITH_BLOBS
+};
+
+/// Some of the blobs were copied by hand, and are not durable.
+pub const APPEND_THAT_FINDS_BLOBS: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (APPEND_WITH_BLOBS.prepare)(scene, zodb);
+        let mut copy = Command::new("cp");
+        copy.arg("-an")
+            .arg(BlobHistory::get().after.blobs.join("."));
+        must(copy.arg(blobs_beside(&scene.slave)));
+    },
+    is_durable: false,
+    ..FIRST_COPY_WITH_BLOBS
+};
+
+pub const FULL_COPY_WITH_BLOBS: Scenario = Scenario {
+    prepare: |scene, _| {
+        synced_with_blobs(scene);
+        BlobHistory::get().packed.replace(scene);
+    },
+    ..FIRST_COPY_WITH_BLOBS
+};
+
+pub const FULL_COPY_WITH_BLOBS_AND_SET_ASIDE: Scenario = Scenario {
+    prepare: |scene, _| {
+        synced_with_blobs(scene);
+        BlobHistory::get().packed_away.replace(scene);
+    },
+    keeps_slave: true,
+    ..FIRST_COPY_WITH_BLOBS
+};
+
+/// A first pass has copied a master with blobs.
+fn synced_with_blobs(scene: &Scene) {
+    BlobHistory::get().before.write(scene);
+    scene.expect("full-copy");
+}
+
 /// A first pass has copied a master of these bytes.
 fn synced(scene: &Scene, master: &[u8]) {
     fs::write(&scene.master, master).unwrap();
@@ -317,8 +384,17 @@ fn each_scenario_does_what_its_name_says() {
         (&INDEX_REBUILD, "up-to-date", None),
         (&INDEX_UPDATE, "up-to-date", None),
         (&SEED, "up-to-date", None),
+        (&FIRST_COPY_WITH_BLOBS, "full-copy", None),
+        (&APPEND_WITH_BLOBS, "append", None),
+        (&APPEND_THAT_FINDS_BLOBS, "append", None),
+        (&FULL_COPY_WITH_BLOBS, "full-copy", None),
+        (
+            &FULL_COPY_WITH_BLOBS_AND_SET_ASIDE,
+            "full-copy",
+            Some(".diverged-"),
+        ),
     ] {
-        let scene = Scene::new();
+        let scene = scenario.scene();
         (scenario.prepare)(&scene, &mut zodb);
         let mut command = scenario.actor.command(&scene);
         let report = run(command.arg("--json")).expect(0).report();

@@ -5,12 +5,13 @@ use std::fs;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
 
-use super::disk::{Disk, File, Op};
+use super::cuts::is_blob;
+use super::disk::{Disk, File, Meta, Op};
 use super::mount::{MountedDisk, OWNER, Recording};
 use crate::crash::actor::Actor;
 use crate::crash::oracle::Case;
 use crate::crash::scenario::{Scenario, Switched};
-use crate::support::{Run, Scene, Zodb, fssync, run};
+use crate::support::{Run, Zodb, fssync, run};
 
 pub const DATA: &str = "Data.fs";
 
@@ -37,7 +38,7 @@ pub struct DiskCase {
 
 impl DiskCase {
     pub fn prepare(scenario: &'static Scenario) -> Self {
-        let scene = Scene::new();
+        let scene = scenario.scene();
         let disk = MountedDisk::mount(scene.slave.parent().expect("a directory"));
         let mut zodb = Zodb::start();
         (scenario.prepare)(&scene, &mut zodb);
@@ -85,6 +86,7 @@ impl DiskCase {
     /// the next pass.
     pub fn check(&mut self, left: &Disk, start: &Disk, is_done: bool) -> Recording {
         assert_owners(left, start, &READ_BY_ZODB);
+        assert_owners_of_blobs(left, start);
         self.disk.load(left.clone());
         self.case.assert_sound(&mut self.zodb);
         if is_done {
@@ -155,6 +157,17 @@ impl DiskCase {
         let master = fs::read(&scene.master).expect("the master");
         let slave = left.read(DATA).expect("a slave");
         master.starts_with(&slave[..position as usize])
+    }
+}
+
+/// New blobs belong to the owner of the blob directory, who can read them.
+fn assert_owners_of_blobs(disk: &Disk, start: &Disk) {
+    for (path, node) in disk.tree().paths() {
+        let is_blob = path.starts_with("blobstorage/0x") && is_blob(&path);
+        if is_blob && start.file(node).is_none() {
+            let Meta { mode, uid, .. } = disk.file(node).expect("a file").meta();
+            assert_eq!((uid, mode), (OWNER, 0o444), "owner and mode of {path}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use super::case::{DATA, DiskCase};
 use super::disk::{Bytes, Disk, Names, Op, PAGE_LEN, ROOT, SECTOR_LEN};
@@ -207,7 +208,7 @@ pub fn syncs(recording: &Recording) -> Vec<(usize, String)> {
             Op::Sync { node, .. } | Op::SyncDirectory { node } => {
                 let mut all = disks[nth].tree().paths().into_iter();
                 let found = all.find(|&(_, it)| it == *node);
-                found.map_or_else(|| "nothing".to_owned(), |(path, _)| path)
+                found.map_or_else(|| "nothing".to_owned(), |(path, _)| stable(&path))
             }
             _ => continue,
         };
@@ -217,6 +218,22 @@ pub fn syncs(recording: &Recording) -> Vec<(usize, String)> {
         found.push((nth, format!("{} {times}", short.unwrap_or(&name))));
     }
     found
+}
+
+/// Whether a path is one of a blob file.
+pub fn is_blob(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|it| it == "blob")
+}
+
+/// A path without the tid of a blob, which differs from run to run. A blob that is being received
+/// is called `received` and its oid.
+fn stable(path: &str) -> String {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    match (directory.rsplit_once('/'), name.split_once('-')) {
+        (Some((_, "tmp")), Some((oid, _))) => format!("received {}", oid.trim_start_matches('0')),
+        _ if is_blob(name) => format!("{directory}/*.blob"),
+        _ => path.to_owned(),
+    }
 }
 
 /// The recording without one of its operations.

@@ -96,4 +96,5 @@ disturbed! {
     an_append_without_an_index: APPEND_WITHOUT_AN_INDEX;
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
     an_index_rebuild: INDEX_REBUILD;
+    an_append_with_blobs: APPEND_WITH_BLOBS;
 }

@@ -2,7 +2,7 @@
 //! A check must fail for at least one of the states that only the mistake makes possible.
 
 use super::case::DiskCase;
-use super::cuts::{Mistake, syncs, without};
+use super::cuts::{Mistake, is_blob, syncs, without};
 use super::disk::Op;
 use super::mount::Recording;
 use super::number;
@@ -86,11 +86,94 @@ syncs_are_needed! {
     each_sync_of_a_full_copy_that_sets_aside: FULL_COPY_AND_SET_ASIDE but [".fssync-tmp 1"];
     // The old index is still correct.
     each_sync_of_an_index_rebuild: INDEX_REBUILD but ["directory 1"];
+    // A pass before this one has created these directories.
+    each_sync_of_an_append_with_blobs: APPEND_WITH_BLOBS but [
+        "blobstorage 1",
+        "blobstorage/0x00 1",
+        "blobstorage/0x00/0x00 1",
+        "blobstorage/0x00/0x00/0x00 1",
+        "blobstorage/0x00/0x00/0x00/0x00 1",
+        "blobstorage/0x00/0x00/0x00/0x00/0x00 1",
+        "blobstorage/0x00/0x00/0x00/0x00/0x00/0x00 1",
+    ];
     // One for the ledger, and one for the sidecar.
     each_sync_of_a_seed: SEED_THAT_IS_NOT_DURABLE but ["Data.fs 1", "Data.fs 2"];
     // An empty switch is off. Less than a header is left, which ZODB truncates.
     each_sync_of_switching_off: OFF but [".fssync-switch 1", "Data.fs 2"];
     each_sync_of_switching_off_after_on: OFF_AFTER_ON but ["directory 1", "Data.fs 2"];
+}
+
+/// Somebody copied blobs and did not sync them. The power is cut after the pass.
+#[test]
+fn each_sync_of_found_blobs() {
+    let mut recorded = Recorded::of(&scenario::APPEND_THAT_FINDS_BLOBS);
+    let all = syncs(&recorded.recording);
+    let of_blobs = all
+        .iter()
+        .filter(|(_, label)| is_blob(label.trim_end_matches(" 1")));
+    let of_directories = all.iter().filter(|(_, label)| {
+        let directory = label.trim_end_matches(" 1");
+        directory.starts_with("blobstorage/0x") && !is_blob(directory)
+    });
+    assert!(of_blobs.clone().count() > 1, "{all:?}");
+    // The others were durable before.
+    let new = of_directories.filter(|(_, label)| label.split('/').count() > 8);
+    for (nth, label) in of_blobs.chain(new) {
+        eprintln!("without {label}");
+        let faulty = without(&recorded.recording, *nth);
+        recorded.assert_found(&faulty, label);
+    }
+}
+
+/// The blobs of a batch are received and placed once the batch is visible.
+#[test]
+fn blobs_after_their_batch_are_found() {
+    let mut recorded = Recorded::of(&scenario::APPEND_WITH_BLOBS);
+    let mut faulty = recorded.recording.clone();
+    let data = recorded.marker() + 2;
+    let is_status = |op: &Op| matches!(op, Op::Write { bytes, .. } if bytes.len() == 1);
+    let after_data = faulty.ops[data..].iter().position(is_status);
+    let status = data + after_data.expect("the true status");
+    let is_place = |op: &Op| match op {
+        Op::Rename { to, .. } => is_blob(&to.name),
+        _ => false,
+    };
+    let placed = faulty.ops.iter().position(is_place).expect("a blob");
+    // The batch: the rest of its bytes, its sync, its true status and the sync of that.
+    let batch: Vec<Op> = faulty.ops.drain(data..=status + 1).collect();
+    assert!((data..status).contains(&placed), "blobs come first");
+    let is_of_log = |op: &Op| match (op, &recorded.recording.ops[data - 1]) {
+        (Op::Write { node, .. } | Op::Sync { node, .. }, Op::Sync { node: log, .. }) => node == log,
+        _ => false,
+    };
+    let (log, blobs): (Vec<Op>, Vec<Op>) = batch.into_iter().partition(is_of_log);
+    faulty.ops.splice(data..data, log.into_iter().chain(blobs));
+    recorded.assert_found(&faulty, "blobs after their batch");
+}
+
+/// A blob gets its name before its data is durable.
+#[test]
+fn a_blob_that_is_placed_before_its_sync_is_found() {
+    let mut recorded = Recorded::of(&scenario::APPEND_WITH_BLOBS);
+    let mut faulty = recorded.recording.clone();
+    let is_place = |op: &Op| match op {
+        Op::Rename { to, .. } => is_blob(&to.name),
+        _ => false,
+    };
+    let ops = &recorded.recording.ops;
+    let last = ops.iter().rposition(is_place).expect("a blob");
+    let names: Vec<(usize, String)> = syncs(&recorded.recording);
+    let of_blobs = names
+        .iter()
+        .filter(|(_, label)| label.starts_with("received"));
+    let moved: Vec<usize> = of_blobs.map(|(nth, _)| *nth).collect();
+    // All of these syncs come after the last rename. The directories are not synced at all
+    // before, so a power cut in between loses or keeps each name.
+    for &nth in moved.iter().rev() {
+        let sync = faulty.ops.remove(nth);
+        faulty.ops.insert(last, sync);
+    }
+    recorded.assert_found(&faulty, "names before data");
 }
 
 #[test]

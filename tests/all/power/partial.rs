@@ -104,6 +104,7 @@ disturbed! {
     an_append_after_our_own_tail: APPEND_AFTER_OUR_OWN_TAIL;
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
     an_index_rebuild: INDEX_REBUILD;
+    an_append_with_blobs: APPEND_WITH_BLOBS;
 }
 
 /// Makes each read of the master partial.

@@ -39,6 +39,8 @@ pub struct Scene {
     pub directory: TempDir,
     pub master: PathBuf,
     pub slave: PathBuf,
+    /// Whether passes replicate the blobs. The blob directories are beside the files.
+    pub has_blobs: bool,
     transport: Transport,
 }
 
@@ -53,8 +55,15 @@ impl Scene {
             master: directory.path().join("master/Data.fs"),
             slave: directory.path().join("slave/Data.fs"),
             directory,
+            has_blobs: false,
             transport: Transport::Path,
         }
+    }
+
+    /// Passes replicate the blobs.
+    pub fn with_blobs(self) -> Self {
+        let has_blobs = true;
+        Self { has_blobs, ..self }
     }
 
     /// Passes use this transport.
@@ -78,6 +87,7 @@ impl Scene {
     pub fn command(&self, options: &[&str]) -> Command {
         let mut command = fssync();
         command.args(options).args(self.reach());
+        command.args(self.blob_options());
         command.args([self.typed_master(), self.slave.clone()]);
         command
     }
@@ -109,6 +119,11 @@ impl Scene {
         command.args(["verify", "--json"]).args(options);
         command.args(self.reach()).arg(&self.slave);
         run(command.arg("--against").arg(self.typed_master()))
+    }
+
+    /// The options of a pass for the blobs.
+    pub fn blob_options(&self) -> &'static [&'static str] {
+        if self.has_blobs { &["--blobs"] } else { &[] }
     }
 
     /// The options that the transport needs.
@@ -181,6 +196,11 @@ impl Scene {
     /// Fails if the slave's directory contains a name that is not documented.
     pub fn assert_documented_names(&self) {
         for name in self.beside_slave() {
+            // The blob directory, also under the name that it has while it is created.
+            if self.has_blobs && ["blobstorage", "blobstorage.fssync-new"].contains(&name.as_str())
+            {
+                continue;
+            }
             let suffix = name
                 .strip_prefix("Data.fs")
                 .unwrap_or_else(|| panic!("{name}"));
@@ -191,6 +211,9 @@ impl Scene {
                 ".fssync-switch",
                 ".fssync-ledger",
                 ".fssync-verified",
+                ".fssync-empty-new",
+                ".fssync-blobs",
+                ".fssync-blobs-gone",
                 ".fssync-tmp",
                 ".fssync-pass",
                 ".fssync-step",

@@ -219,7 +219,7 @@ pub struct Blobs<'a> {
 
 /// The blob directory beside a file, which `--blobs` detects.
 pub fn blobs_beside(file: &Path) -> PathBuf {
-    file.with_file_name("blobs")
+    file.with_file_name("blobstorage")
 }
 
 impl Drop for Zodb {

@@ -279,3 +279,19 @@ fn a_rename_to_another_directory_is_durable_once_that_one_is_synced() {
     disk.apply(&Op::SyncDirectory { node: other });
     assert_eq!(places(&disk), set([vec!["d/a".to_owned()]]));
 }
+
+#[test]
+fn a_durable_rename_makes_the_creation_of_its_file_durable() {
+    let (mut disk, _) = with_a(b"a");
+    let other = create_as(&mut disk, "d", Kind::Directory);
+    disk.apply(&SYNC_ROOT);
+    create(&mut disk, "new");
+    rename(&mut disk, "new", "d/new");
+    disk.apply(&Op::SyncDirectory { node: other });
+    for names in [Names::Lost, Names::Kept, Names::Any] {
+        let old = outcomes(&disk, "new", names, Bytes::Kept);
+        assert_eq!(old, set([None]), "{names:?}");
+        let new = outcomes(&disk, "d/new", names, Bytes::Kept);
+        assert_eq!(new, set([Some(Vec::new())]), "{names:?}");
+    }
+}

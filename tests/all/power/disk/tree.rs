@@ -145,12 +145,24 @@ impl Tree {
 
     /// Makes the names in a directory durable, in the order of their changes.
     pub fn sync(&mut self, directory: Node) {
-        for change in &self.pending {
-            if change.directory() == Some(directory) {
-                change.carry_out(&mut self.durable);
+        let (durable, mut pending): (Vec<Change>, Vec<Change>) = self
+            .pending
+            .drain(..)
+            .partition(|it| it.directory() == Some(directory));
+        for change in durable {
+            if let Some(removed) = &change.removed {
+                // The changes that led to the old name can no longer be lost or kept alone.
+                pending.retain(|earlier| {
+                    let led_here = earlier.added.as_ref() == Some(removed);
+                    if led_here {
+                        earlier.carry_out(&mut self.durable);
+                    }
+                    !led_here
+                });
             }
+            change.carry_out(&mut self.durable);
         }
-        self.pending.retain(|it| it.directory() != Some(directory));
+        self.pending = pending;
     }
 
     /// The names after a power cut, all of them durable. A directory that is lost takes its
