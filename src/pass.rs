@@ -21,7 +21,7 @@ pub use self::report::JsonReport;
 
 use self::apply::Tuning;
 use self::attempts::Attempts;
-use self::blobs::{BlobMode, OpenBlobs};
+use self::blobs::{BlobMode, BlobWork, OpenBlobs};
 use self::collector::Collector;
 use self::start::{PassStart, start_pass};
 use crate::blobs::remove;
@@ -106,8 +106,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         sidecar: loaded.clone(),
         copied: Copied::default(),
         plan: None,
-        blobs: None,
-        must_recheck_blobs: matches!(&job.blobs, BlobMode::On(options) if options.recheck),
+        blobs: BlobWork::of(&job.blobs),
         retry: Retry::default(),
         is_checked,
         has_checked_surroundings: false,
@@ -128,7 +127,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
     } = attempts;
     let mut report = PassReport {
         file_system,
-        blobs_are_due: result.is_ok() && blobs.is_some() && blobs::are_due(&sidecar),
+        blobs_are_due: blobs.are_due,
         ..PassReport::from(match &result {
             Ok(plan) => succeeded(plan, copied),
             Err(error) => failed(error, plan, copied),
@@ -152,7 +151,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         // The copied transactions are visible and recorded. Ledger and index may follow later.
         if is_recorded && is_sound {
             update_ledger(job, copied, monitor);
-            if let Some(blobs) = &blobs {
+            if let Some(blobs) = &blobs.open {
                 upkeep::report_blobs(remove_gone_blobs(job, blobs, copied, &mut sidecar));
             }
             report.index_is_due = update_index(job, sidecar, copied, monitor);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::{BlobEnds, BlobFetcher, Fetched, LARGE_GROUP_LEN};
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
+use crate::human::count;
 use crate::io::progress::Monitor;
 use crate::slave::paths::{self, OpenMode};
 use crate::slave::scan::blobs::BlobScan;
@@ -23,7 +24,7 @@ pub const PASS_BUDGET: Duration = Duration::from_secs(30);
 pub const WATCH_BUDGET: Duration = Duration::from_millis(250);
 
 /// Fetches blobs of older transactions for as long as `budget`, but those of one slice of the log
-/// at least. Stores the progress in the sidecar.
+/// at least. Stores the progress in the sidecar. Warns if a part of the log cannot be read.
 pub fn catch_up(
     ends: BlobEnds<'_>,
     sidecar: &mut Sidecar,
@@ -47,11 +48,12 @@ pub fn catch_up(
             path.display()
         );
     }
-    let mut scan = BlobScan::new(&file, path, state.complete, state.since);
+    let (end, is_rechecked) = (state.since, state.rechecks);
+    let mut scan = BlobScan::new(&file, path, state.complete, end);
     let progress = LogProgress {
         monitor,
         position: Cell::new(state.complete),
-        end: state.since,
+        end,
     };
     let mut fetcher = BlobFetcher::new(ends, LARGE_GROUP_LEN, &progress)
         .comparing_digests(state.rechecks)
@@ -62,7 +64,8 @@ pub fn catch_up(
         ends.slave.check_cancelled()?;
         let slice = scan.next_slice()?;
         progress.advance(scan.position());
-        let is_last = slice.is_none() || started.elapsed() >= budget;
+        let has_ended = slice.is_none();
+        let is_last = has_ended || started.elapsed() >= budget;
         for reference in slice.into_iter().flatten() {
             fetcher.want(reference)?;
             wanted += 1;
@@ -82,9 +85,22 @@ pub fn catch_up(
             }
         }
         sidecar.store(paths)?;
-        if is_last {
-            return Ok(total);
+        if !is_last {
+            continue;
         }
+        let is_at_end = scan.position() == end;
+        if is_rechecked && is_at_end {
+            let (files, copied) = (count(total.files, "blob"), total.received.files);
+            tracing::info!("compared {files} again; {copied} were copied");
+        } else if has_ended && !is_at_end {
+            monitor.warn(format!(
+                "{}: the blobs of transactions beyond {} are not copied, because the log cannot \
+                 be read there: run `fssync verify`",
+                path.display(),
+                scan.position()
+            ));
+        }
+        return Ok(total);
     }
 }
 

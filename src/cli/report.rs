@@ -90,6 +90,8 @@ fn describe(action: Action, copied: Copied, dry_run: bool) -> String {
     let would = if dry_run { "would have " } else { "" };
     let blobs = match copied.blobs {
         0 => String::new(),
+        // A dry run does not ask for the size.
+        number if dry_run => format!(" and {}", count(number, "blob")),
         number => format!(
             " and {}, {}",
             count(number, "blob"),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::apply::Apply;
-use super::blobs::{BlobMode, OpenBlobs};
+use super::blobs::{BlobMode, BlobWork};
 use super::start::{check_first_pass, interruption};
 use super::survey::Survey;
 use super::{Job, blobs, surroundings};
@@ -36,10 +36,8 @@ pub(super) struct Attempts<'a> {
     pub(super) surveyed_at: Option<Timestamp>,
     /// The master's file system.
     pub(super) file_system: Option<FileSystem>,
-    /// The slave's blob directory, if the pass copies blobs.
-    pub(super) blobs: Option<OpenBlobs>,
-    /// Whether every blob is to be compared again, and that was not noted yet.
-    pub(super) must_recheck_blobs: bool,
+    /// The blobs, if the pass copies them.
+    pub(super) blobs: BlobWork,
     /// The last plan, even if it could not be carried out.
     pub(super) plan: Option<Plan>,
 }
@@ -84,14 +82,14 @@ impl Attempts<'_> {
         tracing::debug!("plan: {plan:?}");
         self.check_surroundings(&survey);
         self.plan = Some(plan);
-        self.blobs = blobs::open(job, &mut self.sidecar, &survey)?;
-        if self.must_recheck_blobs
+        self.blobs.open = blobs::open(job, &mut self.sidecar, &survey)?;
+        if self.blobs.must_recheck
             && let Some(state) = &mut self.sidecar.blobs
         {
             state.start_over(true);
-            self.must_recheck_blobs = false;
+            self.blobs.must_recheck = false;
         }
-        if self.blobs.is_some() && !job.dry_run && is_first_copy(&plan) {
+        if self.blobs.open.is_some() && !job.dry_run && is_first_copy(&plan) {
             // Without a Data.fs, a ZEO that is started too early would empty the blob directory.
             install_magic(slave, &job.master, &survey)?;
             return self.attempt();
@@ -99,7 +97,7 @@ impl Attempts<'_> {
         let apply = Apply {
             slave,
             master: &job.master,
-            blobs: self.blobs.as_ref(),
+            blobs: self.blobs.open.as_ref(),
             declines_blobs: job.blobs == BlobMode::Off,
             policy: job.policy,
             tuning: job.tuning,
@@ -110,6 +108,11 @@ impl Attempts<'_> {
             check_not_in_use(slave, &plan)
                 .and_then(|()| slave.paths.check_is_writable())
                 .and_then(|()| apply.dry_run(&plan, &survey, &mut copied))
+                .inspect(|()| {
+                    if !matches!(job.blobs, BlobMode::On(_)) {
+                        copied.blobs = 0;
+                    }
+                })
         } else {
             apply
                 .run(&plan, &mut survey, &mut self.sidecar, &mut copied)
@@ -122,7 +125,7 @@ impl Attempts<'_> {
     /// Fetches blobs of transactions that were copied without them, for a limited time.
     fn catch_up_on_blobs(&mut self, survey: &Survey, copied: &mut Copied) -> Result<(), Error> {
         let Self { job, monitor, .. } = *self;
-        let Some(blobs) = &self.blobs else {
+        let Some(blobs) = &self.blobs.open else {
             return Ok(());
         };
         let ends = blobs.ends(&job.slave, &job.master, &survey.master_stat);
@@ -132,7 +135,11 @@ impl Attempts<'_> {
             catch_up::PASS_BUDGET
         };
         let is_unproven = blobs.is_unproven;
+        let before = blobs::complete(&self.sidecar);
         let fetched = catch_up::catch_up(ends, &mut self.sidecar, is_unproven, budget, monitor)?;
+        // Without progress, the next pass would fail to make any, too.
+        self.blobs.are_due =
+            blobs::are_due(&self.sidecar) && blobs::complete(&self.sidecar) > before;
         let found = absent::ask_again(ends, &mut self.sidecar, monitor)?;
         copied.blobs += fetched.received.files + found.received.files;
         copied.blob_bytes += fetched.received.bytes + found.received.bytes;

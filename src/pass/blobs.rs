@@ -57,6 +57,27 @@ pub struct OpenBlobs {
     pub is_unproven: bool,
 }
 
+/// The work of a pass on blobs.
+#[derive(Debug, Default)]
+pub(super) struct BlobWork {
+    /// The slave's blob directory, if the pass copies blobs.
+    pub(super) open: Option<OpenBlobs>,
+    /// Whether every blob is to be compared again, and that was not noted yet.
+    pub(super) must_recheck: bool,
+    /// Whether the next pass can fetch more blobs of older transactions.
+    pub(super) are_due: bool,
+}
+
+impl BlobWork {
+    /// The work of a pass that has not begun.
+    pub(super) fn of(mode: &BlobMode) -> Self {
+        Self {
+            must_recheck: matches!(mode, BlobMode::On(options) if options.recheck),
+            ..Self::default()
+        }
+    }
+}
+
 impl OpenBlobs {
     /// The two ends between which this pass copies blobs.
     pub(super) fn ends<'a>(
@@ -160,6 +181,11 @@ fn is_replaced(path: &Path, id: &str) -> bool {
 pub(super) fn are_due(sidecar: &Sidecar) -> bool {
     let state = sidecar.blobs.as_ref();
     state.is_some_and(|state| !state.is_complete_at(state.until))
+}
+
+/// The position before which no transaction lacks a blob, in bytes.
+pub(super) fn complete(sidecar: &Sidecar) -> u64 {
+    sidecar.blobs.as_ref().map_or(0, |state| state.complete)
 }
 
 /// Sets up the slave's blob directory at `path`, once the master's is known. Returns its state; `None` in a

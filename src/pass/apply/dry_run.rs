@@ -5,12 +5,34 @@ use super::warnings::Replaced;
 use super::{Apply, add_up};
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
+use crate::filestorage::blob::{BlobCollector, CandidateData};
 use crate::filestorage::scan::{Event, Visitor};
 use crate::pass::reader::{Cut, TransactionReader};
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
 use crate::plan::{AppendPlan, CopyPlan, Plan, PlannedAction, Reason};
 use crate::slave::space;
+
+/// Counts the blobs of new transactions. Those of undone changes do not count: the slave does not
+/// have the records to which their back pointers may lead.
+#[derive(Debug, Default)]
+struct BlobCounter {
+    collector: BlobCollector,
+    count: u64,
+}
+
+impl Visitor for BlobCounter {
+    fn event(&mut self, event: Event) {
+        self.collector.event(event);
+    }
+
+    fn bytes(&mut self, offset: u64, bytes: &[u8]) {
+        self.collector.bytes(offset, bytes);
+        let found = self.collector.take();
+        let blobs = found.iter().filter(|it| it.data == CandidateData::Pickle);
+        self.count += blobs.count() as u64;
+    }
+}
 
 impl Apply<'_> {
     /// Does the same as [`run`](Self::run), except for the writes.
@@ -31,9 +53,11 @@ impl Apply<'_> {
         copied: &mut Copied,
     ) -> Result<(), Error> {
         let mut reader = self.reader(survey, plan.from, plan.last_tid);
-        self.read_to_end(&mut reader, &mut |_: Event| {})?;
+        let mut blobs = BlobCounter::default();
+        self.read_to_end(&mut reader, &mut blobs)?;
         space::check_append(self.slave, reader.position())?;
         add_up(copied, &reader, plan.from);
+        copied.blobs = blobs.count;
         self.check_undamaged(&reader)
     }
 
