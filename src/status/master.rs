@@ -19,6 +19,7 @@ use crate::pass::surroundings;
 use crate::pass::survey::Survey;
 use crate::plan::outcome::{Copied, Exit, Outcome};
 use crate::plan::{AppendPlan, PlannedAction, Policy, SlaveState};
+use crate::slave::blobs::BlobDirectory;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::snapshot::SlaveSnapshot;
 use crate::slave::space;
@@ -114,15 +115,26 @@ fn compare_once(
         PlannedAction::Append(append) => space::check_append(slave, append.from + copied.bytes),
         PlannedAction::FullCopy(_) => space::check_next_copy(slave, survey.master_stat.size),
     };
-    let next_pass = match room.err().or(damage) {
-        _ if is_written && zodb_pid.is_some() => Outcome::from(&Error::InUse {
+    // A pass opens the slave's blob directory before it takes ZODB's lock.
+    let in_the_way = blobs_moved(sidecar).or_else(|| {
+        let is_in_use = is_written && zodb_pid.is_some();
+        is_in_use.then(|| Error::InUse {
             slave: slave.paths.data().to_owned(),
             pid: zodb_pid,
-        }),
-        None => pass::succeeded(&plan, copied),
-        Some(error) => pass::failed(&error, Some(plan), copied),
+        })
+    });
+    let next_pass = match (in_the_way, room.err().or(damage)) {
+        (Some(error), _) => Outcome::from(&error),
+        (None, None) => pass::succeeded(&plan, copied),
+        (None, Some(error)) => pass::failed(&error, Some(plan), copied),
     };
     Ok((next_pass, lag))
+}
+
+/// Why a pass could not use the slave's blob directory, if passes copy blobs.
+fn blobs_moved(sidecar: &Sidecar) -> Option<Error> {
+    let state = sidecar.blobs.as_ref().filter(|state| state.is_on)?;
+    BlobDirectory::open(&state.directory, &state.id).err()
 }
 
 /// The transactions that the master committed after the slave's position, with the number of

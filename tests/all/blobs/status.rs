@@ -184,6 +184,10 @@ fn without_its_blob_directory_a_slave_is_incomplete() {
         assert_eq!(report["verdict"], "incomplete", "{report}");
         assert_eq!(report["blobs_complete"], false);
         assert_eq!(report["blobs_missing"], Value::Null);
+        let pass = site.scene.pass(&["--blobs"]).expect(1).report();
+        assert_eq!(report["next_exit_code"], 1, "{report}");
+        assert_eq!(report["next_reason"], pass["reason"]);
+        assert_eq!(report["next_action"], pass["action"]);
         let problem = report["blob_problem"].as_str().unwrap();
         assert!(problem.contains(why), "{problem}");
         let (blobs, failover) = site.lines(1);
