@@ -11,20 +11,19 @@
 //! times, almost only holes). Everything is in the page cache. Compare only the ratio of two
 //! medians of the same run, never a single time.
 
-mod contest;
 #[path = "../shared/mod.rs"]
 mod shared;
-mod table;
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use contest::{Contender, Contest, Prepare, Row, Target};
-use shared::command::{Argv, Remote, calm, has, must, text};
+use shared::command::{Argv, Remote, argv, calm, has, must, text};
+use shared::contest::{self, Contender, Contest, Prepare, Row, Target};
 use shared::generate::{Generator, MB, copy_from, sparse};
 use shared::place::{Place, temporary};
+use shared::table;
 use shared::times::show;
 
 /// The target for a pass that finds nothing new.
@@ -323,9 +322,4 @@ fn fssync(place: &Place, options: &[&str]) -> Argv {
     argv.extend(options.iter().map(|&option| option.to_owned()));
     argv.extend([&place.master, &place.slave].map(|path| text(path)));
     argv
-}
-
-fn argv(command: &str, paths: &[&PathBuf]) -> Argv {
-    let words = command.split(' ').map(str::to_owned);
-    words.chain(paths.iter().map(|path| text(path))).collect()
 }

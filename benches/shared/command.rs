@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A command and its arguments.
@@ -36,6 +36,12 @@ pub(crate) fn calm(directory: &Path) -> io::Result<()> {
 /// A path as an argument.
 pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// A command, whose words are separated by spaces, with paths as its last arguments.
+pub(crate) fn argv(command: &str, paths: &[&PathBuf]) -> Argv {
+    let words = command.split(' ').map(str::to_owned);
+    words.chain(paths.iter().map(|path| text(path))).collect()
 }
 
 /// This machine, reached as if it were another one.

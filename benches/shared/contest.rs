@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::shared::command::{Argv, has, must, text};
-use crate::shared::times::{Times, show};
+use super::command::{Argv, has, must, text};
+use super::times::{Times, show};
 
 /// Restores the state before a run; not timed.
 pub(crate) type Prepare<'a> = Box<dyn Fn() -> io::Result<()> + 'a>;

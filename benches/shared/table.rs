@@ -1,7 +1,7 @@
 //! The results as a table of plain text.
 
-use crate::contest::{Row, Target};
-use crate::shared::times::{show, verdict};
+use super::contest::{Row, Target};
+use super::times::{show, verdict};
 
 /// The target for fssync's peak memory, in kilobytes.
 const MAX_PEAK_KB: u64 = 32 * 1024;
