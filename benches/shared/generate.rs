@@ -9,8 +9,9 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use fssync::filestorage::MAGIC_LEN;
+use fssync::filestorage::blob::BlobKey;
 use fssync::filestorage::record::{DATA_HEADER_LEN, TRAILER_LEN, TXN_HEADER_LEN};
+use fssync::filestorage::{MAGIC_LEN, Tid};
 
 /// A megabyte, as in the size of disks.
 pub(crate) const MB: u64 = 1_000_000;
@@ -31,6 +32,12 @@ const STATE: (&[u8], &[u8]) = (
 /// The length of a pickle without its byte string, in bytes.
 const PICKLE_FRAME_LEN: u64 = (CLASS.len() + STATE.0.len() + 4 + STATE.1.len()) as u64;
 
+/// The record of a blob, as ZODB pickles it in Python 3. Its state is `None`.
+const BLOB: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
+
+/// The oid of the first blob. Other objects have lower ones.
+const FIRST_BLOB: u64 = 1 << 32;
+
 /// A FileStorage that is being written, and the state needed to continue.
 #[derive(Debug)]
 pub(crate) struct Generator {
@@ -42,6 +49,7 @@ pub(crate) struct Generator {
     millis: u64,
     /// The position of the last data record of each oid.
     records: Vec<u64>,
+    blobs: u64,
     transactions: u64,
 }
 
@@ -55,6 +63,7 @@ impl Generator {
             position: MAGIC_LEN,
             millis: 0,
             records: Vec::new(),
+            blobs: 0,
             transactions: 0,
         })
     }
@@ -69,7 +78,7 @@ impl Generator {
         self.transactions
     }
 
-    /// Number of objects.
+    /// Number of objects without the blobs.
     pub(crate) fn objects(&self) -> usize {
         self.records.len()
     }
@@ -82,6 +91,36 @@ impl Generator {
         let mut transaction = Vec::new();
         while self.position < end {
             self.transaction(&mut transaction);
+            out.write_all(&transaction)?;
+            self.position += transaction.len() as u64;
+        }
+        out.into_inner()?.sync_all()
+    }
+
+    /// Appends the records of `count` new blobs in transactions of `per_transaction` blobs, and
+    /// syncs. Calls `make_file` with each blob before its transaction is in the file, since ZODB
+    /// creates the blob's file first.
+    pub(crate) fn append_blobs(
+        &mut self,
+        count: u64,
+        per_transaction: u64,
+        mut make_file: impl FnMut(BlobKey) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let file = OpenOptions::new().append(true).open(&self.path)?;
+        let mut out = BufWriter::with_capacity(1024 * 1024, file);
+        let end = self.blobs + count;
+        while self.blobs < end {
+            let mut transaction = self.transaction_header();
+            let tid = tid(self.millis);
+            for oid in self.blobs..end.min(self.blobs + per_transaction) {
+                let oid = FIRST_BLOB + oid;
+                make_file(BlobKey { tid: Tid(tid), oid })?;
+                self.data_header(&mut transaction, oid, 0, BLOB.len() as u64);
+                transaction.extend(BLOB);
+                self.blobs += 1;
+            }
+            let tlen = finish(&mut transaction, 0);
+            transaction.extend(tlen.to_be_bytes());
             out.write_all(&transaction)?;
             self.position += transaction.len() as u64;
         }
@@ -144,17 +183,22 @@ impl Generator {
 
     /// A data record up to the content of its byte string of `len` bytes.
     fn data_record_header(&self, out: &mut Vec<u8>, oid: usize, prev: u64, len: u64) {
+        self.data_header(out, oid as u64, prev, PICKLE_FRAME_LEN + len);
+        out.extend(CLASS);
+        out.extend(STATE.0);
+        out.extend((len as u32).to_le_bytes());
+    }
+
+    /// The header of a data record with a pickle of `plen` bytes.
+    fn data_header(&self, out: &mut Vec<u8>, oid: u64, prev: u64, plen: u64) {
         let start = out.len();
-        out.extend((oid as u64).to_be_bytes());
+        out.extend(oid.to_be_bytes());
         out.extend(tid(self.millis).to_be_bytes());
         out.extend(prev.to_be_bytes());
         out.extend(self.position.to_be_bytes());
         out.extend([0; 2]);
-        out.extend((PICKLE_FRAME_LEN + len).to_be_bytes());
+        out.extend(plen.to_be_bytes());
         debug_assert_eq!(out.len() - start, DATA_HEADER_LEN);
-        out.extend(CLASS);
-        out.extend(STATE.0);
-        out.extend((len as u32).to_le_bytes());
     }
 
     /// An object of an earlier transaction, in three of ten calls.

@@ -25,7 +25,7 @@ pub(crate) fn measure(place: &Place, remote: Option<&Remote>, megabytes: u32) ->
     println!("\n  catching up {megabytes} MB");
     let mut generator = Generator::create(&place.master)?;
     generator.append(MB)?;
-    let follower = Follower::start(place, remote)?;
+    let follower = Follower::start(place, remote, &[])?;
     follower.wait_for(generator.position())?;
     let (mut written, mut through, mut ours) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {

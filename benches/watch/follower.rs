@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::clock::Moment;
+use crate::python::Commit;
 use crate::shared::command::{Remote, text};
 use crate::shared::place::Place;
 
@@ -23,6 +24,19 @@ pub(crate) struct Report {
     pub(crate) position: u64,
 }
 
+/// The delay from each commit to the first report that covers it, in nanoseconds.
+pub(crate) fn lags(
+    commits: &[Commit],
+    reports: &[Report],
+    since: impl Fn(&Commit) -> Moment,
+) -> Vec<i64> {
+    let covers = |commit: &Commit| {
+        let at = reports.partition_point(|report| report.position < commit.position);
+        reports.get(at).map(|report| report.at.after(since(commit)))
+    };
+    commits.iter().filter_map(covers).collect()
+}
+
 /// A watch, which is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -31,10 +45,14 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Starts a watch of the master, through `remote` if it is given.
-    pub(crate) fn start(place: &Place, remote: Option<&Remote>) -> io::Result<Self> {
+    /// Starts a watch of the master with these options, through `remote` if it is given.
+    pub(crate) fn start(
+        place: &Place,
+        remote: Option<&Remote>,
+        options: &[String],
+    ) -> io::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fssync"));
-        command.args(["--watch", "--json", "-q"]);
+        command.args(["--watch", "--json", "-q"]).args(options);
         match remote {
             Some(remote) => command.args(remote.arguments(&place.master)),
             None => command.arg(text(&place.master)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Spread};
 use crate::floor;
-use crate::follower::{Follower, Report};
+use crate::follower::{Follower, Report, lags};
 use crate::python::{Commit, Python};
 use crate::shared::command::{Argv, has, must, text};
 use crate::shared::place::Place;
@@ -47,7 +47,7 @@ pub(crate) fn measure(
     for _ in 0..TURNS {
         let file = place.directory.join("floor");
         spreads.floor.add(floor::write(&file, count, every)?);
-        let commits = python.commit(&place.master, count, every)?;
+        let commits = python.commit(&place.master, None, count, every)?;
         let reports = follower.wait_for(end_of(&commits))?;
         spreads.reports += reports.len();
         let sync = |it: &Commit| it.returned.after(it.visible);
@@ -59,7 +59,7 @@ pub(crate) fn measure(
         if is_local && has("rsync") {
             follower.pause()?;
             let (commits, reports) =
-                with_rsync(place, || python.commit(&place.master, count, every))?;
+                with_rsync(place, || python.commit(&place.master, None, count, every))?;
             let from_return = lags(&commits, &reports, |it| it.returned);
             spreads.rsync.add(from_return);
             follower.resume()?;
@@ -72,15 +72,6 @@ pub(crate) fn measure(
 
 fn end_of(commits: &[Commit]) -> u64 {
     commits.last().map_or(0, |last| last.position)
-}
-
-/// The delay from each commit to the first report that covers it.
-fn lags(commits: &[Commit], reports: &[Report], since: impl Fn(&Commit) -> Moment) -> Vec<i64> {
-    let covers = |commit: &Commit| {
-        let at = reports.partition_point(|report| report.position < commit.position);
-        reports.get(at).map(|report| report.at.after(since(commit)))
-    };
-    commits.iter().filter_map(covers).collect()
 }
 
 /// Runs `work` during a loop of rsync, until rsync has copied everything.

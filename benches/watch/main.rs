@@ -104,7 +104,7 @@ fn follow(
         let place = Place::create(&directory.join("latency"))?;
         let mut generator = Generator::create(&place.master)?;
         generator.append(MB)?;
-        let follower = Follower::start(&place, remote)?;
+        let follower = Follower::start(&place, remote, &[])?;
         follower.wait_for(generator.position())?;
         if options.wants("latency") {
             let quick = (options.commits, Duration::from_millis(10));

@@ -35,10 +35,12 @@ impl Python {
         }))
     }
 
-    /// Commits `count` small transactions to the file, one per `pace`.
+    /// Commits `count` small transactions to the file, one per `pace`. Each of them creates a
+    /// blob if there is a blob directory.
     pub(crate) fn commit(
         &self,
         path: &Path,
+        blobs: Option<&Path>,
         count: u32,
         pace: Duration,
     ) -> io::Result<Vec<Commit>> {
@@ -47,6 +49,7 @@ impl Python {
             .arg(project.join("benches/watch/writer.py"))
             .arg(path)
             .args([count.to_string(), pace.as_secs_f64().to_string()])
+            .args(blobs)
             .env("PYTHONPATH", project.join("tests/zodb"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::null())

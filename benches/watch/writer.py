@@ -1,6 +1,6 @@
 """Commits small transactions at a steady pace, with the real ZODB.
 
-At the end it prints a line for each: when it became visible in the file and when tpc_finish had
+With a blob directory, each of them creates a blob. At the end it prints a line for each: when it became visible in the file and when tpc_finish had
 returned (both in nanoseconds since 1970), and the position after it.
 """
 
@@ -13,6 +13,7 @@ from store import Store
 
 OBJECTS_MAX = 3
 SIZES = (200, 2000)
+BLOB_SIZES = (1000, 16000)
 
 
 class Finish:
@@ -28,9 +29,10 @@ class Finish:
 
 def main() -> None:
     path, count, pace = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    blobs = sys.argv[4] if len(sys.argv) > 4 else None
     finish = Finish()
     importlib.import_module("ZODB.FileStorage.FileStorage").fsync = finish
-    store = Store(path, seed=os.getpid())
+    store = Store(path, seed=os.getpid(), blobs=blobs)
     commits = []
     start = time.monotonic()
     for number in range(count):
@@ -38,6 +40,8 @@ def main() -> None:
         store.commit(
             objects=store.random.randint(1, OBJECTS_MAX),
             size=store.random.randint(*SIZES),
+            blobs=0 if blobs is None else 1,
+            blob_size=store.random.randint(*BLOB_SIZES),
         )
         commits.append((finish.began, time.time_ns(), store.position))
     store.close()
