@@ -168,11 +168,11 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
         return;
     };
     monitor.warn(format!(
-        "{}: `fssync verify` found damage at {:.0}: {}; replace the slave with `fssync --full`, \
-         or verify it again",
+        "{}: `fssync verify` found damage at {:.0}: {}; {}",
         slave.paths.data().display(),
         record.time,
-        record.verdict
+        record.verdict,
+        record.remedy()
     ));
 }
 

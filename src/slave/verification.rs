@@ -51,10 +51,20 @@ impl Record {
         (FileId::of(&file).ok()? == record.file).then_some(record)
     }
 
-    /// Whether the slave was found damaged.
+    /// Whether the slave or its blobs were found damaged.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        self.damages > 0
+        self.damages > 0 || self.blob_damages > 0
+    }
+
+    /// The pass that repairs the damage.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        if self.damages > 0 {
+            "replace the slave with `fssync --full`, or verify it again"
+        } else {
+            "fetch the blobs again with `fssync --recheck-blobs`, and verify them again"
+        }
     }
 
     /// The result to store after an earlier one; `None` if the earlier one must stay. A quick

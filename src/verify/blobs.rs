@@ -1,27 +1,27 @@
 //! Verifies the slave's blobs: the file of each blob that the log refers to. Only reads.
 //!
-//! 1. *Which blobs:* read the log and collect the blobs that it refers to ([`references`]). Not
+//! 1. *Which blobs:* read the log and collect the blobs that it refers to (`references`). Not
 //!    all of them need be there: passes may still be fetching those of older transactions
-//!    ([`ranges`]).
+//!    (`ranges`).
 //! 2. *As they were received:* compare size and digest of each file with the blob ledger.
 //! 3. *As they are at the master,* if one is given: both ends compute the digests at the same
 //!    time, and only digests are sent.
 //! 4. *Files that the log does not refer to,* if that is requested ([`orphans`]).
 //!
-//! Each file is read once for 2 and 3. [`judge`] decides about a blob from these facts.
+//! Each file is read once for 2 and 3. `judge` decides about a blob from these facts.
 //!
-//! Blobs are verified in windows of [`WINDOW_LEN`], so their number does not affect the memory.
+//! Blobs are verified in windows of `WINDOW_LEN`, so their number does not affect the memory.
 //! The ledger is read once for each window: its entries have no order. For 10 million blobs, that
 //! is 40 times, which takes less time than opening the files.
 //!
 //! | module | responsibility |
 //! | --- | --- |
-//! | [`open`] | which blob directory is verified |
-//! | [`ranges`] | the parts of the log whose blobs must be there |
-//! | [`references`] | the blobs that the log refers to, in windows |
-//! | [`window`] | looks at the files of a window, and asks the master for their digests |
-//! | [`judge`] | decides about one blob |
-//! | [`findings`] | reports the decisions |
+//! | `open` | which blob directory is verified |
+//! | `ranges` | the parts of the log whose blobs must be there |
+//! | `references` | the blobs that the log refers to, in windows |
+//! | `window` | looks at the files of a window, and asks the master for their digests |
+//! | `judge` | decides about one blob |
+//! | `findings` | reports the decisions |
 //! | [`orphans`] | blob files that the log does not refer to |
 
 mod findings;

@@ -1,7 +1,7 @@
 //! Searches for blob files to which the log does not refer. This is the only walk through the
 //! whole blob directory.
 //!
-//! 1. Walk through the directory, until there are [`WINDOW_LEN`] files. Sort their keys.
+//! 1. Walk through the directory, until there are `WINDOW_LEN` files. Sort their keys.
 //! 2. Read the log to its end, and strike out the keys to which it refers.
 //! 3. Strike out the keys in the gone list: these files are removed later.
 //! 4. The other ones are orphans. Continue the walk.

@@ -251,9 +251,24 @@ fn damaged_blobs_are_recorded_apart_from_the_log_and_a_quick_look_does_not_clear
     assert_eq!(recorded(), (json!(0), json!(1)));
     site.report(&["--quick"], 0);
     assert_eq!(recorded(), (json!(0), json!(1)));
-    flip_a_byte(&site.file(3));
+    // Neither `status` nor a pass reports the slave as sound.
+    let status = || run(&mut site.scene.status(&["--json"]));
+    let report = status().expect(31).report();
+    assert_eq!(
+        (&report["verdict"], &report["verify_blob_damages"]),
+        (&json!("damaged"), &json!(1))
+    );
+    for options in [&["--blobs"], &["--recheck-blobs"]] {
+        let pass = site.scene.pass(options).expect(0).report();
+        let warnings = pass["warnings"].to_string();
+        assert!(warnings.contains("fssync --recheck-blobs"), "{pass}");
+        assert!(!warnings.contains("--full"), "{pass}");
+    }
     site.report(&[], 0);
     assert_eq!(recorded(), (json!(0), json!(0)));
+    status().expect(0);
+    let pass = site.scene.pass(&["--blobs"]).expect(0).report();
+    assert_eq!(pass["warnings"], json!([]), "{pass}");
 }
 
 #[test]
