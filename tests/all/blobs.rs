@@ -4,6 +4,7 @@ mod checker;
 pub mod derived;
 mod owners;
 mod page;
+mod passes;
 mod progress;
 mod recognition;
 mod status;
