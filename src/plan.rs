@@ -58,6 +58,30 @@
 //! - *Row 12* fits if [`ForkComparison::is_kin`] and [`ForkComparison::is_packed`] are true. The
 //!   old slave is kept, or the pass refuses after all. Once a pass has refused a master, row 12
 //!   does not fit any more: a pack of that master must not turn the refusal into an acceptance.
+//!
+//! # A pack that cannot be distinguished from a restored backup
+//!
+//! Row 12 needs proof of a pack: a transaction of status `p` that the slave has with another
+//! status, or that is newer than the slave. An example is the undo of a change to an object that
+//! was deleted after that change. The next pack drops the undo, because nothing refers to the
+//! object, and keeps the deletion or a newer change of the same parent. This transaction is the
+//! proof. The slave has it with another status, because it is newer than the change, and ZODB
+//! undoes only transactions that are not packed.
+//!
+//! There is no proof if all transactions since an earlier pack wrote only objects to which nothing
+//! in the file refers. The next pack drops them all, and row 13 refuses the master. To accept it
+//! if the packed part has none of these objects would be wrong:
+//!
+//! 1. The pack leaves the same bytes as a backup that was made after the earlier pack. So nothing
+//!    in the master shows if it was packed, or restored from that backup.
+//! 2. Assume that it was restored. The packed part refers to none of the objects, if it was packed
+//!    with garbage collection. But another database may refer to them, and packs do not follow
+//!    such references. After a pack without garbage collection, the packed part itself may refer
+//!    to an object that was missing, and that somebody has created again since.
+//! 3. The files beside the master do not decide either. A pack renames the old file to
+//!    `Data.fs.old`, but so may a person who restores a backup.
+//!
+//! So only a person can decide, with `--full`.
 
 mod copy;
 mod evidence;

@@ -27,6 +27,7 @@ mod regressions;
 mod rewrites;
 mod surroundings;
 mod tails;
+mod unreachable;
 
 // Blobs.
 mod blobs;
