@@ -43,10 +43,12 @@ pub fn catch_up(
     let path = paths.data();
     let file = paths::open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     if state.complete == MAGIC_LEN {
-        tracing::info!(
-            "{}: fetching the blobs of older transactions too",
-            path.display()
-        );
+        let work = if state.rechecks {
+            "comparing all blobs with the master's again"
+        } else {
+            "fetching the blobs of older transactions too"
+        };
+        tracing::info!("{}: {work}", path.display());
     }
     let (end, is_rechecked) = (state.since, state.rechecks);
     let mut scan = BlobScan::new(&file, path, state.complete, end);
@@ -91,7 +93,7 @@ pub fn catch_up(
         let is_at_end = scan.position() == end;
         if is_rechecked && is_at_end {
             let (files, copied) = (count(total.files, "blob"), total.received.files);
-            tracing::info!("compared {files} again; {copied} were copied");
+            tracing::info!("compared {files} again, and copied {copied}");
         } else if has_ended && !is_at_end {
             monitor.warn(format!(
                 "{}: the blobs of transactions beyond {} are not copied, because the log cannot \
