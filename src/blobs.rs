@@ -11,12 +11,14 @@
 //! | [`fetch`] | fetches wanted blobs, group by group |
 //! | [`catch_up`] | fetches the blobs of transactions that were copied without them |
 //! | [`absent`] | asks the master again for blobs that it did not have |
+//! | [`digests`] | completes the ledger of digests |
 //! | [`remove`] | removes blobs that a pack of the master has removed |
 //! | `receive` | one request to the master, and the content that arrives |
 //! | `request` | the state of one wanted blob |
 
 pub mod absent;
 pub mod catch_up;
+pub mod digests;
 pub mod fetch;
 mod receive;
 pub mod remove;

@@ -68,6 +68,11 @@ pub fn report_blobs(result: Result<(), Error>) {
     );
 }
 
+/// Logs a warning if the blob ledger could not be completed.
+pub fn report_blob_digests(result: Result<(), Error>) {
+    report("cannot complete the ledger of blobs", result);
+}
+
 /// Whether the work failed, as opposed to being stopped, locked out, or overtaken by a change
 /// of the slave or the master.
 fn is_failure(error: &Error) -> bool {

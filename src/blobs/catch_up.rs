@@ -81,7 +81,7 @@ pub fn catch_up(
         total.add(numbers);
         if let Some(state) = &mut sidecar.blobs {
             state.add(numbers.files, numbers.bytes, numbers.absent);
-            state.complete_to(scan.position());
+            state.complete_to(scan.position(), numbers.undigested == 0);
             if state.is_complete_at(state.until) {
                 tracing::info!("{}: all transactions have their blobs now", path.display());
             }

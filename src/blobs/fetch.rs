@@ -74,6 +74,9 @@ pub struct Fetched {
     pub received: Received,
     /// Number of blobs that neither end has.
     pub absent: u64,
+    /// Number of blobs that were recognised by their size and time, so the ledger may lack their
+    /// digests.
+    pub undigested: u64,
 }
 
 impl Fetched {
@@ -84,6 +87,7 @@ impl Fetched {
         self.received.files += later.received.files;
         self.received.bytes += later.received.bytes;
         self.absent += later.absent;
+        self.undigested += later.undigested;
     }
 }
 
@@ -204,6 +208,7 @@ impl<'a> BlobFetcher<'a> {
             };
             self.fetched.files += 1;
             self.fetched.bytes += size;
+            self.fetched.undigested += u64::from(request.have.is_some());
         }
         let placed = group.place()?;
         let entries = placed.iter().map(BlobEntry::from);

@@ -7,7 +7,7 @@ use super::blobs::{BlobMode, BlobWork};
 use super::start::{check_first_pass, interruption};
 use super::survey::Survey;
 use super::{Job, blobs, surroundings};
-use crate::blobs::{absent, catch_up};
+use crate::blobs::{absent, catch_up, digests};
 use crate::error::Error;
 use crate::error::retry::Retry;
 use crate::filestorage::{MAGIC_LEN, Magic};
@@ -20,6 +20,7 @@ use crate::slave::replace;
 use crate::slave::sidecar::Sidecar;
 use crate::slave::step::Slave;
 use crate::source::{FileSystem, Master};
+use crate::upkeep;
 
 /// A pass and all its attempts.
 pub(super) struct Attempts<'a> {
@@ -129,10 +130,10 @@ impl Attempts<'_> {
             return Ok(());
         };
         let ends = blobs.ends(&job.slave, &job.master, &survey.master_stat);
-        let budget = if job.index_waits {
-            catch_up::WATCH_BUDGET
+        let (budget, digest_budget) = if job.index_waits {
+            (catch_up::WATCH_BUDGET, digests::WATCH_BUDGET)
         } else {
-            catch_up::PASS_BUDGET
+            (catch_up::PASS_BUDGET, digests::PASS_BUDGET)
         };
         let is_unproven = blobs.is_unproven;
         let before = blobs::complete(&self.sidecar);
@@ -141,6 +142,8 @@ impl Attempts<'_> {
         self.blobs.are_due =
             blobs::are_due(&self.sidecar) && blobs::complete(&self.sidecar) > before;
         let found = absent::ask_again(ends, &mut self.sidecar, monitor)?;
+        let asked = digests::complete(ends, &mut self.sidecar, digest_budget, monitor);
+        upkeep::report_blob_digests(asked);
         copied.blobs += fetched.received.files + found.received.files;
         copied.blob_bytes += fetched.received.bytes + found.received.bytes;
         copied.blobs_absent += fetched.absent;

@@ -89,7 +89,7 @@ impl BlobTransfer<'_> {
             return;
         };
         if let Some(state) = &mut sidecar.blobs {
-            state.append_to(position);
+            state.append_to(position, fetched.undigested == 0);
             state.add(fetched.files, fetched.bytes, fetched.absent);
         }
     }

@@ -207,7 +207,7 @@ impl CopyBlobs<'_> {
             } else {
                 state.start_over(false);
             }
-            state.complete_at(position);
+            state.complete_at(position, fetched.undigested == 0);
             state.add(fetched.files, fetched.bytes, fetched.absent);
         }
     }

@@ -32,6 +32,9 @@ pub struct BlobState {
     pub since: u64,
     /// End of that range, in bytes.
     pub until: u64,
+    /// Position before which the blob ledger has the digests of all blobs, in bytes.
+    #[serde(default)]
+    pub digested: u64,
     /// Whether the blobs before `complete` are those that were compared again by their digests,
     /// and the others are still to be compared.
     #[serde(default)]
@@ -60,6 +63,7 @@ impl BlobState {
             complete: MAGIC_LEN,
             since: position,
             until: position,
+            digested: MAGIC_LEN,
             rechecks: false,
             files: 0,
             bytes: 0,
@@ -72,6 +76,7 @@ impl BlobState {
     /// appended to it or truncated it, or passes may have copied only the log.
     pub fn adapt_to(&mut self, position: u64) {
         self.complete = self.complete.min(position);
+        self.digested = self.digested.min(position);
         if self.until != position {
             self.since = position;
             self.until = position;
@@ -79,20 +84,35 @@ impl BlobState {
         self.join();
     }
 
-    /// Extends the range of the lock-step to `position`.
-    pub fn append_to(&mut self, position: u64) {
+    /// Extends the range of the lock-step to `position`. `has_digests` if the ledger has the
+    /// digests of the blobs in between.
+    pub fn append_to(&mut self, position: u64, has_digests: bool) {
+        if has_digests && self.digested >= self.until {
+            self.digested = position;
+        }
         self.until = position;
         self.join();
     }
 
-    /// Extends the range from the start to `position`.
-    pub fn complete_to(&mut self, position: u64) {
+    /// Extends the range from the start to `position`. `has_digests` as in
+    /// [`append_to`](Self::append_to).
+    pub fn complete_to(&mut self, position: u64, has_digests: bool) {
+        if has_digests && self.digested >= self.complete {
+            self.digested = self.digested.max(position);
+        }
         self.complete = self.complete.max(position);
         self.join();
     }
 
-    /// Records that a slave that ends at `position` has all blobs.
-    pub fn complete_at(&mut self, position: u64) {
+    /// Records that another log, which ends at `position`, has all blobs. `has_digests` if the
+    /// ledger has the digests of those that the old log did not have.
+    pub fn complete_at(&mut self, position: u64, has_digests: bool) {
+        let had_digests = self.digested >= self.until;
+        self.digested = if has_digests && had_digests {
+            position
+        } else {
+            MAGIC_LEN
+        };
         self.complete = position;
         self.since = position;
         self.until = position;
@@ -117,6 +137,7 @@ impl BlobState {
     /// compared by its digest.
     pub fn start_over(&mut self, rechecks: bool) {
         self.complete = MAGIC_LEN;
+        self.digested = MAGIC_LEN;
         self.since = self.until;
         self.rechecks = rechecks && self.until > MAGIC_LEN;
         self.files = 0;
@@ -154,41 +175,57 @@ mod tests {
     #[test]
     fn the_ranges_are_joined_once_the_gap_is_closed() {
         let mut state = state(1000);
-        state.append_to(1200);
-        state.complete_to(600);
+        state.append_to(1200, true);
+        state.complete_to(600, true);
         assert_eq!(ranges(&state), (600, 1000, 1200));
-        state.complete_to(1000);
+        state.complete_to(1000, true);
         assert_eq!(ranges(&state), (1200, 1000, 1200));
-        state.append_to(1300);
+        state.append_to(1300, true);
         assert!(state.is_complete_at(1300));
     }
 
     #[test]
     fn a_new_slave_is_complete() {
         let mut state = state(MAGIC_LEN);
-        state.append_to(500);
+        state.append_to(500, true);
         assert!(state.is_complete_at(500));
     }
 
     #[test]
     fn transactions_that_came_without_blobs_are_a_gap() {
         let mut state = state(MAGIC_LEN);
-        state.append_to(500);
+        state.append_to(500, true);
         state.adapt_to(700);
         assert_eq!(ranges(&state), (500, 700, 700));
-        state.append_to(800);
+        state.append_to(800, true);
         assert!(!state.is_complete_at(800));
-        state.complete_to(700);
+        state.complete_to(700, true);
         assert!(state.is_complete_at(800));
     }
 
     #[test]
     fn a_truncated_slave_shortens_both_ranges() {
         let mut state = state(MAGIC_LEN);
-        state.append_to(500);
+        state.append_to(500, true);
         state.adapt_to(300);
         assert!(state.is_complete_at(300));
-        state.append_to(400);
+        state.append_to(400, true);
         assert_eq!(state.complete, 400);
+    }
+
+    #[test]
+    fn missing_digests_are_asked_for_once() {
+        let mut state = state(MAGIC_LEN);
+        state.append_to(500, true);
+        assert_eq!(state.digested, 500);
+        state.append_to(600, false);
+        state.append_to(700, true);
+        assert_eq!(state.digested, 500);
+        // After a pack, the ledger may lack digests of the old log as well.
+        state.complete_at(300, true);
+        assert_eq!(state.digested, MAGIC_LEN);
+        state.digested = 300;
+        state.complete_at(200, true);
+        assert_eq!(state.digested, 200);
     }
 }
