@@ -8,3 +8,4 @@ mod passes;
 mod progress;
 mod recognition;
 mod status;
+mod upkeep;

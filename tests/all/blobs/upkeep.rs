@@ -1,0 +1,128 @@
+//! Work on blobs besides the copy of new ones: digests that the ledger lacks, and blobs that the
+//! master did not have.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Scene, Setup, Zodb, blobs_beside, run};
+
+/// A master with four blobs in a bushy directory.
+fn scene() -> Scene {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    let options = json!({"create": true, "layout": "bushy"});
+    zodb.open_with_blobs(&scene.master, Setup::FileStorage, &options);
+    zodb.call(&json!({"cmd": "commit", "name": "m", "blobs": 4, "blob_size": 2000}));
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    scene
+}
+
+fn slave_blobs(scene: &Scene) -> PathBuf {
+    scene.slave.with_file_name("blobstorage")
+}
+
+/// Copies a directory as an administrator does, with times and owners.
+fn seed(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.expect("cp").success());
+}
+
+/// A blob file of the master.
+fn a_blob(scene: &Scene) -> PathBuf {
+    let found = Command::new("find")
+        .arg(blobs_beside(&scene.master))
+        .args(["-name", "*.blob"])
+        .output()
+        .expect("find");
+    let found = String::from_utf8(found.stdout).expect("paths");
+    found.lines().min().expect("a blob").into()
+}
+
+fn sidecar(scene: &Scene) -> Value {
+    let text = fs::read(scene.beside(".fssync")).expect("the sidecar");
+    serde_json::from_slice(&text).expect("the sidecar")
+}
+
+#[test]
+fn a_pass_asks_for_the_digests_of_blobs_that_were_copied_by_hand() {
+    let scene = scene();
+    seed(&blobs_beside(&scene.master), &slave_blobs(&scene));
+    let report = scene.pass(&["--blobs"]).expect(0).report();
+    assert_eq!(report["blobs"], 0, "nothing is copied again: {report}");
+    assert_eq!(sidecar(&scene)["blobs"]["files"], 4);
+    let verified = run(scene.verify(&[]).arg("--json")).expect(0).report();
+    assert_eq!(
+        (&verified["blobs"], &verified["blobs_unchecked"]),
+        (&json!(4), &json!(0))
+    );
+}
+
+#[test]
+fn a_pass_completes_a_ledger_that_was_lost_with_the_sidecar() {
+    let scene = scene();
+    scene.pass(&["--blobs"]).expect(0);
+    for suffix in [".fssync", ".fssync-blobs"] {
+        fs::remove_file(scene.beside(suffix)).expect("a file");
+    }
+    assert_eq!(scene.pass(&["--blobs"]).expect(0).report()["blobs"], 0);
+    let verified = run(scene.verify(&[]).arg("--json")).expect(0).report();
+    assert_eq!(verified["blobs_unchecked"], 0, "{verified}");
+}
+
+#[test]
+fn a_blob_that_comes_back_is_fetched_after_an_hour() {
+    let scene = scene();
+    let blob = a_blob(&scene);
+    let away = blob.with_extension("away");
+    fs::rename(&blob, &away).expect("a rename");
+    let report = scene.pass(&["--blobs"]).expect(0).report();
+    assert_eq!(
+        (&report["blobs"], &report["blobs_absent"]),
+        (&json!(3), &json!(1))
+    );
+    assert!(
+        report["warnings"].to_string().contains("lacks 1 blob"),
+        "{report}"
+    );
+    fs::rename(&away, &blob).expect("a rename");
+    // Within the hour, the master is not asked again.
+    assert_eq!(scene.pass(&["--blobs"]).expect(0).report()["blobs"], 0);
+    let mut state = sidecar(&scene);
+    assert_eq!(state["blobs"]["absent"], 1);
+    state["blobs"]["absent_asked"] = json!("2020-01-01T00:00:00Z");
+    fs::write(scene.beside(".fssync"), state.to_string()).expect("the sidecar");
+    assert_eq!(scene.pass(&["--blobs"]).expect(0).report()["blobs"], 1);
+    let state = sidecar(&scene);
+    assert_eq!(
+        (&state["blobs"]["absent"], &state["blobs"]["files"]),
+        (&json!(0), &json!(4))
+    );
+    let relative = blob
+        .strip_prefix(blobs_beside(&scene.master))
+        .expect("below");
+    let copy = fs::read(slave_blobs(&scene).join(relative)).expect("the blob");
+    assert_eq!(copy, fs::read(&blob).expect("the blob"));
+}
+
+#[test]
+fn a_master_that_has_none_of_many_blobs_is_the_wrong_directory() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    let options = json!({"create": true, "layout": "bushy"});
+    zodb.open_with_blobs(&scene.master, Setup::FileStorage, &options);
+    zodb.call(&json!({"cmd": "commit", "name": "m", "blobs": 25, "blob_size": 10}));
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    let blobs = blobs_beside(&scene.master);
+    fs::remove_dir_all(&blobs).expect("the blobs");
+    fs::create_dir(&blobs).expect("a directory");
+    fs::write(blobs.join(".layout"), "bushy").expect("a layout");
+    let run = scene.pass(&["--blobs"]).expect(2);
+    assert!(
+        run.stderr
+            .contains("name the right directory with --master-blobs"),
+        "{run:?}"
+    );
+}
