@@ -28,7 +28,7 @@ pub(crate) fn nothing_new(options: &Options, site: &Site) -> io::Result<Row> {
         return Err(io::Error::other("the sidecar does not contain blobs"));
     };
     state.is_on = true;
-    state.complete_at(site.position());
+    state.complete_at(site.position(), true);
     state.add(options.records, 0, 0);
     sidecar.store(&paths).map_err(io::Error::other)?;
     let contest = Contest {
