@@ -112,7 +112,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         &["-v", "off", "s"],
         &["on", "--force", "s"],
         &["status", "--against", "m:/d;x", "--json", "s"],
-        &["verify", "--quick", "s", "--against", "ssh://m/$(x)"],
+        &[
+            "verify",
+            "--orphans",
+            "s",
+            "--against",
+            "ssh://m/$(x)",
+            "--master-blobs",
+            "b",
+        ],
         &["serve", "--blobs", "/data0", "/data1"],
     ];
     let joined = lines.iter().map(|words| words.join("\0").into_bytes());

@@ -5,6 +5,7 @@
 mod against;
 mod findings;
 mod ledger;
+mod many;
 mod orphans;
 mod ranges;
 
