@@ -107,8 +107,8 @@ impl BlobState {
     /// Records that another log, which ends at `position`, has all blobs. `has_digests` if the
     /// ledger has the digests of those that the old log did not have.
     pub fn complete_at(&mut self, position: u64, has_digests: bool) {
-        let had_digests = self.digested >= self.until;
-        self.digested = if has_digests && had_digests {
+        let is_old_log_digested = self.digested >= self.until;
+        self.digested = if has_digests && is_old_log_digested {
             position
         } else {
             MAGIC_LEN
