@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 use crate::environment::kept;
 use crate::support::{Run, project, python, require_root, run, spawn, tool};
 
-/// How long the machine may take for one answer; its processor is emulated.
+/// How long the machine may take to boot; its processor is emulated.
+const BOOT_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long it may take for any other answer.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The machine. It ends when its standard input ends, at the latest with this process.
@@ -33,10 +36,13 @@ impl Guest {
         tool("ip", "iproute2");
         tool("mkfs.ext4", "e2fsprogs");
         tool("nsenter", "util-linux");
+        tool("strace", "strace");
         let parts = parts();
-        let disk = parts.with_extension("disk");
-        let made = File::create(&disk).and_then(|file| file.set_len(1 << 30));
-        made.expect("a disk for the machine");
+        let disks = ["disk", "coarse"].map(|name| parts.with_extension(name));
+        for disk in &disks {
+            let made = File::create(disk).and_then(|file| file.set_len(1 << 30));
+            made.expect("a disk for the machine");
+        }
         let share = |path: &Path, tag: &str| {
             format!(
                 "local,path={},mount_tag={tag},security_model=none,readonly=on,multidevs=remap",
@@ -58,10 +64,12 @@ impl Guest {
         ));
         qemu.arg("-serial");
         qemu.arg(format!("file:{}", parts.join("console").display()));
-        qemu.arg("-drive").arg(format!(
-            "file={},format=raw,if=virtio,cache=unsafe",
-            disk.display()
-        ));
+        for disk in &disks {
+            qemu.arg("-drive").arg(format!(
+                "file={},format=raw,if=virtio,cache=unsafe",
+                disk.display()
+            ));
+        }
         qemu.args(["-device", "virtio-serial", "-device"]);
         qemu.args(["virtserialport,chardev=commands", "-chardev"]);
         qemu.arg("stdio,id=commands,signal=off");
@@ -75,18 +83,25 @@ impl Guest {
             answers: BufReader::new(process.stdout.take().expect("its standard output")),
             process,
         };
-        guest.call(&json!({"cmd": "reset"}));
-        // The machine keeps it open.
-        fs::remove_file(disk).expect("a disk");
+        let booted = guest.answer(&json!({"cmd": "reset"}), BOOT_PATIENCE);
+        assert_eq!(booted["ok"], true, "{booted}");
+        // The machine keeps them open.
+        for disk in disks {
+            fs::remove_file(disk).expect("a disk");
+        }
         guest
     }
 
     /// Gives a command of `tests/nfs/guest.py`; returns the answer, which may be a failure.
     fn attempt(&mut self, command: &Value) -> Value {
+        self.answer(command, PATIENCE)
+    }
+
+    fn answer(&mut self, command: &Value, patience: Duration) -> Value {
         let (answered, late) = mpsc::channel::<()>();
         let pid = Pid::from_raw(self.process.id().cast_signed()).expect("its process id");
         let watchdog = thread::spawn(move || {
-            if late.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if late.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = kill_process(pid, Signal::KILL);
             }
         });
@@ -141,7 +156,12 @@ pub struct Site {
 impl Site {
     /// A site without either file. The client has mounted the master's directory with this
     /// version of NFS.
-    pub fn new(version: &str) -> Self {
+    fn new(version: &str) -> Self {
+        Self::below(version, "")
+    }
+
+    /// The same, in a directory of the server's export, with a slash at its end.
+    fn below(version: &str, parent: &str) -> Self {
         static GUEST: Mutex<Option<Guest>> = Mutex::new(None);
         static BOOTING: AtomicBool = AtomicBool::new(false);
         static SITES: AtomicU32 = AtomicU32::new(0);
@@ -154,8 +174,8 @@ impl Site {
         let n = SITES.fetch_add(1, Ordering::Relaxed);
         let mut site = Self {
             guest,
-            directory: format!("/srv/export/{n}"),
-            mounted: format!("/mnt/{version}/{n}"),
+            directory: format!("/srv/export/{parent}{n}"),
+            mounted: format!("/mnt/{version}/{parent}{n}"),
             slave: format!("/srv/slave/{n}/Data.fs"),
         };
         site.call(&json!({"cmd": "reset"}));
@@ -166,16 +186,41 @@ impl Site {
 
     /// A site with a master that ZODB has open as `m`.
     pub fn with_master(version: &str) -> Self {
-        let mut site = Self::new(version);
-        let master = site.master();
-        site.call(&json!({"cmd": "open", "name": "m", "path": master, "create": true, "seed": 1}));
-        site.commit(3);
+        Self::new(version).create(&json!({}))
+    }
+
+    /// The same, on a file system of the server whose times are whole seconds.
+    pub fn with_coarse_times(version: &str) -> Self {
+        Self::below(version, "coarse/").create(&json!({}))
+    }
+
+    /// A site with a master that has blobs in this layout, and that ZODB has open as `m`.
+    pub fn with_blobs(version: &str, layout: &str) -> Self {
+        let site = Self::new(version);
+        let blobs = site.blobs();
+        let mut site = site.create(&json!({"blobs": blobs, "layout": layout}));
+        site.commit_blobs(3);
         site
+    }
+
+    fn create(mut self, options: &Value) -> Self {
+        let mut open = json!({"cmd": "open", "name": "m", "path": self.master(), "create": true,
+            "seed": 1});
+        let options = options.as_object().expect("options").clone();
+        open.as_object_mut().expect("a command").extend(options);
+        self.call(&open);
+        self.commit(3);
+        self
     }
 
     /// The master's file, on the server.
     pub fn master(&self) -> String {
         format!("{}/Data.fs", self.directory)
+    }
+
+    /// The master's blob directory, on the server.
+    pub fn blobs(&self) -> String {
+        format!("{}/blobs", self.directory)
     }
 
     /// Gives a command that must succeed.
@@ -187,6 +232,32 @@ impl Site {
     /// Commits a transaction to the master, through ZODB.
     pub fn commit(&mut self, objects: u32) {
         self.call(&json!({"cmd": "commit", "name": "m", "objects": objects}));
+    }
+
+    /// Commits a transaction with new blobs to the master.
+    pub fn commit_blobs(&mut self, blobs: u32) {
+        self.call(&json!({"cmd": "commit", "name": "m", "blobs": blobs}));
+    }
+
+    /// Fails unless the slave is in sync, and has all blobs that ZODB can load from it. Nobody
+    /// may write to the master at the moment.
+    #[track_caller]
+    pub fn assert_in_sync_with_blobs(&mut self) {
+        self.assert_in_sync();
+        self.assert_blobs();
+    }
+
+    /// Fails unless ZODB can load all blobs of the slave, with the master's bytes.
+    #[track_caller]
+    pub fn assert_blobs(&mut self) {
+        let blobs = self.slave.replace("Data.fs", "blobstorage");
+        let check = json!({"cmd": "check_blobs", "path": self.slave, "blobs": blobs,
+            "expected": self.blobs()});
+        let found = self.call(&check);
+        for list in ["missing", "different", "unknown"] {
+            assert_eq!(found[list], json!([]), "{list}: {found}");
+        }
+        assert!(found["blobs"].as_u64() > Some(0), "{found}");
     }
 
     /// Runs a program to its end.

@@ -7,11 +7,18 @@
 //!
 //! runs the scenarios with `watch` in their names, with long histories.
 
+mod blobs;
+
 use std::env;
 use std::panic::catch_unwind;
 
 use serde_json::json;
 
+use self::blobs::{
+    a_blob_in_a_directory_that_was_missing_is_found_at_once,
+    a_blob_that_appears_within_a_second_is_found, a_blob_that_the_master_lacks_is_counted,
+    blobs_are_replicated_with_their_transactions, blobs_that_only_the_user_of_zeo_may_read,
+};
 use crate::guest::Site;
 
 macro_rules! named {
@@ -19,7 +26,7 @@ macro_rules! named {
 }
 
 /// All scenarios in their order, with their names.
-pub const ALL: [(&str, fn()); 11] = named![
+pub const ALL: [(&str, fn()); 16] = named![
     a_pass_replicates_each_operation_of_zodb,
     the_slave_is_a_prefix_during_fast_writes,
     a_status_change_within_a_clock_tick_is_seen,
@@ -31,6 +38,11 @@ pub const ALL: [(&str, fn()); 11] = named![
     a_full_copy_that_hangs_can_be_switched_off,
     a_master_that_is_replaced_during_a_full_copy_does_no_harm,
     the_master_is_not_written_even_on_a_writable_mount,
+    blobs_are_replicated_with_their_transactions,
+    a_blob_in_a_directory_that_was_missing_is_found_at_once,
+    a_blob_that_appears_within_a_second_is_found,
+    a_blob_that_the_master_lacks_is_counted,
+    blobs_that_only_the_user_of_zeo_may_read,
 ];
 
 /// Runs all scenarios, or those that `FSSYNC_NFS` selects.
@@ -101,7 +113,8 @@ fn the_slave_is_a_prefix_during_fast_writes() {
 
 fn a_status_change_within_a_clock_tick_is_seen() {
     for version in VERSIONS {
-        let mut site = Site::with_master(version);
+        // Its clock ticks once a second, so all of this fits between two ticks.
+        let mut site = Site::with_coarse_times(version);
         site.pass(&[]).expect(0);
         site.commit(2);
         let (master, mounted) = (site.master(), format!("{}/Data.fs", site.mounted));

@@ -4,6 +4,7 @@ Reads one JSON command per line, and answers with one JSON object per line, like
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,17 +13,21 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "zodb"))
+
+from ZODB.utils import p64, u64
 
 import agent
 from operations import Operations
 from store import Store
 
 Answer = dict[str, Any]
-# On a slow machine, one attempt in some thousands is fast enough.
-TRIES = 20_000
+# The clock of the coarse file system ticks once a second.
+TRIES = 20
+# A blob, or a directory on the way to it, that the client has not found.
+MISSED = re.compile(r'openat2\([0-9]+, "0x[0-9a-f]+(\.blob)?",.*ENOENT')
 
 
 class Guest(agent.Agent):
@@ -96,11 +101,31 @@ class Guest(agent.Agent):
 
     def await_path(self, path: str, seconds: float = 60) -> Answer:
         """Waits until a path exists."""
-        end = time.monotonic() + seconds
-        while not os.path.exists(path):
-            if time.monotonic() > end:
-                raise TimeoutError(f"no {path}")
-            time.sleep(0.001)
+        wait_until(lambda: os.path.exists(path), path, seconds)
+        return {}
+
+    def miss_next_blob(self, name: str, mounted: str) -> Answer:
+        """Lets the client look for the directory of the next blob, and so remember that it is
+        missing. `mounted` is the blob directory on the client."""
+        storage = self._stores[name].storage
+        oid = p64(u64(storage.new_oid()) + 1)
+        helper = storage.fshelper
+        directory = os.path.relpath(helper.getPathForOID(oid), helper.base_dir)
+        if os.path.exists(Path(mounted, directory)):
+            raise ValueError(f"{directory} exists")
+        return {}
+
+    def move_after_miss(self, path: str, to: str, trace: str) -> Answer:
+        """Moves a file once a program has not found a blob and waits to look again, according
+        to the output of strace."""
+
+        def waits() -> bool:
+            calls = Path(trace).read_text() if os.path.exists(trace) else ""
+            missed = MISSED.search(calls)
+            return bool(missed) and "clock_nanosleep(" in calls[missed.end() :]
+
+        wait_until(waits, f"missed blob in {trace}")
+        os.rename(path, to)
         return {}
 
     def compare(self, master: str, slave: str) -> Answer:
@@ -140,6 +165,15 @@ class Guest(agent.Agent):
         finally:
             os.close(own)
         raise TimeoutError("no change within a tick")
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Waits until a condition holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(f"no {what}")
+        time.sleep(0.001)
 
 
 def read_one(path: str, at: int) -> str:

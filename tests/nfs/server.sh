@@ -8,6 +8,7 @@ on_the_server() {
 }
 export_with() {
     echo "/srv/export 10.0.0.2(no_subtree_check,$1)" >/etc/exports
+    echo "/srv/export/coarse 10.0.0.2(no_subtree_check,ro,fsid=1)" >>/etc/exports
     on_the_server exportfs -r
 }
 case $1 in
