@@ -2,10 +2,12 @@
 
 mod checker;
 pub mod derived;
+mod interrupted;
 mod owners;
 mod page;
 mod passes;
 mod progress;
 mod recognition;
+mod scale;
 mod status;
 mod upkeep;

@@ -135,15 +135,20 @@ pub struct Taken {
     pub cpu_secs: f64,
     /// Peak memory in bytes.
     pub memory: u64,
+    /// Number of bytes that it has read from files, pipes and sockets, with some thousands that
+    /// the measurement itself reads.
+    pub read: u64,
 }
 
 /// Runs a command to its end, and measures it. It is killed after a minute of processor time.
 pub fn measured(command: &Command) -> (Run, Taken) {
     let measure = "import json, resource, subprocess, sys\n\
                    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n\
+                   read = lambda: int(open('/proc/self/io').readline().split()[1])\n\
+                   before = read()\n\
                    code = subprocess.call(sys.argv[2:])\n\
                    used = resource.getrusage(resource.RUSAGE_CHILDREN)\n\
-                   taken = [used.ru_utime + used.ru_stime, used.ru_maxrss]\n\
+                   taken = [used.ru_utime + used.ru_stime, used.ru_maxrss, read() - before]\n\
                    json.dump(taken, open(sys.argv[1], 'w'))\n\
                    sys.exit(code % 256)";
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -155,9 +160,15 @@ pub fn measured(command: &Command) -> (Run, Taken) {
         .args(command.get_args());
     let run = run(&mut measuring);
     let taken = fs::read(to).unwrap_or_else(|error| panic!("{error}: {run:?}"));
-    let (cpu_secs, kilobytes): (f64, u64) = serde_json::from_slice(&taken).expect("JSON");
+    let taken = serde_json::from_slice(&taken).expect("JSON");
+    let (cpu_secs, kilobytes, read): (f64, u64, u64) = taken;
     let memory = kilobytes * 1024;
-    (run, Taken { cpu_secs, memory })
+    let taken = Taken {
+        cpu_secs,
+        memory,
+        read,
+    };
+    (run, taken)
 }
 
 /// Runs a command from the hook of a pass in this process.
