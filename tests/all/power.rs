@@ -22,6 +22,7 @@ mod failures;
 mod mistakes;
 mod mount;
 mod partial;
+mod removal;
 
 use self::cuts::record_and_cut;
 use crate::crash::scenario;
@@ -71,6 +72,8 @@ survives_power_cuts! {
     an_append_that_finds_blobs: APPEND_THAT_FINDS_BLOBS;
     a_full_copy_with_blobs: FULL_COPY_WITH_BLOBS;
     a_full_copy_with_blobs_that_sets_aside: FULL_COPY_WITH_BLOBS_AND_SET_ASIDE;
+    a_full_copy_that_removes_blobs: FULL_COPY_AND_REMOVAL_OF_BLOBS;
+    a_removal_of_blobs: REMOVAL_OF_BLOBS;
     switching_off: OFF;
     switching_off_after_on: OFF_AFTER_ON;
     switching_off_during_an_append: OFF_DURING_AN_APPEND;

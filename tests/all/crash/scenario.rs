@@ -317,6 +317,30 @@ pub const FULL_COPY_WITH_BLOBS_AND_SET_ASIDE: Scenario = Scenario {
     ..FIRST_COPY_WITH_BLOBS
 };
 
+/// Removes gone blobs at once.
+const REMOVE: Actor = Actor::Pass(&["--keep-packed", "0"]);
+
+/// The master was packed; the pass installs a full copy and removes the blobs that it lacks.
+pub const FULL_COPY_AND_REMOVAL_OF_BLOBS: Scenario = Scenario {
+    prepare: |scene, _| {
+        BlobHistory::get().after.write(scene);
+        scene.expect("full-copy");
+        BlobHistory::get().packed.replace(scene);
+    },
+    actor: REMOVE,
+    ..FIRST_COPY_WITH_BLOBS
+};
+
+/// An earlier pass has installed the full copy.
+pub const REMOVAL_OF_BLOBS: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (FULL_COPY_AND_REMOVAL_OF_BLOBS.prepare)(scene, zodb);
+        scene.expect("full-copy");
+    },
+    actor: REMOVE,
+    ..FIRST_COPY_WITH_BLOBS
+};
+
 /// A first pass has copied a master with blobs.
 fn synced_with_blobs(scene: &Scene) {
     BlobHistory::get().before.write(scene);
@@ -393,6 +417,8 @@ fn each_scenario_does_what_its_name_says() {
             "full-copy",
             Some(".diverged-"),
         ),
+        (&FULL_COPY_AND_REMOVAL_OF_BLOBS, "full-copy", None),
+        (&REMOVAL_OF_BLOBS, "up-to-date", None),
     ] {
         let scene = scenario.scene();
         (scenario.prepare)(&scene, &mut zodb);

@@ -9,7 +9,7 @@ use super::{sample, seed};
 use crate::crash::scenario::{self, Scenario};
 
 /// Records the pass after one that was disturbed.
-fn next_pass(on_disk: &DiskCase) -> Recording {
+pub fn next_pass(on_disk: &DiskCase) -> Recording {
     on_disk.disk.stop_faults();
     let start = on_disk.disk.disk();
     on_disk.disk.take_log();
