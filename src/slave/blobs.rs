@@ -57,8 +57,13 @@
 //!    It cannot know which of them the killed pass had created.
 //! 4. *A sync fails.* A temporary file whose sync failed is removed and never gets a name. The pass
 //!    stops, so the batch does not become visible.
-//! 5. *A directory is created* under a temporary name and gets its owner and mode there. A crash
-//!    leaves no directory that ZEO's user cannot use.
+//! 5. *A directory is created* under a temporary name and gets its owner and mode there. A kill
+//!    leaves no directory that ZEO's user cannot use. Neither does a power cut if the file system
+//!    keeps changes of metadata in their order, as ext4 with a journal, XFS and Btrfs do. Other file
+//!    systems may keep the new name and lose owner and mode, until the directory is synced (5). No
+//!    visible transaction needs the directory then, but later passes use it as it is. A sync before
+//!    each rename would prevent that, but it takes milliseconds for each new directory, during
+//!    which the step keeps ZODB from opening the slave.
 //! 6. *Another file is in the place of a blob.* It gets a second name in `.fssync/replaced`,
 //!    durably, before the blob replaces it. No moment is without a file, and no file is deleted.
 //! 7. *The disk is full.* The write, the creation of a directory or the rename fails. The group

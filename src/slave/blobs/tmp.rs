@@ -125,8 +125,8 @@ impl<'a> TmpDirectory<'a> {
         Ok(parent)
     }
 
-    /// Creates a directory in `parent`. It gets its owner and mode before its name, so a crash
-    /// leaves no directory that ZEO's user cannot use.
+    /// Creates a directory in `parent`. It gets its owner and mode before its name, so a kill leaves
+    /// no directory that ZEO's user cannot use. For power cuts, see case 5 in [`super`].
     fn create_place(&self, parent: &OwnedFd, relative: &Path) -> Result<OwnedFd, Error> {
         let fail = |error| self.tree.fail("create", relative)(error);
         match mkdirat(&self.handle, NEW_DIRECTORY, INITIAL_DIRECTORY_MODE) {
