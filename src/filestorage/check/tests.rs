@@ -172,6 +172,12 @@ proptest! {
         let record = file.records[which.index(file.records.len())];
         let expected = number(&file, record + 16);
         prop_assume!(expected != found);
+        // If a transaction has the object twice, ZODB accepts the first one as well.
+        let is_twin = |other: u64| {
+            number(&file, other) == number(&file, record)
+                && number(&file, other + 24) == number(&file, record + 24)
+        };
+        prop_assume!(!file.records.iter().any(|&other| other == found && is_twin(other)));
         let (_, flaws, _) = check(&put(&file, record + 16, found));
         prop_assert!(
             flaws.iter().any(|flaw| flaw.position == record

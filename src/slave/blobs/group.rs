@@ -8,7 +8,7 @@ mod staged;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::mem;
 
@@ -53,6 +53,8 @@ pub struct BlobGroup<'a> {
     staged: BTreeSet<BlobKey>,
     /// Hashers of the received parts that may be resumed.
     resumable: HashMap<BlobKey, Resumable>,
+    /// Names of the temporary files of earlier passes, once they were listed.
+    earlier: Option<HashSet<String>>,
     finished: Vec<Finished>,
     /// How many of them were synced: the first ones.
     synced: usize,
@@ -95,6 +97,7 @@ impl<'a> BlobGroup<'a> {
             tmp: None,
             staged: BTreeSet::new(),
             resumable: HashMap::new(),
+            earlier: None,
             finished: Vec::new(),
             synced: 0,
             max_open: max_open(),
@@ -107,8 +110,17 @@ impl<'a> BlobGroup<'a> {
     /// The first bytes of a blob that an earlier pass received, if they are at least 16 MiB. They
     /// are read for the digest.
     pub fn leftover(&mut self, key: BlobKey) -> Result<Option<ReceivedPrefix>, Error> {
+        let name = tmp_name(key);
+        // Usually there is none, and one list saves a failing call for each blob.
+        let earlier = match self.earlier.take() {
+            Some(earlier) => earlier,
+            None => self.tmp()?.names()?,
+        };
+        if !self.earlier.insert(earlier).contains(&name) {
+            return Ok(None);
+        }
         let tmp = self.tmp()?;
-        let (name, path) = (tmp_name(key), tmp.path(&tmp_name(key)));
+        let path = tmp.path(&name);
         let Some(file) = tmp.open_large(&name)? else {
             return Ok(None);
         };

@@ -7,6 +7,7 @@
 //!
 //! ZODB opens none of these names, so they are written and removed without a step.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -76,11 +77,16 @@ impl<'a> TmpDirectory<'a> {
 
     /// Creates an empty file. An earlier one with the same name is removed.
     pub(super) fn create(&self, name: &str) -> Result<File, Error> {
-        self.remove(name)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        openat(&self.handle, name, flags, INITIAL_FILE_MODE)
-            .map(File::from)
-            .map_err(self.fail("create", name))
+        let create = || openat(&self.handle, name, flags, INITIAL_FILE_MODE);
+        let created = match create() {
+            Err(Errno::EXIST) => {
+                self.remove(name)?;
+                create()
+            }
+            created => created,
+        };
+        created.map(File::from).map_err(self.fail("create", name))
     }
 
     /// Opens a file that an earlier pass left and that is long enough to be resumed. Any other file
@@ -95,6 +101,18 @@ impl<'a> TmpDirectory<'a> {
         // With a second name, the file may already be in place: see `rename`.
         let is_ours_alone = found.is_file() && found.nlink() == 1;
         Ok((is_ours_alone && found.len() >= MIN_RESUMED_LEN).then_some(file))
+    }
+
+    /// The names of all files in it.
+    pub(super) fn names(&self) -> Result<HashSet<String>, Error> {
+        let fail = |error: Errno| self.fail("list", "")(error);
+        let mut names = HashSet::new();
+        for entry in Dir::read_from(&self.handle).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            // Names that are not UTF-8 are not ours.
+            names.extend(entry.file_name().to_str().ok().map(str::to_owned));
+        }
+        Ok(names)
     }
 
     /// Removes a file, if there is one.
