@@ -154,10 +154,14 @@ impl<'a> BlobFetcher<'a> {
 
     /// Fetches the blobs that were added. They are durable when it returns.
     pub fn fetch(&mut self) -> Result<(), Error> {
-        let wanted = mem::take(&mut self.wanted);
+        let mut wanted = mem::take(&mut self.wanted);
         if wanted.is_empty() {
             return Ok(());
         }
+        // A log whose tids decrease may refer to a blob twice. The file is needed if one of the
+        // references needs it.
+        wanted.sort_unstable_by_key(|it| (it.key, it.is_optional));
+        wanted.dedup_by_key(|it| it.key);
         let mut group = BlobGroup::new(self.ends.directory, self.ends.slave);
         let fetched = self.fetch_group(wanted, &mut group);
         if fetched.as_ref().is_err_and(Error::is_unreachable) {

@@ -106,7 +106,9 @@ pub(super) fn check_is_decided(job: &Job, sidecar: &Sidecar) -> Result<(), Error
     let directory = match &sidecar.blobs {
         Some(state) if state.is_on => Some(state.directory.clone()),
         Some(_) => None,
-        None => traces(paths),
+        // The sidecar says nothing about blobs. It may be a new one.
+        None if sidecar.last_sync.is_none() => traces(paths),
+        None => None,
     };
     directory.map_or(Ok(()), |directory| {
         Err(Error::Usage(format!(

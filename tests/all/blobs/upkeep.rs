@@ -126,3 +126,38 @@ fn a_master_that_has_none_of_many_blobs_is_the_wrong_directory() {
         "{run:?}"
     );
 }
+
+/// A transaction at `position` with the record of a blob.
+fn transaction(position: u64, tid: u64, oid: u64) -> Vec<u8> {
+    const PICKLE: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
+    let len = (23 + 42 + PICKLE.len()) as u64;
+    let mut bytes = Vec::new();
+    bytes.extend(tid.to_be_bytes());
+    bytes.extend(len.to_be_bytes());
+    bytes.extend([b' ', 0, 0, 0, 0, 0, 0]);
+    bytes.extend([oid, tid, 0, position].map(u64::to_be_bytes).concat());
+    bytes.extend(0u16.to_be_bytes());
+    bytes.extend((PICKLE.len() as u64).to_be_bytes());
+    bytes.extend(PICKLE);
+    bytes.extend(len.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_log_that_refers_to_a_blob_twice_is_copied() {
+    let scene = Scene::new();
+    let mut log = b"FS30".to_vec();
+    for _ in 0..2 {
+        let next = transaction(log.len() as u64, 7, 1);
+        log.extend(next);
+    }
+    fs::write(&scene.master, &log).expect("the master");
+    let blobs = blobs_beside(&scene.master);
+    let blob = Path::new("0x01/0x07.blob");
+    fs::create_dir_all(blobs.join("0x01")).expect("a directory");
+    fs::write(blobs.join(".layout"), "lawn").expect("a layout");
+    fs::write(blobs.join(blob), "content").expect("a blob");
+    let report = scene.pass(&["--blobs"]).expect(0).report();
+    assert_eq!(report["blobs"], 1, "{report}");
+    assert_eq!(fs::read(&scene.slave).expect("the slave"), log);
+}
