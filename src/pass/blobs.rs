@@ -105,10 +105,9 @@ pub(super) fn check_is_decided(job: &Job, sidecar: &Sidecar) -> Result<(), Error
     let paths = &job.slave.paths;
     let directory = match &sidecar.blobs {
         Some(state) if state.is_on => Some(state.directory.clone()),
-        Some(_) => None,
-        // The sidecar says nothing about blobs. It may be a new one.
+        // The sidecar says nothing about blobs or about the last sync: it may have been lost.
         None if sidecar.last_sync.is_none() => traces(paths),
-        None => None,
+        _ => None,
     };
     directory.map_or(Ok(()), |directory| {
         Err(Error::Usage(format!(
