@@ -161,6 +161,8 @@ fn run(name: &str, race: &Race<'_>) {
 
 const PASS: Entrant = Entrant::new(Actor::Pass(&[]));
 const FULL: Entrant = Entrant::new(Actor::Pass(&["--full"]));
+/// A pass that also removes the blobs to which the log does not refer.
+const REMOVES: Entrant = Entrant::new(scenario::REMOVAL_OF_BLOBS.actor);
 const BATCHES: Entrant = Entrant::new(Actor::PassInBatches(Batches::SMALL));
 const WITHOUT_LOCK: Entrant = Entrant::new(Actor::PassWithoutLock);
 const WATCH: Entrant = Entrant::new(Actor::Watch);
@@ -254,6 +256,20 @@ races! {
         and_two_offs_and_zodb_after_the_first: [OFF, OFF, SERVES.after(0)];
         and_status_and_zodb: [STATUS, SERVES];
         and_verify_and_zodb: [VERIFY, SERVES];
+    }
+    APPEND_WITH_BLOBS as an_append_with_blobs {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, OFF];
+        and_off_and_then_zodb: [PASS, OFF, SERVES.after(1)];
+        and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        and_a_zodb_that_stays: [PASS, STAYS];
+        and_a_zodb_that_commits_and_closes: [PASS, COMMITS];
+    }
+    REMOVAL_OF_BLOBS as a_removal_of_blobs {
+        and_a_pass: [REMOVES, PASS];
+        and_off: [REMOVES, OFF];
+        and_a_zodb_that_stays: [REMOVES, STAYS];
+        and_a_zodb_that_commits_and_closes: [REMOVES, COMMITS];
     }
     INDEX_UPDATE as an_index_update {
         and_a_pass: [PASS, PASS];

@@ -1,6 +1,7 @@
 //! The blobs of the transactions that are being copied.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::Apply;
@@ -111,16 +112,24 @@ impl BlobTransfer<'_> {
 }
 
 /// Decides whether a candidate is a blob, by following its back pointers.
+///
+/// This is not in a step: `fssync off`, or a ZODB that opens the slave, may truncate the batch that
+/// contains the candidate. That is [`Error::SlaveChanged`], after which the survey starts again.
 pub(super) fn resolve(
     candidate: BlobCandidate,
     file: &File,
     path: &Path,
 ) -> Result<Option<BlobReference>, Error> {
     let mut file = file;
-    candidate.resolve(&mut file).map_err(|error| {
-        let reading = format!("read before {} in", candidate.position);
-        Error::io(reading, path)(error)
-    })
+    candidate
+        .resolve(&mut file)
+        .map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => Error::SlaveChanged {
+                slave: path.to_owned(),
+                what: "it was truncated".to_owned(),
+            },
+            _ => Error::io(format!("read before {} in", candidate.position), path)(error),
+        })
 }
 
 impl<'a> Apply<'a> {
@@ -137,5 +146,30 @@ impl<'a> Apply<'a> {
             in_batch: 0,
             fetched: Fetched::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filestorage::Tid;
+    use crate::filestorage::blob::BlobKey;
+
+    #[test]
+    fn a_candidate_in_a_truncated_batch_starts_a_new_survey() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("Data.fs");
+        std::fs::write(&path, b"FS30").unwrap();
+        let candidate = BlobCandidate {
+            key: BlobKey {
+                tid: Tid(9),
+                oid: 1,
+            },
+            position: 200,
+            data: CandidateData::Back(40),
+        };
+        let file = File::open(&path).unwrap();
+        let error = resolve(candidate, &file, &path).unwrap_err();
+        assert!(error.is_transient(), "{error}");
     }
 }

@@ -1,14 +1,18 @@
 //! Runs the actor of a case under `strace`, which logs its calls and injects faults.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fssync::filestorage::blob::{LAYOUT_FILE, Layout};
+
+use crate::blobs::derived::on_disk;
 use crate::crash::oracle::Case;
 use crate::crash::scenario::Scenario;
-use crate::support::{Run, Scene, Zodb, fssync, run, strace, tool};
+use crate::support::{Run, Scene, Zodb, blobs_beside, fssync, run, strace, tool};
 
 /// Which calls are traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,24 @@ const SUFFIXES: [&str; 11] = [
     ".lock",
     ".index",
     ".tr0",
+];
+
+/// The files beside a slave whose blobs are replicated.
+const BLOB_SUFFIXES: [&str; 3] = [
+    ".fssync-blobs",
+    ".fssync-blobs-gone",
+    ".fssync-blobs-gone-new",
+];
+
+/// The files and directories of fssync's in a blob directory.
+const IN_BLOBS: [&str; 7] = [
+    LAYOUT_FILE,
+    ".fssync-new",
+    ".fssync",
+    ".fssync/id",
+    ".fssync/.fssync-new",
+    ".fssync/tmp",
+    ".fssync/tmp/directory",
 ];
 
 /// The file that `strace` writes.
@@ -142,9 +164,34 @@ impl TracedCase {
     }
 }
 
-/// The slave, the files beside it and their directory.
+/// The slave, the files beside it and their directory. If blobs are replicated, also everything
+/// in the blob directory that fssync may create or change.
 pub fn slave_files(scene: &Scene) -> Vec<PathBuf> {
-    traced_files(&scene.slave, &SUFFIXES)
+    let mut files = traced_files(&scene.slave, &SUFFIXES);
+    if scene.has_blobs {
+        files.extend(traced_files(&scene.slave, &BLOB_SUFFIXES));
+        files.extend(blob_files(scene));
+    }
+    files
+}
+
+/// The blob directory, and the paths in it of each blob that the master or the slave has.
+fn blob_files(scene: &Scene) -> BTreeSet<PathBuf> {
+    let directory = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
+    let blobs = blobs_beside(&directory.join("Data.fs"));
+    // The blob directory is created under another name.
+    let new = directory.join("blobstorage.fssync-new");
+    let mut files = BTreeSet::from([blobs.clone(), new]);
+    files.extend(IN_BLOBS.iter().map(|it| blobs.join(it)));
+    let of_both = [&scene.master, &scene.slave].map(|file| blobs_beside(file));
+    let existing = of_both.iter().filter(|it| it.join(LAYOUT_FILE).exists());
+    for key in existing.flat_map(|it| on_disk(it)) {
+        files.insert(blobs.join(format!(".fssync/tmp/{:016x}-{}", key.oid, key.tid)));
+        // The slave's layout is the one of a new directory.
+        let place = Layout::Bushy.path(key);
+        files.extend(place.ancestors().map(|it| blobs.join(it)));
+    }
+    files
 }
 
 fn traced_files(file: &Path, suffixes: &[&str]) -> Vec<PathBuf> {

@@ -9,7 +9,7 @@ use fssync::pass::apply::Tuning;
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 
-use crate::support::{Call, Hooked, Scene, fssync, pass_here, python, run_in_a_pass};
+use crate::support::{Call, Hooked, Scene, blobs_beside, fssync, pass_here, python, run_in_a_pass};
 
 /// A process that works on a master and a slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,15 +92,33 @@ impl Session {
         matches!(self, Self::StayOpen | Self::CommitAndStay)
     }
 
-    /// The commands for the process that drives ZODB.
-    pub fn commands(self, slave: &Path) -> Vec<Value> {
-        let open = json!({"cmd": "open", "name": "s", "path": slave});
-        let commit = json!({"cmd": "commit", "name": "s", "description": "only here"});
+    /// The commands for the process that drives ZODB. If blobs are replicated, ZODB uses the
+    /// blob directory, and commits a blob.
+    pub fn commands(self, scene: &Scene) -> Vec<Value> {
+        let open = opening(scene);
+        let blobs = u32::from(scene.has_blobs);
+        let commit = json!({"cmd": "commit", "name": "s", "description": "only here",
+            "blobs": blobs});
         let close = json!({"cmd": "close", "name": "s"});
         let commit = self.commits().then_some(commit);
         let close = (!self.stays()).then_some(close);
         [Some(open), commit, close].into_iter().flatten().collect()
     }
+}
+
+/// The command that opens the slave as "s".
+pub fn opening(scene: &Scene) -> Value {
+    let mut open = json!({"cmd": "open", "name": "s", "path": scene.slave});
+    if scene.has_blobs {
+        open["blobs"] = json!(blobs_beside(&scene.slave));
+        open["journal"] = json!(journal_of_session(scene));
+    }
+    open
+}
+
+/// The file for the digests of the blobs that ZODB commits to the slave.
+pub fn journal_of_session(scene: &Scene) -> PathBuf {
+    scene.directory.path().join("journal-of-session")
 }
 
 impl Actor {

@@ -2,12 +2,37 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// The calls at which a process stops: those that read or change files which other processes
 /// see. `strace` ignores calls that this architecture does not have.
 pub const CALLS: &str = "?openat,?flock,?pread64,?read,?pwrite64,?write,?ftruncate,?rename,\
                          ?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?fsync,\
-                         ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown,?llistxattr,?fremovexattr";
+                         ?fdatasync,?newfstatat,?statx,?fstat,?fchmod,?fchown,?llistxattr,\
+                         ?fremovexattr,?openat2,?mkdir,?mkdirat,?rmdir,?fchownat,?utimensat,\
+                         ?syncfs";
+
+/// The calls that change names, or a file or directory itself. An `openat` may also create.
+const CHANGES: [&str; 18] = [
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "fchmod",
+    "fchown",
+    "fchownat",
+    "utimensat",
+    "fremovexattr",
+];
 
 /// A completed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +89,38 @@ impl Call {
         self.succeeds() && (self.renames("/Data.fs.index") || self.unlinks("/Data.fs.index"))
     }
 
+    /// Whether it changes something in the blob directory that ZODB uses: not in `.fssync`, and
+    /// not a temporary name of fssync's beside it.
+    pub fn changes_blobs(&self) -> bool {
+        let (name, _) = self.text.split_once('(').unwrap_or_default();
+        let is_change = CHANGES.contains(&name) || self.text.contains("O_CREAT");
+        is_change && self.succeeds() && self.paths().iter().any(|path| is_zodbs_blob_path(path))
+    }
+
     pub fn is_sync(&self) -> bool {
-        self.text.starts_with("fsync(") || self.text.starts_with("fdatasync(")
+        let syncs = ["fsync(", "fdatasync(", "syncfs("];
+        syncs.iter().any(|it| self.text.starts_with(it))
+    }
+
+    /// The paths in its arguments: those of handles, and names together with the handle of their
+    /// directory.
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for argument in self.text.split(", ") {
+            let name = argument.rsplit('(').next().unwrap_or_default();
+            let name = name.strip_prefix('"').and_then(|it| it.split_once('"'));
+            let handle = argument.split_once('<').and_then(|it| it.1.split_once('>'));
+            match (name, handle) {
+                // A name follows the handle of its directory.
+                (Some((name, _)), _) => {
+                    let directory = paths.pop().unwrap_or_default();
+                    paths.push(directory.join(name));
+                }
+                (None, Some((path, _))) => paths.push(path.into()),
+                (None, None) => {}
+            }
+        }
+        paths
     }
 
     fn renames(&self, to: &str) -> bool {
@@ -80,6 +135,16 @@ impl Call {
     fn succeeds(&self) -> bool {
         !self.text.contains(" = -1 E")
     }
+}
+
+/// Whether a path is the blob directory, or below it and not one of fssync's own.
+fn is_zodbs_blob_path(path: &Path) -> bool {
+    let mut names = path.iter().skip_while(|name| *name != "blobstorage");
+    let is_in_blobs = names.next().is_some();
+    let is_ours = names
+        .next()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b".fssync"));
+    is_in_blobs && !is_ours
 }
 
 impl fmt::Display for Call {
@@ -189,6 +254,61 @@ mod tests {
             let call = call(text);
             let found = (call.changes_slave(), call.changes_index());
             assert_eq!(found, (is_slave, is_index), "{text}");
+        }
+    }
+
+    #[test]
+    fn changes_of_the_blob_directory_are_recognised() {
+        let blobs = "/t/blobstorage";
+        let tmp = format!("7<{blobs}/.fssync/tmp>");
+        for (text, is_change) in [
+            (
+                format!("renameat2({tmp}, \"a-b\", 8<{blobs}/0x00>, \"0x07.blob\", 1) = 0"),
+                true,
+            ),
+            (
+                format!("renameat({tmp}, \"directory\", 8<{blobs}>, \"0x00\") = 0"),
+                true,
+            ),
+            (
+                format!("linkat(8<{blobs}/0x00>, \"0x07.blob\", {tmp}, \"a-b\", 0) = 0"),
+                true,
+            ),
+            (
+                format!("unlinkat(8<{blobs}/0x00>, \"0x07.blob\", 0) = 0"),
+                true,
+            ),
+            (
+                format!("unlinkat(8<{blobs}>, \"0x00\", AT_REMOVEDIR) = -1 ENOTEMPTY (Full)"),
+                false,
+            ),
+            (format!("mkdir(\"{blobs}/0x00\", 0777) = 0"), true),
+            (
+                format!("rename(\"{blobs}.fssync-new\", \"{blobs}\") = 0"),
+                true,
+            ),
+            (
+                format!("mkdirat(AT_FDCWD</>, \"{blobs}.fssync-new\", 0700) = 0"),
+                false,
+            ),
+            (format!("mkdirat({tmp}, \"directory\", 0700) = 0"), false),
+            (format!("unlinkat({tmp}, \"a-b\", 0) = 0"), false),
+            (format!("mkdirat(8<{blobs}>, \".fssync\", 0700) = 0"), false),
+            (
+                format!("openat(8<{blobs}>, \"x\", O_RDWR|O_CREAT|O_EXCL, 0600) = 9<{blobs}/x>"),
+                true,
+            ),
+            (
+                format!("openat(8<{blobs}>, \"x\", O_RDONLY) = 9<{blobs}/x>"),
+                false,
+            ),
+            (
+                format!("utimensat(9<{blobs}/0x00/0x07.blob>, NULL, [UTIME_OMIT, 0], 0) = 0"),
+                true,
+            ),
+            (format!("fsync(9<{blobs}/0x00>) = 0"), false),
+        ] {
+            assert_eq!(call(&text).changes_blobs(), is_change, "{text}");
         }
     }
 

@@ -2,7 +2,9 @@
 
 mod session;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fssync::io::flock::holder;
@@ -14,12 +16,14 @@ use super::scheduler::{Event, Trace};
 use super::steps;
 use crate::crash::actor::{Actor, Session};
 use crate::crash::oracle::Case;
-use crate::support::{Scene, Zodb, fssync, run};
+use crate::support::{Scene, Zodb, blobs_beside, fssync, run};
 
 /// The state of a slave when a process has ended.
 #[derive(Debug)]
 pub struct ObservedSlave {
     bytes: Option<Vec<u8>>,
+    /// The files and directories in the blob directory, apart from those of fssync's own.
+    blobs: BTreeSet<PathBuf>,
     /// The process that holds ZODB's lock.
     zodb_lock: Option<u32>,
     is_off: bool,
@@ -30,10 +34,28 @@ impl ObservedSlave {
         let switch = fs::read(scene.beside(".fssync-switch"));
         Self {
             bytes: fs::read(&scene.slave).ok(),
+            blobs: zodbs_names(&blobs_beside(&scene.slave)),
             zodb_lock: holder(&scene.beside(".lock")),
             is_off: switch.is_ok_and(|content| content != b"SYNCING=1\n"),
         }
     }
+}
+
+/// The paths below a blob directory, apart from those of fssync's own.
+fn zodbs_names(blobs: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![blobs.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        let entries = fs::read_dir(&directory).into_iter().flatten();
+        for entry in entries.map(|it| it.expect("an entry")) {
+            let name = entry.file_name();
+            let is_ours = directory == blobs && name.as_encoded_bytes().starts_with(b".fssync");
+            if !is_ours && found.insert(entry.path()) {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    found
 }
 
 /// A race that is over.
@@ -173,6 +195,8 @@ impl Checks<'_> {
                 _ => {
                     let now = fs::read(&self.case.scene.slave).ok();
                     assert!(state.bytes == now, "written after {actor:?}");
+                    let now = zodbs_names(&blobs_beside(&self.case.scene.slave));
+                    assert_eq!(state.blobs, now, "blobs changed after {actor:?}");
                 }
             }
         }

@@ -4,15 +4,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::schedule::Schedule;
-use super::{COMMITS, Entrant, Harness, OFF, OPENS, PASS, Race, SERVES, VERIFY};
+use super::{COMMITS, Entrant, Harness, OFF, OPENS, PASS, Race, SERVES, STAYS, VERIFY};
 use crate::crash::actor::Actor;
 use crate::crash::scenario;
 use crate::support::said_by;
 
-/// A program that can take the slave's locks and append the transactions that are missing.
+/// A program that can take the slave's locks, and add the blobs and transactions that are missing.
 macro_rules! script {
     ($($line:literal)*) => { concat!(
-        "import fcntl, os, sys, time\n",
+        "import fcntl, os, shutil, sys, time\n",
         "master, slave = sys.argv[1:]\n",
         "new = open(master, 'rb').read()\n",
         "def take(suffix, how=fcntl.LOCK_EX):\n",
@@ -26,6 +26,14 @@ macro_rules! script {
         "        at = to.seek(0, 2)\n",
         "        to.write(new[at:at + 300])\n",
         "        to.write(new[at + 300:])\n",
+        "def place():\n",
+        "    theirs, ours = (os.path.dirname(it) + '/blobstorage' for it in (master, slave))\n",
+        "    for directory, _, names in os.walk(theirs):\n",
+        "        to = ours + directory[len(theirs):]\n",
+        "        os.makedirs(to, exist_ok=True)\n",
+        "        for name in names:\n",
+        "            if not os.path.exists(to + '/' + name):\n",
+        "                shutil.copy2(directory + '/' + name, to)\n",
         $($line, "\n",)*
     ) };
 }
@@ -80,6 +88,30 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
         actors: &[faulty(script, &PASS.actor), OFF],
     };
     assert_found(&race, "written after Off");
+}
+
+#[test]
+fn a_pass_that_places_blobs_outside_a_step_is_found() {
+    let script = script!(
+        "is_off = lambda: os.path.exists(slave + '.fssync-switch')"
+        "if is_off(): sys.exit(10)"
+        "place()"
+        "step = take('.fssync-step')"
+        "if is_off(): sys.exit(10)"
+        "zodb = take('.lock')"
+        "append()"
+    );
+    let places_only = script!("place()" "sys.exit(13)");
+    for (script, other, message) in [
+        (script, OFF, "blobs changed after Off"),
+        (places_only, STAYS, "blobs changed while ZODB had them open"),
+    ] {
+        let race = Race {
+            scenario: &scenario::APPEND_WITH_BLOBS,
+            actors: &[faulty(script, &PASS.actor), other],
+        };
+        assert_found(&race, message);
+    }
 }
 
 #[test]

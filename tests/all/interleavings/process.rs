@@ -44,7 +44,7 @@ impl Task {
     /// The task of an actor; `zodb` is for this task only.
     pub fn of(actor: Actor, scene: &Scene, zodb: &Arc<Mutex<Zodb>>) -> Self {
         match actor {
-            Actor::Zodb(session) => Self::Zodb(Arc::clone(zodb), session.commands(&scene.slave)),
+            Actor::Zodb(session) => Self::Zodb(Arc::clone(zodb), session.commands(scene)),
             Actor::Watch => Self::Watch(actor.command(scene)),
             _ => Self::Program(actor.command(scene)),
         }

@@ -1,6 +1,6 @@
-//! The rules of [`slave::step`](fssync::slave::step), checked for every call: `Data.fs` and its
-//! index are changed only in steps, ZODB's lock is taken only in steps, and no sync is waited for
-//! while that lock is held.
+//! The rules of [`slave::step`](fssync::slave::step), checked for every call: `Data.fs`, its index
+//! and the blobs are changed only in steps, ZODB's lock is taken only in steps, and no sync is
+//! waited for while that lock is held.
 
 use super::call::{Lock, Locking};
 use super::scheduler::Event;
@@ -19,7 +19,7 @@ pub fn check(events: &[Event], is_fssync: impl Fn(usize) -> bool) -> Result<(), 
         };
         let thread = call.thread.as_str();
         let has = |lock| held.contains(&(who, thread, lock));
-        let changes = call.changes_slave() || call.changes_index();
+        let changes = call.changes_slave() || call.changes_index() || call.changes_blobs();
         if changes && !(has(Lock::Step) && has(Lock::Zodb)) {
             return Err(format!("changed outside a step: {call}"));
         }
@@ -47,6 +47,8 @@ mod tests {
     const ZODB: &str = "flock(4</t/Data.fs.lock>, LOCK_EX|LOCK_NB) = 0";
     const WRITE: &str = "pwrite64(5</t/Data.fs>, \"\"..., 1, 7) = 1";
     const SYNC: &str = "fdatasync(5</t/Data.fs>) = 0";
+    const PLACE: &str = "renameat2(8</t/blobstorage/.fssync/tmp>, \"a-b\", \
+                         9</t/blobstorage/0x00>, \"0x07.blob\", RENAME_NOREPLACE) = 0";
     const UNLOCK: &str = "flock(4</t/Data.fs.lock>, LOCK_UN) = 0";
 
     /// Checks these calls of one thread.
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_step_is_accepted() {
-        assert_eq!(checked(&[STEP, ZODB, WRITE, UNLOCK, SYNC]), Ok(()));
+        assert_eq!(checked(&[STEP, ZODB, WRITE, PLACE, UNLOCK, SYNC]), Ok(()));
     }
 
     #[test]
@@ -75,6 +77,9 @@ mod tests {
             &[STEP, ZODB, WRITE, SYNC],
             &["unlink(\"/t/Data.fs.index\") = 0"],
             &["rename(\"/t/Data.fs.fssync-tmp\", \"/t/Data.fs\") = 0"],
+            &[STEP, PLACE],
+            &[STEP, ZODB, UNLOCK, PLACE],
+            &[STEP, ZODB, "syncfs(9</t/blobstorage>) = 0"],
         ] {
             assert!(checked(calls).is_err(), "{calls:?}");
         }

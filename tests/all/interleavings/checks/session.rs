@@ -7,8 +7,8 @@ use fssync::filestorage::MAGIC_LEN;
 use serde_json::{Value, json};
 
 use super::{Checks, ObservedSlave};
-use crate::crash::actor::{Actor, Session};
-use crate::support::{fssync, run};
+use crate::crash::actor::{Actor, Session, journal_of_session, opening};
+use crate::support::{Blobs, Setup, blobs_beside, fssync, run};
 
 impl Checks<'_> {
     /// ZODB may meet a step of fssync's, and opens the slave when it tries again. It does not
@@ -22,8 +22,7 @@ impl Checks<'_> {
             before.is_some_and(|it| self.race.actors[it].actor.stands_for() == Actor::Off);
         let can_meet = self.has(Actor::is_pass) || self.has(Actor::is_off);
         assert!(can_meet && !is_after_off, "it cannot be opened: {error}");
-        let open = json!({"cmd": "open", "name": "s", "path": self.case.scene.slave});
-        let opened = self.call_actor(&open);
+        let opened = self.call_actor(&opening(&self.case.scene));
         self.check_opened(&opened);
         self.call_actor(&json!({"cmd": "close", "name": "s"}));
     }
@@ -66,6 +65,13 @@ impl Checks<'_> {
                 "written to while ZODB had it open"
             );
         }
+        // After ZODB has closed the slave, blobs may be removed.
+        if session.stays() {
+            assert_eq!(
+                end.state.blobs, last.blobs,
+                "blobs changed while ZODB had them open"
+            );
+        }
         let scene = &self.case.scene;
         let slave = last.bytes.as_deref().unwrap_or_default();
         let master = fs::read(&scene.master).expect("the master");
@@ -90,6 +96,7 @@ impl Checks<'_> {
             master.starts_with(start) || self.case.before.slave.as_deref() == Some(start);
         assert!(is_start, "the start of the slave, as ZODB found it");
         assert!(slave.len() > position, "the transaction of ZODB's");
+        self.check_blobs_of_both();
         scene.assert_documented_names();
         run(&mut scene.verify(&[])).expect(0);
         if last.is_off {
@@ -101,5 +108,21 @@ impl Checks<'_> {
             fs::read(&scene.slave).unwrap() == slave,
             "no transaction is lost"
         );
+    }
+
+    /// ZODB can load the blobs of the slave: the master's, and the one that it has committed.
+    fn check_blobs_of_both(&mut self) {
+        let scene = &self.case.scene;
+        if !scene.has_blobs {
+            return;
+        }
+        let [master, slave] = [&scene.master, &scene.slave].map(|file| blobs_beside(file));
+        let of_both = Blobs {
+            file: &scene.slave,
+            directory: &slave,
+            expected: Some(&master),
+            journal: Some(&journal_of_session(scene)),
+        };
+        assert!(self.zodb.assert_blobs(&of_both, Setup::FileStorage) > 0);
     }
 }
