@@ -151,7 +151,7 @@ impl Checks<'_> {
             (Actor::On, 20) => has_other(Actor::is_pass),
             // A full copy has replaced the slave.
             (Actor::Verify, 1) => {
-                let is_reported = exit.output.contains("another file lies under its name");
+                let is_reported = exit.output.contains("another file has replaced it");
                 has_other(Actor::is_pass) && is_reported
             }
             _ => false,
