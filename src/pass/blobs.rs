@@ -164,6 +164,10 @@ pub(super) fn open(
     state.is_on = true;
     state.directory = path;
     state.adapt_to(position);
+    if !survey.has_continuity() {
+        // The slave may be another file, to which the recorded positions do not apply.
+        state.start_over(false);
+    }
     Ok(Some(OpenBlobs {
         directory,
         options: options.clone(),

@@ -26,7 +26,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -34,7 +34,7 @@ use super::directory::{BlobDirectory, ID_FILE, ID_LEN, OURS, TMP, read_id, read_
 use super::ownership::{INITIAL_DIRECTORY_MODE, INITIAL_FILE_MODE, Ownership};
 use super::rename::rename_new;
 use super::steps::take_step;
-use super::tree::Tree;
+use super::tree::{Tree, entries, open_in};
 use crate::error::Error;
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
 use crate::slave::step::Slave;
@@ -195,7 +195,7 @@ fn create_root(slave: &Slave, path: &Path, new: &Path) -> Result<(), Error> {
         Err(error) => return Err(Error::io("create", path)(error.into())),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let created = openat(CWD, new, flags, Mode::empty());
+    let created = open_in(CWD, new, flags, Mode::empty());
     let created = created.map_err(|error| Error::io("open", new)(error.into()))?;
     ownership.own(&created, ownership.directory_mode, new)?;
     // A directory that another program has just created is used as it is: a rename replaces
@@ -235,7 +235,7 @@ fn create_layout(slave: &Slave, tree: &Tree) -> Result<Layout, Error> {
 /// Fails if the blob directory contains a name that is not hidden.
 fn check_is_empty(tree: &Tree) -> Result<(), Error> {
     let fail = |error: Errno| Error::io("list", tree.path())(error.into());
-    for entry in Dir::read_from(tree.root()).map_err(fail)? {
+    for entry in entries(tree.root()).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_bytes();
         if !name.starts_with(b".") {
@@ -268,7 +268,7 @@ fn write_new(
         Err(error) => return Err(tree.fail("remove", relative)(error)),
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let created = openat(directory, NEW_FILE, flags, INITIAL_FILE_MODE);
+    let created = open_in(&directory, NEW_FILE, flags, INITIAL_FILE_MODE);
     let mut file = File::from(created.map_err(tree.fail("create", relative))?);
     let path = tree.path().join(relative);
     file.write_all(content.as_bytes())

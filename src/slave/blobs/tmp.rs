@@ -14,14 +14,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, mkdirat, openat, renameat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, mkdirat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::directory::{BlobDirectory, TMP};
 use super::ownership::{INITIAL_DIRECTORY_MODE, INITIAL_FILE_MODE, Ownership};
-use super::tree::Tree;
+use super::tree::{Tree, entries, open_in};
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
 use crate::slave::step::Slave;
@@ -78,7 +76,7 @@ impl<'a> TmpDirectory<'a> {
     /// Creates an empty file. An earlier one with the same name is removed.
     pub(super) fn create(&self, name: &str) -> Result<File, Error> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let create = || openat(&self.handle, name, flags, INITIAL_FILE_MODE);
+        let create = || open_in(&self.handle, name, flags, INITIAL_FILE_MODE);
         let created = match create() {
             Err(Errno::EXIST) => {
                 self.remove(name)?;
@@ -93,7 +91,7 @@ impl<'a> TmpDirectory<'a> {
     /// of this name is not used.
     pub(super) fn open_large(&self, name: &str) -> Result<Option<File>, Error> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = openat(&self.handle, name, flags, Mode::empty()).map(File::from) else {
+        let Ok(file) = open_in(&self.handle, name, flags, Mode::empty()).map(File::from) else {
             return Ok(None);
         };
         let found = file.metadata();
@@ -107,7 +105,7 @@ impl<'a> TmpDirectory<'a> {
     pub(super) fn names(&self) -> Result<HashSet<String>, Error> {
         let fail = |error: Errno| self.fail("list", "")(error);
         let mut names = HashSet::new();
-        for entry in Dir::read_from(&self.handle).map_err(fail)? {
+        for entry in entries(&self.handle).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             // Names that are not UTF-8 are not ours.
             names.extend(entry.file_name().to_str().ok().map(str::to_owned));
@@ -152,11 +150,22 @@ impl<'a> TmpDirectory<'a> {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(fail(error)),
         }
+        let placed = self.place_directory(parent, relative);
+        if placed.is_err() {
+            // A failure to remove it would hide the first error. The next pass removes it.
+            let _ = unlinkat(&self.handle, NEW_DIRECTORY, AtFlags::REMOVEDIR);
+        }
+        placed
+    }
+
+    /// Gives the new directory its owner, mode and name.
+    fn place_directory(&self, parent: &OwnedFd, relative: &Path) -> Result<OwnedFd, Error> {
+        let fail = |error| self.tree.fail("create", relative)(error);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let created = openat(&self.handle, NEW_DIRECTORY, flags, Mode::empty()).map_err(fail)?;
+        let created = open_in(&self.handle, NEW_DIRECTORY, flags, Mode::empty()).map_err(fail)?;
         let path = self.tree.path().join(relative);
-        let mode = self.ownership.directory_mode;
-        self.ownership.own(&created, mode, &path)?;
+        self.ownership
+            .own(&created, self.ownership.directory_mode, &path)?;
         // If another program has just created the directory, the rename replaces it if it is
         // empty, and fails otherwise.
         let name = relative.file_name().unwrap_or_default();
@@ -172,7 +181,7 @@ impl<'a> TmpDirectory<'a> {
 
     fn clean(&self, slave: &Slave, leftovers: Leftovers) -> Result<(), Error> {
         let fail = |error: Errno| self.fail("list", "")(error);
-        for entry in Dir::read_from(&self.handle).map_err(fail)? {
+        for entry in entries(&self.handle).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
@@ -206,8 +215,8 @@ fn remove_all(parent: &OwnedFd, name: &CStr, found: &Stat) -> Result<(), Errno> 
         return unlinkat(parent, name, AtFlags::empty());
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = openat(parent, name, flags, Mode::empty())?;
-    for entry in Dir::read_from(&directory)? {
+    let directory = open_in(parent, name, flags, Mode::empty())?;
+    for entry in entries(&directory)? {
         let entry = entry?;
         let name = entry.file_name();
         if !matches!(name.to_bytes(), b"." | b"..") {

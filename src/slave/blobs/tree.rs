@@ -14,8 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::path::Arg;
 
 use crate::error::Error;
 
@@ -158,6 +159,22 @@ impl Tree {
             })
         }
     }
+}
+
+/// Opens a name in a directory. An interruption by a signal is not an error.
+pub(super) fn open_in(
+    directory: impl AsFd,
+    name: impl Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    retry_on_intr(|| openat(&directory, name, flags, mode))
+}
+
+/// The entries of a directory.
+pub(super) fn entries(directory: impl AsFd) -> rustix::io::Result<Dir> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Dir::new(open_in(directory, ".", flags, Mode::empty())?)
 }
 
 /// Opens `relative`, which must be below `root`, without following symbolic links.

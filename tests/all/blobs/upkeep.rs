@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::derived;
 use crate::support::{Scene, Setup, Zodb, blobs_beside, run};
 
 /// A master with four blobs in a bushy directory.
@@ -160,4 +161,27 @@ fn a_log_that_refers_to_a_blob_twice_is_copied() {
     let report = scene.pass(&["--blobs"]).expect(0).report();
     assert_eq!(report["blobs"], 1, "{report}");
     assert_eq!(fs::read(&scene.slave).expect("the slave"), log);
+}
+
+#[test]
+fn a_log_that_somebody_copied_over_the_slave_gets_all_its_blobs() {
+    let scene = scene();
+    scene.pass(&["--blobs"]).expect(0);
+    let mut zodb = Zodb::start();
+    zodb.open_with_blobs(&scene.master, Setup::FileStorage, &json!({}));
+    for command in [
+        json!({"cmd": "commit", "name": "m", "changes": 2, "blobs": 3, "blob_size": 100}),
+        json!({"cmd": "pack", "name": "m"}),
+        json!({"cmd": "close", "name": "m"}),
+    ] {
+        zodb.call(&command);
+    }
+    fs::copy(&scene.master, &scene.slave).expect("a copy");
+    scene.pass(&["--blobs"]).expect(0);
+    let blobs_of = |directory: &Path| derived::on_disk(directory);
+    let lacking: Vec<_> = blobs_of(&blobs_beside(&scene.master))
+        .difference(&blobs_of(&slave_blobs(&scene)))
+        .copied()
+        .collect();
+    assert_eq!(lacking, []);
 }
