@@ -3,6 +3,7 @@
 mod checker;
 pub mod derived;
 mod interrupted;
+mod options;
 mod owners;
 mod packs;
 mod page;

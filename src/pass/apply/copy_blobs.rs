@@ -90,6 +90,17 @@ impl<'a> Apply<'a> {
         }
     }
 
+    /// If the pass copies only the log, forgets which blobs the slave has: the positions in the
+    /// sidecar are those of the old log, and other transactions take their place. This is
+    /// recorded before the copy is installed, because the pass may be killed after that.
+    pub(super) fn forget_blobs(&self, sidecar: &mut Sidecar) {
+        if self.blobs.is_none()
+            && let Some(state) = &mut sidecar.blobs
+        {
+            state.start_over(false);
+        }
+    }
+
     /// A comparison with the blobs of the old slave, if there is one with transactions.
     fn blob_sets(&self, survey: &'a Survey) -> Option<BlobSets<'a>> {
         let position = survey.position.filter(|&it| it > MAGIC_LEN)?;

@@ -73,6 +73,7 @@ impl Apply<'_> {
             Some(begun) => begun,
             None => self.begin(survey, copy, plan)?,
         };
+        self.forget_blobs(sidecar);
         self.record_begun(survey.master_stat.size, from, sidecar);
         let mut blobs = self.copy_blobs(survey, sidecar);
         blobs.take_range(copy.file(), copy.path(), from)?;
