@@ -2,6 +2,9 @@
 
 mod checker;
 pub mod derived;
+mod directories;
+mod failovers;
+mod full_disk;
 mod interrupted;
 mod options;
 mod owners;
@@ -15,3 +18,4 @@ mod site;
 mod status;
 mod upkeep;
 mod writers;
+mod zeo;

@@ -71,7 +71,10 @@ pub fn on_disk(blobs: &Path) -> BTreeSet<BlobKey> {
             let entry = entry.expect("an entry");
             let path = directory.join(entry.file_name());
             if entry.file_type().expect("its type").is_dir() {
-                waiting.push(path);
+                // fssync's own directory may contain the blobs of a slave that was set aside.
+                if path != Path::new(".fssync") {
+                    waiting.push(path);
+                }
             } else if path.extension().is_some_and(|it| it == "blob") {
                 let key = layout.key(&path);
                 keys.insert(key.unwrap_or_else(|| panic!("{} is a blob", path.display())));
