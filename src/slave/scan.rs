@@ -20,12 +20,13 @@ pub(crate) fn scan_file(
     visitor: &mut impl Visitor,
 ) -> Result<(), Error> {
     let mut buffer = AlignedBuf::default();
-    loop {
+    while scanner.stopped().is_none() && scanner.left() > 0 {
         check_cancelled(scanner.offset())?;
         if !scan_piece(file, path, scanner, &mut buffer, visitor)? {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
 /// Feeds the next bytes of the file to a scanner. Returns whether there were any: the scan has
