@@ -17,6 +17,7 @@
 //! After the last round the whole group is made durable at once.
 
 use std::mem;
+use std::path::Path;
 use std::time::Duration;
 
 use super::receive::{Received, Receiver};
@@ -376,14 +377,19 @@ fn find_root(ends: &BlobEnds<'_>) -> Result<BlobRoot, Error> {
     let given = ends.master_directory.map(str::to_owned);
     let root = ends.master.blob_root(given)?;
     if root.slave_id.as_deref() == Some(ends.directory.id()) {
-        return Err(Error::Usage(format!(
-            "the master's blob directory {} and the slave's, {}, are the same: name another one \
-             with --slave-blobs",
-            root.directory,
-            ends.directory.path().display()
-        )));
+        return Err(are_one_directory(&root, ends.directory.path()));
     }
     Ok(root)
+}
+
+/// The error if the slave's blob directory is the master's.
+pub(crate) fn are_one_directory(root: &BlobRoot, slave: &Path) -> Error {
+    Error::Usage(format!(
+        "the blob directories of master and slave, {} and {}, are the same directory: name \
+         another one with --slave-blobs",
+        root.directory,
+        slave.display()
+    ))
 }
 
 /// Opens the requests for missing blobs again, after a delay, if there is a delay left. Returns

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Job;
 use crate::blobs::BlobEnds;
+use crate::blobs::fetch::are_one_directory;
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::pass::survey::Survey;
@@ -17,7 +18,6 @@ use crate::slave::blobs::{BlobDirectory, BlobLedger, Leftovers};
 use crate::slave::paths::{Sibling, SlavePaths};
 use crate::slave::sidecar::{BlobState, Sidecar};
 use crate::slave::step::Slave;
-use crate::source::blobs::BlobRoot;
 use crate::source::{Master, MasterStat};
 
 /// Whether passes copy blobs.
@@ -205,7 +205,7 @@ fn set_up(
     let root = job.master.blob_root(options.master.clone())?;
     let is_local = survey.master_stat.local.is_some();
     if is_local && is_same_directory(path, Path::new(&root.directory)) {
-        return Err(is_one(&root, path));
+        return Err(are_one_directory(&root, path));
     }
     if job.dry_run {
         return Ok(None);
@@ -220,7 +220,7 @@ fn set_up(
     // On another machine, only the new id shows that both are one directory.
     let root = job.master.blob_root(options.master.clone())?;
     if root.slave_id.as_deref() == Some(directory.id()) {
-        return Err(is_one(&root, path));
+        return Err(are_one_directory(&root, path));
     }
     let id = directory.id().to_owned();
     let path = path.to_owned();
@@ -230,13 +230,4 @@ fn set_up(
 fn is_same_directory(a: &Path, b: &Path) -> bool {
     let identity = |path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
     identity(a).is_some_and(|a| Some(a) == identity(b))
-}
-
-fn is_one(root: &BlobRoot, slave: &Path) -> Error {
-    Error::Usage(format!(
-        "the blob directories of master and slave, {} and {}, are the same directory: name \
-         another one with --slave-blobs",
-        root.directory,
-        slave.display()
-    ))
 }

@@ -36,22 +36,29 @@ impl BlobTransfer<'_> {
         file: &File,
         path: &Path,
     ) -> Result<(), Error> {
-        self.note(&candidates);
-        if self.fetcher.is_none() {
-            return Ok(());
-        }
-        for candidate in candidates {
-            if let Some(reference) = resolve(candidate, file, path)? {
-                self.want(reference)?;
-            }
+        for reference in self.resolve(candidates, file, path)? {
+            self.want(reference)?;
         }
         Ok(())
     }
 
-    /// Notes whether there are blobs among these candidates.
-    pub(super) fn note(&mut self, candidates: &[BlobCandidate]) {
+    /// The blobs among these candidates. If the pass does not copy blobs, only notes whether there
+    /// are some, and returns none.
+    pub(super) fn resolve(
+        &mut self,
+        candidates: Vec<BlobCandidate>,
+        file: &File,
+        path: &Path,
+    ) -> Result<Vec<BlobReference>, Error> {
         let is_blob = |candidate: &BlobCandidate| candidate.data == CandidateData::Pickle;
         self.has_met_blobs |= candidates.iter().any(is_blob);
+        if self.fetcher.is_none() {
+            return Ok(Vec::new());
+        }
+        let resolved = candidates
+            .into_iter()
+            .map(|candidate| resolve(candidate, file, path));
+        resolved.filter_map(Result::transpose).collect()
     }
 
     /// Takes a blob that the log refers to.
@@ -115,7 +122,7 @@ impl BlobTransfer<'_> {
 ///
 /// This is not in a step: `fssync off`, or a ZODB that opens the slave, may truncate the batch that
 /// contains the candidate. That is [`Error::SlaveChanged`], after which the survey starts again.
-pub(super) fn resolve(
+fn resolve(
     candidate: BlobCandidate,
     file: &File,
     path: &Path,

@@ -21,7 +21,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::Apply;
-use super::blobs::{BlobTransfer, resolve};
+use super::blobs::BlobTransfer;
 use crate::blobs::LARGE_GROUP_LEN;
 use crate::compare::blob_sets::{BlobSets, Callbacks};
 use crate::error::Error;
@@ -132,14 +132,7 @@ impl CopyBlobs<'_> {
         file: &File,
         path: &Path,
     ) -> Result<(), Error> {
-        self.transfer.note(&candidates);
-        if !self.transfer.copies() {
-            return Ok(());
-        }
-        let mut references = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
-            references.extend(resolve(candidate, file, path)?);
-        }
+        let references = self.transfer.resolve(candidates, file, path)?;
         self.want_new(references)
     }
 
