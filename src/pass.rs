@@ -59,6 +59,13 @@ pub struct Job {
     pub index_waits: bool,
 }
 
+impl Job {
+    /// How long a piece of upkeep may take. The next commit waits for the upkeep of a watch.
+    fn budget(&self, pass: Duration, watch: Duration) -> Duration {
+        if self.index_waits { watch } else { pass }
+    }
+}
+
 /// The result of a pass for its caller.
 #[derive(Clone, Debug)]
 pub struct PassReport {
@@ -178,11 +185,7 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
 
 /// Adds the digests to the ledger that it lacks, for a limited time.
 fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
-    let budget = if job.index_waits {
-        upkeep::ledger::WATCH_BUDGET
-    } else {
-        upkeep::ledger::PASS_BUDGET
-    };
+    let budget = job.budget(upkeep::ledger::PASS_BUDGET, upkeep::ledger::WATCH_BUDGET);
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return;
     };
@@ -197,11 +200,7 @@ fn remove_gone_blobs(
     copied: Copied,
     sidecar: &mut Sidecar,
 ) -> Result<(), Error> {
-    let budget = if job.index_waits {
-        remove::WATCH_BUDGET
-    } else {
-        remove::PASS_BUDGET
-    };
+    let budget = job.budget(remove::PASS_BUDGET, remove::WATCH_BUDGET);
     let Some(position) = copied.position else {
         return Ok(());
     };

@@ -130,11 +130,8 @@ impl Attempts<'_> {
             return Ok(());
         };
         let ends = blobs.ends(&job.slave, &job.master, &survey.master_stat);
-        let (budget, digest_budget) = if job.index_waits {
-            (catch_up::WATCH_BUDGET, digests::WATCH_BUDGET)
-        } else {
-            (catch_up::PASS_BUDGET, digests::PASS_BUDGET)
-        };
+        let budget = job.budget(catch_up::PASS_BUDGET, catch_up::WATCH_BUDGET);
+        let digest_budget = job.budget(digests::PASS_BUDGET, digests::WATCH_BUDGET);
         let is_unproven = blobs.is_unproven;
         let before = blobs::complete(&self.sidecar);
         let fetched = catch_up::catch_up(ends, &mut self.sidecar, is_unproven, budget, monitor)?;
