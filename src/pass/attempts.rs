@@ -87,7 +87,7 @@ impl Attempts<'_> {
         if self.blobs.must_recheck
             && let Some(state) = &mut self.sidecar.blobs
         {
-            state.start_over(true);
+            state.recheck();
             self.blobs.must_recheck = false;
         }
         if self.blobs.open.is_some() && !job.dry_run && is_first_copy(&plan) {

@@ -166,7 +166,7 @@ pub(super) fn open(
     state.adapt_to(position);
     if !survey.has_continuity() {
         // The slave may be another file, to which the recorded positions do not apply.
-        state.start_over(false);
+        state.start_over();
     }
     Ok(Some(OpenBlobs {
         directory,

@@ -12,6 +12,7 @@ mod packs;
 mod page;
 mod passes;
 mod progress;
+mod recheck;
 mod recognition;
 mod scale;
 mod site;

@@ -90,7 +90,7 @@ impl Apply<'_> {
             reader,
             visitor: AppendVisitor::default(),
             append: Append::open(self.slave, seen, plan.from, plan.trim)?,
-            blobs: self.blob_transfer(survey, GROUP_LEN),
+            blobs: self.blob_transfer(survey, sidecar, GROUP_LEN),
         };
         let result = self.append_batches(&mut transfer, sidecar, copied);
         let Transfer {

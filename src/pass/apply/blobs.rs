@@ -141,11 +141,20 @@ fn resolve(
 
 impl<'a> Apply<'a> {
     /// Follows the blobs of the transactions that this pass copies. They become durable in groups
-    /// of this length.
-    pub(super) fn blob_transfer(&self, survey: &'a Survey, group_len: usize) -> BlobTransfer<'a> {
+    /// of this length. Files that are in place are compared by their digests if this pass, or an
+    /// interrupted one, has `--recheck-blobs`.
+    pub(super) fn blob_transfer(
+        &self,
+        survey: &'a Survey,
+        sidecar: &Sidecar,
+        group_len: usize,
+    ) -> BlobTransfer<'a> {
+        let is_begun = sidecar.blobs.as_ref().is_some_and(|state| state.rechecks);
         let fetcher = self.blobs.map(|blobs| {
             let ends = blobs.ends(self.slave, self.master, &survey.master_stat);
-            BlobFetcher::new(ends, group_len, self.monitor).unproven(blobs.is_unproven)
+            BlobFetcher::new(ends, group_len, self.monitor)
+                .comparing_digests(is_begun || blobs.options.recheck)
+                .unproven(blobs.is_unproven)
         });
         BlobTransfer {
             fetcher,

@@ -84,7 +84,7 @@ impl<'a> Apply<'a> {
                 has_absent: state.is_some_and(|state| state.absent > 0),
                 absent: 0,
             },
-            transfer: self.blob_transfer(survey, LARGE_GROUP_LEN),
+            transfer: self.blob_transfer(survey, sidecar, LARGE_GROUP_LEN),
             sets,
             is_complete,
         }
@@ -97,7 +97,7 @@ impl<'a> Apply<'a> {
         if self.blobs.is_none()
             && let Some(state) = &mut sidecar.blobs
         {
-            state.start_over(false);
+            state.start_over();
         }
     }
 
@@ -209,7 +209,7 @@ impl CopyBlobs<'_> {
             if self.is_complete {
                 state.absent = state.absent.saturating_sub(self.gone.absent);
             } else {
-                state.start_over(false);
+                state.start_over();
             }
             state.complete_at(position, fetched.undigested == 0);
             state.add(fetched.files, fetched.bytes, fetched.absent);

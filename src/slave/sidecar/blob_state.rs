@@ -133,17 +133,23 @@ impl BlobState {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Forgets which blobs are there, so that each is looked up again; with `rechecks`, each is
-    /// compared by its digest.
-    pub fn start_over(&mut self, rechecks: bool) {
+    /// Forgets which blobs are there, so that each is looked up again. A comparison by digests
+    /// that has begun starts over, too.
+    pub fn start_over(&mut self) {
         self.complete = MAGIC_LEN;
         self.digested = MAGIC_LEN;
         self.since = self.until;
-        self.rechecks = rechecks && self.until > MAGIC_LEN;
+        self.rechecks &= self.until > MAGIC_LEN;
         self.files = 0;
         self.bytes = 0;
         self.absent = 0;
         self.absent_asked = None;
+    }
+
+    /// Forgets which blobs are there, so that each is compared by its digest.
+    pub fn recheck(&mut self) {
+        self.rechecks = true;
+        self.start_over();
     }
 
     /// Whether the whole log up to `position` has its blobs.
