@@ -128,7 +128,9 @@ fn check_answer(request: &Request, replies: &mut &[u8]) {
     match (request, next_reply(replies)) {
         (_, Reply::Refused { why, .. }) => assert!(!why.is_empty()),
         (Request::BlobRoot { given }, Reply::BlobRoot(root)) => {
-            assert!(given.as_ref().is_none_or(|given| *given == root.directory));
+            // As paths: the reply may lack a doubled slash.
+            let is_given = |given: &String| Path::new(given) == Path::new(&root.directory);
+            assert!(given.as_ref().is_none_or(is_given));
             assert_served(&root.directory);
         }
         (Request::BlobRoot { .. }, Reply::Blobs(problem)) => {
@@ -306,6 +308,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             root(""),
+            root("/plone/var//blobstorage/"),
             root("../src"),
             digests(plone, Layout::Lawn),
             digests("..", Layout::Bushy),
