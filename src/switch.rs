@@ -24,8 +24,9 @@ use crate::slave::step::Slave;
 /// for it during a failover.
 const LAST_TID_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long [`on`] waits until a running pass has recorded its work.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long [`on`] waits until a running pass has recorded its work. On a slow disk, a sync
+/// takes seconds.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often [`on`] checks for that.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -183,12 +184,14 @@ pub fn on(slave: &Slave, force: bool) -> Result<SwitchedOn, Error> {
 fn check(slave: &Slave) -> Result<(Lock, Known), Error> {
     let started = Instant::now();
     loop {
+        // Looked at before the check: a pass that ends during the check has recorded its batch,
+        // but the check may have read the sidecar before that.
+        let is_passing = holder(&slave.paths.sibling(Sibling::PassLock)).is_some();
         let between_steps = slave.block_steps()?;
         match check_once(slave)? {
             Ok(known) => return Ok((between_steps, known)),
             Err(SwitchOnRefusal::Grown { .. } | SwitchOnRefusal::Changed { .. })
-                if holder(&slave.paths.sibling(Sibling::PassLock)).is_some()
-                    && started.elapsed() < RECORD_TIMEOUT =>
+                if is_passing && started.elapsed() < RECORD_TIMEOUT =>
             {
                 drop(between_steps);
                 thread::sleep(POLL_INTERVAL);

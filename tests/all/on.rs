@@ -246,6 +246,25 @@ fn on_waits_for_a_pass_that_is_about_to_end() {
 }
 
 #[test]
+fn on_waits_for_a_pass_that_records_its_batch_slowly() {
+    let history = History::get();
+    let scene = Scene::synced(history);
+    rewrite_end(&scene.master, &history.after);
+    // Each rename of a new sidecar takes three seconds.
+    let delay = ["-e", "inject=rename:delay_enter=3s"];
+    let mut slow = strace(&delay, &[scene.beside(".fssync-new")]);
+    let mut pass = spawn(
+        slow.args([&scene.master, &scene.slave])
+            .stderr(Stdio::null()),
+    );
+    wait_for("finished batch", || {
+        fs::read(&scene.slave).unwrap() == history.after
+    });
+    on(&scene, &[]).expect(0);
+    assert!(pass.wait().unwrap().success());
+}
+
+#[test]
 fn a_missing_sidecar_is_reported() {
     let scene = switched_off();
     fs::remove_file(scene.beside(".fssync")).unwrap();
