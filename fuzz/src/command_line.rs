@@ -45,7 +45,7 @@ pub fn run(input: &[u8]) {
 }
 
 /// Locates the master: on a path, exactly as given, or on another machine. That machine gets
-/// the path as given, and runs nothing but fssync.
+/// the path as given, and runs nothing but fssync. A URL is one of ssh.
 fn locate(master: &OsStr, connection: &ConnectionArgs) {
     let typed = master.as_bytes();
     let remote = match location::parse(master) {
@@ -60,6 +60,17 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
         }
         Ok(Location::Remote(remote)) => remote,
     };
+    // In `scheme://…`, the scheme is not a host.
+    let scheme = str::from_utf8(typed).expect("UTF-8").split_once("://");
+    let is_scheme = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
+    };
+    if let Some((scheme, _)) = scheme
+        && is_scheme(scheme)
+    {
+        assert!(scheme.eq_ignore_ascii_case("ssh"), "{scheme}");
+    }
     let served = ServedBlobs::At("/data/it's b");
     let Ok(target) = remote.target(&connection.rsh, &connection.remote_fssync, served) else {
         return;
@@ -87,7 +98,7 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
 /// Valid command lines, and malicious ones.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let lines: [&[&str]; 19] = [
+    let lines: [&[&str]; 20] = [
         &["/master", "/slave"],
         &["--full", "-q", "/master/Data.fs", "slave"],
         &["--watch", "--interval", "0.5", "m:/d", "s"],
@@ -122,6 +133,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "b",
         ],
         &["serve", "--blobs", "/data0", "/data1"],
+        &["https://m/d", "s"],
     ];
     let joined = lines.iter().map(|words| words.join("\0").into_bytes());
     let latin: OsString = OsStr::from_bytes(b"m\xe9:/d\0s").to_owned();

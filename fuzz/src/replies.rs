@@ -111,6 +111,7 @@ fn blob_root() -> BlobRoot {
         directory: "/data/blobstorage".to_owned(),
         layout: Layout::Bushy,
         slave_id: None,
+        file_system: None,
     }
 }
 

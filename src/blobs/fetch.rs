@@ -8,7 +8,7 @@
 //!    same, the digests decide; a different file is requested again in the next round.
 //! 3. *The master has no file, but the slave has one:* it is kept. A power cut can take a blob
 //!    from the master, because ZODB does not sync blobs.
-//! 4. *Neither has a file:* if the master is on NFS, it is asked again for a second, since its
+//! 4. *Neither has a file:* if the master's blobs are on NFS, it is asked again for a second, since its
 //!    client may not see a new file yet. Then the log decides. If another file has the name of
 //!    the master's log, a pack has removed the blob, and the pass starts over. Otherwise the
 //!    blob is *absent*. That can be legitimate: a pack of `<blobstorage>` removes blobs to
@@ -38,7 +38,7 @@ pub const GROUP_LEN: usize = 512;
 /// How many blobs become durable together, if no transaction becomes visible meanwhile.
 pub const LARGE_GROUP_LEN: usize = 5000;
 
-/// The delays before a master on NFS is asked again for absent blobs.
+/// The delays before a master with blobs on NFS is asked again for absent blobs.
 const NETWORK_DELAYS: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(80),
@@ -193,7 +193,7 @@ impl<'a> BlobFetcher<'a> {
         let root = self.root()?.clone();
         let requests = wanted.into_iter().map(|it| self.request(it, group));
         let mut requests = requests.collect::<Result<Vec<_>, _>>()?;
-        let mut delays = self.delays().iter();
+        let mut delays = self.delays(&root).iter();
         loop {
             self.receive_open(&root, &mut requests, group)?;
             let is_settled = self.compare_digests(&mut requests, group)?;
@@ -316,8 +316,10 @@ impl<'a> BlobFetcher<'a> {
     }
 
     /// The delays before the master is asked again for absent blobs.
-    fn delays(&self) -> &'static [Duration] {
-        if self.ends.master_stat.file_system.is_network() {
+    fn delays(&self, root: &BlobRoot) -> &'static [Duration] {
+        // Blobs are often on a NAS, and the log on a local disk.
+        let of_log = self.ends.master_stat.file_system;
+        if root.file_system.unwrap_or(of_log).is_network() {
             &NETWORK_DELAYS
         } else {
             &[]

@@ -193,8 +193,8 @@ pub(super) fn complete(sidecar: &Sidecar) -> u64 {
     sidecar.blobs.as_ref().map_or(0, |state| state.complete)
 }
 
-/// Sets up the slave's blob directory at `path`, once the master's is known. Returns its state; `None` in a
-/// dry run.
+/// Sets up the slave's blob directory at `path`, once the master's is known. Returns its state, or
+/// `None` in a dry run.
 fn set_up(
     job: &Job,
     options: &BlobOptions,
@@ -204,7 +204,12 @@ fn set_up(
 ) -> Result<Option<BlobState>, Error> {
     let root = job.master.blob_root(options.master.clone())?;
     let is_local = survey.master_stat.local.is_some();
-    if is_local && is_same_directory(path, Path::new(&root.directory)) {
+    let is_same = if is_local {
+        is_same_directory(path, Path::new(&root.directory))
+    } else {
+        root.slave_id.is_some() && root.slave_id == BlobDirectory::id_at(path)?
+    };
+    if is_same {
         return Err(are_one_directory(&root, path));
     }
     if job.dry_run {
@@ -217,9 +222,11 @@ fn set_up(
         BlobLedger::id(&job.slave.paths)?
     };
     let directory = BlobDirectory::set_up(&job.slave, path, known_id.as_deref())?;
-    // On another machine, only the new id shows that both are one directory.
+    // On another machine, only a new id proves that both are one directory: inode numbers and
+    // times are the same in a cloned disk, too.
     let root = job.master.blob_root(options.master.clone())?;
     if root.slave_id.as_deref() == Some(directory.id()) {
+        directory.undo_set_up(&job.slave)?;
         return Err(are_one_directory(&root, path));
     }
     let id = directory.id().to_owned();

@@ -27,6 +27,7 @@ pub(super) use self::readers::{digest_all, read_all};
 
 use crate::filestorage::blob::{BlobKey, Layout};
 use crate::io::digest::Digest;
+use crate::source::FileSystem;
 
 /// The maximum number of blobs, or of keys, in one request to `fssync serve`.
 pub const MAX_WANTS: usize = 2000;
@@ -44,6 +45,10 @@ pub struct BlobRoot {
     /// The content of its file `.fssync/id`, if there is one. A slave's blob directory has
     /// such a file, so the slave recognizes a master that is its own directory.
     pub slave_id: Option<String>,
+    /// Its file system on the machine that reads it. `None` if the other end of a connection does
+    /// not send it.
+    #[serde(default)]
+    pub file_system: Option<FileSystem>,
 }
 
 impl BlobRoot {

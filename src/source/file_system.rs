@@ -1,7 +1,10 @@
-//! Properties of the file system that contains the master.
+//! Properties of the file system that contains the master or its blobs.
 
 use std::fmt;
+use std::os::fd::AsFd;
 
+use rustix::fs::fstatfs;
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 
 /// File systems whose files another machine can change without the kernel of this one
@@ -27,6 +30,12 @@ const FUSE: u64 = 0x6573_5546;
 pub struct FileSystem(pub u64);
 
 impl FileSystem {
+    /// The file system of an open file or directory.
+    pub(super) fn of(file: impl AsFd) -> rustix::io::Result<Self> {
+        let found = retry_on_intr(|| fstatfs(&file))?;
+        Ok(Self(found.f_type.cast_unsigned()))
+    }
+
     /// Whether another machine may change a file without the kernel of this one noticing:
     /// cached pages may be stale, and there are no change notifications.
     #[must_use]

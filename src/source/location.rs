@@ -64,6 +64,7 @@ pub fn parse(master: &OsStr) -> Result<Location, Error> {
     }
     let remote = match strip_scheme(text) {
         Some(rest) => parse_url(rest),
+        None if is_url(text) => Err(NOT_SSH),
         None => parse_host_and_path(text),
     };
     remote.map(Location::Remote).map_err(|why| error(text, why))
@@ -76,6 +77,14 @@ fn strip_scheme(text: &str) -> Option<&str> {
     start
         .eq_ignore_ascii_case(SCHEME)
         .then(|| &text[SCHEME.len()..])
+}
+
+/// Whether a text starts with a scheme and `://` (RFC 3986). Without this check, `https` would be
+/// taken for the name of a host.
+fn is_url(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(is_allowed))
 }
 
 /// Parses `[user@]host[:port]/path`.
@@ -168,6 +177,9 @@ impl Remote {
     }
 }
 
+const NOT_SSH: &str = "is a URL, but not one of ssh; write PATH, [user@]host:/path or \
+                       ssh://[user@]host[:port]/path";
+
 const NO_HOST: &str = "names no valid host";
 
 const BARE_IPV6: &str = "names an IPv6 address without brackets; write [address]";
@@ -254,13 +266,27 @@ mod tests {
                 remote("zope@m.example", None, "/d x"),
             ),
             ("m:/d/[x]:y", remote("m", None, "/d/[x]:y")),
-            ("m://d", remote("m", None, "//d")),
+            ("zope@m://d", remote("zope@m", None, "//d")),
             ("ssh://zope@m:2222/d", remote("zope@m", Some(2222), "/d")),
             ("ssh://m/d", remote("m", None, "/d")),
             ("SSH://m/d%20e", remote("m", None, "/d%20e")),
             ("ssh://m:/d", remote("m", None, "/d")),
         ] {
             assert_eq!(parse(text.as_ref()).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_of_another_kind_is_not_a_host() {
+        for text in ["https://m/d", "file:///d", "HTTP://m:80/d", "git+ssh://m/d"] {
+            let refused = parse(text.as_ref()).unwrap_err().to_string();
+            for form in [
+                "PATH",
+                " [user@]host:/path ",
+                " ssh://[user@]host[:port]/path",
+            ] {
+                assert!(refused.contains(form), "{refused}");
+            }
         }
     }
 

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
-use rustix::io::retry_on_intr;
 
 use self::watch::Watch;
 use super::blobs::{self, BlobDigest, BlobEvent, BlobRoot, BlobWant};
@@ -125,9 +124,7 @@ impl MountedPath {
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(self.not_file_storage("is not a regular file"));
         }
-        let found =
-            retry_on_intr(|| rustix::fs::fstatfs(&file)).map_err(|e| self.error("stat", e))?;
-        let file_system = FileSystem(found.f_type.cast_unsigned());
+        let file_system = FileSystem::of(&file).map_err(|e| self.error("stat", e))?;
         let opened = MasterFile {
             file,
             file_system,

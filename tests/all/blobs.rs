@@ -6,6 +6,7 @@ mod directories;
 mod failovers;
 mod full_disk;
 mod interrupted;
+mod network;
 mod options;
 mod owners;
 mod packs;

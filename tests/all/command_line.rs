@@ -48,6 +48,17 @@ fn the_slave_may_not_be_the_master_under_any_name() {
 }
 
 #[test]
+fn a_url_of_another_kind_is_not_a_master() {
+    let scene = Scene::new();
+    let run = typed(Path::new("https://master/Data.fs"), &scene.slave);
+    assert_usage(
+        &run,
+        "write PATH, [user@]host:/path or ssh://[user@]host[:port]/path",
+    );
+    assert!(names(scene.slave.parent().unwrap()).is_empty());
+}
+
+#[test]
 fn the_slave_must_be_a_regular_file_in_a_directory_that_exists() {
     let scene = Scene::with_master("commits");
     let directory = scene.directory.path();

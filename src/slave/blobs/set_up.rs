@@ -73,6 +73,23 @@ impl BlobDirectory {
         Ok(directory)
     }
 
+    /// Removes the id and the empty directories that [`set_up`](Self::set_up) has created in a
+    /// directory that proved to be the master's.
+    pub fn undo_set_up(self, slave: &Slave) -> Result<(), Error> {
+        let fail = |action| self.tree.fail(action, Path::new(OURS));
+        let ours = self.ours()?;
+        let _step = take_step(slave, &self.tree)?;
+        unlinkat(&ours, "id", AtFlags::empty()).map_err(fail("remove the id in"))?;
+        for name in [TMP, OURS] {
+            match unlinkat(self.tree.root(), name, AtFlags::REMOVEDIR) {
+                // Something else was there before.
+                Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT) => {}
+                Err(error) => return Err(self.tree.fail("remove", Path::new(name))(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a directory below `.fssync`, or `.fssync` itself. If it does not exist, it is created
     /// in a step, with mode 0700. Its parent must exist.
     pub(super) fn open_or_create_ours(

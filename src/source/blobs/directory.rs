@@ -13,7 +13,7 @@ use super::{BlobFailure, BlobRoot, BlobsProblem};
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
 use crate::io::read::read_fully;
 use crate::source::open::{DIRECTORY, FILE, Name, open_strictly};
-use crate::source::{Error, display_chain};
+use crate::source::{Error, FileSystem, display_chain};
 
 /// The directory of fssync in a slave's blob directory.
 const OWN_DIRECTORY: &str = ".fssync";
@@ -182,6 +182,8 @@ impl BlobDirectory {
             Ok(directory) => read_text(&directory, Path::new(ID_FILE))
                 .map_err(|error| BlobsFailure::of("read", &own.join(ID_FILE), error))?,
         };
+        let file_system = FileSystem::of(&self.root)
+            .map_err(|error| BlobsFailure::of("stat", &self.path, error))?;
         let directory = self.path.to_str().map(str::to_owned).ok_or_else(|| {
             let why = io::Error::other("its path is not valid UTF-8");
             BlobsFailure::of("use", &self.path, why)
@@ -190,6 +192,7 @@ impl BlobDirectory {
             directory,
             layout: self.layout,
             slave_id: id.map(|id| id.trim().to_owned()),
+            file_system: Some(file_system),
         })
     }
 }

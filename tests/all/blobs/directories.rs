@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::site::Site;
 use crate::faults::Mount;
-use crate::support::{Run, Setup, Transport, blobs_beside, must};
+use crate::support::{Run, Setup, Transport, blobs_beside, must, names};
 
 /// A first pass with this option must end with this code. No transaction becomes visible, and the
 /// blobs of both sides stay as they are.
@@ -47,9 +47,11 @@ fn one_directory_for_both_is_refused() {
         let shared = blobs_beside(&site.scene.master);
         let link = site.scene.directory.path().join("link");
         symlink(&shared, &link).unwrap();
+        let before = names(&shared);
         for directory in [&shared, &link] {
             let run = refused(&mut site, "--slave-blobs", directory, 2);
             assert!(run.stderr.contains("--slave-blobs"), "{run:?}");
+            assert_eq!(names(&shared), before, "nothing is left there");
         }
         site.pass(&[]);
     }

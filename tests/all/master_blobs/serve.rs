@@ -12,7 +12,7 @@ use fssync::source::blobs::{
 };
 use fssync::source::protocol::{Reply, Request};
 use fssync::source::ssh::{Process, Ssh, Target};
-use fssync::source::{Error, Heartbeat, Source};
+use fssync::source::{Error, FileSystem, Heartbeat, Source};
 
 use super::{Site, answers, key, want};
 use crate::remote::{ask, look};
@@ -23,6 +23,12 @@ const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
 
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// The file system of a directory, by the type that `statfs` returns.
+fn file_system(directory: &Path) -> FileSystem {
+    let found = rustix::fs::statfs(directory).expect("a directory");
+    FileSystem(found.f_type.cast_unsigned())
 }
 
 /// Requests for everything about one blob of a directory.
@@ -134,6 +140,7 @@ fn the_usual_directories_must_be_served_too() {
         directory: text(&site.directory),
         layout: Layout::Lawn,
         slave_id: None,
+        file_system: Some(file_system(&site.directory)),
     };
     assert_eq!(replies[1], Reply::BlobRoot(found.clone()));
     let before_a_stat = ask(std::slice::from_ref(master), &find[1..]);

@@ -32,6 +32,7 @@ fn root() -> BlobRoot {
         directory: "/data/blobs".to_owned(),
         layout: Layout::Bushy,
         slave_id: None,
+        file_system: None,
     }
 }
 
