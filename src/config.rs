@@ -6,7 +6,7 @@
 //! one of the two ends.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::pass::apply::Tuning;
 pub use crate::pass::blobs::{BlobMode, BlobOptions};
 use crate::plan::Policy;
 use crate::slave::paths::SlavePaths;
+use crate::slave::sidecar::Unrecorded;
 use crate::slave::step::Slave;
 use crate::source::location::{self, Location, ServedBlobs};
 use crate::source::path::MountedPath;
@@ -144,6 +145,7 @@ impl StorageConfig {
         let is_watch = mode == Mode::Watch;
         Ok(Job {
             master: master.open(process, halt)?,
+            location: master.recorded_location(&location),
             slave,
             policy: Policy { full },
             tuning: Tuning::default(),
@@ -151,6 +153,7 @@ impl StorageConfig {
             dry_run,
             note_every: if is_watch { NOTE_EVERY } else { Duration::ZERO },
             index_waits: is_watch,
+            unrecorded: Unrecorded::default(),
         })
     }
 
@@ -164,6 +167,14 @@ impl MasterConfig {
     #[must_use]
     pub fn name(&self) -> String {
         self.location.display().to_string()
+    }
+
+    /// The location for the sidecar: a path is made absolute. `None` if it is not UTF-8.
+    fn recorded_location(&self, location: &Location) -> Option<String> {
+        match location {
+            Location::Path(path) => absolute(path).ok()?.into_os_string().into_string().ok(),
+            Location::Remote(_) => self.location.to_str().map(str::to_owned),
+        }
     }
 
     /// Whether the location is valid and on another host.

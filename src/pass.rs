@@ -31,7 +31,7 @@ use crate::filestorage::MAGIC_LEN;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::{Plan, PlannedAction, Policy, SlaveTail};
-use crate::slave::sidecar::{Pass, Sidecar};
+use crate::slave::sidecar::{Pass, Sidecar, Unrecorded};
 use crate::slave::step::Slave;
 use crate::slave::verification::Record;
 use crate::source::{FileSystem, Master};
@@ -42,6 +42,8 @@ use crate::upkeep;
 pub struct Job {
     /// The master.
     pub master: Master,
+    /// The location of the master, for the sidecar; `None` if it cannot be recorded.
+    pub location: Option<String>,
     /// The slave.
     pub slave: Slave,
     /// The options that affect its decisions.
@@ -57,6 +59,8 @@ pub struct Job {
     pub note_every: Duration,
     /// Leave work on the slave's index to the caller, who does it when there is time.
     pub index_waits: bool,
+    /// Counters of earlier passes that the next pass stores.
+    pub unrecorded: Unrecorded,
 }
 
 impl Job {
@@ -97,13 +101,18 @@ impl From<Outcome> for PassReport {
 /// Makes one pass.
 #[must_use]
 pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
+    let began = Timestamp::now();
     let PassStart {
         lock,
         sidecar: loaded,
         is_checked,
     } = match start_pass(job) {
         Ok(start) => start,
-        Err(error) => return Outcome::from(&error).into(),
+        Err(error) => {
+            let outcome = Outcome::from(&error);
+            job.unrecorded.count(&outcome);
+            return outcome.into();
+        }
     };
     let collector = Collector::new(monitor);
     let monitor: &dyn Monitor = &collector;
@@ -150,8 +159,10 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         Err(Error::Swapped { .. } | Error::Usage(_)) => is_checked,
         _ => true,
     };
+    job.unrecorded.count(&report.outcome);
     if lock.is_some() && must_record {
-        let recorded = record_outcome(job, &loaded, &mut sidecar, &report.outcome, surveyed_at);
+        let times = Times { began, surveyed_at };
+        let recorded = record_outcome(job, &loaded, &mut sidecar, &report.outcome, times);
         let is_recorded = recorded.is_ok();
         report.record_error = recorded.err().map(|error| error.display_chain());
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
@@ -237,20 +248,25 @@ fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn M
     })
 }
 
+/// The times of a pass.
+#[derive(Clone, Copy)]
+struct Times {
+    /// When it began.
+    began: Timestamp,
+    /// When its last survey began.
+    surveyed_at: Option<Timestamp>,
+}
+
 /// Records the outcome, and the state of the slave, in the sidecar.
 fn record_outcome(
     job: &Job,
     loaded: &Sidecar,
     sidecar: &mut Sidecar,
     outcome: &Outcome,
-    surveyed_at: Option<Timestamp>,
+    times: Times,
 ) -> Result<(), Error> {
-    let pass = Pass {
-        time: Timestamp::now(),
-        action: outcome.action,
-        exit_code: outcome.exit as u8,
-        reason: outcome.reason.clone(),
-    };
+    let last = loaded.pass.as_ref();
+    let pass = Pass::new(outcome, times.began, Timestamp::now(), last);
     match outcome.exit {
         Exit::Success => {
             sidecar.master_was_damaged = false;
@@ -260,8 +276,12 @@ fn record_outcome(
         Exit::Diverged => sidecar.was_refused = true,
         _ => {}
     }
+    // A pass that was refused may have been given the master of another slave.
+    if outcome.exit == Exit::Success || sidecar.master.is_none() {
+        sidecar.master.clone_from(&job.location);
+    }
     // A watch makes many passes: the same outcome is not written again each time.
-    let is_recorded = loaded.pass.as_ref().is_some_and(|last| {
+    let is_recorded = last.is_some_and(|last| {
         let age = pass.time.duration_since(last.time).unsigned_abs();
         last.has_same_result(&pass) && age < job.note_every
     });
@@ -270,9 +290,12 @@ fn record_outcome(
     }
     sidecar.pass = Some(pass);
     if outcome.exit == Exit::Success {
-        sidecar.in_sync = surveyed_at;
+        sidecar.in_sync = times.surveyed_at;
     }
-    sidecar.store(&job.slave.paths)
+    sidecar.counters.add(&job.unrecorded.counters());
+    sidecar.store(&job.slave.paths)?;
+    job.unrecorded.clear();
+    Ok(())
 }
 
 fn action(plan: &Plan, copied: Copied) -> Action {

@@ -40,7 +40,7 @@ use crate::plan::outcome::{Exit, Outcome};
 use crate::slave::paths::{Leftover, Sibling, SlavePaths};
 use crate::slave::presence::Presence;
 use crate::slave::running;
-use crate::slave::sidecar::{FullCopy, Pass};
+use crate::slave::sidecar::{Counters, FullCopy, Pass};
 use crate::slave::step::Slave;
 use crate::slave::verification::Record;
 use crate::source::{Master, Stray};
@@ -59,6 +59,10 @@ pub struct Status {
     /// The outcome of the last pass. Passes that found syncing off or another pass running,
     /// or that a signal stopped, are not recorded.
     pub last_pass: Option<Pass>,
+    /// How many passes there were, and how much they have copied.
+    pub counters: Counters,
+    /// The location of the master that the last passes read, if it is recorded.
+    pub recorded_master: Option<String>,
     /// When the slave last had all transactions of the master.
     pub last_in_sync: Option<Timestamp>,
     /// The running pass, if the kernel reports its process.
@@ -267,6 +271,8 @@ pub fn look(
         presence: Presence::of(paths),
         off: slave.switches.why_off(),
         last_pass: sidecar.pass.clone(),
+        counters: sidecar.counters.clone(),
+        recorded_master: sidecar.master.clone(),
         last_in_sync: sidecar.in_sync,
         pass: pass_pid.map(|pid| running::running_pass(slave, &sidecar, Some(pid), time)),
         // A pass holds ZODB's lock too during a step, for some milliseconds.

@@ -11,6 +11,7 @@ use fssync::pass::{self, Job, PassReport};
 use fssync::plan::Policy;
 use fssync::plan::outcome::Outcome;
 use fssync::slave::paths::SlavePaths;
+use fssync::slave::sidecar::Unrecorded;
 use fssync::slave::step::Slave;
 use fssync::source::path::MountedPath;
 use fssync::source::{Deadline, Heartbeat, Master};
@@ -96,6 +97,7 @@ impl Scene {
     pub fn report(&self, how: How) -> PassReport {
         let job = Job {
             master: self.master(),
+            location: None,
             slave: self.slave(),
             policy: Policy { full: how.full },
             tuning: Tuning {
@@ -106,6 +108,7 @@ impl Scene {
             dry_run: how.dry_run,
             note_every: Duration::ZERO,
             index_waits: false,
+            unrecorded: Unrecorded::default(),
         };
         pass::run(&job, &Silent)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::filestorage::Tid;
 
 /// The action of a pass, or the reason for doing nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Nothing: the slave has all committed transactions.

@@ -6,8 +6,13 @@
 //!
 //! A pass stores it before a batch begins, after a batch that is followed by another, and when
 //! the pass ends.
+//!
+//! Fields that this version does not know are kept, so that an older fssync does not destroy
+//! the history that a newer one has recorded. A version that adds a field must therefore expect
+//! that passes which ignored the field have changed the slave since.
 
 mod blob_state;
+mod history;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,6 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::blob_state::BlobState;
+pub use self::history::{Counters, Pass, Unrecorded};
 
 use super::index::coverage::IndexCoverage;
 use super::index::failure::FailedBuild;
@@ -26,7 +32,6 @@ use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::record::{STATUS_OFFSET, TXN_HEADER_LEN, TxnStatus};
 use crate::io::digest::Digest;
-use crate::plan::outcome::Action;
 use crate::source::FileId;
 
 /// Number of first bytes that a fingerprint digests.
@@ -72,12 +77,22 @@ pub struct Sidecar {
     /// The blobs, if passes copy them or did so once.
     #[serde(default)]
     pub blobs: Option<BlobState>,
+    /// The location of the master as it was given to the last pass that reached it, so that
+    /// `fssync status` can find the master. A path is absolute.
+    #[serde(default)]
+    pub master: Option<String>,
     /// How the last pass ended.
     pub pass: Option<Pass>,
+    /// How many passes there were, and how much they have copied.
+    #[serde(default)]
+    pub counters: Counters,
     /// The last time at which the slave is known to have had all committed transactions of the
     /// master: the time at which the last recorded successful pass read the master's size.
     #[serde(default)]
     pub in_sync: Option<Timestamp>,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// An unfinished full copy. The bytes written so far are in `Data.fs.fssync-tmp`.
@@ -195,28 +210,6 @@ impl Batch {
     #[must_use]
     pub fn begins_with(&self, position: u64, header: [u8; TXN_HEADER_LEN]) -> bool {
         header[STATUS_OFFSET as usize] != TxnStatus::VOTED.0 && *self == Self::new(position, header)
-    }
-}
-
-/// The result of a pass.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Pass {
-    /// Time at which it ended.
-    pub time: Timestamp,
-    /// The action that it took.
-    pub action: Action,
-    /// Its exit code.
-    pub exit_code: u8,
-    /// The reason, as it was logged.
-    pub reason: String,
-}
-
-impl Pass {
-    /// Whether two passes had the same result, apart from the time.
-    #[must_use]
-    pub fn has_same_result(&self, other: &Self) -> bool {
-        (self.action, self.exit_code, &self.reason)
-            == (other.action, other.exit_code, &other.reason)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::plan::{Continuity, SlaveState, SlaveTail};
 use crate::status::{BlobStatus, IndexStatus, ReplicatedBlobs, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
+use std::time::Duration;
 
 /// A status as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -25,6 +26,9 @@ pub struct JsonReport {
     pass_action: Option<Action>,
     pass_exit_code: Option<u8>,
     pass_reason: Option<String>,
+    pass_hint: Option<String>,
+    pass_since: Option<Timestamp>,
+    pass_duration_seconds: Option<f64>,
     in_sync_time: Option<Timestamp>,
     in_sync_age_seconds: Option<f64>,
     max_age_seconds: Option<f64>,
@@ -111,6 +115,11 @@ impl JsonReport {
             pass_action: pass.map(|pass| pass.action),
             pass_exit_code: pass.map(|pass| pass.exit_code),
             pass_reason: pass.map(|pass| pass.reason.clone()),
+            pass_hint: pass.and_then(|pass| pass.hint.clone()),
+            pass_since: pass.and_then(|pass| pass.since),
+            pass_duration_seconds: pass
+                .and_then(|pass| pass.elapsed_ms)
+                .map(|ms| Duration::from_millis(ms).as_secs_f64()),
             in_sync_time: status.last_in_sync,
             in_sync_age_seconds: status.last_in_sync.map(age),
             max_age_seconds: status.max_age.map(|max_age| max_age.as_secs_f64()),

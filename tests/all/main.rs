@@ -34,6 +34,7 @@ mod blobs;
 
 // The files beside the slave, and access to them.
 mod access;
+mod history;
 mod index;
 mod ledger;
 mod upkeep;

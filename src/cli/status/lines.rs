@@ -95,6 +95,11 @@ fn passes(lines: &mut Lines, status: &Status) {
             let (action, code, reason) = (name(pass.action), pass.exit_code, &pass.reason);
             let fact = format!("{when}, {action}, exit code {code}: {reason}");
             lines.add("last pass", emphasis, &fact);
+            if code != 0
+                && let Some(since) = pass.since
+            {
+                lines.add("since", emphasis, &self::when(since, status));
+            }
         }
     }
     let last = status

@@ -7,6 +7,7 @@ use crate::filestorage::scan::{Cause, Damage, Record};
 use crate::plan::Continuity;
 use crate::plan::outcome::{Action, Copied, Outcome};
 use crate::slave::presence::Presence;
+use crate::slave::sidecar::Counters;
 use crate::status::{
     BlobGap, FileTotals, IndexStatus, MasterComparison, MissingBlobs, ReplicatedBlobs,
 };
@@ -29,6 +30,8 @@ fn status() -> Status {
         presence: Presence::Synced,
         off: None,
         last_pass: None,
+        counters: Counters::default(),
+        recorded_master: None,
         last_in_sync: None,
         pass: None,
         zodb_pid: None,

@@ -12,6 +12,7 @@ use fssync::pass::apply::Tuning;
 use fssync::pass::blobs::BlobMode;
 use fssync::plan::Policy;
 use fssync::slave::paths::SlavePaths;
+use fssync::slave::sidecar::Unrecorded;
 use fssync::slave::step::Slave;
 use fssync::source::{Deadline, Heartbeat, Master, Source};
 use serde_json::{Value, json};
@@ -243,6 +244,7 @@ impl Scene {
         let paths = SlavePaths::new(&self.slave).expect("a place for the slave");
         Job {
             master: self.master_of(source, Duration::from_secs(10), &interrupted),
+            location: None,
             slave: Slave {
                 interrupted,
                 ..Slave::new(paths, None)
@@ -253,6 +255,7 @@ impl Scene {
             dry_run: false,
             note_every: Duration::ZERO,
             index_waits: false,
+            unrecorded: Unrecorded::default(),
         }
     }
 
