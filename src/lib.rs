@@ -27,7 +27,7 @@
 //! | module | responsibility |
 //! | --- | --- |
 //! | `cli` | the `fssync` program: arguments, log, reports, signals; one file for each subcommand |
-//! | [`config`] | the configuration of one storage, and how to open its two ends |
+//! | [`config`] | the storages, from the command line or a configuration file, and how to open their two ends |
 //! | [`watch`] | waits for changes and makes passes |
 //! | [`status`] | reports the state of a slave, without locks or writes |
 //! | [`pass`] | one pass: survey, plan, apply |

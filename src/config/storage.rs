@@ -17,9 +17,9 @@ use crate::plan::Policy;
 use crate::slave::paths::SlavePaths;
 use crate::slave::sidecar::Unrecorded;
 use crate::slave::step::Slave;
-use crate::source::location::{self, Location, ServedBlobs};
+use crate::source::location::{self, Location, Remote, ServedBlobs};
 use crate::source::path::MountedPath;
-use crate::source::ssh::{Process, Ssh};
+use crate::source::ssh::{Process, Ssh, Target};
 use crate::source::{Deadline, Heartbeat, Master, Source};
 
 /// How often a watch polls the master unless configured otherwise.
@@ -181,6 +181,14 @@ impl MasterConfig {
         matches!(location::parse(&self.location), Ok(Location::Remote(_)))
     }
 
+    /// Fails if the location is invalid, or the program that connects to it.
+    pub fn check(&self) -> Result<(), Error> {
+        match location::parse(&self.location)? {
+            Location::Path(_) => Ok(()),
+            Location::Remote(remote) => self.target(&remote).map(drop),
+        }
+    }
+
     /// The master. A request to it is abandoned once `halt` returns true. The program
     /// that connects to another host is registered in `process`.
     pub fn open(
@@ -202,12 +210,7 @@ impl MasterConfig {
             }
             Location::Remote(remote) => remote,
         };
-        let blobs = match &self.blob_directory {
-            Some(directory) => ServedBlobs::At(directory),
-            None if self.reads_blobs => ServedBlobs::Usual,
-            None => ServedBlobs::None,
-        };
-        let target = remote.target(&self.rsh, &self.remote_fssync, blobs)?;
+        let target = self.target(&remote)?;
         let (name, connection) = (self.name(), process.clone());
         let open = move || -> Box<dyn Source> {
             let (target, connection) = (target.clone(), connection.clone());
@@ -221,5 +224,13 @@ impl MasterConfig {
         let process = process.clone();
         let deadline = deadline.or_else(move || process.end());
         Ok(Master::new(self.name(), deadline, Box::new(open)))
+    }
+    fn target(&self, remote: &Remote) -> Result<Target, Error> {
+        let blobs = match &self.blob_directory {
+            Some(directory) => ServedBlobs::At(directory),
+            None if self.reads_blobs => ServedBlobs::Usual,
+            None => ServedBlobs::None,
+        };
+        Ok(remote.target(&self.rsh, &self.remote_fssync, blobs)?)
     }
 }

@@ -58,7 +58,32 @@ pub enum Exit {
     SlaveDamaged = 31,
 }
 
+/// All exit codes, the most severe one first.
+const SEVERITY: [Exit; 11] = [
+    Exit::Usage,
+    Exit::SlaveDamaged,
+    Exit::MasterDamaged,
+    Exit::Diverged,
+    Exit::InUse,
+    Exit::Failure,
+    Exit::Stale,
+    Exit::Unreachable,
+    Exit::Busy,
+    Exit::Off,
+    Exit::Success,
+];
+
 impl Exit {
+    /// The exit code of a command that works on several storages: the most severe one, and
+    /// [`Self::Success`] if there is none. A wrong configuration comes first, then damage and
+    /// divergence, then failures that may pass, then a switch that is off.
+    #[must_use]
+    pub fn most_severe(exits: impl IntoIterator<Item = Self>) -> Self {
+        let rank = |exit: &Self| SEVERITY.iter().position(|it| it == exit);
+        let worst = exits.into_iter().min_by_key(|exit| rank(exit));
+        worst.unwrap_or(Self::Success)
+    }
+
     /// Whether a pass of cron with this exit code prints nothing: 0, 10 and 11.
     #[must_use]
     pub fn is_quiet(self) -> bool {
@@ -122,4 +147,23 @@ pub struct Copied {
     pub blob_bytes: u64,
     /// Number of blobs that the copied transactions refer to and that the master lacks.
     pub blobs_absent: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every pair, so that no code is compared with only some of the others.
+    #[test]
+    fn the_most_severe_exit_code_is_that_of_the_site() {
+        let order = [2, 31, 30, 20, 13, 1, 14, 12, 11, 10, 0];
+        assert_eq!(SEVERITY.map(|exit| exit as u8), order);
+        for (n, worse) in SEVERITY.into_iter().enumerate() {
+            for other in SEVERITY.into_iter().skip(n) {
+                assert_eq!(Exit::most_severe([worse, other, other]), worse);
+                assert_eq!(Exit::most_severe([other, worse]), worse);
+            }
+        }
+        assert_eq!(Exit::most_severe([]), Exit::Success);
+    }
 }
