@@ -27,9 +27,9 @@ use crate::error::retry;
 use crate::filestorage::blob::{BlobKey, BlobReference};
 use crate::human::count;
 use crate::io::progress::Monitor;
-use crate::slave::blobs::{BlobDirectory, BlobEntry, BlobGroup, BlobLedger, BlobState};
+use crate::slave::blobs::{BlobDirectory, BlobEntry, BlobGroup, BlobLedger, BlobState, Leftovers};
 use crate::slave::step::Slave;
-use crate::source::blobs::{BlobRoot, HaveBlob, MAX_WANTS};
+use crate::source::blobs::{BlobRoot, HaveBlob};
 use crate::source::{Master, MasterStat};
 
 /// How many blobs become durable together, if transactions wait for them.
@@ -100,6 +100,8 @@ pub struct BlobFetcher<'a> {
     root: Option<BlobRoot>,
     /// Whether blobs that are there are compared by their digests, even if their times agree.
     compares_digests: bool,
+    /// Whether temporary files of earlier passes were removed.
+    is_clean: bool,
     /// Whether no blob was found at the master yet, so that its directory may be the wrong one.
     is_unproven: bool,
     group_len: usize,
@@ -118,6 +120,7 @@ impl<'a> BlobFetcher<'a> {
             monitor,
             root: None,
             compares_digests: false,
+            is_clean: false,
             is_unproven: false,
             group_len,
             wanted: Vec::new(),
@@ -158,6 +161,14 @@ impl<'a> BlobFetcher<'a> {
         let mut wanted = mem::take(&mut self.wanted);
         if wanted.is_empty() {
             return Ok(());
+        }
+        // A pass that was killed wanted some of these blobs, so its leftovers are found here. A pass
+        // with nothing new need not look.
+        if !self.is_clean {
+            self.ends
+                .directory
+                .clean_tmp(self.ends.slave, Leftovers::Small)?;
+            self.is_clean = true;
         }
         // A log whose tids decrease may refer to a blob twice. The file is needed if one of the
         // references needs it.
@@ -281,10 +292,10 @@ impl<'a> BlobFetcher<'a> {
         };
         let is_open = |request: &&mut Request| matches!(request.state, State::Open);
         let mut open: Vec<_> = requests.iter_mut().filter(is_open).collect();
-        for part in open.chunks_mut(MAX_WANTS) {
-            receiver.receive(part)?;
+        if open.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        receiver.receive(&mut open)
     }
 
     /// Compares files of the same size by their digests. Returns false if some differ: then their

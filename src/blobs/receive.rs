@@ -29,7 +29,7 @@ pub(super) struct Receiver<'r, 'a> {
 }
 
 impl<'a> Receiver<'_, 'a> {
-    /// Asks for these blobs, whose number is limited by the protocol, and waits for all answers.
+    /// Asks for these blobs, and waits for all answers.
     pub(super) fn receive(&mut self, requests: &mut [&mut Request]) -> Result<(), Error> {
         let wants = requests.iter().map(|request| request.want()).collect();
         let mut stream = self.master.blobs(self.root.clone(), wants);

@@ -15,6 +15,7 @@ use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Copied;
 use crate::plan::{OldSlave, Plan, PlannedAction};
+use crate::slave::blobs::Leftovers;
 use crate::slave::paths::Sibling;
 use crate::slave::replace;
 use crate::slave::sidecar::Sidecar;
@@ -126,13 +127,13 @@ impl Attempts<'_> {
     /// Fetches blobs of transactions that were copied without them, for a limited time.
     fn catch_up_on_blobs(&mut self, survey: &Survey, copied: &mut Copied) -> Result<(), Error> {
         let Self { job, monitor, .. } = *self;
-        let Some(blobs) = &self.blobs.open else {
+        let Some(open) = &self.blobs.open else {
             return Ok(());
         };
-        let ends = blobs.ends(&job.slave, &job.master, &survey.master_stat);
+        let ends = open.ends(&job.slave, &job.master, &survey.master_stat);
         let budget = job.budget(catch_up::PASS_BUDGET, catch_up::WATCH_BUDGET);
         let digest_budget = job.budget(digests::PASS_BUDGET, digests::WATCH_BUDGET);
-        let is_unproven = blobs.is_unproven;
+        let is_unproven = open.is_unproven;
         let before = blobs::complete(&self.sidecar);
         let fetched = catch_up::catch_up(ends, &mut self.sidecar, is_unproven, budget, monitor)?;
         // Without progress, the next pass would fail to make any, too.
@@ -144,6 +145,10 @@ impl Attempts<'_> {
         copied.blobs += fetched.received.files + found.received.files;
         copied.blob_bytes += fetched.received.bytes + found.received.bytes;
         copied.blobs_absent += fetched.absent;
+        if copied.blobs > 0 && !blobs::are_due(&self.sidecar) {
+            // Parts that an earlier pass kept belong to blobs that nobody refers to any more.
+            open.directory.clean_tmp(&job.slave, Leftovers::All)?;
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::blobs::fetch::are_one_directory;
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::pass::survey::Survey;
-use crate::slave::blobs::{BlobDirectory, BlobLedger, Leftovers};
+use crate::slave::blobs::{BlobDirectory, BlobLedger};
 use crate::slave::paths::{Sibling, SlavePaths};
 use crate::slave::sidecar::{BlobState, Sidecar};
 use crate::slave::step::Slave;
@@ -158,9 +158,6 @@ pub(super) fn open(
         return Ok(None);
     };
     let directory = BlobDirectory::open(&path, &state.id)?;
-    if !job.dry_run {
-        directory.clean_tmp(&job.slave, Leftovers::Small)?;
-    }
     state.is_on = true;
     state.directory = path;
     state.adapt_to(position);

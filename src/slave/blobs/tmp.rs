@@ -33,9 +33,9 @@ pub(super) const MIN_RESUMED_LEN: u64 = 16 * 1024 * 1024;
 /// Which temporary files are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftovers {
-    /// Those that are too short to be resumed: at the start of a pass.
+    /// Those that are too short to be resumed: before the first blob of a pass arrives.
     Small,
-    /// All: if nothing is wanted any more.
+    /// All: once no blob is wanted any more.
     All,
 }
 

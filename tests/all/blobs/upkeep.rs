@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::derived;
-use crate::support::{Scene, Setup, Zodb, blobs_beside, run};
+use crate::support::{Scene, Setup, Zodb, blobs_beside, names, run};
 
 /// A master with four blobs in a bushy directory.
 fn scene() -> Scene {
@@ -71,6 +71,30 @@ fn a_pass_completes_a_ledger_that_was_lost_with_the_sidecar() {
     assert_eq!(scene.pass(&["--blobs"]).expect(0).report()["blobs"], 0);
     let verified = run(scene.verify(&[]).arg("--json")).expect(0).report();
     assert_eq!(verified["blobs_unchecked"], 0, "{verified}");
+}
+
+#[test]
+fn temporary_files_of_earlier_passes_are_removed_by_the_next_pass_with_blobs() {
+    let scene = scene();
+    scene.pass(&["--blobs"]).expect(0);
+    let tmp = slave_blobs(&scene).join(".fssync/tmp");
+    let [small, large] = [
+        "000000000000000f-000000000000000f",
+        "00000000000000ff-00000000000000ff",
+    ]
+    .map(|name| tmp.join(name));
+    fs::write(&small, "a part").expect("a file");
+    let long_enough = 17 * 1024 * 1024;
+    let part = fs::File::create(&large).expect("a file");
+    part.set_len(long_enough).expect("a length");
+    // A pass with nothing new does not list the directory.
+    scene.pass(&["--blobs"]).expect(0);
+    assert!(small.exists() && large.exists());
+    let mut zodb = Zodb::start();
+    zodb.open_with_blobs(&scene.master, Setup::FileStorage, &json!({}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "blobs": 1}));
+    assert_eq!(scene.pass(&["--blobs"]).expect(0).report()["blobs"], 1);
+    assert_eq!(names(&tmp), [""; 0]);
 }
 
 #[test]
