@@ -3,7 +3,7 @@
 //! A slave has such transactions if passes did not copy blobs at first, or if another program has
 //! copied the log. New transactions come with their blobs from the first pass with blobs on. The
 //! gap before them is closed here, from the start of the log on, for a limited time in each pass.
-//! The sidecar records how far it is closed ([`BlobState`](crate::slave::sidecar::BlobState)).
+//! The sidecar records how far it is closed ([`BlobCoverage`](crate::slave::sidecar::BlobCoverage)).
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -90,8 +90,8 @@ impl StatusArgs {
 }
 
 impl VerifyArgs {
-    pub(super) fn blobs(&self) -> verify::blobs::BlobOptions {
-        verify::blobs::BlobOptions {
+    pub(super) fn blobs(&self) -> verify::blobs::BlobSelection {
+        verify::blobs::BlobSelection {
             slave: self.slave_blobs.clone(),
             master: self.master_blobs.clone(),
             orphans: self.orphans,

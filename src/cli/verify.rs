@@ -20,7 +20,7 @@ use fssync::source::Master;
 use fssync::source::ssh::Process;
 use fssync::verify;
 use fssync::verify::against::Attempt;
-use fssync::verify::blobs::{BlobOptions, BlobVerification, OpenBlobs};
+use fssync::verify::blobs::{BlobSelection, BlobVerification, BlobsToVerify};
 use fssync::verify::report::{Findings, Report};
 
 use super::log::End;
@@ -31,7 +31,7 @@ use super::storage::Output;
 pub(crate) fn run(
     storage: &StorageConfig,
     quick: bool,
-    blobs: &BlobOptions,
+    blobs: &BlobSelection,
     output: Output,
 ) -> Result<Exit, End> {
     let process = Process::default();
@@ -100,7 +100,7 @@ fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit
 struct Target {
     slave: Slave,
     master: Option<Master>,
-    blobs: Option<OpenBlobs>,
+    blobs: Option<BlobsToVerify>,
 }
 
 impl Target {
@@ -108,7 +108,7 @@ impl Target {
     /// nothing.
     fn open(
         storage: &StorageConfig,
-        options: &BlobOptions,
+        options: &BlobSelection,
         process: &Process,
     ) -> Result<Self, Error> {
         let exit_signals = ExitSignals::for_master(storage.master.as_ref());
@@ -117,7 +117,7 @@ impl Target {
             interrupted: Arc::clone(&interrupted),
             ..storage.slave()?
         };
-        let mut blobs = OpenBlobs::open(&slave, options)?;
+        let mut blobs = BlobsToVerify::open(&slave, options)?;
         let Some(master) = &storage.master else {
             let master = None;
             return Ok(Self {

@@ -16,7 +16,7 @@ use crate::filestorage::MAGIC_LEN;
 use crate::pass::survey::Survey;
 use crate::slave::blobs::{BlobDirectory, BlobLedger};
 use crate::slave::paths::{Sibling, SlavePaths};
-use crate::slave::sidecar::{BlobState, Sidecar};
+use crate::slave::sidecar::{BlobCoverage, Sidecar};
 use crate::slave::step::Slave;
 use crate::source::{Master, MasterStat};
 
@@ -198,7 +198,7 @@ fn set_up(
     path: &Path,
     survey: &Survey,
     position: u64,
-) -> Result<Option<BlobState>, Error> {
+) -> Result<Option<BlobCoverage>, Error> {
     let root = job.master.blob_root(options.master.clone())?;
     let is_local = survey.master_stat.local.is_some();
     let is_same = if is_local {
@@ -228,7 +228,7 @@ fn set_up(
     }
     let id = directory.id().to_owned();
     let path = path.to_owned();
-    Ok(Some(BlobState::new(path, id, root.directory, position)))
+    Ok(Some(BlobCoverage::new(path, id, root.directory, position)))
 }
 
 fn is_same_directory(a: &Path, b: &Path) -> bool {

@@ -11,7 +11,7 @@
 //! the history that a newer one has recorded. A version that adds a field must therefore expect
 //! that passes which ignored the field have changed the slave since.
 
-mod blob_state;
+mod blob_coverage;
 mod history;
 
 use std::fs;
@@ -21,7 +21,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::blob_state::BlobState;
+pub use self::blob_coverage::BlobCoverage;
 pub use self::history::{Counters, Pass, Unrecorded};
 
 use super::index::coverage::IndexCoverage;
@@ -76,7 +76,7 @@ pub struct Sidecar {
     pub reported: Reported,
     /// The blobs, if passes copy them or did so once.
     #[serde(default)]
-    pub blobs: Option<BlobState>,
+    pub blobs: Option<BlobCoverage>,
     /// The location of the master as it was given to the last pass that reached it, so that
     /// `fssync status` can find the master. A path is absolute.
     #[serde(default)]

@@ -12,7 +12,7 @@ use crate::pass::blobs;
 use crate::slave::blobs::{BlobDirectory, GoneList};
 use crate::slave::paths::SlavePaths;
 use crate::slave::scan::blobs::BlobScan;
-use crate::slave::sidecar::{BlobState, Sidecar};
+use crate::slave::sidecar::{BlobCoverage, Sidecar};
 use crate::slave::snapshot::SlaveSnapshot;
 use crate::slave::step::Slave;
 
@@ -130,7 +130,7 @@ impl ReplicatedBlobs {
         }
     }
 
-    fn look(slave: &Slave, state: &BlobState, sample: &SlaveSnapshot) -> Result<Self, Error> {
+    fn look(slave: &Slave, state: &BlobCoverage, sample: &SlaveSnapshot) -> Result<Self, Error> {
         let opened = BlobDirectory::open(&state.directory, &state.id);
         let gap = match (sample.position(), &opened) {
             (Some(position), Ok(directory)) => find_gap(slave, state, sample, position, directory)?,
@@ -156,7 +156,7 @@ fn to_remove(paths: &SlavePaths) -> Result<u64, Error> {
 /// The part of the log before `position` whose blobs are not all there.
 fn find_gap(
     slave: &Slave,
-    state: &BlobState,
+    state: &BlobCoverage,
     sample: &SlaveSnapshot,
     position: u64,
     directory: &BlobDirectory,

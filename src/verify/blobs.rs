@@ -34,7 +34,7 @@ mod window;
 
 use std::path::PathBuf;
 
-pub use self::open::{BlobOptions, OpenBlobs};
+pub use self::open::{BlobSelection, BlobsToVerify};
 
 use self::findings::Tally;
 use self::orphans::Orphans;
@@ -185,7 +185,7 @@ impl BlobVerification<'_> {
     /// its blobs must not be read.
     pub fn run(
         &self,
-        blobs: &OpenBlobs,
+        blobs: &BlobsToVerify,
         verified: &mut Verified,
         report: &mut dyn FnMut(&Finding),
     ) -> Result<(), Error> {
@@ -225,7 +225,7 @@ impl BlobVerification<'_> {
     /// Verifies all blobs to which a log that ends at `end` refers.
     fn check_all(
         &self,
-        blobs: &OpenBlobs,
+        blobs: &BlobsToVerify,
         mut references: References<'_>,
         end: u64,
         report: &mut dyn FnMut(Finding),

@@ -17,7 +17,7 @@ use crate::source::blobs::BlobRoot;
 
 /// Which blobs are verified, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BlobOptions {
+pub struct BlobSelection {
     /// The slave's blob directory. If `None`, it is the one into which passes copy blobs.
     pub slave: Option<PathBuf>,
     /// The master's blob directory. If `None`, it is found beside the master.
@@ -28,7 +28,7 @@ pub struct BlobOptions {
 
 /// The blobs of a slave, ready to be verified.
 #[derive(Debug)]
-pub struct OpenBlobs {
+pub struct BlobsToVerify {
     pub(super) directory: BlobDirectory,
     pub(super) sidecar: Sidecar,
     /// Whether the caller named the directory.
@@ -38,7 +38,7 @@ pub struct OpenBlobs {
     pub(super) wants_orphans: bool,
 }
 
-impl OpenBlobs {
+impl BlobsToVerify {
     /// Opens the slave's blob directory:
     ///
     /// 1. the one that the options name; or
@@ -46,7 +46,7 @@ impl OpenBlobs {
     /// 3. if the sidecar knows nothing about blobs, the usual one, if a pass has set it up.
     ///
     /// Returns `None` if passes do not copy blobs.
-    pub fn open(slave: &Slave, options: &BlobOptions) -> Result<Option<Self>, Error> {
+    pub fn open(slave: &Slave, options: &BlobSelection) -> Result<Option<Self>, Error> {
         let sidecar = Sidecar::load(&slave.paths)?;
         let directory = match (&options.slave, &sidecar.blobs) {
             (Some(given), _) => Some(BlobDirectory::open_any(given)?),
@@ -73,7 +73,7 @@ impl OpenBlobs {
 
     /// Finds the master's blob directory, with which the blobs will be compared. Fails if there
     /// is none, or if it is the slave's own.
-    pub fn find_master(&mut self, master: &Master, options: &BlobOptions) -> Result<(), Error> {
+    pub fn find_master(&mut self, master: &Master, options: &BlobSelection) -> Result<(), Error> {
         let mut retry = Retry::default();
         let root = loop {
             // The usual directories are relative to the file that was opened last.

@@ -24,7 +24,7 @@
 use std::mem;
 use std::path::PathBuf;
 
-use super::OpenBlobs;
+use super::BlobsToVerify;
 use crate::error::Error;
 use crate::filestorage::blob::{BlobKey, Layout};
 use crate::filestorage::{MAGIC_LEN, Tid};
@@ -65,7 +65,7 @@ impl Orphans {
     }
 }
 
-impl OpenBlobs {
+impl BlobsToVerify {
     /// Searches for orphans. The log is known to be whole up to `position`.
     pub(super) fn search_orphans(
         &self,
@@ -94,7 +94,7 @@ impl OpenBlobs {
 }
 
 struct Search<'a> {
-    blobs: &'a OpenBlobs,
+    blobs: &'a BlobsToVerify,
     slave: &'a Slave,
     position: u64,
     monitor: &'a dyn Monitor,

@@ -1,13 +1,13 @@
 //! The parts of the log whose blobs must be there.
 //!
 //! The sidecar records two ranges of the log whose blobs have been copied
-//! ([`BlobState`]). A missing blob of another transaction is not damage: passes are still
+//! ([`BlobCoverage`]). A missing blob of another transaction is not damage: passes are still
 //! fetching older blobs, or another program has appended to the slave.
 
 use std::ops::Range;
 
 use crate::filestorage::MAGIC_LEN;
-use crate::slave::sidecar::BlobState;
+use crate::slave::sidecar::BlobCoverage;
 
 /// Which blobs must be there.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub(super) enum Expectation<'a> {
     /// All to which the log refers.
     All,
     /// Those of the transactions that were copied with their blobs.
-    Copied(&'a BlobState),
+    Copied(&'a BlobCoverage),
     /// Unknown: the sidecar is lost, or belongs to another file.
     Unknown,
 }
@@ -64,7 +64,7 @@ mod tests {
 
     /// The ranges of a log that ends at 1000; those that must be complete come first.
     fn of(complete: u64, since: u64, until: u64) -> Vec<(Range<u64>, bool)> {
-        let mut state = BlobState::new(PathBuf::new(), String::new(), String::new(), 0);
+        let mut state = BlobCoverage::new(PathBuf::new(), String::new(), String::new(), 0);
         (state.complete, state.since, state.until) = (complete, since, until);
         divided(Expectation::Copied(&state))
     }

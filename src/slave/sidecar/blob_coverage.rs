@@ -1,4 +1,4 @@
-//! The state of the slave's blobs, as the sidecar records it.
+//! Which transactions of the slave have their blobs, as the sidecar records it.
 //!
 //! Two ranges of the log have all their blobs:
 //!
@@ -17,7 +17,7 @@ use crate::filestorage::MAGIC_LEN;
 
 /// The blobs of a slave whose passes copy them, or did so once.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct BlobState {
+pub struct BlobCoverage {
     /// Whether passes copy blobs. If not, a pass with `--no-blobs` has ended that.
     pub is_on: bool,
     /// The slave's blob directory.
@@ -50,7 +50,7 @@ pub struct BlobState {
     pub absent_asked: Option<Timestamp>,
 }
 
-impl BlobState {
+impl BlobCoverage {
     /// The state of a blob directory of which nothing is known yet, for a slave that ends at
     /// `position`.
     #[must_use]
@@ -170,11 +170,11 @@ impl BlobState {
 mod tests {
     use super::*;
 
-    fn state(position: u64) -> BlobState {
-        BlobState::new(PathBuf::new(), String::new(), String::new(), position)
+    fn state(position: u64) -> BlobCoverage {
+        BlobCoverage::new(PathBuf::new(), String::new(), String::new(), position)
     }
 
-    fn ranges(state: &BlobState) -> (u64, u64, u64) {
+    fn ranges(state: &BlobCoverage) -> (u64, u64, u64) {
         (state.complete, state.since, state.until)
     }
 
