@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
         Some(Verb::Status(asked)) => {
             let output = Output::new(&asked.output, common);
-            status::run(&asked.storage(common), asked.max_age, output)
+            status::run(&asked.storage(common), asked, output)
         }
         Some(Verb::Verify(asked)) => {
             let output = Output::new(&asked.output, common);

@@ -148,6 +148,8 @@ pub struct FileTotals {
 pub struct MasterComparison {
     /// The master's name.
     pub master: String,
+    /// Whether the user named the master. Otherwise its problems do not affect the exit code.
+    pub is_named: bool,
     /// The predicted outcome of a pass, if syncing were on and no other pass were running. For
     /// a full copy, the master is not checked for damage in advance.
     pub next_pass: Outcome,
@@ -190,13 +192,14 @@ impl Status {
 
     /// Whether the slave is out of date: it was last in sync longer than `max_age` ago, or
     /// that time is not recorded. A recorded time that is more than `max_age` in the future does
-    /// not count either. A slave that was just compared and lacks nothing is up to date.
+    /// not count either. A slave that was just compared with a master that the user named, and lacks
+    /// nothing, is up to date.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         let Some(max_age) = self.max_age else {
             return false;
         };
-        let lacks_nothing = self.comparison.as_ref().is_some_and(|comparison| {
+        let lacks_nothing = self.named_comparison().is_some_and(|comparison| {
             let lag = comparison.lag.map(|lag| lag.transactions);
             comparison.next_pass.exit == Exit::Success && lag == Some(0)
         });
@@ -223,6 +226,11 @@ impl Status {
         }
     }
 
+    /// The comparison with a master that the user named.
+    fn named_comparison(&self) -> Option<&MasterComparison> {
+        self.comparison.as_ref().filter(|it| it.is_named)
+    }
+
     /// The exit code regardless of `max_age`.
     fn own_exit(&self) -> Exit {
         match &self.state {
@@ -231,7 +239,7 @@ impl Status {
             plan::SlaveState::Storage(_) if self.found_damage().is_some() => Exit::SlaveDamaged,
             plan::SlaveState::Storage(slave) if slave.position == MAGIC_LEN => Exit::Failure,
             plan::SlaveState::Storage(_) if self.blob_problem().is_some() => Exit::Failure,
-            plan::SlaveState::Storage(_) => match &self.comparison {
+            plan::SlaveState::Storage(_) => match self.named_comparison() {
                 // A program serves the slave already: the failover is done.
                 Some(comparison) if comparison.next_pass.exit == Exit::InUse => Exit::Success,
                 // The live site writes to a file that no pass reads.

@@ -25,7 +25,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
     version,
     arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -198,9 +198,14 @@ pub(crate) struct StatusArgs {
     /// The slave to report on
     pub(crate) slave: PathBuf,
 
-    /// Compare SLAVE with this master: the lag, and what a pass would do
+    /// Compare SLAVE with this master instead of the one that passes recorded: the lag,
+    /// and what a pass would do
     #[arg(long, value_name = "MASTER")]
     pub(crate) against: Option<OsString>,
+
+    /// Examine only SLAVE, and do not ask the recorded master
+    #[arg(long, conflicts_with = "against")]
+    pub(crate) local: bool,
 
     /// Exit with 14 if SLAVE was last in sync more than SECONDS ago
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]

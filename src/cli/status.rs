@@ -5,31 +5,27 @@ mod lines;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::Context;
-use fssync::config::StorageConfig;
+use fssync::config::{MasterConfig, StorageConfig};
 use fssync::error::Error;
 use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::ssh::Process;
 use fssync::status::{self, JsonReport, Status};
 
+use super::args::StatusArgs;
 use super::log::End;
 use super::progress;
 use super::signals::{self, ExitSignals};
 use super::storage::Output;
 
-pub(crate) fn run(
-    storage: &StorageConfig,
-    max_age: Option<Duration>,
-    output: Output,
-) -> Result<Exit, End> {
+pub(crate) fn run(storage: &StorageConfig, args: &StatusArgs, output: Output) -> Result<Exit, End> {
     let process = Process::default();
-    let looked = look(storage, output, &process);
+    let looked = look(storage, args, output, &process);
     process.close();
     let mut status = looked?;
-    status.max_age = max_age;
+    status.max_age = args.max_age;
     let exit = status.exit();
     if output.json || !output.quiet {
         print(&status, output.json).context("cannot print the status")?;
@@ -44,11 +40,46 @@ pub(crate) fn run(
     Ok(exit)
 }
 
-fn look(storage: &StorageConfig, output: Output, process: &Process) -> Result<Status, Error> {
+/// Reads the status, and compares the slave with its master: the one that was named, or else the
+/// recorded one.
+fn look(
+    storage: &StorageConfig,
+    args: &StatusArgs,
+    output: Output,
+    process: &Process,
+) -> Result<Status, Error> {
+    if let Some(master) = &storage.master {
+        return look_at_both(storage, master, output, process);
+    }
+    let slave = storage.slave()?;
+    // The exit code does not depend on the recorded master, and with -q only that matters.
+    let is_asked = output.json || !output.quiet;
+    if let Some(master) = args.recorded_master(&slave.paths).filter(|_| is_asked) {
+        match look_at_both(storage, &master, output, process) {
+            Ok(mut status) => {
+                if let Some(comparison) = &mut status.comparison {
+                    comparison.is_named = false;
+                }
+                return Ok(status);
+            }
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => tracing::warn!(
+                "cannot compare the slave with {}, the recorded master: {}",
+                master.name(),
+                error.display_chain()
+            ),
+        }
+    }
+    status::look(&slave, None, progress::monitor(output).as_ref())
+}
+
+fn look_at_both(
+    storage: &StorageConfig,
+    master: &MasterConfig,
+    output: Output,
+    process: &Process,
+) -> Result<Status, Error> {
     let monitor = progress::monitor(output);
-    let Some(master) = &storage.master else {
-        return status::look(&storage.slave()?, None, monitor.as_ref());
-    };
     let interrupted = signals::listen(process, ExitSignals::for_master(Some(master)), &[], None)?;
     let slave = Slave {
         interrupted: Arc::clone(&interrupted),

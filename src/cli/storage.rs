@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Duration;
 
 use fssync::config::{BlobMode, BlobOptions, MasterConfig, Mode, StorageConfig};
+use fssync::slave::paths::SlavePaths;
+use fssync::slave::sidecar::Sidecar;
 use fssync::verify;
 
 use super::args::{
@@ -80,7 +83,26 @@ impl BlobArgs {
     }
 }
 
+/// How long a recorded master may take to respond. If it is down, the state of the slave matters
+/// more than the lag.
+const RECORDED_TIMEOUT: Duration = Duration::from_secs(5);
+
 impl StatusArgs {
+    /// The master that the sidecar records, if it may be asked. ssh must not ask for a password,
+    /// because the user did not name this master.
+    pub(super) fn recorded_master(&self, slave: &SlavePaths) -> Option<MasterConfig> {
+        if self.local || self.against.is_some() {
+            return None;
+        }
+        let location = Sidecar::load(slave).ok()?.master?;
+        let mut master = self.connection.to(OsStr::new(&location));
+        master.timeout = master.timeout.min(RECORDED_TIMEOUT);
+        if master.rsh == "ssh" {
+            master.rsh.push_str(" -o BatchMode=yes");
+        }
+        Some(master)
+    }
+
     pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
         StorageConfig {
             master: self.against.as_deref().map(|it| self.connection.to(it)),

@@ -58,6 +58,7 @@ pub(super) fn compare(
     };
     Ok(MasterComparison {
         master: master.name().to_owned(),
+        is_named: true,
         next_pass,
         lag,
         warnings: surroundings::warnings(&around, reader.slave, master.name()),

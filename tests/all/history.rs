@@ -10,7 +10,9 @@ use fssync::source::path::MountedPath;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Scene, Transport, Zodb, fssync, must, pass_here, project, run, tracer};
+use crate::support::{
+    History, Scene, Transport, Zodb, fssync, must, pass_here, project, run, tracer,
+};
 
 /// The content of the sidecar.
 fn sidecar(scene: &Scene) -> Value {
@@ -189,4 +191,81 @@ fn passes_that_find_syncing_off_write_nothing() {
     scene.pass(&[]).expect(10);
     scene.pass(&["-q"]).expect(10);
     assert_eq!(fs::read(scene.beside(".fssync")).unwrap(), stored);
+}
+
+/// The master and the lag that `fssync status` reports.
+fn compared(report: &Value) -> [&Value; 3] {
+    ["master", "lag_transactions", "next_exit_code"].map(|key| &report[key])
+}
+
+#[test]
+fn status_compares_the_slave_with_the_recorded_master() {
+    let scene = Scene::synced(History::get());
+    let status = |options: &[&str]| run(&mut scene.status(options));
+    let named = json!(scene.master);
+    let json = |options: &[&str]| status(&[&["--json"], options].concat()).expect(0).report();
+    assert_eq!(compared(&json(&[])), [&named, &json!(0), &json!(0)]);
+    let lines = status(&[]).expect(0).stdout;
+    assert!(lines.contains("nothing would be lost"), "{lines}");
+    fs::write(&scene.master, &History::get().after).unwrap();
+    let behind = json(&[]);
+    assert_eq!(behind["verdict"], "behind", "{behind}");
+    assert_eq!(compared(&json(&["--local"])), [&Value::Null; 3]);
+    // Another master takes its place.
+    let other = scene.directory.path().join("other.fs");
+    fs::copy(&scene.slave, &other).unwrap();
+    let against = json(&["--against", other.to_str().unwrap()]);
+    assert_eq!(compared(&against), [&json!(other), &json!(0), &json!(0)]);
+}
+
+/// A failover script may rely on the exit code while the master is dead.
+#[test]
+fn problems_of_a_recorded_master_do_not_affect_the_exit_code_of_status() {
+    let scene = Scene::synced(History::get());
+    let status = |options: &[&str]| run(&mut scene.status(options));
+    let against = scene.master.to_str().unwrap();
+    let of_others = project("fixtures/commits.fs");
+    for (master, code) in [(None, 12), (Some(of_others), 20)] {
+        fs::remove_file(&scene.master).unwrap();
+        if let Some(master) = master {
+            fs::copy(master, &scene.master).unwrap();
+        }
+        status(&["--json", "--against", against, "--timeout", "1"]).expect(code);
+        let recorded = status(&["--json", "--timeout", "1"]).expect(0).report();
+        assert_eq!(recorded["next_exit_code"], code, "{recorded}");
+        status(&["-q"]).expect(0);
+        fs::write(&scene.master, b"").unwrap();
+    }
+}
+
+#[test]
+fn a_recorded_master_that_hangs_or_is_not_valid_does_not_prevent_a_status() {
+    let scene = Scene::synced(History::get());
+    scene.edit_sidecar(|sidecar| sidecar["master"] = json!("example.org:/Data.fs"));
+    // It never answers. A quiet status does not ask.
+    let silent = ["-e", "sh -c 'cat >/dev/null' sh"];
+    let status = run(scene.status(&["--json"]).args(silent))
+        .expect(0)
+        .report();
+    assert_eq!(status["next_exit_code"], 12);
+    assert_eq!(
+        status["position"].as_u64(),
+        Some(fs::metadata(&scene.slave).unwrap().len())
+    );
+    let asked = scene.directory.path().join("asked");
+    let recorder = format!("touch {}", asked.display());
+    run(scene.status(&["-q", "-e", &recorder]).arg("--max-age=60")).expect(0);
+    assert!(!asked.exists());
+    for invalid in ["-oProxyCommand=x:/Data.fs", "host:relative", "", "\u{0}"] {
+        scene.edit_sidecar(|sidecar| sidecar["master"] = json!(invalid));
+        let status = run(&mut scene.status(&[])).expect(0);
+        assert!(
+            status.stdout.contains("If you failed over now"),
+            "{status:?}"
+        );
+    }
+    // The roles were swapped by hand: the recorded master is the slave itself.
+    scene.edit_sidecar(|sidecar| sidecar["master"] = json!(scene.slave));
+    let status = run(&mut scene.status(&[])).expect(0);
+    assert!(status.stderr.contains("the recorded master"), "{status:?}");
 }

@@ -31,7 +31,7 @@ use crate::watcher::Watcher;
 
 /// Reports on the slave, without its master.
 fn alone(scene: &Scene) -> Run {
-    run(&mut scene.status(&["--json"]))
+    run(&mut scene.status(&["--json", "--local"]))
 }
 
 /// The same, with this exit code.

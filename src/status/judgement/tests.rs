@@ -61,6 +61,7 @@ fn with_tail(tail: SlaveTail) -> SlaveState {
 fn asked(exit: Exit, reason: &str, lag: Option<(u64, u64, i64)>) -> MasterComparison {
     MasterComparison {
         master: "m".to_owned(),
+        is_named: true,
         next_pass: Outcome {
             action: Action::Error,
             exit,
