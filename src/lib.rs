@@ -27,6 +27,7 @@
 //! | module | responsibility |
 //! | --- | --- |
 //! | `cli` | the `fssync` program: arguments, log, reports, signals; one file for each subcommand |
+//! | [`hooks`] | runs programs that report how passes ended: hooks and pings |
 //! | [`config`] | the storages, from the command line or a configuration file, and how to open their two ends |
 //! | [`watch`] | waits for changes and makes passes |
 //! | [`status`] | reports the state of a slave, without locks or writes |
@@ -116,6 +117,8 @@ pub mod compare;
 pub mod error;
 #[doc(hidden)]
 pub mod filestorage;
+#[doc(hidden)]
+pub mod hooks;
 #[doc(hidden)]
 pub mod human;
 #[doc(hidden)]

@@ -25,6 +25,7 @@ pub mod append;
 pub mod attributes;
 pub mod blobs;
 pub(crate) mod fields;
+pub mod hook_record;
 pub mod index;
 pub mod ledger;
 pub mod lock;

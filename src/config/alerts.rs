@@ -38,14 +38,13 @@ pub struct PingConfig {
     pub every: Duration,
 }
 
-/// A state of a storage to which hooks react.
+/// A state of a storage to which hooks react. That syncing is off is not one of them: somebody has
+/// decided it, and nothing may be recorded beside the slave then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
     /// The slave is in sync.
     InSync,
-    /// Syncing is switched off.
-    Off,
     /// Another program has opened the slave.
     InUse,
     /// The master is unreachable.
@@ -66,7 +65,6 @@ impl Event {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InSync => "in-sync",
-            Self::Off => "off",
             Self::InUse => "in-use",
             Self::Unreachable => "unreachable",
             Self::Failing => "failing",

@@ -73,7 +73,7 @@ command = ["mail", "$$PATH"]
 after = 300
 repeat = 3600
 [[hook]]
-on = ["off", "in-use"]
+on = ["failing", "in-use"]
 command = ["true"]
 timeout = 1
 [[ping]]

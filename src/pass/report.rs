@@ -50,4 +50,11 @@ impl JsonReport {
             warnings: outcome.warnings.clone(),
         }
     }
+
+    /// The same report with the storage's name.
+    #[must_use]
+    pub fn of_storage(self, name: &str) -> Self {
+        let storage = Some(name.to_owned());
+        Self { storage, ..self }
+    }
 }

@@ -76,6 +76,10 @@ pub enum Sibling {
     BlobsGone,
     /// The new list of them, before it is renamed.
     BlobsGoneNew,
+    /// The events that hooks have reported.
+    Hooks,
+    /// The new list of them, before it is renamed.
+    HooksNew,
     /// ZODB's own lock.
     ZodbLock,
     /// ZODB's index.
@@ -99,6 +103,8 @@ impl Sibling {
             Self::Blobs => ".fssync-blobs",
             Self::BlobsGone => ".fssync-blobs-gone",
             Self::BlobsGoneNew => ".fssync-blobs-gone-new",
+            Self::Hooks => ".fssync-hooks",
+            Self::HooksNew => ".fssync-hooks-new",
             Self::ZodbLock => ".lock",
             Self::ZodbIndex => ".index",
         }

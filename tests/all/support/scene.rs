@@ -212,6 +212,7 @@ impl Scene {
                 ".fssync-switch",
                 ".fssync-ledger",
                 ".fssync-verified",
+                ".fssync-hooks",
                 ".fssync-empty-new",
                 ".fssync-blobs",
                 ".fssync-blobs-gone",
