@@ -75,7 +75,7 @@ pub(crate) fn compare(options: &Options, site: &Site, rows: &mut Vec<Row>) -> io
     {
         return Ok(());
     }
-    site.remove_copies()?;
+    site.put_copies_away()?;
     for commands in [copy("cp -a"), site.pass(&["--blobs"])] {
         must(&commands)?;
     }
@@ -95,7 +95,7 @@ pub(crate) fn compare(options: &Options, site: &Site, rows: &mut Vec<Row>) -> io
 }
 
 fn first_copy(options: &Options, site: &Site, first: FirstCopy) -> io::Result<Row> {
-    let without_copies = || -> Prepare<'_> { Box::new(|| site.remove_copies()) };
+    let without_copies = || -> Prepare<'_> { Box::new(|| site.put_copies_away()) };
     let way = if first.peer.contains("ssh") {
         " through ssh"
     } else {

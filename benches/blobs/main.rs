@@ -17,9 +17,10 @@
 //! - `recognition`: a scan of a log in this process, with and without recognition of blobs.
 //!
 //! The site has `blobs` blobs (20,000) of `size` bytes (16,384), in the layout of a new blob
-//! directory. The files are below `target/tmp`; they take three times the size of the site, and
-//! about 1.5 GB for `records`. Everything is in the page cache. The speed of a disk depends on the
-//! machine and the moment: compare only the ratio of two medians of the same run.
+//! directory. The files are below `target/tmp`; they take three times the size of the site, two
+//! sizes more for each round of a first copy, and about 1.5 GB for `records`. Everything is in the
+//! page cache. The speed of a disk depends on the machine and the moment: compare only the ratio of
+//! two medians of the same run.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement may panic")]
 #![allow(
