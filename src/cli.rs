@@ -5,6 +5,7 @@ mod lines;
 mod log;
 mod pass;
 mod progress;
+mod remind;
 mod report;
 mod serve;
 mod signals;
@@ -31,7 +32,10 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     signals::survive_file_size_limit();
     let ended = match &args.verb {
         None => {
-            let output = Output::new(&args.output, common);
+            let output = Output {
+                remind: args.remind,
+                ..Output::new(&args.output, common)
+            };
             match args.mode() {
                 Mode::Watch => Ok(watch::run(&args.storage(), output)),
                 mode @ Mode::Once { .. } => Ok(pass::run(&args.storage(), mode, output)),

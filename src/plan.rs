@@ -88,6 +88,7 @@ mod evidence;
 mod observation;
 pub mod outcome;
 mod refusal;
+pub mod remind;
 pub mod switch_on;
 
 use std::fmt;

@@ -15,6 +15,7 @@
 //! | [`replace`] | a full copy, and its rename over the slave |
 //! | [`blobs`] | the blob directory: receives, places, keeps and removes blob files |
 //! | [`sidecar`] | the state that the last pass left |
+//! | [`reminder`] | the trouble that `fssync -q --remind` last reported |
 //! | [`snapshot`], [`since_last_pass`] | the state of the slave now, compared with the sidecar |
 //! | [`verification`] | the result of the last verification |
 //! | [`index`] | ZODB's index, kept complete |
@@ -33,6 +34,7 @@ pub mod owner;
 pub mod paths;
 pub mod presence;
 pub mod protection;
+pub mod reminder;
 pub mod replace;
 pub mod running;
 pub mod scan;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 
 /// The shortest and the longest interval of a watch.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -54,6 +55,11 @@ pub(crate) struct Args {
     /// With --watch: poll the master at least every SECONDS
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
     pub(crate) interval: Duration,
+
+    /// With -q: print a line only when the outcome changes, again every TIME (such as 1h or
+    /// 30min) while it lasts, and when the slave is in sync again
+    #[arg(long, value_name = "TIME", value_parser = time_span, requires = "quiet", conflicts_with_all = ["watch", "dry_run"])]
+    pub(crate) remind: Option<Duration>,
 
     /// Report what a pass would do and why; change nothing
     #[arg(short = 'n', long)]
@@ -275,6 +281,18 @@ fn days(text: &str) -> Result<Duration, String> {
     let days: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     Duration::try_from_secs_f64(days * SECONDS_PER_DAY)
         .map_err(|_| "must be a number of days, 0 or more".to_owned())
+}
+
+/// A time with its unit, such as `1h` or `1h 30min`, or a number of seconds.
+fn time_span(text: &str) -> Result<Duration, String> {
+    if let Ok(span) = seconds(text) {
+        return Ok(span);
+    }
+    let span: Option<SignedDuration> = text.parse().ok();
+    match span.map(Duration::try_from) {
+        Some(Ok(span)) if !span.is_zero() => Ok(span),
+        _ => Err("must be a positive time, such as 1h, 30min or 90s".to_owned()),
+    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

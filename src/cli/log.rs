@@ -92,6 +92,14 @@ impl End {
     }
 }
 
+impl End {
+    /// Logs a good end that deserves a person's attention even with `--quiet`.
+    pub(crate) fn log_as_news(&self) -> Exit {
+        tracing::warn!(target: NEWS, "{}", on_one_line(&self.line));
+        self.exit
+    }
+}
+
 impl From<Error> for End {
     fn from(error: Error) -> Self {
         let hint = error.hint().map(|hint| format!(" ({hint})"));

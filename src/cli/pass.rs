@@ -7,10 +7,10 @@ use fssync::pass;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
 
-use super::progress;
 use super::report::Reporter;
 use super::signals::{self, ExitSignals};
 use super::storage::Output;
+use super::{progress, remind};
 
 pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
     let started = Instant::now();
@@ -18,9 +18,12 @@ pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
     let exit_signals = ExitSignals::for_master(storage.master.as_ref());
     let interrupted = signals::listen(&process, exit_signals, &[], None);
     let reporter = Reporter::start(storage, mode, output);
-    let report = match interrupted.and_then(|it| storage.job(mode, it, &process, || {})) {
-        Ok(job) => pass::run(&job, progress::monitor(output).as_ref()),
-        Err(error) => Outcome::from(&error).into(),
+    let (report, paths) = match interrupted.and_then(|it| storage.job(mode, it, &process, || {})) {
+        Ok(job) => {
+            let report = pass::run(&job, progress::monitor(output).as_ref());
+            (report, Some(job.slave.paths))
+        }
+        Err(error) => (Outcome::from(&error).into(), None),
     };
     process.close();
     let elapsed = started.elapsed();
@@ -30,5 +33,9 @@ pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
         end.exit = Exit::Failure;
         end.line = format!("{}; {error:#}", end.line);
     }
-    end.log(output.quiet)
+    match (output.remind, paths) {
+        (Some(every), Some(paths)) => remind::log(end, &report.outcome, &paths, every),
+        // Without a slave there is no place to remember what was reported.
+        _ => end.log(output.quiet),
+    }
 }

@@ -23,6 +23,8 @@ pub(super) struct Output {
     pub(super) progress: ProgressMode,
     /// Print nothing, or one line.
     pub(super) quiet: bool,
+    /// With `quiet`: how often an outcome that lasts is printed; `None` for after each pass.
+    pub(super) remind: Option<Duration>,
 }
 
 impl Output {
@@ -31,6 +33,7 @@ impl Output {
             json: args.json,
             progress: args.progress,
             quiet: common.quiet,
+            remind: None,
         }
     }
 }

@@ -50,6 +50,8 @@ pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
 pub enum Sibling {
     /// The state that the last pass left.
     Sidecar,
+    /// The trouble that was last reported.
+    Reported,
     /// The new sidecar, before it is renamed.
     SidecarNew,
     /// The switch.
@@ -90,6 +92,7 @@ impl Sibling {
     fn suffix(self) -> &'static str {
         match self {
             Self::Sidecar => ".fssync",
+            Self::Reported => ".fssync-reported",
             Self::SidecarNew => ".fssync-new",
             Self::Switch => ".fssync-switch",
             Self::SwitchNew => ".fssync-switch-new",

@@ -47,6 +47,7 @@ mod pass_output;
 mod paths;
 mod progress;
 mod quiet;
+mod remind;
 
 // The subcommands, the switches and the watch.
 mod digests;

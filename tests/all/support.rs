@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 mod blob_history;
 mod files;
 mod masters;
+mod package;
 mod process;
 mod scene;
 mod source;
@@ -19,6 +20,7 @@ pub use files::{names, project, replace, rewrite_end, snapshot, snapshot_of};
 pub use masters::{
     History, append_killed_at_sync, append_sparse, kill_append_at_sync, sparse_master,
 };
+pub use package::packaged;
 pub use process::{
     Holder, Run, Taken, fssync, measured, must, pass_here, report_here, run, run_in_a_pass, spawn,
     strace, tool, tracer, without_forks,
@@ -43,10 +45,19 @@ pub fn said_by(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Waits until a condition holds, for ten seconds at most.
-pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, is_there: impl FnMut() -> bool) {
+    wait_up_to(Duration::from_secs(10), what, is_there);
+}
+
+/// Waits until a condition holds, for some minutes at most: cron works once a minute.
+pub fn wait_for_minutes(minutes: u64, what: &str, is_there: impl FnMut() -> bool) {
+    wait_up_to(Duration::from_secs(60 * minutes), what, is_there);
+}
+
+fn wait_up_to(limit: Duration, what: &str, mut is_there: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_there() {
-        assert!(started.elapsed() < Duration::from_secs(10), "no {what}");
+        assert!(started.elapsed() < limit, "no {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

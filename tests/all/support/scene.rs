@@ -213,6 +213,7 @@ impl Scene {
                 ".fssync-ledger",
                 ".fssync-verified",
                 ".fssync-hooks",
+                ".fssync-reported",
                 ".fssync-empty-new",
                 ".fssync-blobs",
                 ".fssync-blobs-gone",
