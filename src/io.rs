@@ -1,6 +1,7 @@
-//! I/O that master and slave share: positional reads, digests, flushing, locks, change
+//! I/O that master and slave share: positional reads, opens below a directory, digests, flushing, locks, change
 //! notifications and progress. Nothing here decides, and only `flush` writes.
 
+pub mod beneath;
 pub mod digest;
 pub mod file_stat;
 pub mod flock;

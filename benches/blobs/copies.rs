@@ -44,7 +44,7 @@ pub(crate) fn compare(options: &Options, site: &Site, rows: &mut Vec<Row>) -> io
         )
     };
     let sync = || argv("sync -f", &[&site.peer]);
-    if options.wants("first copy") {
+    if options.arguments.wants("first copy") {
         let first = |peer, command, target| FirstCopy {
             peer,
             commands: vec![copy(command), sync()],
@@ -64,14 +64,14 @@ pub(crate) fn compare(options: &Options, site: &Site, rows: &mut Vec<Row>) -> io
             )?);
         }
     }
-    if let Some(remote) = &options.ssh
-        && options.wants("ssh")
+    if let Some(remote) = &options.arguments.ssh
+        && options.arguments.wants("ssh")
     {
         rows.push(first_copy(options, site, through_ssh(site, remote))?);
     }
     if !["nothing new", "one new", "many new"]
         .iter()
-        .any(|work| options.wants(work))
+        .any(|work| options.arguments.wants(work))
     {
         return Ok(());
     }
@@ -79,16 +79,16 @@ pub(crate) fn compare(options: &Options, site: &Site, rows: &mut Vec<Row>) -> io
     for commands in [copy("cp -a"), site.pass(&["--blobs"])] {
         must(&commands)?;
     }
-    if options.wants("nothing new") {
+    if options.arguments.wants("nothing new") {
         rows.push(nothing_new(options, site)?);
     }
-    if options.wants("one new") {
+    if options.arguments.wants("one new") {
         rows.push(new_blobs(options, site, 1)?);
         site.commit(1)?;
         println!("\nsyncs of a pass with one new blob");
         contest::print_syncs(&site.place.directory, &site.pass(&["--blobs"]))?;
     }
-    if options.wants("many new") {
+    if options.arguments.wants("many new") {
         rows.push(new_blobs(options, site, MANY)?);
     }
     Ok(())
@@ -113,7 +113,7 @@ fn first_copy(options: &Options, site: &Site, first: FirstCopy) -> io::Result<Ro
             prepare: without_copies(),
             commands: vec![first.fssync],
         },
-        rounds: options.rounds(3),
+        rounds: options.arguments.rounds(3),
         target: Target::Times(first.target),
     };
     let row = contest.run(&site.place.directory)?;
@@ -166,7 +166,7 @@ fn nothing_new(options: &Options, site: &Site) -> io::Result<Row> {
             prepare: Box::new(|| Ok(())),
             commands: vec![site.pass(&["--blobs"])],
         },
-        rounds: options.rounds(15),
+        rounds: options.arguments.rounds(15),
         target: Target::Within(MAX_NOTHING_NEW),
     };
     calm(&site.place.directory)?;
@@ -190,7 +190,7 @@ fn new_blobs(options: &Options, site: &Site, count: u64) -> io::Result<Row> {
             }),
             commands: vec![site.pass(&["--blobs"])],
         },
-        rounds: options.rounds(if count == 1 { 15 } else { 5 }),
+        rounds: options.arguments.rounds(if count == 1 { 15 } else { 5 }),
         target: match count {
             1 => Target::Within(MAX_ONE_NEW),
             _ => Target::Times(MAX_MANY_NEW),

@@ -51,7 +51,8 @@ mod site;
 use std::io;
 use std::time::Instant;
 
-use shared::command::{Remote, has};
+use shared::arguments::Arguments;
+use shared::command::has;
 use shared::place::temporary;
 use shared::table;
 use shared::times::show;
@@ -62,9 +63,7 @@ struct Options {
     blob_len: usize,
     records: u64,
     commits: u32,
-    rounds: Option<usize>,
-    ssh: Option<Remote>,
-    names: Vec<String>,
+    arguments: Arguments,
 }
 
 impl Options {
@@ -74,39 +73,16 @@ impl Options {
             blob_len: 16 * 1024,
             records: 10_000_000,
             commits: 400,
-            rounds: None,
-            ssh: None,
-            names: Vec::new(),
+            arguments: Arguments::default(),
         };
-        // cargo adds --bench.
-        for argument in std::env::args().skip(1).filter(|it| !it.starts_with('-')) {
-            match argument.split_once('=') {
-                Some(("ssh", words)) => options.ssh = Remote::parse(words),
-                Some((name, number)) => options.set(name, number),
-                None => options.names.push(argument),
-            }
-        }
-        options
-    }
-
-    fn set(&mut self, name: &str, number: &str) {
-        let number: u64 = number.parse().expect("a number after =");
-        match name {
-            "blobs" => self.blobs = number,
-            "size" => self.blob_len = number as usize,
-            "records" => self.records = number,
-            "commits" => self.commits = number as u32,
-            "rounds" => self.rounds = Some(number as usize),
+        options.arguments = Arguments::parse("blobs", |name, number| match name {
+            "blobs" => options.blobs = number,
+            "size" => options.blob_len = number as usize,
+            "records" => options.records = number,
+            "commits" => options.commits = number as u32,
             _ => panic!("unknown option {name}"),
-        }
-    }
-
-    fn wants(&self, what: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|name| what.contains(name.as_str()))
-    }
-
-    fn rounds(&self, usual: usize) -> usize {
-        self.rounds.unwrap_or(usual).max(1)
+        });
+        options
     }
 }
 
@@ -118,7 +94,10 @@ fn main() -> io::Result<()> {
     let directory = temporary("blobs-")?;
     let site = |name| Site::create(&directory.path().join(name), options.blob_len);
     let mut rows = Vec::new();
-    if copies::NAMES.iter().any(|name| options.wants(name)) {
+    if copies::NAMES
+        .iter()
+        .any(|name| options.arguments.wants(name))
+    {
         let site = site("site")?;
         let started = Instant::now();
         site.commit(options.blobs)?;
@@ -130,16 +109,16 @@ fn main() -> io::Result<()> {
         );
         copies::compare(&options, &site, &mut rows)?;
     }
-    if options.wants("records") {
+    if options.arguments.wants("records") {
         rows.push(records::nothing_new(&options, &site("records")?)?);
     }
     if !rows.is_empty() {
         table::print(&rows);
     }
-    if options.wants("recognition") {
+    if options.arguments.wants("recognition") {
         recognition::measure(&options, directory.path())?;
     }
-    if options.wants("watch") {
+    if options.arguments.wants("watch") {
         latency::measure(&options, &site("watch")?)?;
     }
     Ok(())

@@ -62,7 +62,7 @@ pub(crate) fn measure(options: &Options, directory: &Path) -> io::Result<()> {
     let file = File::open(&path)?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     let mut records = 0;
-    for round in 0..options.rounds(31) {
+    for round in 0..options.arguments.rounds(31) {
         // The order changes in each round.
         for turn in 0..2 {
             if (round + turn) % 2 == 0 {

@@ -39,7 +39,7 @@ pub(crate) fn nothing_new(options: &Options, site: &Site) -> io::Result<Row> {
             prepare: Box::new(|| Ok(())),
             commands: vec![site.pass(&["--blobs"])],
         },
-        rounds: options.rounds(15),
+        rounds: options.arguments.rounds(15),
         target: Target::Within(MAX_NOTHING_NEW),
     };
     calm(&site.place.directory)?;

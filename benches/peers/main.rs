@@ -11,6 +11,8 @@
 //! times, almost only holes). Everything is in the page cache. Compare only the ratio of two
 //! medians of the same run, never a single time.
 
+#![allow(clippy::disallowed_methods, reason = "a measurement may panic")]
+
 #[path = "../shared/mod.rs"]
 mod shared;
 
@@ -19,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use shared::arguments::Arguments;
 use shared::command::{Argv, Remote, argv, calm, has, must, text};
 use shared::contest::{self, Contender, Contest, Prepare, Row, Target};
 use shared::generate::{Generator, MB, copy_from, sparse};
@@ -31,40 +34,20 @@ const MAX_NOTHING_NEW: Duration = Duration::from_millis(5);
 
 struct Options {
     megabytes: u64,
-    rounds: Option<usize>,
-    ssh: Option<Remote>,
-    names: Vec<String>,
+    arguments: Arguments,
 }
 
 impl Options {
     fn parse() -> Self {
-        let mut options = Self {
-            megabytes: 1000,
-            rounds: None,
-            ssh: None,
-            names: Vec::new(),
-        };
-        // cargo adds --bench.
-        for argument in std::env::args().skip(1).filter(|it| !it.starts_with('-')) {
-            if let Ok(megabytes) = argument.parse() {
-                options.megabytes = megabytes;
-            } else if let Some(rounds) = argument.strip_prefix("rounds=") {
-                options.rounds = rounds.parse().ok();
-            } else if let Some(words) = argument.strip_prefix("ssh=") {
-                options.ssh = Remote::parse(words);
-            } else {
-                options.names.push(argument);
-            }
+        let mut megabytes = 1000;
+        let arguments = Arguments::parse("MB", |name, number| match name {
+            "MB" => megabytes = number,
+            _ => panic!("unknown option {name}"),
+        });
+        Self {
+            megabytes,
+            arguments,
         }
-        options
-    }
-
-    fn wants(&self, work: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|name| work.contains(name.as_str()))
-    }
-
-    fn rounds(&self, usual: usize) -> usize {
-        self.rounds.unwrap_or(usual).max(1)
     }
 }
 
@@ -77,11 +60,11 @@ fn main() -> io::Result<()> {
     let mut rows = Vec::new();
     if ["nothing new", "append", "full copy"]
         .iter()
-        .any(|work| options.wants(work))
+        .any(|work| options.arguments.wants(work))
     {
         dense(&options, directory.path(), &mut rows)?;
     }
-    if options.wants("sparse nothing new") {
+    if options.arguments.wants("sparse nothing new") {
         let place = Place::create(&directory.path().join("sparse"))?;
         rows.push(nothing_new_in_holes(&options, &place)?);
     }
@@ -102,23 +85,23 @@ fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result
         generator.objects(),
         show(started.elapsed())
     );
-    if options.wants("full copy") {
+    if options.arguments.wants("full copy") {
         rows.push(full_copy(options, &place, "cp && sync")?);
         if has("rsync") {
             rows.push(full_copy(options, &place, "rsync && sync")?);
         }
-        if let Some(remote) = &options.ssh {
+        if let Some(remote) = &options.arguments.ssh {
             rows.push(full_copy_through(options, &place, remote)?);
         }
     }
     if !place.slave.exists() {
         must(&fssync(&place, &["--full"]))?;
     }
-    if options.wants("nothing new") {
+    if options.arguments.wants("nothing new") {
         let work = format!("nothing new, {} MB", options.megabytes);
         rows.push(nothing_new(options, &place, work)?);
     }
-    if options.wants("append") {
+    if options.arguments.wants("append") {
         rows.push(append(options, &place, &mut generator)?);
         generator.append(1)?;
         println!("\nsyncs of an append of one transaction");
@@ -146,7 +129,7 @@ fn nothing_new(options: &Options, place: &Place, work: String) -> io::Result<Row
             prepare: Box::new(|| Ok(())),
             commands: vec![fssync(place, &[])],
         },
-        rounds: options.rounds(25),
+        rounds: options.arguments.rounds(25),
         target: Target::Within(MAX_NOTHING_NEW),
     };
     calm(&place.directory)?;
@@ -187,7 +170,7 @@ fn append(options: &Options, place: &Place, generator: &mut Generator) -> io::Re
             }),
             commands: vec![fssync(place, &[])],
         },
-        rounds: options.rounds(9),
+        rounds: options.arguments.rounds(9),
         target: Target::Times(1.2),
     };
     let row = contest.run(&place.directory)?;
@@ -215,7 +198,7 @@ fn full_copy(options: &Options, place: &Place, peer: &'static str) -> io::Result
             prepare: without_slave(place),
             commands: vec![fssync(place, &["--full"])],
         },
-        rounds: options.rounds(5),
+        rounds: options.arguments.rounds(5),
         target: match peer {
             "cp && sync" => Target::Times(1.1),
             _ => Target::Open,
@@ -250,7 +233,7 @@ fn full_copy_through(options: &Options, place: &Place, remote: &Remote) -> io::R
             prepare: without_slave(place),
             commands: vec![fssync],
         },
-        rounds: options.rounds(5),
+        rounds: options.arguments.rounds(5),
         target: Target::Times(1.25),
     };
     let row = contest.run(&place.directory)?;

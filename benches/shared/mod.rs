@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "not every bench uses all of it")]
 
+pub(crate) mod arguments;
 pub(crate) mod command;
 pub(crate) mod contest;
 pub(crate) mod generate;

@@ -79,12 +79,5 @@ fn absent_blobs(ends: BlobEnds<'_>) -> Result<Vec<BlobKey>, Error> {
             }
         }
     }
-    let mut missing = Vec::new();
-    for key in absent {
-        ends.slave.check_cancelled()?;
-        if ends.directory.stat(key)?.is_none() {
-            missing.push(key);
-        }
-    }
-    Ok(missing)
+    ends.missing(absent)
 }

@@ -103,14 +103,7 @@ fn strike_out_recorded(ends: BlobEnds<'_>, window: &mut BTreeSet<BlobKey>) -> Re
             window.remove(&entry?.key);
         }
     }
-    let mut missing = Vec::new();
-    for &key in window.iter() {
-        ends.slave.check_cancelled()?;
-        if ends.directory.stat(key)?.is_none() {
-            missing.push(key);
-        }
-    }
-    for key in missing {
+    for key in ends.missing(window.iter().copied())? {
         window.remove(&key);
     }
     Ok(())

@@ -64,6 +64,23 @@ pub struct BlobEnds<'a> {
     pub master_directory: Option<&'a str>,
 }
 
+impl BlobEnds<'_> {
+    /// Those of the blobs that the slave does not have.
+    pub(super) fn missing(
+        &self,
+        keys: impl IntoIterator<Item = BlobKey>,
+    ) -> Result<Vec<BlobKey>, Error> {
+        let mut missing = Vec::new();
+        for key in keys {
+            self.slave.check_cancelled()?;
+            if self.directory.stat(key)?.is_none() {
+                missing.push(key);
+            }
+        }
+        Ok(missing)
+    }
+}
+
 /// Number of blobs that a [`BlobFetcher`] has handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fetched {

@@ -17,6 +17,7 @@
 pub mod candidate;
 pub mod collector;
 pub mod layout;
+pub mod names;
 pub mod pickle;
 
 use serde::{Deserialize, Serialize};

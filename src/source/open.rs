@@ -321,16 +321,6 @@ fn open_at(root: &OwnedFd, relative_path: &Path, flags: OFlags) -> Result<OwnedF
     retry_on_intr(|| openat2(root, path, flags, Mode::empty(), resolve))
 }
 
-/// The same, for a path that must not contain a symbolic link either.
-pub(super) fn open_strictly(
-    root: &OwnedFd,
-    relative_path: &Path,
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    retry_on_intr(|| openat2(root, relative_path, flags, Mode::empty(), resolve))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

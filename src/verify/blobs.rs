@@ -125,7 +125,7 @@ pub struct ComparisonFailure {
     pub exit: Exit,
     /// The cause.
     pub why: String,
-    /// What the administrator can do about it.
+    /// Advice for the administrator.
     pub hint: Option<String>,
 }
 

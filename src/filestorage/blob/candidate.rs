@@ -18,11 +18,11 @@ pub struct BlobCandidate {
     pub key: BlobKey,
     /// Position of the data record, in bytes.
     pub position: u64,
-    /// What the data record contains.
+    /// The content of the data record.
     pub data: CandidateData,
 }
 
-/// What the data record of a candidate contains.
+/// The content of the data record of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CandidateData {
     /// The pickle of a blob.

@@ -28,13 +28,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Stat, fsync, linkat, statat};
 use rustix::io::Errno;
 
-use super::directory::{BlobDirectory, OURS};
+use super::directory::BlobDirectory;
 use super::steps::{change_in_steps, take_step};
 use super::tmp::TmpDirectory;
 use super::touched::Touched;
 use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
 use crate::filestorage::Tid;
+use crate::filestorage::blob::names::FSSYNC_DIRECTORY;
 use crate::filestorage::blob::{BlobKey, LAYOUT_FILE};
 use crate::slave::step::Slave;
 
@@ -73,7 +74,7 @@ impl<'a> AsideLinker<'a> {
         last_tid: Option<Tid>,
     ) -> Result<Self, Error> {
         let tid = last_tid.unwrap_or(Tid(0));
-        let relative = Path::new(OURS).join(format!("aside-{tid}"));
+        let relative = Path::new(FSSYNC_DIRECTORY).join(format!("aside-{tid}"));
         let aside = directory.open_or_create_ours(slave, &relative)?;
         let set_aside = Self {
             tmp: TmpDirectory::open(directory, slave)?,

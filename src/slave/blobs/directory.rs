@@ -18,16 +18,11 @@ use std::path::{Path, PathBuf};
 use super::ownership::Ownership;
 use super::tree::Tree;
 use crate::error::Error;
+use crate::filestorage::blob::names::ID_FILE;
 use crate::filestorage::blob::{BlobKey, LAYOUT_FILE, Layout};
 use crate::io::digest::Digest;
 use crate::io::read::read_fully;
 use crate::source::blobs::BlobStat;
-
-/// Our directory in the blob directory.
-pub(super) const OURS: &str = ".fssync";
-
-/// The file with the id of the blob directory.
-pub(super) const ID_FILE: &str = ".fssync/id";
 
 /// The directory of blobs that are being received.
 pub(super) const TMP: &str = ".fssync/tmp";

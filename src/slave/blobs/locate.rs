@@ -5,24 +5,17 @@ use std::path::{Path, PathBuf, absolute};
 
 use super::directory::BlobDirectory;
 use crate::error::Error;
+use crate::filestorage::blob::names;
 use crate::slave::paths::SlavePaths;
-
-/// The directory of `Data.fs` in a buildout, beside which `blobstorage` is.
-const FILESTORAGE: &str = "filestorage";
-
-/// The names of blob directories. The first one is used for a new directory.
-const NAMES: [&str; 2] = ["blobstorage", "blobs"];
 
 impl BlobDirectory {
     /// The absolute path of the slave's blob directory. The sidecar records it, and later passes
     /// may have other working directories.
     ///
     /// 1. `given`, if it is not `None`.
-    /// 2. The only directory that exists among `../blobstorage`, if `Data.fs` is in a directory
-    ///    `filestorage`, and `blobstorage` and `blobs` beside `Data.fs`. Several are
-    ///    [`Error::Usage`].
-    /// 3. If none exists: `../blobstorage` if `Data.fs` is in a directory `filestorage`, otherwise
-    ///    `blobstorage` beside it.
+    /// 2. The only one of the [usual directories](names::usual_directories) that exists. Several
+    ///    are [`Error::Usage`].
+    /// 3. If none exists, the first of them.
     pub fn locate(paths: &SlavePaths, given: Option<&Path>) -> Result<PathBuf, Error> {
         if let Some(given) = given {
             return whole(given);
@@ -58,15 +51,7 @@ fn candidates(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         Some(_) => directory.to_owned(),
         None => fs::canonicalize(directory).map_err(Error::io("find the path of", directory))?,
     };
-    let mut candidates = Vec::new();
-    if directory
-        .file_name()
-        .is_some_and(|name| name == FILESTORAGE)
-    {
-        candidates.push(directory.with_file_name(NAMES[0]));
-    }
-    candidates.extend(NAMES.map(|name| directory.join(name)));
-    Ok(candidates)
+    Ok(names::usual_directories(&directory))
 }
 
 #[cfg(test)]
@@ -86,13 +71,18 @@ mod tests {
     #[test]
     fn the_directory_that_exists_is_found() {
         let (around, paths) = slave_in("filestorage");
-        let locate = || BlobDirectory::locate(&paths, None);
         let outside = around.path().join("blobstorage");
-        assert_eq!(locate().unwrap(), outside);
-        let beside = around.path().join("filestorage/blobs");
-        fs::create_dir(&beside).unwrap();
-        assert_eq!(locate().unwrap(), beside);
-        fs::create_dir(&outside).unwrap();
+        fs::create_dir(around.path().join("filestorage/blobs")).unwrap();
+        assert_eq!(BlobDirectory::locate(&paths, None).unwrap(), outside);
+
+        let (around, paths) = slave_in("data");
+        let locate = || BlobDirectory::locate(&paths, None);
+        let [first, second] =
+            ["blobstorage", "blobs"].map(|name| around.path().join("data").join(name));
+        assert_eq!(locate().unwrap(), first);
+        fs::create_dir(&second).unwrap();
+        assert_eq!(locate().unwrap(), second);
+        fs::create_dir(&first).unwrap();
         let error = locate().unwrap_err();
         assert_eq!(error.exit(), crate::plan::outcome::Exit::Usage);
         assert!(error.to_string().contains("--slave-blobs"), "{error}");

@@ -30,12 +30,13 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, renameat, unlinkat}
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::directory::{BlobDirectory, ID_FILE, ID_LEN, OURS, TMP, read_id, read_layout};
+use super::directory::{BlobDirectory, ID_LEN, TMP, read_id, read_layout};
 use super::ownership::{INITIAL_DIRECTORY_MODE, INITIAL_FILE_MODE, Ownership};
 use super::rename::rename_new;
 use super::steps::take_step;
 use super::tree::{Tree, entries, open_in};
 use crate::error::Error;
+use crate::filestorage::blob::names::{FSSYNC_DIRECTORY, ID_FILE};
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
 use crate::slave::step::Slave;
 
@@ -62,7 +63,7 @@ impl BlobDirectory {
         sync_root(&tree)?;
         let found = read_id(&tree)?;
         let mut directory = Self::of(tree, layout, found.clone().unwrap_or_default())?;
-        for name in [OURS, TMP] {
+        for name in [FSSYNC_DIRECTORY, TMP] {
             directory.open_or_create_ours(slave, Path::new(name))?;
         }
         if found.is_none() {
@@ -76,11 +77,11 @@ impl BlobDirectory {
     /// Removes the id and the empty directories that [`set_up`](Self::set_up) has created in a
     /// directory that proved to be the master's.
     pub fn undo_set_up(self, slave: &Slave) -> Result<(), Error> {
-        let fail = |action| self.tree.fail(action, Path::new(OURS));
+        let fail = |action| self.tree.fail(action, Path::new(FSSYNC_DIRECTORY));
         let ours = self.ours()?;
         let _step = take_step(slave, &self.tree)?;
         unlinkat(&ours, "id", AtFlags::empty()).map_err(fail("remove the id in"))?;
-        for name in [TMP, OURS] {
+        for name in [TMP, FSSYNC_DIRECTORY] {
             match unlinkat(self.tree.root(), name, AtFlags::REMOVEDIR) {
                 // Something else was there before.
                 Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT) => {}
@@ -117,7 +118,7 @@ impl BlobDirectory {
     /// Writes `.fssync/id`. An invalid one is replaced.
     fn create_id(&self, slave: &Slave) -> Result<(), Error> {
         let ours = self.ours()?;
-        let name = Path::new(OURS).join(NEW_FILE);
+        let name = Path::new(FSSYNC_DIRECTORY).join(NEW_FILE);
         let content = format!("{}\n", self.id);
         write_new(
             slave,
@@ -142,14 +143,16 @@ impl BlobDirectory {
         if let Some(id) = self.tree.file(Path::new(ID_FILE))? {
             sync(&id.into(), ID_FILE)?;
         }
-        sync(&ours, OURS)?;
+        sync(&ours, FSSYNC_DIRECTORY)?;
         sync_root(&self.tree)
     }
 
     /// The handle of `.fssync`.
     pub(super) fn ours(&self) -> Result<OwnedFd, Error> {
         let missing = || self.tree.moved("its directory .fssync is missing");
-        self.tree.directory(Path::new(OURS))?.ok_or_else(missing)
+        self.tree
+            .directory(Path::new(FSSYNC_DIRECTORY))?
+            .ok_or_else(missing)
     }
 }
 

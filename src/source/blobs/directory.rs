@@ -6,20 +6,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::{BlobFailure, BlobRoot, BlobsProblem};
+use crate::filestorage::blob::names::{FSSYNC_DIRECTORY, ID_FILE};
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
+use crate::io::beneath::open_beneath;
 use crate::io::read::read_fully;
-use crate::source::open::{DIRECTORY, FILE, Name, open_strictly};
+use crate::source::open::{DIRECTORY, FILE, Name};
 use crate::source::{Error, FileSystem, display_chain};
-
-/// The directory of fssync in a slave's blob directory.
-const OWN_DIRECTORY: &str = ".fssync";
-
-/// The file in it that identifies the blob directory.
-const ID_FILE: &str = "id";
 
 /// The maximum length of the content of a small file, in bytes.
 pub(super) const MAX_TEXT_LEN: usize = 200;
@@ -173,14 +168,14 @@ impl BlobDirectory {
 
     /// Describes the directory for the slave.
     pub(super) fn describe(&self) -> Result<BlobRoot, BlobsFailure> {
-        let own = self.path.join(OWN_DIRECTORY);
-        // The two are opened one by one: see `source::open`.
-        let id = match open_strictly(&self.root, Path::new(OWN_DIRECTORY), DIRECTORY) {
+        let own = self.path.join(FSSYNC_DIRECTORY);
+        // The directory is opened first, so that NFS looks it up again: see `source::open`.
+        let id = match open_beneath(&self.root, Path::new(FSSYNC_DIRECTORY), DIRECTORY) {
             // A file of this name is not from fssync.
             Err(Errno::NOENT | Errno::NOTDIR) => None,
             Err(error) => return Err(BlobsFailure::of("open", &own, error)),
-            Ok(directory) => read_text(&directory, Path::new(ID_FILE))
-                .map_err(|error| BlobsFailure::of("read", &own.join(ID_FILE), error))?,
+            Ok(_) => read_text(&self.root, Path::new(ID_FILE))
+                .map_err(|error| BlobsFailure::of("read", &self.path.join(ID_FILE), error))?,
         };
         let file_system = FileSystem::of(&self.root)
             .map_err(|error| BlobsFailure::of("stat", &self.path, error))?;
@@ -199,7 +194,7 @@ impl BlobDirectory {
 
 /// The content of a small regular file, or its start; `None` if there is no such file.
 fn read_text(directory: &OwnedFd, name: &Path) -> io::Result<Option<String>> {
-    let file: File = match open_strictly(directory, name, FILE | OFlags::NOFOLLOW) {
+    let file: File = match open_beneath(directory, name, FILE) {
         Err(Errno::NOENT) => return Ok(None),
         opened => opened?.into(),
     };

@@ -1,8 +1,6 @@
 //! Finds the blob directory of a master.
 //!
-//! The usual directories are those of the buildout recipes of Plone. If `Data.fs` is in a
-//! directory `filestorage`, its blobs are in `../blobstorage`; otherwise they are in
-//! `blobstorage` or `blobs` beside it. `Data.fs` may be a symbolic link, or in a directory that
+//! The usual directories are those of [`names::usual_directories`]. `Data.fs` may be a symbolic link, or in a directory that
 //! is one, so both its name and the file that it leads to count.
 
 use std::collections::BTreeSet;
@@ -13,16 +11,8 @@ use rustix::fs::fstat;
 
 use super::directory::{BlobDirectory, BlobsFailure};
 use super::{BlobRoot, BlobsProblem};
+use crate::filestorage::blob::names;
 use crate::source::open::Name;
-
-/// The directory of `Data.fs` in the usual site.
-const FILESTORAGE: &str = "filestorage";
-
-/// The name of the usual blob directory.
-const BLOBSTORAGE: &str = "blobstorage";
-
-/// Another name of a blob directory.
-const BLOBS: &str = "blobs";
 
 /// Describes the blob directory with this name.
 pub(in crate::source) fn describe(name: &Name) -> Result<BlobRoot, BlobsFailure> {
@@ -96,14 +86,7 @@ pub fn usual_directories(data_fs: &Path) -> io::Result<Vec<PathBuf>> {
         .ok()
         .and_then(|file| file.parent().map(Path::to_owned))
         .map_or_else(|| named.canonicalize(), Ok)?;
-    let mut usual = Vec::new();
-    for directory in [named, &resolved] {
-        let is_usual = directory.file_name().is_some_and(|it| it == FILESTORAGE);
-        match directory.parent().filter(|_| is_usual) {
-            Some(parent) => usual.push(parent.join(BLOBSTORAGE)),
-            None => usual.extend([BLOBSTORAGE, BLOBS].map(|name| directory.join(name))),
-        }
-    }
+    let mut usual = [named, &resolved].map(names::usual_directories).concat();
     let mut seen = BTreeSet::new();
     usual.retain(|path| seen.insert(path.clone()));
     Ok(usual)

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::OFlags;
 use rustix::io::{Errno, pread};
 
 use super::directory::{BlobDirectory, BlobsFailure, failure_of_file};
@@ -25,9 +24,10 @@ use super::{
     BlobDigest, BlobEventKind, BlobFailure, BlobStat, BlobWant, MAX_PIECE_LEN, ReceivedPrefix,
 };
 use crate::filestorage::blob::{BlobKey, Layout};
+use crate::io::beneath::open_beneath;
 use crate::io::digest::Digest;
 use crate::io::read::read_fully;
-use crate::source::open::{DIRECTORY, FILE, Name, open_strictly};
+use crate::source::open::{DIRECTORY, FILE, Name};
 
 /// Reads blobs of one directory, one after the other.
 #[derive(Debug)]
@@ -177,15 +177,14 @@ impl BlobReader {
         let common = common.count();
         self.opened.truncate(common);
         for name in &directories[common..] {
-            let directory = open_strictly(self.deepest(), Path::new(name), DIRECTORY)?;
+            let directory = open_beneath(self.deepest(), Path::new(name), DIRECTORY)?;
             self.opened.push(OpenedDirectory {
                 name: (*name).to_owned(),
                 directory,
             });
         }
         // Without NONBLOCK, which is in FILE, opening a FIFO would wait for a writer.
-        let flags = FILE | OFlags::NOFOLLOW;
-        open_strictly(self.deepest(), Path::new(file), flags).map(File::from)
+        open_beneath(self.deepest(), Path::new(file), FILE).map(File::from)
     }
 
     fn deepest(&self) -> &OwnedFd {

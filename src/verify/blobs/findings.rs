@@ -81,8 +81,8 @@ fn finding(
     }
 }
 
-/// The kind of finding, and the expected and the actual content; `None` if there is nothing to
-/// report about this blob alone.
+/// The kind of finding, and the expected and the actual content; `None` if this
+/// blob alone needs no report.
 fn describe(judgement: Judgement) -> Option<(Kind, String, String)> {
     let bytes = |len| count(len, "byte");
     let (kind, expected, found) = match judgement {

@@ -11,7 +11,8 @@ use super::staged::{Finished, set_modified};
 use super::{BlobGroup, Found};
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
-use crate::slave::blobs::directory::{OURS, REPLACED};
+use crate::filestorage::blob::names::FSSYNC_DIRECTORY;
+use crate::slave::blobs::directory::REPLACED;
 use crate::slave::blobs::rename::rename_new;
 use crate::slave::blobs::steps::change_in_steps;
 use crate::slave::blobs::tmp::{TmpDirectory, tmp_name};
@@ -76,7 +77,7 @@ impl BlobGroup<'_> {
         }
         fsync(&replaced).map_err(self.fail("sync the directory", relative))?;
         let ours = self.directory.ours()?;
-        fsync(ours).map_err(self.fail("sync the directory", Path::new(OURS)))
+        fsync(ours).map_err(self.fail("sync the directory", Path::new(FSSYNC_DIRECTORY)))
     }
 
     /// Links the file of a blob to the first free name in `.fssync/replaced`.

@@ -69,13 +69,13 @@ fn each_state_that_a_crash_leaves_is_continued() {
             fs::write(site.blobs.join(".layout"), "bushy").unwrap();
         },
         |site| {
-            fs::create_dir_all(site.blobs.join(OURS)).unwrap();
+            fs::create_dir_all(site.blobs.join(FSSYNC_DIRECTORY)).unwrap();
             fs::write(site.blobs.join(".layout"), "bushy").unwrap();
         },
         |site| {
             fs::create_dir_all(site.blobs.join(TMP)).unwrap();
             fs::write(site.blobs.join(".layout"), "bushy").unwrap();
-            fs::write(site.blobs.join(OURS).join(NEW_FILE), "01").unwrap();
+            fs::write(site.blobs.join(FSSYNC_DIRECTORY).join(NEW_FILE), "01").unwrap();
         },
     ];
     for leave in states {
@@ -143,7 +143,7 @@ fn other_directories_are_refused_before_anything_is_written() {
                 fs::create_dir_all(site.blobs.with_file_name("other")).unwrap();
                 fs::create_dir(&site.blobs).unwrap();
                 fs::write(site.blobs.join(".layout"), "bushy").unwrap();
-                symlink("../other", site.blobs.join(OURS)).unwrap();
+                symlink("../other", site.blobs.join(FSSYNC_DIRECTORY)).unwrap();
             },
             "symbolic link",
         ),

@@ -19,7 +19,7 @@ const STAT: BlobStat = BlobStat {
     mode: 0o444,
 };
 
-/// What the other end sends.
+/// A frame from the other end.
 #[derive(Clone)]
 enum Sent {
     Event(BlobEventKind),
