@@ -6,7 +6,7 @@
 //! [record](crate::slave::hook_record) beside the slave.
 //!
 //! [`Notifier`] connects the parts: [`history`] decides without I/O which hooks are due, [`ping`]
-//! does the same for pings, and [`process`] runs a command with a time limit.
+//! does the same for pings, and [`process`](crate::io::process) runs a command with a time limit.
 //!
 //! # Why a hook delays neither replication nor `fssync off`
 //!
@@ -27,7 +27,6 @@
 pub mod command;
 pub mod history;
 pub mod ping;
-pub mod process;
 
 mod hook_thread;
 mod notifier;

@@ -1,5 +1,6 @@
-//! I/O that master and slave share: positional reads, opens below a directory, digests, flushing, locks, change
-//! notifications and progress. Nothing here decides, and only `flush` writes.
+//! I/O that several modules share: positional reads, opens below a directory, digests, flushing,
+//! locks, change notifications, programs with a time limit, and progress. Nothing here decides,
+//! and only `flush` writes.
 
 pub mod beneath;
 pub mod digest;
@@ -8,6 +9,7 @@ pub mod flock;
 pub(crate) mod flush;
 pub(crate) mod notify;
 pub mod pipe;
+pub mod process;
 pub mod progress;
 pub mod rate;
 pub mod read;

@@ -41,7 +41,7 @@
 //! | [`error`] | why a pass stopped, its exit code, and retries |
 //! | [`plan`] | decisions and outcomes, without I/O |
 //! | [`source`] | the master, read-only: on a mounted path, or through ssh and `fssync serve` |
-//! | [`io`] | reading, opening below a directory, digests, write-back, notifications, file locks, progress |
+//! | [`io`] | reading, opening below a directory, digests, write-back, notifications, file locks, processes, progress |
 //! | [`filestorage`] | the format of `Data.fs` and of its index, without I/O |
 //! | [`human`] | times, sizes and counts as text |
 //!

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::history::Episode;
-use super::process::Program;
 use crate::config::HookConfig;
 use crate::filestorage::Tid;
+use crate::io::process::Program;
 use crate::pass::JsonReport;
 use crate::plan::outcome::Outcome;
 

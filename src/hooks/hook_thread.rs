@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use super::command::{self, LastPass};
 use super::history::Episode;
 use super::notifier::Shared;
-use super::process;
 use super::storage::Claim;
 use crate::config::HookConfig;
+use crate::io::process;
 
 /// Runs the `nth` hook whenever it is due, until the process ends.
 pub(super) fn run(shared: &Shared, nth: usize) {
@@ -63,7 +63,7 @@ fn report(shared: &Shared, hook: &HookConfig, nth: usize, episode: Episode, pass
     let (name, storage) = (&hook.command[0], &pass.storage);
     let event = episode.event.as_str();
     match process::run(&program, &halt) {
-        Ok(()) => {
+        Ok(_) => {
             tracing::debug!("{storage}: the hook {name} has reported {event}");
             shared.storage(nth).reported(hook, episode.event);
         }

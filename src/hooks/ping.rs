@@ -13,8 +13,8 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use super::process::Program;
 use crate::config::{PingConfig, PingStyle};
+use crate::io::process::Program;
 
 /// How long a request may take. `curl` gets the first limit, and is killed at the second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

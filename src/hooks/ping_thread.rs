@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::notifier::{Run, Shared};
 use super::ping::{self, LastPing, Ping};
-use super::process;
 use crate::config::PingConfig;
+use crate::io::process;
 
 /// Sends a ping whenever it is due, until the process ends.
 pub(super) fn run(shared: &Shared, config: &PingConfig, run: Run) {
@@ -63,7 +63,7 @@ impl Sender<'_> {
         };
         let sent = process::run(&program, &|| self.shared.is_interrupted());
         match &sent {
-            Ok(()) => self.is_warned = false,
+            Ok(_) => self.is_warned = false,
             Err(failure) if self.is_warned => tracing::debug!("a ping failed: curl {failure}"),
             Err(failure) => {
                 self.is_warned = true;

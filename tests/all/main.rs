@@ -41,6 +41,7 @@ mod upkeep;
 
 // The command line and its output.
 mod command_line;
+mod hooks;
 mod man_page;
 mod messages;
 mod pass_output;

@@ -85,7 +85,10 @@ fn after_colon(output: &str) -> String {
 /// Runs a program to its end. It is killed, with all processes in its process group, at the end
 /// of its time or once `halt` returns true; `halt` is called many times a second. A process that
 /// it leaves running in the background is not waited for.
-pub fn run(program: &Program, halt: &dyn Fn() -> bool) -> Result<(), Failure> {
+///
+/// Returns the end of its output, at most a kilobyte: one line after the other, separated by
+/// `; `.
+pub fn run(program: &Program, halt: &dyn Fn() -> bool) -> Result<String, Failure> {
     let started = Instant::now();
     let (mut child, reader) = start(program).map_err(Failure::Start)?;
     let mut output = Output::new(reader);
@@ -95,15 +98,15 @@ pub fn run(program: &Program, halt: &dyn Fn() -> bool) -> Result<(), Failure> {
             Ok(None) => {}
             Ok(Some(status)) => {
                 output.read_rest();
-                if status.success() {
-                    return Ok(());
-                }
                 let output = output.into_text();
+                if status.success() {
+                    return Ok(output);
+                }
                 return Err(Failure::Status { status, output });
             }
             // As process 1 of a container, fssync reaps all processes, and another thread was
             // faster. The status is lost.
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(output.into_text()),
         }
         let elapsed = started.elapsed();
         let is_halted = halt();

@@ -15,7 +15,7 @@ fn script(text: &str, timeout: Duration) -> Program {
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn run_to_end(program: &Program) -> Result<(), String> {
+fn run_to_end(program: &Program) -> Result<String, String> {
     run(program, &|| false).map_err(|failure| failure.to_string())
 }
 
@@ -49,6 +49,8 @@ fn a_program_that_does_not_read_its_input_is_not_waited_for() {
 
 #[test]
 fn a_failure_names_the_exit_code_and_the_end_of_the_output() {
+    let ended = run_to_end(&script("echo out; echo err >&2", LONG));
+    assert_eq!(ended.unwrap(), "out; err");
     let failed = run_to_end(&script("echo out; echo; echo err >&2; exit 3", LONG));
     assert_eq!(failed.unwrap_err(), "ended with exit code 3: out; err");
     let killed = run_to_end(&script("kill -9 $$", LONG));
