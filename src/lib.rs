@@ -27,6 +27,7 @@
 //! | module | responsibility |
 //! | --- | --- |
 //! | `cli` | the `fssync` program: arguments, log, reports, signals; one file for each subcommand |
+//! | [`doctor`] | examines the set-up of a storage |
 //! | [`hooks`] | runs programs that report how passes ended: hooks and pings |
 //! | [`config`] | the storages, from the command line or a configuration file, and how to open their two ends |
 //! | [`watch`] | waits for changes and makes passes |
@@ -113,6 +114,8 @@ pub use source::ssh::Process;
 pub mod blobs;
 #[doc(hidden)]
 pub mod compare;
+#[doc(hidden)]
+pub mod doctor;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]

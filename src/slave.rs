@@ -33,6 +33,7 @@ pub mod lock;
 pub mod owner;
 pub mod paths;
 pub mod presence;
+pub mod probe;
 pub mod protection;
 pub mod reminder;
 pub mod replace;

@@ -82,6 +82,10 @@ pub enum Sibling {
     Hooks,
     /// The new list of them, before it is renamed.
     HooksNew,
+    /// The files of a probe of the file system, which exist only for a moment.
+    Probe,
+    /// The second one.
+    ProbeNew,
     /// ZODB's own lock.
     ZodbLock,
     /// ZODB's index.
@@ -108,6 +112,8 @@ impl Sibling {
             Self::BlobsGoneNew => ".fssync-blobs-gone-new",
             Self::Hooks => ".fssync-hooks",
             Self::HooksNew => ".fssync-hooks-new",
+            Self::Probe => ".fssync-probe",
+            Self::ProbeNew => ".fssync-probe-new",
             Self::ZodbLock => ".lock",
             Self::ZodbIndex => ".index",
         }
