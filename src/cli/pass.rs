@@ -18,10 +18,10 @@ pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
     let exit_signals = ExitSignals::for_master(storage.master.as_ref());
     let interrupted = signals::listen(&process, exit_signals, &[], None);
     let reporter = Reporter::start(storage, mode, output);
-    let (report, paths) = match interrupted.and_then(|it| storage.job(mode, it, &process, || {})) {
+    let (report, slave) = match interrupted.and_then(|it| storage.job(mode, it, &process, || {})) {
         Ok(job) => {
             let report = pass::run(&job, progress::monitor(output).as_ref());
-            (report, Some(job.slave.paths))
+            (report, Some(job.slave))
         }
         Err(error) => (Outcome::from(&error).into(), None),
     };
@@ -33,8 +33,8 @@ pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
         end.exit = Exit::Failure;
         end.line = format!("{}; {error:#}", end.line);
     }
-    match (output.remind, paths) {
-        (Some(every), Some(paths)) => remind::log(end, &report.outcome, &paths, every),
+    match (output.remind, slave) {
+        (Some(every), Some(slave)) => remind::log(end, &report.outcome, &slave, every),
         // Without a slave there is no place to remember what was reported.
         _ => end.log(output.quiet),
     }

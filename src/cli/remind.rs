@@ -5,22 +5,22 @@ use std::time::Duration;
 use fssync::human::span;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::plan::remind::{self, Report};
-use fssync::slave::paths::SlavePaths;
 use fssync::slave::reminder::{self, Reminder};
+use fssync::slave::step::Slave;
 use jiff::Timestamp;
 
 use super::log::End;
 
 /// Logs the end of a quiet pass if it is news or if a reminder is due, and returns the exit code.
-pub(crate) fn log(mut end: End, outcome: &Outcome, paths: &SlavePaths, every: Duration) -> Exit {
+pub(crate) fn log(mut end: End, outcome: &Outcome, slave: &Slave, every: Duration) -> Exit {
     let now = Timestamp::now();
-    let stored = Reminder::load(paths).unwrap_or(Reminder::Missing);
+    let stored = Reminder::load(&slave.paths).unwrap_or(Reminder::Missing);
     let last = stored.trouble();
     let decision = remind::decide(outcome, last, now, every);
     let is_first = stored == Reminder::Missing && outcome.exit == Exit::Success;
     // If it cannot be stored, the next pass reports the same again: rather that than silence.
     if (is_first || decision.trouble.as_ref() != last)
-        && let Err(error) = reminder::store(decision.trouble.as_ref(), paths)
+        && let Err(error) = reminder::store(decision.trouble.as_ref(), slave)
     {
         tracing::debug!("{}", error.display_chain());
     }

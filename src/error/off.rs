@@ -45,6 +45,15 @@ pub(crate) enum Cause {
 }
 
 impl OffReason {
+    /// Whether this may be the work of `fssync off`.
+    #[must_use]
+    pub fn is_intended(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::SwitchedOff | Cause::Missing | Cause::Empty
+        )
+    }
+
     /// The warning if syncing was probably not switched off on purpose.
     #[must_use]
     pub fn warning(&self) -> Option<String> {

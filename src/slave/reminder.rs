@@ -2,8 +2,12 @@
 //!
 //! It is not in the sidecar, because passes without the pass lock report trouble too: those
 //! that find an invalid switch, another pass at work, or a full disk. Only a pass with `--remind`
-//! writes this file, when it prints a line, and a first time when all is well. A pass that finds
-//! `SYNCING=0` does not print a line, and so writes nothing.
+//! writes this file, when it prints a line, and a first time when all is well.
+//!
+//! It is written outside of passes. So that nothing is written after `fssync off` has returned,
+//! the step lock is held, under which the switches are read (the cases of
+//! [`step`](super::step)). An invalid switch, which `fssync off` never leaves, does not prevent
+//! the write.
 //!
 //! The file is written in place, without a sync. That needs no free block on a full disk, so that
 //! a full disk is not reported by each pass. If a write is torn, the file is invalid, and the
@@ -13,8 +17,11 @@ use std::os::unix::fs::FileExt;
 
 use super::owner::Owner;
 use super::paths::{Sibling, SlavePaths};
+use super::presence::Presence;
 use super::small_file::read_if_exists;
+use super::step::Slave;
 use crate::error::Error;
+use crate::error::off::OffReason;
 use crate::plan::remind::Trouble;
 
 /// Upper limit for the size of the file, in bytes.
@@ -47,9 +54,20 @@ impl Reminder {
     }
 }
 
-/// Writes the file. Fails if the slave's file system is not mounted.
-pub fn store(trouble: Option<&Trouble>, paths: &SlavePaths) -> Result<(), Error> {
+/// Writes the file. Fails if the slave's file system is not mounted, and with [`Error::Off`] if
+/// syncing was switched off. Fails if no pass was made for this path, so that nothing is created
+/// beside a name that was mistyped.
+pub fn store(trouble: Option<&Trouble>, slave: &Slave) -> Result<(), Error> {
+    let paths = &slave.paths;
+    if Presence::of(paths) != Presence::Synced {
+        let slave = paths.data().display();
+        return Err(Error::Usage(format!("no pass was made for {slave} yet")));
+    }
     paths.check_is_mounted()?;
+    let _lock = slave.block_steps()?;
+    if let Some(why) = slave.switches.why_off().filter(OffReason::is_intended) {
+        return Err(Error::Off(why));
+    }
     let path = paths.sibling(Sibling::Reported);
     let fail = || Error::io("write", &path);
     let mut text = serde_json::to_vec(&trouble).map_err(|error| fail()(error.into()))?;
@@ -59,3 +77,6 @@ pub fn store(trouble: Option<&Trouble>, paths: &SlavePaths) -> Result<(), Error>
         .and_then(|()| file.set_len(text.len() as u64))
         .map_err(fail())
 }
+
+#[cfg(test)]
+mod tests;
