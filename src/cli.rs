@@ -1,8 +1,10 @@
 //! The command line: one file for each subcommand, and the code that they share.
 
 pub(crate) mod args;
+mod config;
 mod lines;
 mod log;
+mod parallel;
 mod pass;
 mod progress;
 mod remind;
@@ -20,8 +22,10 @@ mod watch;
 use std::process::ExitCode;
 
 use fssync::config::Mode;
+use fssync::plan::outcome::Exit;
 
 use self::args::{Args, Verb};
+use self::log::End;
 use self::storage::Output;
 
 /// Runs the command. A command that fails returns its [`End`](log::End), which is logged
@@ -30,34 +34,40 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let common = &args.common;
     log::set_up(common);
     signals::survive_file_size_limit();
-    let ended = match &args.verb {
+    let ended = dispatch(args);
+    let exit = ended.unwrap_or_else(|end| end.log(common.quiet));
+    exit.into()
+}
+
+fn dispatch(args: &Args) -> Result<Exit, End> {
+    let common = &args.common;
+    match &args.verb {
         None => {
             let output = Output {
                 remind: args.remind,
                 ..Output::new(&args.output, common)
             };
+            let selected = args.storages()?;
             match args.mode() {
-                Mode::Watch => Ok(watch::run(&args.storage(), output)),
-                mode @ Mode::Once { .. } => Ok(pass::run(&args.storage(), mode, output)),
+                Mode::Watch => watch::run(&selected, output),
+                mode @ Mode::Once { .. } => Ok(pass::run(&selected, mode, output)),
             }
         }
         Some(Verb::Off { target, force }) => {
-            switch::off(&target.storage(common), *force, common.quiet)
+            Ok(switch::off(&target.storages(common)?, *force, common.quiet))
         }
         Some(Verb::On { target, force }) => {
-            switch::on(&target.storage(common), *force, common.quiet)
+            Ok(switch::on(&target.storages(common)?, *force, common.quiet))
         }
         Some(Verb::Status(asked)) => {
             let output = Output::new(&asked.output, common);
-            status::run(&asked.storage(common), asked, output)
+            status::run(&asked.storages(common)?, asked, output)
         }
         Some(Verb::Verify(asked)) => {
             let output = Output::new(&asked.output, common);
-            let storage = asked.storage(common);
-            verify::run(&storage, asked.quick, &asked.blobs(), output)
+            verify::run(&asked.storages(common)?, asked, output)
         }
+        Some(Verb::Config(verb)) => config::run(verb, common.quiet),
         Some(Verb::Serve { blobs, paths }) => serve::run(paths, *blobs),
-    };
-    let exit = ended.unwrap_or_else(|end| end.log(common.quiet));
-    exit.into()
+    }
 }

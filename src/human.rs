@@ -31,6 +31,17 @@ pub fn span(elapsed: SignedDuration) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
+/// The absolute length of a time span, in its largest unit, such as `3 min`.
+#[must_use]
+pub fn short_span(elapsed: SignedDuration) -> String {
+    let secs = elapsed.as_secs().unsigned_abs();
+    let largest = UNITS.iter().find(|(len, _)| secs >= *len);
+    largest.map_or_else(
+        || "0 s".to_owned(),
+        |(len, unit)| format!("{} {unit}", secs / len),
+    )
+}
+
 /// A size in bytes, such as `9999 bytes` or `10.0 KiB`: exact if it is less than 10,000, and
 /// otherwise rounded down to a tenth of the largest unit below it.
 #[must_use]

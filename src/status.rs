@@ -14,6 +14,7 @@ mod judgement;
 mod master;
 mod report;
 mod slave;
+mod state;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -26,6 +27,7 @@ pub use self::blobs::{BlobGap, BlobStatus, MissingBlobs, ReplicatedBlobs};
 pub use self::index::IndexStatus;
 pub use self::judgement::{Judgement, Verdict, judge};
 pub use self::report::JsonReport;
+pub use self::state::{State, StorageState, summary};
 
 use self::slave::SlaveReader;
 use crate::error::Error;

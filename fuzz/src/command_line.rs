@@ -27,18 +27,23 @@ pub fn run(input: &[u8]) {
     };
     let (master, connection) = match &args.verb {
         None => {
-            let master = args.master.as_deref().expect("a master");
-            assert!(args.slave.is_some() && !master.to_str().is_some_and(Verb::has_subcommand));
+            // Without both paths, the storages are those of a configuration file.
+            assert_eq!(args.master.is_some(), args.slave.is_some());
+            let name = args.master.as_deref().and_then(OsStr::to_str);
+            assert!(!name.is_some_and(Verb::has_subcommand));
+            let names_site = args.site.config.is_some() || !args.site.storage.is_empty();
+            assert!(!(names_site && args.slave.is_some()));
             assert!(!(args.watch && (args.full || args.dry_run)));
-            assert!(args.interval >= Duration::from_millis(10));
+            let is_long = |interval| interval >= Duration::from_millis(10);
+            assert!(args.interval.is_none_or(is_long));
             (args.master.as_deref(), &args.connection)
         }
         Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.connection),
         Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.connection),
         Some(Verb::Serve { paths, .. }) => return assert!(!paths.is_empty()),
-        Some(Verb::Off { .. } | Verb::On { .. }) => return,
+        Some(Verb::Off { .. } | Verb::On { .. } | Verb::Config(_)) => return,
     };
-    assert!(!connection.timeout.is_zero());
+    assert!(connection.timeout.is_none_or(|timeout| !timeout.is_zero()));
     if let Some(master) = master {
         locate(master, connection);
     }
@@ -72,7 +77,9 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
         assert!(scheme.eq_ignore_ascii_case("ssh"), "{scheme}");
     }
     let served = ServedBlobs::At("/data/it's b");
-    let Ok(target) = remote.target(&connection.rsh, &connection.remote_fssync, served) else {
+    let rsh = connection.rsh.as_deref().unwrap_or("ssh");
+    let remote_fssync = connection.remote_fssync.as_deref().unwrap_or("fssync");
+    let Ok(target) = remote.target(rsh, remote_fssync, served) else {
         return;
     };
     assert!(target.path.starts_with('/') && typed.ends_with(target.path.as_bytes()));
@@ -87,10 +94,10 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
         .strip_suffix(name)
         .and_then(|user| user.strip_suffix('@'));
     assert!(!name.contains('\\') && !user.is_some_and(|user| user.ends_with('\\')));
-    let rsh = shlex::split(&connection.rsh).expect("words");
+    let rsh = shlex::split(rsh).expect("words");
     assert!(!rsh.is_empty() && options.starts_with(&rsh));
     // The words that the remote shell passes to the program.
-    let arguments = target.command.strip_prefix(&connection.remote_fssync);
+    let arguments = target.command.strip_prefix(remote_fssync);
     let words = shlex::split(arguments.expect("the program's name")).expect("words");
     assert_eq!(words, ["serve", "--", &target.path, "/data/it's b"]);
 }
@@ -98,7 +105,7 @@ fn locate(master: &OsStr, connection: &ConnectionArgs) {
 /// Valid command lines, and malicious ones.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let lines: [&[&str]; 20] = [
+    let lines: [&[&str]; 23] = [
         &["/master", "/slave"],
         &["--full", "-q", "/master/Data.fs", "slave"],
         &["--watch", "--interval", "0.5", "m:/d", "s"],
@@ -120,6 +127,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         &["--", "-m:/d", "s"],
         &["zope@-oProxyCommand=x:/d", "s"],
         &["off", "--status-file", "f", "s"],
+        &["off", "--config", "f", "--storage", "site", "--storage=b"],
+        &["--storage", "site", "--watch"],
+        &["config", "check", "--print"],
         &["-v", "off", "s"],
         &["on", "--force", "s"],
         &["status", "--against", "m:/d;x", "--json", "s"],

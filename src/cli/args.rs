@@ -10,23 +10,20 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use fssync::config::{StorageName, options};
 use jiff::SignedDuration;
-
-/// The shortest and the longest interval of a watch.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
-const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// Keep a byte-identical, always-openable copy of a ZODB FileStorage (Data.fs)
 /// on a second machine.
 ///
 /// Makes one pass: reads MASTER and updates SLAVE. Each is a Data.fs, or a
-/// directory that contains one.
+/// directory that contains one. Without the two, makes a pass for each storage
+/// of the configuration file.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    arg_required_else_help = true,
     args_conflicts_with_subcommands = true,
-    override_usage = "fssync [OPTIONS] MASTER SLAVE\n       fssync --watch [OPTIONS] MASTER SLAVE\n       fssync off [--force] [OPTIONS] SLAVE\n       fssync on [--force] [OPTIONS] SLAVE\n       fssync status [OPTIONS] SLAVE [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] SLAVE [--against MASTER]\n       fssync serve PATH...",
+    override_usage = "fssync [OPTIONS] [MASTER SLAVE]\n       fssync --watch [OPTIONS] [MASTER SLAVE]\n       fssync off [--force] [OPTIONS] [SLAVE]\n       fssync on [--force] [OPTIONS] [SLAVE]\n       fssync status [OPTIONS] [SLAVE] [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] [SLAVE] [--against MASTER]\n       fssync config check [--print]\n       fssync serve PATH...\n\nWithout MASTER and SLAVE, a command works on all storages of the configuration file\n(--config FILE, $FSSYNC_CONFIG or /etc/fssync/fssync.toml), or on those named by --storage.",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -37,12 +34,14 @@ pub(crate) struct Args {
 
     /// The file to read, which ZODB serves: PATH, [user@]host:/path or
     /// ssh://[user@]host[:port]/path
-    #[arg(required = true, value_parser = OsStringValueParser::new().try_map(mistyped::master))]
+    #[arg(requires = "slave", value_parser = OsStringValueParser::new().try_map(mistyped::master))]
     pub(crate) master: Option<OsString>,
 
     /// The file to write: the copy on this machine
-    #[arg(required = true)]
     pub(crate) slave: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
 
     /// Copy the whole master; set the slave aside if it has transactions of its own
     #[arg(long)]
@@ -52,9 +51,9 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["full", "dry_run"])]
     pub(crate) watch: bool,
 
-    /// With --watch: poll the master at least every SECONDS
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
-    pub(crate) interval: Duration,
+    /// With --watch: poll the master at least every SECONDS [default: 1]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, requires = "watch")]
+    pub(crate) interval: Option<Duration>,
 
     /// With -q: print a line only when the outcome changes, again every TIME (such as 1h or
     /// 30min) while it lasts, and when the slave is in sync again
@@ -76,6 +75,18 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+}
+
+/// Which storages of the configuration file a command works on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SiteArgs {
+    /// The configuration file [default: $FSSYNC_CONFIG, or /etc/fssync/fssync.toml]
+    #[arg(long, value_name = "FILE", conflicts_with = "slave")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Work only on the storage NAME of the configuration file; may be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "slave")]
+    pub(crate) storage: Vec<StorageName>,
 }
 
 /// Whether blob files are copied, and where they are.
@@ -102,25 +113,25 @@ pub(crate) struct BlobArgs {
     #[arg(long, conflicts_with = "watch")]
     pub(crate) recheck_blobs: bool,
 
-    /// Keep the blobs that a pack of the master removes for DAYS
-    #[arg(long, value_name = "DAYS", default_value = "7", value_parser = days)]
-    pub(crate) keep_packed: Duration,
+    /// Keep the blobs that a pack of the master removes for DAYS [default: 7]
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    pub(crate) keep_packed: Option<Duration>,
 }
 
 /// How to reach the master.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectionArgs {
-    /// Treat the master as unreachable after SECONDS without a response
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub(crate) timeout: Duration,
+    /// Treat the master as unreachable after SECONDS without a response [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
 
-    /// The program that connects to another host, with its arguments
-    #[arg(short = 'e', long, value_name = "CMD", default_value = "ssh")]
-    pub(crate) rsh: String,
+    /// The program that connects to another host, with its arguments [default: ssh]
+    #[arg(short = 'e', long, value_name = "CMD")]
+    pub(crate) rsh: Option<String>,
 
-    /// The command that runs fssync on that host
-    #[arg(long, value_name = "CMD", default_value = "fssync")]
-    pub(crate) remote_fssync: String,
+    /// The command that runs fssync on that host [default: fssync]
+    #[arg(long, value_name = "CMD")]
+    pub(crate) remote_fssync: Option<String>,
 }
 
 /// The form of the result.
@@ -180,6 +191,9 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Check every record of SLAVE, its index and its blobs (does not change SLAVE)
     Verify(VerifyArgs),
+    /// Check the configuration file, or make one from a zeo.conf
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Serve files at or below PATH, read-only, on standard input and output: the
     /// master's end of a connection
     Serve {
@@ -193,23 +207,43 @@ pub(crate) enum Verb {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Check the configuration file and the files that it includes
+    Check {
+        /// The file to check [default: $FSSYNC_CONFIG, or /etc/fssync/fssync.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+
+        /// Print the configuration with all values resolved
+        #[arg(long)]
+        print: bool,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// The slave to switch
-    pub(crate) slave: PathBuf,
+    pub(crate) slave: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
     /// The slave to report on
-    pub(crate) slave: PathBuf,
+    pub(crate) slave: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
 
     /// Compare SLAVE with this master instead of the one that passes recorded: the lag,
     /// and what a pass would do
-    #[arg(long, value_name = "MASTER")]
+    #[arg(long, value_name = "MASTER", requires = "slave")]
     pub(crate) against: Option<OsString>,
 
-    /// Examine only SLAVE, and do not ask the recorded master
+    /// Examine only the slaves, and do not ask their masters
     #[arg(long, conflicts_with = "against")]
     pub(crate) local: bool,
 
@@ -227,7 +261,10 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
     /// The slave to check
-    pub(crate) slave: PathBuf,
+    pub(crate) slave: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
 
     /// Check only the structure, without the data of the objects
     #[arg(long)]
@@ -235,11 +272,15 @@ pub(crate) struct VerifyArgs {
 
     /// Compare SLAVE with this master by digests: which transactions and blobs differ,
     /// and which only one of the two has
-    #[arg(long, value_name = "MASTER")]
+    #[arg(long, value_name = "MASTER", requires = "slave")]
     pub(crate) against: Option<OsString>,
 
+    /// Compare each storage of the configuration file with its master
+    #[arg(long, conflicts_with = "slave")]
+    pub(crate) compare: bool,
+
     /// The blob directory of SLAVE, if it is not the one into which passes copy blobs
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "slave")]
     pub(crate) slave_blobs: Option<PathBuf>,
 
     /// With --against: the master's blob directory, if it is not ../blobstorage,
@@ -276,11 +317,8 @@ pub(crate) enum ProgressMode {
     Never,
 }
 
-fn days(text: &str) -> Result<Duration, String> {
-    const SECONDS_PER_DAY: f64 = 86_400.0;
-    let days: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    Duration::try_from_secs_f64(days * SECONDS_PER_DAY)
-        .map_err(|_| "must be a number of days, 0 or more".to_owned())
+fn days(text: &str) -> Result<Duration, &'static str> {
+    options::days(number(text)?)
 }
 
 /// A time with its unit, such as `1h` or `1h 30min`, or a number of seconds.
@@ -295,19 +333,14 @@ fn time_span(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = seconds(text)?;
-    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err("must be a number of seconds from 0.01 to 86400".to_owned())
-    }
+fn interval(text: &str) -> Result<Duration, &'static str> {
+    options::interval(number(text)?)
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("must be a positive number of seconds".to_owned()),
-    }
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    options::seconds(number(text)?)
+}
+
+fn number(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "not a number")
 }

@@ -60,6 +60,19 @@ impl Lines {
         self.text.push('\n');
     }
 
+    /// Adds a row of a table: a name, and coloured cells.
+    pub(super) fn row(&mut self, name: &str, emphasis: Emphasis, cells: &str) {
+        self.text += name;
+        self.push(emphasis.style(), cells);
+        self.text.push('\n');
+    }
+
+    /// Adds a line of text.
+    pub(super) fn say(&mut self, line: &str) {
+        self.push(Style::new(), line);
+        self.text.push('\n');
+    }
+
     /// Adds an empty line.
     pub(super) fn gap(&mut self) {
         self.text.push('\n');

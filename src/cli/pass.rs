@@ -1,24 +1,57 @@
-//! `fssync MASTER SLAVE`: one pass.
+//! `fssync MASTER SLAVE`: one pass; or one for each storage of a configuration file.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use fssync::config::{Mode, StorageConfig};
+use fssync::config::Mode;
+use fssync::error::Error;
 use fssync::pass;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
 
 use super::report::Reporter;
-use super::signals::{self, ExitSignals};
-use super::storage::Output;
+use super::signals::{self, Connections, ExitSignals};
+use super::storage::{Output, Selected, Selection};
 use super::{progress, remind};
 
-pub(crate) fn run(storage: &StorageConfig, mode: Mode, output: Output) -> Exit {
+/// Makes the passes one after the other. A signal ends the current pass; no other one is made
+/// then.
+pub(crate) fn run(selected: &Selected, mode: Mode, output: Output) -> Exit {
+    let connections = Connections::default();
+    let storages = selected.storages();
+    let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
+    let exit_signals = ExitSignals::for_masters(masters);
+    let interrupted = signals::listen(&connections, exit_signals, &[], None);
+    let mut exits = Vec::new();
+    for storage in storages {
+        let _span = storage.span().entered();
+        let process = Process::default();
+        connections.add(&process);
+        exits.push(run_one(storage, mode, output, &process, &interrupted));
+        if let Ok(interrupted) = &interrupted
+            && interrupted.load(Ordering::Relaxed)
+        {
+            break;
+        }
+    }
+    Exit::most_severe(exits)
+}
+
+fn run_one(
+    storage: Selection<'_>,
+    mode: Mode,
+    output: Output,
+    process: &Process,
+    interrupted: &Result<Arc<AtomicBool>, Error>,
+) -> Exit {
     let started = Instant::now();
-    let process = Process::default();
-    let exit_signals = ExitSignals::for_master(storage.master.as_ref());
-    let interrupted = signals::listen(&process, exit_signals, &[], None);
     let reporter = Reporter::start(storage, mode, output);
-    let (report, slave) = match interrupted.and_then(|it| storage.job(mode, it, &process, || {})) {
+    let job = match interrupted {
+        Ok(it) => storage.config.job(mode, Arc::clone(it), process, || {}),
+        Err(error) => return reporter.log(&Outcome::from(error).into(), started.elapsed()),
+    };
+    let (report, slave) = match job {
         Ok(job) => {
             let report = pass::run(&job, progress::monitor(output).as_ref());
             (report, Some(job.slave))

@@ -5,15 +5,16 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::log::End;
-use super::storage::Output;
+use super::storage::{Output, Selection};
 use anyhow::Context;
-use fssync::config::{Mode, StorageConfig};
+use fssync::config::{Mode, StorageName};
 use fssync::human::{bytes, count};
 use fssync::pass::{JsonReport, PassReport};
 use fssync::plan::outcome::{Action, Copied, Exit, Outcome};
 
 /// Reports the passes between two files.
 pub(crate) struct Reporter {
+    name: Option<StorageName>,
     master: String,
     slave: String,
     is_dry_run: bool,
@@ -22,10 +23,12 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// Logs that syncing starts.
-    pub(crate) fn start(storage: &StorageConfig, mode: Mode, output: Output) -> Self {
-        let (master, slave) = (storage.master_name(), storage.slave_name());
+    pub(crate) fn start(storage: Selection<'_>, mode: Mode, output: Output) -> Self {
+        let Selection { name, config } = storage;
+        let (master, slave) = (config.master_name(), config.slave_name());
         tracing::info!("Start syncing {master} to {slave}");
         Self {
+            name: name.cloned(),
             master,
             slave,
             is_dry_run: matches!(mode, Mode::Once { dry_run: true, .. }),
@@ -33,9 +36,9 @@ impl Reporter {
         }
     }
 
-    /// Logs how a pass ended.
-    pub(crate) fn log(&self, report: &PassReport, elapsed: Duration) {
-        self.end(report, elapsed).log(self.output.quiet);
+    /// Logs how a pass ended, and returns the exit code.
+    pub(crate) fn log(&self, report: &PassReport, elapsed: Duration) -> Exit {
+        self.end(report, elapsed).log(self.output.quiet)
     }
 
     /// How a pass ended, for the log.
@@ -67,7 +70,10 @@ impl Reporter {
         if !self.output.json {
             return Ok(());
         }
-        let report = JsonReport::of(outcome, &self.master, &self.slave, elapsed);
+        let mut report = JsonReport::of(outcome, &self.master, &self.slave, elapsed);
+        if let Some(name) = &self.name {
+            report = report.of_storage(name.as_str());
+        }
         let mut stdout = io::stdout().lock();
         serde_json::to_writer(&mut stdout, &report)
             .map_err(io::Error::from)

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,12 +42,46 @@ impl ExitSignals {
     /// among them, so that the connection does not survive a closed terminal; under `nohup`,
     /// SIGHUP stays ignored.
     pub(crate) fn for_master(master: Option<&MasterConfig>) -> Self {
+        Self::for_masters(master)
+    }
+
+    /// The same for a command that reads several masters.
+    pub(crate) fn for_masters<'a>(masters: impl IntoIterator<Item = &'a MasterConfig>) -> Self {
         let mut exit_signals = Self::default();
-        let is_remote = master.is_some_and(MasterConfig::is_remote);
+        let is_remote = masters.into_iter().any(MasterConfig::is_remote);
         if is_remote && !is_ignored(SIGHUP) {
             exit_signals.0.push(SIGHUP);
         }
         exit_signals
+    }
+}
+
+/// The programs that connect to other hosts, which must be ended before this program.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connections(Arc<Mutex<Vec<Process>>>);
+
+impl Connections {
+    /// A single connection.
+    pub(crate) fn of(process: &Process) -> Self {
+        let connections = Self::default();
+        connections.add(process);
+        connections
+    }
+
+    /// Adds a connection.
+    pub(crate) fn add(&self, process: &Process) {
+        self.lock().push(process.clone());
+    }
+
+    /// Ends all programs.
+    fn close(&self) {
+        for process in self.lock().iter() {
+            process.close();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,12 +96,12 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// Returns a flag that the first of the `exit_signals` sets. Another one more than a second
-/// later closes `connection` and ends this process at once.
+/// later closes the `connections` and ends this process at once.
 ///
 /// `then` is called after each of these signals and of the `others`, in a separate thread.
 /// Without `then`, the thread is not essential, since the flag is set by a signal handler.
 pub(crate) fn listen(
-    connection: &Process,
+    connections: &Connections,
     ExitSignals(exit_signals): ExitSignals,
     others: &[i32],
     then: Option<Box<dyn Fn() + Send>>,
@@ -84,8 +118,8 @@ pub(crate) fn listen(
     let signals = signals.map_err(failed("to handle signals"))?;
     let is_needed = then.is_some();
     let started = thread::Builder::new().name("signals".to_owned()).spawn({
-        let connection = connection.clone();
-        move || follow(signals, &exit_signals, &connection, then.as_deref())
+        let connections = connections.clone();
+        move || follow(signals, &exit_signals, &connections, then.as_deref())
     });
     match started {
         Err(error) if is_needed => Err(failed("a thread for signals")(error)),
@@ -97,7 +131,7 @@ pub(crate) fn listen(
 fn follow(
     mut signals: Signals,
     exit_signals: &[i32],
-    connection: &Process,
+    connections: &Connections,
     then: Option<&(dyn Fn() + Send)>,
 ) {
     let mut first: Option<Instant> = None;
@@ -112,7 +146,7 @@ fn follow(
             None => first = Some(Instant::now()),
             Some(first) if first.elapsed() < ONE_SIGNAL => {}
             Some(_) => {
-                connection.close();
+                connections.close();
                 process::exit(Exit::Failure as i32);
             }
         }

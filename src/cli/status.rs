@@ -1,6 +1,8 @@
-//! `fssync status SLAVE`: how a slave stands.
+//! `fssync status [SLAVE]`: the state of a slave, or of all slaves of a configuration file.
 
 mod lines;
+mod site;
+mod table;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,10 +19,17 @@ use fssync::status::{self, JsonReport, Status};
 use super::args::StatusArgs;
 use super::log::End;
 use super::progress;
-use super::signals::{self, ExitSignals};
-use super::storage::Output;
+use super::signals::{self, Connections, ExitSignals};
+use super::storage::{Output, Selected};
 
-pub(crate) fn run(storage: &StorageConfig, args: &StatusArgs, output: Output) -> Result<Exit, End> {
+pub(crate) fn run(selected: &Selected, args: &StatusArgs, output: Output) -> Result<Exit, End> {
+    match selected {
+        Selected::Paths(storage) => run_one(storage, args, output),
+        Selected::Site(site) => site::run(site, args, output),
+    }
+}
+
+fn run_one(storage: &StorageConfig, args: &StatusArgs, output: Output) -> Result<Exit, End> {
     let process = Process::default();
     let looked = look(storage, args, output, &process);
     process.close();
@@ -80,7 +89,12 @@ fn look_at_both(
     process: &Process,
 ) -> Result<Status, Error> {
     let monitor = progress::monitor(output);
-    let interrupted = signals::listen(process, ExitSignals::for_master(Some(master)), &[], None)?;
+    let interrupted = signals::listen(
+        &Connections::of(process),
+        ExitSignals::for_master(Some(master)),
+        &[],
+        None,
+    )?;
     let slave = Slave {
         interrupted: Arc::clone(&interrupted),
         ..storage.slave()?

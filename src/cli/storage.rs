@@ -1,17 +1,21 @@
 //! Converts arguments into values that the library and the other modules here take.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fssync::config::{BlobMode, BlobOptions, MasterConfig, Mode, StorageConfig};
+use fssync::config::{
+    BlobMode, DEFAULT_PATH, MasterConfig, Mode, NamedStorage, PATH_VARIABLE, Site, StorageConfig,
+    StorageName, StorageOptions,
+};
+use fssync::error::Error;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
 use fssync::verify;
 
 use super::args::{
-    Args, BlobArgs, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, StatusArgs, Target,
-    VerifyArgs,
+    Args, BlobArgs, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, SiteArgs, StatusArgs,
+    Target, VerifyArgs,
 };
 
 /// Where the results of a command go, and in which form.
@@ -38,20 +42,91 @@ impl Output {
     }
 }
 
-impl Args {
-    pub(super) fn storage(&self) -> StorageConfig {
-        let slave = self.slave.as_deref().unwrap_or(Path::new(""));
-        let to = |master: &OsStr| MasterConfig {
-            reads_blobs: matches!(self.blobs.mode(), BlobMode::On(_)),
-            blob_directory: self.blobs.master_blobs.clone(),
-            ..self.connection.to(master)
-        };
-        StorageConfig {
-            master: self.master.as_deref().map(to),
-            interval: self.interval,
-            blobs: self.blobs.mode(),
-            ..self.common.storage(slave)
+/// The storages that a command works on.
+#[derive(Debug)]
+pub(super) enum Selected {
+    /// The one whose paths are on the command line.
+    Paths(StorageConfig),
+    /// Those of a configuration file.
+    Site(Site),
+}
+
+/// One of the storages that a command works on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Selection<'a> {
+    /// Its name in the configuration file; `None` if its paths are on the command line.
+    pub(super) name: Option<&'a StorageName>,
+    pub(super) config: &'a StorageConfig,
+}
+
+impl Selected {
+    /// The storages in their order.
+    pub(super) fn storages(&self) -> Vec<Selection<'_>> {
+        match self {
+            Self::Paths(config) => vec![Selection { name: None, config }],
+            Self::Site(site) => site.storages.iter().map(Selection::of).collect(),
         }
+    }
+}
+
+impl<'a> Selection<'a> {
+    fn of(named: &'a NamedStorage) -> Self {
+        Self {
+            name: Some(&named.name),
+            config: &named.storage,
+        }
+    }
+
+    /// The span in which its lines are logged.
+    pub(super) fn span(self) -> tracing::Span {
+        match self.name {
+            Some(name) => tracing::error_span!("site", storage = %name),
+            None => tracing::Span::none(),
+        }
+    }
+}
+
+/// The path of the configuration file.
+pub(super) fn find_config(given: Option<&Path>) -> Result<PathBuf, Error> {
+    Site::find(given).ok_or_else(|| {
+        Error::Usage(format!(
+            "there is neither a path nor a configuration file: name the files on the command \
+             line (see `fssync --help`), or describe the storages in {DEFAULT_PATH}, or in a \
+             file that --config or ${PATH_VARIABLE} names"
+        ))
+    })
+}
+
+impl SiteArgs {
+    /// The storage whose paths were given, or else those of the configuration file. The options
+    /// override those in the file.
+    fn select(
+        &self,
+        master: Option<&OsStr>,
+        slave: Option<&Path>,
+        options: &StorageOptions,
+    ) -> Result<Selected, Error> {
+        if let Some(slave) = slave {
+            let master = master.map(OsStr::to_owned);
+            return Ok(Selected::Paths(options.storage(master, slave)));
+        }
+        let path = find_config(self.config.as_deref())?;
+        let mut site = Site::load_with(&path, options)?;
+        site.select(&self.storage)?;
+        Ok(Selected::Site(site))
+    }
+}
+
+impl Args {
+    pub(super) fn storages(&self) -> Result<Selected, Error> {
+        let options = StorageOptions {
+            interval: self.interval,
+            ..self.blobs.options()
+        }
+        .or(&self.connection.options())
+        .or(&self.common.options());
+        let (master, slave) = (self.master.as_deref(), self.slave.as_deref());
+        self.site.select(master, slave, &options)
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -66,95 +141,112 @@ impl Args {
 }
 
 impl BlobArgs {
-    fn mode(&self) -> BlobMode {
-        let is_on = self.blobs
+    fn options(&self) -> StorageOptions {
+        let are_wanted = self.blobs
             || self.master_blobs.is_some()
             || self.slave_blobs.is_some()
             || self.recheck_blobs;
-        if self.no_blobs {
-            BlobMode::Off
-        } else if is_on {
-            BlobMode::On(BlobOptions {
-                master: self.master_blobs.clone(),
-                slave: self.slave_blobs.clone(),
-                recheck: self.recheck_blobs,
-                keep_packed: self.keep_packed,
-            })
-        } else {
-            BlobMode::Unset
+        StorageOptions {
+            blobs: (are_wanted || self.no_blobs).then_some(!self.no_blobs),
+            master_blobs: self.master_blobs.clone(),
+            slave_blobs: self.slave_blobs.clone(),
+            recheck_blobs: self.recheck_blobs,
+            keep_packed: self.keep_packed,
+            ..StorageOptions::default()
         }
     }
 }
 
-/// How long a recorded master may take to respond. If it is down, the state of the slave matters
-/// more than the lag.
-const RECORDED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a master may take to respond if the user did not name it on the command line. If it is
+/// down, the state of the slave matters more than the lag.
+const BRIEF_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A master that the user did not name on the command line: it has less time to respond, and ssh
+/// must not ask for a password.
+pub(super) fn briefly(mut master: MasterConfig) -> MasterConfig {
+    master.timeout = master.timeout.min(BRIEF_TIMEOUT);
+    if master.rsh == "ssh" {
+        master.rsh.push_str(" -o BatchMode=yes");
+    }
+    master
+}
 
 impl StatusArgs {
-    /// The master that the sidecar records, if it may be asked. ssh must not ask for a password,
-    /// because the user did not name this master.
+    /// The master that the sidecar records, if it may be asked.
     pub(super) fn recorded_master(&self, slave: &SlavePaths) -> Option<MasterConfig> {
         if self.local || self.against.is_some() {
             return None;
         }
         let location = Sidecar::load(slave).ok()?.master?;
-        let mut master = self.connection.to(OsStr::new(&location));
-        master.timeout = master.timeout.min(RECORDED_TIMEOUT);
-        if master.rsh == "ssh" {
-            master.rsh.push_str(" -o BatchMode=yes");
-        }
-        Some(master)
+        let storage = self
+            .connection
+            .options()
+            .storage(Some(location.into()), slave.data());
+        storage.master.map(briefly)
     }
 
-    pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
-        StorageConfig {
-            master: self.against.as_deref().map(|it| self.connection.to(it)),
-            ..common.storage(&self.slave)
-        }
+    pub(super) fn storages(&self, common: &CommonArgs) -> Result<Selected, Error> {
+        let options = self.connection.options().or(&common.options());
+        let (master, slave) = (self.against.as_deref(), self.slave.as_deref());
+        self.site.select(master, slave, &options)
     }
 }
 
 impl VerifyArgs {
-    pub(super) fn blobs(&self) -> verify::blobs::BlobSelection {
-        verify::blobs::BlobSelection {
-            slave: self.slave_blobs.clone(),
-            master: self.master_blobs.clone(),
-            orphans: self.orphans,
+    /// The master is `None` unless the slave is compared with it.
+    pub(super) fn storages(&self, common: &CommonArgs) -> Result<Selected, Error> {
+        let options = self.connection.options().or(&common.options());
+        let (master, slave) = (self.against.as_deref(), self.slave.as_deref());
+        let mut selected = self.site.select(master, slave, &options)?;
+        if let Selected::Site(site) = &mut selected
+            && !self.compare
+        {
+            for named in &mut site.storages {
+                named.storage.master = None;
+            }
         }
+        Ok(selected)
     }
 
-    pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
-        StorageConfig {
-            master: self.against.as_deref().map(|it| self.connection.to(it)),
-            ..common.storage(&self.slave)
+    /// Which blobs of a storage are verified. Options of the command line come first.
+    pub(super) fn blobs(&self, storage: &StorageConfig) -> verify::blobs::BlobSelection {
+        let configured = match &storage.blobs {
+            BlobMode::On(options) => Some(options),
+            BlobMode::Unset | BlobMode::Off => None,
+        };
+        let slave = configured.and_then(|it| it.slave.clone());
+        let master = configured.and_then(|it| it.master.clone());
+        verify::blobs::BlobSelection {
+            slave: self.slave_blobs.clone().or(slave),
+            master: self.master_blobs.clone().or(master),
+            orphans: self.orphans,
         }
     }
 }
 
 impl Target {
-    pub(super) fn storage(&self, common: &CommonArgs) -> StorageConfig {
-        common.storage(&self.slave)
+    pub(super) fn storages(&self, common: &CommonArgs) -> Result<Selected, Error> {
+        let slave = self.slave.as_deref();
+        self.site.select(None, slave, &common.options())
     }
 }
 
 impl CommonArgs {
-    fn storage(&self, slave: &Path) -> StorageConfig {
-        StorageConfig {
+    fn options(&self) -> StorageOptions {
+        StorageOptions {
             status_file: self.status_file.clone(),
-            ..StorageConfig::of_slave(slave)
+            ..StorageOptions::default()
         }
     }
 }
 
 impl ConnectionArgs {
-    fn to(&self, location: &OsStr) -> MasterConfig {
-        MasterConfig {
-            location: location.to_owned(),
+    fn options(&self) -> StorageOptions {
+        StorageOptions {
             rsh: self.rsh.clone(),
             remote_fssync: self.remote_fssync.clone(),
             timeout: self.timeout,
-            reads_blobs: false,
-            blob_directory: None,
+            ..StorageOptions::default()
         }
     }
 }

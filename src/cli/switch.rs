@@ -1,4 +1,8 @@
-//! `fssync off SLAVE` and `fssync on SLAVE`.
+//! `fssync off [SLAVE]` and `fssync on [SLAVE]`.
+//!
+//! Several storages are switched side by side, each in a thread of its own. So a storage whose
+//! disk hangs, or with a pass that is suspended in a step, does not delay the others: all
+//! switches are written within the first milliseconds.
 
 use std::io::{self, Write};
 
@@ -8,41 +12,78 @@ use fssync::plan::outcome::Exit;
 use fssync::plan::switch_on::Known;
 use fssync::slave::presence::Presence;
 use fssync::slave::since_last_pass::SlaveEnd;
-use fssync::switch::{self, SwitchedOff};
+use fssync::switch::{self, SwitchedOff, SwitchedOn};
 use jiff::Timestamp;
 
 use super::log::End;
+use super::parallel;
+use super::storage::{Selected, Selection};
 
-pub(crate) fn off(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Exit, End> {
-    let done = switch::off(&storage.slave()?, force)?;
-    if !quiet {
-        say(&describe(&done, storage));
-    }
-    Ok(Exit::Success)
+/// Switches storages off. A path on the command line may be mistyped, and needs `force` if no
+/// pass was ever made for it; one in a configuration file is also the one that passes use.
+pub(crate) fn off(selected: &Selected, force: bool, quiet: bool) -> Exit {
+    let force = force || matches!(selected, Selected::Site(_));
+    each(selected, quiet, |storage| {
+        let done = switch::off(&storage.slave()?, force)?;
+        Ok(describe(&done, storage))
+    })
 }
 
-pub(crate) fn on(storage: &StorageConfig, force: bool, quiet: bool) -> Result<Exit, End> {
-    let done = switch::on(&storage.slave()?, force)?;
-    if quiet {
-        return Ok(Exit::Success);
+/// Switches storages on.
+pub(crate) fn on(selected: &Selected, force: bool, quiet: bool) -> Exit {
+    each(selected, quiet, |storage| {
+        let done = switch::on(&storage.slave()?, force)?;
+        Ok(describe_on(&done, storage))
+    })
+}
+
+/// Switches all storages side by side. Prints the lines of each as soon as it is done.
+fn each(
+    selected: &Selected,
+    quiet: bool,
+    switch: impl Fn(&StorageConfig) -> Result<String, End> + Sync,
+) -> Exit {
+    let run = |&storage: &Selection<'_>| {
+        let _span = storage.span().entered();
+        match switch(storage.config) {
+            Ok(lines) => {
+                if !quiet {
+                    say(storage, &lines);
+                }
+                Exit::Success
+            }
+            Err(end) => end.log(quiet),
+        }
+    };
+    let storages = selected.storages();
+    Exit::most_severe(parallel::map(&storages, storages.len(), run))
+}
+
+/// Prints lines, each with the name of the storage if it has one. fssync does not fail if nobody
+/// reads them.
+fn say(storage: Selection<'_>, lines: &str) {
+    let prefix = storage.name.map(|name| format!("{name}: "));
+    let prefix = prefix.unwrap_or_default();
+    let mut stdout = io::stdout().lock();
+    for line in lines.lines() {
+        let _ = writeln!(stdout, "{prefix}{line}");
     }
-    say(&format!("syncing is on ({})", done.switch.display()));
+}
+
+/// The lines about a slave that was switched on.
+fn describe_on(done: &SwitchedOn, storage: &StorageConfig) -> String {
+    let mut lines = vec![format!("syncing is on ({})", done.switch.display())];
     if done.presence == Presence::Nothing {
-        say(&never_synced(storage));
+        lines.push(never_synced(storage));
     }
     if done.known == Some(Known::Nothing) {
-        say(&format!(
+        lines.push(format!(
             "no pass has recorded the contents of {}: the next pass compares it with the \
              master from its start",
             storage.slave.display()
         ));
     }
-    Ok(Exit::Success)
-}
-
-/// Prints a line. fssync does not fail if nobody reads it.
-fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    lines.join("\n")
 }
 
 /// The warning that a path may be mistyped.

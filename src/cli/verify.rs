@@ -1,5 +1,5 @@
-//! `fssync verify SLAVE`: verifies a slave, compares it with its master if that is requested, and
-//! prints the result.
+//! `fssync verify [SLAVE]`: verifies slaves, compares each with its master if that is requested,
+//! and prints the results.
 
 mod against;
 mod blobs;
@@ -7,7 +7,7 @@ mod lines;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -23,26 +23,53 @@ use fssync::verify::against::Attempt;
 use fssync::verify::blobs::{BlobSelection, BlobVerification, BlobsToVerify};
 use fssync::verify::report::{Findings, Report};
 
+use super::args::VerifyArgs;
+use super::lines::{Emphasis, Lines};
 use super::log::End;
 use super::progress;
-use super::signals::{self, ExitSignals};
-use super::storage::Output;
+use super::signals::{self, Connections, ExitSignals};
+use super::storage::{Output, Selected, Selection};
 
-pub(crate) fn run(
-    storage: &StorageConfig,
-    quick: bool,
-    blobs: &BlobSelection,
-    output: Output,
-) -> Result<Exit, End> {
-    let process = Process::default();
-    let ended = Target::open(storage, blobs, &process)
-        .map_err(End::from)
-        .and_then(|target| verify_and_print(&target, quick, output));
-    process.close();
-    ended
+/// Verifies the storages one after the other. A signal ends the current verification; no other
+/// one is made then.
+pub(crate) fn run(selected: &Selected, args: &VerifyArgs, output: Output) -> Result<Exit, End> {
+    let connections = Connections::default();
+    let storages = selected.storages();
+    let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
+    let exit_signals = ExitSignals::for_masters(masters);
+    let interrupted = signals::listen(&connections, exit_signals, &[], None)?;
+    let mut exits = Vec::new();
+    for (n, storage) in storages.into_iter().enumerate() {
+        let _span = storage.span().entered();
+        if let Some(name) = storage.name.filter(|_| !output.json && !output.quiet) {
+            let mut lines = Lines::for_stdout();
+            if n > 0 {
+                lines.gap();
+            }
+            lines.add("storage", Emphasis::Plain, name.as_str());
+            lines.print().context("cannot print the findings")?;
+        }
+        let process = Process::default();
+        connections.add(&process);
+        let blobs = args.blobs(storage.config);
+        let ended = Target::open(storage.config, &blobs, &process, &interrupted)
+            .map_err(End::from)
+            .and_then(|target| verify_and_print(&target, storage, args.quick, output));
+        process.close();
+        exits.push(ended.unwrap_or_else(|end| end.log(output.quiet)));
+        if interrupted.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    Ok(Exit::most_severe(exits))
 }
 
-fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit, End> {
+fn verify_and_print(
+    target: &Target,
+    storage: Selection<'_>,
+    quick: bool,
+    output: Output,
+) -> Result<Exit, End> {
     let started = Instant::now();
     let Target {
         slave,
@@ -80,7 +107,10 @@ fn verify_and_print(target: &Target, quick: bool, output: Output) -> Result<Exit
         tracing::warn!("cannot record the result: {why}");
     }
     if output.json {
-        let report = Report::new(&verified, &findings, attempt, started.elapsed());
+        let mut report = Report::new(&verified, &findings, attempt, started.elapsed());
+        if let Some(name) = storage.name {
+            report = report.of_storage(name.as_str());
+        }
         print_json(&report).context("cannot print the report")?;
     } else if !output.quiet {
         lines::of(&verified, &findings, attempt)
@@ -110,11 +140,10 @@ impl Target {
         storage: &StorageConfig,
         options: &BlobSelection,
         process: &Process,
+        interrupted: &Arc<AtomicBool>,
     ) -> Result<Self, Error> {
-        let exit_signals = ExitSignals::for_master(storage.master.as_ref());
-        let interrupted = signals::listen(process, exit_signals, &[], None)?;
         let slave = Slave {
-            interrupted: Arc::clone(&interrupted),
+            interrupted: Arc::clone(interrupted),
             ..storage.slave()?
         };
         let mut blobs = BlobsToVerify::open(&slave, options)?;
@@ -131,6 +160,7 @@ impl Target {
             blob_directory: options.master.clone(),
             ..master.clone()
         };
+        let interrupted = Arc::clone(interrupted);
         let master = master.open(process, move || interrupted.load(Ordering::Relaxed))?;
         verify::against::check(&slave, &master)?;
         if let Some(blobs) = &mut blobs {

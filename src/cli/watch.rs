@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fssync::config::{Mode, StorageConfig};
+use fssync::config::Mode;
 use fssync::error::Error;
 use fssync::filestorage::Tid;
 use fssync::human::bytes;
@@ -17,13 +17,23 @@ use fssync::watch::{self, Observer, WakeReason, Wakeups};
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 
+use super::log::End;
 use super::report::Reporter;
-use super::signals::{self, ExitSignals};
-use super::storage::Output;
+use super::signals::{self, Connections, ExitSignals};
+use super::storage::{Output, Selected, Selection};
 use super::systemd::Service;
 use super::{progress, systemd};
 
-pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
+pub(crate) fn run(selected: &Selected, output: Output) -> Result<Exit, End> {
+    let [storage] = selected.storages()[..] else {
+        let why = "--watch follows one storage: choose it with --storage NAME";
+        return Err(Error::Usage(why.to_owned()).into());
+    };
+    let _span = storage.span().entered();
+    Ok(follow(storage, output))
+}
+
+fn follow(storage: Selection<'_>, output: Output) -> Exit {
     let process = Process::default();
     let wakeups = Wakeups::default();
     let waker = wakeups.waker();
@@ -33,10 +43,18 @@ pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
     let heart = Arc::clone(&service);
     let prepare = || -> Result<_, Error> {
         let exit_signals = ExitSignals::default();
-        let interrupted = signals::listen(&process, exit_signals, &[SIGHUP], Some(wake))?;
-        let job = storage.job(Mode::Watch, Arc::clone(&interrupted), &process, move || {
-            heart.alive();
-        })?;
+        let interrupted = signals::listen(
+            &Connections::of(&process),
+            exit_signals,
+            &[SIGHUP],
+            Some(wake),
+        )?;
+        let job =
+            storage
+                .config
+                .job(Mode::Watch, Arc::clone(&interrupted), &process, move || {
+                    heart.alive();
+                })?;
         Ok((job, interrupted))
     };
     let (job, interrupted) = match prepare() {
@@ -55,7 +73,7 @@ pub(crate) fn run(storage: &StorageConfig, output: Output) -> Exit {
         in_sync: Cell::new(None),
         is_read: Cell::new(true),
     };
-    let exit = watch::watch(&job, storage.interval, &wakeups, &observer);
+    let exit = watch::watch(&job, storage.config.interval, &wakeups, &observer);
     process.close();
     systemd::stopping();
     if interrupted.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ use crate::plan::outcome::{Action, Outcome};
 /// The outcome of a pass as `--json` prints it.
 #[derive(Debug, Serialize)]
 pub struct JsonReport {
-    /// The storage's name, once a configuration file gives it one.
+    /// The storage's name, if it has one from a configuration file.
     storage: Option<String>,
     master: String,
     slave: String,

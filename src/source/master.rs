@@ -66,7 +66,10 @@ impl Worker {
             since,
         }));
         let (ours, held) = (Arc::clone(&backlog), Arc::clone(&threads));
+        // Lines that requests log belong to the storage of the first one.
+        let span = tracing::Span::current();
         let work = move || {
+            let _span = span.entered();
             for request in inbox {
                 request(source.as_mut());
                 let mut backlog = lock(&ours);

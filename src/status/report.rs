@@ -3,7 +3,7 @@
 use crate::filestorage::Tid;
 use crate::plan::outcome::Action;
 use crate::plan::{Continuity, SlaveState, SlaveTail};
-use crate::status::{BlobStatus, IndexStatus, ReplicatedBlobs, Status, Verdict, judge};
+use crate::status::{BlobStatus, IndexStatus, ReplicatedBlobs, State, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use std::time::Duration;
 /// A status as `--json` prints it.
 #[derive(Debug, Serialize)]
 pub struct JsonReport {
-    /// The storage's name, once a configuration file gives it one.
+    /// The storage's name, if it has one from a configuration file.
     storage: Option<String>,
     master: Option<String>,
     slave: String,
     exit_code: u8,
     time: Timestamp,
+    replication: State,
     verdict: Verdict,
     failover: String,
     syncing: &'static str,
@@ -106,6 +107,7 @@ impl JsonReport {
             slave: status.slave.display().to_string(),
             exit_code: status.exit() as u8,
             time: status.time,
+            replication: State::of(status),
             verdict: judgement.verdict,
             failover: judgement.line,
             syncing: if status.off.is_some() { "off" } else { "on" },
@@ -172,6 +174,13 @@ impl JsonReport {
             next_reason: next.map(|next| next.reason.clone()),
             warnings: asked_warnings(status),
         }
+    }
+
+    /// The same report with the storage's name.
+    #[must_use]
+    pub fn of_storage(self, name: &str) -> Self {
+        let storage = Some(name.to_owned());
+        Self { storage, ..self }
     }
 }
 

@@ -109,7 +109,7 @@ impl Findings {
 /// The JSON object of a verification.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
-    /// Reserved for the name of the storage.
+    /// The storage's name, if it has one from a configuration file.
     storage: Option<String>,
     master: Option<String>,
     slave: String,
@@ -156,6 +156,13 @@ struct FindingReport<'a> {
 }
 
 impl<'a> Report<'a> {
+    /// The same report with the storage's name.
+    #[must_use]
+    pub fn of_storage(self, name: &str) -> Self {
+        let storage = Some(name.to_owned());
+        Self { storage, ..self }
+    }
+
     /// The report of a verification that took `elapsed`, with the comparison if one was requested.
     #[must_use]
     pub fn new(

@@ -29,6 +29,9 @@ mod surroundings;
 mod tails;
 mod unreachable;
 
+// Several storages.
+mod site;
+
 // Blobs.
 mod blobs;
 

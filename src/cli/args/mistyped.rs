@@ -86,8 +86,8 @@ pub(super) fn master(given: OsString) -> Result<OsString, String> {
     }
     match meant(word, &verbs) {
         Some(meant) => Err(format!(
-            "there is no such file; for the command write `fssync {meant} ...`, and for a \
-             file of that name `./{word}`"
+            "there is no such file: did you mean `fssync {meant}`? (for a file of that name, \
+             write `./{word}`)"
         )),
         None => Ok(given),
     }

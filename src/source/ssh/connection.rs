@@ -118,9 +118,11 @@ impl StderrLog {
     ) -> io::Result<Self> {
         let last_lines = Arc::default();
         let lines = Arc::clone(&last_lines);
+        let span = tracing::Span::current();
         thread::Builder::new()
             .name("complaints".to_owned())
             .spawn(move || {
+                let _span = span.entered();
                 let is_worth_a_warning = || {
                     is_greeted.load(Ordering::Relaxed)
                         && !flags.is_ended_by_us.load(Ordering::Relaxed)

@@ -1,0 +1,36 @@
+//! `fssync config`: checks the configuration file.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use fssync::config::Site;
+use fssync::human::count;
+use fssync::plan::outcome::Exit;
+
+use super::args::ConfigVerb;
+use super::log::End;
+use super::storage;
+
+pub(crate) fn run(verb: &ConfigVerb, quiet: bool) -> Result<Exit, End> {
+    match verb {
+        ConfigVerb::Check { config, print } => check(config.as_deref(), *print, quiet),
+    }
+}
+
+fn check(config: Option<&Path>, print: bool, quiet: bool) -> Result<Exit, End> {
+    let site = Site::load(&storage::find_config(config)?)?;
+    let text = if print {
+        site.to_toml()
+    } else {
+        let storages = count(site.storages.len() as u64, "storage");
+        format!("{}: {storages}, no error\n", site.path.display())
+    };
+    if print || !quiet {
+        io::stdout()
+            .lock()
+            .write_all(text.as_bytes())
+            .context("cannot print the configuration")?;
+    }
+    Ok(Exit::Success)
+}

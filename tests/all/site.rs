@@ -1,0 +1,7 @@
+//! Several storages from one configuration file.
+
+mod config;
+mod passes;
+mod status;
+mod support;
+mod switching;
