@@ -47,10 +47,9 @@ fn dispatch(args: &Args) -> Result<Exit, End> {
                 remind: args.remind,
                 ..Output::new(&args.output, common)
             };
-            let selected = args.storages()?;
             match args.mode() {
-                Mode::Watch => watch::run(&selected, output),
-                mode @ Mode::Once { .. } => Ok(pass::run(&selected, mode, output)),
+                Mode::Watch => watch::run(&|| args.storages(), output),
+                mode @ Mode::Once { .. } => Ok(pass::run(&args.storages()?, mode, output)),
             }
         }
         Some(Verb::Off { target, force }) => {

@@ -98,13 +98,14 @@ fn is_ignored(signal: i32) -> bool {
 /// Returns a flag that the first of the `exit_signals` sets. Another one more than a second
 /// later closes the `connections` and ends this process at once.
 ///
-/// `then` is called after each of these signals and of the `others`, in a separate thread.
+/// `then` is called after each of these signals and of the `others`, with its number, in a separate
+/// thread.
 /// Without `then`, the thread is not essential, since the flag is set by a signal handler.
 pub(crate) fn listen(
     connections: &Connections,
     ExitSignals(exit_signals): ExitSignals,
     others: &[i32],
-    then: Option<Box<dyn Fn() + Send>>,
+    then: Option<Box<dyn Fn(i32) + Send>>,
 ) -> Result<Arc<AtomicBool>, Error> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -132,12 +133,12 @@ fn follow(
     mut signals: Signals,
     exit_signals: &[i32],
     connections: &Connections,
-    then: Option<&(dyn Fn() + Send)>,
+    then: Option<&(dyn Fn(i32) + Send)>,
 ) {
     let mut first: Option<Instant> = None;
     for signal in signals.forever() {
         if let Some(then) = then {
-            then();
+            then(signal);
         }
         if !exit_signals.contains(&signal) {
             continue;

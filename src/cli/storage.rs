@@ -70,7 +70,7 @@ impl Selected {
 }
 
 impl<'a> Selection<'a> {
-    fn of(named: &'a NamedStorage) -> Self {
+    pub(super) fn of(named: &'a NamedStorage) -> Self {
         Self {
             name: Some(&named.name),
             config: &named.storage,

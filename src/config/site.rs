@@ -55,7 +55,7 @@ pub struct Site {
 }
 
 /// A storage of a configuration file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedStorage {
     /// Its name, by which commands, metrics and log lines refer to it.
     pub name: StorageName,

@@ -29,7 +29,7 @@ pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 /// One storage: the two files, and how they are kept in sync.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageConfig {
     /// The master, unless the command needs only the slave.
     pub master: Option<MasterConfig>,
@@ -44,7 +44,7 @@ pub struct StorageConfig {
 }
 
 /// A master, and how to reach it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasterConfig {
     /// A path, `[user@]host:/path` or `ssh://[user@]host[:port]/path`.
     pub location: OsString,

@@ -5,3 +5,4 @@ mod passes;
 mod status;
 mod support;
 mod switching;
+mod watch;

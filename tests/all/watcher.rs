@@ -31,9 +31,14 @@ impl Watcher {
 
     /// A watch that is started with this command.
     pub fn of(scene: &Scene, command: &mut Command) -> Self {
+        Self::logging_to(scene.directory.path(), command)
+    }
+
+    /// A watch that is started with this command. Its log is in `directory`.
+    pub fn logging_to(directory: &Path, command: &mut Command) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let n = STARTED.fetch_add(1, Ordering::Relaxed);
-        let log = scene.directory.path().join(format!("watch-{n}.log"));
+        let log = directory.join(format!("watch-{n}.log"));
         let create = |path: &Path| File::create(path).expect("a log");
         command.stdin(Stdio::null()).stderr(create(&log));
         command.stdout(create(&log.with_extension("out")));

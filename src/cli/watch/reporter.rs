@@ -1,0 +1,184 @@
+//! Reports the passes of one storage of a watch: to the log, to standard output and to systemd.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fssync::filestorage::Tid;
+use fssync::human::bytes;
+use fssync::io::progress::Monitor;
+use fssync::pass::PassReport;
+use fssync::plan::outcome::{Action, Exit};
+use fssync::source::ssh::Process;
+use fssync::watch::Observer;
+use jiff::Timestamp;
+
+use crate::cli::progress;
+use crate::cli::report::Reporter;
+use crate::cli::storage::Output;
+use crate::cli::systemd::{Condition, Member, Status};
+
+/// Receives the passes of one storage.
+pub(super) struct WatchReporter<'a> {
+    output: Output,
+    reporter: Reporter,
+    member: Arc<Member>,
+    /// The program that connects to the other host.
+    process: &'a Process,
+    /// The last time in sync, and the position at that time.
+    in_sync: Cell<Option<(Timestamp, Option<u64>)>>,
+    /// Whether reports can be printed, as far as is known.
+    is_read: Cell<bool>,
+}
+
+impl<'a> WatchReporter<'a> {
+    pub(super) fn new(
+        output: Output,
+        reporter: Reporter,
+        member: Arc<Member>,
+        process: &'a Process,
+    ) -> Self {
+        Self {
+            output,
+            reporter,
+            member,
+            process,
+            in_sync: Cell::new(None),
+            is_read: Cell::new(true),
+        }
+    }
+}
+
+impl Observer for WatchReporter<'_> {
+    fn passed(&self, report: &PassReport, elapsed: Duration, is_news: bool) {
+        let outcome = &report.outcome;
+        if is_news || outcome.action == Action::FullCopy {
+            self.reporter.log(report, elapsed);
+        } else {
+            tracing::debug!("a pass of {elapsed:?}: {outcome:?}");
+        }
+        if self.is_read.get()
+            && (is_news || outcome.copied.transactions > 0)
+            && let Err(error) = self.reporter.print(outcome, elapsed)
+        {
+            tracing::warn!("{error:#}; not printing further reports");
+            self.is_read.set(false);
+        }
+        if outcome.exit == Exit::Success {
+            let position = outcome.copied.position;
+            self.in_sync.set(Some((Timestamp::now(), position)));
+        }
+        self.member
+            .status(is_news, || status(report, self.in_sync.get()));
+    }
+
+    fn monitor(&self) -> Box<dyn Monitor + '_> {
+        Box::new(ServiceMonitor {
+            member: &self.member,
+            shown: progress::monitor(self.output),
+        })
+    }
+
+    fn alive(&self) {
+        self.process.supervise();
+        self.member.alive();
+    }
+}
+
+/// The state of the storage for systemd.
+fn status(report: &PassReport, in_sync: Option<(Timestamp, Option<u64>)>) -> Status {
+    Status {
+        condition: condition(report.outcome.exit),
+        line: line(report, in_sync),
+    }
+}
+
+/// The state of a storage after a pass with this exit code.
+fn condition(exit: Exit) -> Condition {
+    Condition::NotInSync(match exit {
+        Exit::Success => return Condition::InSync,
+        Exit::Failure | Exit::Stale => "failing",
+        Exit::Usage => "wrong configuration",
+        Exit::Off => "off",
+        Exit::Busy => "another pass is running",
+        Exit::Unreachable => "unreachable",
+        Exit::InUse => "in use",
+        Exit::Diverged => "diverged",
+        Exit::MasterDamaged => "master damaged",
+        Exit::SlaveDamaged => "slave damaged",
+    })
+}
+
+/// The position, the lag and missing blobs.
+fn line(report: &PassReport, in_sync: Option<(Timestamp, Option<u64>)>) -> String {
+    let outcome = &report.outcome;
+    if outcome.exit == Exit::Success {
+        let position = outcome.copied.position.unwrap_or(0);
+        let last = outcome
+            .copied
+            .last_tid
+            .map_or_else(String::new, Tid::with_time);
+        let blobs = if report.blobs_are_due {
+            ", fetching blobs of older transactions"
+        } else {
+            ""
+        };
+        return format!("in sync: position {position}, lag 0 s, last transaction {last}{blobs}");
+    }
+    let reason = &outcome.reason;
+    match in_sync {
+        None => format!("NOT SYNCING, not in sync yet: {reason}"),
+        Some((time, position)) => {
+            let position = position.unwrap_or(0);
+            format!("NOT SYNCING: position {position}, lag since {time:.0}: {reason}")
+        }
+    }
+}
+
+/// Shows progress, and sends it to systemd with heartbeats.
+struct ServiceMonitor<'a> {
+    member: &'a Member,
+    shown: Box<dyn Monitor>,
+}
+
+impl Monitor for ServiceMonitor<'_> {
+    fn progress(&self, activity: &'static str, done: u64, total: u64) {
+        self.shown.progress(activity, done, total);
+        self.member.alive();
+        self.member.status(false, || {
+            let (done, total) = (bytes(done), bytes(total));
+            Status {
+                condition: Condition::Working(format!("{activity} {done} of {total}")),
+                line: format!("{activity}: {done} of {total}"),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fssync::plan::outcome::{Copied, Outcome};
+
+    use super::*;
+
+    #[test]
+    fn the_status_for_systemd_mentions_blobs_that_are_still_fetched() {
+        let outcome = Outcome {
+            action: Action::UpToDate,
+            exit: Exit::Success,
+            reason: "the master has nothing new".to_owned(),
+            hint: None,
+            copied: Copied {
+                position: Some(500),
+                ..Copied::default()
+            },
+            warnings: Vec::new(),
+        };
+        let mut report = PassReport::from(outcome);
+        let expected = "in sync: position 500, lag 0 s, last transaction ";
+        assert_eq!(line(&report, None), expected);
+        report.blobs_are_due = true;
+        let expected = format!("{expected}, fetching blobs of older transactions");
+        assert_eq!(line(&report, None), expected);
+    }
+}

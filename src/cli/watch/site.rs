@@ -1,0 +1,216 @@
+//! The watch of all storages of a configuration file: a thread for each of them.
+//!
+//! The threads share nothing that one of them could hold while it waits, so a storage whose
+//! master hangs does not delay the others. The main thread only handles signals:
+//!
+//! - SIGHUP: the file is read again. Storages that were removed or changed are stopped, new and
+//!   changed ones are started, and all others make a pass at once. If the file is wrong, the error
+//!   is logged and nothing changes.
+//! - SIGINT, SIGTERM, SIGQUIT: all storages are stopped.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use fssync::config::{NamedStorage, Site};
+use fssync::error::Error;
+use fssync::plan::outcome::Exit;
+use fssync::source::ssh::Process;
+use fssync::watch::{WakeReason, Waker, Wakeups};
+use signal_hook::consts::SIGHUP;
+
+use super::storage::Watched;
+use crate::cli::args::ProgressMode;
+use crate::cli::log::End;
+use crate::cli::signals::{self, Connections, ExitSignals};
+use crate::cli::storage::{Output, Selected, Selection};
+use crate::cli::systemd::{self, Service};
+
+/// Watches the storages of a site until a signal arrives, and returns the most severe exit code.
+/// `load` reads the configuration again.
+pub(super) fn run(
+    site: Site,
+    load: &dyn Fn() -> Result<Selected, Error>,
+    output: Output,
+) -> Result<Exit, End> {
+    let (sender, messages) = mpsc::channel();
+    let connections = Connections::default();
+    let signals = sender.clone();
+    let forward = move |signal| {
+        let message = if signal == SIGHUP {
+            Message::Reload
+        } else {
+            Message::Stop
+        };
+        // If the main thread is past its loop, the program is about to end.
+        let _ = signals.send(message);
+    };
+    let then = Some(Box::new(forward) as Box<_>);
+    signals::listen(&connections, ExitSignals::default(), &[SIGHUP], then)?;
+    let mut watch = SiteWatch {
+        // Several bars would overwrite each other.
+        output: Output {
+            progress: match output.progress {
+                ProgressMode::Auto => ProgressMode::Never,
+                progress => progress,
+            },
+            ..output
+        },
+        service: Arc::default(),
+        connections,
+        sender,
+        running: BTreeMap::new(),
+        next: 0,
+        exits: Vec::new(),
+    };
+    watch.apply(site);
+    systemd::ready();
+    watch.handle(&messages, load);
+    systemd::stopping();
+    watch.stop(|_| true);
+    tracing::info!("Stopped syncing all storages");
+    Ok(Exit::most_severe(watch.exits))
+}
+
+/// A message to the main thread.
+enum Message {
+    /// SIGHUP arrived.
+    Reload,
+    /// A signal that ends the program arrived.
+    Stop,
+    /// The watch with this number has ended by itself.
+    Ended(usize),
+}
+
+/// A watch that was started.
+struct Running {
+    storage: NamedStorage,
+    interrupted: Arc<AtomicBool>,
+    waker: Waker,
+    thread: JoinHandle<Exit>,
+}
+
+struct SiteWatch {
+    output: Output,
+    service: Arc<Service>,
+    connections: Connections,
+    sender: Sender<Message>,
+    /// The watches, by their numbers.
+    running: BTreeMap<usize, Running>,
+    /// The number of the next watch.
+    next: usize,
+    /// The exit codes of the watches that have ended and that no reload has replaced.
+    exits: Vec<Exit>,
+}
+
+impl SiteWatch {
+    /// Handles messages until a signal ends the program, or all watches have ended.
+    fn handle(&mut self, messages: &Receiver<Message>, load: &dyn Fn() -> Result<Selected, Error>) {
+        while !self.running.is_empty() {
+            match messages.recv() {
+                Ok(Message::Reload) => match load() {
+                    Ok(Selected::Site(site)) => {
+                        tracing::info!("{}: read again", site.path.display());
+                        self.apply(site);
+                    }
+                    // The paths on the command line do not change.
+                    Ok(Selected::Paths(_)) => {}
+                    Err(error) => {
+                        let why = error.display_chain();
+                        tracing::error!("{why}; the storages are watched as before");
+                    }
+                },
+                Ok(Message::Ended(number)) => self.stop(|it| it == number),
+                Ok(Message::Stop) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Watches the storages of `site` and no others.
+    fn apply(&mut self, site: Site) {
+        let is_kept = |it: &Running| site.storages.contains(&it.storage);
+        let removed: Vec<_> = (self.running.iter())
+            .filter(|(_, it)| !is_kept(it))
+            .map(|(&number, _)| number)
+            .collect();
+        self.stop(|number| removed.contains(&number));
+        self.exits.clear();
+        for running in self.running.values() {
+            running.waker.wake(WakeReason::Signal);
+        }
+        for storage in site.storages {
+            let is_running = self.running.values().any(|it| it.storage == storage);
+            if !is_running {
+                self.start(storage);
+            }
+        }
+    }
+
+    fn start(&mut self, storage: NamedStorage) {
+        let number = self.next;
+        self.next += 1;
+        let process = Process::default();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let wakeups = Wakeups::default();
+        let waker = wakeups.waker();
+        let member = Arc::new(self.service.add(storage.name.to_string()));
+        self.connections.add(&process);
+        let started = thread::Builder::new().name("watch".to_owned()).spawn({
+            let (storage, output) = (storage.clone(), self.output);
+            let (member, interrupted) = (Arc::clone(&member), Arc::clone(&interrupted));
+            let sender = self.sender.clone();
+            move || {
+                let storage = Selection::of(&storage);
+                let _span = storage.span().entered();
+                let watched = Watched {
+                    storage,
+                    output,
+                    member,
+                    process: &process,
+                    wakeups: &wakeups,
+                };
+                let exit = watched.run(Ok(interrupted), || {});
+                // If the main thread is past its loop, it waits for this thread already.
+                let _ = sender.send(Message::Ended(number));
+                exit
+            }
+        });
+        match started {
+            Ok(thread) => {
+                let running = Running {
+                    storage,
+                    interrupted,
+                    waker,
+                    thread,
+                };
+                self.running.insert(number, running);
+            }
+            Err(error) => {
+                let name = &storage.name;
+                tracing::error!("NOT SYNCING storage {name}: cannot start a thread: {error}");
+                self.exits.push(Exit::Failure);
+                member.leave();
+            }
+        }
+    }
+
+    /// Stops the watches with these numbers, all at the same time, and waits for their end.
+    fn stop(&mut self, is_stopped: impl Fn(usize) -> bool) {
+        let running = mem::take(&mut self.running).into_iter();
+        let (stopped, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            running.partition(|(number, _)| is_stopped(*number));
+        self.running = kept;
+        for running in stopped.values() {
+            running.interrupted.store(true, Ordering::Relaxed);
+            running.waker.wake(WakeReason::Signal);
+        }
+        for running in stopped.into_values() {
+            // A panic was printed already.
+            let exit = running.thread.join().unwrap_or(Exit::Failure);
+            self.exits.push(exit);
+        }
+    }
+}

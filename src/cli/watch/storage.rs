@@ -1,0 +1,61 @@
+//! The watch of one storage.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use fssync::config::Mode;
+use fssync::error::Error;
+use fssync::plan::outcome::{Exit, Outcome};
+use fssync::source::ssh::Process;
+use fssync::watch::{Wakeups, watch};
+
+use super::reporter::WatchReporter;
+use crate::cli::report::Reporter;
+use crate::cli::storage::{Output, Selection};
+use crate::cli::systemd::Member;
+
+/// A storage, and what its watch shares with the rest of the program.
+pub(super) struct Watched<'a> {
+    pub(super) storage: Selection<'a>,
+    pub(super) output: Output,
+    pub(super) member: Arc<Member>,
+    /// The program that connects to the other host.
+    pub(super) process: &'a Process,
+    pub(super) wakeups: &'a Wakeups,
+}
+
+impl Watched<'_> {
+    /// Makes passes until the flag in `interrupted` is set, and returns the exit code. `ready` is
+    /// called before the first pass. If there is no flag, or the configuration is wrong, it logs
+    /// the error and makes no pass.
+    pub(super) fn run(self, interrupted: Result<Arc<AtomicBool>, Error>, ready: fn()) -> Exit {
+        let Self {
+            storage,
+            output,
+            member,
+            process,
+            wakeups,
+        } = self;
+        let reporter = Reporter::start(storage, Mode::Watch, output);
+        let heart = Arc::clone(&member);
+        let job = interrupted.and_then(|interrupted| {
+            let heart = move || heart.alive();
+            storage.config.job(Mode::Watch, interrupted, process, heart)
+        });
+        let exit = match job {
+            Ok(job) => {
+                ready();
+                let observer = WatchReporter::new(output, reporter, Arc::clone(&member), process);
+                watch(&job, storage.config.interval, wakeups, &observer)
+            }
+            Err(error) => {
+                reporter.log(&Outcome::from(&error).into(), Duration::ZERO);
+                error.exit()
+            }
+        };
+        process.close();
+        member.leave();
+        exit
+    }
+}
