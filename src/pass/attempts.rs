@@ -84,17 +84,18 @@ impl Attempts<'_> {
         tracing::debug!("plan: {plan:?}");
         self.check_surroundings(&survey);
         self.plan = Some(plan);
+        if is_first_copy(&plan) && !job.dry_run && blobs::check(job, &self.sidecar, &survey)? {
+            // Without a Data.fs, a ZEO that is started too early would empty the blob directory,
+            // and remove the id that the sidecar then contains.
+            install_magic(slave, &job.master, &survey)?;
+            return self.attempt();
+        }
         self.blobs.open = blobs::open(job, &mut self.sidecar, &survey)?;
         if self.blobs.must_recheck
             && let Some(state) = &mut self.sidecar.blobs
         {
             state.recheck();
             self.blobs.must_recheck = false;
-        }
-        if self.blobs.open.is_some() && !job.dry_run && is_first_copy(&plan) {
-            // Without a Data.fs, a ZEO that is started too early would empty the blob directory.
-            install_magic(slave, &job.master, &survey)?;
-            return self.attempt();
         }
         let apply = Apply {
             slave,
@@ -171,7 +172,7 @@ fn is_first_copy(plan: &Plan) -> bool {
     matches!(plan.action, PlannedAction::FullCopy(copy) if copy.old == OldSlave::None)
 }
 
-/// Puts a slave without transactions in place, before the first blob.
+/// Puts a slave without transactions in place, before the blob directory is set up.
 fn install_magic(slave: &Slave, master: &Master, survey: &Survey) -> Result<(), Error> {
     let magic = master.read(MAGIC_LEN as usize, 0).wait()?;
     let Some(magic) = magic

@@ -126,6 +126,45 @@ pub(crate) fn traces(paths: &SlavePaths) -> Option<PathBuf> {
     (has_id || paths.sibling(Sibling::Blobs).exists()).then_some(directory)
 }
 
+/// The slave's blob directory before it is opened.
+struct Located<'a> {
+    options: &'a BlobOptions,
+    path: PathBuf,
+    /// Whether no pass has set it up yet, or it was replaced on purpose.
+    is_new: bool,
+}
+
+/// Finds the slave's blob directory; `None` if this pass does not copy blobs.
+fn locate<'a>(job: &'a Job, sidecar: &Sidecar) -> Result<Option<Located<'a>>, Error> {
+    let BlobMode::On(options) = &job.blobs else {
+        return Ok(None);
+    };
+    let known = sidecar.blobs.as_ref();
+    let given = (options.slave.as_deref()).or(known.map(|state| state.directory.as_path()));
+    let path = BlobDirectory::locate(&job.slave.paths, given)?;
+    let is_new = known.is_none_or(|state| options.recheck && is_replaced(&path, &state.id));
+    Ok(Some(Located {
+        options,
+        path,
+        is_new,
+    }))
+}
+
+/// Fails if [`open`] would refuse the blob directories. Nothing is written. Returns whether this
+/// pass copies blobs.
+pub(super) fn check(job: &Job, sidecar: &Sidecar, survey: &Survey) -> Result<bool, Error> {
+    let Some(located) = locate(job, sidecar)? else {
+        return Ok(false);
+    };
+    match &sidecar.blobs {
+        Some(state) if !located.is_new => {
+            BlobDirectory::open(&located.path, &state.id)?;
+        }
+        _ => check_new(job, &located, survey)?,
+    }
+    Ok(true)
+}
+
 /// Opens the slave's blob directory, and creates it in the first pass that copies blobs. Returns
 /// `None` if this pass does not copy blobs, or if a dry run would have to create the directory.
 pub(super) fn open(
@@ -133,33 +172,28 @@ pub(super) fn open(
     sidecar: &mut Sidecar,
     survey: &Survey,
 ) -> Result<Option<OpenBlobs>, Error> {
-    let options = match &job.blobs {
-        BlobMode::Unset => return Ok(None),
-        BlobMode::Off => {
-            if let Some(state) = &mut sidecar.blobs {
-                state.is_on = false;
-            }
-            return Ok(None);
-        }
-        BlobMode::On(options) => options,
+    if job.blobs == BlobMode::Off
+        && let Some(state) = &mut sidecar.blobs
+    {
+        state.is_on = false;
+    }
+    let Some(located) = locate(job, sidecar)? else {
+        return Ok(None);
     };
     let position = survey.position.unwrap_or(MAGIC_LEN);
-    let paths = &job.slave.paths;
-    let known = sidecar.blobs.as_ref();
-    let given = (options.slave.as_deref()).or(known.map(|state| state.directory.as_path()));
-    let path = BlobDirectory::locate(paths, given)?;
-    if known.is_none_or(|state| options.recheck && is_replaced(&path, &state.id)) {
-        let Some(state) = set_up(job, options, &path, survey, position)? else {
+    if located.is_new {
+        check_new(job, &located, survey)?;
+        if job.dry_run {
             return Ok(None);
-        };
-        sidecar.blobs = Some(state);
+        }
+        sidecar.blobs = Some(set_up(job, &located, position)?);
     }
     let Some(state) = &mut sidecar.blobs else {
         return Ok(None);
     };
-    let directory = BlobDirectory::open(&path, &state.id)?;
+    let directory = BlobDirectory::open(&located.path, &state.id)?;
     state.is_on = true;
-    state.directory = path;
+    state.directory.clone_from(&located.path);
     state.adapt_to(position);
     if !survey.has_continuity() {
         // The slave may be another file, to which the recorded positions do not apply.
@@ -167,7 +201,7 @@ pub(super) fn open(
     }
     Ok(Some(OpenBlobs {
         directory,
-        options: options.clone(),
+        options: located.options.clone(),
         is_unproven: state.files == 0,
     }))
 }
@@ -190,15 +224,9 @@ pub(super) fn complete(sidecar: &Sidecar) -> u64 {
     sidecar.blobs.as_ref().map_or(0, |state| state.complete)
 }
 
-/// Sets up the slave's blob directory at `path`, once the master's is known. Returns its state, or
-/// `None` in a dry run.
-fn set_up(
-    job: &Job,
-    options: &BlobOptions,
-    path: &Path,
-    survey: &Survey,
-    position: u64,
-) -> Result<Option<BlobCoverage>, Error> {
+/// Fails if the master has no blob directory, or if the slave's cannot be set up there.
+fn check_new(job: &Job, located: &Located<'_>, survey: &Survey) -> Result<(), Error> {
+    let Located { options, path, .. } = located;
     let root = job.master.blob_root(options.master.clone())?;
     let is_local = survey.master_stat.local.is_some();
     let is_same = if is_local {
@@ -209,15 +237,22 @@ fn set_up(
     if is_same {
         return Err(are_one_directory(&root, path));
     }
-    if job.dry_run {
+    let known_id = known_id(job, options)?;
+    BlobDirectory::check_set_up(path, known_id.as_deref())
+}
+
+/// The id of the slave's blob directory if the sidecar is lost: the blob ledger contains it.
+fn known_id(job: &Job, options: &BlobOptions) -> Result<Option<String>, Error> {
+    if options.recheck {
         return Ok(None);
     }
-    // If the sidecar is lost, the blob ledger shows which directory it was.
-    let known_id = if options.recheck {
-        None
-    } else {
-        BlobLedger::id(&job.slave.paths)?
-    };
+    BlobLedger::id(&job.slave.paths)
+}
+
+/// Sets up the slave's blob directory. Returns its state.
+fn set_up(job: &Job, located: &Located<'_>, position: u64) -> Result<BlobCoverage, Error> {
+    let Located { options, path, .. } = located;
+    let known_id = known_id(job, options)?;
     let directory = BlobDirectory::set_up(&job.slave, path, known_id.as_deref())?;
     // On another machine, only a new id proves that both are one directory: inode numbers and
     // times are the same in a cloned disk, too.
@@ -227,8 +262,12 @@ fn set_up(
         return Err(are_one_directory(&root, path));
     }
     let id = directory.id().to_owned();
-    let path = path.to_owned();
-    Ok(Some(BlobCoverage::new(path, id, root.directory, position)))
+    Ok(BlobCoverage::new(
+        path.clone(),
+        id,
+        root.directory,
+        position,
+    ))
 }
 
 fn is_same_directory(a: &Path, b: &Path) -> bool {

@@ -25,6 +25,7 @@ mod scheduler;
 mod steps;
 
 use std::env;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -33,14 +34,17 @@ use self::process::{Process, Task};
 use self::schedule::Schedule;
 use self::scheduler::{Scheduler, Start, list};
 use crate::calls::trace::slave_files;
-use crate::crash::actor::{Actor, Batches, Session};
+use crate::crash::actor::{Actor, Batches, Session, journal_of_session};
 use crate::crash::oracle::Case;
 use crate::crash::scenario::{self, Scenario};
 use crate::rng::Rng;
-use crate::support::{Zodb, number};
+use crate::support::{BlobHistory, Zodb, number};
 
 /// How many schedules of either kind a test has, unless `FSSYNC_INTERLEAVINGS` is set.
 const SAMPLE: usize = 3;
+
+/// The same with blobs, which ZODB loads after each schedule.
+const SAMPLE_WITH_BLOBS: usize = 2;
 
 /// Actors that work on one slave at the same time.
 struct Race<'a> {
@@ -89,7 +93,15 @@ impl Harness {
     fn run(&mut self, race: &Race<'_>, schedule: &Schedule) -> Vec<usize> {
         let mut case = Case::prepare(race.scenario, &mut self.zodb);
         let is_zodb = |it: &Entrant| matches!(it.actor.stands_for(), Actor::Zodb(_));
-        case.before.may_be_empty = race.actors.iter().any(is_zodb);
+        case.before.may_be_empty |= race.actors.iter().any(is_zodb);
+        if race.scenario.has_blobs {
+            // ZODB adds the blobs that it commits.
+            fs::copy(
+                BlobHistory::get().journal(),
+                journal_of_session(&case.scene),
+            )
+            .expect("a copy of the journal");
+        }
         let mut files = slave_files(&case.scene);
         files.push(case.scene.beside(".index.index_tmp"));
         let start = |(who, entrant): (usize, &Entrant)| {
@@ -141,17 +153,22 @@ fn run(name: &str, race: &Race<'_>) {
     let seed = number("FSSYNC_INTERLEAVINGS_SEED").unwrap_or(1) as u64;
     let mut rng = Rng::new(seed);
     let wanted = number("FSSYNC_INTERLEAVINGS");
+    let sample = if race.scenario.has_blobs {
+        SAMPLE_WITH_BLOBS
+    } else {
+        SAMPLE
+    };
     let preempted = lens.iter().enumerate().flat_map(|(who, &len)| {
         let chosen: Vec<usize> = match wanted {
             Some(_) => (1..=len).collect(),
-            None => (0..SAMPLE).map(|_| 1 + rng.below(len)).collect(),
+            None => (0..sample).map(|_| 1 + rng.below(len)).collect(),
         };
         chosen
             .into_iter()
             .map(move |calls| Schedule::of_one(who, calls))
     });
     let preempted: Vec<Schedule> = preempted.collect();
-    let random = (0..wanted.unwrap_or(SAMPLE)).map(|_| Schedule::random(&mut rng, &lens));
+    let random = (0..wanted.unwrap_or(sample)).map(|_| Schedule::random(&mut rng, &lens));
     for schedule in preempted.into_iter().chain(random) {
         harness.run(race, &schedule);
         schedules += 1;
@@ -258,6 +275,21 @@ races! {
         and_verify_and_zodb: [VERIFY, SERVES];
     }
     APPEND_WITH_BLOBS as an_append_with_blobs {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, OFF];
+        and_off_and_then_zodb: [PASS, OFF, SERVES.after(1)];
+        and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        and_a_zodb_that_stays: [PASS, STAYS];
+        and_a_zodb_that_commits_and_closes: [PASS, COMMITS];
+    }
+    FIRST_COPY_WITH_BLOBS as a_first_copy_with_blobs {
+        and_a_pass: [PASS, PASS];
+        and_off: [PASS, OFF];
+        and_off_and_then_zodb: [PASS, OFF, SERVES.after(1)];
+        and_a_zodb_that_opens_and_closes: [PASS, OPENS];
+        and_a_zodb_that_serves: [PASS, SERVES];
+    }
+    FULL_COPY_WITH_BLOBS_AND_SET_ASIDE as a_full_copy_with_blobs {
         and_a_pass: [PASS, PASS];
         and_off: [PASS, OFF];
         and_off_and_then_zodb: [PASS, OFF, SERVES.after(1)];

@@ -2,7 +2,8 @@
 //!
 //! # Order of writes, and the state after a crash
 //!
-//! Each creation is made in a step. Each step can be repeated.
+//! Each creation is made in a step. Each step can be repeated. There is a `Data.fs` before the first
+//! of them: without one, a ZEO that is started too early would remove the blob directory.
 //!
 //! 1. *The directory itself,* under a temporary name: create it, give it its owner and mode, rename
 //!    it; sync its parent.
@@ -26,7 +27,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -34,7 +35,7 @@ use super::directory::{BlobDirectory, ID_LEN, TMP, read_id, read_layout};
 use super::ownership::{INITIAL_DIRECTORY_MODE, INITIAL_FILE_MODE, Ownership};
 use super::rename::rename_new;
 use super::steps::take_step;
-use super::tree::{Tree, entries, open_in};
+use super::tree::{Tree, entries, open_in, sync_handle};
 use crate::error::Error;
 use crate::filestorage::blob::names::{FSSYNC_DIRECTORY, ID_FILE};
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
@@ -50,7 +51,7 @@ impl BlobDirectory {
     /// Opens the blob directory in the first pass with blobs, and creates whatever is missing.
     /// `known_id` is the id that the sidecar or the blob ledger contains: a directory with another
     /// id, or without one, is then refused with [`Error::BlobsMoved`]. A directory of another kind
-    /// is [`Error::Usage`].
+    /// is [`Error::Usage`]. All of these errors are also those of [`Self::check_set_up`].
     pub fn set_up(slave: &Slave, path: &Path, known_id: Option<&str>) -> Result<Self, Error> {
         if let Some(id) = known_id {
             check_known(path, id)?;
@@ -89,6 +90,18 @@ impl BlobDirectory {
             }
         }
         Ok(())
+    }
+
+    /// Fails if [`Self::set_up`] would refuse the directory at `path`. Nothing is written.
+    pub fn check_set_up(path: &Path, known_id: Option<&str>) -> Result<(), Error> {
+        if let Some(id) = known_id {
+            check_known(path, id)?;
+        }
+        match open_existing(path)? {
+            Some(tree) if read_layout(&tree)?.is_none() => check_is_empty(&tree),
+            Some(_) => Ok(()),
+            None => place_of_new(path).map(drop),
+        }
     }
 
     /// Opens a directory below `.fssync`, or `.fssync` itself. If it does not exist, it is created
@@ -136,7 +149,8 @@ impl BlobDirectory {
     /// Makes `.fssync` and the names in it durable.
     fn sync_ours(&self) -> Result<(), Error> {
         let ours = self.ours()?;
-        let sync = |at: &OwnedFd, name| fsync(at).map_err(self.tree.fail("sync", Path::new(name)));
+        let sync =
+            |at: &OwnedFd, name| sync_handle(at).map_err(self.tree.fail("sync", Path::new(name)));
         if let Some(tmp) = self.tree.directory(Path::new(TMP))? {
             sync(&tmp, TMP)?;
         }
@@ -171,26 +185,48 @@ fn check_known(path: &Path, id: &str) -> Result<(), Error> {
 
 /// Opens the blob directory, or creates an empty one.
 fn open_or_create(slave: &Slave, path: &Path) -> Result<Tree, Error> {
-    let usage = |problem: &str| Error::Usage(format!("{} {problem}", path.display()));
-    match Tree::open(path) {
-        Ok(tree) => return Ok(tree),
-        Err(error) if error.kind() == ErrorKind::NotADirectory => {
-            return Err(usage("is not a directory: name a blob directory"));
-        }
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(Error::io("open", path)(error));
-        }
-        Err(_) => {}
+    if let Some(tree) = open_existing(path)? {
+        return Ok(tree);
     }
-    if fs::symlink_metadata(path).is_ok() {
-        return Err(usage(
+    let NewRoot { parent, new } = place_of_new(path)?;
+    create_root(slave, path, &new)?;
+    File::open(&parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(Error::io("sync the directory", &parent))?;
+    Tree::open(path).map_err(Error::io("open", path))
+}
+
+/// Opens the blob directory; `None` if it does not exist.
+fn open_existing(path: &Path) -> Result<Option<Tree>, Error> {
+    match Tree::open(path) {
+        Ok(tree) => Ok(Some(tree)),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            Err(usage(path, "is not a directory: name a blob directory"))
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("open", path)(error)),
+        // It may also be a directory that another program has just created.
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink()) => Err(usage(
+            path,
             "is a symbolic link to a directory that does not exist: mount its file system, or \
              create the directory",
-        ));
+        )),
+        Err(_) => Ok(None),
     }
+}
+
+/// A blob directory that is to be created.
+struct NewRoot {
+    /// The directory that will contain it, which exists.
+    parent: PathBuf,
+    /// The path under which it is created.
+    new: PathBuf,
+}
+
+fn place_of_new(path: &Path) -> Result<NewRoot, Error> {
     let parent = parent_of(path).filter(|parent| parent.is_dir());
     let (Some(parent), Some(name)) = (parent, path.file_name()) else {
         return Err(usage(
+            path,
             "cannot be created, because its parent does not exist: create the parent, or mount \
              its file system",
         ));
@@ -198,11 +234,11 @@ fn open_or_create(slave: &Slave, path: &Path) -> Result<Tree, Error> {
     let mut new_name = name.to_owned();
     new_name.push(NEW_FILE);
     let new = parent.join(new_name);
-    create_root(slave, path, &new)?;
-    File::open(&parent)
-        .and_then(|parent| parent.sync_all())
-        .map_err(Error::io("sync the directory", &parent))?;
-    Tree::open(path).map_err(Error::io("open", path))
+    Ok(NewRoot { parent, new })
+}
+
+fn usage(path: &Path, problem: &str) -> Error {
+    Error::Usage(format!("{} {problem}", path.display()))
 }
 
 /// Creates the blob directory under the name `new`, and renames it to `path`.
@@ -218,9 +254,24 @@ fn create_root(slave: &Slave, path: &Path, new: &Path) -> Result<(), Error> {
     let created = open_in(CWD, new, flags, Mode::empty());
     let created = created.map_err(|error| Error::io("open", new)(error.into()))?;
     ownership.own(&created, ownership.directory_mode, new)?;
-    // A directory that another program has just created is used as it is: a rename replaces
-    // it only if it is empty.
-    fs::rename(new, path).map_err(Error::io("create", path))
+    // A rename replaces a directory that another program has just created only if it is empty.
+    let is_taken = |kind| {
+        matches!(
+            kind,
+            ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+        )
+    };
+    match fs::rename(new, path) {
+        Err(error) if is_taken(error.kind()) => {
+            fs::remove_dir(new).map_err(Error::io("remove", new))?;
+            // The next attempt adopts it.
+            Err(Error::SlaveChanged {
+                slave: path.to_owned(),
+                what: "another program created it".to_owned(),
+            })
+        }
+        renamed => renamed.map_err(Error::io("create", path)),
+    }
 }
 
 /// The parent of a path, which is `.` for a single name.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fsync, openat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::Arg;
 
@@ -164,6 +164,11 @@ pub(super) fn open_in(
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
     retry_on_intr(|| openat(&directory, name, flags, mode))
+}
+
+/// Makes a file or directory durable. An interruption by a signal is not an error.
+pub(super) fn sync_handle(handle: impl AsFd) -> rustix::io::Result<()> {
+    retry_on_intr(|| fsync(&handle))
 }
 
 /// The entries of a directory.

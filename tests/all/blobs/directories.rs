@@ -95,6 +95,7 @@ fn the_cache_of_a_zeo_client_is_refused_on_either_side() {
         for option in ["--master-blobs", "--slave-blobs"] {
             let run = refused(&mut site, option, &cache, 2);
             assert!(run.stderr.contains("zeocache"), "{run:?}");
+            assert!(!site.scene.slave.exists(), "no slave is created");
         }
         assert!(!cache.join(".fssync").exists());
         site.pass(&[]);

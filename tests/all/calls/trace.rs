@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fssync::filestorage::Tid;
 use fssync::filestorage::blob::{LAYOUT_FILE, Layout};
+use fssync::filestorage::scan::Scanner;
 
 use crate::blobs::derived::on_disk;
 use crate::crash::oracle::Case;
@@ -175,7 +177,8 @@ pub fn slave_files(scene: &Scene) -> Vec<PathBuf> {
     files
 }
 
-/// The blob directory, and the paths in it of each blob that the master or the slave has.
+/// The blob directory, and the paths in it of each blob that the master or the slave has. Each has
+/// one more path if the slave is set aside.
 fn blob_files(scene: &Scene) -> BTreeSet<PathBuf> {
     let directory = fs::canonicalize(scene.slave.parent().unwrap()).unwrap();
     let blobs = blobs_beside(&directory.join("Data.fs"));
@@ -185,13 +188,25 @@ fn blob_files(scene: &Scene) -> BTreeSet<PathBuf> {
     files.extend(IN_BLOBS.iter().map(|it| blobs.join(it)));
     let of_both = [&scene.master, &scene.slave].map(|file| blobs_beside(file));
     let existing = of_both.iter().filter(|it| it.join(LAYOUT_FILE).exists());
+    let aside = last_tid(&scene.slave).map(|tid| blobs.join(format!(".fssync/aside-{tid}")));
+    files.extend(aside.iter().map(|it| it.join(LAYOUT_FILE)));
     for key in existing.flat_map(|it| on_disk(it)) {
         files.insert(blobs.join(format!(".fssync/tmp/{:016x}-{}", key.oid, key.tid)));
         // The slave's layout is the one of a new directory.
         let place = Layout::Bushy.path(key);
-        files.extend(place.ancestors().map(|it| blobs.join(it)));
+        for root in aside.iter().chain([&blobs]) {
+            files.extend(place.ancestors().map(|it| root.join(it)));
+        }
     }
     files
+}
+
+/// The last transaction of a file, after which its blobs are named if it is set aside.
+fn last_tid(file: &Path) -> Option<Tid> {
+    let bytes = fs::read(file).ok()?;
+    let mut scanner = Scanner::new(bytes.len() as u64);
+    scanner.feed(&bytes, &mut |_| {});
+    scanner.last_tid()
 }
 
 fn traced_files(file: &Path, suffixes: &[&str]) -> Vec<PathBuf> {

@@ -7,7 +7,8 @@
 //! 3. The index is the one that ZODB itself would save for some position of the slave.
 //! 4. The ledger contains no wrong digest, and `verify` finds no damage.
 //! 5. If blobs are replicated: ZODB can load each blob of each transaction that it finds in the
-//!    slave, and the blob has the bytes that it had in the master (Law 7).
+//!    slave, and the blob has the bytes that it had in the master (Law 7). The same holds for an
+//!    old slave that was set aside (Law 2).
 //! 6. No transaction is lost or invented. A slave or a tail that must be saved is saved
 //!    ([`Before`]).
 //!
@@ -92,6 +93,33 @@ impl Case {
         ledger::assert_right(&scene.slave);
         assert_blobs(scene, zodb);
         self.assert_transactions(&files, found["position"].as_u64().expect("a position"));
+        self.assert_old_blobs(&files, zodb);
+    }
+
+    /// If the old slave was replaced and must be kept, it has all its blobs in a directory of its
+    /// own.
+    fn assert_old_blobs(&self, files: &Files, zodb: &mut Zodb) {
+        let old = self.before.slave.as_deref().unwrap_or_default();
+        let must_be_kept = self.scenario.keeps_slave && self.scenario.has_blobs;
+        if !must_be_kept || files["Data.fs"].starts_with(old) {
+            return;
+        }
+        let slave = &self.scene.slave;
+        let is_old = |(name, bytes): (&String, &Vec<u8>)| {
+            let tid = name.strip_prefix("Data.fs.diverged-")?;
+            (bytes == old).then(|| tid.to_owned())
+        };
+        let tid = files.iter().find_map(is_old).expect("the old slave");
+        let directory = blobs_beside(slave).join(format!(".fssync/aside-{tid}"));
+        assert!(directory.exists(), "the old slave has no blobs");
+        let set_aside = Blobs {
+            file: &slave.with_file_name(format!("Data.fs.diverged-{tid}")),
+            directory: &directory,
+            expected: None,
+            journal: Some(&BlobHistory::get().journal()),
+        };
+        let count = zodb.assert_blobs(&set_aside, Setup::FileStorage);
+        assert!(count > 0, "the old slave has blobs");
     }
 
     /// The slave contains the transactions that it must, and `verify` agrees.

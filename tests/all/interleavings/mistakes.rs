@@ -26,6 +26,13 @@ macro_rules! script {
         "        at = to.seek(0, 2)\n",
         "        to.write(new[at:at + 300])\n",
         "        to.write(new[at + 300:])\n",
+        "def release(*locks):\n",
+        "    for held in locks: fcntl.flock(held, fcntl.LOCK_UN)\n",
+        "def is_off():\n",
+        "    return os.path.exists(slave + '.fssync-switch')\n",
+        "def install():\n",
+        "    with open(slave + '.fssync-tmp', 'wb') as to: to.write(new)\n",
+        "    os.rename(slave + '.fssync-tmp', slave)\n",
         "def place():\n",
         "    theirs, ours = (os.path.dirname(it) + '/blobstorage' for it in (master, slave))\n",
         "    for directory, _, names in os.walk(theirs):\n",
@@ -77,10 +84,10 @@ fn a_pass_without_zodbs_lock_is_found() {
 #[test]
 fn a_pass_that_reads_the_switch_before_its_step_is_found() {
     let script = script!(
-        "is_off = os.path.exists(slave + '.fssync-switch')"
+        "was_off = is_off()"
         "step = take('.fssync-step')"
         "zodb = take('.lock')"
-        "if is_off: sys.exit(10)"
+        "if was_off: sys.exit(10)"
         "append()"
     );
     let race = Race {
@@ -93,7 +100,6 @@ fn a_pass_that_reads_the_switch_before_its_step_is_found() {
 #[test]
 fn a_pass_that_places_blobs_outside_a_step_is_found() {
     let script = script!(
-        "is_off = lambda: os.path.exists(slave + '.fssync-switch')"
         "if is_off(): sys.exit(10)"
         "place()"
         "step = take('.fssync-step')"
@@ -115,6 +121,53 @@ fn a_pass_that_places_blobs_outside_a_step_is_found() {
 }
 
 #[test]
+fn a_first_copy_that_is_visible_before_its_blobs_is_found() {
+    let script = script!(
+        "step = take('.fssync-step')"
+        "if is_off(): sys.exit(10)"
+        "zodb = take('.lock')"
+        "install()"
+        "release(zodb, step)"
+        "step = take('.fssync-step')"
+        "if is_off(): sys.exit(10)"
+        "zodb = take('.lock')"
+        "place()"
+    );
+    let race = Race {
+        scenario: &scenario::FIRST_COPY_WITH_BLOBS,
+        actors: &[faulty(script, &PASS.actor), OFF],
+    };
+    assert_found(&race, "transactions without a blob directory");
+}
+
+#[test]
+fn a_full_copy_that_is_installed_before_the_old_blobs_are_set_aside_is_found() {
+    let script = script!(
+        "old = open(slave, 'rb').read()"
+        "tid = old[len(old) - 8 - int.from_bytes(old[-8:], 'big'):][:8].hex()"
+        "step = take('.fssync-step')"
+        "if is_off(): sys.exit(10)"
+        "zodb = take('.lock')"
+        "place()"
+        "os.link(slave, slave + '.diverged-' + tid)"
+        "os.remove(slave + '.index')"
+        "install()"
+        "release(zodb, step)"
+        "step = take('.fssync-step')"
+        "if is_off(): sys.exit(10)"
+        "zodb = take('.lock')"
+        "blobs = os.path.dirname(slave) + '/blobstorage'"
+        "shutil.copytree(blobs, blobs + '/.fssync/aside-' + tid, copy_function=os.link,"
+        "    ignore=shutil.ignore_patterns('.fssync'))"
+    );
+    let race = Race {
+        scenario: &scenario::FULL_COPY_WITH_BLOBS_AND_SET_ASIDE,
+        actors: &[faulty(script, &PASS.actor), OFF],
+    };
+    assert_found(&race, "the old slave has no blobs");
+}
+
+#[test]
 fn an_off_that_does_not_wait_for_a_step_is_found() {
     let script = script!("open(slave + '.fssync-switch', 'w').write('SYNCING=0\\n')");
     let off = faulty(script, &OFF.actor);
@@ -131,9 +184,8 @@ fn an_off_that_does_not_wait_for_a_step_is_found() {
 fn a_full_copy_that_leaves_a_moment_without_a_slave_is_found() {
     let script = script!(
         "step = take('.fssync-step')"
-        "open(slave + '.fssync-tmp', 'wb').write(new)"
         "os.rename(slave, slave + '.diverged-0')"
-        "os.rename(slave + '.fssync-tmp', slave)"
+        "install()"
         "os.remove(slave + '.index')"
     );
     let race = Race {

@@ -22,6 +22,9 @@ pub fn python() -> &'static Path {
     })
 }
 
+/// The lowest position of an index that ZODB uses (ZODB 6.4: `FileStorage._check_sanity`).
+const MIN_INDEXED: u64 = 100;
+
 /// ZODB's two set-ups with blobs, which write different files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
@@ -153,7 +156,7 @@ impl Zodb {
     }
 
     /// Fails unless the index beside a slave, if there is one, equals ZODB's index of some
-    /// position, and ZODB uses it. Returns the position.
+    /// position, and ZODB uses it unless the file is nearly empty. Returns the position.
     #[track_caller]
     pub fn assert_index(&mut self, slave: &Path) -> Option<u64> {
         let index = fs::read(format!("{}.index", slave.display())).ok()?;
@@ -170,7 +173,9 @@ impl Zodb {
         assert_eq!(of, position, "a transaction ends there");
         assert!(theirs == index, "it is ZODB's of {position}");
         let opened = self.call(&json!({"cmd": "check_open", "path": slave}));
-        assert_eq!(opened["used_index"], true, "{opened}");
+        // ZODB saves an index for an empty file, too, and then ignores it.
+        let is_used = position >= MIN_INDEXED;
+        assert_eq!(opened["used_index"], is_used, "{opened}");
         Some(position)
     }
 
