@@ -64,7 +64,7 @@ fn inject(
     let points = points(subject, fault, &mut zodb);
     assert!(points.len() > 3, "{points:?}");
     let (mut injected, mut all) = (0, 0);
-    for point in fault::sample(points) {
+    for point in fault::sample(points, subject.scenario) {
         let injection = injection(fault, &point);
         eprintln!("{injection}");
         let traced = TracedCase::prepare(subject, &mut zodb);
@@ -74,7 +74,8 @@ fn inject(
         check(&traced, &run, &mut zodb);
     }
     // The number of calls differs from run to run, so the last ones may not be made.
-    assert!(injected * 10 >= all * 9, "injected in {injected} of {all}");
+    let few = 1 + all / 10;
+    assert!(injected + few >= all, "injected in {injected} of {all}");
 }
 
 /// Interrupts every other call by a signal, which makes no difference, and checks each case.

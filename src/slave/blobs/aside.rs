@@ -25,13 +25,14 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Stat, fsync, linkat, statat};
+use rustix::fs::{AtFlags, Stat, linkat, statat};
 use rustix::io::Errno;
 
 use super::directory::BlobDirectory;
 use super::steps::{change_in_steps, take_step};
 use super::tmp::TmpDirectory;
 use super::touched::Touched;
+use super::tree::sync_handle;
 use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
 use crate::filestorage::Tid;
@@ -145,7 +146,7 @@ impl<'a> AsideLinker<'a> {
             let missing = || tree.fail("sync", &aside)(Errno::NOENT);
             let file = tree.file(&aside)?.ok_or_else(missing)?;
             if whole == WholeSync::Insufficient {
-                fsync(file).map_err(tree.fail("sync", &aside))?;
+                sync_handle(file).map_err(tree.fail("sync", &aside))?;
             }
             touched.add(aside.parent().unwrap_or(Path::new("")));
         }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{fstat, fsync};
+use rustix::fs::fstat;
 
 use super::synced::{SyncedDirectories, seconds_now};
-use super::tree::Tree;
+use super::tree::{Tree, sync_handle};
 use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
 
@@ -47,7 +47,7 @@ impl Touched {
                 continue;
             }
             let began = seconds_now();
-            fsync(directory).map_err(tree.fail("sync the directory", relative))?;
+            sync_handle(directory).map_err(tree.fail("sync the directory", relative))?;
             synced.insert(&found, began);
             count += 1;
         }

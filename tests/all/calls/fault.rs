@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 
+use crate::crash::scenario::Scenario;
 use crate::rng::Rng;
 use crate::support::{Run, number};
 
@@ -27,7 +28,7 @@ pub struct Point {
 /// calls that this architecture does not have.
 const CHANGES: &str = "?pwrite64,?write,?ftruncate,?fallocate,?rename,?renameat,?renameat2,?link,\
                        ?linkat,?unlink,?unlinkat,?fsync,?fdatasync,?fchmod,?fchown,?openat,?flock,\
-                       ?fsetxattr,?fremovexattr";
+                       ?fsetxattr,?fremovexattr,?mkdir,?mkdirat,?fchownat,?utimensat,?syncfs";
 
 /// The calls that only read.
 const READS: &str = "?openat2,?read,?pread64,?stat,?newfstatat,?fstat,?statx,?statfs,?fstatfs,\
@@ -36,11 +37,12 @@ const READS: &str = "?openat2,?read,?pread64,?stat,?newfstatat,?fstat,?statx,?st
 
 /// The calls that may fail because the disk is full or a quota is used up.
 const ALLOCATIONS: &str = "?pwrite64,?write,?fallocate,?ftruncate,?rename,?renameat,?renameat2,\
-                         ?link,?linkat,?fsync,?fdatasync,?openat";
+                         ?link,?linkat,?fsync,?fdatasync,?openat,?mkdir,?mkdirat";
 
-/// The calls that a signal may interrupt.
+/// The calls that a signal may interrupt. It cannot interrupt `fcntl`, which fssync only uses to
+/// duplicate a handle (fcntl(2): only waiting for a lock is interrupted).
 const INTERRUPTIBLE: &str = "?openat,?openat2,?read,?pread64,?write,?pwrite64,?ftruncate,?fallocate,\
-                    ?fsync,?fdatasync,?flock,?statfs,?fstatfs,?fcntl";
+                    ?fsync,?fdatasync,?flock,?statfs,?fstatfs";
 
 impl CallFault {
     /// The calls at which it is possible, in the syntax of `strace`.
@@ -123,11 +125,19 @@ pub fn points(log: &str) -> Vec<Point> {
 /// How many calls each test takes, unless `FSSYNC_CALLS` is a number or `all`.
 const SAMPLE: usize = 20;
 
-/// A sample of the calls: the same in each run, or the one of `FSSYNC_CALLS_SEED`.
-pub fn sample(mut points: Vec<Point>) -> Vec<Point> {
+/// The same with blobs: a case takes more time, because ZODB then loads each blob.
+const SAMPLE_WITH_BLOBS: usize = 4;
+
+/// A sample of the calls of a scenario: the same in each run, or the one of `FSSYNC_CALLS_SEED`.
+pub fn sample(mut points: Vec<Point>, scenario: &Scenario) -> Vec<Point> {
+    let usual = if scenario.has_blobs {
+        SAMPLE_WITH_BLOBS
+    } else {
+        SAMPLE
+    };
     let count = match env::var("FSSYNC_CALLS").as_deref() {
         Ok("all") => return points,
-        _ => number("FSSYNC_CALLS").unwrap_or(SAMPLE),
+        _ => number("FSSYNC_CALLS").unwrap_or(usual),
     };
     let mut rng = Rng::new(number("FSSYNC_CALLS_SEED").unwrap_or(1) as u64);
     let mut taken = Vec::new();

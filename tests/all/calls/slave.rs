@@ -126,4 +126,8 @@ disturbed! {
     an_index_rebuild: INDEX_REBUILD;
     an_index_update: INDEX_UPDATE;
     a_slave_seeded_by_hand: SEED;
+    a_first_copy_with_blobs: FIRST_COPY_WITH_BLOBS;
+    an_append_with_blobs: APPEND_WITH_BLOBS;
+    a_full_copy_with_blobs_that_sets_aside: FULL_COPY_WITH_BLOBS_AND_SET_ASIDE;
+    a_removal_of_blobs: REMOVAL_OF_BLOBS;
 }

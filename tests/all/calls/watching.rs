@@ -13,7 +13,10 @@ fn survives_in_a_watch(subject: Subject, fault: CallFault) {
     let mut zodb = Zodb::start();
     let points = points(subject, fault, &mut zodb);
     let (mut injected, mut all) = (0, 0);
-    for point in fault::sample(points).into_iter().step_by(2) {
+    for point in fault::sample(points, subject.scenario)
+        .into_iter()
+        .step_by(2)
+    {
         let injection = fault.at(&point);
         eprintln!("{injection}");
         let traced = TracedCase::prepare(subject, &mut zodb);

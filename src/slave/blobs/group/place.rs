@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, fsync, linkat, renameat, statat};
+use rustix::fs::{AtFlags, linkat, renameat, statat};
 use rustix::io::Errno;
 
 use super::staged::{Finished, set_modified};
@@ -16,6 +16,7 @@ use crate::slave::blobs::directory::REPLACED;
 use crate::slave::blobs::rename::rename_new;
 use crate::slave::blobs::steps::change_in_steps;
 use crate::slave::blobs::tmp::{TmpDirectory, tmp_name};
+use crate::slave::blobs::tree::sync_handle;
 use crate::slave::blobs::whole_sync::{WholeSync, sync_whole};
 
 /// The file of a blob: its path below the blob directory, and its name in its directory.
@@ -72,12 +73,12 @@ impl BlobGroup<'_> {
         for &key in keys {
             let place = self.place_of(key);
             if let Some(file) = self.directory.open_blob(key)? {
-                fsync(file).map_err(self.fail("sync", &place.relative))?;
+                sync_handle(file).map_err(self.fail("sync", &place.relative))?;
             }
         }
-        fsync(&replaced).map_err(self.fail("sync the directory", relative))?;
+        sync_handle(&replaced).map_err(self.fail("sync the directory", relative))?;
         let ours = self.directory.ours()?;
-        fsync(ours).map_err(self.fail("sync the directory", Path::new(FSSYNC_DIRECTORY)))
+        sync_handle(ours).map_err(self.fail("sync the directory", Path::new(FSSYNC_DIRECTORY)))
     }
 
     /// Links the file of a blob to the first free name in `.fssync/replaced`.
