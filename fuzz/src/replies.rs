@@ -36,7 +36,7 @@ pub fn run(input: &[u8]) {
     let asked = lines.next().unwrap_or_default();
     let answers: Vec<u8> = lines.flat_map(received).collect();
     let mut from = &answers[..];
-    let mut client = Client::new(&mut from, io::sink());
+    let mut client = Client::new(&mut from, io::sink(), protocol::VERSION);
     let is_greeted = client.is_greeted();
     for &question in asked.iter().take(MAX_ASKED) {
         let is_answered = ask(&mut client, question);
@@ -53,7 +53,7 @@ fn received(line: &[u8]) -> Vec<u8> {
             let data = vec![0; (len as usize).min(MAX_LIST_LEN + 1)];
             [b"D", &len.to_be_bytes()[..], &data].concat()
         }
-        None if line == b"hello" => protocol::hello().to_vec(),
+        None if line == b"hello" => protocol::hello(protocol::VERSION).to_vec(),
         None => framed(line),
     }
 }

@@ -11,7 +11,7 @@ use fssync::filestorage::Tid;
 use fssync::filestorage::blob::{BlobKey, Layout};
 use fssync::io::digest::Digest;
 use fssync::source::blobs::{BlobEventKind, BlobWant, HaveBlob, ReceivedPrefix};
-use fssync::source::protocol::{self, HELLO_LEN, Reply, Request};
+use fssync::source::protocol::{self, HELLO_LEN, Kind, Reply, Request};
 use fssync::source::server::serve;
 
 use super::scene::{bytes, fixtures_directory};
@@ -29,7 +29,7 @@ const MAX_READ: u64 = 1 << 20;
 /// If a reply is not the expected one.
 pub fn run(input: &[u8]) {
     let mut requests = Vec::new();
-    let mut frames = protocol::hello().to_vec();
+    let mut frames = protocol::hello(protocol::VERSION).to_vec();
     let mut is_sound = true;
     for line in input.split(|&byte| byte == b'\n') {
         match serde_json::from_slice::<Request>(line) {
@@ -37,13 +37,17 @@ pub fn run(input: &[u8]) {
                 let request = localized(request);
                 is_sound &= protocol::write_message(&mut frames, &request).is_ok();
                 if is_sound {
-                    requests.push(request);
+                    requests.push(Some(request));
                 }
             }
             Err(_) if line.is_empty() => {}
-            Err(_) => {
-                is_sound = false;
+            Err(error) => {
+                let is_unknown = error.is_data() && is_message(line);
+                is_sound &= is_unknown && line.len() <= Kind::Message.max_len();
                 frames.extend(framed(line));
+                if is_sound {
+                    requests.push(None);
+                }
             }
         }
     }
@@ -52,7 +56,11 @@ pub fn run(input: &[u8]) {
     assert_eq!(served.is_ok(), is_sound, "{served:?}");
     let mut replies = &output[HELLO_LEN..];
     for request in &requests {
-        check_answer(request, &mut replies);
+        match request {
+            Some(request) => check_answer(request, &mut replies),
+            // A request of a later version.
+            None => assert!(matches!(next_reply(&mut replies), Reply::Refused { .. })),
+        }
     }
     assert!(!is_sound || replies.is_empty(), "there is no other reply");
 }
@@ -60,13 +68,17 @@ pub fn run(input: &[u8]) {
 /// The bytes that a line stands for.
 #[must_use]
 pub fn framed(line: &[u8]) -> Vec<u8> {
-    let is_message = matches!(line.first(), Some(b'{' | b'"'));
     let len = (line.len() as u32).to_be_bytes();
-    if is_message {
+    if is_message(line) {
         [b"J", &len[..], line].concat()
     } else {
         line.to_vec()
     }
+}
+
+/// Whether a line stands for a message.
+fn is_message(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b'{' | b'"'))
 }
 
 /// The request with the real path of the served directory, and without long waits.
@@ -324,5 +336,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
         })
         .chain([b"D\0\0\0\x04FS30".to_vec(), b"{\"Look\":".to_vec()])
         .chain([b"{\"Digest\":{\"start\":7,\"end\":3}}".to_vec()])
+        .chain([b"{\"Later\":1}\n\"Surroundings\"".to_vec()])
         .collect()
 }

@@ -1,8 +1,27 @@
 //! The protocol between a slave and `fssync serve`: its messages and frames, without I/O of
 //! its own.
 //!
-//! Each end first sends a [`hello`]. Then the slave sends requests, and the master answers them
-//! in order, each with one reply. These are the exceptions:
+//! # Versions
+//!
+//! The two machines are not upgraded at the same moment, so each end speaks [`VERSION`] and the
+//! version before it.
+//!
+//! 1. The slave sends a [`hello`] with the highest version that it speaks, and its first request
+//!    at once.
+//! 2. The master waits for that hello. It answers with the lower of this version and its own
+//!    highest one. Both speak that version from now on. If one end does not, it fails.
+//! 3. Programs of [`STRICT_VERSION`] do not negotiate: they send their hello first, and end if
+//!    the other hello contains another version. The slave then connects once more and offers that
+//!    version.
+//!
+//! A request that the master does not know gets [`Reply::Refused`], and the connection remains
+//! usable. A new field of a message has a default, and unknown fields are ignored, so a new field
+//! needs no new version.
+//!
+//! # Messages
+//!
+//! The slave sends requests, and the master answers them in order, each with one reply. These are
+//! the exceptions:
 //!
 //! - Any number of [`Reply::Heartbeat`] may precede a reply, except the one to a
 //!   [`Request::Wait`].
@@ -18,7 +37,7 @@
 //!   request.
 //! - A [`Reply::Refused`] or [`Reply::Blobs`] ends the answer to any request.
 //!
-//! A frame:
+//! # Frames
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -41,10 +60,23 @@ use crate::source::blobs::{
 };
 use crate::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings};
 
-/// The version of this protocol. It increases with every change.
+/// The highest version that this program speaks. It increases with every change that is not only a
+/// new field.
 pub const VERSION: u16 = 5;
 
-/// The start of a hello. The version follows, in 2 bytes, big-endian.
+/// The lowest version that this program speaks.
+pub const MIN_VERSION: u16 = VERSION - 1;
+
+/// The first version with requests about blobs.
+pub const BLOBS_VERSION: u16 = 5;
+
+/// The last version whose programs accept only a hello with their own version.
+pub const STRICT_VERSION: u16 = 4;
+
+// Once this version is not spoken any more, nobody needs to connect a second time.
+const _: () = assert!(STRICT_VERSION >= MIN_VERSION);
+
+/// The start of a hello. A version follows, in 2 bytes, big-endian.
 const NAME: [u8; 6] = *b"fssync";
 
 /// The length of a hello, in bytes.
@@ -125,6 +157,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The first version that has this request, or an earlier one.
+    #[must_use]
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::BlobRoot { .. } | Self::Blobs { .. } | Self::BlobDigests { .. } => BLOBS_VERSION,
+            _ => MIN_VERSION,
+        }
+    }
+}
+
 /// A reply of the master.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Reply {
@@ -197,15 +240,24 @@ pub enum Error {
     /// The first bytes are not a hello. Contains them, escaped.
     #[error("received {0}")]
     NoHello(String),
-    /// The other end has another version of the protocol.
-    #[error("protocol mismatch: the other end speaks version {0}, this end version {VERSION}")]
+    /// The other end does not speak a version that this end speaks.
+    #[error(
+        "protocol mismatch: the other end speaks version {0}, this end versions {MIN_VERSION} and \
+         {VERSION}"
+    )]
     Version(u16),
+    /// The other end accepts only this version, [`STRICT_VERSION`], and was offered another one.
+    #[error("the other end speaks only version {0}")]
+    OnlyVersion(u16),
     /// An invalid frame, or a frame that is not allowed at this point.
     #[error("received no valid frame: {0}")]
     Frame(&'static str),
     /// An invalid message.
     #[error("received no valid message")]
     Message(#[source] serde_json::Error),
+    /// A message in valid JSON that this version does not know.
+    #[error("received an unknown message")]
+    UnknownMessage(#[source] serde_json::Error),
 }
 
 /// The kinds of frame.
@@ -235,18 +287,36 @@ impl Kind {
     }
 }
 
-/// The bytes that this end sends first.
+/// The bytes that an end sends first.
 #[must_use]
-pub fn hello() -> [u8; HELLO_LEN] {
+pub fn hello(version: u16) -> [u8; HELLO_LEN] {
     let mut hello = [0; HELLO_LEN];
     hello[..NAME.len()].copy_from_slice(&NAME);
-    hello[NAME.len()..].copy_from_slice(&VERSION.to_be_bytes());
+    hello[NAME.len()..].copy_from_slice(&version.to_be_bytes());
     hello
 }
 
-/// Reads the hello of the other end. If it sends something else, such as the greeting of a
+/// The version in which a master answers a slave that offers `theirs`.
+pub fn answer(theirs: u16) -> Result<u16, Error> {
+    if theirs < MIN_VERSION {
+        return Err(Error::Version(theirs));
+    }
+    Ok(theirs.min(VERSION))
+}
+
+/// The version to speak with a master that answered with `theirs`, after the slave has offered
+/// `offered`.
+pub fn accept(offered: u16, theirs: u16) -> Result<u16, Error> {
+    match theirs {
+        STRICT_VERSION if offered != theirs => Err(Error::OnlyVersion(theirs)),
+        _ if (MIN_VERSION..=offered).contains(&theirs) => Ok(theirs),
+        _ => Err(Error::Version(theirs)),
+    }
+}
+
+/// Reads the hello of the other end, and returns its version. If it sends something else, such as the greeting of a
 /// shell, the error contains the start of it.
-pub fn read_hello(from: &mut impl Read) -> Result<(), Error> {
+pub fn read_hello(from: &mut impl Read) -> Result<u16, Error> {
     /// The maximum length of an invalid hello in a message, in bytes.
     const MAX_SHOWN_LEN: usize = 200;
     let mut received = Vec::new();
@@ -270,12 +340,8 @@ pub fn read_hello(from: &mut impl Read) -> Result<(), Error> {
         return Err(Error::Ended);
     }
     if received.len() == HELLO_LEN && received.starts_with(&NAME) {
-        let version = u16::from_be_bytes([received[HELLO_LEN - 2], received[HELLO_LEN - 1]]);
-        return if version == VERSION {
-            Ok(())
-        } else {
-            Err(Error::Version(version))
-        };
+        let version = [received[HELLO_LEN - 2], received[HELLO_LEN - 1]];
+        return Ok(u16::from_be_bytes(version));
     }
     // Whatever arrives next belongs to the same greeting, most likely.
     if let Ok(len) = from.read(&mut buffer) {
@@ -365,7 +431,13 @@ fn check_data_len(len: usize, max: u64) -> Result<(), Error> {
 fn read_content<T: DeserializeOwned>(from: &mut impl Read, len: usize) -> Result<T, Error> {
     let mut bytes = vec![0; len];
     read_exact(from, &mut bytes)?;
-    serde_json::from_slice(&bytes).map_err(Error::Message)
+    serde_json::from_slice(&bytes).map_err(|error| {
+        if error.is_data() {
+            Error::UnknownMessage(error)
+        } else {
+            Error::Message(error)
+        }
+    })
 }
 
 /// Reads the header of a frame. Returns its kind and its length in bytes, which is at most
@@ -442,14 +514,54 @@ mod tests {
     }
 
     #[test]
-    fn only_a_hello_of_the_same_version_is_accepted() {
-        assert!(read_hello(&mut hello().as_slice()).is_ok());
-        let mut newer = hello();
-        newer[HELLO_LEN - 1] = 9;
-        assert!(matches!(
-            read_hello(&mut newer.as_slice()),
-            Err(Error::Version(9))
-        ));
+    fn both_ends_agree_on_the_lower_version_or_fail() {
+        for (theirs, expected) in [(3, None), (4, Some(4)), (5, Some(5)), (6, Some(5))] {
+            assert_eq!(answer(theirs).ok(), expected, "{theirs}");
+        }
+        for (offered, theirs, expected) in [
+            (5, 5, Some(5)),
+            (4, 4, Some(4)),
+            // Programs of these versions have nothing in common with this one.
+            (5, 3, None),
+            (5, 6, None),
+            (4, 5, None),
+        ] {
+            let accepted = accept(offered, theirs);
+            assert_eq!(
+                accepted.as_ref().ok(),
+                expected.as_ref(),
+                "{offered} {theirs}"
+            );
+            assert!(
+                expected.is_some() || matches!(accepted, Err(Error::Version(it)) if it == theirs)
+            );
+        }
+        assert!(matches!(accept(5, 4), Err(Error::OnlyVersion(4))));
+    }
+
+    #[test]
+    fn an_unknown_message_is_told_from_an_invalid_one() {
+        let read = |text: &str| {
+            let mut frame = Vec::new();
+            write_frame(&mut frame, Kind::Message, text.as_bytes()).unwrap();
+            read_message::<Request>(&mut frame.as_slice())
+        };
+        for text in ["{\"Later\":{\"a\":1}}", "\"Later\"", "{\"Digest\":1}"] {
+            assert!(
+                matches!(read(text), Err(Error::UnknownMessage(_))),
+                "{text}"
+            );
+        }
+        for text in ["{", "\"Sur"] {
+            assert!(matches!(read(text), Err(Error::Message(_))), "{text}");
+        }
+        let wait = read("{\"Wait\":{\"patience_ms\":5,\"later\":true}}").unwrap();
+        assert_eq!(wait, Some(Request::Wait { timeout_ms: 5 }));
+    }
+
+    #[test]
+    fn a_hello_contains_its_version() {
+        assert_eq!(read_hello(&mut hello(300).as_slice()).unwrap(), 300);
         for text in ["Welcome to plone1!\n", "fssh: no", "f"] {
             let Err(Error::NoHello(shown)) = read_hello(&mut text.as_bytes()) else {
                 panic!("{text}");

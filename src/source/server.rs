@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::io::digest::Digest;
 use crate::source::open::Name;
 use crate::source::path::MountedPath;
-use crate::source::protocol::{self, MAX_DATA_LEN, Reply, Request};
+use crate::source::protocol::{self, MAX_DATA_LEN, Reply, Request, VERSION};
 use crate::source::{self, Source};
 
 /// The maximum number of ranges that one stat digests.
@@ -43,14 +43,24 @@ pub fn serve(paths: &[PathBuf], input: impl Read, output: impl Write) -> Result<
         serves_beside: false,
         buffer: Vec::new(),
     };
-    server.output.write_all(&protocol::hello())?;
+    let offered = protocol::read_hello(&mut server.input);
+    let version = offered.and_then(protocol::answer);
+    // If no version is common, the slave learns which end must be upgraded.
+    let hello = protocol::hello(*version.as_ref().unwrap_or(&VERSION));
+    server.output.write_all(&hello)?;
     server.output.flush()?;
-    protocol::read_hello(&mut server.input)?;
-    while let Some(request) = protocol::read_message(&mut server.input)? {
-        server.answer(request)?;
+    version?;
+    loop {
+        match protocol::read_message(&mut server.input) {
+            Ok(Some(request)) => server.answer(request)?,
+            Ok(None) => return Ok(()),
+            Err(protocol::Error::UnknownMessage(_)) => {
+                protocol::write_message(&mut server.output, &unknown_request())?;
+            }
+            Err(error) => return Err(error.into()),
+        }
         server.output.flush()?;
     }
-    Ok(())
 }
 
 struct Server<'a, I, O> {
@@ -230,6 +240,13 @@ impl<I: Read, O: Write> Server<'_, I, O> {
 fn nothing_opened() -> Reply {
     Reply::Refused {
         why: "no file was opened yet".to_owned(),
+        is_transient: false,
+    }
+}
+
+fn unknown_request() -> Reply {
+    Reply::Refused {
+        why: "this version of fssync does not know the request".to_owned(),
         is_transient: false,
     }
 }

@@ -33,6 +33,9 @@ const MIN_AHEAD_LEN: u64 = 256 * 1024;
 /// The maximum length of a reason from the other end in a message, in characters.
 const MAX_WHY_LEN: usize = 500;
 
+/// The advice if the other end has too old a version.
+const UPGRADE_MASTER: &str = "upgrade fssync on the master";
+
 /// The command that connects to a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -74,21 +77,28 @@ impl Ssh {
         }
     }
 
-    /// Runs `work` with the connection, which is established first if there is none.
+    /// Runs `work` with the connection, which is established first if there is none. A program
+    /// that does not negotiate the version of the protocol gets a second connection.
     /// `request` describes the work for the log.
     fn with_connection<T>(
         &mut self,
         request: &dyn fmt::Debug,
-        work: impl FnOnce(&mut Connection) -> Result<T, RequestError>,
+        mut work: impl FnMut(&mut Connection) -> Result<T, RequestError>,
     ) -> Result<T, Error> {
         self.round_trips += 1;
         // Each MiB of a copy needs one: too many for `-v`.
         tracing::trace!("round trip {}: {request:?}", self.round_trips);
         let (mut connection, is_new) = match self.connection.take() {
             Some(connection) => (connection, false),
-            None => (self.connect()?, true),
+            None => (self.connect(protocol::VERSION)?, true),
         };
-        let result = work(&mut connection);
+        let mut result = work(&mut connection);
+        if let Err(RequestError::Broken(protocol::Error::OnlyVersion(version))) = result {
+            tracing::debug!("connecting again with version {version} of the protocol");
+            self.process.abandon(connection.pid);
+            connection = self.connect(version)?;
+            result = work(&mut connection);
+        }
         self.connection = Some(connection);
         // An answer proves that ssh has logged in, so it will not ask for a password again.
         if is_new && result.is_ok() {
@@ -105,6 +115,13 @@ impl Ssh {
                 name: self.name.clone(),
                 problem: problem.bounded(),
             },
+            RequestError::Unsupported { version } => Error::Connection {
+                name: self.name.clone(),
+                what: format!(
+                    "fssync there speaks version {version} of the protocol, which has no blobs"
+                ),
+                hint: UPGRADE_MASTER,
+            },
         })
     }
 
@@ -112,8 +129,10 @@ impl Ssh {
         self.with_connection(request, |connection| connection.client.ask(request))
     }
 
-    fn connect(&self) -> Result<Connection, Error> {
-        let connection = Connection::start(&self.target, self.heartbeat.clone(), &self.process);
+    /// Starts a connection that will offer this version of the protocol.
+    fn connect(&self, version: u16) -> Result<Connection, Error> {
+        let heartbeat = self.heartbeat.clone();
+        let connection = Connection::start(&self.target, version, heartbeat, &self.process);
         connection.map_err(|failure| match failure {
             StartError::Program(what) => Error::Connection {
                 name: self.name.clone(),
@@ -152,8 +171,14 @@ impl Ssh {
                 "the program that connects wants to ask a question: run fssync once in the \
                  foreground of a terminal, or use a key without a password"
             }
+            (&protocol::Error::Version(theirs), _) if theirs < protocol::VERSION => UPGRADE_MASTER,
             (protocol::Error::Version(_), _) => {
-                "install the same version of fssync on both machines"
+                "upgrade fssync on this machine: the master has a newer version"
+            }
+            // An older version does not know an option of `fssync serve`.
+            (_, Some(2)) if is_unanswered => {
+                "fssync on the master does not accept the command: if it is older than this one, \
+                 upgrade it there"
             }
             (_, Some(127)) => {
                 "fssync: command not found on the master: install it there, or name it with \
@@ -297,7 +322,7 @@ impl Source for Ssh {
             };
             let request = format_args!("{} blobs in {}", wants.len(), root.directory);
             let flow = self.with_connection(&request, |connection| {
-                connection.client.blobs(root, wants, sink)
+                connection.client.blobs(root, wants, &sink)
             })?;
             if flow.is_break() {
                 // The rest of the answer may be long. A new connection costs less.

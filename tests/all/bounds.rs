@@ -259,7 +259,7 @@ fn octal(bytes: &[u8]) -> String {
 
 #[test]
 fn a_peer_that_sends_endless_output_is_unreachable() {
-    let hello = octal(&protocol::hello());
+    let hello = octal(&protocol::hello(protocol::VERSION));
     let mut reply = Vec::new();
     protocol::write_message(&mut reply, &Reply::Changed(true)).unwrap();
     let reply = octal(&reply);
@@ -284,7 +284,7 @@ fn endless_requests_take_little_memory_on_the_master() {
     let scene = Scene::new();
     sparse_master(&scene.master, 1000);
     let served = scene.master.parent().unwrap();
-    let mut asked = protocol::hello().to_vec();
+    let mut asked = protocol::hello(protocol::VERSION).to_vec();
     let path = scene.master.display().to_string();
     let ranges = vec![0..u64::MAX; 16];
     for request in [

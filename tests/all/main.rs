@@ -71,6 +71,7 @@ mod connection;
 mod master_blobs;
 mod nfs;
 mod remote;
+mod versions;
 
 // Errors, limits and signals.
 mod bounds;

@@ -191,7 +191,11 @@ fn output_that_is_not_from_fssync_is_shown_and_explained() {
             "publickey",
             "by hand",
         ),
-        ("printf 'fssync\\000\\011'", "version 9", "same version"),
+        (
+            "printf 'fssync\\000\\011'",
+            "version 9",
+            "upgrade fssync on this machine",
+        ),
         ("yes", "received \"y\\ny", "not fssync serve"),
         (
             "printf 'fssync\\000\\005J\\377\\377\\377\\377'",
@@ -396,7 +400,7 @@ fn heartbeats_extend_the_wait() {
     let (why, is_transient) = ("refused by the test".to_owned(), false);
     protocol::write_message(&mut refused, &Reply::Refused { why, is_transient }).expect("a reply");
     for (name, bytes) in [
-        ("hello", &protocol::hello()[..]),
+        ("hello", &protocol::hello(protocol::VERSION)[..]),
         ("heartbeat", &heartbeat),
         ("refused", &refused),
     ] {
@@ -412,7 +416,7 @@ fn heartbeats_extend_the_wait() {
 
 /// The replies of `fssync serve` to these requests, in order.
 pub fn ask(paths: &[PathBuf], requests: &[Request]) -> Vec<Reply> {
-    let mut input = protocol::hello().to_vec();
+    let mut input = protocol::hello(protocol::VERSION).to_vec();
     for request in requests {
         protocol::write_message(&mut input, request).expect("a request");
     }
@@ -513,7 +517,9 @@ fn serve_ends_with_its_input_and_requires_a_path() {
         .spawn()
         .expect("serve");
     let mut input = process.stdin.take().expect("its input");
-    input.write_all(&protocol::hello()).expect("a hello");
+    input
+        .write_all(&protocol::hello(protocol::VERSION))
+        .expect("a hello");
     drop(input);
     assert!(process.wait().expect("its end").success());
     assert_eq!(
@@ -650,7 +656,7 @@ fn an_invalid_list_is_refused() {
         ("an offset beyond the size", up_to(201), good.clone()),
     ] {
         let scene = Scene::with_master("one");
-        let mut reply = protocol::hello().to_vec();
+        let mut reply = protocol::hello(protocol::VERSION).to_vec();
         let sight = &ask(std::slice::from_ref(&scene.master), &[look(&scene.master)])[0];
         protocol::write_message(&mut reply, sight).expect("a sight");
         protocol::write_message(&mut reply, &Reply::Transactions { len, reached })

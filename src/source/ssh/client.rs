@@ -29,6 +29,12 @@ pub enum RequestError {
     /// The blob directory at the other end cannot be used. The connection can be used for
     /// other requests.
     Blobs(BlobsProblem),
+    /// The version that both ends speak does not have the request. It was not sent, and the
+    /// connection can be used for others.
+    Unsupported {
+        /// That version.
+        version: u16,
+    },
 }
 
 impl From<protocol::Error> for RequestError {
@@ -58,6 +64,8 @@ impl ReadRange {
 pub struct Client<R, W> {
     from: R,
     to: W,
+    /// The version that this end offers; then the one that both ends speak.
+    version: u16,
     /// Whether this end has sent its hello.
     has_greeted: bool,
     /// Whether the hello of the other end was received.
@@ -76,12 +84,14 @@ struct KeptRead {
 }
 
 impl<R: Read, W: Write> Client<R, W> {
-    /// Creates a client for a new connection. Sends nothing.
+    /// Creates a client for a new connection, which will offer this version of the protocol. Sends
+    /// nothing.
     #[must_use]
-    pub fn new(from: R, to: W) -> Self {
+    pub fn new(from: R, to: W, version: u16) -> Self {
         Self {
             from,
             to,
+            version,
             has_greeted: false,
             is_greeted: Arc::default(),
             ahead: None,
@@ -172,7 +182,7 @@ impl<R: Read, W: Write> Client<R, W> {
         match self.data(&mut bytes) {
             Err(RequestError::Broken(error)) => return Err(error.into()),
             // The read itself will report it.
-            Err(RequestError::Refused { .. } | RequestError::Blobs(_)) => {}
+            Err(_) => {}
             Ok(len) => {
                 bytes.truncate(len);
                 self.kept = Some(KeptRead { range, bytes });
@@ -182,9 +192,13 @@ impl<R: Read, W: Write> Client<R, W> {
     }
 
     fn send(&mut self, request: &Request) -> Result<(), RequestError> {
+        let version = self.version;
+        if request.since() > version {
+            return Err(RequestError::Unsupported { version });
+        }
         let mut bytes = Vec::new();
         if !self.has_greeted {
-            bytes.extend(protocol::hello());
+            bytes.extend(protocol::hello(version));
             self.has_greeted = true;
         }
         let sent =
@@ -216,7 +230,8 @@ impl<R: Read, W: Write> Client<R, W> {
     /// Receives the hello of the other end, before its first reply.
     fn receive_hello(&mut self) -> Result<(), RequestError> {
         if !self.is_greeted.load(Ordering::Relaxed) {
-            protocol::read_hello(&mut self.from)?;
+            let theirs = protocol::read_hello(&mut self.from)?;
+            self.version = protocol::accept(self.version, theirs)?;
             self.is_greeted.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -41,9 +41,11 @@ pub(super) enum StartError {
 }
 
 impl Connection {
-    /// Starts the program, and registers it in `process`.
+    /// Starts the program, and registers it in `process`. The connection will offer this version of
+    /// the protocol.
     pub(super) fn start(
         target: &Target,
+        version: u16,
         heartbeat: Heartbeat,
         process: &Process,
     ) -> Result<Self, StartError> {
@@ -68,7 +70,7 @@ impl Connection {
         pipe::widen(&from);
         // Only headers go through the buffer. Large reads of data bypass it.
         let from = BufReader::with_capacity(BUFFER_LEN, HeartbeatReader { from, heartbeat });
-        let client = Client::new(from, to);
+        let client = Client::new(from, to, version);
         let listening = StderrLog::listen(stderr, client.is_greeted(), flags);
         Ok(Self {
             pid,

@@ -311,7 +311,7 @@ fn a_huge_blob_takes_little_memory_on_the_master() {
     site.write(key(1, 1), b"");
     let file = File::create(site.path(key(1, 1))).expect("a blob");
     file.set_len(1 << 30).expect("its size");
-    let mut input = fssync::source::protocol::hello().to_vec();
+    let mut input = fssync::source::protocol::hello(fssync::source::protocol::VERSION).to_vec();
     let [_, blobs, _] = requests(&site.directory);
     fssync::source::protocol::write_message(&mut input, &blobs).expect("a request");
     let asked = site.scene.directory.path().join("input");

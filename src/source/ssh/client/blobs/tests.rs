@@ -63,7 +63,7 @@ fn wants() -> Vec<BlobWant> {
 }
 
 fn stream(sent: &[Sent]) -> Vec<u8> {
-    let mut bytes = protocol::hello().to_vec();
+    let mut bytes = protocol::hello(protocol::VERSION).to_vec();
     for it in sent {
         let written = match it {
             Sent::Event(event) => protocol::write_message(&mut bytes, &Reply::Blob(event.clone())),
@@ -78,7 +78,7 @@ fn stream(sent: &[Sent]) -> Vec<u8> {
 /// Receives the answer to [`wants`]: the number of events and the result.
 fn receive(sent: &[Sent]) -> (usize, Result<ControlFlow<()>, RequestError>) {
     let bytes = stream(sent);
-    let mut client = Client::new(&bytes[..], io::sink());
+    let mut client = Client::new(&bytes[..], io::sink(), protocol::VERSION);
     let mut count = 0;
     let result = client.blobs(&root(), &wants(), |_| {
         count += 1;
@@ -223,7 +223,7 @@ fn special_bits_and_long_texts_are_cut() {
         }),
         Event(Failed { kind, why }),
     ]);
-    let mut client = Client::new(&bytes[..], io::sink());
+    let mut client = Client::new(&bytes[..], io::sink(), protocol::VERSION);
     let mut events = Vec::new();
     let _ = client.blobs(&root(), &wants()[..1], |event| {
         events.push(event.kind);
@@ -237,7 +237,7 @@ fn special_bits_and_long_texts_are_cut() {
 #[test]
 fn a_read_ahead_is_kept_while_blobs_arrive() {
     let data = |bytes: &[u8]| (Reply::Data(bytes.len() as u64), bytes.to_vec());
-    let mut bytes = protocol::hello().to_vec();
+    let mut bytes = protocol::hello(protocol::VERSION).to_vec();
     for (reply, piece) in [data(b"abcd"), data(b"efgh")] {
         protocol::write_message(&mut bytes, &reply).unwrap();
         protocol::write_data(&mut bytes, &piece).unwrap();
@@ -245,7 +245,7 @@ fn a_read_ahead_is_kept_while_blobs_arrive() {
     protocol::write_message(&mut bytes, &Reply::Blob(Absent)).unwrap();
     protocol::write_message(&mut bytes, &Reply::Changed(true)).unwrap();
     let mut requests = Vec::new();
-    let mut client = Client::new(&bytes[..], &mut requests);
+    let mut client = Client::new(&bytes[..], &mut requests, protocol::VERSION);
     let (mut buffer, ahead) = ([0; 4], ReadRange { offset: 4, len: 4 });
     assert_eq!(client.read(&mut buffer, 0, Some(ahead)).unwrap(), 4);
     let flow = client.blobs(&root(), &wants()[..1], |_| ControlFlow::Continue(()));
