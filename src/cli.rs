@@ -2,8 +2,10 @@
 
 pub(crate) mod args;
 mod config;
+mod doctor;
 mod lines;
 mod log;
+mod notify;
 mod parallel;
 mod pass;
 mod progress;
@@ -65,6 +67,10 @@ fn dispatch(args: &Args) -> Result<Exit, End> {
         Some(Verb::Verify(asked)) => {
             let output = Output::new(&asked.output, common);
             verify::run(&asked.storages(common)?, asked, output)
+        }
+        Some(Verb::Doctor(asked)) => {
+            let output = Output::new(&asked.output, common);
+            doctor::run(&asked.storages(common)?, output)
         }
         Some(Verb::Config(verb)) => config::run(verb, common.quiet),
         Some(Verb::Serve { blobs, paths }) => serve::run(paths, *blobs),

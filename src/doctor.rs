@@ -24,6 +24,7 @@ use crate::config::{Mode, StorageConfig};
 use crate::error::Error;
 use crate::io::progress::Monitor;
 use crate::pass::{self, Job};
+use crate::plan::outcome::Exit;
 use crate::source::ssh::Process;
 
 /// Examines a storage. The program that connects to another host is registered in `process`.
@@ -69,21 +70,26 @@ fn next_pass(job: &Job, monitor: &dyn Monitor, report: &mut Report) {
     );
     let check = match outcome.hint.clone() {
         _ if outcome.exit.is_quiet() => Check::ok("next-pass", seen),
-        hint => Check::fail("next-pass", seen, hint.unwrap_or_default()).of_state(),
+        hint => {
+            let advice = hint.unwrap_or_else(|| "see the checks above".to_owned());
+            Check::fail("next-pass", seen, advice).of_state()
+        }
     };
     report.add(check);
     report.next_pass = Some(outcome);
 }
 
 impl Check {
-    /// A check that failed with an error. If the error is about the configuration, it is about
+    /// A check that failed with an error. An unreachable master is a state; other errors are about
     /// the set-up.
     fn of_error(name: &'static str, error: &Error) -> Self {
-        let check = Self::fail(
-            name,
-            error.display_chain(),
-            error.hint().unwrap_or_default(),
-        );
+        let advice = error.hint().unwrap_or_else(|| match error.exit() {
+            Exit::Usage => {
+                "correct the arguments on the command line, or the configuration file".to_owned()
+            }
+            _ => "check the path, the mounts and the permissions".to_owned(),
+        });
+        let check = Self::fail(name, error.display_chain(), advice);
         if error.is_unreachable() {
             check.of_state()
         } else {

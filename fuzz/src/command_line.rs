@@ -40,6 +40,10 @@ pub fn run(input: &[u8]) {
         }
         Some(Verb::Status(asked)) => (asked.against.as_deref(), &asked.connection),
         Some(Verb::Verify(asked)) => (asked.against.as_deref(), &asked.connection),
+        Some(Verb::Doctor(asked)) => {
+            assert_eq!(asked.master.is_some(), asked.slave.is_some());
+            (asked.master.as_deref(), &asked.connection)
+        }
         Some(Verb::Serve { paths, .. }) => return assert!(!paths.is_empty()),
         Some(Verb::Off { .. } | Verb::On { .. } | Verb::Config(_)) => return,
     };

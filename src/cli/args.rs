@@ -23,7 +23,7 @@ use jiff::SignedDuration;
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    override_usage = "fssync [OPTIONS] [MASTER SLAVE]\n       fssync --watch [OPTIONS] [MASTER SLAVE]\n       fssync off [--force] [OPTIONS] [SLAVE]\n       fssync on [--force] [OPTIONS] [SLAVE]\n       fssync status [OPTIONS] [SLAVE] [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] [SLAVE] [--against MASTER]\n       fssync config check [--print]\n       fssync serve PATH...\n\nWithout MASTER and SLAVE, a command works on all storages of the configuration file\n(--config FILE, $FSSYNC_CONFIG or /etc/fssync/fssync.toml), or on those named by --storage.",
+    override_usage = "fssync [OPTIONS] [MASTER SLAVE]\n       fssync --watch [OPTIONS] [MASTER SLAVE]\n       fssync off [--force] [OPTIONS] [SLAVE]\n       fssync on [--force] [OPTIONS] [SLAVE]\n       fssync status [OPTIONS] [SLAVE] [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] [SLAVE] [--against MASTER]\n       fssync doctor [OPTIONS] [MASTER SLAVE]\n       fssync config check [--print]\n       fssync serve PATH...\n\nWithout MASTER and SLAVE, a command works on all storages of the configuration file\n(--config FILE, $FSSYNC_CONFIG or /etc/fssync/fssync.toml), or on those named by --storage.",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -191,6 +191,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Check every record of SLAVE, its index and its blobs (does not change SLAVE)
     Verify(VerifyArgs),
+    /// Examine the set-up: what was found, and what to do (does not change MASTER or SLAVE)
+    Doctor(DoctorArgs),
     /// Check the configuration file, or make one from a zeo.conf
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -291,6 +293,33 @@ pub(crate) struct VerifyArgs {
     /// Search the blob directory for files to which SLAVE does not refer
     #[arg(long)]
     pub(crate) orphans: bool,
+
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// The master, as passes name it
+    #[arg(requires = "slave")]
+    pub(crate) master: Option<OsString>,
+
+    /// The slave, as passes name it
+    pub(crate) slave: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
+
+    /// Passes copy the blob files, too
+    #[arg(long, conflicts_with = "no_blobs")]
+    pub(crate) blobs: bool,
+
+    /// Passes copy only Data.fs
+    #[arg(long)]
+    pub(crate) no_blobs: bool,
 
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,

@@ -10,6 +10,7 @@ use fssync::pass;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
 
+use super::notify::Notify;
 use super::report::Reporter;
 use super::signals::{self, Connections, ExitSignals};
 use super::storage::{Output, Selected, Selection};
@@ -23,18 +24,28 @@ pub(crate) fn run(selected: &Selected, mode: Mode, output: Output) -> Exit {
     let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
     let exit_signals = ExitSignals::for_masters(masters);
     let interrupted = signals::listen(&connections, exit_signals, &[], None);
+    let flag = interrupted.as_ref().map(Arc::clone).unwrap_or_default();
+    let notify = Notify::once(selected, mode, flag);
     let mut exits = Vec::new();
     for storage in storages {
         let _span = storage.span().entered();
         let process = Process::default();
         connections.add(&process);
-        exits.push(run_one(storage, mode, output, &process, &interrupted));
+        exits.push(run_one(
+            storage,
+            mode,
+            output,
+            &process,
+            &interrupted,
+            &notify,
+        ));
         if let Ok(interrupted) = &interrupted
             && interrupted.load(Ordering::Relaxed)
         {
             break;
         }
     }
+    notify.finish();
     Exit::most_severe(exits)
 }
 
@@ -44,6 +55,7 @@ fn run_one(
     output: Output,
     process: &Process,
     interrupted: &Result<Arc<AtomicBool>, Error>,
+    notify: &Notify,
 ) -> Exit {
     let started = Instant::now();
     let reporter = Reporter::start(storage, mode, output);
@@ -60,6 +72,7 @@ fn run_one(
     };
     process.close();
     let elapsed = started.elapsed();
+    notify.passed(storage.name, &report.outcome, elapsed);
     let mut end = reporter.end(&report, elapsed);
     if let Err(error) = reporter.print(&report.outcome, elapsed) {
         // The log still has to say how the pass ended.

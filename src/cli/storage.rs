@@ -14,8 +14,8 @@ use fssync::slave::sidecar::Sidecar;
 use fssync::verify;
 
 use super::args::{
-    Args, BlobArgs, CommonArgs, ConnectionArgs, OutputArgs, ProgressMode, SiteArgs, StatusArgs,
-    Target, VerifyArgs,
+    Args, BlobArgs, CommonArgs, ConnectionArgs, DoctorArgs, OutputArgs, ProgressMode, SiteArgs,
+    StatusArgs, Target, VerifyArgs,
 };
 
 /// Where the results of a command go, and in which form.
@@ -221,6 +221,19 @@ impl VerifyArgs {
             master: self.master_blobs.clone().or(master),
             orphans: self.orphans,
         }
+    }
+}
+
+impl DoctorArgs {
+    pub(super) fn storages(&self, common: &CommonArgs) -> Result<Selected, Error> {
+        let options = StorageOptions {
+            blobs: (self.blobs || self.no_blobs).then_some(self.blobs),
+            ..StorageOptions::default()
+        }
+        .or(&self.connection.options())
+        .or(&common.options());
+        let (master, slave) = (self.master.as_deref(), self.slave.as_deref());
+        self.site.select(master, slave, &options)
     }
 }
 

@@ -15,6 +15,7 @@ use signal_hook::consts::SIGHUP;
 
 use self::storage::Watched;
 use super::log::End;
+use super::notify::Notify;
 use super::signals::{self, Connections, ExitSignals};
 use super::storage::{Output, Selected, Selection};
 use super::systemd::{self, Service};
@@ -50,6 +51,7 @@ fn run_one(storage: Selection<'_>, output: Output) -> Exit {
         storage,
         output,
         member: Arc::new(Arc::new(Service::default()).add(String::new())),
+        notify: &Notify::default(),
         process: &process,
         wakeups: &wakeups,
     };

@@ -26,7 +26,7 @@ pub(super) fn check(
     let found = match master.stat(Vec::new()).map_err(Error::from) {
         Ok(found) => found,
         Err(error) => {
-            report.add(Check::of_error("master", &error));
+            report.add(unreadable(&error));
             return None;
         }
     };
@@ -52,6 +52,21 @@ pub(super) fn check(
     }
     clock(&found, report);
     Some(found)
+}
+
+/// A master that cannot be read. Mistakes in the set-up of ssh do not go away by themselves.
+fn unreadable(error: &Error) -> Check {
+    let check = Check::of_error("master", error);
+    let advice = if check.seen.contains("Host key verification failed") {
+        "connect once by hand as this user, with the same ssh command, and compare the \
+         fingerprint: ssh then keeps the key of the host in known_hosts"
+    } else if check.seen.contains("Permission denied (") {
+        "add this user's public key to ~/.ssh/authorized_keys on the master; under cron and \
+         systemd, ssh needs a key without a passphrase"
+    } else {
+        return check;
+    };
+    Check::fail("master", check.seen, advice)
 }
 
 /// Checks how the master is mounted.
@@ -102,27 +117,4 @@ pub(super) const SYNCHRONISE: &str = "synchronise the clocks of both machines, f
      chrony: times in reports, and the tids of a failover, depend on them";
 
 #[cfg(test)]
-mod tests {
-    use super::super::check::Level;
-    use super::*;
-
-    #[test]
-    fn mounts_that_cause_trouble_are_reported() {
-        for (kind, options, level, text) in [
-            ("ext4", "rw", Level::Ok, ""),
-            ("nfs4", "ro,hard", Level::Ok, ""),
-            ("nfs", "rw,hard", Level::Warn, "ro,hard"),
-            ("nfs4", "ro,soft", Level::Warn, "ro,hard"),
-            ("nfs4", "ro,softerr", Level::Warn, "ro,hard"),
-            ("fuse.sshfs", "ro", Level::Warn, "through ssh"),
-        ] {
-            let check = mounted(&Mount {
-                point: "/mnt".into(),
-                kind: kind.to_owned(),
-                options: options.split(',').map(str::to_owned).collect(),
-            });
-            assert_eq!(check.level, level, "{check:?}");
-            assert!(check.advice.contains(text), "{check:?}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Checks the slave: its file, its directory, its file system, its owner and the free space.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::io::retry_on_intr;
@@ -72,19 +73,16 @@ fn directory(paths: &SlavePaths) -> Check {
     }
 }
 
-/// A failed check with the hint of the error, or else with advice about permissions.
+/// A failed check. If permission was denied, another user may have it.
 fn advised(name: &'static str, error: &Error) -> Check {
     let check = Check::of_error(name, error);
-    let advice = match check.advice.as_str() {
-        "" => {
-            "run fssync as the user that owns the slave's files, which is the user of ZEO, and \
-             check the permissions"
+    match error {
+        Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            let advice = "run fssync as the user that owns the slave's files, which is the user of \
+                          ZEO, and check the permissions";
+            Check::fail(name, check.seen, advice)
         }
-        hint => hint,
-    };
-    Check {
-        advice: advice.to_owned(),
-        ..check
+        _ => check,
     }
 }
 
@@ -180,32 +178,4 @@ fn judge_space(directory: &str, free: u64, has_slave: bool, master: u64) -> Chec
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::check::Level;
-    use super::*;
-
-    #[test]
-    fn a_first_copy_needs_more_space_than_the_master_has() {
-        for (free, has_slave, level) in [
-            (999, false, Level::Fail),
-            (1000, false, Level::Warn),
-            (1099, false, Level::Warn),
-            (1100, false, Level::Ok),
-            (999, true, Level::Warn),
-            (1000, true, Level::Ok),
-        ] {
-            let check = judge_space("/srv", free, has_slave, 1000);
-            assert_eq!(check.level, level, "{check:?}");
-        }
-    }
-
-    #[test]
-    fn another_user_than_that_of_the_slave_is_a_mistake() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
-        let own = geteuid().as_raw();
-        for (user, level) in [(own, Level::Ok), (own + 1, Level::Fail)] {
-            assert_eq!(owner(&paths, None, user).level, level);
-        }
-    }
-}
+mod tests;

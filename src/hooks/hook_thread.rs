@@ -11,6 +11,10 @@ use super::storage::Claim;
 use crate::config::HookConfig;
 use crate::io::process;
 
+/// How long the process waits for a hook beyond its time limit. A hook that was started at the end
+/// of the last pass is then killed because of its own limit, and the log contains that.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// Runs the `nth` hook whenever it is due, until the process ends.
 pub(super) fn run(shared: &Shared, nth: usize) {
     let hook = &shared.hooks[nth];
@@ -18,7 +22,7 @@ pub(super) fn run(shared: &Shared, nth: usize) {
         let Some(moment) = shared.now() else {
             return;
         };
-        if is_over(moment.finishing_since, hook) {
+        if is_over(moment.finishing_since, hook.timeout) {
             return;
         }
         let next = match claim(shared, hook) {
@@ -59,7 +63,8 @@ fn claim(shared: &Shared, hook: &HookConfig) -> Next {
 /// Runs a hook. A failure is logged, with the program and the reason.
 fn report(shared: &Shared, hook: &HookConfig, nth: usize, episode: Episode, pass: &LastPass) {
     let program = command::program(hook, episode, pass);
-    let halt = || shared.is_interrupted() || is_over(shared.finishing_since(), hook);
+    let limit = hook.timeout.saturating_add(SLACK);
+    let halt = || shared.is_interrupted() || is_over(shared.finishing_since(), limit);
     let (name, storage) = (&hook.command[0], &pass.storage);
     let event = episode.event.as_str();
     match process::run(&program, &halt) {
@@ -73,7 +78,7 @@ fn report(shared: &Shared, hook: &HookConfig, nth: usize, episode: Episode, pass
     }
 }
 
-/// Whether the process must not wait for a hook any longer.
-fn is_over(finishing_since: Option<Instant>, hook: &HookConfig) -> bool {
-    finishing_since.is_some_and(|since| since.elapsed() >= hook.timeout)
+/// Whether the last pass of this process ended so long ago.
+fn is_over(finishing_since: Option<Instant>, limit: Duration) -> bool {
+    finishing_since.is_some_and(|since| since.elapsed() >= limit)
 }

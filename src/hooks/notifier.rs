@@ -132,7 +132,7 @@ impl Notifier {
 
     /// Lets the hooks and pings run that are due, and waits for their end: for as long as the
     /// longest of them may take. The last pass must have ended.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         let mut state = self.shared.finish();
         let until = Instant::now() + self.patience;
         while state.threads > 0 {

@@ -10,7 +10,7 @@ use crate::nfs;
 use crate::support::{must, names, project};
 
 /// The documents that are not about tests.
-const FOR_ADMINISTRATORS: [&str; 2] = ["blobs.md", "configuration.md"];
+const FOR_ADMINISTRATORS: [&str; 3] = ["blobs.md", "configuration.md", "monitoring.md"];
 
 /// The names of all tests in this program.
 fn tests() -> Vec<String> {

@@ -55,6 +55,7 @@ mod remind;
 
 // The subcommands, the switches and the watch.
 mod digests;
+mod doctor;
 mod off;
 mod on;
 mod status;

@@ -65,6 +65,7 @@ fn help() -> String {
         &["on", "--help"],
         &["status", "--help"],
         &["verify", "--help"],
+        &["doctor", "--help"],
         &["config", "check", "--help"],
         &["serve", "--help"],
     ]

@@ -1,6 +1,7 @@
 //! Several storages from one configuration file.
 
 mod config;
+mod hooks;
 mod passes;
 mod status;
 mod support;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fssync::config::StorageName;
 use fssync::filestorage::Tid;
 use fssync::human::bytes;
 use fssync::io::progress::Monitor;
@@ -13,15 +14,25 @@ use fssync::source::ssh::Process;
 use fssync::watch::Observer;
 use jiff::Timestamp;
 
+use crate::cli::notify::Notify;
 use crate::cli::progress;
 use crate::cli::report::Reporter;
 use crate::cli::storage::Output;
 use crate::cli::systemd::{Condition, Member, Status};
 
+/// Where the passes of a storage are reported, besides systemd.
+pub(super) struct Reports<'a> {
+    pub(super) reporter: Reporter,
+    /// The hooks and pings.
+    pub(super) notify: &'a Notify,
+    /// The name of the storage in the configuration file.
+    pub(super) name: Option<&'a StorageName>,
+}
+
 /// Receives the passes of one storage.
 pub(super) struct WatchReporter<'a> {
     output: Output,
-    reporter: Reporter,
+    reports: Reports<'a>,
     member: Arc<Member>,
     /// The program that connects to the other host.
     process: &'a Process,
@@ -34,13 +45,13 @@ pub(super) struct WatchReporter<'a> {
 impl<'a> WatchReporter<'a> {
     pub(super) fn new(
         output: Output,
-        reporter: Reporter,
+        reports: Reports<'a>,
         member: Arc<Member>,
         process: &'a Process,
     ) -> Self {
         Self {
             output,
-            reporter,
+            reports,
             member,
             process,
             in_sync: Cell::new(None),
@@ -52,14 +63,20 @@ impl<'a> WatchReporter<'a> {
 impl Observer for WatchReporter<'_> {
     fn passed(&self, report: &PassReport, elapsed: Duration, is_news: bool) {
         let outcome = &report.outcome;
+        let Reports {
+            reporter,
+            notify,
+            name,
+        } = &self.reports;
+        notify.passed(*name, outcome, elapsed);
         if is_news || outcome.action == Action::FullCopy {
-            self.reporter.log(report, elapsed);
+            reporter.log(report, elapsed);
         } else {
             tracing::debug!("a pass of {elapsed:?}: {outcome:?}");
         }
         if self.is_read.get()
             && (is_news || outcome.copied.transactions > 0)
-            && let Err(error) = self.reporter.print(outcome, elapsed)
+            && let Err(error) = reporter.print(outcome, elapsed)
         {
             tracing::warn!("{error:#}; not printing further reports");
             self.is_read.set(false);

@@ -25,6 +25,7 @@ use signal_hook::consts::SIGHUP;
 use super::storage::Watched;
 use crate::cli::args::ProgressMode;
 use crate::cli::log::End;
+use crate::cli::notify::Notify;
 use crate::cli::signals::{self, Connections, ExitSignals};
 use crate::cli::storage::{Output, Selected, Selection};
 use crate::cli::systemd::{self, Service};
@@ -60,6 +61,7 @@ pub(super) fn run(
             ..output
         },
         service: Arc::default(),
+        notify: Arc::default(),
         connections,
         sender,
         running: BTreeMap::new(),
@@ -71,6 +73,7 @@ pub(super) fn run(
     watch.handle(&messages, load);
     systemd::stopping();
     watch.stop(|_| true);
+    watch.notify.finish();
     tracing::info!("Stopped syncing all storages");
     Ok(Exit::most_severe(watch.exits))
 }
@@ -96,6 +99,7 @@ struct Running {
 struct SiteWatch {
     output: Output,
     service: Arc<Service>,
+    notify: Arc<Notify>,
     connections: Connections,
     sender: Sender<Message>,
     /// The watches, by their numbers.
@@ -124,7 +128,7 @@ impl SiteWatch {
                     }
                 },
                 Ok(Message::Ended(number)) => self.stop(|it| it == number),
-                Ok(Message::Stop) | Err(_) => return,
+                Ok(Message::Stop) | Err(_) => return self.notify.interrupt(),
             }
         }
     }
@@ -138,6 +142,7 @@ impl SiteWatch {
             .collect();
         self.stop(|number| removed.contains(&number));
         self.exits.clear();
+        self.notify.watch(&site);
         for running in self.running.values() {
             running.waker.wake(WakeReason::Signal);
         }
@@ -161,7 +166,7 @@ impl SiteWatch {
         let started = thread::Builder::new().name("watch".to_owned()).spawn({
             let (storage, output) = (storage.clone(), self.output);
             let (member, interrupted) = (Arc::clone(&member), Arc::clone(&interrupted));
-            let sender = self.sender.clone();
+            let (sender, notify) = (self.sender.clone(), Arc::clone(&self.notify));
             move || {
                 let storage = Selection::of(&storage);
                 let _span = storage.span().entered();
@@ -169,6 +174,7 @@ impl SiteWatch {
                     storage,
                     output,
                     member,
+                    notify: &notify,
                     process: &process,
                     wakeups: &wakeups,
                 };

@@ -10,7 +10,8 @@ use fssync::plan::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
 use fssync::watch::{Wakeups, watch};
 
-use super::reporter::WatchReporter;
+use super::reporter::{Reports, WatchReporter};
+use crate::cli::notify::Notify;
 use crate::cli::report::Reporter;
 use crate::cli::storage::{Output, Selection};
 use crate::cli::systemd::Member;
@@ -20,6 +21,7 @@ pub(super) struct Watched<'a> {
     pub(super) storage: Selection<'a>,
     pub(super) output: Output,
     pub(super) member: Arc<Member>,
+    pub(super) notify: &'a Notify,
     /// The program that connects to the other host.
     pub(super) process: &'a Process,
     pub(super) wakeups: &'a Wakeups,
@@ -34,6 +36,7 @@ impl Watched<'_> {
             storage,
             output,
             member,
+            notify,
             process,
             wakeups,
         } = self;
@@ -46,11 +49,18 @@ impl Watched<'_> {
         let exit = match job {
             Ok(job) => {
                 ready();
-                let observer = WatchReporter::new(output, reporter, Arc::clone(&member), process);
+                let reports = Reports {
+                    reporter,
+                    notify,
+                    name: storage.name,
+                };
+                let observer = WatchReporter::new(output, reports, Arc::clone(&member), process);
                 watch(&job, storage.config.interval, wakeups, &observer)
             }
             Err(error) => {
-                reporter.log(&Outcome::from(&error).into(), Duration::ZERO);
+                let outcome = Outcome::from(&error);
+                notify.passed(storage.name, &outcome, Duration::ZERO);
+                reporter.log(&outcome.into(), Duration::ZERO);
                 error.exit()
             }
         };

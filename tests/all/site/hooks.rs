@@ -1,0 +1,211 @@
+//! Passes and watches that run hooks.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::support::SiteScene;
+use crate::support::{fssync, run, spawn, wait_for};
+
+/// A site with one storage in sync, and a hook with this script. `$OUT` is a path for its output.
+fn site(script: &str, keys: &str) -> SiteScene {
+    let mut site = SiteScene::of(&["site"]);
+    site.run(&[]).expect(0);
+    let script = format!("OUT={}; {script}", out(&site).display()).replace('$', "$$");
+    site.append(&format!(
+        "[[hook]]\non = [\"diverged\", \"unreachable\", \"failing\", \"in-sync\"]\n\
+         command = [\"sh\", \"-c\", '''{script}''']\n{keys}\n"
+    ));
+    site
+}
+
+fn out(site: &SiteScene) -> PathBuf {
+    site.at("out")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The value of a variable in the output of `env`.
+fn variable<'a>(env: &'a str, name: &str) -> &'a str {
+    let prefix = format!("FSSYNC_{name}=");
+    let value = env.lines().find_map(|line| line.strip_prefix(&prefix));
+    value.unwrap_or_else(|| panic!("no {prefix} in {env}"))
+}
+
+/// Whether the process exists whose id a hook has written to this file.
+fn is_running(pid: &Path) -> bool {
+    let pid = read(pid).trim().to_owned();
+    let stat = read(Path::new(&format!("/proc/{pid}/stat")));
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// Starts a command whose output is not read.
+fn start(site: &SiteScene, arguments: &[&str]) -> Child {
+    let log = File::create(site.at("log")).unwrap();
+    let mut command = site.command(arguments);
+    spawn(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log),
+    )
+}
+
+#[test]
+fn a_hook_gets_the_outcome_in_its_environment_and_on_its_input() {
+    let site = site("env > $OUT.env; cat > $OUT.json; echo >> $OUT", "");
+    site.diverge("site");
+    let pass = site.run(&["--json"]).expect(20);
+    let env = read(&site.at("out.env"));
+    let report: Value = serde_json::from_str(&pass.stdout).unwrap();
+    for (name, expected) in [
+        ("EVENT", "diverged"),
+        ("STORAGE", "site"),
+        ("FROM", ""),
+        ("TO", "diverged"),
+        ("EXIT_CODE", "20"),
+        ("REASON", report["reason"].as_str().unwrap()),
+        ("MASTER", &site.master("site").display().to_string()),
+        ("SLAVE", &site.slave("site").display().to_string()),
+        ("POSITION", &report["position"].to_string()),
+        ("LAST_TID", report["last_tid"].as_str().unwrap()),
+    ] {
+        assert_eq!(variable(&env, name), expected, "{name}");
+    }
+    assert!(variable(&env, "HINT").contains("--full"), "{env}");
+    let since = variable(&env, "SINCE");
+    assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
+    let mut input: Value = serde_json::from_str(&read(&site.at("out.json"))).unwrap();
+    assert_eq!(input["storage"], "site");
+    // The two were printed by different means.
+    input["elapsed_seconds"] = report["elapsed_seconds"].clone();
+    assert_eq!(input, report);
+
+    // The same outcome is reported once, and so is the recovery.
+    site.run(&[]).expect(20);
+    assert_eq!(read(&out(&site)).len(), 1);
+    site.run(&["--full"]).expect(0);
+    site.run(&[]).expect(0);
+    assert_eq!(read(&out(&site)).len(), 2);
+    let env = read(&site.at("out.env"));
+    assert_eq!(variable(&env, "FROM"), "diverged");
+    assert_eq!(variable(&env, "TO"), "in-sync");
+}
+
+#[test]
+fn a_hook_that_hangs_delays_neither_the_next_pass_nor_off() {
+    let site = site("echo $$ > $OUT; exec sleep 600", "timeout = 20");
+    site.diverge("site");
+    let started = Instant::now();
+    let mut first = start(&site, &[]);
+    wait_for("hook", || !read(&out(&site)).is_empty());
+    // Not 11: the pass lock is free. The hook has been started once, so this pass does not wait.
+    site.run(&[]).expect(20);
+    site.run(&["off"]).expect(0);
+    site.run(&["status", "--local"]);
+    assert!(is_running(&out(&site)), "the hook still runs");
+    let record = site.beside("site", ".fssync-hooks");
+    let before = fs::metadata(&record).unwrap().modified().unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(20));
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_secs(20), "{waited:?}");
+    assert!(!is_running(&out(&site)), "the hook was killed");
+    let log = read(&site.at("log"));
+    assert!(log.contains("was killed after 20 s"), "{log}");
+    // It ended after off.
+    assert_eq!(fs::metadata(&record).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn a_hook_that_fails_changes_no_exit_code_and_is_logged() {
+    let site = site("echo no such mailbox >&2; exit 3", "");
+    site.diverge("site");
+    let pass = site.run(&["-q"]).expect(20);
+    let expected = "site: the hook sh, which reports diverged, ended with exit code 3: no such \
+                    mailbox";
+    assert!(pass.stderr.contains(expected), "{pass:?}");
+    // It is not repeated at once.
+    assert!(!site.run(&["-q"]).expect(20).stderr.contains("hook"));
+
+    let mut site = SiteScene::of(&["site"]);
+    site.append("[[hook]]\non = [\"unreachable\"]\ncommand = [\"/nowhere/hook\"]\n");
+    site.run(&[]).expect(0);
+    fs::remove_file(site.master("site")).unwrap();
+    let pass = site.run(&["-q"]).expect(12);
+    assert!(pass.stderr.contains("the hook /nowhere/hook"), "{pass:?}");
+    assert!(pass.stderr.contains("cannot be started"), "{pass:?}");
+}
+
+#[test]
+fn only_passes_run_hooks_and_only_those_of_the_configuration_file() {
+    let site = site("echo >> $OUT", "");
+    site.diverge("site");
+    for arguments in [
+        &["--dry-run"][..],
+        &["off"],
+        &["on", "--force"],
+        &["status"],
+        &["verify"],
+        &["doctor"],
+        &["config", "check"],
+    ] {
+        site.run(arguments);
+    }
+    let mut paths = fssync();
+    run(paths.args([site.master("site"), site.slave("site")])).expect(20);
+    assert!(!out(&site).exists());
+    assert!(!site.beside("site", ".fssync-hooks").exists());
+    site.run(&[]).expect(20);
+    assert!(out(&site).exists());
+}
+
+#[test]
+fn a_watch_runs_hooks_and_ends_at_once_on_a_signal() {
+    let site = site("echo $$ > $OUT; exec sleep 600", "timeout = 600");
+    let mut watch = start(&site, &["--watch"]);
+    let log = site.at("log");
+    wait_for("pass", || read(&log).contains("Finished syncing"));
+    site.diverge("site");
+    wait_for("hook", || !read(&out(&site)).is_empty());
+    assert!(is_running(&out(&site)));
+    let pid = Pid::from_child(&watch);
+    kill_process(pid, Signal::TERM).unwrap();
+    let started = Instant::now();
+    assert_eq!(watch.wait().unwrap().code(), Some(20));
+    assert!(started.elapsed() < Duration::from_secs(60));
+    wait_for("end of the hook", || !is_running(&out(&site)));
+}
+
+#[test]
+fn a_watch_reads_its_hooks_again_and_each_storage_is_reported() {
+    let mut site = SiteScene::of(&["site", "catalog"]);
+    let mut watch = start(&site, &["--watch"]);
+    let log = site.at("log");
+    wait_for("passes", || {
+        read(&log).matches("Finished syncing").count() == 2
+    });
+    let out = site.at("out");
+    site.append(&format!(
+        "[[hook]]\non = [\"diverged\"]\ncommand = [\"sh\", \"-c\", \
+         'echo $$FSSYNC_STORAGE >> {}']\n",
+        out.display()
+    ));
+    let pid = Pid::from_child(&watch);
+    kill_process(pid, Signal::HUP).unwrap();
+    wait_for("reload", || read(&log).contains("read again"));
+    for name in ["site", "catalog"] {
+        site.diverge(name);
+    }
+    wait_for("hooks", || read(&out).lines().count() == 2);
+    assert!(read(&out).contains("site\n") && read(&out).contains("catalog\n"));
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(20));
+}
