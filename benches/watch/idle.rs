@@ -8,15 +8,15 @@ use crate::shared::command::text;
 use crate::shared::place::Place;
 
 /// The duration of the measurement.
-const LENGTH: Duration = Duration::from_secs(10);
+pub(crate) const LENGTH: Duration = Duration::from_secs(10);
 
 /// The resources that a process has used, in all its threads.
 #[derive(Clone, Copy, Debug, Default)]
-struct Usage {
+pub(crate) struct Usage {
     /// Processor time.
-    cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Number of times that it started to wait, and so had to be woken.
-    waits: u64,
+    pub(crate) waits: u64,
 }
 
 /// Prints the resources per second of this watch, of the program that connects for it, and of
@@ -42,7 +42,7 @@ pub(crate) fn measure(place: &Place, watch: u32) -> io::Result<()> {
 }
 
 impl Usage {
-    fn of(pid: u32) -> io::Result<Self> {
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
         let mut sum = Self::default();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
@@ -89,7 +89,8 @@ fn serves(process: &Path, program: &Path, served: &str) -> bool {
     is_ours && words.any(|word| word == b"serve") && words.any(|word| word == served.as_bytes())
 }
 
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+/// The value of a line in a file such as /proc/PID/status.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = status.lines();
     lines.find_map(|line| line.strip_prefix(name).map(str::trim))
 }

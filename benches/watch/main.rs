@@ -8,8 +8,8 @@
 //! one every 100 ms. The delay of a commit is the time from its end to the first report that
 //! the slave has it durably. It may be negative, since both machines sync at the same time.
 //! `MB` is the amount that is committed while the watch is stopped (1000). A `NAME` is a part
-//! of the name of a measurement: `latency`, `idle`, `catch-up`. Everything is done with a
-//! local master and, with a program that connects to this machine, such as `ssh=ssh -p 2222
+//! of the name of a measurement: `latency`, `idle`, `catch-up`, `site`. The last one is about one
+//! watch of 20 storages. Everything else is done with a local master and, with a program that connects to this machine, such as `ssh=ssh -p 2222
 //! root@127.0.0.1`, also through that. The files (about 9 times `MB`, through a program 12
 //! times) are below `target/tmp`. The speed of a disk depends on the machine and the moment:
 //! compare only measurements of the same run.
@@ -32,6 +32,7 @@ mod latency;
 mod python;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod site;
 
 use std::io;
 use std::path::Path;
@@ -82,6 +83,15 @@ fn main() -> io::Result<()> {
     let options = Options::parse();
     let python = Python::get();
     let directory = temporary("watch-")?;
+    if options.wants("site") {
+        site::measure(&directory.path().join("site"))?;
+    }
+    if !["latency", "idle", "catch-up"]
+        .iter()
+        .any(|name| options.wants(name))
+    {
+        return Ok(());
+    }
     follow(&options, &python, &directory.path().join("local"), None)?;
     if let Some(remote) = &options.ssh {
         let directory = directory.path().join("ssh");
