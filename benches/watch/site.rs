@@ -30,10 +30,9 @@ pub(crate) fn measure(directory: &Path) -> io::Result<()> {
         let place = Place::create(&directory.join(number.to_string()))?;
         Generator::create(&place.master)?.append(MB)?;
         let (master, slave) = (place.master.display(), place.slave.display());
-        let section = "[storage.s";
         let _ = writeln!(
             text,
-            "{section}{number}]\nmaster = '{master}'\nslave = '{slave}'"
+            "[storage.s{number}]\nmaster = '{master}'\nslave = '{slave}'"
         );
         places.push(place);
     }
