@@ -116,7 +116,11 @@ impl Scene {
 
     /// `fssync verify` of the slave against its master, with these options and `--json`.
     pub fn verify_against(&self, options: &[&str]) -> Run {
-        let mut command = fssync();
+        self.verify_against_by(fssync(), options)
+    }
+
+    /// The same with another command that runs fssync.
+    pub fn verify_against_by(&self, mut command: Command, options: &[&str]) -> Run {
         command.args(["verify", "--json"]).args(options);
         command.args(self.reach()).arg(&self.slave);
         run(command.arg("--against").arg(self.typed_master()))

@@ -1,13 +1,14 @@
 //! The comparison with the blobs of the master, on a mounted path and through SSH.
 
 use std::fs;
+use std::process::Command;
 
 use fssync::filestorage::blob::Layout;
 use fssync::slave::blobs::BlobState;
 use serde_json::{Value, json};
 
 use super::{Site, findings, flip_a_byte, shorten};
-use crate::support::{Setup, Transport, blobs_beside};
+use crate::support::{Run, Setup, Transport, as_nobody, blobs_beside, must, strace};
 
 impl Site {
     /// Sites whose ledgers have all digests, one for each transport.
@@ -133,6 +134,44 @@ fn blobs_that_one_end_or_both_lack_are_distinguished() {
         );
         assert_eq!(report["blobs_against"]["master_missing"], 1);
     }
+}
+
+/// The comparison ended at the master's file of the blob with this number, and this is not damage
+/// of the slave.
+#[track_caller]
+fn assert_ended(site: &Site, run: Run, number: usize, why: &str) {
+    let report = run.expect(12).report();
+    let error = report["blobs_against"]["error"].as_str().expect("a text");
+    let file = site.master_file(number).display().to_string();
+    assert!(error.contains(&file) && error.contains(why), "{error}");
+    assert_eq!(findings(&report), [], "{report}");
+    assert_eq!(
+        (&report["verdict"], &report["damages"]),
+        (&json!("sound"), &json!(0))
+    );
+    assert_eq!(report["against"]["verdict"], "equal", "the log is compared");
+}
+
+#[test]
+fn a_blob_that_cannot_be_read_at_the_master_is_reported_with_its_file_and_cause() {
+    let site = Site::of(Setup::FileStorage, Layout::Lawn);
+    let inject = ["-e", "inject=read,pread64:error=EIO"];
+    let command = strace(&inject, &[site.master_file(1)]);
+    let run = site.scene.verify_against_by(command, &[]);
+    assert_ended(&site, run, 1, "Input/output error");
+    site.compare(&[], 0);
+}
+
+/// An administrator runs `verify` as a user who may not read the master's blobs.
+#[test]
+fn a_lack_of_permission_at_the_master_is_reported_with_the_file() {
+    let site = Site::of(Setup::FileStorage, Layout::Bushy);
+    let command = as_nobody(&site.scene);
+    let file = site.master_file(3);
+    must(Command::new("chown").arg("root:root").arg(&file));
+    must(Command::new("chmod").arg("0400").arg(&file));
+    let run = site.scene.verify_against_by(command, &[]);
+    assert_ended(&site, run, 3, "permission to read");
 }
 
 #[test]
