@@ -238,7 +238,7 @@ fn check_new(job: &Job, located: &Located<'_>, survey: &Survey) -> Result<(), Er
         return Err(are_one_directory(&root, path));
     }
     let known_id = known_id(job, options)?;
-    BlobDirectory::check_set_up(path, known_id.as_deref())
+    BlobDirectory::check_set_up(&job.slave, path, known_id.as_deref())
 }
 
 /// The id of the slave's blob directory if the sidecar is lost: the blob ledger contains it.

@@ -39,6 +39,8 @@ use super::tree::{Tree, entries, open_in, sync_handle};
 use crate::error::Error;
 use crate::filestorage::blob::names::{FSSYNC_DIRECTORY, ID_FILE};
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
+use crate::io::flock::holder;
+use crate::slave::paths::Sibling;
 use crate::slave::step::Slave;
 
 /// The layout of a new blob directory, as ZODB chooses it.
@@ -57,7 +59,7 @@ impl BlobDirectory {
             check_known(path, id)?;
         }
         let tree = open_or_create(slave, path)?;
-        let layout = match read_layout(&tree)? {
+        let layout = match layout_unless_empty(slave, &tree)? {
             Some(layout) => layout,
             None => create_layout(slave, &tree)?,
         };
@@ -93,13 +95,12 @@ impl BlobDirectory {
     }
 
     /// Fails if [`Self::set_up`] would refuse the directory at `path`. Nothing is written.
-    pub fn check_set_up(path: &Path, known_id: Option<&str>) -> Result<(), Error> {
+    pub fn check_set_up(slave: &Slave, path: &Path, known_id: Option<&str>) -> Result<(), Error> {
         if let Some(id) = known_id {
             check_known(path, id)?;
         }
         match open_existing(path)? {
-            Some(tree) if read_layout(&tree)?.is_none() => check_is_empty(&tree),
-            Some(_) => Ok(()),
+            Some(tree) => layout_unless_empty(slave, &tree).map(drop),
             None => place_of_new(path).map(drop),
         }
     }
@@ -282,9 +283,28 @@ fn parent_of(path: &Path) -> Option<PathBuf> {
     })
 }
 
+/// The layout of a blob directory; `None` if the directory is empty, apart from hidden names.
+fn layout_unless_empty(slave: &Slave, tree: &Tree) -> Result<Option<Layout>, Error> {
+    let found = read_layout(tree).and_then(|layout| {
+        if layout.is_none() {
+            check_is_empty(tree)?;
+        }
+        Ok(layout)
+    });
+    let Err(error) = found else {
+        return found;
+    };
+    // ZODB may be setting the directory up: it creates `tmp`, then an empty `.layout`, and writes
+    // that. It holds its lock meanwhile.
+    if let pid @ Some(_) = holder(&slave.paths.sibling(Sibling::ZodbLock)) {
+        let slave = slave.paths.data().to_owned();
+        return Err(Error::InUse { slave, pid });
+    }
+    read_layout(tree)?.map(Some).ok_or(error)
+}
+
 /// Writes `.layout` in a directory that is empty, apart from hidden names.
 fn create_layout(slave: &Slave, tree: &Tree) -> Result<Layout, Error> {
-    check_is_empty(tree)?;
     let found = tree.root().metadata();
     let ownership = Ownership::of(&found.map_err(Error::io("stat", tree.path()))?);
     let root = tree.root();

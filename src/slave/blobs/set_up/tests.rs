@@ -208,3 +208,30 @@ fn nothing_is_created_while_syncing_is_off() {
     assert!(matches!(set_up(), Error::Off(_)));
     assert_eq!(site.listing(), before);
 }
+
+#[test]
+fn a_directory_that_zodb_is_setting_up_is_in_use() {
+    let states: [fn(&Site); 2] = [
+        |site| fs::create_dir_all(site.blobs.join("tmp")).unwrap(),
+        |site| {
+            fs::create_dir_all(site.blobs.join("tmp")).unwrap();
+            fs::write(site.blobs.join(".layout"), "").unwrap();
+        },
+    ];
+    for make in states {
+        let site = Site::new();
+        make(&site);
+        let set_up = || {
+            BlobDirectory::check_set_up(&site.slave, &site.blobs, None)?;
+            BlobDirectory::set_up(&site.slave, &site.blobs, None)
+        };
+        let lock = File::create(site.slave.paths.sibling(Sibling::ZodbLock)).unwrap();
+        lock.lock().unwrap();
+        let error = set_up().unwrap_err();
+        assert!(matches!(error, Error::InUse { .. }), "{error}");
+        lock.unlock().unwrap();
+        assert_eq!(set_up().unwrap_err().exit(), Exit::Usage);
+        fs::write(site.blobs.join(".layout"), "bushy").unwrap();
+        set_up().unwrap();
+    }
+}
