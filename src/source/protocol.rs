@@ -6,8 +6,8 @@
 //! The two machines are not upgraded at the same moment, so each end speaks [`VERSION`] and the
 //! version before it.
 //!
-//! 1. The slave sends a [`hello`] with the highest version that it speaks, and its first request
-//!    at once.
+//! 1. The slave sends a [`hello`] with the highest version that it speaks. At once it sends its
+//!    first request, which both versions have.
 //! 2. The master waits for that hello. It answers with the lower of this version and its own
 //!    highest one. Both speak that version from now on. If one end does not, it fails.
 //! 3. Programs of [`STRICT_VERSION`] do not negotiate: they send their hello first, and end if

@@ -199,7 +199,7 @@ impl Ssh {
             }
             _ if is_unanswered => {
                 "no fssync answered there: the login shell may be /bin/false or nologin, or sshd \
-                 may run another command, such as internal-sftp; run `fssync serve PATH` through \
+                 may run another command, such as internal-sftp; run `fssync --version` through \
                  the same connection by hand"
             }
             _ => "the connection broke: the next pass will try again",

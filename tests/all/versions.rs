@@ -17,11 +17,12 @@ const OLD: u16 = 4;
 const MASTER: &str = "/srv/plone/var/filestorage/Data.fs";
 
 /// The transcripts, in the order in which they were recorded, and the master's fixture.
-const TRANSCRIPTS: [(&str, &str); 4] = [
+const TRANSCRIPTS: [(&str, &str); 5] = [
     ("copy", "unpacked"),
     ("append", "unpacked"),
     ("pack", "packed-gc"),
     ("verify", "packed-gc"),
+    ("watch", "packed-gc"),
 ];
 
 /// A frame, without its header.
@@ -142,12 +143,13 @@ fn with_old_master(scene: &Scene, name: &str, words: &[&str]) -> Run {
 #[test]
 fn a_slave_follows_an_old_master() {
     let scene = Scene::new();
-    for (name, fixture) in TRANSCRIPTS {
-        let words: &[&str] = if name == "verify" { &["verify"] } else { &[] };
+    // The rest is a watch, which would not end with its transcript.
+    for (name, fixture) in &TRANSCRIPTS[..4] {
+        let words: &[&str] = if *name == "verify" { &["verify"] } else { &[] };
         let run = with_old_master(&scene, name, words).expect(0);
         let whole = fs::read(project(&format!("fixtures/{fixture}.fs"))).expect("the fixture");
         let slave = fs::read(&scene.slave).expect("the slave");
-        match name {
+        match *name {
             "copy" => assert!(slave.len() > 4 && whole.starts_with(&slave), "{run:?}"),
             _ => assert!(slave == whole, "{name}: {run:?}"),
         }

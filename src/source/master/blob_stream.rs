@@ -123,7 +123,7 @@ impl Drop for BlobSender {
 
 impl BlobStream {
     /// Waits for the next event; `None` at the end, when all wanted blobs had their final
-    /// event. After an error or the end, there is no other event.
+    /// event. Nothing follows an error or the end.
     #[expect(clippy::should_implement_trait, reason = "an error ends the stream")]
     pub fn next(&mut self) -> Result<Option<BlobEvent>, Error> {
         let (queue, taken) = (&self.queue, &mut self.taken);
