@@ -3,6 +3,7 @@
 //! and only `flush` writes.
 
 pub mod beneath;
+pub(crate) mod children;
 pub mod digest;
 pub mod file_stat;
 pub mod flock;

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::children;
 
 /// The end of the output that is kept for the log, in bytes.
 const MAX_OUTPUT_LEN: usize = 1024;
@@ -94,19 +95,13 @@ pub fn run(program: &Program, halt: &dyn Fn() -> bool) -> Result<String, Failure
     let mut output = Output::new(reader);
     let mut pause = Duration::from_millis(1);
     loop {
-        match child.try_wait() {
-            Ok(None) => {}
-            Ok(Some(status)) => {
-                output.read_rest();
-                let output = output.into_text();
-                if status.success() {
-                    return Ok(output);
-                }
-                return Err(Failure::Status { status, output });
+        if let Some(status) = child.status() {
+            output.read_rest();
+            let output = output.into_text();
+            if status.success() {
+                return Ok(output);
             }
-            // As process 1 of a container, fssync reaps all processes, and another thread was
-            // faster. The status is lost.
-            Err(_) => return Ok(output.into_text()),
+            return Err(Failure::Status { status, output });
         }
         let elapsed = started.elapsed();
         let is_halted = halt();
@@ -127,7 +122,7 @@ pub fn run(program: &Program, halt: &dyn Fn() -> bool) -> Result<String, Failure
     }
 }
 
-fn start(program: &Program) -> io::Result<(Child, PipeReader)> {
+fn start(program: &Program) -> io::Result<(children::Program, PipeReader)> {
     let [name, arguments @ ..] = &program.command[..] else {
         return Err(io::Error::other("the command is empty"));
     };
@@ -149,15 +144,14 @@ fn start(program: &Program) -> io::Result<(Child, PipeReader)> {
     for (name, value) in &program.variables {
         command.env(name, value.replace('\0', "?"));
     }
-    Ok((command.spawn()?, reader))
+    Ok((children::Program::start(&mut command)?, reader))
 }
 
-/// Kills the process group of a child that was not reaped yet, so that no other group can have
-/// its id. The child is then reaped, unless it hangs in the kernel.
-fn kill(child: &mut Child) {
-    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+/// Kills a program with its process group, and reaps it, unless it hangs in the kernel.
+fn kill(child: &mut children::Program) {
+    child.kill();
     let until = Instant::now() + KILL_TIMEOUT;
-    while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+    while child.status().is_none() && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,6 +1,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::{Pid, Signal};
+
 use super::*;
 
 /// A shell script with this time limit.

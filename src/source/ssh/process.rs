@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid,
-    kill_current_process_group, kill_process_group, wait, waitid, waitpid,
+    kill_current_process_group, kill_process_group, waitid, waitpid,
 };
 
 use super::terminal::{self, LentTerminal};
+use crate::io::children;
 
 /// The time that a program gets for each of these: to end by itself after it has closed its
 /// output, to clean up after SIGTERM, and to disappear after SIGKILL.
@@ -193,7 +194,7 @@ impl State {
     /// Reaps all children that have ended. One of them may be the program that connects, so
     /// its status is kept for it.
     fn reap_orphans(&mut self) {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        while let Some((pid, status)) = children::reap_another() {
             self.lingering.retain(|&lingering| lingering != pid);
             if let Some(running) = self.running.as_mut().filter(|it| it.pid == pid) {
                 running.status = Some(status);

@@ -1,6 +1,7 @@
 //! Passes and watches that run hooks.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::SiteScene;
-use crate::support::{fssync, run, spawn, wait_for};
+use crate::support::{fssync, run, spawn, tool, wait_for};
 
 /// A site with one storage in sync, and a hook with this script. `$OUT` is a path for its output.
 fn site(script: &str, keys: &str) -> SiteScene {
@@ -208,4 +209,32 @@ fn a_watch_reads_its_hooks_again_and_each_storage_is_reported() {
     assert!(read(&out).contains("site\n") && read(&out).contains("catalog\n"));
     kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(20));
+}
+
+#[test]
+fn the_first_process_of_a_container_learns_how_its_hooks_ended() {
+    let mut site = site("echo >> $OUT; exit 3", "repeat = 0.2");
+    let rsh = site.at("connects");
+    let program = env!("CARGO_BIN_EXE_fssync");
+    fs::write(&rsh, format!("#!/bin/sh\nexec '{program}' serve /\n")).unwrap();
+    fs::set_permissions(&rsh, Permissions::from_mode(0o755)).unwrap();
+    let master = format!("here:{}", site.master("site").display());
+    let keys = format!("rsh = '{}'\n", rsh.display());
+    // While a watch waits for an answer of a master, it reaps many times a second.
+    site.add("remote", &master, &keys);
+    site.diverge("site");
+    let log = site.at("log");
+    let mut command = tool("unshare", "util-linux");
+    command.args(["-p", "-f", "--kill-child", program, "--watch", "--config"]);
+    command
+        .arg(site.config())
+        .stderr(File::create(&log).unwrap());
+    let mut watch = spawn(&mut command);
+    let failures = || read(&log).matches("ended with exit code 3").count();
+    let runs = || read(&out(&site)).lines().count();
+    wait_for("hooks", || runs() > 8);
+    // The log may lag by the last runs.
+    wait_for("failures", || failures() + 2 >= runs());
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }
