@@ -12,6 +12,8 @@ mod print;
 mod site;
 mod storage;
 mod topology;
+mod zconfig;
+mod zeo;
 
 pub use self::alerts::{Event, HookConfig, MetricsConfig, PingConfig, PingStyle};
 pub use self::name::{NameError, StorageName};
@@ -20,6 +22,7 @@ pub use self::site::{DEFAULT_PATH, NamedStorage, PATH_VARIABLE, Site};
 pub use self::storage::{
     BlobMode, BlobOptions, DEFAULT_INTERVAL, MasterConfig, Mode, StorageConfig,
 };
+pub use self::zeo::from_zeo;
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use jiff::SignedDuration;
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    override_usage = "fssync [OPTIONS] [MASTER SLAVE]\n       fssync --watch [OPTIONS] [MASTER SLAVE]\n       fssync off [--force] [OPTIONS] [SLAVE]\n       fssync on [--force] [OPTIONS] [SLAVE]\n       fssync status [OPTIONS] [SLAVE] [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] [SLAVE] [--against MASTER]\n       fssync doctor [OPTIONS] [MASTER SLAVE]\n       fssync config check [--print]\n       fssync serve PATH...\n\nWithout MASTER and SLAVE, a command works on all storages of the configuration file\n(--config FILE, $FSSYNC_CONFIG or /etc/fssync/fssync.toml), or on those named by --storage.",
+    override_usage = "fssync [OPTIONS] [MASTER SLAVE]\n       fssync --watch [OPTIONS] [MASTER SLAVE]\n       fssync off [--force] [OPTIONS] [SLAVE]\n       fssync on [--force] [OPTIONS] [SLAVE]\n       fssync status [OPTIONS] [SLAVE] [--against MASTER | --local] [--max-age SECONDS]\n       fssync verify [--quick] [--orphans] [OPTIONS] [SLAVE] [--against MASTER]\n       fssync doctor [OPTIONS] [MASTER SLAVE]\n       fssync config check [--print]\n       fssync config from-zeo ZEO_CONF --master HOST:\n       fssync serve PATH...\n\nWithout MASTER and SLAVE, a command works on all storages of the configuration file\n(--config FILE, $FSSYNC_CONFIG or /etc/fssync/fssync.toml), or on those named by --storage.",
     after_help = "Exit codes: 0 in sync, or made so; 1 failure; 2 usage; 10 syncing is off; 11 another pass \
                   is running; 12 master unreachable; 13 slave in use; 14 slave out of date (status --max-age); 20 slave diverged; 30 master \
                   damaged; 31 slave damaged"
@@ -220,6 +220,16 @@ pub(crate) enum ConfigVerb {
         /// Print the configuration with all values resolved
         #[arg(long)]
         print: bool,
+    },
+    /// Print a configuration file with the storages of a ZEO server
+    FromZeo {
+        /// The zeo.conf of the master
+        zeo_conf: PathBuf,
+
+        /// The host of the masters, such as zope@first: or a directory at which its root is
+        /// mounted
+        #[arg(long, value_name = "HOST:")]
+        master: String,
     },
 }
 

@@ -1,10 +1,10 @@
-//! `fssync config`: checks the configuration file.
+//! `fssync config`: checks the configuration file, or makes one from a `zeo.conf`.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use fssync::config::Site;
+use fssync::config::{Site, from_zeo};
 use fssync::human::count;
 use fssync::plan::outcome::Exit;
 
@@ -15,6 +15,7 @@ use super::storage;
 pub(crate) fn run(verb: &ConfigVerb, quiet: bool) -> Result<Exit, End> {
     match verb {
         ConfigVerb::Check { config, print } => check(config.as_deref(), *print, quiet),
+        ConfigVerb::FromZeo { zeo_conf, master } => print_text(&from_zeo(zeo_conf, master)?),
     }
 }
 
@@ -26,11 +27,16 @@ fn check(config: Option<&Path>, print: bool, quiet: bool) -> Result<Exit, End> {
         let storages = count(site.storages.len() as u64, "storage");
         format!("{}: {storages}, no error\n", site.path.display())
     };
-    if print || !quiet {
-        io::stdout()
-            .lock()
-            .write_all(text.as_bytes())
-            .context("cannot print the configuration")?;
+    if quiet && !print {
+        return Ok(Exit::Success);
     }
+    print_text(&text)
+}
+
+fn print_text(text: &str) -> Result<Exit, End> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .context("cannot print the configuration")?;
     Ok(Exit::Success)
 }

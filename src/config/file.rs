@@ -67,6 +67,11 @@ impl Text {
         })
     }
 
+    /// Its lines.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text.lines()
+    }
+
     /// Its content as `T`.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         toml::from_str(&self.text).map_err(|error| {

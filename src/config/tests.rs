@@ -309,11 +309,11 @@ fn an_invalid_section_is_refused_with_the_place_of_the_mistake() {
             "line 4, column 1: hook: `on` is empty",
         ),
         (
-            format!("{one}[[hook]]\non = ['off']\ncommand = []\n"),
+            format!("{one}[[hook]]\non = ['failing']\ncommand = []\n"),
             "line 4, column 1: hook: `command` is empty",
         ),
         (
-            format!("{one}[[hook]]\non = ['off']\n"),
+            format!("{one}[[hook]]\non = ['failing']\n"),
             "missing field `command`",
         ),
         (

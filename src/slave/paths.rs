@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 
-use self::kind::{PathKind, not_found, path_kind};
+use self::kind::{PathKind, check_is_not_around, not_found, path_kind};
 use self::mount::Mount;
 use super::sidecar::Fingerprint;
 use crate::error::Error;
@@ -171,6 +171,9 @@ impl SlavePaths {
         let kind = path_kind(given)?
             .or_else(or_else)
             .ok_or_else(|| not_found(given))?;
+        if kind == PathKind::Directory {
+            check_is_not_around(given)?;
+        }
         let data = match kind {
             PathKind::Directory => given.join(DATA_FS),
             PathKind::File | PathKind::NewFile | PathKind::MasterName => given.to_owned(),

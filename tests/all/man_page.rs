@@ -67,6 +67,7 @@ fn help() -> String {
         &["verify", "--help"],
         &["doctor", "--help"],
         &["config", "check", "--help"],
+        &["config", "from-zeo", "--help"],
         &["serve", "--help"],
     ]
     .into_iter()

@@ -249,3 +249,29 @@ fn a_path_without_a_slave_is_reported() {
         assert!(!run.stdout.contains("no pass was ever made"), "{run:?}");
     }
 }
+
+/// Otherwise a pass would create a second copy, and `fssync off` would not switch the real one off.
+#[test]
+fn a_directory_around_the_usual_one_is_refused_with_a_hint() {
+    let scene = Scene::with_master("commits");
+    let var = scene.directory.path().join("site/var");
+    let usual = var.join("filestorage/Data.fs");
+    fs::create_dir_all(usual.parent().unwrap()).unwrap();
+    let pass = |slave: &Path| run(fssync().arg(&scene.master).arg(slave));
+    pass(&usual).expect(0);
+    for around in [&var, &scene.directory.path().join("site")] {
+        let hint = format!("but {}: name its directory", usual.display());
+        let refused = pass(around).expect(2);
+        assert!(refused.stderr.contains(&hint), "{refused:?}");
+        for verb in ["off", "on", "status", "verify"] {
+            let refused = run(fssync().arg(verb).arg(around)).expect(2);
+            assert!(refused.stderr.contains(&hint), "{refused:?}");
+        }
+    }
+    assert_eq!(names(&var), ["filestorage"]);
+    let master = run(fssync().arg(&var).arg(&scene.slave)).expect(12);
+    assert!(master.stderr.contains("filestorage/Data.fs"), "{master:?}");
+    // A file of its own is accepted, and then its directory is, too.
+    pass(&var.join("Data.fs")).expect(0);
+    pass(&var).expect(0);
+}

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::found;
+use super::{Sibling, found, with_suffix};
 use crate::error::Error;
 use crate::filestorage::DATA_FS;
 
@@ -76,4 +76,26 @@ pub(super) fn not_found(given: &Path) -> Error {
          mount its file system), or name a file, such as {}",
         file.display()
     ))
+}
+
+/// The usual paths of `Data.fs` in a site, relative to directories that users give by mistake.
+const USUAL_PATHS: [&str; 2] = ["filestorage/Data.fs", "var/filestorage/Data.fs"];
+
+/// Refuses a directory that contains the directory of a slave, and no slave itself. Otherwise a
+/// pass would create a second copy there, and `fssync off` would not switch the real one off.
+pub(super) fn check_is_not_around(directory: &Path) -> Result<(), Error> {
+    let own = directory.join(DATA_FS);
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    if exists(&own) || exists(&with_suffix(&own, Sibling::Sidecar.suffix())) {
+        return Ok(());
+    }
+    let mut usual = USUAL_PATHS.iter().map(|path| directory.join(path));
+    match usual.find(|path| exists(path)) {
+        None => Ok(()),
+        Some(file) => {
+            let (own, file) = (own.display(), file.display());
+            let why = format!("there is no {own}, but {file}: name its directory, or the file");
+            Err(Error::Usage(why))
+        }
+    }
 }
