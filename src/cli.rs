@@ -70,7 +70,7 @@ fn dispatch(args: &Args) -> Result<Exit, End> {
         }
         Some(Verb::Doctor(asked)) => {
             let output = Output::new(&asked.output, common);
-            doctor::run(&asked.storages(common)?, output)
+            doctor::run(&asked.storages(common)?, asked.zeo_conf.as_deref(), output)
         }
         Some(Verb::Config(verb)) => config::run(verb, common.quiet),
         Some(Verb::Serve { blobs, paths }) => serve::run(paths, *blobs),

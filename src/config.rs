@@ -22,7 +22,7 @@ pub use self::site::{DEFAULT_PATH, NamedStorage, PATH_VARIABLE, Site};
 pub use self::storage::{
     BlobMode, BlobOptions, DEFAULT_INTERVAL, MasterConfig, Mode, StorageConfig,
 };
-pub use self::zeo::from_zeo;
+pub use self::zeo::{from_zeo, storage_paths};
 
 #[cfg(test)]
 mod tests;

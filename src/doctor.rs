@@ -13,6 +13,7 @@ mod slave;
 mod switches;
 mod systemd;
 mod upkeep;
+mod zeo_conf;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,11 +28,12 @@ use crate::pass::{self, Job};
 use crate::plan::outcome::Exit;
 use crate::source::ssh::Process;
 
-/// Examines a storage. The program that connects to another host is registered in `process`.
+/// Examines a storage. `zeo_conf` is the configuration of ZEO on this machine. The program that connects to another host is registered in `process`.
 /// It ends early once `interrupted` is set.
 #[must_use]
 pub fn examine(
     storage: &StorageConfig,
+    zeo_conf: Option<&Path>,
     process: &Process,
     interrupted: &Arc<AtomicBool>,
     monitor: &dyn Monitor,
@@ -54,6 +56,9 @@ pub fn examine(
         connection::check(&storage, interrupted, &mut report);
     }
     slave::check(&job.slave, found.as_ref().map(|it| it.size), &mut report);
+    if let Some(zeo_conf) = zeo_conf {
+        zeo_conf::check(zeo_conf, &job.slave, &mut report);
+    }
     switches::check(&job.slave, &mut report);
     upkeep::check(&job.slave, &mut report);
     systemd::check(Path::new("/"), &job.slave, &mut report);

@@ -323,6 +323,10 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) site: SiteArgs,
 
+    /// Check that ZEO opens SLAVE, according to its configuration FILE on this machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) zeo_conf: Option<PathBuf>,
+
     /// Passes copy the blob files, too
     #[arg(long, conflicts_with = "no_blobs")]
     pub(crate) blobs: bool,

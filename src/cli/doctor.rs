@@ -1,6 +1,7 @@
 //! `fssync doctor [MASTER SLAVE]`: examines the set-up of storages, and prints the checks.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use fssync::config::StorageName;
@@ -26,7 +27,11 @@ struct JsonReport<'a> {
 }
 
 /// Examines the storages one after the other.
-pub(crate) fn run(selected: &Selected, output: Output) -> Result<Exit, End> {
+pub(crate) fn run(
+    selected: &Selected,
+    zeo_conf: Option<&Path>,
+    output: Output,
+) -> Result<Exit, End> {
     let connections = Connections::default();
     let storages = selected.storages();
     let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
@@ -38,9 +43,9 @@ pub(crate) fn run(selected: &Selected, output: Output) -> Result<Exit, End> {
         let process = Process::default();
         connections.add(&process);
         let monitor = progress::monitor(output);
-        let report = doctor::examine(storage.config, &process, &interrupted, monitor.as_ref());
+        let (config, monitor) = (storage.config, monitor.as_ref());
+        let report = doctor::examine(config, zeo_conf, &process, &interrupted, monitor);
         process.close();
-        drop(monitor);
         print(storage, &report, output).context("cannot print the checks")?;
         exits.push(report.exit());
     }

@@ -1,7 +1,7 @@
 //! Makes a configuration file from a `zeo.conf`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -42,6 +42,14 @@ pub fn from_zeo(path: &Path, master: &str) -> Result<String, Error> {
         ));
     }
     Ok(text)
+}
+
+/// The paths of the storages in a `zeo.conf`, or in a `zope.conf` that has them.
+pub fn storage_paths(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let whole = zconfig::read(path)?;
+    let storages = whole.sections.iter().map(storage_in);
+    let storages = storages.filter_map(Result::transpose);
+    storages.map(|it| Ok(PathBuf::from(it?.path))).collect()
 }
 
 /// A storage of the server.

@@ -333,3 +333,30 @@ fn the_shipped_units_pass_the_checks() {
     let checks = Checks::of(&machine.run(&doctor).expect(0));
     checks.expect("zeo-unit", "warn", "ExecStartPre");
 }
+
+#[test]
+fn a_zeo_that_opens_another_file_is_found() {
+    let scene = synced();
+    let zeo_conf = scene.directory.path().join("zeo.conf");
+    let examine = |path: &Path, code: i32| {
+        let text = format!(
+            "<filestorage 1>\n path {}\n</filestorage>\n",
+            path.display()
+        );
+        fs::write(&zeo_conf, text).unwrap();
+        let mut command = command(&scene);
+        Checks::of(&run(command.arg("--zeo-conf").arg(&zeo_conf)).expect(code))
+    };
+    let link = scene.directory.path().join("link");
+    std::os::unix::fs::symlink(scene.slave.parent().unwrap(), &link).unwrap();
+    for path in [scene.slave.clone(), link.join("Data.fs")] {
+        examine(&path, 0).expect("zeo-conf", "ok", "opens");
+    }
+    for path in [scene.slave.with_file_name("Other.fs"), link] {
+        examine(&path, 2).expect("zeo-conf", "fail", "serve another file");
+    }
+    examine(Path::new("relative"), 2).expect("zeo-conf", "fail", "absolute");
+    let mut missing = command(&scene);
+    let missing = run(missing.args(["--zeo-conf", "/nowhere/zeo.conf"])).expect(2);
+    Checks::of(&missing).expect("zeo-conf", "fail", "/nowhere/zeo.conf");
+}
