@@ -34,7 +34,9 @@ pub(crate) struct Args {
 
     /// The file to read, which ZODB serves: PATH, [user@]host:/path or
     /// ssh://[user@]host[:port]/path
-    #[arg(requires = "slave", value_parser = OsStringValueParser::new().try_map(mistyped::master))]
+    // clap does not require `slave` if another argument conflicts with it.
+    #[arg(requires = "slave", conflicts_with_all = ["config", "storage"])]
+    #[arg(value_parser = OsStringValueParser::new().try_map(mistyped::master))]
     pub(crate) master: Option<OsString>,
 
     /// The file to write: the copy on this machine

@@ -48,6 +48,17 @@ fn the_slave_may_not_be_the_master_under_any_name() {
 }
 
 #[test]
+fn the_name_of_a_storage_is_not_positional() {
+    for words in [
+        ["--storage", "site", "catalog"],
+        ["--config", "/etc/site.toml", "catalog"],
+    ] {
+        let run = run(fssync().args(words));
+        assert_usage(&run, "cannot be used with");
+    }
+}
+
+#[test]
 fn a_url_of_another_kind_is_not_a_master() {
     let scene = Scene::new();
     let run = typed(Path::new("https://master/Data.fs"), &scene.slave);
