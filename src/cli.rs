@@ -36,6 +36,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let common = &args.common;
     log::set_up(common);
     signals::survive_file_size_limit();
+    if let Some(Verb::Status(asked)) = &args.verb
+        && asked.nagios.nagios
+    {
+        return match asked.storages(common) {
+            Ok(selected) => status::nagios::run(&selected, &asked.nagios),
+            Err(error) => status::nagios::usage(&error.display_chain()),
+        };
+    }
     let ended = dispatch(args);
     let exit = ended.unwrap_or_else(|end| end.log(common.quiet));
     exit.into()
@@ -49,9 +57,17 @@ fn dispatch(args: &Args) -> Result<Exit, End> {
                 remind: args.remind,
                 ..Output::new(&args.output, common)
             };
+            let textfile = args.textfile.as_deref();
             match args.mode() {
-                Mode::Watch => watch::run(&|| args.storages(), output),
-                mode @ Mode::Once { .. } => Ok(pass::run(&args.storages()?, mode, output)),
+                Mode::Watch => watch::run(&|| args.storages(), output, textfile),
+                mode @ Mode::Once { dry_run, .. } => {
+                    let selected = args.storages()?;
+                    let exit = pass::run(&selected, mode, output);
+                    if let Some(textfile) = selected.textfile(textfile).filter(|_| !dry_run) {
+                        textfile.write_at_end();
+                    }
+                    Ok(exit)
+                }
             }
         }
         Some(Verb::Off { target, force }) => {

@@ -29,6 +29,7 @@
 //! | `cli` | the `fssync` program: arguments, log, reports, signals; one file for each subcommand |
 //! | [`doctor`] | examines the set-up of a storage |
 //! | [`hooks`] | runs programs that report how passes ended: hooks and pings |
+//! | [`metrics`] | metrics of storages, as text and as a textfile |
 //! | [`config`] | the storages, from the command line or a configuration file, and how to open their two ends |
 //! | [`watch`] | waits for changes and makes passes |
 //! | [`status`] | reports the state of a slave, without locks or writes |
@@ -94,6 +95,7 @@
 //!   master is older than the slave.
 
 pub mod config;
+pub mod metrics;
 pub mod pass;
 pub mod status;
 pub mod switch;

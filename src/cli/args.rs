@@ -62,6 +62,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = time_span, requires = "quiet", conflicts_with_all = ["watch", "dry_run"])]
     pub(crate) remind: Option<Duration>,
 
+    /// Write metrics for the textfile collector of node_exporter to FILE, such as
+    /// /var/lib/prometheus/node-exporter/fssync.prom
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "slave",
+        conflicts_with = "dry_run"
+    )]
+    pub(crate) textfile: Option<PathBuf>,
+
     /// Report what a pass would do and why; change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
@@ -265,11 +275,48 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) max_age: Option<Duration>,
 
+    /// Print metrics for Prometheus; do not ask the masters
+    #[arg(long, conflicts_with_all = ["json", "against", "max_age", "nagios"])]
+    pub(crate) prometheus: bool,
+
+    #[command(flatten)]
+    pub(crate) nagios: NagiosArgs,
+
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// The check for Nagios, Icinga and the like.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NagiosArgs {
+    /// Print one line and exit as a plugin of Nagios does; do not ask the masters
+    #[arg(long, conflicts_with_all = ["json", "against", "max_age"])]
+    pub(crate) nagios: bool,
+
+    /// With --nagios: a warning if SLAVE was last in sync more than SECONDS ago
+    #[arg(short, long, value_name = "SECONDS", default_value = "180", value_parser = seconds, requires = "nagios")]
+    pub(crate) warning: Duration,
+
+    /// With --nagios: critical if SLAVE was last in sync more than SECONDS ago
+    #[arg(short, long, value_name = "SECONDS", default_value = "600", value_parser = seconds, requires = "nagios")]
+    pub(crate) critical: Duration,
+
+    /// With --nagios: the result while syncing is off
+    #[arg(long, value_enum, value_name = "RESULT", default_value_t = OffSeverity::Warning, requires = "nagios")]
+    pub(crate) off: OffSeverity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OffSeverity {
+    /// 0
+    Ok,
+    /// 1
+    Warning,
+    /// 2
+    Critical,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,7 @@
 //! `fssync status [SLAVE]`: the state of a slave, or of all slaves of a configuration file.
 
 mod lines;
+pub(crate) mod nagios;
 mod site;
 mod table;
 
@@ -11,6 +12,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context;
 use fssync::config::{MasterConfig, StorageConfig};
 use fssync::error::Error;
+use fssync::metrics::{Storage, exposition};
 use fssync::plan::outcome::Exit;
 use fssync::slave::step::Slave;
 use fssync::source::ssh::Process;
@@ -23,10 +25,31 @@ use super::signals::{self, Connections, ExitSignals};
 use super::storage::{Output, Selected};
 
 pub(crate) fn run(selected: &Selected, args: &StatusArgs, output: Output) -> Result<Exit, End> {
+    if args.prometheus {
+        return print_metrics(selected);
+    }
     match selected {
         Selected::Paths(storage) => run_one(storage, args, output),
         Selected::Site(site) => site::run(site, args, output),
     }
+}
+
+/// Prints metrics. The exit code is 0 whatever they are, so that a script can replace a file with
+/// them.
+fn print_metrics(selected: &Selected) -> Result<Exit, End> {
+    let samples: Vec<_> = selected
+        .storages()
+        .into_iter()
+        .map(|storage| match storage.name {
+            Some(name) => Storage::new(name, storage.config).sample(),
+            None => Storage::of_slave(storage.config).sample(),
+        })
+        .collect();
+    exposition::text(&samples, true)
+        .map_err(io::Error::other)
+        .and_then(|text| io::stdout().write_all(text.as_bytes()))
+        .context("cannot print the metrics")?;
+    Ok(Exit::Success)
 }
 
 fn run_one(storage: &StorageConfig, args: &StatusArgs, output: Output) -> Result<Exit, End> {

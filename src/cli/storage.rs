@@ -9,6 +9,7 @@ use fssync::config::{
     StorageName, StorageOptions,
 };
 use fssync::error::Error;
+use fssync::metrics::Textfile;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
 use fssync::verify;
@@ -60,6 +61,15 @@ pub(super) struct Selection<'a> {
 }
 
 impl Selected {
+    /// The textfile for metrics, if there is one: that of the configuration file, or the given
+    /// one.
+    pub(super) fn textfile(&self, given: Option<&Path>) -> Option<Textfile> {
+        match self {
+            Self::Paths(config) => given.map(|path| Textfile::of_slave(path, config)),
+            Self::Site(site) => Textfile::of_site(site),
+        }
+    }
+
     /// The storages in their order.
     pub(super) fn storages(&self) -> Vec<Selection<'_>> {
         match self {

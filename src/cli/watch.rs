@@ -4,10 +4,12 @@ mod reporter;
 mod site;
 mod storage;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fssync::error::Error;
+use fssync::metrics::TextfileThread;
 use fssync::plan::outcome::Exit;
 use fssync::source::ssh::Process;
 use fssync::watch::{WakeReason, Wakeups};
@@ -22,20 +24,31 @@ use super::systemd::{self, Service};
 
 /// Watches the storages that `load` returns. SIGHUP calls it again if they are those of a
 /// configuration file. Fails if the first call fails.
-pub(crate) fn run(load: &dyn Fn() -> Result<Selected, Error>, output: Output) -> Result<Exit, End> {
-    match load()? {
+///
+/// `textfile` is the given path of a textfile for metrics.
+pub(crate) fn run(
+    load: &dyn Fn() -> Result<Selected, Error>,
+    output: Output,
+    textfile: Option<&Path>,
+) -> Result<Exit, End> {
+    let selected = load()?;
+    let textfile = selected.textfile(textfile);
+    match selected {
         Selected::Paths(config) => {
             let storage = Selection {
                 name: None,
                 config: &config,
             };
-            Ok(run_one(storage, output))
+            let metrics = textfile
+                .map(|it| TextfileThread::start(Some(it)))
+                .transpose()?;
+            Ok(run_one(storage, output, metrics))
         }
         Selected::Site(site) => site::run(site, load, output),
     }
 }
 
-fn run_one(storage: Selection<'_>, output: Output) -> Exit {
+fn run_one(storage: Selection<'_>, output: Output, metrics: Option<TextfileThread>) -> Exit {
     let process = Process::default();
     let wakeups = Wakeups::default();
     let waker = wakeups.waker();
@@ -54,6 +67,7 @@ fn run_one(storage: Selection<'_>, output: Output) -> Exit {
         notify: &Notify::default(),
         process: &process,
         wakeups: &wakeups,
+        metrics,
     };
     let exit = watched.run(interrupted, systemd::ready);
     systemd::stopping();

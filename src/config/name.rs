@@ -1,6 +1,8 @@
 //! The name of a storage.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Display, Formatter};
+use std::path::{Path, absolute};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,31 @@ pub struct StorageName(String);
 pub struct NameError(String);
 
 impl StorageName {
+    /// A name for a slave that is given by its path: that of the file, or of the site if the file
+    /// is `Data.fs`. The usual directories `filestorage` and `var` do not name a site.
+    #[must_use]
+    pub fn of_slave(slave: &Path) -> Self {
+        let whole = absolute(slave).unwrap_or_else(|_| slave.to_owned());
+        let own = whole
+            .file_stem()
+            .filter(|_| whole.extension().is_some_and(|it| it == "fs"));
+        let own = own.filter(|stem| !stem.eq_ignore_ascii_case("data"));
+        let is_site = |name: &&OsStr| {
+            !["filestorage", "var", "Data.fs"]
+                .into_iter()
+                .any(|usual| *name == usual)
+        };
+        let site = || whole.ancestors().filter_map(Path::file_name).find(is_site);
+        let name = own.or_else(site).unwrap_or_default().to_string_lossy();
+        let allowed = name.chars().map(|c| match c.to_ascii_lowercase() {
+            c if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' => c,
+            _ => '-',
+        });
+        let allowed: String = allowed.take(MAX_LEN).collect();
+        let allowed = allowed.trim_start_matches(['-', '_']);
+        allowed.parse().unwrap_or_else(|_| Self("slave".to_owned()))
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -46,6 +46,8 @@ pub struct Site {
     /// The storages in the order of the file, then those of the included files. Their names
     /// differ, and so do their slaves and the blob directories of these.
     pub storages: Vec<NamedStorage>,
+    /// The storages that [`select`](Self::select) has removed.
+    pub others: Vec<NamedStorage>,
     /// Where metrics are written.
     pub metrics: Option<MetricsConfig>,
     /// The commands that are run on events.
@@ -118,6 +120,7 @@ impl Site {
         Ok(Self {
             path: path.to_owned(),
             storages: placed.into_iter().map(|it| it.named).collect(),
+            others: Vec::new(),
             metrics: main.metrics.map(|keys| MetricsConfig {
                 textfile: directory.join(keys.textfile.0),
             }),
@@ -137,7 +140,8 @@ impl Site {
             return Err(usage(&self.path, &why));
         }
         if !names.is_empty() {
-            self.storages.retain(|it| names.contains(&it.name));
+            let is_other = |it: &mut NamedStorage| !names.contains(&it.name);
+            self.others.extend(self.storages.extract_if(.., is_other));
         }
         Ok(())
     }

@@ -30,6 +30,24 @@ pub enum Action {
     Error,
 }
 
+impl Action {
+    /// The name in JSON and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UpToDate => "up-to-date",
+            Self::Append => "append",
+            Self::TrimAppend => "trim-append",
+            Self::FullCopy => "full-copy",
+            Self::Refuse => "refuse",
+            Self::Off => "off",
+            Self::Busy => "busy",
+            Self::Unreachable => "unreachable",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// The exit codes, which are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

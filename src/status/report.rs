@@ -3,10 +3,10 @@
 use crate::filestorage::Tid;
 use crate::plan::outcome::Action;
 use crate::plan::{Continuity, SlaveState, SlaveTail};
+use crate::slave::sidecar::Pass;
 use crate::status::{BlobStatus, IndexStatus, ReplicatedBlobs, State, Status, Verdict, judge};
 use jiff::Timestamp;
 use serde::Serialize;
-use std::time::Duration;
 
 /// A status as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -120,8 +120,8 @@ impl JsonReport {
             pass_hint: pass.and_then(|pass| pass.hint.clone()),
             pass_since: pass.and_then(|pass| pass.since),
             pass_duration_seconds: pass
-                .and_then(|pass| pass.elapsed_ms)
-                .map(|ms| Duration::from_millis(ms).as_secs_f64()),
+                .and_then(Pass::elapsed)
+                .map(|elapsed| elapsed.as_secs_f64()),
             in_sync_time: status.last_in_sync,
             in_sync_age_seconds: status.last_in_sync.map(age),
             max_age_seconds: status.max_age.map(|max_age| max_age.as_secs_f64()),

@@ -56,6 +56,8 @@ mod remind;
 // The subcommands, the switches and the watch.
 mod digests;
 mod doctor;
+mod metrics;
+mod nagios;
 mod off;
 mod on;
 mod status;

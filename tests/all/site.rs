@@ -4,6 +4,6 @@ mod config;
 mod hooks;
 mod passes;
 mod status;
-mod support;
+pub mod support;
 mod switching;
 mod watch;

@@ -29,11 +29,20 @@ const MEANT: [(&str, &str); 13] = [
     ("version", "--version"),
 ];
 
+/// The exit code of a plugin of Nagios that has no result.
+const NAGIOS_UNKNOWN: u8 = 3;
+
 impl Args {
     /// Parses the arguments of this process. Otherwise prints help or an error, and returns the
     /// exit code. With `--quiet` an error is one line.
     pub(crate) fn read() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
+            // Nagios would take the exit code of a usage error for a critical result.
+            if error.use_stderr() && env::args_os().any(|word| word == "--nagios") {
+                let line = first_paragraph(&error.to_string()).replace('|', "/");
+                let _ = writeln!(io::stdout(), "FSSYNC UNKNOWN - {line}");
+                return ExitCode::from(NAGIOS_UNKNOWN);
+            }
             // fssync does not fail differently if nobody reads it.
             let _ = if error.use_stderr() && env::args_os().skip(1).any(|word| is_quiet(&word)) {
                 let line = first_paragraph(&error.to_string());

@@ -8,6 +8,7 @@ use fssync::config::StorageName;
 use fssync::filestorage::Tid;
 use fssync::human::bytes;
 use fssync::io::progress::Monitor;
+use fssync::metrics::TextfileThread;
 use fssync::pass::PassReport;
 use fssync::plan::outcome::{Action, Exit};
 use fssync::source::ssh::Process;
@@ -27,6 +28,8 @@ pub(super) struct Reports<'a> {
     pub(super) notify: &'a Notify,
     /// The name of the storage in the configuration file.
     pub(super) name: Option<&'a StorageName>,
+    /// Writes metrics.
+    pub(super) metrics: Option<TextfileThread>,
 }
 
 /// Receives the passes of one storage.
@@ -67,8 +70,12 @@ impl Observer for WatchReporter<'_> {
             reporter,
             notify,
             name,
+            metrics,
         } = &self.reports;
         notify.passed(*name, outcome, elapsed);
+        if let Some(metrics) = metrics {
+            metrics.passed();
+        }
         if is_news || outcome.action == Action::FullCopy {
             reporter.log(report, elapsed);
         } else {

@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 
 use fssync::config::{NamedStorage, Site};
 use fssync::error::Error;
+use fssync::metrics::{Textfile, TextfileThread};
 use fssync::plan::outcome::Exit;
 use fssync::source::ssh::Process;
 use fssync::watch::{WakeReason, Waker, Wakeups};
@@ -67,6 +68,7 @@ pub(super) fn run(
         running: BTreeMap::new(),
         next: 0,
         exits: Vec::new(),
+        metrics: TextfileThread::start(Textfile::of_site(&site))?,
     };
     watch.apply(site);
     systemd::ready();
@@ -108,6 +110,7 @@ struct SiteWatch {
     next: usize,
     /// The exit codes of the watches that have ended and that no reload has replaced.
     exits: Vec<Exit>,
+    metrics: TextfileThread,
 }
 
 impl SiteWatch {
@@ -118,6 +121,7 @@ impl SiteWatch {
                 Ok(Message::Reload) => match load() {
                     Ok(Selected::Site(site)) => {
                         tracing::info!("{}: read again", site.path.display());
+                        self.metrics.replace(Textfile::of_site(&site));
                         self.apply(site);
                     }
                     // The paths on the command line do not change.
@@ -167,6 +171,7 @@ impl SiteWatch {
             let (storage, output) = (storage.clone(), self.output);
             let (member, interrupted) = (Arc::clone(&member), Arc::clone(&interrupted));
             let (sender, notify) = (self.sender.clone(), Arc::clone(&self.notify));
+            let metrics = self.metrics.clone();
             move || {
                 let storage = Selection::of(&storage);
                 let _span = storage.span().entered();
@@ -177,6 +182,7 @@ impl SiteWatch {
                     notify: &notify,
                     process: &process,
                     wakeups: &wakeups,
+                    metrics: Some(metrics),
                 };
                 let exit = watched.run(Ok(interrupted), || {});
                 // If the main thread is past its loop, it waits for this thread already.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fssync::config::Mode;
 use fssync::error::Error;
+use fssync::metrics::TextfileThread;
 use fssync::plan::outcome::{Exit, Outcome};
 use fssync::source::ssh::Process;
 use fssync::watch::{Wakeups, watch};
@@ -25,6 +26,8 @@ pub(super) struct Watched<'a> {
     /// The program that connects to the other host.
     pub(super) process: &'a Process,
     pub(super) wakeups: &'a Wakeups,
+    /// Writes metrics after each pass.
+    pub(super) metrics: Option<TextfileThread>,
 }
 
 impl Watched<'_> {
@@ -39,6 +42,7 @@ impl Watched<'_> {
             notify,
             process,
             wakeups,
+            metrics,
         } = self;
         let reporter = Reporter::start(storage, Mode::Watch, output);
         let heart = Arc::clone(&member);
@@ -53,6 +57,7 @@ impl Watched<'_> {
                     reporter,
                     notify,
                     name: storage.name,
+                    metrics,
                 };
                 let observer = WatchReporter::new(output, reports, Arc::clone(&member), process);
                 watch(&job, storage.config.interval, wakeups, &observer)

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,12 @@ impl Pass {
             since: Some(since),
             elapsed_ms: Some(u64::try_from(elapsed.as_millis()).unwrap_or(0)),
         }
+    }
+
+    /// How long it took, if that is recorded.
+    #[must_use]
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.elapsed_ms.map(Duration::from_millis)
     }
 
     /// Whether two passes had the same result, apart from the time.
