@@ -7,13 +7,18 @@
 //!   changed ones are started, and all others make a pass at once. If the file is wrong, the error
 //!   is logged and nothing changes.
 //! - SIGINT, SIGTERM, SIGQUIT: all storages are stopped.
+//!
+//! A watch ends by itself if its configuration cannot be right now, for example because the disk of
+//! the slave is not mounted yet. As long as other storages are watched, it is started again after
+//! a delay. The program ends if all watches have ended.
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use fssync::config::{NamedStorage, Site};
 use fssync::error::Error;
@@ -30,6 +35,10 @@ use crate::cli::notify::Notify;
 use crate::cli::signals::{self, Connections, ExitSignals};
 use crate::cli::storage::{Output, Selected, Selection};
 use crate::cli::systemd::{self, Service};
+
+/// The first and the longest delay before a watch that has ended by itself is started again.
+const FIRST_DELAY: Duration = Duration::from_secs(5);
+const LONGEST_DELAY: Duration = Duration::from_secs(30 * 60);
 
 /// Watches the storages of a site until a signal arrives, and returns the most severe exit code.
 /// `load` reads the configuration again.
@@ -68,6 +77,7 @@ pub(super) fn run(
         running: BTreeMap::new(),
         next: 0,
         exits: Vec::new(),
+        ended: Vec::new(),
         metrics: TextfileThread::start(Textfile::of_site(&site))?,
     };
     watch.apply(site);
@@ -77,7 +87,8 @@ pub(super) fn run(
     watch.stop(|_| true);
     watch.notify.finish();
     tracing::info!("Stopped syncing all storages");
-    Ok(Exit::most_severe(watch.exits))
+    let ended = watch.ended.iter().map(|it| it.exit);
+    Ok(Exit::most_severe(watch.exits.into_iter().chain(ended)))
 }
 
 /// A message to the main thread.
@@ -96,6 +107,18 @@ struct Running {
     interrupted: Arc<AtomicBool>,
     waker: Waker,
     thread: JoinHandle<Exit>,
+    /// The delay before it is started again if it ends by itself.
+    delay: Duration,
+}
+
+/// A watch that has ended by itself.
+struct Ended {
+    storage: NamedStorage,
+    exit: Exit,
+    /// When it is started again.
+    at: Instant,
+    /// The delay if it ends once more.
+    delay: Duration,
 }
 
 struct SiteWatch {
@@ -108,8 +131,9 @@ struct SiteWatch {
     running: BTreeMap<usize, Running>,
     /// The number of the next watch.
     next: usize,
-    /// The exit codes of the watches that have ended and that no reload has replaced.
+    /// The exit codes of the watches that were stopped, or could not be started.
     exits: Vec<Exit>,
+    ended: Vec<Ended>,
     metrics: TextfileThread,
 }
 
@@ -117,7 +141,11 @@ impl SiteWatch {
     /// Handles messages until a signal ends the program, or all watches have ended.
     fn handle(&mut self, messages: &Receiver<Message>, load: &dyn Fn() -> Result<Selected, Error>) {
         while !self.running.is_empty() {
-            match messages.recv() {
+            let now = Instant::now();
+            let next = self.ended.iter().map(|it| it.at).min();
+            let wait = next.map_or(LONGEST_DELAY, |at| at.saturating_duration_since(now));
+            match messages.recv_timeout(wait) {
+                Err(RecvTimeoutError::Timeout) => self.start_again(),
                 Ok(Message::Reload) => match load() {
                     Ok(Selected::Site(site)) => {
                         tracing::info!("{}: read again", site.path.display());
@@ -131,9 +159,36 @@ impl SiteWatch {
                         tracing::error!("{why}; the storages are watched as before");
                     }
                 },
-                Ok(Message::Ended(number)) => self.stop(|it| it == number),
-                Ok(Message::Stop) | Err(_) => return self.notify.interrupt(),
+                Ok(Message::Ended(number)) => self.note_end(number),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return self.notify.interrupt();
+                }
             }
+        }
+    }
+
+    /// Remembers a watch that has ended by itself.
+    fn note_end(&mut self, number: usize) {
+        // A reload may have stopped it in the meantime.
+        if let Some(running) = self.running.remove(&number) {
+            self.ended.push(Ended {
+                storage: running.storage,
+                exit: running.thread.join().unwrap_or(Exit::Failure),
+                at: Instant::now() + running.delay,
+                delay: LONGEST_DELAY.min(running.delay * 2),
+            });
+        }
+    }
+
+    /// Starts the watches whose delay is over.
+    fn start_again(&mut self) {
+        let now = Instant::now();
+        let (due, rest) = mem::take(&mut self.ended)
+            .into_iter()
+            .partition::<Vec<_>, _>(|it| it.at <= now);
+        self.ended = rest;
+        for ended in due {
+            self.start(ended.storage, ended.delay);
         }
     }
 
@@ -146,6 +201,7 @@ impl SiteWatch {
             .collect();
         self.stop(|number| removed.contains(&number));
         self.exits.clear();
+        self.ended.clear();
         self.notify.watch(&site);
         for running in self.running.values() {
             running.waker.wake(WakeReason::Signal);
@@ -153,12 +209,12 @@ impl SiteWatch {
         for storage in site.storages {
             let is_running = self.running.values().any(|it| it.storage == storage);
             if !is_running {
-                self.start(storage);
+                self.start(storage, FIRST_DELAY);
             }
         }
     }
 
-    fn start(&mut self, storage: NamedStorage) {
+    fn start(&mut self, storage: NamedStorage, delay: Duration) {
         let number = self.next;
         self.next += 1;
         let process = Process::default();
@@ -197,6 +253,7 @@ impl SiteWatch {
                     interrupted,
                     waker,
                     thread,
+                    delay,
                 };
                 self.running.insert(number, running);
             }

@@ -150,6 +150,18 @@ fn sighup_reads_the_configuration_again() {
 }
 
 #[test]
+fn a_slave_whose_disk_is_mounted_late_is_followed() {
+    let site = SiteScene::of(&["one", "late"]);
+    fs::rename(site.at("late/slave"), site.at("unmounted")).unwrap();
+    let mut watcher = watch(&site);
+    watcher.expect("site{storage=late}: NOT SYNCING FROM MASTER");
+    wait_for_sync(&site, "one");
+    fs::rename(site.at("unmounted"), site.at("late/slave")).unwrap();
+    wait_for_sync(&site, "late");
+    assert_eq!(watcher.end().0, 0);
+}
+
+#[test]
 fn a_wrong_configuration_ends_a_watch_at_once() {
     let mut site = SiteScene::of(&["one"]);
     site.append("surprise = 1\n");
