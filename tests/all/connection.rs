@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::sshd::{Sshd, url_at};
 use crate::support::{
-    History, Run, Scene, fssync, project, python, run, sparse_master, spawn, strace, tool, wait_for,
+    History, Run, Scene, fssync, project, python, run, sparse_master, spawn, strace, tool,
+    wait_for, write_program,
 };
 use crate::watcher::Watcher;
 
@@ -25,8 +25,7 @@ const SERVE: &str = "exec sh -c \"$2\"";
 fn through(scene: &Scene, script: &str, options: &[&str]) -> Command {
     let rsh = scene.directory.path().join("rsh");
     let directory = scene.directory.path().display();
-    fs::write(&rsh, format!("#!/bin/sh\nD='{directory}'\n{script}\n")).expect("a script");
-    fs::set_permissions(&rsh, fs::Permissions::from_mode(0o755)).expect("its mode");
+    write_program(&rsh, format!("#!/bin/sh\nD='{directory}'\n{script}\n"));
     let mut command = fssync();
     command.args(options).arg("-e").arg(rsh);
     command.args(["--remote-fssync", BINARY]);
@@ -86,8 +85,10 @@ fn a_connection_ends_if_a_signal_ends_the_pass() {
         let scene = Scene::synced(History::get());
         let script = format!("{STUBBORN}; exec sleep 600");
         let pass = spawn(through(&scene, &script, &[]).stderr(Stdio::piped()));
+        // The shell creates the file before it writes to it.
+        let pids = scene.directory.path().join("pids");
         wait_for("connection", || {
-            scene.directory.path().join("pids").exists()
+            fs::read(&pids).is_ok_and(|noted| noted.ends_with(b"\n"))
         });
         kill_process(Pid::from_child(&pass), signal).expect("it runs");
         expect_interrupted(pass);

@@ -1,7 +1,7 @@
 //! The files below `contrib`, unchanged and in their places, on a machine with a real systemd.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::blobs::derived::on_disk;
 use crate::machine::Machine;
 use crate::sshd::Sshd;
-use crate::support::{Run, Scene, Setup, Zodb, blobs_beside, must, project, run, tool};
+use crate::support::{
+    Run, Scene, Setup, Zodb, blobs_beside, must, project, run, tool, write_program,
+};
 use crate::zeo::{self, eventually};
 
 /// A file below `contrib`.
@@ -38,8 +40,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     fs::create_dir_all(&programs).unwrap();
     for program in ["fssync", "kill", "runzeo"] {
         let program = programs.join(program);
-        fs::write(&program, "#!/bin/sh\n").unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, "#!/bin/sh\n");
     }
     for name in [
         "fssync.service",

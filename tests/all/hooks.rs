@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -11,12 +10,11 @@ use fssync::config::{NamedStorage, PingConfig, PingStyle, StorageConfig};
 use fssync::hooks::{Notifier, Run};
 use fssync::plan::outcome::{Action, Copied, Exit, Outcome};
 
-use crate::support::{project, python, run, spawn, tool};
+use crate::support::{project, python, run, spawn, tool, write_program};
 
 /// Writes an executable script.
 fn script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(path, format!("#!/bin/sh\n{text}\n"));
 }
 
 /// The shipped hook, whose sendmail writes its arguments and the mail to the file `mail`.

@@ -1,7 +1,6 @@
 //! Limits on a process: the size of files, and the number of threads and of open files.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::sshd::Sshd;
 use crate::support::{
     History, Run, Scene, Zodb, append_sparse, fssync, own, rewrite_end, run, sparse_master, tool,
+    write_program,
 };
 use crate::watcher::Watcher;
 
@@ -109,8 +109,7 @@ fn under_process_limit(scene: &Scene, limit: usize) -> Command {
 /// A pass through a connection with such a limit.
 fn pass_under_process_limit(scene: &Scene, limit: usize) -> Command {
     let rsh = scene.directory.path().join("rsh");
-    fs::write(&rsh, "#!/bin/sh\neval \"exec $2\"\n").expect("a script");
-    fs::set_permissions(&rsh, fs::Permissions::from_mode(0o755)).expect("its mode");
+    write_program(&rsh, "#!/bin/sh\neval \"exec $2\"\n");
     let mut command = under_process_limit(scene, limit);
     command.args(["-q", "-e"]).arg(rsh).arg("--remote-fssync");
     command.arg(scene.directory.path().join("fssync"));

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use fssync::source::{self, Heartbeat, Reached, Source, Transactions};
 use serde_json::json;
 
 use crate::sshd::Sshd;
-use crate::support::{Run, Scene, Zodb, fssync, must, project, run, sparse_master};
+use crate::support::{Run, Scene, Zodb, fssync, must, project, run, sparse_master, write_program};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fssync");
 
@@ -34,8 +34,7 @@ fn pass(scene: &Scene, master: &str, rsh: &str, options: &[&str]) -> Run {
 /// A script for `-e`, which gets the host as `$1` and the command as `$2`.
 fn script(scene: &Scene, name: &str, text: &str) -> String {
     let path = scene.directory.path().join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    write_program(&path, format!("#!/bin/sh\n{text}\n"));
     path.to_str().expect("UTF-8").to_owned()
 }
 

@@ -23,7 +23,7 @@ pub use masters::{
 pub use package::packaged;
 pub use process::{
     Holder, Run, Taken, fssync, measured, must, pass_here, report_here, run, run_in_a_pass, spawn,
-    strace, tool, tracer, without_forks,
+    strace, tool, tracer, without_forks, write_program,
 };
 pub use scene::{Scene, Transport};
 pub use source::{Call, Hooked};

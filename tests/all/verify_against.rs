@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,7 +22,7 @@ use crate::fuse::Served;
 use crate::man_page::man_page;
 use crate::support::{
     Call, History, Hooked, Run, Scene, Transport, Zodb, append_killed_at_sync, fssync, replace,
-    rewrite_end, run, spawn, wait_for,
+    rewrite_end, run, spawn, wait_for, write_program,
 };
 use crate::verify::concurrent_changes::untouched;
 
@@ -444,8 +444,7 @@ fn listening(scene: &Scene) -> String {
     let path = scene.directory.path().join("rsh");
     let sent = scene.directory.path().join("sent");
     let script = format!("#!/bin/sh\nsh -c \"$2\" | tee {}\n", sent.display());
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, script);
     path.to_str().unwrap().to_owned()
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::sshd::Sshd;
 use crate::support::{
     History, Holder, Scene, Transport, Zodb, append_sparse, fssync, must, names, replace,
-    require_root, rewrite_end, run, sparse_master, spawn, tool, wait_for,
+    require_root, rewrite_end, run, sparse_master, spawn, tool, wait_for, write_program,
 };
 use crate::watcher::Watcher;
 
@@ -182,8 +182,7 @@ fn a_connection_that_breaks_is_reopened() {
         "#!/bin/sh\ntest -e {} && exit 255\nexec {rsh} \"$@\"\n",
         down.display()
     );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&script, text);
     let mut command = fssync();
     command.arg("--watch").arg("-e").arg(&script);
     command.args(["--remote-fssync", env!("CARGO_BIN_EXE_fssync")]);

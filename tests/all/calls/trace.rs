@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +13,7 @@ use fssync::filestorage::scan::Scanner;
 use crate::blobs::derived::on_disk;
 use crate::crash::oracle::Case;
 use crate::crash::scenario::Scenario;
-use crate::support::{Run, Scene, Zodb, blobs_beside, fssync, run, strace, tool};
+use crate::support::{Run, Scene, Zodb, blobs_beside, fssync, run, strace, tool, write_program};
 
 /// Which calls are traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +159,7 @@ impl TracedCase {
             words.join(" ")
         );
         let path = self.case.scene.directory.path().join("traced");
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        write_program(&path, script);
         path.display().to_string()
     }
 }

@@ -1,7 +1,6 @@
 //! Passes and watches that run hooks.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::SiteScene;
-use crate::support::{fssync, run, spawn, tool, wait_for};
+use crate::support::{fssync, run, spawn, tool, wait_for, write_program};
 
 /// A site with one storage in sync, and a hook with this script. `$OUT` is a path for its output.
 fn site(script: &str, keys: &str) -> SiteScene {
@@ -216,8 +215,7 @@ fn the_first_process_of_a_container_learns_how_its_hooks_ended() {
     let mut site = site("echo >> $OUT; exit 3", "repeat = 0.2");
     let rsh = site.at("connects");
     let program = env!("CARGO_BIN_EXE_fssync");
-    fs::write(&rsh, format!("#!/bin/sh\nexec '{program}' serve /\n")).unwrap();
-    fs::set_permissions(&rsh, Permissions::from_mode(0o755)).unwrap();
+    write_program(&rsh, format!("#!/bin/sh\nexec '{program}' serve /\n"));
     let master = format!("here:{}", site.master("site").display());
     let keys = format!("rsh = '{}'\n", rsh.display());
     // While a watch waits for an answer of a master, it reaps many times a second.

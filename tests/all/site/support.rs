@@ -1,15 +1,14 @@
 //! A site: several storages, and a configuration file that describes them.
 
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Run, fssync, names, project, run};
+use crate::support::{Run, fssync, names, project, run, write_program};
 
 /// Storages, each with the directories `NAME/master` and `NAME/slave`.
 pub struct SiteScene {
@@ -48,8 +47,7 @@ impl SiteScene {
     /// Adds a storage whose master never responds: the program that connects to it hangs.
     pub fn add_hanging(&mut self, name: &str, timeout: u64) {
         let rsh = self.at("hangs");
-        fs::write(&rsh, "#!/bin/sh\ntouch $0.$$\nexec sleep 600\n").expect("a program");
-        fs::set_permissions(&rsh, Permissions::from_mode(0o755)).expect("its mode");
+        write_program(&rsh, "#!/bin/sh\ntouch $0.$$\nexec sleep 600\n");
         let keys = format!("rsh = '{}'\ntimeout = {timeout}\n", rsh.display());
         self.add(name, "nowhere:/srv/Data.fs", &keys);
     }

@@ -1,8 +1,9 @@
 //! Processes: the program under test, and the tools that tests drive.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,15 @@ static FORKS: Mutex<()> = Mutex::new(());
 /// [`run_in_a_pass`].
 pub fn without_forks() -> MutexGuard<'static, ()> {
     FORKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a program that can be run at once. A process that another thread is starting would
+/// inherit the file that is being written, and as long as it has that file open, the kernel refuses
+/// to run the program (ETXTBSY).
+pub fn write_program(path: &Path, content: impl AsRef<[u8]>) {
+    let _quiet = without_forks();
+    fs::write(path, content).expect("a program");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("its mode");
 }
 
 /// Makes a pass in this process.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Scene, must, tool};
+use super::{Scene, must, tool, write_program};
 
 /// Fails if the test does not run as root.
 #[track_caller]
@@ -31,7 +31,8 @@ pub fn as_nobody(scene: &Scene) -> Command {
 pub fn own(scene: &Scene, uid: u32) -> PathBuf {
     require_root();
     let program = scene.directory.path().join("fssync");
-    fs::copy(env!("CARGO_BIN_EXE_fssync"), &program).expect("a copy of the program");
+    let content = fs::read(env!("CARGO_BIN_EXE_fssync")).expect("the program");
+    write_program(&program, content);
     let owner = format!("{uid}:{uid}");
     must(
         Command::new("chown")
