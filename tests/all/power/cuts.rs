@@ -172,6 +172,11 @@ impl Mistake<'_> {
     /// Cuts the power in at most `count` states that only the mistake makes possible, until a
     /// check fails. Returns the failure.
     pub fn find(&self, on_disk: &mut DiskCase, count: usize) -> Option<String> {
+        self.find_as(on_disk, count, "")
+    }
+
+    /// The same, but only a failure whose message contains this text counts.
+    pub fn find_as(&self, on_disk: &mut DiskCase, count: usize, text: &str) -> Option<String> {
         let ops = self.sound.ops.len();
         let differs = |nth: &usize| self.sound.ops[*nth] != self.faulty.ops[*nth];
         let from = (0..ops).find(differs).expect("a mistake");
@@ -189,7 +194,10 @@ impl Mistake<'_> {
                 on_disk.check(&left, &self.faulty.start, is_done);
             }));
             if let Err(panic) = checked {
-                return Some(format!("{cut:?}: {}", said_by(&*panic)));
+                let found = said_by(&*panic);
+                if found.contains(text) {
+                    return Some(format!("{cut:?}: {found}"));
+                }
             }
         }
         None
