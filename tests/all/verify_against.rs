@@ -490,7 +490,7 @@ fn the_exit_code_shows_a_master_that_cannot_be_compared() {
     for (rsh, options, message) in [
         ("no-such-program", &[][..], "cannot be started"),
         ("sh -c 'sleep 60'", &["--timeout", "0.5"], "no answer"),
-        (old, &[], "same version"),
+        (old, &[], "upgrade fssync on the master"),
     ] {
         let run = compare_through(&scene, rsh, options).expect(12);
         assert!(run.stderr.contains(message), "{run:?}");
