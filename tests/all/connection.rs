@@ -84,7 +84,11 @@ fn a_connection_ends_if_a_signal_ends_the_pass() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let scene = Scene::synced(History::get());
         let script = format!("{STUBBORN}; exec sleep 600");
-        let pass = spawn(through(&scene, &script, &[]).stderr(Stdio::piped()));
+        // The tests may have been started with nohup, and then fssync would ignore SIGHUP.
+        let mut command = tool("env", "coreutils");
+        command.arg("--default-signal=HUP").arg(BINARY);
+        command.args(through(&scene, &script, &[]).get_args());
+        let pass = spawn(command.stderr(Stdio::piped()));
         // The shell creates the file before it writes to it.
         let pids = scene.directory.path().join("pids");
         wait_for("connection", || {
