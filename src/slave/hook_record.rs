@@ -12,7 +12,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::paths::Sibling;
-use super::presence::Presence;
 use super::small_file::{read_if_exists, replace_small_file};
 use super::step::Slave;
 use crate::error::Error;
@@ -30,12 +29,7 @@ where
     T: Serialize + DeserializeOwned + Clone + PartialEq,
 {
     let paths = &slave.paths;
-    if Presence::of(paths) != Presence::Synced {
-        let slave = paths.data().display();
-        return Err(Error::Usage(format!("no pass was made for {slave} yet")));
-    }
-    paths.check_is_mounted()?;
-    let _lock = slave.block_steps()?;
+    let _lock = slave.block_steps_of_synced()?;
     slave.switches.check()?;
     let path = paths.sibling(Sibling::Hooks);
     let old = read_if_exists(&path, MAX_LEN)?.and_then(|text| {

@@ -17,7 +17,6 @@ use std::os::unix::fs::FileExt;
 
 use super::owner::Owner;
 use super::paths::{Sibling, SlavePaths};
-use super::presence::Presence;
 use super::small_file::read_if_exists;
 use super::step::Slave;
 use crate::error::Error;
@@ -59,12 +58,7 @@ impl Reminder {
 /// beside a name that was mistyped.
 pub fn store(trouble: Option<&Trouble>, slave: &Slave) -> Result<(), Error> {
     let paths = &slave.paths;
-    if Presence::of(paths) != Presence::Synced {
-        let slave = paths.data().display();
-        return Err(Error::Usage(format!("no pass was made for {slave} yet")));
-    }
-    paths.check_is_mounted()?;
-    let _lock = slave.block_steps()?;
+    let _lock = slave.block_steps_of_synced()?;
     if let Some(why) = slave.switches.why_off().filter(OffReason::is_intended) {
         return Err(Error::Off(why));
     }

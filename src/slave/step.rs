@@ -126,6 +126,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::blobs::SyncedDirectories;
 use super::lock::{self, Lock};
 use super::paths::{self, OpenMode, SlavePaths};
+use super::presence::Presence;
 use super::small_file::stat_if_exists;
 use super::switch::Switches;
 use crate::error::Error;
@@ -208,6 +209,19 @@ impl Slave {
             _zodb_lock: lock::take_zodb(&self.paths)?,
             _step_lock: step_lock,
         })
+    }
+
+    /// Blocks steps for a small file that is written outside of passes. Fails if the slave's file
+    /// system is not mounted, or if no pass was made for this path, so that nothing is created
+    /// beside a name that was mistyped.
+    pub(super) fn block_steps_of_synced(&self) -> Result<Lock, Error> {
+        let paths = &self.paths;
+        if Presence::of(paths) != Presence::Synced {
+            let slave = paths.data().display();
+            return Err(Error::Usage(format!("no pass was made for {slave} yet")));
+        }
+        paths.check_is_mounted()?;
+        self.block_steps()
     }
 
     /// Fails if a switch is off or a signal was received.
