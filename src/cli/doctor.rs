@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::lines::{Emphasis, Lines};
 use super::log::End;
 use super::progress;
-use super::signals::{self, Connections, ExitSignals};
+use super::signals::Connections;
 use super::storage::{Output, Selected, Selection};
 
 /// The object that `--json` prints for a storage. Its keys are a stable interface.
@@ -34,9 +34,7 @@ pub(crate) fn run(
 ) -> Result<Exit, End> {
     let connections = Connections::default();
     let storages = selected.storages();
-    let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
-    let exit_signals = ExitSignals::for_masters(masters);
-    let interrupted = signals::listen(&connections, exit_signals, &[], None)?;
+    let interrupted = selected.listen(&connections)?;
     let mut exits = Vec::new();
     for storage in storages {
         let _span = storage.span().entered();

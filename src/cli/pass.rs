@@ -12,7 +12,7 @@ use fssync::source::ssh::Process;
 
 use super::notify::Notify;
 use super::report::Reporter;
-use super::signals::{self, Connections, ExitSignals};
+use super::signals::Connections;
 use super::storage::{Output, Selected, Selection};
 use super::{progress, remind};
 
@@ -21,9 +21,7 @@ use super::{progress, remind};
 pub(crate) fn run(selected: &Selected, mode: Mode, output: Output) -> Exit {
     let connections = Connections::default();
     let storages = selected.storages();
-    let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
-    let exit_signals = ExitSignals::for_masters(masters);
-    let interrupted = signals::listen(&connections, exit_signals, &[], None);
+    let interrupted = selected.listen(&connections);
     let flag = interrupted.as_ref().map(Arc::clone).unwrap_or_default();
     let notify = Notify::once(selected, mode, flag);
     let mut exits = Vec::new();

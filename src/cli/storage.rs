@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fssync::config::{
@@ -18,6 +20,7 @@ use super::args::{
     Args, BlobArgs, CommonArgs, ConnectionArgs, DoctorArgs, OutputArgs, ProgressMode, SiteArgs,
     StatusArgs, Target, VerifyArgs,
 };
+use super::signals::{self, Connections, ExitSignals};
 
 /// Where the results of a command go, and in which form.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,15 @@ impl Selected {
             Self::Paths(config) => vec![Selection { name: None, config }],
             Self::Site(site) => site.storages.iter().map(Selection::of).collect(),
         }
+    }
+
+    /// Handles the signals that end a command that reads the masters of these storages: see
+    /// [`signals::listen`].
+    pub(super) fn listen(&self, connections: &Connections) -> Result<Arc<AtomicBool>, Error> {
+        let storages = self.storages();
+        let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
+        let exit_signals = ExitSignals::for_masters(masters);
+        signals::listen(connections, exit_signals, &[], None)
     }
 }
 

@@ -27,7 +27,7 @@ use super::args::VerifyArgs;
 use super::lines::{Emphasis, Lines};
 use super::log::End;
 use super::progress;
-use super::signals::{self, Connections, ExitSignals};
+use super::signals::Connections;
 use super::storage::{Output, Selected, Selection};
 
 /// Verifies the storages one after the other. A signal ends the current verification; no other
@@ -35,9 +35,7 @@ use super::storage::{Output, Selected, Selection};
 pub(crate) fn run(selected: &Selected, args: &VerifyArgs, output: Output) -> Result<Exit, End> {
     let connections = Connections::default();
     let storages = selected.storages();
-    let masters = storages.iter().filter_map(|it| it.config.master.as_ref());
-    let exit_signals = ExitSignals::for_masters(masters);
-    let interrupted = signals::listen(&connections, exit_signals, &[], None)?;
+    let interrupted = selected.listen(&connections)?;
     let mut exits = Vec::new();
     for (n, storage) in storages.into_iter().enumerate() {
         let _span = storage.span().entered();
