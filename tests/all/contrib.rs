@@ -97,8 +97,8 @@ fn cron_runs_a_pass_without_output() {
     let ran = machine.run(&command).expect(0);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
     assert_in_sync(&scene, &mut Zodb::start());
-    let readme = fs::read_to_string(project("README.md")).unwrap();
-    assert!(readme.contains(line), "the README has the same line");
+    let page = fs::read_to_string(project("docs/setup.md")).unwrap();
+    assert!(page.contains(line), "the page has the same line");
 }
 
 #[test]

@@ -1,16 +1,30 @@
-//! The tests and modules that the documents in `docs` name must exist. A name may be given in
-//! part.
+//! The documents: the tests and modules that they name exist, and their links lead somewhere. The
+//! name of a test may be given in part.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use crate::nfs;
 use crate::support::{must, names, project};
 
-/// The documents that are not about tests.
-const FOR_ADMINISTRATORS: [&str; 3] = ["blobs.md", "configuration.md", "monitoring.md"];
+/// The documents in `docs` that are about tests. All others are for administrators.
+const ABOUT_TESTS: [&str; 2] = ["power-cuts.md", "proof.md"];
+
+/// The paths of the README and of all pages for administrators, in the project.
+pub fn for_administrators() -> Vec<String> {
+    let pages = names(&project("docs")).into_iter();
+    let pages = pages.filter(|name| !ABOUT_TESTS.contains(&name.as_str()));
+    let pages = pages.map(|name| format!("docs/{name}"));
+    std::iter::once("README.md".to_owned())
+        .chain(pages)
+        .collect()
+}
+
+/// The text of a file of the project.
+fn text(path: &str) -> String {
+    fs::read_to_string(project(path)).expect(path)
+}
 
 /// The names of all tests in this program.
 fn tests() -> Vec<String> {
@@ -88,10 +102,8 @@ fn the_tests_that_the_documents_name_exist() {
     let mut known = tests();
     known.extend(nfs::ALL.map(|(name, _)| name.to_owned()));
     let is_test = |name: &str| known.iter().any(|test| fits(name, test));
-    let directory = project("docs");
-    let is_about_tests = |document: &String| !FOR_ADMINISTRATORS.contains(&document.as_str());
-    for document in names(&directory).into_iter().filter(is_about_tests) {
-        let text = fs::read_to_string(directory.join(Path::new(&document))).expect("a document");
+    for document in ABOUT_TESTS {
+        let text = text(&format!("docs/{document}"));
         let quoted = quoted(&text);
         assert!(quoted.len() > 5, "{document}: {quoted:?}");
         for name in quoted {
@@ -132,13 +144,73 @@ fn a_name_that_does_not_exist_is_found() {
     assert!(is_module("slave::step") && !is_module("slave::stap"));
 }
 
+/// The targets of the links in a document, except addresses in the web.
+fn links(document: &str) -> Vec<&str> {
+    let targets = document.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// The anchor that GitHub gives to a heading: lower case, hyphens for blanks, and no punctuation.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        '-' | '_' => Some(c),
+        c if c.is_alphanumeric() => Some(c.to_ascii_lowercase()),
+        _ => None,
+    });
+    kept.collect()
+}
+
+/// The anchors of a document.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let prose = document.split("```").step_by(2);
+    let lines = prose.flat_map(str::lines).filter(|it| it.starts_with('#'));
+    lines
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect()
+}
+
+#[test]
+fn the_links_of_the_documents_lead_somewhere() {
+    let tests = ABOUT_TESTS.map(|name| format!("docs/{name}"));
+    let others = ["CONTRIBUTING.md", "fixtures/README.md"].map(str::to_owned);
+    let documents = for_administrators().into_iter().chain(tests).chain(others);
+    let mut followed = 0;
+    for document in documents {
+        let directory = project(&document).parent().expect("a directory").to_owned();
+        for link in links(&text(&document)) {
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            let path = match file {
+                "" => project(&document),
+                file => directory.join(file),
+            };
+            assert!(path.exists(), "{document}: {link}");
+            if !part.is_empty() {
+                let target = fs::read_to_string(&path).expect(link);
+                assert!(anchors(&target).contains(part), "{document}: {link}");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "{followed}");
+}
+
+#[test]
+fn headings_have_the_anchors_of_github() {
+    let text = "# Failback: the first\n```\n# no heading\n```\n## `fssync off`, now\n";
+    let expected = ["failback-the-first", "fssync-off-now"].map(str::to_owned);
+    assert_eq!(anchors(text), BTreeSet::from(expected));
+    assert_eq!(links("[a](b.md#c) [d](https://e)"), ["b.md#c"]);
+}
+
 #[test]
 fn the_readme_names_the_required_rust_version() {
-    let manifest = fs::read_to_string(project("Cargo.toml")).expect("the manifest");
+    let manifest = text("Cargo.toml");
     let lines = manifest.lines();
     let needed = lines.filter_map(|line| line.strip_prefix("rust-version = "));
     let needed: Vec<_> = needed.map(|version| version.trim_matches('"')).collect();
-    let readme = fs::read_to_string(project("README.md")).expect("the README");
+    let readme = text("README.md");
     let [version] = needed[..] else {
         panic!("{needed:?}");
     };

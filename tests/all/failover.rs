@@ -1,5 +1,6 @@
 //! The first machine dies while a client keeps writing, the second takes over, and the first
-//! comes back. The tests use the script in `contrib` and the steps of the README.
+//! comes back. The tests use the script in `contrib` and the steps of
+//! `docs/failover.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -223,17 +224,17 @@ fn tids_of(acknowledged: &[Acknowledged]) -> Vec<&str> {
     acknowledged.iter().map(|one| one.tid.as_str()).collect()
 }
 
-/// Copies the slave's data back to the first machine with the command of the README, on one
-/// machine. Returns the path of the first machine's own data, if it was kept.
+/// Copies the slave's data back to the first machine with the command of `docs/failover.md`,
+/// on one machine. Returns the path of the first machine's own data, if it was kept.
 pub fn copy_back(scene: &Scene) -> Option<PathBuf> {
     let [master, slave] = [&scene.master, &scene.slave].map(|file| {
         let directory = file.parent().expect("a directory");
         directory.to_str().expect("UTF-8").to_owned()
     });
-    let readme = fs::read_to_string(project("README.md")).expect("the README");
-    let mut lines = readme.lines().map(str::trim_start);
+    let page = fs::read_to_string(project("docs/failover.md")).expect("the page");
+    let mut lines = page.lines().map(str::trim_start);
     let command = lines.find(|line| line.starts_with("fssync --full --blobs zope@second:"));
-    let command = command.expect("the README has the command");
+    let command = command.expect("the page has the command");
     let words = command.split(' ').skip(1).map(|word| match word {
         "zope@second:/srv/plone/var" => slave.as_str(),
         "/srv/plone/var" => master.as_str(),

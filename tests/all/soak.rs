@@ -7,7 +7,8 @@
 //!
 //! The [schedule](week): each week has all events once, in an order that depends on a seed: packs,
 //! restarts and crashes of either side, network failures, switching off and on, removed files,
-//! and a [failover] with the script that is shipped, followed by the failback of the README.
+//! and a [failover] with the script that is shipped, followed by the failback of
+//! `docs/failover.md`.
 //!
 //! The [oracle](weekly_checks): after each event, the slave catches up. At the end of each week,
 //! every [acknowledged] entry is in the file that is served. The only exceptions are the newest

@@ -1,4 +1,5 @@
-//! Failover and failback, with the script that is shipped and the steps of the README.
+//! Failover and failback, with the script that is shipped and the steps of
+//! `docs/failover.md`.
 
 use std::fs;
 
@@ -75,7 +76,8 @@ impl Site {
         tid(all.last().expect("transactions"))
     }
 
-    /// The first machine is back: the steps of the README, until clients write there again.
+    /// The first machine is back: the steps of `docs/failover.md`, until clients write
+    /// there again.
     fn fail_back(&mut self) {
         self.machines.script("stop").expect(0);
         let status = self.machines.script("status").expect(3);
