@@ -59,6 +59,8 @@ struct Rereads {
     /// The position of the transaction record.
     position: u64,
     count: usize,
+    /// Whether bytes of the transaction were returned before it looked damaged.
+    is_partly_returned: bool,
 }
 
 /// Totals over the transactions that were read.
@@ -89,7 +91,11 @@ impl<'a> TransactionReader<'a> {
             chunks: Chunks::new(master, master_stat.size, chunk_len),
             scanner: Scanner::resume(position, last_tid, master_stat.size),
             end: None,
-            rereads: Rereads { position, count: 0 },
+            rereads: Rereads {
+                position,
+                count: 0,
+                is_partly_returned: false,
+            },
             returned: position,
             totals: Totals {
                 transactions: 0,
@@ -196,9 +202,10 @@ impl<'a> TransactionReader<'a> {
             if self.end.is_none() {
                 self.chunks.request(end);
             }
-            if offset < self.returned {
-                // This reads a transaction again that was returned in part.
-                if end > self.returned {
+            if self.rereads.is_partly_returned {
+                // The chunks begin elsewhere than at first, so bytes that exceed those returned
+                // do not prove that the transaction is valid: only its end does.
+                if self.position() > self.rereads.position {
                     return Err(self.changed("a record that looked damaged is valid on re-read"));
                 }
                 continue;
@@ -254,6 +261,7 @@ impl<'a> TransactionReader<'a> {
             Rereads {
                 position: at,
                 count,
+                ..
             } if at == position => count,
             // This is the first damage at this position.
             _ => 0,
@@ -264,6 +272,7 @@ impl<'a> TransactionReader<'a> {
         self.rereads = Rereads {
             position,
             count: count + 1,
+            is_partly_returned: self.returned > position,
         };
         retry::wait(*wait);
         let master_stat = self.master.stat(Vec::new())?;

@@ -68,6 +68,25 @@ fn a_master_that_is_always_being_written_is_not_damaged() {
     zodb.assert_prefix(&scene.master, &scene.slave);
 }
 
+/// A damaged transaction that is longer than several chunks of a read. When it is read again,
+/// the chunks begin and end elsewhere.
+#[test]
+fn a_long_transaction_of_the_master_with_a_damaged_end_is_damage() {
+    let scene = Scene::new();
+    let mut zodb = Zodb::start();
+    zodb.call(&json!({"cmd": "open", "name": "m", "path": scene.master, "create": true}));
+    let first = zodb.call(&json!({"cmd": "commit", "name": "m", "size": 600_000}));
+    zodb.call(&json!({"cmd": "commit", "name": "m", "size": 5_000_000}));
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    let master = OpenOptions::new().write(true).open(&scene.master).unwrap();
+    let len = master.metadata().unwrap().len();
+    std::os::unix::fs::FileExt::write_all_at(&master, b"damaged.", len - 8).unwrap();
+    scene.pass(&[]).expect(30);
+    assert_eq!(fs::metadata(&scene.slave).unwrap().len(), first["position"]);
+    scene.pass(&[]).expect(30);
+    scene.pass(&["--full"]).expect(30);
+}
+
 /// The bytes after the slave's position turn from a vote into a transaction, without a change
 /// of size or inode.
 #[test]
