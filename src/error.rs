@@ -18,6 +18,7 @@ use crate::human::bytes;
 use crate::plan::Refusal;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
 use crate::plan::switch_on::SwitchOnRefusal;
+use crate::source::blobs::{BlobFailure, BlobsProblem};
 use crate::source::{self, location};
 
 /// The error of an operation that not even root may perform.
@@ -219,6 +220,23 @@ impl Error {
             action,
             path,
             source,
+        }
+    }
+
+    /// A blob of this master that could not be read. `why` is the file and the cause; only the
+    /// file, if permission is denied.
+    pub(crate) fn of_blob(master: &str, failure: BlobFailure, why: String) -> Self {
+        let master = master.to_owned();
+        match failure {
+            BlobFailure::Denied => Self::from(source::Error::Blobs {
+                name: master,
+                problem: BlobsProblem::Denied { path: why },
+            }),
+            BlobFailure::Unreadable => Self::BlobUnreadable { master, why },
+            BlobFailure::Changed => Self::MasterChanged {
+                master,
+                what: "a blob was written while it was read",
+            },
         }
     }
 

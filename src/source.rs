@@ -35,7 +35,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use blobs::{BlobDigest, BlobEvent, BlobRoot, BlobWant, BlobsProblem};
+use blobs::{BlobDigestAnswer, BlobEvent, BlobRoot, BlobWant, BlobsProblem};
 pub use file_system::FileSystem;
 pub use master::{BlobStream, Master};
 pub use pending::{Deadline, Heartbeat, Pending};
@@ -88,14 +88,13 @@ pub trait Source: Send {
         sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
     ) -> Result<(), Error>;
 
-    /// Digests blobs; `None` for one that is absent. Calls `alive` again and again meanwhile,
-    /// if the source knows that the master is alive only in this way.
+    /// Digests blobs. Calls `alive` again and again meanwhile, if the source knows that the master is alive only in this way.
     fn blob_digests(
         &mut self,
         root: &BlobRoot,
         keys: &[BlobKey],
         alive: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Option<BlobDigest>>, Error>;
+    ) -> Result<Vec<BlobDigestAnswer>, Error>;
 
     /// Waits until the file may have changed since the last [`stat`](Self::stat), and
     /// returns true; returns false after `timeout`. This is only a hint: on a network file

@@ -14,8 +14,8 @@ use fssync::filestorage::blob::{BlobKey, Layout};
 use fssync::filestorage::scan::Tail;
 use fssync::io::digest::Digest;
 use fssync::source::blobs::{
-    BlobDigest, BlobEvent, BlobEventKind, BlobFailure, BlobRoot, BlobStat, BlobWant, BlobsProblem,
-    HaveBlob, ReceivedPrefix,
+    BlobDigest, BlobDigestAnswer, BlobEvent, BlobEventKind, BlobFailure, BlobRoot, BlobStat,
+    BlobWant, BlobsProblem, HaveBlob, ReceivedPrefix,
 };
 use fssync::source::protocol::{self, Reply, Request};
 use fssync::source::ssh::client::{Client, ReadRange};
@@ -269,8 +269,15 @@ fn blob_seeds() -> Vec<Vec<u8>> {
             b"\x1b\x2d\x0b".to_vec(),
             hello.clone(),
             line(&Reply::BlobRoot(blob_root())),
-            line(&Reply::BlobDigest(None)),
-            line(&Reply::BlobDigest(Some(BlobDigest { size: 9, digest }))),
+            line(&Reply::BlobDigest(BlobDigestAnswer::Absent)),
+            line(&Reply::BlobDigest(BlobDigestAnswer::Digested(BlobDigest {
+                size: 9,
+                digest,
+            }))),
+            line(&Reply::BlobDigest(BlobDigestAnswer::Failed {
+                kind: BlobFailure::Unreadable,
+                why: "why".to_owned(),
+            })),
             line(&Reply::Blobs(no_layout)),
         ],
     ];

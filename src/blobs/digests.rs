@@ -4,6 +4,8 @@
 //! recognised by its size and time has none, and a power cut can lose the last entries. The master
 //! is asked for those: it computes the digests that the files should have, whatever the slave has.
 //!
+//! A blob that the master cannot read gets no entry, and does not keep the others from theirs.
+//!
 //! The log is searched for such blobs in windows, for a limited time in each pass. The sidecar
 //! records up to which position that is done, so each part of the log is searched once.
 
@@ -18,6 +20,8 @@ use crate::slave::blobs::{BlobEntry, BlobLedger, BlobState};
 use crate::slave::paths::{self, OpenMode};
 use crate::slave::scan::blobs::BlobScan;
 use crate::slave::sidecar::Sidecar;
+use crate::source::Master;
+use crate::source::blobs::{BlobDigestAnswer, BlobRoot};
 
 /// How long a pass asks for digests.
 pub const PASS_BUDGET: Duration = Duration::from_secs(1);
@@ -77,22 +81,44 @@ pub fn complete(
             return Ok(());
         }
         ends.slave.check_cancelled()?;
-        let digests = ends
-            .master
-            .blob_digests(root.clone(), some.to_owned())
-            .wait()?;
-        let entries = some.iter().zip(digests).map(|(&key, digest)| BlobEntry {
-            key,
-            state: digest.map_or(BlobState::Absent, |it| BlobState::Present {
-                size: it.size,
-                digest: (&it.digest).into(),
-            }),
-        });
-        ledger.append(ends.slave, &entries.collect::<Vec<_>>())?;
+        ledger.append(ends.slave, &ask(ends.master, &root, some, monitor)?)?;
         done += some.len() as u64;
         monitor.progress("asking for digests of blobs", done, number);
     }
     store(sidecar, ends, scan.position(), has_ended)
+}
+
+/// Asks the master for the digests of these blobs. Warns of those that it cannot read.
+fn ask(
+    master: &Master,
+    root: &BlobRoot,
+    keys: &[BlobKey],
+    monitor: &dyn Monitor,
+) -> Result<Vec<BlobEntry>, Error> {
+    let answers = master.blob_digests(root.clone(), keys.to_vec()).wait()?;
+    let mut entries = Vec::with_capacity(answers.len());
+    for (&key, answer) in keys.iter().zip(answers) {
+        let state = match answer {
+            BlobDigestAnswer::Absent => BlobState::Absent,
+            BlobDigestAnswer::Digested(it) => BlobState::Present {
+                size: it.size,
+                digest: (&it.digest).into(),
+            },
+            BlobDigestAnswer::Failed { kind, why } => {
+                match Error::of_blob(master.name(), kind, why) {
+                    error @ Error::BlobUnreadable { .. } => monitor.warn(format!(
+                        "{}; the slave has this blob: compare the two machines with `fssync \
+                         verify --against`",
+                        error.display_chain()
+                    )),
+                    error => return Err(error),
+                }
+                continue;
+            }
+        };
+        entries.push(BlobEntry { key, state });
+    }
+    Ok(entries)
 }
 
 /// Removes blobs from a window that the ledger has, or that the slave does not have.

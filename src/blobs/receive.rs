@@ -6,9 +6,8 @@ use super::request::{Request, State};
 use crate::error::Error;
 use crate::io::progress::Monitor;
 use crate::slave::blobs::{BlobGroup, StagedBlob};
-use crate::source;
 use crate::source::Master;
-use crate::source::blobs::{BlobEventKind, BlobFailure, BlobRoot, BlobsProblem};
+use crate::source::blobs::{BlobEventKind, BlobRoot};
 
 /// Number of blobs whose content was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,25 +68,12 @@ impl<'a> Receiver<'_, 'a> {
                     request.state = State::Compare(stat, digest);
                 }
                 BlobEventKind::Absent => request.state = State::Absent,
-                BlobEventKind::Failed { kind, why } => return Err(self.failed(kind, why)),
+                BlobEventKind::Failed { kind, why } => {
+                    return Err(Error::of_blob(self.master.name(), kind, why));
+                }
                 BlobEventKind::Digesting => {}
             }
         }
         Ok(())
-    }
-
-    fn failed(&self, failure: BlobFailure, why: String) -> Error {
-        let master = self.master.name().to_owned();
-        match failure {
-            BlobFailure::Denied => Error::from(source::Error::Blobs {
-                name: master,
-                problem: BlobsProblem::Denied { path: why },
-            }),
-            BlobFailure::Unreadable => Error::BlobUnreadable { master, why },
-            BlobFailure::Changed => Error::MasterChanged {
-                master,
-                what: "a blob was written while it was read",
-            },
-        }
     }
 }

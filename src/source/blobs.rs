@@ -166,7 +166,23 @@ impl BlobEventKind {
     }
 }
 
-/// Why a blob file cannot be sent.
+/// The answer to one key of a request for digests.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum BlobDigestAnswer {
+    /// The file, or one of its directories below the blob directory, does not exist.
+    Absent,
+    /// The file was digested.
+    Digested(BlobDigest),
+    /// The file cannot be digested.
+    Failed {
+        /// The kind of failure.
+        kind: BlobFailure,
+        /// The file and the cause; only the file, if permission is denied.
+        why: String,
+    },
+}
+
+/// Why a blob file cannot be sent or digested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum BlobFailure {
     /// The reader may not read it (EACCES, EPERM).

@@ -16,7 +16,7 @@ use std::{fmt, thread};
 pub use self::blob_stream::BlobStream;
 
 use self::blob_stream::blob_stream;
-use super::blobs::{BlobDigest, BlobRoot, BlobWant};
+use super::blobs::{BlobDigestAnswer, BlobRoot, BlobWant};
 use super::pending::{Deadline, Pending, lock};
 use super::{Error, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
@@ -219,7 +219,7 @@ impl Master {
         &self,
         root: BlobRoot,
         keys: Vec<BlobKey>,
-    ) -> Pending<Vec<Option<BlobDigest>>> {
+    ) -> Pending<Vec<BlobDigestAnswer>> {
         let deadline = self.deadline.clone();
         self.ask(move |source| source.blob_digests(&root, &keys, &|| deadline.beat()))
     }
@@ -350,7 +350,7 @@ mod tests {
             root: &BlobRoot,
             keys: &[BlobKey],
             alive: &(dyn Fn() + Sync),
-        ) -> Result<Vec<Option<BlobDigest>>, Error> {
+        ) -> Result<Vec<BlobDigestAnswer>, Error> {
             self.0.blob_digests(root, keys, alive)
         }
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
 
 use self::watch::Watch;
-use super::blobs::{self, BlobDigest, BlobEvent, BlobRoot, BlobWant};
+use super::blobs::{self, BlobDigestAnswer, BlobEvent, BlobRoot, BlobWant};
 use super::open::{self, Name};
 use super::{
     Error, FileId, FileSystem, MAX_WAIT, MasterStat, Named, Source, Surroundings, Transactions,
@@ -270,7 +270,7 @@ impl Source for MountedPath {
         root: &BlobRoot,
         keys: &[BlobKey],
         alive: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+    ) -> Result<Vec<BlobDigestAnswer>, Error> {
         blobs::digest_all(root, keys, alive)
             .map_err(|failure| failure.of_master(&self.display_name()))
     }

@@ -56,7 +56,7 @@ use serde::{Deserialize, Serialize};
 use crate::filestorage::blob::{BlobKey, Layout};
 use crate::io::digest::Digest;
 use crate::source::blobs::{
-    BlobDigest, BlobEventKind, BlobRoot, BlobWant, BlobsProblem, MAX_PIECE_LEN,
+    BlobDigestAnswer, BlobEventKind, BlobRoot, BlobWant, BlobsProblem, MAX_PIECE_LEN,
 };
 use crate::source::{FileId, FileSystem, MAX_LIST_LEN, Named, Reached, Surroundings};
 
@@ -208,8 +208,8 @@ pub enum Reply {
     BlobRoot(BlobRoot),
     /// To [`Request::Blobs`]: an event of the next wanted blob.
     Blob(BlobEventKind),
-    /// To [`Request::BlobDigests`]: the next digest, or `None` if that blob is absent.
-    BlobDigest(Option<BlobDigest>),
+    /// To [`Request::BlobDigests`]: the answer to the next key.
+    BlobDigest(BlobDigestAnswer),
     /// To any request about blobs: their directory cannot be used.
     #[serde(rename = "NoBlobs")]
     Blobs(BlobsProblem),

@@ -20,7 +20,7 @@ pub use self::process::Process;
 use self::client::{ReadRange, RequestError};
 use self::connection::{Connection, StartError};
 use self::process::ProcessExit;
-use super::blobs::{BlobDigest, BlobEvent, BlobRoot, BlobWant, MAX_WANTS};
+use super::blobs::{BlobDigestAnswer, BlobEvent, BlobRoot, BlobWant, MAX_WANTS};
 use super::{Error, Heartbeat, MAX_WAIT, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
@@ -338,7 +338,7 @@ impl Source for Ssh {
         root: &BlobRoot,
         keys: &[BlobKey],
         _alive: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+    ) -> Result<Vec<BlobDigestAnswer>, Error> {
         let mut digests = Vec::with_capacity(keys.len());
         for keys in keys.chunks(MAX_WANTS) {
             let request = format_args!("{} digests of blobs in {}", keys.len(), root.directory);

@@ -114,8 +114,18 @@ pub struct BlobComparison {
     pub master_different: u64,
     /// Number of files that only the slave has.
     pub master_missing: u64,
+    /// Number of files that the master has and cannot read.
+    pub master_unreadable: u64,
     /// Why the comparison ended early.
     pub failure: Option<ComparisonFailure>,
+}
+
+impl BlobComparison {
+    /// Number of files that are damaged at the master.
+    #[must_use]
+    pub fn master_damages(&self) -> u64 {
+        self.master_different + self.master_unreadable
+    }
 }
 
 /// Why the blobs could not be compared with those of the master.
@@ -144,7 +154,7 @@ impl VerifiedBlobs {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match &self.against {
-            Some(against) if against.master_different > 0 => Exit::MasterDamaged,
+            Some(against) if against.master_damages() > 0 => Exit::MasterDamaged,
             Some(BlobComparison {
                 failure: Some(failure),
                 ..

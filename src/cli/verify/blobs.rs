@@ -91,7 +91,7 @@ fn add_orphans(lines: &mut Lines, orphans: &Orphans) {
 /// were not compared.
 pub(super) fn verdict(verified: &VerifiedBlobs) -> Option<String> {
     let against = verified.against.as_ref()?;
-    let damaged = against.master_different;
+    let damaged = against.master_damages();
     if damaged > 0 {
         let blobs = count(damaged, "blob");
         return Some(format!("the master has {blobs} DAMAGED"));

@@ -21,7 +21,8 @@ use rustix::io::{Errno, pread};
 
 use super::directory::{BlobDirectory, BlobsFailure, failure_of_file};
 use super::{
-    BlobDigest, BlobEventKind, BlobFailure, BlobStat, BlobWant, MAX_PIECE_LEN, ReceivedPrefix,
+    BlobDigest, BlobDigestAnswer, BlobEventKind, BlobFailure, BlobStat, BlobWant, MAX_PIECE_LEN,
+    ReceivedPrefix,
 };
 use crate::filestorage::blob::{BlobKey, Layout};
 use crate::io::beneath::open_beneath;
@@ -107,31 +108,29 @@ impl BlobReader {
         Ok(sink(last))
     }
 
-    /// Digests a blob; `None` if it is absent. Calls `alive` again and again meanwhile.
+    /// Digests a blob. Calls `alive` again and again meanwhile. Fails if the directory or this
+    /// machine is the problem, and not the blob.
     pub(in crate::source) fn digest(
         &mut self,
         key: BlobKey,
         mut alive: impl FnMut(),
-    ) -> Result<Option<BlobDigest>, BlobsFailure> {
+    ) -> Result<BlobDigestAnswer, BlobsFailure> {
         let mut sink = |_| {
             alive();
             ControlFlow::Continue(())
         };
         let result = match self.find(key)? {
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(BlobDigestAnswer::Absent),
             Ok(Some(file)) => digest_whole(&file, &mut sink),
             Err(error) => Err(Stop::Io(error.into())),
         };
-        result.map(Some).map_err(|stop| {
-            let path = self.path(key);
-            match stop {
-                Stop::Io(error) => BlobsFailure::of("digest", &path, error),
-                Stop::Changed | Stop::Cut => {
-                    let why = io::Error::other("it changed while it was read");
-                    BlobsFailure::of("digest", &path, why)
-                }
+        match result {
+            Ok(digest) => Ok(BlobDigestAnswer::Digested(digest)),
+            Err(stop) => {
+                let (kind, why) = self.failure(key, stop)?;
+                Ok(BlobDigestAnswer::Failed { kind, why })
             }
-        })
+        }
     }
 
     fn path(&self, key: BlobKey) -> PathBuf {

@@ -10,7 +10,7 @@ use std::thread;
 
 use super::directory::BlobsFailure;
 use super::reader::BlobReader;
-use super::{BlobDigest, BlobEvent, BlobRoot, BlobWant};
+use super::{BlobDigestAnswer, BlobEvent, BlobRoot, BlobWant};
 use crate::filestorage::blob::BlobKey;
 use crate::source::open::Name;
 use crate::source::pending::lock;
@@ -34,15 +34,15 @@ pub(in crate::source) fn digest_all(
     root: &BlobRoot,
     keys: &[BlobKey],
     alive: &(dyn Fn() + Sync),
-) -> Result<Vec<Option<BlobDigest>>, BlobsFailure> {
-    let digests = Mutex::new(vec![None; keys.len()]);
+) -> Result<Vec<BlobDigestAnswer>, BlobsFailure> {
+    let answers = Mutex::new(vec![BlobDigestAnswer::Absent; keys.len()]);
     each(root, keys, |reader, index, key| {
-        let digest = reader.digest(*key, alive)?;
+        let answer = reader.digest(*key, alive)?;
         alive();
-        lock(&digests)[index] = digest;
+        lock(&answers)[index] = answer;
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(digests.into_inner().unwrap_or_default())
+    Ok(answers.into_inner().unwrap_or_default())
 }
 
 /// Calls `work` with each item and its index, in several threads, each with a reader of its

@@ -67,10 +67,7 @@ impl<I: Read, O: Write> Server<'_, I, O> {
             });
             sender.result?;
             sender.result = Ok(());
-            let reply = match digest {
-                Ok(digest) => Reply::BlobDigest(digest),
-                Err(failure) => unusable(failure),
-            };
+            let reply = digest.map_or_else(unusable, Reply::BlobDigest);
             protocol::write_message(sender.output, &reply)?;
             if !matches!(reply, Reply::BlobDigest(_)) {
                 break;

@@ -66,6 +66,18 @@ impl Tally {
     }
 }
 
+/// Reports a blob that the master has and cannot read, whatever the slave has.
+pub(super) fn report_master_unreadable(
+    why: String,
+    key: BlobKey,
+    directory: &BlobDirectory,
+    report: &mut dyn FnMut(Finding),
+) {
+    let expected = "a file at the master that can be read".to_owned();
+    let kind = Kind::MasterBlobUnreadable;
+    report(finding(kind, key, directory, expected, why));
+}
+
 fn finding(
     kind: Kind,
     key: BlobKey,

@@ -22,12 +22,14 @@ pub(super) enum Ours {
 }
 
 /// The file of the master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Theirs {
     /// The master was not asked.
     Unknown,
     /// It is not there.
     Missing,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
     /// It is there.
     Present(BlobDigest),
 }
@@ -88,7 +90,7 @@ pub(super) enum Judgement {
 }
 
 /// Decides about a blob.
-pub(super) fn judge(wanted: &Wanted, ours: Ours, theirs: Theirs) -> Judgement {
+pub(super) fn judge(wanted: &Wanted, ours: Ours, theirs: &Theirs) -> Judgement {
     match ours {
         Ours::Missing => judge_missing(wanted, theirs),
         Ours::Unreadable(why) => Judgement::Unreadable(why),
@@ -96,10 +98,10 @@ pub(super) fn judge(wanted: &Wanted, ours: Ours, theirs: Theirs) -> Judgement {
     }
 }
 
-fn judge_missing(wanted: &Wanted, theirs: Theirs) -> Judgement {
+fn judge_missing(wanted: &Wanted, theirs: &Theirs) -> Judgement {
     let is_absent_there = match theirs {
         Theirs::Missing => true,
-        Theirs::Present(_) => false,
+        Theirs::Present(_) | Theirs::Unreadable(_) => false,
         Theirs::Unknown => match wanted.entry {
             Some(BlobState::Absent) => true,
             // The slave had it, so the master did.
@@ -112,13 +114,13 @@ fn judge_missing(wanted: &Wanted, theirs: Theirs) -> Judgement {
         (true, false) => Judgement::Absent,
         // An optional file is copied if the master has it.
         (false, _) if wanted.is_due => Judgement::Missing {
-            is_at_master: theirs != Theirs::Unknown,
+            is_at_master: *theirs != Theirs::Unknown,
         },
         (false, _) => Judgement::NotCopied,
     }
 }
 
-fn judge_file(wanted: &Wanted, size: u64, digest: Option<Digest>, theirs: Theirs) -> Judgement {
+fn judge_file(wanted: &Wanted, size: u64, digest: Option<Digest>, theirs: &Theirs) -> Judgement {
     let recorded = match wanted.entry {
         Some(BlobState::Present { size, digest }) => Some((size, digest)),
         // The file came after the entry.
@@ -135,7 +137,7 @@ fn judge_file(wanted: &Wanted, size: u64, digest: Option<Digest>, theirs: Theirs
         }
     }
     let theirs = match theirs {
-        Theirs::Unknown => {
+        Theirs::Unknown | Theirs::Unreadable(_) => {
             let is_compared = recorded.is_some();
             return Judgement::Sound { is_compared };
         }

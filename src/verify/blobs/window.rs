@@ -5,7 +5,7 @@
 use std::io::ErrorKind;
 use std::iter;
 
-use super::findings::Tally;
+use super::findings::{self, Tally};
 use super::judge::{Judgement, Ours, Theirs, judge};
 use super::{BlobComparison, ComparisonFailure, Wanted};
 use crate::error::retry::Retry;
@@ -13,7 +13,7 @@ use crate::error::{Error, is_out_of_files};
 use crate::filestorage::blob::BlobKey;
 use crate::slave::blobs::{BlobDirectory, BlobState};
 use crate::slave::step::Slave;
-use crate::source::blobs::{BlobDigest, BlobRoot, MAX_WANTS};
+use crate::source::blobs::{BlobDigestAnswer, BlobFailure, BlobRoot, MAX_WANTS};
 use crate::source::{self, Master, Pending};
 use crate::verify::finding::Finding;
 
@@ -55,16 +55,14 @@ impl<'a> MasterBlobs<'a> {
         let mut answer = request.wait();
         loop {
             let error = match answer {
-                Ok(digests) => {
-                    let known = |digest: Option<BlobDigest>| {
-                        digest.map_or(Theirs::Missing, Theirs::Present)
-                    };
-                    return Ok(digests.into_iter().map(known).collect());
-                }
+                Ok(answers) => match self.read(answers) {
+                    Ok(theirs) => return Ok(theirs),
+                    Err(error) => error,
+                },
                 Err(source::Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => error,
+                Err(error) => error.into(),
             };
-            if let Err(error) = retry.wait_if_transient(error.into()) {
+            if let Err(error) = retry.wait_if_transient(error) {
                 self.comparison.failure = Some(ComparisonFailure::from(&error));
                 return Ok(Vec::new());
             }
@@ -72,9 +70,41 @@ impl<'a> MasterBlobs<'a> {
             answer = request.wait();
         }
     }
+
+    /// The state of the master's files. A file that cannot be read is a finding. Fails if the
+    /// reader may not read a file, or if one has changed while it was read.
+    fn read(&self, answers: Vec<BlobDigestAnswer>) -> Result<Vec<Theirs>, Error> {
+        let theirs = answers.into_iter().map(|answer| match answer {
+            BlobDigestAnswer::Absent => Ok(Theirs::Missing),
+            BlobDigestAnswer::Digested(digest) => Ok(Theirs::Present(digest)),
+            BlobDigestAnswer::Failed {
+                kind: BlobFailure::Unreadable,
+                why,
+            } => Ok(Theirs::Unreadable(why)),
+            BlobDigestAnswer::Failed { kind, why } => {
+                Err(Error::of_blob(self.master.name(), kind, why))
+            }
+        });
+        theirs.collect()
+    }
+
+    /// Counts the result of one comparison.
+    fn count(&mut self, judgement: &Judgement, theirs: &Theirs) {
+        let counts = &mut self.comparison;
+        match (theirs, judgement) {
+            (Theirs::Unknown, _) => {}
+            (Theirs::Unreadable(_), _) => counts.master_unreadable += 1,
+            (_, Judgement::Sound { .. }) => counts.equal += 1,
+            (_, Judgement::OnlyHere) => counts.master_missing += 1,
+            (_, Judgement::MasterShorter { .. } | Judgement::MasterChanged { .. }) => {
+                counts.master_different += 1;
+            }
+            _ => {}
+        }
+    }
 }
 
-type PendingDigests = Pending<Vec<Option<BlobDigest>>>;
+type PendingDigests = Pending<Vec<BlobDigestAnswer>>;
 
 /// Verifies the blobs of one window after the other.
 pub(super) struct WindowCheck<'a> {
@@ -141,19 +171,15 @@ impl WindowCheck<'_> {
         let theirs = theirs.into_iter().chain(iter::repeat(Theirs::Unknown));
         for ((wanted, ours), theirs) in batch.iter().zip(files).zip(theirs) {
             self.tally.add_file(&ours);
-            let judgement = judge(wanted, ours, theirs);
-            if let (Some(master), false) = (&mut self.master, theirs == Theirs::Unknown) {
-                match judgement {
-                    Judgement::Sound { .. } => master.comparison.equal += 1,
-                    Judgement::OnlyHere => master.comparison.master_missing += 1,
-                    Judgement::MasterShorter { .. } | Judgement::MasterChanged { .. } => {
-                        master.comparison.master_different += 1;
-                    }
-                    _ => {}
-                }
+            let judgement = judge(wanted, ours, &theirs);
+            if let Some(master) = &mut self.master {
+                master.count(&judgement, &theirs);
             }
             self.tally
                 .add(judgement, wanted.key, self.directory, self.report);
+            if let Theirs::Unreadable(why) = theirs {
+                findings::report_master_unreadable(why, wanted.key, self.directory, self.report);
+            }
         }
         Ok(())
     }

@@ -78,6 +78,8 @@ kinds! {
     MasterBlobShorter = "master-blob-shorter",
     /// The master's file of a blob has changed since the master sent it.
     MasterBlobDifferent = "master-blob-different",
+    /// The master's file of a blob cannot be read, or is not a regular file.
+    MasterBlobUnreadable = "master-blob-unreadable",
     /// The master's file of a blob is missing, and the slave has it.
     MasterBlobMissing = "master-blob-missing",
 }
@@ -102,6 +104,7 @@ impl Kind {
             | Self::BlobAbsent
             | Self::MasterBlobShorter
             | Self::MasterBlobDifferent
+            | Self::MasterBlobUnreadable
             | Self::MasterBlobMissing => Severity::Blemish,
             _ => Severity::Damage,
         }
@@ -119,6 +122,7 @@ impl Kind {
             | Self::BlobAbsent
             | Self::MasterBlobShorter
             | Self::MasterBlobDifferent
+            | Self::MasterBlobUnreadable
             | Self::MasterBlobMissing => File::Blob,
             _ => File::Data,
         }
@@ -183,6 +187,10 @@ impl Kind {
             }
             Self::MasterBlobDifferent => {
                 "copy the slave's file to the master, and check the master's disk and memory"
+            }
+            Self::MasterBlobUnreadable => {
+                "check the master's disk; replace the file there by the slave's, or by that of a \
+                 backup"
             }
             Self::MasterBlobMissing => {
                 "nothing, if the master was packed since the last pass, or is a <blobstorage>; \

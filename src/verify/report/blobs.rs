@@ -32,6 +32,7 @@ struct ComparisonReport<'a> {
     equal: u64,
     master_missing: u64,
     master_different: u64,
+    master_unreadable: u64,
     error: Option<&'a str>,
 }
 
@@ -67,6 +68,7 @@ impl<'a> ComparisonReport<'a> {
             equal: against.equal,
             master_missing: against.master_missing,
             master_different: against.master_different,
+            master_unreadable: against.master_unreadable,
             error: against.failure.as_ref().map(|failure| failure.why.as_str()),
         }
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::derived;
-use crate::support::{Scene, Setup, Zodb, blobs_beside, names, run};
+use crate::support::{Scene, Setup, Zodb, blobs_beside, names, run, strace};
 
 /// A master with four blobs in a bushy directory.
 fn scene() -> Scene {
@@ -59,6 +59,32 @@ fn a_pass_asks_for_the_digests_of_blobs_that_were_copied_by_hand() {
         (&verified["blobs"], &verified["blobs_unchecked"]),
         (&json!(4), &json!(0))
     );
+}
+
+/// The slave has this blob, and the pass reports only that the master's is damaged.
+#[test]
+fn a_blob_that_the_master_cannot_read_does_not_keep_others_from_their_digests() {
+    let scene = scene();
+    seed(&blobs_beside(&scene.master), &slave_blobs(&scene));
+    let blob = a_blob(&scene);
+    let inject = ["-e", "inject=read,pread64:error=EIO"];
+    let command = strace(&inject, std::slice::from_ref(&blob));
+    let mut pass = scene.command_by(command, &["--blobs"]);
+    let report = run(pass.arg("--json")).expect(0).report();
+    let warnings = report["warnings"].to_string();
+    let name = blob.file_name().expect("a name").display().to_string();
+    assert!(
+        warnings.contains(&name) && warnings.contains("Input/output error"),
+        "{report}"
+    );
+    let verified = run(scene.verify(&[]).arg("--json")).expect(0).report();
+    assert_eq!(
+        (&verified["blobs"], &verified["blobs_unchecked"]),
+        (&json!(4), &json!(1))
+    );
+    // The others need not be asked for again.
+    let report = scene.pass(&["--blobs"]).expect(0).report();
+    assert_eq!(report["warnings"], json!([]), "{report}");
 }
 
 #[test]

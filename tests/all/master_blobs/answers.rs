@@ -11,8 +11,8 @@ use fssync::filestorage::blob::{BlobKey, Layout};
 use fssync::io::digest::Digest;
 use fssync::source::Source;
 use fssync::source::blobs::{
-    BlobDigest, BlobEvent, BlobEventKind, BlobFailure, BlobRoot, BlobStat, BlobWant, HaveBlob,
-    MAX_PIECE_LEN, MAX_WANTS, ReceivedPrefix,
+    BlobDigest, BlobDigestAnswer, BlobEvent, BlobEventKind, BlobFailure, BlobRoot, BlobStat,
+    BlobWant, HaveBlob, MAX_PIECE_LEN, MAX_WANTS, ReceivedPrefix,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -79,7 +79,7 @@ fn the_blobs_of_a_site_of_zodb_are_found_and_sent_over_each_transport() {
                 size: bytes.len() as u64,
                 digest: Digest::of(bytes),
             };
-            assert_eq!(*digest, Some(expected));
+            assert_eq!(*digest, BlobDigestAnswer::Digested(expected));
         }
     }
 }
@@ -155,11 +155,14 @@ fn each_blob_is_sent_unless_the_slave_has_it_over_each_transport() {
             assert_eq!(found[0].pieces, 2);
             let keys = [large, key(5, 5), empty];
             let digests = source.blob_digests(&root, &keys, &|| {}).expect("digests");
-            let of = |bytes: &[u8]| BlobDigest {
-                size: bytes.len() as u64,
-                digest: Digest::of(bytes),
+            let of = |bytes: &[u8]| {
+                BlobDigestAnswer::Digested(BlobDigest {
+                    size: bytes.len() as u64,
+                    digest: Digest::of(bytes),
+                })
             };
-            assert_eq!(digests, [Some(of(&bytes)), None, Some(of(b""))]);
+            let expected = [of(&bytes), BlobDigestAnswer::Absent, of(b"")];
+            assert_eq!(digests, expected);
         }
     }
 }
@@ -219,8 +222,16 @@ fn other_kinds_of_files_in_place_of_a_blob_are_failures() {
             assert_eq!(answer.bytes, b"", "{n}");
         }
         assert_eq!(found[5].bytes, b"a blob");
-        let digests = source.blob_digests(&root, &[key(2, 1)], &|| {});
-        assert!(digests.is_err(), "{digests:?}");
+        let keys: Vec<_> = (1..=7).map(|n| key(n, 1)).collect();
+        let digests = source.blob_digests(&root, &keys, &|| {}).expect("answers");
+        for (n, answer) in digests.iter().enumerate() {
+            let kind = match answer {
+                BlobDigestAnswer::Failed { kind, .. } => Some(*kind),
+                _ => None,
+            };
+            let expected = (n != 5).then_some(BlobFailure::Unreadable);
+            assert_eq!(kind, expected, "{n}: {answer:?}");
+        }
     }
 }
 
@@ -275,7 +286,7 @@ fn more_blobs_than_fit_into_one_request_to_the_server_are_sent() {
         }
         let keys: Vec<_> = (0..count).map(|n| key(n, 1)).collect();
         let digests = source.blob_digests(&root, &keys, &|| {}).expect("digests");
-        let there = digests.iter().map(Option::is_some);
+        let there = digests.iter().map(|it| *it != BlobDigestAnswer::Absent);
         assert!(there.eq((0..count).map(|n| n % 3 == 0)));
     }
 }

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use fssync::filestorage::blob::{LAYOUT_FILE, Layout};
 use fssync::source::blobs::{
-    BlobDigest, BlobEventKind, BlobFailure, BlobRoot, BlobsProblem, HaveBlob, MAX_WANTS,
+    BlobDigest, BlobDigestAnswer, BlobEventKind, BlobFailure, BlobRoot, BlobsProblem, HaveBlob,
+    MAX_WANTS,
 };
 use fssync::source::protocol::{Reply, Request};
 use fssync::source::ssh::{Process, Ssh, Target};
@@ -112,7 +113,7 @@ fn only_blobs_at_or_below_a_served_path_are_sent() {
                         Reply::BlobRoot(_),
                         Reply::Blob(BlobEventKind::File { .. }),
                         Reply::Blob(BlobEventKind::Complete),
-                        Reply::BlobDigest(Some(BlobDigest { size: 6, .. })),
+                        Reply::BlobDigest(BlobDigestAnswer::Digested(BlobDigest { size: 6, .. })),
                     ]
                 ),
                 "{directory:?}: {replies:?}"
@@ -251,6 +252,19 @@ fn blobs_that_the_reader_may_not_read_are_denied() {
             "{denied:?}"
         );
     }
+    let keys: Vec<_> = wants.iter().map(|want| want.key).collect();
+    let digests = source.blob_digests(&root, &keys, &|| {}).expect("answers");
+    for (denied, answer) in all.iter().zip(&digests[..2]) {
+        assert!(
+            matches!((&denied.events[..], answer),
+                ([BlobEventKind::Failed { kind, why }],
+                    BlobDigestAnswer::Failed { kind: same, why: text })
+                    if (kind, why) == (same, text)),
+            "{answer:?}"
+        );
+    }
+    assert!(matches!(digests[2], BlobDigestAnswer::Digested(_)));
+    assert_eq!(digests[3], BlobDigestAnswer::Absent);
     assert_eq!(all[2].bytes, b"a blob");
     assert_eq!(all[3].events, [BlobEventKind::Absent]);
     let mut assert_denied = |path: &Path| {
@@ -298,7 +312,8 @@ fn heartbeats_precede_the_digest_of_a_huge_blob() {
         let (last, heartbeats) = replies.split_last().expect("replies");
         let is_digest = matches!(
             last,
-            Reply::BlobDigest(Some(_)) | Reply::Blob(BlobEventKind::SameSize { .. })
+            Reply::BlobDigest(BlobDigestAnswer::Digested(_))
+                | Reply::Blob(BlobEventKind::SameSize { .. })
         );
         assert!(is_digest && !heartbeats.is_empty(), "{replies:?}");
         assert!(heartbeats.iter().all(|it| *it == Reply::Heartbeat));

@@ -86,7 +86,11 @@ impl Scene {
 
     /// A pass with these options.
     pub fn command(&self, options: &[&str]) -> Command {
-        let mut command = fssync();
+        self.command_by(fssync(), options)
+    }
+
+    /// The same with another command that runs fssync.
+    pub fn command_by(&self, mut command: Command, options: &[&str]) -> Command {
         command.args(options).args(self.reach());
         command.args(self.blob_options());
         command.args([self.typed_master(), self.slave.clone()]);

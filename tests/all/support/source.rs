@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fssync::filestorage::blob::BlobKey;
 use fssync::io::digest::Digest;
-use fssync::source::blobs::{BlobDigest, BlobEvent, BlobRoot, BlobWant};
+use fssync::source::blobs::{BlobDigestAnswer, BlobEvent, BlobRoot, BlobWant};
 use fssync::source::path::MountedPath;
 use fssync::source::{Error, MasterStat, Source, Surroundings, Transactions};
 
@@ -81,7 +81,7 @@ impl<H: FnMut(Call) -> Result<(), Error> + Send> Source for Hooked<H> {
         root: &BlobRoot,
         keys: &[BlobKey],
         alive: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Option<BlobDigest>>, Error> {
+    ) -> Result<Vec<BlobDigestAnswer>, Error> {
         (self.hook)(Call::BlobDigests(keys.len()))?;
         self.path.blob_digests(root, keys, alive)
     }

@@ -152,14 +152,49 @@ fn assert_ended(site: &Site, run: Run, number: usize, why: &str) {
     assert_eq!(report["against"]["verdict"], "equal", "the log is compared");
 }
 
+/// The master's file of the blob with this number is the only finding, and the other four blobs are
+/// equal.
+#[track_caller]
+fn assert_only_unreadable(site: &Site, report: &Value, number: usize, why: &str) {
+    let unreadable = "master-blob-unreadable".to_owned();
+    assert_eq!(findings(report), [(unreadable, site.name(number))]);
+    let found = report["findings"][0]["found"].as_str().expect("a text");
+    let file = site.master_file(number).display().to_string();
+    assert!(found.contains(&file) && found.contains(why), "{found}");
+    let against = &report["blobs_against"];
+    let counts = ["equal", "master_unreadable", "master_different"].map(|key| &against[key]);
+    assert_eq!(counts, [&json!(4), &json!(1), &json!(0)], "{report}");
+    assert_eq!(against["error"], Value::Null);
+    assert_eq!(
+        (&report["verdict"], &report["damages"]),
+        (&json!("blemished"), &json!(0))
+    );
+}
+
+/// As in a pass, this is damage of the master.
 #[test]
-fn a_blob_that_cannot_be_read_at_the_master_is_reported_with_its_file_and_cause() {
+fn a_blob_that_cannot_be_read_at_the_master_is_damage_of_the_master() {
     let site = Site::of(Setup::FileStorage, Layout::Lawn);
     let inject = ["-e", "inject=read,pread64:error=EIO"];
     let command = strace(&inject, &[site.master_file(1)]);
-    let run = site.scene.verify_against_by(command, &[]);
-    assert_ended(&site, run, 1, "Input/output error");
+    let report = site.scene.verify_against_by(command, &[]).expect(30);
+    assert_only_unreadable(&site, &report.report(), 1, "Input/output error");
     site.compare(&[], 0);
+    for site in Site::over_both() {
+        let file = site.master_file(2);
+        fs::remove_file(&file).expect("a blob");
+        fs::create_dir(&file).expect("a directory in its place");
+        let report = site.compare(&[], 30);
+        assert_only_unreadable(&site, &report, 2, "not a regular file");
+        // The slave's own damage is more severe.
+        fs::remove_file(site.file(2)).expect("a blob");
+        let report = site.compare(&[], 31);
+        let expected =
+            ["blob-missing", "master-blob-unreadable"].map(|kind| (kind.to_owned(), site.name(2)));
+        assert_eq!(findings(&report), expected);
+        let pass = site.scene.pass(&["--blobs", "--recheck-blobs"]).expect(30);
+        assert!(pass.stderr.contains("not a regular file"), "{pass:?}");
+    }
 }
 
 /// An administrator runs `verify` as a user who may not read the master's blobs.

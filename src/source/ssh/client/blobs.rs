@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{Client, RequestError};
 use crate::filestorage::blob::BlobKey;
-use crate::source::blobs::{BlobDigest, BlobEvent, BlobEventKind, BlobRoot, BlobWant};
+use crate::source::blobs::{BlobDigestAnswer, BlobEvent, BlobEventKind, BlobRoot, BlobWant};
 use crate::source::protocol::{self, Frame, Reply, Request};
 use crate::source::ssh::MAX_WHY_LEN;
 
@@ -74,7 +74,7 @@ impl<R: Read, W: Write> Client<R, W> {
         &mut self,
         root: &BlobRoot,
         keys: &[BlobKey],
-    ) -> Result<Vec<Option<BlobDigest>>, RequestError> {
+    ) -> Result<Vec<BlobDigestAnswer>, RequestError> {
         self.drain()?;
         self.send(&Request::BlobDigests {
             directory: root.directory.clone(),
@@ -82,7 +82,11 @@ impl<R: Read, W: Write> Client<R, W> {
             keys: keys.to_vec(),
         })?;
         let replies = keys.iter().map(|_| match self.reply()? {
-            Reply::BlobDigest(digest) => Ok(digest),
+            Reply::BlobDigest(BlobDigestAnswer::Failed { kind, why }) => {
+                let why = bounded(&why);
+                Ok(BlobDigestAnswer::Failed { kind, why })
+            }
+            Reply::BlobDigest(answer) => Ok(answer),
             _ => Err(UNEXPECTED.into()),
         });
         replies.collect()
@@ -100,6 +104,11 @@ impl<R: Read, W: Write> Client<R, W> {
 
 const UNEXPECTED: protocol::Error = protocol::Error::Frame("unexpected reply about a blob");
 
+/// The reason of a failure, limited to the length of an honest one.
+fn bounded(why: &str) -> String {
+    why.chars().take(MAX_WHY_LEN).collect()
+}
+
 /// The event, if it is allowed for this blob. `left` is the number of bytes that must still
 /// arrive, once the file is being sent.
 fn checked(event: BlobEventKind, want: &BlobWant, left: Option<u64>) -> Option<BlobEventKind> {
@@ -109,7 +118,7 @@ fn checked(event: BlobEventKind, want: &BlobWant, left: Option<u64>) -> Option<B
     match (event, left) {
         (Complete, Some(0)) => Some(Complete),
         (Failed { kind, why }, _) => {
-            let why = why.chars().take(MAX_WHY_LEN).collect();
+            let why = bounded(&why);
             Some(Failed { kind, why })
         }
         (Absent, None) => Some(Absent),

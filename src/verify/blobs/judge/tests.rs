@@ -48,19 +48,20 @@ fn theirs(content: &[u8]) -> Theirs {
 fn a_file_is_compared_with_the_ledger_and_with_the_master() {
     use Judgement::*;
     let none = Theirs::Unknown;
-    let judged = |entry, content, theirs| judge(&wanted(entry), ours(content), theirs);
+    let bad = Theirs::Unreadable("EIO".to_owned());
+    let judged = |entry, content, theirs| judge(&wanted(entry), ours(content), &theirs);
     for (entry, content, theirs, expected) in [
         (
             Some(recorded(CONTENT)),
             CONTENT,
-            none,
+            none.clone(),
             Sound { is_compared: true },
         ),
-        (None, CONTENT, none, Sound { is_compared: false }),
+        (None, CONTENT, none.clone(), Sound { is_compared: false }),
         (
             Some(BlobState::Absent),
             CONTENT,
-            none,
+            none.clone(),
             Sound { is_compared: false },
         ),
         (None, CONTENT, theirs(CONTENT), Sound { is_compared: true }),
@@ -111,6 +112,14 @@ fn a_file_is_compared_with_the_ledger_and_with_the_master() {
             UnlikeMaster { ours: 7, theirs: 8 },
         ),
         (Some(recorded(CONTENT)), CONTENT, Theirs::Missing, OnlyHere),
+        (
+            Some(recorded(CONTENT)),
+            CONTENT,
+            bad.clone(),
+            Sound { is_compared: true },
+        ),
+        (None, CONTENT, bad.clone(), Sound { is_compared: false }),
+        (Some(recorded(CONTENT)), OTHER, bad, OtherContent),
     ] {
         assert_eq!(judged(entry, content, theirs), expected);
     }
@@ -118,7 +127,7 @@ fn a_file_is_compared_with_the_ledger_and_with_the_master() {
         is_optional: true,
         ..wanted(None)
     };
-    let judged = judge(&optional, ours(CONTENT), Theirs::Missing);
+    let judged = judge(&optional, ours(CONTENT), &Theirs::Missing);
     assert_eq!(judged, Sound { is_compared: false });
 }
 
@@ -129,7 +138,7 @@ fn a_quick_look_compares_sizes() {
         judge(
             &wanted(Some(recorded(CONTENT))),
             ours(size),
-            Theirs::Unknown,
+            &Theirs::Unknown,
         )
     };
     assert_eq!(judged(7), Judgement::Sound { is_compared: true });
@@ -141,6 +150,7 @@ fn a_quick_look_compares_sizes() {
 fn a_missing_file_is_damage_only_if_it_was_copied_and_the_master_has_it() {
     use Judgement::*;
     let due = |is_at_master| Missing { is_at_master };
+    let bad = Theirs::Unreadable("EIO".to_owned());
     for (is_due, is_optional, entry, theirs, expected) in [
         (true, false, None, Theirs::Unknown, due(false)),
         (
@@ -179,6 +189,8 @@ fn a_missing_file_is_damage_only_if_it_was_copied_and_the_master_has_it() {
         (false, false, None, Theirs::Unknown, NotCopied),
         (false, false, None, theirs(CONTENT), NotCopied),
         (false, false, None, Theirs::Missing, Absent),
+        (true, false, None, bad.clone(), due(true)),
+        (false, false, None, bad, NotCopied),
         (false, true, None, Theirs::Unknown, NotNeeded),
     ] {
         let wanted = Wanted {
@@ -187,7 +199,7 @@ fn a_missing_file_is_damage_only_if_it_was_copied_and_the_master_has_it() {
             ..wanted(entry)
         };
         assert_eq!(
-            judge(&wanted, Ours::Missing, theirs),
+            judge(&wanted, Ours::Missing, &theirs),
             expected,
             "{wanted:?}"
         );

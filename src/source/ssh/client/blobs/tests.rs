@@ -137,7 +137,10 @@ fn answers_that_violate_the_protocol_break_the_connection() {
         (vec![Event(Same(STAT))], 0),
         (vec![Event(SameSize { stat: STAT, digest })], 0),
         (vec![Sent::Reply(Reply::Changed(true))], 0),
-        (vec![Sent::Reply(Reply::BlobDigest(None))], 0),
+        (
+            vec![Sent::Reply(Reply::BlobDigest(BlobDigestAnswer::Absent))],
+            0,
+        ),
         (vec![file(3)], 0),
         (vec![file(11)], 0),
         (vec![file(0), file(0)], 1),
@@ -231,6 +234,15 @@ fn special_bits_and_long_texts_are_cut() {
     });
     assert!(matches!(events[0], File { stat, .. } if stat.mode == PERMISSIONS));
     assert!(matches!(&events[1], Failed { why, .. } if why.chars().count() == MAX_WHY_LEN));
+    let why = "é".repeat(100_000);
+    let failed = BlobDigestAnswer::Failed { kind, why };
+    let bytes = stream(&[Sent::Reply(Reply::BlobDigest(failed))]);
+    let mut client = Client::new(&bytes[..], io::sink(), protocol::VERSION);
+    let answers = client.blob_digests(&root(), &[wants()[0].key]).unwrap();
+    assert!(
+        matches!(&answers[..], [BlobDigestAnswer::Failed { why, .. }]
+            if why.chars().count() == MAX_WHY_LEN)
+    );
 }
 
 /// The bytes of the log that were read ahead arrive before the blobs.
