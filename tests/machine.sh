@@ -4,7 +4,8 @@
 # usage: machine.sh FILES MASTER SLAVE CGROUP
 #
 # FILES contains the files for /etc and /usr/local, and systemd's units. The directories MASTER
-# and SLAVE become /mnt/master/var and /srv/plone/var. CGROUP is the name of a control group.
+# and SLAVE become /mnt/master/var and /srv/plone/var; in each of them, filestorage contains
+# Data.fs. CGROUP is the name of a control group.
 set -eu
 files=$1 master=$2 slave=$3 cgroup=$4
 
@@ -16,7 +17,7 @@ echo $$ >"/sys/fs/cgroup/$cgroup/cgroup.procs"
 mkdir -p "$files/mnt/master/var" "$files/srv/plone/var" "$files/srv/plone/etc"
 cat >"$files/srv/plone/etc/zeo.conf" <<EOF
 <filestorage 1>
-  path /srv/plone/var/Data.fs
+  path /srv/plone/var/filestorage/Data.fs
 </filestorage>
 EOF
 mount --bind "$master" "$files/mnt/master/var"

@@ -317,14 +317,14 @@ fn a_connection_that_would_ask_a_question_is_found() {
 
 #[test]
 fn the_shipped_units_pass_the_checks() {
-    let scene = Scene::with_master("commits");
+    let scene = Scene::plone().copied_from("commits");
     let machine = Machine::boot(&scene);
     let doctor = [
         "fssync",
         "doctor",
         "--json",
-        "/mnt/master/var",
-        "/srv/plone/var",
+        "/mnt/master/var/filestorage",
+        "/srv/plone/var/filestorage",
     ];
     let checks = Checks::of(&machine.run(&doctor).expect(0));
     checks.expect("zeo-unit", "ok", "");

@@ -236,8 +236,8 @@ pub fn copy_back(scene: &Scene) -> Option<PathBuf> {
     let command = lines.find(|line| line.starts_with("fssync --full --blobs zope@second:"));
     let command = command.expect("the page has the command");
     let words = command.split(' ').skip(1).map(|word| match word {
-        "zope@second:/srv/plone/var" => slave.as_str(),
-        "/srv/plone/var" => master.as_str(),
+        "zope@second:/srv/plone/var/filestorage" => slave.as_str(),
+        "/srv/plone/var/filestorage" => master.as_str(),
         word => word,
     });
     // These sites have no blobs.

@@ -12,13 +12,11 @@ use crate::zeo::eventually;
 const ZOPE: u32 = 990;
 
 /// The shipped files, and the paths at which they are installed.
-const INSTALLED: [(&str, &str); 11] = [
+const INSTALLED: [(&str, &str); 9] = [
     ("cron.d/fssync", "etc/cron.d/fssync"),
-    ("default/fssync", "etc/default/fssync"),
-    ("default/fssync", "etc/default/fssync-plone"),
-    ("default/fssync", "etc/default/fssync-other"),
     ("failover/fssync-zeo", "usr/local/sbin/fssync-zeo"),
     ("failover/fssync-zeo.conf", "etc/fssync-zeo.conf"),
+    ("fssync.toml", "etc/fssync/fssync.toml"),
     (
         "supervisor/fssync.conf",
         "etc/supervisor/conf.d/fssync.conf",
@@ -62,14 +60,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots it. The directory of the master is `/mnt/master/var` there, and the directory of the
-    /// slave, which belongs to the user zope from then on, is `/srv/plone/var`.
+    /// Boots it with a [site of Plone](Scene::plone). The directory `var` of the master is
+    /// `/mnt/master/var` there, and that of the slave, which belongs to the user zope from then on,
+    /// is `/srv/plone/var`.
     pub fn boot(scene: &Scene) -> Self {
         require_root();
         tool("systemctl", "systemd");
         let files = scene.directory.path().join("second-machine");
         install(&files);
-        let [master, slave] = [&scene.master, &scene.slave].map(|file| file.parent().unwrap());
+        let [master, slave] = [&scene.master, &scene.slave].map(|file| {
+            let directory = file.parent().expect("a directory");
+            assert!(directory.ends_with("filestorage"), "it is a site of Plone");
+            directory.parent().expect("a directory")
+        });
         must(
             Command::new("chown")
                 .args(["-R", &format!("{ZOPE}:{ZOPE}")])

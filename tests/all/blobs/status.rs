@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::derived::{key, on_disk};
-use crate::contrib::{configure, script};
+use crate::contrib::script::{configure, script};
 use crate::status::assert_only_reads;
 use crate::support::{Run, Scene, Setup, Transport, Zodb, as_nobody, blobs_beside, run};
 

@@ -48,13 +48,25 @@ pub struct Scene {
 impl Scene {
     /// Two empty directories.
     pub fn new() -> Self {
+        Self::of(["master", "slave"])
+    }
+
+    /// The directories of a Plone site: on each side, `filestorage` in the directory that Plone
+    /// calls `var`. The blob directories are beside `filestorage`.
+    pub fn plone() -> Self {
+        Self::of(["master/filestorage", "slave/filestorage"])
+    }
+
+    fn of([master, slave]: [&str; 2]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        for side in ["master", "slave"] {
-            fs::create_dir(directory.path().join(side)).expect("a directory");
-        }
+        let [master, slave] = [master, slave].map(|side| {
+            let side = directory.path().join(side);
+            fs::create_dir_all(&side).expect("a directory");
+            side.join("Data.fs")
+        });
         Self {
-            master: directory.path().join("master/Data.fs"),
-            slave: directory.path().join("slave/Data.fs"),
+            master,
+            slave,
             directory,
             has_blobs: false,
             transport: Transport::Path,
@@ -74,9 +86,13 @@ impl Scene {
 
     /// The master is a copy of a fixture.
     pub fn with_master(fixture: &str) -> Self {
-        let scene = Self::new();
-        fs::copy(project(&format!("fixtures/{fixture}.fs")), &scene.master).expect("the fixture");
-        scene
+        Self::new().copied_from(fixture)
+    }
+
+    /// The same in these directories.
+    pub fn copied_from(self, fixture: &str) -> Self {
+        fs::copy(project(&format!("fixtures/{fixture}.fs")), &self.master).expect("the fixture");
+        self
     }
 
     /// One pass with these options and `--json`.

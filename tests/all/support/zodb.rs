@@ -222,9 +222,15 @@ pub struct Blobs<'a> {
     pub journal: Option<&'a Path>,
 }
 
-/// The blob directory beside a file, which `--blobs` detects.
+/// The blob directory of a file, which `--blobs` detects: beside the file, or beside its
+/// directory `filestorage`.
 pub fn blobs_beside(file: &Path) -> PathBuf {
-    file.with_file_name("blobstorage")
+    match file.parent() {
+        Some(directory) if directory.ends_with("filestorage") => {
+            directory.with_file_name("blobstorage")
+        }
+        _ => file.with_file_name("blobstorage"),
+    }
 }
 
 impl Drop for Zodb {
