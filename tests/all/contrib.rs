@@ -1,5 +1,6 @@
 //! The files below `contrib`, unchanged and in their places, on a machine with a real systemd.
 
+mod quick_start;
 pub mod script;
 mod units;
 

@@ -205,7 +205,7 @@ fn headings_have_the_anchors_of_github() {
 }
 
 #[test]
-fn the_readme_names_the_required_rust_version() {
+fn the_readme_is_short_and_names_the_required_rust_version() {
     let manifest = text("Cargo.toml");
     let lines = manifest.lines();
     let needed = lines.filter_map(|line| line.strip_prefix("rust-version = "));
@@ -219,4 +219,5 @@ fn the_readme_names_the_required_rust_version() {
         "{version}"
     );
     assert!(readme.contains("cargo install --locked"));
+    assert!(readme.len() <= 8192, "it is short: {}", readme.len());
 }
