@@ -57,8 +57,8 @@ fn the_commands_of_the_readme_copy_a_site_and_start_zeo_on_the_copy() {
     let quiet = as_user(&machine, "zope", words[6]).expect(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
     zodb.assert_in_sync(&scene.master, &scene.slave);
-    let [blobs, copies] = [&scene.master, &scene.slave].map(|file| on_disk(&blobs_beside(file)));
-    assert_eq!(copies, blobs);
+    let [originals, found] = [&scene.master, &scene.slave].map(|file| on_disk(&blobs_beside(file)));
+    assert_eq!(found, originals);
 
     let failover = commands("The night of the failover");
     let [off, zeo] = &failover[..] else {
