@@ -419,6 +419,13 @@ fn found(path: &Path, result: io::Result<Metadata>) -> Result<Option<Metadata>, 
     }
 }
 
+/// Whether the path is that of a directory that exists, also through symbolic links. That it
+/// cannot be examined is an error, unlike with [`Path::is_dir`].
+pub(super) fn is_directory(path: &Path) -> Result<bool, Error> {
+    let found = found(path, fs::metadata(path))?;
+    Ok(found.is_some_and(|found| found.is_dir()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

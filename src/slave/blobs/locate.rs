@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf, absolute};
 use super::directory::BlobDirectory;
 use crate::error::Error;
 use crate::filestorage::blob::names;
-use crate::slave::paths::SlavePaths;
+use crate::slave::paths::{SlavePaths, is_directory};
 
 impl BlobDirectory {
     /// The absolute path of the slave's blob directory. The sidecar records it, and later passes
@@ -21,13 +21,21 @@ impl BlobDirectory {
             return whole(given);
         }
         let candidates = candidates(&whole(paths.directory())?)?;
-        let mut found = candidates.iter().filter(|candidate| candidate.is_dir());
-        let Some(first) = found.next() else {
+        let mut found = Vec::new();
+        for candidate in &candidates {
+            if is_directory(candidate)? {
+                found.push(candidate);
+            }
+        }
+        let Some((&first, others)) = found.split_first() else {
             return Ok(candidates[0].clone());
         };
         // One may be a symbolic link to another.
         let resolved = |path: &Path| fs::canonicalize(path).ok();
-        match found.find(|other| resolved(other) != resolved(first)) {
+        match others
+            .iter()
+            .find(|other| resolved(other) != resolved(first))
+        {
             None => Ok(first.clone()),
             Some(other) => Err(Error::Usage(format!(
                 "both {} and {} exist: name the slave's blob directory with --slave-blobs",
@@ -114,6 +122,18 @@ mod tests {
         std::os::unix::fs::symlink("blobs", at("blobstorage")).unwrap();
         let found = BlobDirectory::locate(&paths, None).unwrap();
         assert_eq!(found, at("blobstorage"));
+    }
+
+    /// Otherwise the blobs would be copied to another directory while a disk fails.
+    #[test]
+    fn a_directory_that_cannot_be_examined_is_an_error() {
+        let (around, paths) = slave_in("data");
+        let at = |name: &str| around.path().join("data").join(name);
+        fs::create_dir(at("blobs")).unwrap();
+        std::os::unix::fs::symlink("blobstorage", at("blobstorage")).unwrap();
+        let error = BlobDirectory::locate(&paths, None).unwrap_err();
+        assert_eq!(error.exit(), crate::plan::outcome::Exit::Failure);
+        assert!(error.to_string().contains("data/blobstorage"), "{error}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::error::Error;
 use crate::filestorage::blob::names::{FSSYNC_DIRECTORY, ID_FILE};
 use crate::filestorage::blob::{LAYOUT_FILE, Layout};
 use crate::io::flock::holder;
-use crate::slave::paths::Sibling;
+use crate::slave::paths::{Sibling, is_directory};
 use crate::slave::step::Slave;
 
 /// The layout of a new blob directory, as ZODB chooses it.
@@ -224,8 +224,9 @@ struct NewRoot {
 }
 
 fn place_of_new(path: &Path) -> Result<NewRoot, Error> {
-    let parent = parent_of(path).filter(|parent| parent.is_dir());
-    let (Some(parent), Some(name)) = (parent, path.file_name()) else {
+    let parent = parent_of(path);
+    let exists = parent.as_deref().map_or(Ok(false), is_directory)?;
+    let (Some(parent), Some(name), true) = (parent, path.file_name(), exists) else {
         return Err(usage(
             path,
             "cannot be created, because its parent does not exist: create the parent, or mount \

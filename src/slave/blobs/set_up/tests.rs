@@ -40,6 +40,15 @@ fn a_new_directory_has_the_layout_of_zodb_and_an_id() {
 }
 
 #[test]
+fn a_directory_whose_parent_is_missing_is_not_created() {
+    let site = Site::new();
+    let path = site.blobs.join("missing/blobs");
+    let error = BlobDirectory::set_up(&site.slave, &path, None).unwrap_err();
+    assert_eq!(error.exit(), Exit::Usage);
+    assert!(!site.blobs.join("missing").exists());
+}
+
+#[test]
 fn a_directory_that_was_seeded_is_adopted() {
     let site = Site::new();
     fs::create_dir_all(site.blobs.join("0x1234")).unwrap();
