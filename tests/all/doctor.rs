@@ -1,5 +1,8 @@
 //! `fssync doctor`: each check fails if its part of the set-up is wrong.
 
+mod connection;
+mod mounts;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,8 +13,10 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 use crate::sshd::Sshd;
 use crate::support::{
-    Run, Scene, as_nobody, fssync, must, names, own, require_root, run, snapshot_of, tool,
+    Run, Scene, append_sparse, as_nobody, fssync, must, names, own, require_root, run, snapshot_of,
+    tool,
 };
+use crate::zeo::eventually;
 
 /// The checks of a report.
 struct Checks(Vec<Value>);
@@ -271,6 +276,22 @@ fn the_last_verification_is_judged() {
     examine(&scene, 0).expect("verification", "warn", "never verified");
 }
 
+/// ZODB has to scan more than a gibibyte, which was added while no pass ran.
+#[test]
+fn an_index_that_makes_a_failover_slow_is_found() {
+    let scene = synced();
+    examine(&scene, 0).expect("index", "ok", "ZODB reads ");
+    append_sparse(&scene.slave, (1 << 30) + 1, 0x0500_0000_0000_0000);
+    fs::remove_file(&scene.master).unwrap();
+    let checks = examine(&scene, 12);
+    checks.expect(
+        "index",
+        "warn",
+        "ZODB must read 1.0 GiB before it opens the slave",
+    );
+    checks.expect("index", "warn", "let passes complete the index");
+}
+
 /// The checks of a master through ssh with this program.
 fn examine_remote(scene: &Scene, rsh: &str) -> Run {
     let mut command = fssync();
@@ -332,6 +353,48 @@ fn the_shipped_units_pass_the_checks() {
     fs::remove_file(machine.file("etc/systemd/system/zeo.service.d/fssync.conf")).unwrap();
     let checks = Checks::of(&machine.run(&doctor).expect(0));
     checks.expect("zeo-unit", "warn", "ExecStartPre");
+}
+
+/// A drop-in permits the units to write only another directory.
+#[test]
+fn units_that_may_not_write_the_slave_are_found() {
+    let scene = Scene::plone().copied_from("commits");
+    let machine = Machine::boot(&scene);
+    let drop_in = "[Service]\nReadWritePaths=\nReadWritePaths=/srv/plone/etc\n";
+    for unit in ["fssync.service.d", "fssync@.service.d"] {
+        let directory = machine.file("etc/systemd/system").join(unit);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("paths.conf"), drop_in).unwrap();
+    }
+    let config = machine.file("etc/fssync/fssync.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("blobs = true", "blobs = false")).unwrap();
+    machine.run(&["systemctl", "daemon-reload"]).expect(0);
+    let doctor = [
+        "fssync",
+        "doctor",
+        "--json",
+        "/mnt/master/var/filestorage",
+        "/srv/plone/var/filestorage",
+    ];
+    let checks = Checks::of(&machine.run(&doctor).expect(0));
+    checks.expect(
+        "unit-paths",
+        "warn",
+        "may not write /srv/plone/var/filestorage",
+    );
+    checks.expect(
+        "unit-paths",
+        "warn",
+        "add ReadWritePaths=/srv/plone/var/filestorage",
+    );
+    // Under systemd, a pass fails as doctor predicts.
+    machine.run(&["systemctl", "start", "fssync"]).expect(0);
+    eventually("a pass that cannot write", || {
+        let status = machine.property("fssync", "StatusText");
+        status.contains("NOT SYNCING") && status.contains("Read-only file system")
+    });
+    assert!(!scene.slave.exists());
 }
 
 #[test]

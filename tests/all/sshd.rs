@@ -40,7 +40,7 @@ impl Sshd {
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
              StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n\
-             MaxStartups 100\nLogLevel ERROR\n",
+             MaxStartups 100\nLogLevel ERROR\nSubsystem sftp internal-sftp\n",
             host_key.display(),
             directory.join("authorized_keys").display()
         );

@@ -35,9 +35,20 @@ fn the_answer_of_a_shell_differs_from_that_of_a_forced_command() {
 }
 
 #[test]
-fn other_versions_and_other_clocks_are_reported() {
-    assert_eq!(versions(VERSION).level, Level::Ok);
-    assert_eq!(versions("fssync 0.0.1").level, Level::Warn);
+fn other_versions_are_reported_and_accepted() {
+    for (theirs, seen) in [
+        (VERSION, format!("{VERSION} at both ends")),
+        (
+            "fssync 0.0.1",
+            format!("fssync 0.0.1 on the master, {VERSION} here: they can work together"),
+        ),
+    ] {
+        assert_eq!(versions(theirs), Check::ok("versions", seen));
+    }
+}
+
+#[test]
+fn other_clocks_are_reported() {
     let now = Timestamp::from_second(1_700_000_000).unwrap();
     for (skew, slack, level) in [
         (0, 0, Level::Ok),
