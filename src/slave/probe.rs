@@ -57,7 +57,8 @@ fn create(path: &Path) -> Result<File, Error> {
 /// Locks a file. Fails if a second handle can be locked at the same time.
 fn lock(file: &File, path: &Path) -> io::Result<()> {
     flock(file, FlockOperation::NonBlockingLockExclusive)?;
-    let other = File::open(path)?;
+    // NFS grants an exclusive lock only to a handle that can write.
+    let other = OpenOptions::new().write(true).open(path)?;
     match flock(&other, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Ok(()),
         Err(error) => Err(error.into()),

@@ -307,6 +307,19 @@ impl Site {
         self.run(&[env!("CARGO_BIN_EXE_fssync"), verb, &slave])
     }
 
+    /// Fails unless `fssync doctor` succeeds, and a check has this level and has seen this.
+    #[track_caller]
+    pub fn expect_check(&mut self, check: &str, level: &str, seen: &str) {
+        let command = self.command(&["doctor", "--json"]);
+        let answer = self.call(&json!({"cmd": "run", "arguments": command}));
+        let report = as_run(&answer).expect(0).report();
+        let checks = report["checks"].as_array().expect("checks");
+        let found = checks.iter().find(|it| it["check"] == check);
+        let found = found.unwrap_or_else(|| panic!("no {check}: {report}"));
+        let text = found["seen"].as_str().expect("a text");
+        assert!(found["level"] == level && text.contains(seen), "{found}");
+    }
+
     /// Starts the program in the background, under a name.
     pub fn start(&mut self, name: &str, options: &[&str]) {
         let command = self.command(options);
@@ -330,6 +343,14 @@ impl Site {
 
     /// Mounts the master's directory once more, writable.
     pub fn mount_writable(&mut self) {
+        self.mount("hard");
+        let file = format!("{}/file", self.mounted);
+        self.must(&["touch", &file]);
+        self.must(&["rm", &file]);
+    }
+
+    /// Mounts the master's directory once more, with these options.
+    pub fn mount(&mut self, options: &str) {
         let (_, n) = self.directory.rsplit_once('/').expect("a path");
         let (version, n) = (
             self.mounted[5..]
@@ -339,8 +360,8 @@ impl Site {
                 .to_owned(),
             n.to_owned(),
         );
-        let options = format!("hard,nolock,vers={version}");
-        let place = format!("/mnt/writable-{version}");
+        let place = format!("/mnt/{options}-{version}");
+        let options = format!("{options},nolock,vers={version}");
         let from = if version == "3" {
             "10.0.0.1:/srv/export"
         } else {
@@ -349,9 +370,6 @@ impl Site {
         self.must(&["mkdir", "-p", &place]);
         self.must(&["mount", "-t", "nfs", "-o", &options, from, &place]);
         self.mounted = format!("{place}/{n}");
-        let file = format!("{}/file", self.mounted);
-        self.must(&["touch", &file]);
-        self.must(&["rm", &file]);
     }
 
     /// Waits until a pass runs.

@@ -26,7 +26,7 @@ macro_rules! named {
 }
 
 /// All scenarios in their order, with their names.
-pub const ALL: [(&str, fn()); 16] = named![
+pub const ALL: [(&str, fn()); 17] = named![
     a_pass_replicates_each_operation_of_zodb,
     the_slave_is_a_prefix_during_fast_writes,
     a_status_change_within_a_clock_tick_is_seen,
@@ -38,6 +38,7 @@ pub const ALL: [(&str, fn()); 16] = named![
     a_full_copy_that_hangs_can_be_switched_off,
     a_master_that_is_replaced_during_a_full_copy_does_no_harm,
     the_master_is_not_written_even_on_a_writable_mount,
+    doctor_judges_the_mounts,
     blobs_are_replicated_with_their_transactions,
     a_blob_in_a_directory_that_was_missing_is_found_at_once,
     a_blob_that_appears_within_a_second_is_found,
@@ -300,5 +301,29 @@ fn the_master_is_not_written_even_on_a_writable_mount() {
             assert_eq!(site.call(&listing), before);
         }
         site.assert_in_sync();
+    }
+}
+
+fn doctor_judges_the_mounts() {
+    for version in VERSIONS {
+        let mut site = Site::with_master(version);
+        let directory = site.mounted.clone();
+        site.expect_check("master-mount", "ok", "read-only and hard");
+        for (options, seen) in [
+            ("ro,soft", "with the option soft"),
+            ("ro,softerr", "with the option soft"),
+            ("hard", ", writable"),
+        ] {
+            site.server("export-writable");
+            site.mounted.clone_from(&directory);
+            site.mount(options);
+            site.expect_check("master-mount", "warn", seen);
+        }
+        // The last mount can be written.
+        site.slave = format!("{}/slave/Data.fs", site.mounted);
+        site.mounted = directory;
+        let slave = site.slave.trim_end_matches("/Data.fs").to_owned();
+        site.must(&["mkdir", &slave]);
+        site.expect_check("slave-file-system", "warn", "NFS");
     }
 }
