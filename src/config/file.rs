@@ -25,13 +25,15 @@ use super::options::{self, StorageOptions};
 use crate::error::Error;
 
 /// The largest size of a file, in bytes.
-const MAX_LEN: u64 = 1024 * 1024;
+pub(super) const MAX_LEN: u64 = 1024 * 1024;
 
 /// A file, and its text.
 #[derive(Debug)]
 pub(super) struct Text {
     path: PathBuf,
-    text: String,
+    content: String,
+    /// For text that is made from a part of another file: this part, for messages.
+    made_from: Option<String>,
 }
 
 impl Text {
@@ -56,25 +58,40 @@ impl Text {
         if bytes.len() as u64 > MAX_LEN {
             return Err(fail(&format!("is larger than {MAX_LEN} bytes")));
         }
-        let text = String::from_utf8(bytes).map_err(|error| {
+        let content = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..at].split(|&byte| byte == b'\n').count();
             fail(&format!("line {line}: is not UTF-8"))
         })?;
         Ok(Self {
             path: path.to_owned(),
-            text,
+            content,
+            made_from: None,
         })
+    }
+
+    /// Text that is made from a part of a file. `place` names the part, in every error.
+    pub(super) fn made(path: &Path, place: &str, content: String) -> Self {
+        Self {
+            path: path.to_owned(),
+            content,
+            made_from: Some(place.to_owned()),
+        }
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.content
     }
 
     /// Its lines.
     pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
-        self.text.lines()
+        self.content.lines()
     }
 
     /// Its content as `T`.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        toml::from_str(&self.text).map_err(|error| {
+        toml::from_str(&self.content).map_err(|error| {
             let message = error.message().split_whitespace().collect::<Vec<_>>();
             let message = message.join(" ");
             match error.span() {
@@ -86,13 +103,19 @@ impl Text {
 
     /// A usage error about a part of the file.
     pub(super) fn error_at(&self, span: &Range<usize>, why: &dyn Display) -> Error {
-        let place = Place::of(&self.text, span.start);
+        if let Some(place) = &self.made_from {
+            return Error::Usage(format!("{place}: {why}"));
+        }
+        let place = Place::of(&self.content, span.start);
         usage(&self.path, &format!("{place}: {why}"))
     }
 
     /// The file, and the line of an offset, for messages about two places.
     pub(super) fn line_of(&self, offset: usize) -> String {
-        let line = Place::of(&self.text, offset).line;
+        if let Some(place) = &self.made_from {
+            return place.clone();
+        }
+        let line = Place::of(&self.content, offset).line;
         format!("{}, line {line}", self.path.display())
     }
 

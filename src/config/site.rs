@@ -147,6 +147,21 @@ impl Site {
     }
 }
 
+/// Fails unless one configuration can have the storages in all of these texts.
+pub(super) fn check_storages(texts: &[Rc<Text>]) -> Result<(), Error> {
+    let options = StorageOptions::default();
+    let mut storages = Storages {
+        upper: &options,
+        defaults: &options,
+        placed: Vec::new(),
+    };
+    for text in texts {
+        let content: IncludedFile = text.parse()?;
+        storages.add_all(text, content.storage)?;
+    }
+    topology::check(&storages.placed)
+}
+
 /// The storages that were found so far.
 struct Storages<'a> {
     upper: &'a StorageOptions,

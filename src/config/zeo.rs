@@ -2,46 +2,65 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Serialize;
 
 use super::expand::escape;
-use super::file::usage;
+use super::file::{MAX_LEN, Text, usage};
 use super::name::StorageName;
+use super::site::check_storages;
 use super::zconfig::{self, Section};
 use crate::error::Error;
+use crate::source::location::{self, Location};
 
 /// The text of a configuration file with a storage for each `<filestorage>` and `<blobstorage>` of
 /// a `zeo.conf`, or of a `zope.conf` that has them. The master of each has the path from the file,
-/// after the prefix `master`, such as `zope@first:`; the slave has the same path. Nothing but the
-/// file and those that it includes is read.
+/// after the prefix `master`, such as `zope@first:`; the slave has the same path. The file and those
+/// that it includes are read; and so are the directories of the slaves, as whenever a
+/// configuration is loaded.
 pub fn from_zeo(path: &Path, master: &str) -> Result<String, Error> {
+    check_prefix(master)?;
     let whole = zconfig::read(path)?;
-    let mut text = format!("# Made from {}\n", path.display());
-    let mut names: Vec<StorageName> = Vec::new();
+    let mut storages = Vec::new();
     for section in &whole.sections {
         let Some(storage) = storage_in(section)? else {
             continue;
         };
-        let name = name_of(section)?;
-        if names.contains(&name) {
-            let why = format!("a second storage with the name {name}");
-            return Err(Error::Usage(format!("{}: {why}", section.place)));
-        }
-        let section = BTreeMap::from([(&name, storage.keys(master))]);
-        let section = BTreeMap::from([("storage", section)]);
+        let keys = BTreeMap::from([(name_of(section)?, storage.keys(master))]);
+        let keys = BTreeMap::from([("storage", keys)]);
         // Strings and tables can always be written.
-        text += "\n";
-        text += &toml::to_string(&section).unwrap_or_default();
-        names.push(name);
+        let text = toml::to_string(&keys).unwrap_or_default();
+        storages.push(Rc::new(Text::made(path, &section.place, text)));
     }
-    if names.is_empty() {
+    if storages.is_empty() {
         return Err(usage(
             path,
             &"contains neither <filestorage> nor <blobstorage>",
         ));
     }
+    check_storages(&storages)?;
+    // A comment contains no control character.
+    let origin = path.display().to_string().replace(char::is_control, "?");
+    let sections = storages.iter().map(|it| format!("\n{}", it.as_str()));
+    let text = format!("# Made from {origin}\n{}", sections.collect::<String>());
+    if text.len() as u64 > MAX_LEN {
+        let why = format!("is too long: the configuration would be larger than {MAX_LEN} bytes");
+        return Err(usage(path, &why));
+    }
     Ok(text)
+}
+
+/// Fails unless masters with this prefix are on a host, or have an absolute path.
+fn check_prefix(master: &str) -> Result<(), Error> {
+    match location::parse(format!("{master}/Data.fs").as_ref()) {
+        Ok(Location::Path(path)) if path.is_relative() => Err(Error::Usage(format!(
+            "{master} is neither a host nor an absolute path: expected a prefix of the masters, \
+             such as zope@first: or /mnt/first"
+        ))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Usage(error.to_string())),
+    }
 }
 
 /// The paths of the storages in a `zeo.conf`, or in a `zope.conf` that has them.
@@ -138,152 +157,4 @@ fn name_of(section: &Section) -> Result<StorageName, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::config::{BlobMode, Site};
-
-    const ZEO_CONF: &str = "
-        %define INSTANCE /srv/plone
-        %define var $instance/var
-        %import some.package
-        # <filestorage commented>
-        <zeo>
-          address 127.0.0.1:8100
-          read-only false
-        </zeo>
-        <filestorage 1>
-          PATH ${var}/filestorage/Data.fs
-          blob-dir $VAR/blobstorage
-        </filestorage>
-        <BlobStorage Catalog>
-          blob-dir $(CARGO_PKG_NAME)/../../x
-        </BlobStorage>
-        %include more.conf
-        <eventlog/>
-    ";
-
-    /// The file that is made from these files.
-    fn made(zeo_conf: &str, more: &str) -> Result<String, String> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("zeo.conf");
-        fs::write(directory.path().join("more.conf"), more).unwrap();
-        fs::write(&path, zeo_conf).unwrap();
-        let prefix = format!("{}/", directory.path().display());
-        from_zeo(&path, "zope@first:").map_err(|error| error.to_string().replace(&prefix, ""))
-    }
-
-    #[test]
-    fn a_storage_is_made_for_each_storage_of_the_server() {
-        let zeo_conf = ZEO_CONF.replace(
-            "blob-dir $(CARGO_PKG_NAME)/../../x\n",
-            "blob-dir /srv/$(CARGO_PKG_NAME)/$$\n<filestorage>\npath /srv/c.fs\n</filestorage>\n",
-        );
-        let more = "<zlibstorage My.Zip>\n<filestorage>\npath $var/zip.fs\n</filestorage>\n\
-                    </zlibstorage>\n";
-        let text = made(&zeo_conf, more).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("fssync.toml");
-        fs::write(&path, &text).unwrap();
-        let site = Site::load(&path).unwrap_or_else(|error| panic!("{error}: {text}"));
-        let found: Vec<_> = site
-            .storages
-            .iter()
-            .map(|it| {
-                let blobs = match &it.storage.blobs {
-                    BlobMode::On(blobs) => blobs.slave.clone(),
-                    BlobMode::Off => None,
-                    BlobMode::Unset => panic!("{it:?}"),
-                };
-                let master = it.storage.master_name();
-                (it.name.as_str(), master, it.storage.slave_name(), blobs)
-            })
-            .collect();
-        let expected = [
-            (
-                "1",
-                "/srv/plone/var/filestorage/Data.fs",
-                Some("/srv/plone/var/blobstorage"),
-            ),
-            ("catalog", "/srv/c.fs", Some("/srv/fssync/$")),
-            ("my-zip", "/srv/plone/var/zip.fs", None),
-        ]
-        .map(|(name, path, blobs)| {
-            let master = format!("zope@first:{path}");
-            (name, master, path.to_owned(), blobs.map(Into::into))
-        });
-        assert_eq!(found, expected, "{text}");
-    }
-
-    #[test]
-    fn a_file_that_zconfig_would_refuse_is_refused() {
-        let one = "<filestorage 1>\npath /d\n</filestorage>\n";
-        for (text, expected) in [
-            ("", "zeo.conf: contains neither"),
-            ("<zeo>\n</zeo>\n", "zeo.conf: contains neither"),
-            (
-                "<filestorage 1>\npath /d\n",
-                "zeo.conf, line 1: section <filestorage> is not ended",
-            ),
-            (
-                "<filestorage 1>\n</zeo>\n",
-                "zeo.conf, line 2: this does not end",
-            ),
-            ("</zeo>\n", "zeo.conf, line 1: this does not end"),
-            (
-                "<filestorage 1\n",
-                "zeo.conf, line 1: not the start of a section",
-            ),
-            (
-                "<filestorage a b>\n",
-                "zeo.conf, line 1: not the start of a section",
-            ),
-            ("<>\n", "zeo.conf, line 1: not the start of a section"),
-            ("(x) y\n", "zeo.conf, line 1: not a key"),
-            (
-                "%define 1a b\n",
-                "zeo.conf, line 1: 1a is not the name of a variable",
-            ),
-            ("%define\n", "zeo.conf, line 1: %define has no argument"),
-            ("%frob x\n", "zeo.conf, line 1: %frob is not a directive"),
-            ("%include zeo.conf\n", "zeo.conf: too many files"),
-            ("%include none.conf\n", "none.conf: No such file"),
-            (
-                "%include http://x/y\n",
-                "zeo.conf, line 1: cannot include http://x/y",
-            ),
-            ("a $b\n", "zeo.conf, line 1: the variable b is not defined"),
-            (
-                "a $(FSSYNC_UNSET_)\n",
-                "zeo.conf, line 1: the environment variable FSSYNC_UNSET_",
-            ),
-            ("a $(b\n", "zeo.conf, line 1: the environment variable b"),
-            ("a $\n", "zeo.conf, line 1: a dollar sign"),
-            (
-                "<filestorage>\n</filestorage>\n",
-                "zeo.conf, line 1: <filestorage> has no path",
-            ),
-            (
-                "<filestorage>\npath var/d\n</filestorage>\n",
-                "zeo.conf, line 1: path var/d is not",
-            ),
-            (
-                &one.repeat(2),
-                "zeo.conf, line 4: a second storage with the name 1",
-            ),
-            (
-                &format!("<demostorage>\n{one}{one}</demostorage>\n"),
-                "zeo.conf, line 1: <demostorage>",
-            ),
-            (&"<a>\n".repeat(1000), "zeo.conf, line 21: too many nested"),
-            (
-                &one.replace(" 1>", " é>"),
-                "zeo.conf, line 1: \"\" is not the name",
-            ),
-        ] {
-            let message = made(text, "").unwrap_err();
-            assert!(message.starts_with(expected), "{text}: {message}");
-        }
-    }
-}
+mod tests;
