@@ -15,10 +15,12 @@
 //! | [`replies`] | replies, as lines |
 //! | [`blobs`] | the start of a data record, or a `Data.fs` with blobs |
 //! | [`command_line`] | a command line |
+//! | [`config`] | an `fssync.toml`, or a `zeo.conf` |
 
 pub mod beside;
 pub mod blobs;
 pub mod command_line;
+pub mod config;
 pub mod filestorage;
 pub mod index;
 pub mod input;
@@ -46,10 +48,11 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     target("beside", beside::run, beside::seeds),
     target("blobs", blobs::run, blobs::seeds),
     target("command_line", command_line::run, command_line::seeds),
+    target("config", config::run, config::seeds),
     target("filestorage", filestorage::run, filestorage::seeds),
     target("index", index::run, index::seeds),
     target("pass", pass::run, pass::seeds),

@@ -35,6 +35,21 @@ pub struct How {
     pub dry_run: bool,
 }
 
+/// A new directory, in memory if possible.
+///
+/// # Panics
+///
+/// If it cannot be created.
+#[must_use]
+pub fn directory() -> TempDir {
+    let memory = Some(Path::new("/dev/shm")).filter(|it| it.is_dir());
+    let directory = match memory {
+        Some(memory) => tempfile::tempdir_in(memory),
+        None => tempfile::tempdir(),
+    };
+    directory.expect("a directory")
+}
+
 impl Scene {
     /// Two empty directories.
     ///
@@ -43,12 +58,7 @@ impl Scene {
     /// If they cannot be created.
     #[must_use]
     pub fn new() -> Self {
-        let memory = Some(Path::new("/dev/shm")).filter(|it| it.is_dir());
-        let directory = match memory {
-            Some(memory) => tempfile::tempdir_in(memory),
-            None => tempfile::tempdir(),
-        };
-        let directory = directory.expect("a directory");
+        let directory = directory();
         for side in ["master", "slave"] {
             fs::create_dir(directory.path().join(side)).expect("a directory");
         }
