@@ -7,3 +7,4 @@ mod status;
 pub mod support;
 mod switching;
 mod watch;
+mod zeo;

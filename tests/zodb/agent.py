@@ -20,6 +20,7 @@ import blobs
 import diary
 import probe
 import recognition
+import references
 import store
 from operations import Operations
 from store import Store
@@ -131,6 +132,9 @@ class Agent:
 
     def check_blobs(self, path: str, **options: Any) -> Answer:
         return blobs.check(path, **options)
+
+    def check_references(self, **files: str) -> Answer:
+        return references.check(**files)
 
     def blob_files(self, blob_directory: str) -> Answer:
         """The path of each blob file, by `oid tid`."""

@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::support::SiteScene;
-use crate::support::{fssync, run};
+use super::zeo::instance;
+use crate::support::{Setup, fssync, run};
 
 #[test]
 fn a_configuration_is_checked_and_printed() {
@@ -70,4 +71,53 @@ fn without_paths_and_configuration_the_error_names_both_ways() {
     assert!(half.stderr.contains("<SLAVE>"), "{half:?}");
     run(fssync().args(["--config", "/none/fssync.toml"])).expect(2);
     run(fssync().args(["--config", "/"])).expect(2);
+}
+
+/// The instance is one that ZEO's own tool has made.
+#[test]
+fn a_configuration_is_made_from_the_zeo_conf_of_an_instance() {
+    for setup in Setup::BOTH {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("zeo");
+        let zeo_conf = instance(&home, setup).zeo_conf();
+        let from_zeo = |master: &str| {
+            let mut command = fssync();
+            command.args(["config", "from-zeo"]).arg(&zeo_conf);
+            run(command.args(["--master", master]))
+        };
+        let made = from_zeo("zope@first:").expect(0).stdout;
+        let path = directory.path().join("fssync.toml");
+        fs::write(&path, made).unwrap();
+        let mut check = fssync();
+        check.args(["config", "check", "--print", "--config"]);
+        let printed = run(check.arg(&path)).expect(0).stdout;
+        let site: toml::Table = toml::from_str(&printed).unwrap();
+        let storages = site["storage"].as_table().unwrap();
+        assert_eq!(storages.keys().collect::<Vec<_>>(), ["1", "catalog"]);
+        let at = |name: &str| home.join(name).display().to_string();
+        for (name, file) in [("1", "var/Data.fs"), ("catalog", "var/catalog.fs")] {
+            let storage = &storages[name];
+            assert_eq!(storage["slave"].as_str(), Some(&*at(file)));
+            let master = format!("zope@first:{}", at(file));
+            assert_eq!(storage["master"].as_str(), Some(&*master));
+        }
+        let blobs = &storages["1"]["blobs"];
+        for end in ["master", "slave"] {
+            assert_eq!(blobs[end].as_str(), Some(&*at("var/blobs")));
+        }
+        assert_eq!(storages["catalog"]["blobs"].as_bool(), Some(false));
+
+        // A mistake is reported with its line, and nothing is printed.
+        let text = fs::read_to_string(&zeo_conf).unwrap();
+        fs::write(&zeo_conf, text + "<filestorage 2>\n  path $NOWHERE/x.fs\n").unwrap();
+        let refused = from_zeo("zope@first:").expect(2);
+        let lines = fs::read_to_string(&zeo_conf).unwrap().lines().count();
+        let place = format!("{}, line {lines}: the variable NOWHERE", zeo_conf.display());
+        assert!(refused.stderr.contains(&place), "{refused:?}");
+        assert_eq!(refused.stdout, "");
+    }
+    let mut nothing = fssync();
+    nothing.args(["config", "from-zeo", "/nowhere/zeo.conf"]);
+    run(&mut nothing).expect(2);
+    run(nothing.args(["--master", "first:"])).expect(2);
 }
