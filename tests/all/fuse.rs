@@ -48,6 +48,16 @@ pub struct Served {
 impl Served {
     /// Serves `directory`.
     pub fn directory(directory: &Path) -> Self {
+        Self::with(directory, MountOption::RO)
+    }
+
+    /// The same, and the kernel passes requests to create, change and remove files on. They fail,
+    /// because the file system does not implement them.
+    pub fn directory_for_writing(directory: &Path) -> Self {
+        Self::with(directory, MountOption::RW)
+    }
+
+    fn with(directory: &Path, option: MountOption) -> Self {
         require_root();
         let mount = tempfile::tempdir().expect("a mount point");
         let gate = Arc::new(Gate::default());
@@ -57,7 +67,7 @@ impl Served {
             state: Mutex::default(),
         };
         let mut config = Config::default();
-        config.mount_options = vec![MountOption::RO, MountOption::FSName("served".to_owned())];
+        config.mount_options = vec![option, MountOption::FSName("served".to_owned())];
         let session = fuser::spawn_mount(files, mount.path(), &config).expect("a mount of FUSE");
         Self {
             mount,

@@ -6,6 +6,7 @@
 
 // Shared by the tests: ZODB, ZEO, sshd, FUSE, machines, and the harnesses' common parts.
 mod crash;
+mod cron;
 mod environment;
 mod fuse;
 mod guest;

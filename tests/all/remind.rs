@@ -1,16 +1,13 @@
 //! `fssync -q --remind`: an outage prints a line when it begins, every hour, and when it ends.
 
 use std::fs;
-use std::path::Path;
-use std::process::Stdio;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::cron::{Cron, three_times_a_minute};
 use crate::faults::Mount;
-use crate::support::{
-    Holder, Run, Scene, fssync, must, packaged, require_root, run, spawn, tool, wait_for_minutes,
-};
+use crate::support::{Holder, Run, Scene, fssync, run, tool, wait_for_minutes};
 
 /// A quiet pass with reminders every hour.
 fn pass(scene: &Scene) -> Run {
@@ -194,76 +191,34 @@ fn remind_needs_quiet_and_a_time() {
     }
 }
 
-/// cron's own daemon makes three passes a minute, and mails their output.
+/// cron's own daemon makes the passes, and mails their output.
 #[test]
 fn cron_mails_an_outage_once_and_its_end() {
-    require_root();
     let scene = Scene::with_master("commits");
     assert_silent(&scene, 0);
-    let cron = packaged("cron", "usr/sbin/cron");
-    let (machine, mails) = (
-        scene.directory.path().join("machine"),
-        scene.directory.path().join("mails"),
+    let [passes, away] = ["passes", "away"].map(|name| scene.directory.path().join(name));
+    let pass = format!(
+        "{} -q --remind 1h --timeout 1 {} {}",
+        env!("CARGO_BIN_EXE_fssync"),
+        scene.master.display(),
+        scene.slave.display()
     );
-    for directory in ["sbin", "cron.d", "crontabs", "run"] {
-        fs::create_dir_all(machine.join(directory)).unwrap();
-    }
-    fs::create_dir(&mails).unwrap();
-    fs::copy(cron, machine.join("sbin/cron")).unwrap();
-    let sendmail = machine.join("sbin/sendmail");
-    let script = format!(
-        "#!/bin/sh\ncat >\"$(mktemp {}/mail.XXXXXX)\"\n",
-        mails.display()
-    );
-    fs::write(&sendmail, script).unwrap();
-    must(tool("chmod", "coreutils").arg("755").arg(&sendmail));
-    let (passes, away) = (
-        scene.directory.path().join("passes"),
-        scene.directory.path().join("away"),
-    );
-    let (program, master, slave) = (env!("CARGO_BIN_EXE_fssync"), &scene.master, &scene.slave);
-    let job = |delay| {
-        format!(
-            "* * * * * root sleep {delay}; {program} -q --remind 1h --timeout 1 {} {}; echo $? >>{}\n",
-            master.display(),
-            slave.display(),
-            passes.display()
-        )
-    };
-    let table = ["MAILTO=admin\n".to_owned(), job(0), job(20), job(40)].concat();
-    fs::write(machine.join("cron.d/fssync"), table).unwrap();
-    fs::write(machine.join("crontab"), "").unwrap();
-    fs::rename(master, &away).unwrap();
-
-    let script = "cd \"$1\" && mount --bind cron.d /etc/cron.d && touch /etc/crontab && \
-                  mount --bind crontab /etc/crontab && mkdir -p /var/spool/cron/crontabs && \
-                  mount --bind crontabs /var/spool/cron/crontabs && mount --bind run /run && \
-                  mount --bind sbin /usr/sbin && exec /usr/sbin/cron -f";
-    let mut unshare = tool("unshare", "util-linux");
-    unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    unshare.args(["sh", "-c", script, "sh"]).arg(&machine);
-    let mut daemon = spawn(unshare.stdin(Stdio::null()));
+    fs::rename(&scene.master, &away).unwrap();
+    let table = "MAILTO=admin\n".to_owned() + &three_times_a_minute(&pass, &passes);
+    let cron = Cron::start(scene.directory.path(), &table);
     let exits = || fs::read_to_string(&passes).unwrap_or_default();
     wait_for_minutes(3, "three passes of an outage", || {
         exits().lines().count() >= 3
     });
     assert!(exits().starts_with("12\n12\n12\n"), "{}", exits());
-    let all = || contents(&mails);
-    assert_eq!(all().len(), 1, "{:?}", all());
-    assert!(all()[0].contains("NOT SYNCING FROM MASTER"), "{:?}", all());
-    fs::rename(&away, master).unwrap();
+    let mails = cron.mails();
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    assert!(mails[0].contains("NOT SYNCING FROM MASTER"), "{mails:?}");
+    fs::rename(&away, &scene.master).unwrap();
     wait_for_minutes(3, "two passes in sync", || {
         exits().matches("0\n").count() >= 2
     });
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-    assert_eq!(all().len(), 2, "{:?}", all());
-    assert!(all().concat().contains("in sync again"), "{:?}", all());
-}
-
-/// The contents of all files in a directory.
-fn contents(directory: &Path) -> Vec<String> {
-    let files = fs::read_dir(directory).unwrap();
-    let contents = files.map(|it| fs::read_to_string(it.unwrap().path()).unwrap());
-    contents.collect()
+    let mails = cron.mails();
+    assert_eq!(mails.len(), 2, "{mails:?}");
+    assert!(mails.concat().contains("in sync again"), "{mails:?}");
 }

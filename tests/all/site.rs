@@ -2,6 +2,7 @@
 
 mod config;
 mod hooks;
+mod metrics;
 mod passes;
 mod status;
 pub mod support;

@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::SiteScene;
-use crate::support::{fssync, run, spawn, tool, wait_for, write_program};
+use crate::cron::{Cron, three_times_a_minute};
+use crate::support::{fssync, run, spawn, tool, wait_for, wait_for_minutes, write_program};
 
 /// A site with one storage in sync, and a hook with this script. `$OUT` is a path for its output.
 fn site(script: &str, keys: &str) -> SiteScene {
@@ -122,6 +123,75 @@ fn a_hook_that_hangs_delays_neither_the_next_pass_nor_off() {
     assert!(log.contains("was killed after 20 s"), "{log}");
     // It ended after off.
     assert_eq!(fs::metadata(&record).unwrap().modified().unwrap(), before);
+}
+
+/// The process that it has left in the background keeps its output open.
+#[test]
+fn a_hook_that_forks_delays_nothing_and_its_child_lives_on() {
+    let site = site(
+        "sleep 600 & echo $! > $OUT; echo in the background; exit 0",
+        "timeout = 60",
+    );
+    site.diverge("site");
+    let started = Instant::now();
+    let pass = site.run(&["-v"]).expect(20);
+    assert!(started.elapsed() < Duration::from_secs(30), "{pass:?}");
+    assert!(is_running(&out(&site)), "it is not fssync's to kill");
+    // The report counts as made.
+    assert!(!pass.stderr.contains("the hook sh, which"), "{pass:?}");
+    fs::write(site.at("before"), read(&out(&site))).unwrap();
+    site.run(&[]).expect(20);
+    assert_eq!(read(&out(&site)), read(&site.at("before")));
+    let pid = read(&out(&site)).trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+/// A hook that hangs is killed with all processes that it has started.
+#[test]
+fn the_children_of_a_hook_that_hangs_are_killed_with_it() {
+    let site = site(
+        "for n in 1 2 3; do (echo $(exec sh -c 'echo $PPID') > $OUT.$n; sleep 600) & done; wait",
+        "timeout = 5",
+    );
+    site.diverge("site");
+    let pass = site.run(&["-q"]).expect(20);
+    assert!(pass.stderr.contains("was killed after 5 s"), "{pass:?}");
+    for n in 1..=3 {
+        let child = site.at(&format!("out.{n}"));
+        assert!(!read(&child).is_empty());
+        wait_for("the end of the child", || !is_running(&child));
+    }
+}
+
+/// cron's own daemon makes the passes of all storages, with its few environment variables.
+#[test]
+fn cron_runs_a_hook_once_for_an_outage_and_once_for_its_end() {
+    let site = site("env > $OUT.$FSSYNC_EVENT; echo $FSSYNC_EVENT >> $OUT", "");
+    let [passes, away] = ["passes", "away"].map(|name| site.at(name));
+    let pass = format!(
+        "{} -q --remind 1h --timeout 1 --config {}",
+        env!("CARGO_BIN_EXE_fssync"),
+        site.config().display()
+    );
+    fs::rename(site.master("site"), &away).unwrap();
+    let table = "MAILTO=admin\n".to_owned() + &three_times_a_minute(&pass, &passes);
+    let cron = Cron::start(site.directory.path(), &table);
+    let count = |code: &str| read(&passes).lines().filter(|it| *it == code).count();
+    wait_for_minutes(3, "passes of an outage", || count("12") >= 2);
+    assert_eq!(read(&out(&site)), "unreachable\n");
+    fs::rename(&away, site.master("site")).unwrap();
+    wait_for_minutes(3, "passes in sync", || count("0") >= 2);
+    assert_eq!(read(&out(&site)), "unreachable\nin-sync\n");
+    let env = read(&site.at("out.in-sync"));
+    assert_eq!(variable(&env, "FROM"), "unreachable");
+    assert!(
+        env.contains("SHELL=/bin/sh\n") && !env.contains("CARGO"),
+        "{env}"
+    );
+    // One mail when it begins, one when it ends.
+    let mails = cron.mails();
+    assert_eq!(mails.len(), 2, "{mails:?}");
+    assert!(!mails.concat().contains("hook"), "{mails:?}");
 }
 
 #[test]
