@@ -35,8 +35,8 @@ pub enum Manager {
 /// Two machines: ZEO on the first, the script on the second.
 pub struct Site {
     pub scene: Scene,
-    pub first: zeo::SlavePaths,
-    pub second: zeo::SlavePaths,
+    pub first: zeo::Instance,
+    pub second: zeo::Instance,
     script: PathBuf,
 }
 
@@ -44,8 +44,8 @@ impl Site {
     pub fn new(transport: Transport, manager: Manager) -> Self {
         let scene = Scene::new().over(transport);
         let directory = scene.directory.path();
-        let first = zeo::SlavePaths::new(&scene.master, &directory.join("zeo1"));
-        let second = zeo::SlavePaths::new(&scene.slave, &directory.join("zeo2"));
+        let first = zeo::Instance::new(&scene.master, &directory.join("zeo1"));
+        let second = zeo::Instance::new(&scene.slave, &directory.join("zeo2"));
         let script = directory.join("fssync-zeo.conf");
         let configuration = configuration(&scene, &second, manager);
         fs::write(&script, configuration).expect("the script's configuration");
@@ -91,7 +91,7 @@ impl Drop for Site {
 }
 
 /// The configuration of the script.
-fn configuration(scene: &Scene, zeo: &zeo::SlavePaths, manager: Manager) -> String {
+fn configuration(scene: &Scene, zeo: &zeo::Instance, manager: Manager) -> String {
     let directory = scene.directory.path().display();
     let (start, stop, status) = match manager {
         Manager::Zdaemon => {

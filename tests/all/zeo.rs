@@ -44,13 +44,13 @@ pub fn program(name: &str) -> PathBuf {
     python().with_file_name(name)
 }
 
-/// The address of a ZEO server, the database that it serves, and its configuration.
-pub struct SlavePaths {
+/// A ZEO that can be started: its port and its configuration.
+pub struct Instance {
     pub port: u16,
     pub configuration: PathBuf,
 }
 
-impl SlavePaths {
+impl Instance {
     /// A server that is not started yet. Its own files go into a new directory, apart from the
     /// database.
     pub fn new(data_fs: &Path, directory: &Path) -> Self {

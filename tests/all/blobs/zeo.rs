@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::site::Site;
 use crate::support::{Scene, Setup, Transport, blobs_beside};
-use crate::zeo::SlavePaths;
+use crate::zeo::Instance;
 
 /// ZEO on the slave, in this set-up.
-fn server(scene: &Scene, setup: Setup) -> SlavePaths {
-    let server = SlavePaths::new(&scene.slave, &scene.directory.path().join("zeo"));
+fn server(scene: &Scene, setup: Setup) -> Instance {
+    let server = Instance::new(&scene.slave, &scene.directory.path().join("zeo"));
     let path = format!("path {}\n", scene.slave.display());
     let blobs = format!("blob-dir {}\n", blobs_beside(&scene.slave).display());
     let text = fs::read_to_string(server.zeo_conf()).unwrap();
@@ -29,7 +29,7 @@ fn server(scene: &Scene, setup: Setup) -> SlavePaths {
 }
 
 /// ZEO is started and stopped, and must leave the log and the blobs as they are.
-fn visit(site: &Site, zeo: &SlavePaths) {
+fn visit(site: &Site, zeo: &Instance) {
     let state = || {
         (
             fs::read(&site.scene.slave).unwrap_or_default(),

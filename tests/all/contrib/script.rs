@@ -270,14 +270,14 @@ fn zeo_is_started_only_on_the_slave() {
 /// A site of two storages that one ZEO serves, and the script that starts this ZEO.
 struct Pair {
     site: SiteScene,
-    zeo: zeo::SlavePaths,
+    zeo: zeo::Instance,
 }
 
 impl Pair {
     fn new() -> Self {
         let site = SiteScene::of(&["site", "catalog"]);
         site.run(&[]).expect(0);
-        let zeo = zeo::SlavePaths::new(&site.slave("site"), &site.at("zeo"));
+        let zeo = zeo::Instance::new(&site.slave("site"), &site.at("zeo"));
         let catalog = site.slave("catalog");
         let section = format!(
             "<filestorage 2>\n  path {}\n</filestorage>\n",

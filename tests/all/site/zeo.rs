@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::sshd::Sshd;
 use crate::support::{Blobs, Setup, Zodb, fssync, must, require_root, run, tool};
 use crate::watcher::Watcher;
-use crate::zeo::{Client, Server, SlavePaths, eventually, program};
+use crate::zeo::{Client, Instance, Server, eventually, program};
 
 /// How often the client commits.
 const COMMITS: usize = 150;
@@ -22,7 +22,7 @@ const COMMITS: usize = 150;
 struct Site {
     directory: TempDir,
     setup: Setup,
-    zeo: SlavePaths,
+    zeo: Instance,
     zodb: Zodb,
 }
 
@@ -160,7 +160,7 @@ impl Site {
 }
 
 /// A ZEO instance, as an administrator makes it. `zeo.conf` gets a second storage.
-pub(super) fn instance(home: &Path, setup: Setup) -> SlavePaths {
+pub(super) fn instance(home: &Path, setup: Setup) -> Instance {
     let port = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
@@ -168,7 +168,7 @@ pub(super) fn instance(home: &Path, setup: Setup) -> SlavePaths {
     let mut make = Command::new(program("mkzeoinstance"));
     make.arg(home).arg(format!("127.0.0.1:{port}"));
     must(make.arg("-b").arg(home.join("var/blobs")));
-    let zeo = SlavePaths {
+    let zeo = Instance {
         port,
         configuration: home.join("etc/zeoctl.conf"),
     };
