@@ -86,8 +86,12 @@ impl Instance {
 
     /// Starts `runzeo`, as a child of this process.
     pub fn start(&self) -> Server {
+        self.start_with(Command::new(program("runzeo")))
+    }
+
+    /// The same with a command that runs `runzeo` with the arguments that are appended.
+    pub fn start_with(&self, mut command: Command) -> Server {
         let log = fs::File::create(self.configuration.with_file_name("log")).expect("its log");
-        let mut command = Command::new(program("runzeo"));
         command.arg("-C").arg(self.zeo_conf()).stderr(log);
         let server = Server(spawn(&mut command));
         eventually("ZEO listens", || self.listens());

@@ -6,8 +6,8 @@ The server on PORT has the storages `1` (the site, with blobs) and `catalog`. Ea
 adds a page with a blob to the site, and an entry to the catalog. Both refer to each other, so
 that there are references between the databases in both directions. See `references.py`.
 
-It prints one JSON object per line, as `client.py` does. After N transactions it waits until it is
-killed.
+It prints one JSON object per line, as `client.py` does. Once there are N pages, it waits until it is
+killed. If there are some pages already, it continues after them.
 """
 
 import argparse
@@ -65,7 +65,9 @@ def main() -> None:
         for name, key in [("site", "pages"), ("catalog", "entries")]:
             with databases[name].transaction() as connection:
                 connection.root().setdefault(key, IOBTree())
-        for number in itertools.count():
+        with databases["site"].transaction() as connection:
+            first = len(connection.root()["pages"])
+        for number in itertools.count(first):
             if number == options.count:
                 signal.pause()
             write(databases["site"], number)

@@ -13,10 +13,13 @@ use tempfile::TempDir;
 use crate::sshd::Sshd;
 use crate::support::{Blobs, Setup, Zodb, fssync, must, require_root, run, tool};
 use crate::watcher::Watcher;
-use crate::zeo::{Client, Instance, Server, eventually, program};
+use crate::zeo::{Client, Instance, eventually, program};
 
 /// How often the client commits.
 const COMMITS: usize = 150;
+
+/// How often it commits after a failover.
+const MORE_COMMITS: usize = 20;
 
 /// A ZEO with the storages `1`, which has blobs, and `catalog`; and the slaves of both.
 struct Site {
@@ -86,24 +89,31 @@ impl Site {
         self.directory.path().join("fssync.toml")
     }
 
-    /// fssync with these options on the second machine.
-    fn command(&self, options: &[&str]) -> Command {
+    /// A command that runs a program on the second machine.
+    fn on_the_second(&self, program: &Path) -> Command {
         let mut command = tool("unshare", "util-linux");
         let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
         command.args(["--mount", "sh", "-ec", script, "sh"]);
-        command.args([Machine::Second, Machine::First].map(|it| self.home(it)));
-        command.arg(env!("CARGO_BIN_EXE_fssync")).args(options);
-        command.arg("--config").arg(self.config());
+        let machines = [Machine::Second, Machine::First];
+        command.args(machines.map(|it| self.home(it).join("var")));
+        command.arg(program);
         command
     }
 
-    /// Starts ZEO, and a client.
-    fn write(&self) -> (Server, Client) {
-        let server = self.zeo.start();
-        let count = COMMITS.to_string();
-        let mut client = Client::running("across.py", &[self.zeo.port], &["--count", &count]);
+    /// fssync with these options on the second machine.
+    fn command(&self, options: &[&str]) -> Command {
+        let mut command = self.on_the_second(Path::new(env!("CARGO_BIN_EXE_fssync")));
+        command.args(options).arg("--config").arg(self.config());
+        command
+    }
+
+    /// Starts a client that commits until there are this many transactions. Returns once it has
+    /// committed one.
+    fn client(&self, count: usize) -> Client {
+        let ports = [self.zeo.port];
+        let mut client = Client::running("across.py", &ports, &["--count", &count.to_string()]);
         client.listen_to(1);
-        (server, client)
+        client
     }
 
     /// Fails unless each slave is a prefix of its master that ZODB opens, and each reference
@@ -190,7 +200,8 @@ pub(super) fn instance(home: &Path, setup: Setup) -> Instance {
 fn a_watch_follows_two_storages_of_one_zeo() {
     let mut site = Site::new(Setup::FileStorage);
     site.configure();
-    let (server, mut client) = site.write();
+    let server = site.zeo.start();
+    let mut client = site.client(COMMITS);
     let watcher = Watcher::logging_to(site.directory.path(), &mut site.command(&["--watch"]));
     eventually("slaves", || {
         site.data(Machine::Second).iter().all(|it| it.exists())
@@ -211,10 +222,11 @@ fn a_watch_follows_two_storages_of_one_zeo() {
 }
 
 #[test]
-fn passes_follow_two_storages_of_one_zeo() {
+fn passes_follow_two_storages_of_one_zeo_until_a_failover() {
     let mut site = Site::new(Setup::Proxy);
     site.configure();
-    let (server, mut client) = site.write();
+    let server = site.zeo.start();
+    let mut client = site.client(COMMITS);
     let mut seen = Vec::new();
     while !client.listen_for(Duration::from_millis(10), |all| all.len() == COMMITS) {
         run(&mut site.command(&["-q"])).expect(0);
@@ -224,7 +236,19 @@ fn passes_follow_two_storages_of_one_zeo() {
         seen.is_sorted() && seen.iter().any(|&it| it > 0),
         "{seen:?}"
     );
+    client.stop();
     server.stop();
     run(&mut site.command(&["-q"])).expect(0);
     site.assert_in_sync();
+
+    // ZEO serves the slaves with the same zeo.conf.
+    run(&mut site.command(&["off", "-q"])).expect(0);
+    let server = site.zeo.start_with(site.on_the_second(&program("runzeo")));
+    let goal = COMMITS + MORE_COMMITS;
+    let mut client = site.client(goal);
+    client.listen_until("commits", |all| all.len() == MORE_COMMITS);
+    client.stop();
+    server.stop();
+    assert_eq!(site.references(Machine::Second)["pairs"], goal);
+    assert_eq!(site.references(Machine::First)["pairs"], COMMITS);
 }
