@@ -3,7 +3,8 @@
 //! Once a pass has copied blobs, later passes must say whether they do so too. A pass that
 //! silently copied only the log would make transactions visible before their blobs.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -230,7 +231,7 @@ fn check_new(job: &Job, located: &Located<'_>, survey: &Survey) -> Result<(), Er
     let root = job.master.blob_root(options.master.clone())?;
     let is_local = survey.master_stat.local.is_some();
     let is_same = if is_local {
-        is_same_directory(path, Path::new(&root.directory))
+        is_same_directory(path, Path::new(&root.directory))?
     } else {
         root.slave_id.is_some() && root.slave_id == BlobDirectory::id_at(path)?
     };
@@ -270,7 +271,14 @@ fn set_up(job: &Job, located: &Located<'_>, position: u64) -> Result<BlobCoverag
     ))
 }
 
-fn is_same_directory(a: &Path, b: &Path) -> bool {
-    let identity = |path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
-    identity(a).is_some_and(|a| Some(a) == identity(b))
+/// Whether the slave's blob directory is the master's, which can be read here.
+fn is_same_directory(slave: &Path, master: &Path) -> Result<bool, Error> {
+    let of_slave = match fs::metadata(slave) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        found => found.map_err(Error::io("stat", slave))?,
+    };
+    // It was opened a moment ago. If it is gone, the next request to the master fails.
+    let of_master = fs::metadata(master).ok();
+    let identity = |found: &Metadata| (found.dev(), found.ino());
+    Ok(of_master.is_some_and(|it| identity(&it) == identity(&of_slave)))
 }

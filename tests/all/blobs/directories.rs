@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::site::Site;
 use crate::faults::Mount;
-use crate::support::{Run, Setup, Transport, blobs_beside, must, names};
+use crate::support::{Run, Setup, Transport, blobs_beside, must, names, run, strace};
 
 /// A first pass with this option must end with this code. No transaction becomes visible, and the
 /// blobs of both sides stay as they are.
@@ -55,6 +55,27 @@ fn one_directory_for_both_is_refused() {
         }
         site.pass(&[]);
     }
+}
+
+/// Otherwise, blobs would get into the other usual directory, or into the master's own.
+#[test]
+fn a_directory_that_cannot_be_examined_is_not_missing() {
+    let mut site = Site::bushy(Setup::FileStorage, Transport::Path);
+    site.commit("m", &json!({"blobs": 3}));
+    let usual = blobs_beside(&site.scene.slave);
+    let other = usual.with_file_name("blobs");
+    fs::create_dir(&other).unwrap();
+    let named = usual.to_str().unwrap();
+    for options in [&[] as &[&str], &["--slave-blobs", named]] {
+        let inject = ["-e", "inject=statx:error=EIO:when=1"];
+        let command = strace(&inject, std::slice::from_ref(&usual));
+        let run = run(&mut site.scene.command_by(command, options)).expect(1);
+        let why = format!("cannot stat {named}: Input/output error");
+        assert!(run.stderr.contains(&why), "{run:?}");
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+    }
+    fs::remove_dir(&other).unwrap();
+    site.pass(&[]);
 }
 
 #[test]
