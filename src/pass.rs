@@ -207,7 +207,7 @@ fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
 /// Removes blobs that a pack of the master has removed long enough ago.
 fn remove_gone_blobs(
     job: &Job,
-    blobs: &OpenBlobs,
+    open: &OpenBlobs,
     copied: Copied,
     sidecar: &mut Sidecar,
 ) -> Result<(), Error> {
@@ -215,13 +215,16 @@ fn remove_gone_blobs(
     let Some(position) = copied.position else {
         return Ok(());
     };
-    let (slave, keep) = (&job.slave, blobs.options.keep_packed);
-    let removed = remove::remove_gone(slave, &blobs.directory, position, keep, budget)?;
+    let (slave, keep) = (&job.slave, open.options.keep_packed);
+    let removed = remove::remove_gone(slave, &open.directory, position, keep, budget)?;
     if removed.files > 0
         && let Some(state) = &mut sidecar.blobs
     {
         state.subtract(removed.files, removed.bytes);
+        let blobs = state.files + state.absent;
         sidecar.store(&slave.paths)?;
+        let compacted = remove::compact_ledger(slave, &open.directory, position, blobs);
+        upkeep::report_compacted_ledger(compacted);
     }
     Ok(())
 }

@@ -73,6 +73,11 @@ pub fn report_blob_digests(result: Result<(), Error>) {
     report("cannot complete the ledger of blobs", result);
 }
 
+/// Logs a warning if the blob ledger could not be compacted.
+pub fn report_compacted_ledger(result: Result<(), Error>) {
+    report("cannot compact the ledger of blobs", result);
+}
+
 /// Whether the work failed, as opposed to being stopped, locked out, or overtaken by a change
 /// of the slave or the master.
 fn is_failure(error: &Error) -> bool {

@@ -1,10 +1,14 @@
-//! Removes blobs that a pack of the master has removed.
+//! Removes blobs that a pack of the master has removed, and their digests.
 //!
 //! A full copy lists the blobs to which only the old slave refers
 //! ([`GoneList`](crate::slave::blobs::GoneList)). They stay for some days, since the old log may
 //! be wanted back. Before a blob is removed, the slave's log is read: a blob to which it refers
 //! stays, whatever the list contains. The log may refer to it if the full copy was not installed
 //! after all, or if the master got the blob back from a backup.
+//!
+//! The ledger of blobs is compacted after that, if most of its entries are outdated. So it has at
+//! most two entries for each blob, and 10,000 more, and those of the blobs that arrived since the
+//! last removal.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,7 +19,7 @@ use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::blob::BlobKey;
 use crate::human::{bytes, count};
-use crate::slave::blobs::{BlobDirectory, RemovalLimits, Removed};
+use crate::slave::blobs::{BlobDirectory, BlobLedger, RemovalLimits, Removed};
 use crate::slave::paths::{self, OpenMode};
 use crate::slave::scan::blobs::BlobScan;
 use crate::slave::step::Slave;
@@ -25,6 +29,9 @@ pub const PASS_BUDGET: Duration = Duration::from_secs(10);
 
 /// How long a pass of a watch removes blobs; the next commit waits meanwhile.
 pub const WATCH_BUDGET: Duration = Duration::from_millis(250);
+
+/// The ledger is not compacted for fewer outdated entries, which take 64 bytes each.
+const MIN_OUTDATED: u64 = 10_000;
 
 /// Removes blobs that have been gone for longer than `keep`, from a slave that ends at
 /// `position`.
@@ -50,6 +57,29 @@ pub fn remove_gone(
         );
     }
     Ok(removed)
+}
+
+/// Compacts the ledger of blobs if most of its entries are outdated. The slave ends at `position`,
+/// and its log refers to some `blobs` blobs. Reads the log, so this is done only after blobs were
+/// removed, which reads the log too.
+pub fn compact_ledger(
+    slave: &Slave,
+    directory: &BlobDirectory,
+    position: u64,
+    blobs: u64,
+) -> Result<(), Error> {
+    let ledger = BlobLedger::open(&slave.paths, directory.id(), OpenMode::Read)?;
+    let Some(ledger) = ledger.filter(|ledger| is_mostly_outdated(ledger.len(), blobs)) else {
+        return Ok(());
+    };
+    let before = ledger.len();
+    let after = ledger.compact(slave, |keys| referenced(slave, position, keys))?;
+    tracing::debug!("compacted the ledger of blobs from {before} entries to {after}");
+    Ok(())
+}
+
+fn is_mostly_outdated(entries: u64, blobs: u64) -> bool {
+    entries > blobs.saturating_mul(2).saturating_add(MIN_OUTDATED)
 }
 
 /// Those of these blobs, which are in order, to which the log up to `position` refers.

@@ -78,6 +78,8 @@ pub enum Sibling {
     BlobsGone,
     /// The new list of them, before it is renamed.
     BlobsGoneNew,
+    /// The blob ledger while it is being compacted.
+    BlobsNew,
     /// The events that hooks have reported.
     Hooks,
     /// The new list of them, before it is renamed.
@@ -110,6 +112,7 @@ impl Sibling {
             Self::Blobs => ".fssync-blobs",
             Self::BlobsGone => ".fssync-blobs-gone",
             Self::BlobsGoneNew => ".fssync-blobs-gone-new",
+            Self::BlobsNew => ".fssync-blobs-new",
             Self::Hooks => ".fssync-hooks",
             Self::HooksNew => ".fssync-hooks-new",
             Self::Probe => ".fssync-probe",

@@ -15,6 +15,8 @@
 //!
 //! Entries have no order. If a blob has several, the last one is valid.
 //!
+//! An entry of a blob that was removed remains, until the ledger is compacted (`compact`).
+//!
 //! # Order of writes, and the state after a crash
 //!
 //! Entries are appended when their blobs are durable. They are not synced.
@@ -27,6 +29,8 @@
 //!    append replaces it. It is replaced in place, head first: after a crash, old entries may
 //!    follow the new head. They are valid for the same keys, or their blobs do not exist, which
 //!    a reader must expect anyway.
+
+mod compact;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -240,14 +244,31 @@ impl BlobLedger {
         let records: Vec<u8> = numbered
             .flat_map(|(number, entry)| entry.encode(number))
             .collect();
-        let end = (self.records + entries.len() as u64) * RECORD_LEN as u64;
+        self.write(&records, entries.len())
+    }
+
+    /// Writes this number of encoded records at the end.
+    fn write(&mut self, records: &[u8], count: usize) -> Result<(), Error> {
+        let end = (self.records + count as u64) * RECORD_LEN as u64;
         self.file
-            .write_all_at(&records, self.records * RECORD_LEN as u64)
+            .write_all_at(records, self.records * RECORD_LEN as u64)
             // Whatever a crash has left after the new end is invalid.
             .and_then(|()| self.file.set_len(end))
             .map_err(Error::io("write", &self.path))?;
-        self.records += entries.len() as u64;
+        self.records += count as u64;
         Ok(())
+    }
+
+    /// Number of entries. Some may be outdated, or invalid.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.records.saturating_sub(1)
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The valid entries, in the order in which they were appended.

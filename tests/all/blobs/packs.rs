@@ -1,11 +1,17 @@
 //! The master is packed: blobs go there, and some days later at the slave.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use fssync::Tid;
+use fssync::filestorage::blob::{BlobKey, Layout};
+use fssync::slave::blobs::{BlobDirectory, BlobEntry, BlobLedger};
+use fssync::slave::paths::SlavePaths;
+use fssync::slave::step::Slave;
 use serde_json::json;
 
 use super::site::Site;
-use crate::support::{Setup, Transport, blobs_beside, run};
+use crate::support::{Setup, Transport, blobs_beside, fssync, run};
 
 /// Follows a pack with garbage collection.
 fn follow(setup: Setup, transport: Transport, pack_keep_old: bool) {
@@ -101,4 +107,77 @@ fn a_log_from_before_the_pack_finds_its_blobs_at_the_slave() {
     let found = site.load_from(&old, &blobs_beside(&site.scene.slave.clone()));
     assert_eq!(found["missing"], json!([]), "{found}");
     assert_eq!(found["blobs"], 5, "{found}");
+}
+
+/// Entries of blobs that packs have removed, and those that a later one has replaced, are dropped.
+#[test]
+fn the_ledger_does_not_grow_without_bound() {
+    let mut site = Site::bushy(Setup::FileStorage, Transport::Path);
+    site.commit("m", &json!({"blobs": 4, "blob_size": 5000}));
+    site.pass(&[]);
+    let paths = SlavePaths::new(&site.scene.slave).unwrap();
+    let slave = Slave::new(paths, None);
+    let directory = BlobDirectory::open_any(&blobs_beside(&site.scene.slave)).unwrap();
+    let open = || BlobLedger::open_or_create(&slave, &directory).unwrap();
+    let known: Vec<BlobEntry> = open().entries().map(Result::unwrap).collect();
+    assert_eq!(known.len(), 4);
+    // Blobs of many weeks, of which packs have removed all.
+    let packed = (0..12_000).map(|n| BlobEntry {
+        key: BlobKey {
+            oid: 1 << 40 | n,
+            tid: Tid(n),
+        },
+        state: known[0].state,
+    });
+    let packed: Vec<BlobEntry> = packed.collect();
+    open().append(&slave, &packed).unwrap();
+    open().append(&slave, &known).unwrap();
+    site.pass(&["--keep-packed", "0"]);
+    assert_eq!(open().len(), 12_008, "no blob was removed");
+
+    site.commit("m", &json!({"changes": 2, "blob_size": 700}));
+    site.call(&json!({"cmd": "pack", "name": "m"}));
+    for _ in 0..2 {
+        site.pass(&["--keep-packed", "0"]);
+    }
+    let kept = site.master_keys();
+    assert_eq!(site.slave_keys(), kept);
+    let entries = open().entries().map(|it| it.unwrap().key);
+    assert_eq!(entries.collect::<BTreeSet<_>>(), kept);
+    assert_eq!(open().len(), kept.len() as u64);
+    let verified = run(site.scene.verify(&[]).arg("--json")).expect(0).report();
+    assert_eq!(verified["blobs_unchecked"], 0, "{verified}");
+}
+
+/// A pass that does not copy blobs does not note which of them a pack has removed.
+#[test]
+fn a_pack_that_a_pass_without_blobs_has_copied_leaves_orphans() {
+    let mut site = Site::bushy(Setup::FileStorage, Transport::Path);
+    site.commit("m", &json!({"blobs": 4, "blob_size": 5000}));
+    site.commit("m", &json!({"changes": 2, "blob_size": 700}));
+    site.pass(&[]);
+    let before = site.slave_keys();
+    site.call(&json!({"cmd": "pack", "name": "m"}));
+    site.commit("m", &json!({"blobs": 1}));
+    let master = site.scene.master.clone();
+    let mut without = fssync();
+    without.args(["--no-blobs", "--json"]).arg(&master);
+    let report = run(without.arg(&site.scene.slave)).expect(0).report();
+    assert_eq!(report["action"], "full-copy", "{report}");
+    assert_eq!(site.slave_keys(), before);
+
+    for _ in 0..2 {
+        site.pass(&["--keep-packed", "0"]);
+    }
+    let kept = site.master_keys();
+    let orphans: Vec<_> = before.difference(&kept).collect();
+    assert!(!orphans.is_empty());
+    assert!(site.slave_keys().is_superset(&before), "nothing is removed");
+    let verify = &mut site.scene.verify(&["--orphans", "--json"]);
+    let report = run(verify).expect(0).report();
+    assert_eq!(report["orphans"], orphans.len(), "{report}");
+    let listed = report["orphan_files"].as_array().unwrap().iter();
+    let listed: BTreeSet<_> = listed.map(|it| it.as_str().unwrap().to_owned()).collect();
+    let path = |key: &&BlobKey| Layout::Bushy.path(**key).display().to_string();
+    assert_eq!(listed, orphans.iter().map(path).collect());
 }

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 use super::*;
@@ -139,4 +140,75 @@ fn nothing_is_appended_while_syncing_is_off() {
     let appended = ledger.append(&site.slave, &[entry(1)]);
     assert!(matches!(appended, Err(Error::Off(_))));
     assert_eq!(fs::metadata(path(&site)).unwrap().len(), 64);
+}
+
+/// Compacts the ledger. The log refers to the blobs whose numbers are in `needed`.
+fn compact(site: &Site, directory: &BlobDirectory, needed: std::ops::Range<u64>) -> u64 {
+    let opened = BlobLedger::open(&site.slave.paths, directory.id(), OpenMode::Read);
+    let compacted = opened.unwrap().unwrap().compact(&site.slave, |keys| {
+        assert!(keys.is_sorted());
+        let is_needed = |key: &&BlobKey| needed.contains(&key.oid);
+        Ok(keys.iter().filter(is_needed).copied().collect())
+    });
+    compacted.unwrap()
+}
+
+#[test]
+fn a_compacted_ledger_has_the_valid_entry_of_each_needed_blob() {
+    let site = Site::new();
+    let directory = site.set_up();
+    // Another state of the same blobs, which the later entries replace.
+    let absent = |n| BlobEntry {
+        state: BlobState::Absent,
+        ..entry(n)
+    };
+    let mut ledger = BlobLedger::open_or_create(&site.slave, &directory).unwrap();
+    let outdated: Vec<_> = (0..230).map(absent).collect();
+    ledger.append(&site.slave, &outdated).unwrap();
+    append(&site, &directory, 0..1000);
+    // A compaction that was killed left this.
+    let new = site.slave.paths.sibling(Sibling::BlobsNew);
+    fs::write(&new, "torn").unwrap();
+    let remaining = compact(&site, &directory, 100..400);
+    assert!(!new.exists());
+    assert_eq!(
+        fs::metadata(path(&site)).unwrap().len(),
+        64 * (remaining + 1)
+    );
+    // The outdated entries of another window remain until the next compaction.
+    assert!((300..=300 + 130).contains(&remaining), "{remaining}");
+    let valid: BTreeMap<_, _> = all(&site, &directory)
+        .into_iter()
+        .map(|it| (it.key, it.state))
+        .collect();
+    let expected: BTreeMap<_, _> = (100..400).map(entry).map(|it| (it.key, it.state)).collect();
+    assert_eq!(valid, expected);
+    append(&site, &directory, 400..401);
+    assert_eq!(all(&site, &directory).last(), Some(&entry(400)));
+}
+
+#[test]
+fn a_failed_compaction_leaves_the_ledger_as_it_was() {
+    let site = Site::new();
+    let directory = site.set_up();
+    append(&site, &directory, 0..300);
+    let before = fs::read(path(&site)).unwrap();
+    let open = || BlobLedger::open(&site.slave.paths, directory.id(), OpenMode::Read).unwrap();
+    for is_off in [false, true] {
+        // Syncing is switched off while the log is searched.
+        let failed = open().unwrap().compact(&site.slave, |_| {
+            if is_off {
+                site.switch_off();
+                return Ok(HashSet::new());
+            }
+            Err(Error::Interrupted)
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(path(&site)).unwrap(), before);
+        assert!(!site.slave.paths.sibling(Sibling::BlobsNew).exists());
+    }
+    let failed = open()
+        .unwrap()
+        .compact(&site.slave, |_| panic!("it is off"));
+    assert!(matches!(failed, Err(Error::Off(_))));
 }
