@@ -100,13 +100,16 @@ fn describe(row: &Row<'_>) -> (Emphasis, String) {
     (emphasis, cells)
 }
 
-/// A name that fits into a column.
+/// A name that fits into a column. The middle is left out, because the names of a site often have
+/// the same start, and end with a number.
 fn shortened(name: &str, width: usize) -> String {
     if name.len() <= width {
         return name.to_owned();
     }
     // A name has only ASCII characters.
-    format!("{}~", &name[..width - 1])
+    let start = (width - 1) / 2;
+    let end = name.len() - (width - 1 - start);
+    format!("{}~{}", &name[..start], &name[end..])
 }
 
 /// The effect of a failover of the whole site.
@@ -134,4 +137,22 @@ fn verdict(rows: &[Row<'_>]) -> (Emphasis, String) {
         rows.len()
     );
     (Emphasis::Warning, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_keep_their_start_and_their_end() {
+        for (width, expected) in [
+            (24, "production-~ite-berlin-2"),
+            (8, "pro~in-2"),
+            (7, "pro~n-2"),
+        ] {
+            let name = shortened("production-plone-site-berlin-2", width);
+            assert_eq!((name.as_str(), name.len()), (expected, width));
+        }
+        assert_eq!(shortened("catalog", 7), "catalog");
+    }
 }
