@@ -1,5 +1,9 @@
 //! The textfile of node_exporter's textfile collector.
 //!
+//! The path comes from an administrator, who may mistype it. Only a file that fssync has written
+//! before, or an empty one, is replaced: never a `Data.fs`, a device, or the textfile of another
+//! program.
+//!
 //! The file is replaced in these steps, so that node_exporter never reads a part of it:
 //!
 //! 1. The text is written to a new file in the same directory. Its name does not end in `.prom`,
@@ -11,10 +15,12 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+
+use rustix::fs::OFlags;
 
 use super::exposition::{self, Sample};
 use crate::config::{MasterConfig, Site, StorageConfig, StorageName};
@@ -118,8 +124,36 @@ impl Textfile {
     }
 }
 
+/// The start of each textfile of fssync.
+const START: &[u8] = b"# HELP fssync_";
+
+/// Fails if another kind of file is at this path.
+fn check_replaceable(path: &Path) -> io::Result<()> {
+    // Opening a FIFO must not block.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    let file = match opened {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it exists, and is not a regular file"));
+    }
+    let mut start = Vec::new();
+    file.take(START.len() as u64).read_to_end(&mut start)?;
+    if start.is_empty() || start == START {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "it exists, and is not a textfile of fssync; name another file, or remove it",
+    ))
+}
+
 /// Replaces a textfile.
 fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    check_replaceable(path).map_err(Error::io("write", path))?;
     let mut new = OsString::from(path);
     // Another process may replace the file at the same time.
     new.push(format!(".{}.new", process::id()));
@@ -139,4 +173,37 @@ fn replace(path: &Path, text: &str) -> Result<(), Error> {
         let _ = fs::remove_file(&new);
         Error::io("write", path)(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# HELP fssync_state The state.\n";
+
+    #[test]
+    fn only_an_own_or_an_empty_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for own in ["", "# HELP fssync_build_info The version.\n"] {
+            fs::write(at("own.prom"), own).unwrap();
+            replace(&at("own.prom"), TEXT).unwrap();
+            assert_eq!(fs::read_to_string(at("own.prom")).unwrap(), TEXT);
+        }
+        replace(&at("new.prom"), TEXT).unwrap();
+        for other in ["FS30\u{3}data", "# HELP apt_upgrades Pending.\n", "#"] {
+            fs::write(at("Data.fs"), other).unwrap();
+            let error = replace(&at("Data.fs"), TEXT).unwrap_err().display_chain();
+            assert!(error.contains("not a textfile of fssync"), "{error}");
+            assert_eq!(fs::read_to_string(at("Data.fs")).unwrap(), other);
+        }
+        let fifo = at("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o644.into()).unwrap();
+        std::os::unix::fs::symlink("Data.fs", at("link")).unwrap();
+        for place in [at("fifo"), directory.path().to_owned(), at("link")] {
+            assert!(replace(&place, TEXT).is_err(), "{place:?}");
+        }
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(names.len(), 5, "nothing is left: {names:?}");
+    }
 }

@@ -321,13 +321,22 @@ fn a_textfile_that_cannot_be_written_is_a_warning() {
 
 /// Somebody may read the metrics from a FIFO by mistake.
 #[test]
-fn a_fifo_is_replaced_without_waiting_for_a_reader() {
+fn another_file_in_the_place_of_the_textfile_is_not_replaced() {
     let scene = Scene::with_master("commits");
-    let fifo = scene.directory.path().join("fssync.prom");
+    let fifo = scene.directory.path().join("fifo.prom");
     must(tool("mkfifo", "coreutils").arg(&fifo));
-    let option = format!("--textfile={}", fifo.display());
-    scene.pass(&[&option]).expect(0);
-    assert!(fs::metadata(&fifo).unwrap().is_file());
+    let device = Path::new("/dev/full").to_owned();
+    for path in [fifo, device, scene.master.clone(), scene.slave.clone()] {
+        let option = format!("--textfile={}", path.display());
+        let pass = scene.pass(&[&option]).expect(0);
+        let why = format!("no metrics: cannot write {}: it exists", path.display());
+        assert!(pass.stderr.contains(&why), "{pass:?}");
+        let is_file = fs::metadata(&path).unwrap().is_file();
+        assert_eq!(is_file, path.ends_with("Data.fs"), "{path:?}");
+    }
+    let log = |path| fs::read(path).unwrap();
+    assert_eq!(log(&scene.master), log(&scene.slave));
+    assert!(log(&scene.slave).starts_with(b"FS"));
 }
 
 #[test]
