@@ -70,9 +70,11 @@ fn dispatch(args: &Args) -> Result<Exit, End> {
                 }
             }
         }
-        Some(Verb::Off { target, force }) => {
-            Ok(switch::off(&target.storages(common)?, *force, common.quiet))
-        }
+        Some(Verb::Off { target, force }) => Ok(switch::off(
+            &target.storages_to_switch_off(common)?,
+            *force,
+            common.quiet,
+        )),
         Some(Verb::On { target, force }) => {
             Ok(switch::on(&target.storages(common)?, *force, common.quiet))
         }

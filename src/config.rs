@@ -11,6 +11,7 @@ pub mod options;
 mod print;
 mod site;
 mod storage;
+mod storages;
 mod topology;
 mod zconfig;
 mod zeo;

@@ -132,8 +132,15 @@ impl SiteArgs {
             let master = master.map(OsStr::to_owned);
             return Ok(Selected::Paths(options.storage(master, slave)));
         }
-        let path = find_config(self.config.as_deref())?;
-        let mut site = Site::load_with(&path, options)?;
+        self.select_from(|path| Site::load_with(path, options))
+    }
+
+    /// The storages of the configuration file, which `load` reads.
+    fn select_from(
+        &self,
+        load: impl FnOnce(&Path) -> Result<Site, Error>,
+    ) -> Result<Selected, Error> {
+        let mut site = load(&find_config(self.config.as_deref())?)?;
         site.select(&self.storage)?;
         Ok(Selected::Site(site))
     }
@@ -263,6 +270,17 @@ impl Target {
     pub(super) fn storages(&self, common: &CommonArgs) -> Result<Selected, Error> {
         let slave = self.slave.as_deref();
         self.site.select(None, slave, &common.options())
+    }
+
+    /// The storages to switch off. Only their slaves are needed.
+    pub(super) fn storages_to_switch_off(&self, common: &CommonArgs) -> Result<Selected, Error> {
+        let options = common.options();
+        match &self.slave {
+            Some(slave) => Ok(Selected::Paths(options.storage(None, slave))),
+            None => self
+                .site
+                .select_from(|path| Site::load_for_off(path, &options)),
+        }
     }
 }
 

@@ -101,6 +101,19 @@ impl Text {
         })
     }
 
+    /// A string of the file. Fails if it is empty, or its variables cannot be expanded.
+    pub(super) fn value<'v>(&self, value: &'v Value) -> Result<&'v str, Error> {
+        match &value.get_ref().0 {
+            Ok(text) => Ok(text),
+            Err(why) => Err(self.error_at(&value.span(), why)),
+        }
+    }
+
+    /// A path. A relative one is relative to the directory of the file.
+    pub(super) fn path(&self, value: &Value) -> Result<PathBuf, Error> {
+        Ok(self.directory()?.join(self.value(value)?))
+    }
+
     /// A usage error about a part of the file.
     pub(super) fn error_at(&self, span: &Range<usize>, why: &dyn Display) -> Error {
         if let Some(place) = &self.made_from {
@@ -161,7 +174,7 @@ impl Display for Place {
 #[serde(deny_unknown_fields)]
 pub(super) struct MainFile {
     #[serde(default)]
-    pub(super) include: Vec<Spanned<Expanded>>,
+    pub(super) include: Vec<Value>,
     #[serde(default)]
     pub(super) defaults: StorageKeys,
     #[serde(default)]
@@ -185,34 +198,45 @@ pub(super) struct IncludedFile {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct StorageKeys {
-    pub(super) master: Option<Spanned<Expanded>>,
-    pub(super) slave: Option<Spanned<Expanded>>,
-    rsh: Option<Expanded>,
-    remote_fssync: Option<Expanded>,
+    pub(super) master: Option<Value>,
+    pub(super) slave: Option<Value>,
+    rsh: Option<Value>,
+    remote_fssync: Option<Value>,
     timeout: Option<Seconds>,
     interval: Option<Interval>,
-    status_file: Option<Expanded>,
+    status_file: Option<Value>,
     blobs: Option<BlobKeys>,
     keep_packed: Option<Days>,
 }
 
 impl StorageKeys {
-    /// The options. Relative paths are relative to `directory`.
-    pub(super) fn options(&self, directory: &Path) -> StorageOptions {
-        let text = |value: &Option<Expanded>| value.as_ref().map(|it| it.0.clone());
+    /// The options that these keys in `text` set. Relative paths are relative to its directory.
+    pub(super) fn options(&self, text: &Text) -> Result<StorageOptions, Error> {
+        let value = |it: Option<&Value>| it.map(|it| text.value(it).map(str::to_owned)).transpose();
         let blobs = self.blobs.as_ref();
-        StorageOptions {
-            rsh: text(&self.rsh),
-            remote_fssync: text(&self.remote_fssync),
+        let slave_blobs = blobs.and_then(|it| it.slave.as_ref());
+        let switch = self.switch_options(text)?;
+        Ok(StorageOptions {
+            rsh: value(self.rsh.as_ref())?,
+            remote_fssync: value(self.remote_fssync.as_ref())?,
             timeout: self.timeout.map(|it| it.0),
             interval: self.interval.map(|it| it.0),
-            status_file: self.status_file.as_ref().map(|it| directory.join(&it.0)),
             blobs: blobs.map(|it| it.are_copied),
-            master_blobs: blobs.and_then(|it| text(&it.master)),
-            slave_blobs: blobs.and_then(|it| it.slave.as_ref().map(|it| directory.join(&it.0))),
+            master_blobs: value(blobs.and_then(|it| it.master.as_ref()))?,
+            slave_blobs: slave_blobs.map(|it| text.path(it)).transpose()?,
             recheck_blobs: false,
             keep_packed: self.keep_packed.map(|it| it.0),
-        }
+            ..switch
+        })
+    }
+
+    /// Only the options that `fssync off` needs.
+    pub(super) fn switch_options(&self, text: &Text) -> Result<StorageOptions, Error> {
+        let status_file = self.status_file.as_ref();
+        Ok(StorageOptions {
+            status_file: status_file.map(|it| text.path(it)).transpose()?,
+            ..StorageOptions::default()
+        })
     }
 }
 
@@ -220,8 +244,8 @@ impl StorageKeys {
 #[derive(Debug)]
 struct BlobKeys {
     are_copied: bool,
-    master: Option<Expanded>,
-    slave: Option<Expanded>,
+    master: Option<Value>,
+    slave: Option<Value>,
 }
 
 impl<'de> Deserialize<'de> for BlobKeys {
@@ -258,21 +282,21 @@ impl<'de> Deserialize<'de> for BlobKeys {
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BlobTable {
-    master: Option<Expanded>,
-    slave: Option<Expanded>,
+    master: Option<Value>,
+    slave: Option<Value>,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MetricsKeys {
-    pub(super) textfile: Expanded,
+    pub(super) textfile: Value,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HookKeys {
     pub(super) on: Vec<Event>,
-    pub(super) command: Vec<Expanded>,
+    pub(super) command: Vec<Value>,
     pub(super) after: Option<Seconds>,
     pub(super) repeat: Option<Seconds>,
     pub(super) timeout: Option<Seconds>,
@@ -281,27 +305,29 @@ pub(super) struct HookKeys {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PingKeys {
-    pub(super) url: Expanded,
+    pub(super) url: Value,
     pub(super) style: Option<PingStyle>,
     pub(super) every: Option<Seconds>,
 }
 
-/// A string that is not empty, with its variables expanded.
+/// A string of a file. [`Text::value`] returns it with its variables expanded.
+pub(super) type Value = Spanned<Expanded>;
+
+/// A string that is not empty, with its variables expanded, or the reason why that is impossible.
+/// A command fails only if it needs the value.
 #[derive(Clone, Debug, serde::Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct Expanded(pub(super) String);
+#[serde(from = "String")]
+pub(super) struct Expanded(Result<String, String>);
 
-impl TryFrom<String> for Expanded {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
+impl From<String> for Expanded {
+    fn from(text: String) -> Self {
         let variable = |name: &str| env::var(name);
-        let expanded = expand(&text, variable).map_err(|error: ExpandError| error.to_string())?;
-        match expanded.as_str() {
+        let expanded = expand(&text, variable).map_err(|error: ExpandError| error.to_string());
+        Self(expanded.and_then(|it| match it.as_str() {
             "" => Err("the value is empty".to_owned()),
-            it if it.contains('\0') => Err("the value contains a NUL character".to_owned()),
-            _ => Ok(Self(expanded)),
-        }
+            text if text.contains('\0') => Err("the value contains a NUL character".to_owned()),
+            _ => Ok(it),
+        }))
     }
 }
 

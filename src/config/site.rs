@@ -3,34 +3,26 @@
 //! Loading reads the file, the files that it includes, and the directories of the slaves. It
 //! never touches a master, which may be on a mount that hangs.
 
-use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Duration;
 
-use glob::{MatchOptions, Pattern, glob_with};
 use toml::Spanned;
 
 use super::alerts::{HookConfig, MetricsConfig, PingConfig, PingStyle};
-use super::file::{Expanded, HookKeys, IncludedFile, MainFile, PingKeys, StorageKeys, Text, usage};
+use super::file::{HookKeys, PingKeys, Text, usage};
 use super::name::StorageName;
 use super::options::StorageOptions;
 use super::storage::StorageConfig;
-use super::topology::{self, Placed};
+use super::storages::{Purpose, Storages};
+use super::topology;
 use crate::error::Error;
-use crate::source::location::{self, Location};
 
 /// The file that is used if none is named.
 pub const DEFAULT_PATH: &str = "/etc/fssync/fssync.toml";
 
 /// The environment variable that names the file.
 pub const PATH_VARIABLE: &str = "FSSYNC_CONFIG";
-
-/// The largest number of included files, and of storages.
-const MAX_FILES: usize = 1000;
-const MAX_STORAGES: usize = 1000;
 
 /// How long a hook may run, unless configured otherwise.
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,44 +80,34 @@ impl Site {
 
     /// The same. The options in `upper`, from the command line, override those of each storage.
     pub fn load_with(path: &Path, upper: &StorageOptions) -> Result<Self, Error> {
-        let text = Rc::new(Text::read(path)?);
-        let main: MainFile = text.parse()?;
-        let ends = [&main.defaults.master, &main.defaults.slave];
-        if let Some(end) = ends.into_iter().flatten().next() {
-            let why = "expected no `master` and no `slave` in [defaults]: each storage has its own";
-            return Err(text.error_at(&end.span(), &why));
-        }
-        let directory = text.directory()?;
-        let defaults = main.defaults.options(&directory);
-        let mut storages = Storages {
-            upper,
-            defaults: &defaults,
-            placed: Vec::new(),
-        };
-        storages.add_all(&text, main.storage)?;
-        for pattern in &main.include {
-            for file in included(&text, &directory, pattern)? {
-                let included = Rc::new(Text::read(&file)?);
-                let content: IncludedFile = included.parse()?;
-                storages.add_all(&included, content.storage)?;
-            }
-        }
-        let placed = storages.placed;
-        if placed.is_empty() {
-            let why = "contains no storage: expected at least one section [storage.NAME]";
-            return Err(usage(path, &why));
-        }
+        let (text, main, placed) = Storages::load(path, upper, Purpose::Any)?;
         topology::check(&placed)?;
+        let metrics = main.metrics.as_ref();
+        let textfile = metrics.map(|it| text.path(&it.textfile)).transpose()?;
         let hooks = main.hook.into_iter().map(|keys| hook(&text, keys));
+        let pings = main.ping.iter().map(|keys| ping(&text, keys));
         Ok(Self {
             path: path.to_owned(),
             storages: placed.into_iter().map(|it| it.named).collect(),
             others: Vec::new(),
-            metrics: main.metrics.map(|keys| MetricsConfig {
-                textfile: directory.join(keys.textfile.0),
-            }),
+            metrics: textfile.map(|textfile| MetricsConfig { textfile }),
             hooks: hooks.collect::<Result<_, _>>()?,
-            pings: main.ping.into_iter().map(ping).collect(),
+            pings: pings.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Reads a file for `fssync off`, which must work during a failover, whatever else is wrong.
+    /// The storages have no masters, and there are no metrics, hooks or pings: their variables need
+    /// not be set. It is not an error if two storages have the same slave.
+    pub fn load_for_off(path: &Path, upper: &StorageOptions) -> Result<Self, Error> {
+        let (_, _, placed) = Storages::load(path, upper, Purpose::Off)?;
+        Ok(Self {
+            path: path.to_owned(),
+            storages: placed.into_iter().map(|it| it.named).collect(),
+            others: Vec::new(),
+            metrics: None,
+            hooks: Vec::new(),
+            pings: Vec::new(),
         })
     }
 
@@ -147,133 +129,6 @@ impl Site {
     }
 }
 
-/// Fails unless one configuration can have the storages in all of these texts.
-pub(super) fn check_storages(texts: &[Rc<Text>]) -> Result<(), Error> {
-    let options = StorageOptions::default();
-    let mut storages = Storages {
-        upper: &options,
-        defaults: &options,
-        placed: Vec::new(),
-    };
-    for text in texts {
-        let content: IncludedFile = text.parse()?;
-        storages.add_all(text, content.storage)?;
-    }
-    topology::check(&storages.placed)
-}
-
-/// The storages that were found so far.
-struct Storages<'a> {
-    upper: &'a StorageOptions,
-    defaults: &'a StorageOptions,
-    placed: Vec<Placed>,
-}
-
-impl Storages<'_> {
-    /// Adds the storages of a file, in the order in which it has them.
-    fn add_all(
-        &mut self,
-        text: &Rc<Text>,
-        found: BTreeMap<StorageName, Spanned<StorageKeys>>,
-    ) -> Result<(), Error> {
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by_key(|(_, keys)| keys.span().start);
-        for (name, keys) in found {
-            let same_name = self.placed.iter().find(|it| it.named.name == name);
-            if let Some(other) = same_name {
-                let why = format!("storage {name} exists already, in {}", other.line());
-                return Err(text.error_at(&keys.span(), &why));
-            }
-            if self.placed.len() == MAX_STORAGES {
-                let why = format!("more than {MAX_STORAGES} storages");
-                return Err(text.error_at(&keys.span(), &why));
-            }
-            let placed = self.place(text, name, &keys)?;
-            self.placed.push(placed);
-        }
-        Ok(())
-    }
-
-    fn place(
-        &self,
-        text: &Rc<Text>,
-        name: StorageName,
-        keys: &Spanned<StorageKeys>,
-    ) -> Result<Placed, Error> {
-        let directory = text.directory()?;
-        let missing = |key: &str| {
-            let why = format!("storage {name} has no `{key}`: expected `{key} = \"...\"`");
-            text.error_at(&keys.span(), &why)
-        };
-        let span = keys.span();
-        let keys = keys.get_ref();
-        let given = keys.master.as_ref().ok_or_else(|| missing("master"))?;
-        let slave = keys.slave.as_ref().ok_or_else(|| missing("slave"))?;
-        let fail = |error: &dyn std::fmt::Display| text.error_at(&given.span(), error);
-        let master = given.get_ref().0.as_str();
-        let location = location::parse(master.as_ref()).map_err(|error| fail(&error))?;
-        let location: OsString = match location {
-            Location::Path(path) => directory.join(path).into(),
-            Location::Remote(_) => master.into(),
-        };
-        let own = keys.options(&directory);
-        let options = self.upper.clone().or(&own.or(self.defaults));
-        let storage = options.storage(Some(location), &directory.join(&slave.get_ref().0));
-        if let Some(master) = &storage.master {
-            master.check().map_err(|error| fail(&error))?;
-        }
-        Ok(Placed {
-            named: NamedStorage { name, storage },
-            text: Rc::clone(text),
-            section: span,
-            slave: slave.span(),
-        })
-    }
-}
-
-/// The files that a pattern names, sorted.
-fn included(
-    text: &Text,
-    directory: &Path,
-    pattern: &Spanned<Expanded>,
-) -> Result<Vec<PathBuf>, Error> {
-    let fail = |why: &dyn std::fmt::Display| text.error_at(&pattern.span(), why);
-    let given = pattern.get_ref().0.as_str();
-    if given.contains("**") {
-        return Err(fail(
-            &"`**` is not allowed in the pattern of included files",
-        ));
-    }
-    let directory = directory
-        .to_str()
-        .ok_or_else(|| fail(&"cannot include files, since the path of this file is not UTF-8"))?;
-    let whole = if given.starts_with('/') {
-        given.to_owned()
-    } else {
-        format!("{}/{given}", Pattern::escape(directory))
-    };
-    // Temporary files of editors start with a dot.
-    let options = MatchOptions {
-        require_literal_leading_dot: true,
-        require_literal_separator: true,
-        ..MatchOptions::default()
-    };
-    let found = glob_with(&whole, options).map_err(|error| fail(&error))?;
-    let mut files = Vec::new();
-    for file in found {
-        files.push(file.map_err(|error| fail(&error))?);
-        if files.len() > MAX_FILES {
-            return Err(fail(&format!("includes more than {MAX_FILES} files")));
-        }
-    }
-    let has_wildcard = given.contains(['*', '?', '[']);
-    if files.is_empty() && !has_wildcard {
-        return Err(fail(&format!("there is no file {given}")));
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn hook(text: &Text, keys: Spanned<HookKeys>) -> Result<HookConfig, Error> {
     let span = keys.span();
     let keys = keys.into_inner();
@@ -288,19 +143,21 @@ fn hook(text: &Text, keys: Spanned<HookKeys>) -> Result<HookConfig, Error> {
             return Err(text.error_at(&span, &format!("hook: {why}")));
         }
     }
+    let command = keys.command.iter();
+    let command = command.map(|it| text.value(it).map(str::to_owned));
     Ok(HookConfig {
         on: keys.on,
-        command: keys.command.into_iter().map(|it| it.0).collect(),
+        command: command.collect::<Result<_, _>>()?,
         after: keys.after.map_or(Duration::ZERO, |it| it.0),
         repeat: keys.repeat.map(|it| it.0),
         timeout: keys.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |it| it.0),
     })
 }
 
-fn ping(keys: PingKeys) -> PingConfig {
-    PingConfig {
-        url: keys.url.0,
+fn ping(text: &Text, keys: &PingKeys) -> Result<PingConfig, Error> {
+    Ok(PingConfig {
+        url: text.value(&keys.url)?.to_owned(),
         style: keys.style.unwrap_or(PingStyle::Plain),
         every: keys.every.map_or(DEFAULT_PING_INTERVAL, |it| it.0),
-    }
+    })
 }

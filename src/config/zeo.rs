@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::expand::escape;
 use super::file::{MAX_LEN, Text, usage};
 use super::name::StorageName;
-use super::site::check_storages;
+use super::storages::check_storages;
 use super::zconfig::{self, Section};
 use crate::error::Error;
 use crate::source::location::{self, Location};

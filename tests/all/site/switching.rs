@@ -33,6 +33,32 @@ fn all_storages_are_switched_off_and_on() {
     site.run(&["--storage", "site"]).expect(0);
 }
 
+/// A cluster manager runs `fssync off` with an environment of its own.
+#[test]
+fn off_needs_only_the_slaves_of_a_configuration_file() {
+    let mut site = SiteScene::of(&["one", "two"]);
+    site.run(&[]).expect(0);
+    let slave = site.slave("one").display().to_string();
+    site.append(&format!(
+        "[storage.mistaken]\nmaster = '/srv/${{FSSYNC_UNSET_}}'\nslave = '{slave}'\n\
+         rsh = 'ssh -i ${{FSSYNC_UNSET_}}/key'\n\
+         [metrics]\ntextfile = '${{FSSYNC_UNSET_}}'\n\
+         [[hook]]\non = ['failing']\ncommand = ['${{FSSYNC_UNSET_}}']\n\
+         [[ping]]\nurl = '${{FSSYNC_UNSET_}}'\n"
+    ));
+    let refused = site.run(&[]).expect(2);
+    assert!(refused.stderr.contains("FSSYNC_UNSET_"), "{refused:?}");
+    site.run(&["off"]).expect(0);
+    for name in ["one", "two"] {
+        let switch = site.beside(name, ".fssync-switch");
+        assert_eq!(fs::read_to_string(switch).unwrap(), "SYNCING=0\n");
+    }
+    site.run(&["on"]).expect(2);
+    site.append("[storage.three]\nmaster = 'm'\nslave = '${FSSYNC_UNSET_}'\n");
+    let refused = site.run(&["off"]).expect(2);
+    assert!(refused.stderr.contains("line "), "{refused:?}");
+}
+
 #[test]
 fn a_storage_that_cannot_be_switched_does_not_keep_the_others_on() {
     let site = SiteScene::of(&["one", "two", "three"]);
