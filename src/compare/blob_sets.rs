@@ -14,11 +14,10 @@
 //!    transaction of the old log before its counterpart arrives.
 //! 2. *The old log cannot be read up to its position*, for example because of a bad sector.
 //!
-//! From then on, all blobs of the copy count as new, and none as gone. The results from before
-//! remain safe: a blob that did not count as new was found in the old log. A blob that was
-//! reported as gone, however, may be in the copy after all. So the caller must not use any of
-//! these reports unless [`BlobSets::is_comparable`] still holds after
-//! [`finish`](BlobSets::finish).
+//! A warning is logged. From then on, all blobs of the copy count as new, and none as gone. The
+//! results from before remain safe: a blob that did not count as new was found in the old log. A
+//! blob that was reported as gone, however, may be in the copy after all. So a report alone is
+//! not sufficient to remove a file: the log must be searched for the blob first.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -146,7 +145,7 @@ impl<'a> BlobSets<'a> {
                 Ok(Some(slice)) => self.receive(slice),
                 Ok(None) if old.position() == self.old_position => self.old = None,
                 Ok(None) => self.give_up("it does not end at its position"),
-                Err(error) => self.give_up(&error.to_string()),
+                Err(error) => self.give_up(&error.display_chain()),
             }
         }
         Ok(self.next.front().map(|it| it.key.tid))
@@ -166,7 +165,10 @@ impl<'a> BlobSets<'a> {
     }
 
     fn give_up(&mut self, cause: &str) {
-        tracing::debug!("the blobs of the old slave's log cannot be compared: {cause}");
+        tracing::warn!(
+            "the blobs that only the old slave refers to will not be removed, because its log \
+             cannot be compared with the copy: {cause}; `fssync verify --orphans` lists them"
+        );
         self.is_comparable = false;
         self.old = None;
         self.next.clear();
