@@ -410,7 +410,7 @@ fn storages_cannot_read_from_each_other_in_a_circle() {
 }
 
 #[test]
-fn two_storages_cannot_have_one_blob_directory() {
+fn two_storages_cannot_have_one_blob_directory_or_one_within_the_other() {
     let files = Files::new();
     symlink("a", files.at("link")).unwrap();
     let with = |text: String, blobs: &str| format!("{text}blobs = {blobs}\n");
@@ -427,7 +427,20 @@ fn two_storages_cannot_have_one_blob_directory() {
         let expected = "storages one and two have the same blob directory";
         assert!(message.contains(expected), "{first} {second}: {message}");
     }
-    for (first, second) in [("true", "false"), ("true", "{ slave = 'x' }")] {
+    for (first, second) in [
+        ("{ slave = 'x' }", "{ slave = 'x/y' }"),
+        ("{ slave = 'x/y/../y' }", "{ slave = 'x' }"),
+        ("true", "{ slave = 'link/blobstorage/z' }"),
+    ] {
+        let text = with(one.clone(), first) + &with(two.clone(), second);
+        let message = files.refusal(&text);
+        assert!(message.contains("one is within the other"), "{message}");
+    }
+    for (first, second) in [
+        ("true", "false"),
+        ("true", "{ slave = 'x' }"),
+        ("{ slave = 'x' }", "{ slave = 'xy' }"),
+    ] {
         let text = with(one.clone(), first) + &with(two.clone(), second);
         files.load(&text).unwrap();
     }

@@ -147,13 +147,21 @@ fn check_blob_directories(placed: &[Placed]) -> Result<(), Error> {
             continue;
         };
         let directory = resolve(&directory);
-        if let Some((_, other)) = found.iter().find(|(other, _)| *other == directory) {
+        // A pack of ZODB also links the blobs of an inner directory.
+        let is_within = |(other, _): &&(PathBuf, &Placed)| {
+            other.starts_with(&directory) || directory.starts_with(other)
+        };
+        if let Some((path, other)) = found.iter().find(is_within) {
+            let how = if *path == directory {
+                format!("the same blob directory, {}", directory.display())
+            } else {
+                let (a, b) = (path.display(), directory.display());
+                format!("blob directories of which one is within the other, {a} and {b}")
+            };
             return Err(one.error(&format!(
-                "storages {} and {} have the same blob directory, {}: set `blobs = false` for \
-                 the one without blobs, or `blobs = {{ slave = \"...\" }}` for both",
-                other.named.name,
-                one.named.name,
-                directory.display()
+                "storages {} and {} have {how}: set `blobs = false` for the one without blobs, \
+                 or `blobs = {{ slave = \"...\" }}` for both",
+                other.named.name, one.named.name,
             )));
         }
         found.push((directory, one));
