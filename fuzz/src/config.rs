@@ -18,11 +18,12 @@ use super::scene::directory;
 const MASTER: &str = "zope@first:";
 
 /// What an error about a whole file starts with.
-const ABOUT_WHOLE_FILES: [&str; 5] = [
+const ABOUT_WHOLE_FILES: [&str; 6] = [
     "contains no storage",
     "contains neither <filestorage> nor <blobstorage>",
     "is not a regular file",
     "too many files include each other",
+    "is too long",
     "No such file",
 ];
 

@@ -16,9 +16,9 @@ use crate::source::location::{self, Location};
 
 /// The text of a configuration file with a storage for each `<filestorage>` and `<blobstorage>` of
 /// a `zeo.conf`, or of a `zope.conf` that has them. The master of each has the path from the file,
-/// after the prefix `master`, such as `zope@first:`; the slave has the same path. The file and those
-/// that it includes are read; and so are the directories of the slaves, as whenever a
-/// configuration is loaded.
+/// after the prefix `master`, such as `zope@first:`; the slave has the same path. Reads the file,
+/// those that it includes, and the directories of the slaves. Every error is [`Error::Usage`]. If no
+/// configuration can have all of the storages, it names the line of the first one that is refused.
 pub fn from_zeo(path: &Path, master: &str) -> Result<String, Error> {
     check_prefix(master)?;
     let whole = zconfig::read(path)?;

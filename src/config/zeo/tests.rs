@@ -76,6 +76,16 @@ fn a_storage_is_made_for_each_storage_of_the_server() {
 }
 
 #[test]
+fn a_configuration_that_could_not_be_loaded_is_not_made() {
+    let storage = |n: u32| format!("<filestorage {n}>\npath ${{a}}/{n}\n</filestorage>\n");
+    let define = format!("%define a /{}\n", "x".repeat(30_000));
+    let with = |count| define.clone() + &(0..count).map(storage).collect::<String>();
+    made(&with(10), "").unwrap();
+    let message = made(&with(20), "").unwrap_err();
+    assert!(message.starts_with("zeo.conf: is too long"), "{message}");
+}
+
+#[test]
 fn a_prefix_that_cannot_be_that_of_a_master_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.conf");
