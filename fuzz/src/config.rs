@@ -52,14 +52,14 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Whether a file includes only files below its directory. Other patterns can match any number of
-/// files of this machine.
+/// Whether a file includes only files in its directory. Other patterns can match any number of files
+/// of this machine.
 fn includes_only_more(main: &[u8]) -> bool {
     let text = str::from_utf8(main).unwrap_or_default();
     let table: toml::Table = toml::from_str(text).unwrap_or_default();
     let patterns = table.get("include").and_then(toml::Value::as_array);
     let mut patterns = patterns.into_iter().flatten().map(toml::Value::as_str);
-    patterns.all(|it| it.is_none_or(|it| !it.starts_with(['/', '$']) && !it.contains("..")))
+    patterns.all(|it| it.is_none_or(|it| !it.contains(['/', '$'])))
 }
 
 /// Loads a configuration, and the one that is printed for it.
@@ -79,6 +79,10 @@ fn load(path: &Path) {
 fn make(zeo_conf: &Path, directory: &Path) {
     let made = match from_zeo(zeo_conf, MASTER) {
         Ok(made) => made,
+        Err(error) if includes_others(zeo_conf) => {
+            usage(&error);
+            return;
+        }
         Err(error) => return check_place(&error, zeo_conf, false),
     };
     let path = directory.join("fssync.toml");
@@ -90,22 +94,39 @@ fn make(zeo_conf: &Path, directory: &Path) {
     }
 }
 
-/// Fails unless an error is about the configuration, and names a file, and a line that the file
-/// has. In TOML, it also names the column.
-fn check_place(error: &Error, main: &Path, is_toml: bool) {
-    let Error::Usage(message) = error else {
-        panic!("{error}");
+/// Whether a `zeo.conf`, or the file `more` beside it, includes a file with another name. The names
+/// of files in messages are then arbitrary.
+fn includes_others(zeo_conf: &Path) -> bool {
+    let files = [zeo_conf.to_owned(), zeo_conf.with_file_name("more")];
+    let texts = files.map(|it| fs::read(it).expect("the file"));
+    let is_other = |line: &[u8]| {
+        let has_include = line.windows(8).any(|it| it == b"%include");
+        has_include && line.trim_ascii() != b"%include more"
     };
+    let mut lines = texts.iter().flat_map(|it| it.split(|&byte| byte == b'\n'));
+    lines.any(is_other)
+}
+
+/// The message of an error, which is about the configuration.
+fn usage(error: &Error) -> &str {
+    match error {
+        Error::Usage(message) => message,
+        _ => panic!("{error}"),
+    }
+}
+
+/// Fails unless an error names a file, and a line that the file has. In TOML, it also names the
+/// column.
+fn check_place(error: &Error, main: &Path, is_toml: bool) {
+    let message = usage(error);
     assert!(!message.contains('\n'), "{message:?}");
     let files = [main.to_owned(), main.with_file_name("more")];
     let named = |path: &PathBuf| {
         let rest = message.strip_prefix(&path.display().to_string())?;
         rest.strip_prefix(": ").or(rest.strip_prefix(", "))
     };
-    let Some((path, rest)) = files.iter().find_map(|path| Some((path, named(path)?))) else {
-        // A zeo.conf can include any file.
-        return assert!(!is_toml, "{message}");
-    };
+    let found = files.iter().find_map(|path| Some((path, named(path)?)));
+    let (path, rest) = found.unwrap_or_else(|| panic!("{message}"));
     if ABOUT_WHOLE_FILES.iter().any(|it| rest.starts_with(it)) {
         return;
     }
