@@ -23,7 +23,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstat;
+use rustix::fs::{Stat, fstat};
 use rustix::process::geteuid;
 
 use super::attributes::{Applied, Attributes};
@@ -200,7 +200,7 @@ impl Owner {
             may_keep_its_user: self.may_keep_its_user(),
             needs_group: self.needs_group,
         };
-        recipient.give(file)
+        recipient.give(file).map(|_| ())
     }
 
     /// Whether a file may keep the user of this process, which cannot give it away (cases 1
@@ -227,23 +227,23 @@ pub(super) struct Recipient {
 
 impl Recipient {
     /// Gives an open file or directory to the user and the group. Both may remain as they are
-    /// if this process cannot change them and the recipient allows it.
-    pub(super) fn give(&self, file: impl AsFd) -> io::Result<()> {
+    /// if this process cannot change them and the recipient allows it. Returns the state before.
+    pub(super) fn give(&self, file: impl AsFd) -> io::Result<Stat> {
         let file = file.as_fd();
         let found = fstat(file)?;
         if found.st_uid != self.uid {
             match fchown(file, Some(self.uid), Some(self.gid)) {
                 Err(error) if is_denied(&error) && self.may_keep_its_user => {}
-                given => return given,
+                given => return given.map(|()| found),
             }
         }
         if found.st_gid != self.gid {
             match fchown(file, None, Some(self.gid)) {
                 Err(error) if is_denied(&error) && !self.needs_group => {}
-                given => return given,
+                given => return given.map(|()| found),
             }
         }
-        Ok(())
+        Ok(found)
     }
 }
 

@@ -70,6 +70,11 @@ impl Ownership {
         Ok(ownership)
     }
 
+    /// Whether new files and directories have the right owner from the start: that of this process.
+    pub(super) fn is_this_user(&self) -> bool {
+        self.recipient.uid == geteuid().as_raw()
+    }
+
     /// The permission bits of a blob whose file has `master_mode` at the master.
     pub(super) fn blob_mode(&self, master_mode: u32) -> u32 {
         master_mode & READ | OWNER_READS | self.directory_mode & OTHERS_READ
@@ -84,12 +89,17 @@ impl Ownership {
     pub(super) fn own(&self, file: impl AsFd, mode: u32, path: &Path) -> Result<(), Error> {
         let Recipient { uid, gid, .. } = self.recipient;
         let file = file.as_fd();
-        self.recipient.give(file).map_err(|source| Error::Owner {
+        let before = self.recipient.give(file).map_err(|source| Error::Owner {
             path: path.to_owned(),
             uid,
             gid,
             source,
         })?;
+        // A new owner may have cost bits of the mode.
+        let is_owned = (before.st_uid, before.st_gid) == (uid, gid);
+        if is_owned && before.st_mode & PERMISSIONS == mode {
+            return Ok(());
+        }
         fchmod(file, Mode::from_raw_mode(mode))
             .map_err(|error| Error::io("set the mode of", path)(error.into()))
     }

@@ -27,6 +27,12 @@ use crate::slave::step::Slave;
 /// The name of a new directory until it is moved into place.
 const NEW_DIRECTORY: &str = "directory";
 
+/// The flags with which a directory is opened.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
 /// The length from which on the received part of a blob is kept for the next pass, in bytes.
 pub(super) const MIN_RESUMED_LEN: u64 = 16 * 1024 * 1024;
 
@@ -141,10 +147,13 @@ impl<'a> TmpDirectory<'a> {
         Ok(parent)
     }
 
-    /// Creates a directory in `parent`. It gets its owner and mode before its name, so a kill leaves
-    /// no directory that ZEO's user cannot use. For power cuts, see case 5 in [`super`].
+    /// Creates a directory in `parent`, so that a kill leaves no directory that ZEO's user cannot
+    /// use: case 5 in [`super`].
     fn create_place(&self, parent: &OwnedFd, relative: &Path) -> Result<OwnedFd, Error> {
         let fail = |error| self.tree.fail("create", relative)(error);
+        if self.ownership.is_this_user() {
+            return self.create_in_place(parent, relative);
+        }
         match mkdirat(&self.handle, NEW_DIRECTORY, INITIAL_DIRECTORY_MODE) {
             // A pass that was killed may have left it.
             Ok(()) | Err(Errno::EXIST) => {}
@@ -158,11 +167,35 @@ impl<'a> TmpDirectory<'a> {
         placed
     }
 
+    /// Creates a directory in `parent` that belongs to the right user from the start.
+    fn create_in_place(&self, parent: &OwnedFd, relative: &Path) -> Result<OwnedFd, Error> {
+        let fail = |error| self.tree.fail("create", relative)(error);
+        let name = relative.file_name().unwrap_or_default();
+        let mode = self.ownership.directory_mode;
+        match mkdirat(parent, name, Mode::from_raw_mode(mode)) {
+            Ok(()) => {}
+            // Another program has just created it.
+            Err(Errno::EXIST) => {
+                return open_in(parent, name, DIRECTORY, Mode::empty()).map_err(fail);
+            }
+            Err(error) => return Err(fail(error)),
+        }
+        let created = open_in(parent, name, DIRECTORY, Mode::empty()).map_err(fail)?;
+        // The process may have another group, or an umask that takes bits of the mode.
+        let path = self.tree.path().join(relative);
+        let owned = self.ownership.own(&created, mode, &path);
+        if owned.is_err() {
+            // A failure to remove it would hide the first error. The next pass uses it.
+            let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
+        }
+        owned.map(|()| created)
+    }
+
     /// Gives the new directory its owner, mode and name.
     fn place_directory(&self, parent: &OwnedFd, relative: &Path) -> Result<OwnedFd, Error> {
         let fail = |error| self.tree.fail("create", relative)(error);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let created = open_in(&self.handle, NEW_DIRECTORY, flags, Mode::empty()).map_err(fail)?;
+        let created =
+            open_in(&self.handle, NEW_DIRECTORY, DIRECTORY, Mode::empty()).map_err(fail)?;
         let path = self.tree.path().join(relative);
         self.ownership
             .own(&created, self.ownership.directory_mode, &path)?;
@@ -214,8 +247,7 @@ fn remove_all(parent: &OwnedFd, name: &CStr, found: &Stat) -> Result<(), Errno> 
     if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
         return unlinkat(parent, name, AtFlags::empty());
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = open_in(parent, name, flags, Mode::empty())?;
+    let directory = open_in(parent, name, DIRECTORY, Mode::empty())?;
     for entry in entries(&directory)? {
         let entry = entry?;
         let name = entry.file_name();

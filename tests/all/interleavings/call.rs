@@ -284,6 +284,10 @@ mod tests {
             ),
             (format!("mkdir(\"{blobs}/0x00\", 0777) = 0"), true),
             (
+                format!("mkdirat(8<{blobs}/0x00>, \"0x01\", 0755) = 0"),
+                true,
+            ),
+            (
                 format!("rename(\"{blobs}.fssync-new\", \"{blobs}\") = 0"),
                 true,
             ),

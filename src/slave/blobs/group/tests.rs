@@ -139,6 +139,8 @@ fn a_killed_pass_is_repeated_from_each_point() {
 #[test]
 fn a_directory_that_a_killed_pass_was_creating_is_used() {
     let site = Site::new();
+    fs::create_dir(&site.blobs).unwrap();
+    chown(&site.blobs, Some(1234), Some(2345)).unwrap();
     let directory = site.set_up();
     let mut group = BlobGroup::new(&directory, &site.slave);
     receive(&mut group, key(1, 2), b"content");
@@ -152,6 +154,25 @@ fn a_directory_that_a_killed_pass_was_creating_is_used() {
     fs::create_dir(&left).unwrap();
     directory.clean_tmp(&site.slave, Leftovers::Small).unwrap();
     assert!(site.names(".fssync/tmp").is_empty());
+}
+
+#[test]
+fn directories_get_the_mode_and_the_group_of_the_blob_directory() {
+    // In a blob directory of this user, they are created in place.
+    for (user, mode) in [(0, 0o777), (0, 0o2770), (1234, 0o777)] {
+        let site = Site::new();
+        fs::create_dir(&site.blobs).unwrap();
+        chown(&site.blobs, Some(user), Some(2345)).unwrap();
+        fs::set_permissions(&site.blobs, Permissions::from_mode(mode)).unwrap();
+        let directory = site.set_up();
+        place_one(&directory, &site.slave, key(1, 2), b"content");
+        let leaf = directory.layout().directory(1);
+        for above in leaf.ancestors() {
+            let found = fs::metadata(site.blobs.join(above)).unwrap();
+            assert_eq!(found.mode() & 0o7777, mode, "{above:?}");
+            assert_eq!((found.uid(), found.gid()), (user, 2345), "{above:?}");
+        }
+    }
 }
 
 #[test]
