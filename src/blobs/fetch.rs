@@ -221,14 +221,9 @@ impl<'a> BlobFetcher<'a> {
         let root = self.root()?.clone();
         let requests = wanted.into_iter().map(|it| self.request(it, group));
         let mut requests = requests.collect::<Result<Vec<_>, _>>()?;
-        let mut delays = self.delays(&root).iter();
-        loop {
-            self.receive_open(&root, &mut requests, group)?;
-            let is_settled = self.compare_digests(&mut requests, group)?;
-            if is_settled && !is_asked_again(&mut requests, &mut delays) {
-                break;
-            }
-        }
+        group.place_meanwhile(requests.len(), |group| {
+            self.receive_all(&root, &mut requests, group)
+        })?;
         self.judge_absent(&root, &requests)?;
         for request in &requests {
             let size = match (&request.state, request.have) {
@@ -248,6 +243,23 @@ impl<'a> BlobFetcher<'a> {
         let absent = requests.iter().filter(|it| it.is_missed()).map(absent);
         self.record(&entries.chain(absent).collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// Asks the master in rounds, until it need not be asked again.
+    fn receive_all(
+        &mut self,
+        root: &BlobRoot,
+        requests: &mut [Request],
+        group: &mut BlobGroup<'a>,
+    ) -> Result<(), Error> {
+        let mut delays = self.delays(root).iter();
+        loop {
+            self.receive_open(root, requests, group)?;
+            let is_settled = self.compare_digests(requests, group)?;
+            if is_settled && !is_asked_again(requests, &mut delays) {
+                return Ok(());
+            }
+        }
     }
 
     /// Appends entries to the blob ledger. The ledger is only needed by `fssync verify`, so a

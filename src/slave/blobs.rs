@@ -32,6 +32,10 @@
 //!    it up to the blob directory. Sync the files and directories of found blobs as well.
 //! 6. *Commit:* sync the log and write the true status of the batch, as `append` does.
 //!
+//! If many blobs are wanted, batches of them pass through 3 and 4 in another thread while the next
+//! ones are received. 5 follows once for all of them, and 6 after it, so each blob is durable before
+//! it gets its name, and each name before the log refers to it.
+//!
 //! From 64 files on, one sync of the whole file system replaces the syncs of 3, or those of 5, if
 //! it can be trusted (`whole_sync`). A directory that this process has synced before is synced again
 //! only if it has changed (`synced`).
@@ -57,24 +61,29 @@
 //!    It cannot know which of them the killed pass had created.
 //! 4. *A sync fails.* A temporary file whose sync failed is removed and never gets a name. The pass
 //!    stops, so the batch does not become visible.
-//! 5. *A directory is created* under a temporary name and gets its owner and mode there. A kill
-//!    leaves no directory that ZEO's user cannot use. Neither does a power cut if the file system
-//!    keeps changes of metadata in their order, as ext4 with a journal, XFS and Btrfs do. Other file
-//!    systems may keep the new name and lose owner and mode, until the directory is synced (5). No
-//!    visible transaction needs the directory then, but later passes use it as it is. A sync before
-//!    each rename would prevent that, but it takes milliseconds for each new directory, during
-//!    which the step keeps ZODB from opening the slave.
+//! 5. *A directory is created.* If this process is ZEO's user, or root for a blob directory of root,
+//!    the directory has the right owner from the start. Otherwise it is created under a temporary
+//!    name and gets its owner and mode there. So a kill leaves no directory that ZEO's user cannot
+//!    use. Neither does a power cut if the file system keeps changes of metadata in their order, as
+//!    ext4 with a journal, XFS and Btrfs do. Other file systems may keep the new name and lose owner
+//!    and mode, until the directory is synced (5). No visible transaction needs the directory then,
+//!    but later passes use it as it is. A sync before each rename would prevent that, but it takes
+//!    milliseconds for each new directory, during which the step keeps ZODB from opening the slave.
 //! 6. *Another file is in the place of a blob.* It gets a second name in `.fssync/replaced`,
 //!    durably, before the blob replaces it. No moment is without a file, and no file is deleted.
-//! 7. *The disk is full.* The write, the creation of a directory or the rename fails. The group
+//! 7. *The reception ends early, or a batch cannot be placed.* The other thread has ended before the
+//!    pass ends. Batches that it has placed are found as in 3; temporary files are removed.
+//! 8. *The disk is full.* The write, the creation of a directory or the rename fails. The group
 //!    removes its temporary files.
 //!
 //! # After `fssync off` has returned (Law 4)
 //!
 //! Files and directories that ZODB can open are created, replaced, linked and removed in steps
 //! only, so the argument of [`step`](super::step) applies: a step ends before `off` returns, or it
-//! finds the switch off and changes nothing. Outside of steps, a pass may write and remove files
-//! in `.fssync/tmp`, which ZODB never opens, and sync files.
+//! finds the switch off and changes nothing. That is the case in each thread, since each takes its
+//! own steps. Outside of steps, a pass may write and remove files in `.fssync/tmp`, which ZODB never
+//! opens, and sync files. It reads the switches once for a blob of one piece, and before each further
+//! piece, only to end soon.
 //!
 //! Nothing below the blob directory is opened through a symbolic link (`tree`): a user who may
 //! write there cannot redirect a process of root to files elsewhere.

@@ -87,6 +87,8 @@
 //!
 //! - It may write one more piece of a copy or an index to `Data.fs.fssync-tmp`, or create that
 //!   file, and then remove it when it finds syncing off.
+//! - It may create a file in `.fssync/tmp` of the blob directory, write one more piece of each blob
+//!   that it is receiving, and remove these files when it finds syncing off.
 //! - It may finish or remove a `.trN` of a tail that was not truncated after all, and the second
 //!   name of a slave that was not replaced. A `.trN` of an earlier pass remains unchanged.
 //! - It may store the sidecar. Its statements about the slave were true when they were made, and

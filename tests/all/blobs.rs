@@ -8,6 +8,7 @@ mod full_disk;
 mod interrupted;
 mod network;
 mod options;
+mod order;
 mod owners;
 mod packs;
 mod page;

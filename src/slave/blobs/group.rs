@@ -11,22 +11,28 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::mem;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 
 use rustix::process::{Resource, getrlimit};
 
 pub use self::staged::StagedBlob;
 
+use self::place::{Placer, sync_files};
 use self::staged::Finished;
 use super::directory::BlobDirectory;
 use super::tmp::{TmpDirectory, tmp_name};
-use super::touched::Touched;
-use super::whole_sync::sync_whole;
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
 use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::step::Slave;
 use crate::source::blobs::{BlobStat, ReceivedPrefix};
+
+/// How many received blobs are placed at once while others are being received.
+const BATCH_LEN: usize = 1024;
 
 /// A blob that is in place and durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +54,7 @@ pub struct BlobGroup<'a> {
     directory: &'a BlobDirectory,
     slave: &'a Slave,
     /// Opened for the first blob.
-    tmp: Option<TmpDirectory<'a>>,
+    tmp: Option<Arc<TmpDirectory<'a>>>,
     /// The blobs that have temporary files.
     staged: BTreeSet<BlobKey>,
     /// Hashers of the received parts that may be resumed.
@@ -60,8 +66,10 @@ pub struct BlobGroup<'a> {
     synced: usize,
     /// How many finished files may be open at the same time.
     max_open: usize,
+    /// Leads to the thread that places batches of finished blobs, if there is one.
+    batches: Option<SyncSender<Vec<Finished>>>,
     found: Vec<Found>,
-    touched: Touched,
+    placer: Placer<'a>,
     keeps_large: bool,
 }
 
@@ -101,8 +109,9 @@ impl<'a> BlobGroup<'a> {
             finished: Vec::new(),
             synced: 0,
             max_open: max_open(),
+            batches: None,
             found: Vec::new(),
-            touched: Touched::default(),
+            placer: Placer::new(directory, slave),
             keeps_large: false,
         }
     }
@@ -169,10 +178,56 @@ impl<'a> BlobGroup<'a> {
         let finished = blob.finish(&self.directory.ownership)?;
         self.finished.push(finished);
         // The files remain open until they are synced, so that no error is lost.
-        if self.finished.len() - self.synced >= self.max_open {
-            self.sync_finished()?;
+        match &self.batches {
+            Some(batches) if self.finished.len() >= self.batch_len() => {
+                self.synced = 0;
+                // Waits until the thread has placed the batch before this one. If the thread has
+                // ended, `place_meanwhile` returns its error instead of this one.
+                let sent = batches.send(mem::take(&mut self.finished));
+                sent.map_err(|_| Error::Interrupted)
+            }
+            None if self.finished.len() - self.synced >= self.max_open => self.sync_finished(),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Calls `receive`, which finishes up to `count` blobs, and places them meanwhile in another
+    /// thread, batch by batch. [`place`](Self::place) must follow: it places the last ones and
+    /// makes the names of all durable.
+    pub fn place_meanwhile(
+        &mut self,
+        count: usize,
+        receive: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if count <= self.batch_len() {
+            return receive(self);
+        }
+        let tmp = Arc::clone(self.tmp()?);
+        let mut placer = Placer::new(self.directory, self.slave);
+        // A batch is handed over once the thread is ready for it. So two batches are open.
+        let (sender, batches) = mpsc::sync_channel(0);
+        let span = tracing::Span::current();
+        let place = move || -> Result<_, Error> {
+            let _span = span.entered();
+            for batch in batches {
+                placer.place(&tmp, batch)?;
+            }
+            Ok(placer)
+        };
+        thread::scope(|scope| {
+            let named = thread::Builder::new().name("placer".to_owned());
+            let Ok(thread) = named.spawn_scoped(scope, place) else {
+                // Without another thread, `place` does everything.
+                return receive(self);
+            };
+            self.batches = Some(sender);
+            let receiving = Receiving(self);
+            let received = receive(receiving.0);
+            drop(receiving);
+            let ended = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            self.placer.append(ended?);
+            received
+        })
     }
 
     /// Adds a blob that is in place already. It is synced with the others, because the pass that
@@ -197,7 +252,7 @@ impl<'a> BlobGroup<'a> {
     /// The number of blobs that the next [`place`](Self::place) places or syncs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.finished.len() + self.found.len()
+        self.finished.len() + self.found.len() + self.placer.len()
     }
 
     /// Whether there is nothing to place or sync.
@@ -219,43 +274,50 @@ impl<'a> BlobGroup<'a> {
         if self.is_empty() {
             return Ok(Vec::new());
         }
-        self.sync_finished()?;
-        self.rename_finished()?;
-        self.sync_found()?;
-        let synced = &self.slave.synced_directories;
-        self.touched.sync(&self.directory.tree, synced)?;
-        let finished = mem::take(&mut self.finished);
-        let found = mem::take(&mut self.found);
         self.synced = 0;
-        for blob in &finished {
-            self.staged.remove(&blob.record.key);
+        let finished = mem::take(&mut self.finished);
+        if !finished.is_empty() {
+            let tmp = Arc::clone(self.tmp()?);
+            self.placer.place(&tmp, finished)?;
+        }
+        let found = mem::take(&mut self.found);
+        self.placer.sync_found(&found)?;
+        let mut records = self.placer.sync_names()?;
+        for record in &records {
+            self.staged.remove(&record.key);
         }
         let adopted = found.into_iter().filter_map(|found| found.adopted);
-        let placed = finished.into_iter().map(|blob| blob.record);
-        Ok(placed.chain(adopted.map(|it| it.record)).collect())
+        records.extend(adopted.map(|it| it.record));
+        Ok(records)
     }
 
-    /// Makes the content of the finished files durable: phase 3.
+    /// Makes the content of the finished files durable before there are too many.
     fn sync_finished(&mut self) -> Result<(), Error> {
-        let unsynced = &mut self.finished[self.synced..];
-        // Their threads may still be writing, or may have failed.
-        for blob in unsynced.iter_mut() {
-            blob.join()?;
-        }
-        let whole = sync_whole(&self.directory.tree, unsynced.len());
-        for blob in unsynced {
-            blob.sync(whole)?;
-        }
+        sync_files(self.directory, &mut self.finished)?;
         self.synced = self.finished.len();
         Ok(())
     }
 
+    /// How many blobs are placed at once. Another batch may be open at the same time.
+    fn batch_len(&self) -> usize {
+        BATCH_LEN.min(self.max_open / 2)
+    }
+
     /// The directory of temporary files, which is opened at the first call.
-    fn tmp(&mut self) -> Result<&TmpDirectory<'a>, Error> {
+    fn tmp(&mut self) -> Result<&Arc<TmpDirectory<'a>>, Error> {
         match &mut self.tmp {
             Some(tmp) => Ok(tmp),
-            none => Ok(none.insert(TmpDirectory::open(self.directory, self.slave)?)),
+            none => Ok(none.insert(Arc::new(TmpDirectory::open(self.directory, self.slave)?))),
         }
+    }
+}
+
+/// A group while another thread places its blobs. At its end, also after a panic, the thread ends.
+struct Receiving<'g, 'a>(&'g mut BlobGroup<'a>);
+
+impl Drop for Receiving<'_, '_> {
+    fn drop(&mut self) {
+        self.0.batches = None;
     }
 }
 

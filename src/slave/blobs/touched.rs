@@ -1,8 +1,9 @@
 //! The directories whose names must become durable.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::fstat;
 
@@ -11,9 +12,10 @@ use super::tree::{Tree, sync_handle};
 use super::whole_sync::{WholeSync, sync_whole};
 use crate::error::Error;
 
-/// Directories below the blob directory in which names were created or found.
+/// Directories below the blob directory in which names were created or found. Their paths are
+/// compared as strings: a comparison of paths takes each component by itself.
 #[derive(Debug, Default)]
-pub(super) struct Touched(BTreeSet<PathBuf>);
+pub(super) struct Touched(BTreeSet<OsString>);
 
 impl Touched {
     /// Adds a directory and all directories above it, up to the blob directory. Another pass may
@@ -21,10 +23,15 @@ impl Touched {
     pub(super) fn add(&mut self, directory: &Path) {
         for above in directory.ancestors() {
             // The ancestors of a directory in the set are in the set.
-            if !self.0.insert(above.to_owned()) {
+            if !self.0.insert(above.as_os_str().to_owned()) {
                 break;
             }
         }
+    }
+
+    /// Adds the directories of another set.
+    pub(super) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Makes the names in these directories durable, and forgets them. Returns how many
@@ -36,6 +43,7 @@ impl Touched {
         }
         let mut count = 0;
         for relative in &touched {
+            let relative = Path::new(relative);
             let Some(directory) = tree.directory(relative)? else {
                 return Err(Error::SlaveChanged {
                     slave: tree.path().join(relative),

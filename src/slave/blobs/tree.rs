@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fsync, openat};
 use rustix::io::{Errno, retry_on_intr};
@@ -25,6 +26,8 @@ pub(super) struct Tree {
     path: PathBuf,
     /// Device and inode number of the root.
     identity: (u64, u64),
+    /// Whether a sync of the whole file system has failed since the root was opened.
+    pub(super) has_failed_sync: AtomicBool,
 }
 
 impl Tree {
@@ -40,6 +43,7 @@ impl Tree {
             root,
             path: path.to_owned(),
             identity: (found.dev(), found.ino()),
+            has_failed_sync: AtomicBool::new(false),
         })
     }
 

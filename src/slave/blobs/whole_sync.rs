@@ -13,8 +13,14 @@
 //!    fails on an older kernel if the journal could not be written.
 //! 3. *It succeeds.* If it fails, the error may concern another file. The single syncs follow and
 //!    report errors of our files.
+//! 4. *None has failed before,* since the blob directory was opened. `syncfs` reports an error once.
+//!    While one batch of blobs is synced, files of the next one are being written: the error may
+//!    concern one of them, and the next `syncfs` would succeed. A single sync of that file reports
+//!    the error, because the file has been open since it was created.
 //!
 //! Otherwise the single syncs follow in any case, and `syncfs` only saves them from writing.
+
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FsWord, fstatfs, syncfs};
 use rustix::system::uname;
@@ -44,18 +50,27 @@ pub(super) enum WholeSync {
 /// Syncs the whole file system if `count` files or directories are to be synced and that saves
 /// time.
 pub(super) fn sync_whole(tree: &Tree, count: usize) -> WholeSync {
-    if count < MIN_COUNT || syncfs(tree.root()).is_err() {
+    if count < MIN_COUNT {
+        return WholeSync::Insufficient;
+    }
+    if syncfs(tree.root()).is_err() {
+        tree.has_failed_sync.store(true, Ordering::Relaxed);
+    }
+    if tree.has_failed_sync.load(Ordering::Relaxed) {
         return WholeSync::Insufficient;
     }
     let file_system = fstatfs(tree.root()).map(|found| found.f_type);
     let is_sufficient = file_system.is_ok_and(|it| SUFFICIENT.contains(&it));
     let release = uname();
     let reports_errors = version(&release.release().to_string_lossy()) >= Some(REPORTS_ERRORS);
-    if is_sufficient && reports_errors && tree.root().sync_all().is_ok() {
-        WholeSync::Durable
-    } else {
-        WholeSync::Insufficient
+    if !is_sufficient || !reports_errors {
+        return WholeSync::Insufficient;
     }
+    if tree.root().sync_all().is_err() {
+        tree.has_failed_sync.store(true, Ordering::Relaxed);
+        return WholeSync::Insufficient;
+    }
+    WholeSync::Durable
 }
 
 /// The version in a kernel release such as `6.1.0-13-amd64`.
@@ -69,6 +84,26 @@ fn version(release: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn after_a_failure_no_sync_of_the_file_system_is_sufficient() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
+        let file_system = fstatfs(tree.root()).unwrap().f_type;
+        let expected = if SUFFICIENT.contains(&file_system) {
+            WholeSync::Durable
+        } else {
+            WholeSync::Insufficient
+        };
+        assert_eq!(sync_whole(&tree, MIN_COUNT), expected);
+        assert_eq!(sync_whole(&tree, MIN_COUNT - 1), WholeSync::Insufficient);
+        tree.has_failed_sync.store(true, Ordering::Relaxed);
+        assert_eq!(sync_whole(&tree, MIN_COUNT), WholeSync::Insufficient);
+        // `syncfs` of procfs proves nothing.
+        let proc = Tree::open(Path::new("/proc")).unwrap();
+        assert_eq!(sync_whole(&proc, MIN_COUNT), WholeSync::Insufficient);
+    }
 
     #[test]
     fn the_version_of_a_kernel_is_read() {

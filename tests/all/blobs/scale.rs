@@ -45,14 +45,15 @@ const NOISE: u64 = 2 << 20;
 /// More bytes than a pass reads that has nothing to do.
 const LITTLE: u64 = 1 << 20;
 
-/// A master with this number of blobs, and a slave directory that is empty.
-fn site(blobs: usize) -> Scene {
+/// A master with this number of blobs, and a slave directory that is empty. One blob in `per_file`
+/// has a file.
+pub(super) fn site(blobs: usize, per_file: usize) -> Scene {
     let scene = Scene::new();
     write_log(&scene.master, 0..blobs);
     let directory = blobs_beside(&scene.master);
     fs::create_dir(&directory).expect("the blob directory");
     fs::write(directory.join(LAYOUT_FILE), "lawn").expect("its layout");
-    for blob in (0..blobs).step_by(PER_FILE) {
+    for blob in (0..blobs).step_by(per_file) {
         let path = path_of(&directory, blob);
         fs::create_dir_all(path.parent().expect("its directory")).expect("its directory");
         fs::write(path, blob.to_string()).expect("a blob");
@@ -158,7 +159,7 @@ struct Measured {
 
 impl Measured {
     fn of(blobs: usize) -> Self {
-        let scene = site(blobs);
+        let scene = site(blobs, PER_FILE);
         let (report, copy) = pass(&scene, &["--blobs"]);
         let files = blobs.div_ceil(PER_FILE);
         assert_eq!(report["blobs"], files, "{report}");
@@ -169,7 +170,7 @@ impl Measured {
         let (report, idle) = pass(&scene, &["--blobs"]);
         assert_eq!(report["action"], "up-to-date", "{report}");
 
-        let without = site(blobs);
+        let without = site(blobs, PER_FILE);
         pass(&without, &["--no-blobs"]);
         let catch_up = caught_up(&without);
         assert_complete(&without, blobs);

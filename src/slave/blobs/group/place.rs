@@ -1,6 +1,8 @@
-//! Moves the finished blobs of a group into place, and syncs the found ones: phases 4 and 5.
+//! Syncs the finished blobs of a group, moves them into place, and syncs the found ones: phases 3
+//! to 5.
 
 use std::fs::File;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -8,16 +10,39 @@ use rustix::fs::{AtFlags, linkat, renameat, statat};
 use rustix::io::Errno;
 
 use super::staged::{Finished, set_modified};
-use super::{BlobGroup, Found};
+use super::{BlobRecord, Found};
 use crate::error::Error;
 use crate::filestorage::blob::BlobKey;
 use crate::filestorage::blob::names::FSSYNC_DIRECTORY;
-use crate::slave::blobs::directory::REPLACED;
+use crate::slave::blobs::directory::{BlobDirectory, REPLACED};
 use crate::slave::blobs::rename::rename_new;
 use crate::slave::blobs::steps::change_in_steps;
 use crate::slave::blobs::tmp::{TmpDirectory, tmp_name};
+use crate::slave::blobs::touched::Touched;
 use crate::slave::blobs::tree::sync_handle;
 use crate::slave::blobs::whole_sync::{WholeSync, sync_whole};
+use crate::slave::step::Slave;
+
+/// Places blobs. Knows the directories whose names are not durable yet.
+#[derive(Debug)]
+pub(super) struct Placer<'a> {
+    directory: &'a BlobDirectory,
+    slave: &'a Slave,
+    touched: Touched,
+    /// The blobs that were placed since the last call of [`sync_names`](Self::sync_names).
+    placed: Vec<BlobRecord>,
+}
+
+/// Makes the content of these files durable, and closes them: phase 3.
+pub(super) fn sync_files(directory: &BlobDirectory, files: &mut [Finished]) -> Result<(), Error> {
+    // Their threads may still be writing, or may have failed.
+    for file in files.iter_mut() {
+        file.join()?;
+    }
+    let unsynced = files.iter().filter(|file| file.is_unsynced()).count();
+    let whole = sync_whole(&directory.tree, unsynced);
+    files.iter_mut().try_for_each(|file| file.sync(whole))
+}
 
 /// The file of a blob: its path below the blob directory, and its name in its directory.
 struct Place {
@@ -32,15 +57,53 @@ impl Place {
     }
 }
 
-impl BlobGroup<'_> {
-    /// Moves the finished files into place, in steps.
-    pub(super) fn rename_finished(&mut self) -> Result<(), Error> {
-        let Some(tmp) = &self.tmp else {
-            return Ok(());
-        };
+impl<'a> Placer<'a> {
+    pub(super) fn new(directory: &'a BlobDirectory, slave: &'a Slave) -> Self {
+        Self {
+            directory,
+            slave,
+            touched: Touched::default(),
+            placed: Vec::new(),
+        }
+    }
+
+    /// The number of blobs that were placed and whose names may not be durable yet.
+    pub(super) fn len(&self) -> usize {
+        self.placed.len()
+    }
+
+    /// Takes over what another placer has placed.
+    pub(super) fn append(&mut self, other: Self) {
+        self.touched.append(other.touched);
+        self.placed.extend(other.placed);
+    }
+
+    /// Makes the content of blobs durable and moves them into place: phases 3 and 4.
+    pub(super) fn place(
+        &mut self,
+        tmp: &TmpDirectory<'_>,
+        mut blobs: Vec<Finished>,
+    ) -> Result<(), Error> {
+        sync_files(self.directory, &mut blobs)?;
+        self.rename(tmp, &blobs)?;
+        self.placed
+            .extend(blobs.into_iter().map(|blob| blob.record));
+        Ok(())
+    }
+
+    /// Makes the names of all placed and found blobs durable: phase 5. Returns the records of the
+    /// placed ones.
+    pub(super) fn sync_names(&mut self) -> Result<Vec<BlobRecord>, Error> {
+        let synced = &self.slave.synced_directories;
+        self.touched.sync(&self.directory.tree, synced)?;
+        Ok(mem::take(&mut self.placed))
+    }
+
+    /// Moves files into place, in steps.
+    fn rename(&mut self, tmp: &TmpDirectory<'_>, blobs: &[Finished]) -> Result<(), Error> {
         let mut touched = Vec::new();
         let mut occupied = Vec::new();
-        self.change(&self.finished, |blob: &Finished| {
+        self.change(blobs, |blob: &Finished| {
             let key = blob.record.key;
             let place = self.place_of(key);
             let parent = tmp.open_or_create_place(place.directory())?;
@@ -126,16 +189,16 @@ impl BlobGroup<'_> {
     }
 
     /// Sets the times of the adopted blobs, and makes all found blobs durable.
-    pub(super) fn sync_found(&mut self) -> Result<(), Error> {
-        self.change(&self.found, |found: &Found| match &found.adopted {
+    pub(super) fn sync_found(&mut self, blobs: &[Found]) -> Result<(), Error> {
+        self.change(blobs, |found: &Found| match &found.adopted {
             None => Ok(()),
             Some(adopted) => {
                 let (file, path) = self.open_found(found.key)?;
                 set_modified(&file, adopted.modified).map_err(Error::io("set the time of", &path))
             }
         })?;
-        let whole = sync_whole(&self.directory.tree, self.found.len());
-        for found in &self.found {
+        let whole = sync_whole(&self.directory.tree, blobs.len());
+        for found in blobs {
             let (file, path) = self.open_found(found.key)?;
             if whole == WholeSync::Insufficient {
                 file.sync_all().map_err(Error::io("sync", &path))?;

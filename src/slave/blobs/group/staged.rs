@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -31,6 +32,8 @@ pub struct StagedBlob<'a> {
     received: u64,
     hasher: blake3::Hasher,
     flusher: Flusher,
+    /// Whether the switches were read for the next write: when the blob was begun.
+    is_checked: bool,
 }
 
 impl<'a> StagedBlob<'a> {
@@ -52,6 +55,7 @@ impl<'a> StagedBlob<'a> {
             received,
             hasher,
             flusher: Flusher::default(),
+            is_checked: true,
         }
     }
 
@@ -68,9 +72,13 @@ impl<'a> StagedBlob<'a> {
     }
 
     /// Writes the next bytes, unless syncing was switched off or a signal was received. The file is
-    /// not in place yet, so this needs no step.
+    /// not in place yet, so this needs no step. The first bytes arrive together with the state of
+    /// the file, for which the switches were read: most blobs are small, and reading the switches
+    /// takes as long as writing some kilobytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.slave.check_cancelled()?;
+        if !mem::take(&mut self.is_checked) {
+            self.slave.check_cancelled()?;
+        }
         let at = self.received;
         let len = bytes.len() as u64;
         if len > self.stat.size.saturating_sub(at) {
@@ -142,6 +150,11 @@ impl Finished {
             None => Ok(()),
             Some(Unsynced { flusher, path, .. }) => flusher.join().map_err(Error::io("sync", path)),
         }
+    }
+
+    /// Whether [`sync`](Self::sync) was not called yet.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced.is_some()
     }
 
     /// Makes the content, the owner, the mode and the time durable, unless the whole file system

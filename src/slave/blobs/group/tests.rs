@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::slave::blobs::test_support::{Site, key, stat_of};
@@ -110,9 +111,10 @@ fn a_killed_pass_is_repeated_from_each_point() {
         for n in 0..received {
             receive(&mut killed, keys[n], contents[n]);
         }
-        killed.finished.truncate(placed);
-        killed.sync_finished().unwrap();
-        killed.rename_finished().unwrap();
+        let mut finished = std::mem::take(&mut killed.finished);
+        finished.truncate(placed);
+        let tmp = Arc::clone(killed.tmp().unwrap());
+        killed.placer.place(&tmp, finished).unwrap();
         std::mem::forget(killed);
         let directory = BlobDirectory::open(&site.blobs, directory.id()).unwrap();
         directory.clean_tmp(&site.slave, Leftovers::Small).unwrap();
@@ -423,8 +425,9 @@ fn nothing_is_placed_after_syncing_was_switched_off() {
     let mut group = BlobGroup::new(&directory, &site.slave);
     receive(&mut group, key(1, 2), b"content");
     let mut blob = group.stage(key(1, 3), stat_of(b"content"), 0).unwrap();
+    blob.write(b"con").unwrap();
     site.switch_off();
-    assert!(matches!(blob.write(b"content"), Err(Error::Off(_))));
+    assert!(matches!(blob.write(b"tent"), Err(Error::Off(_))));
     assert!(matches!(group.place(), Err(Error::Off(_))));
     assert!(matches!(
         group.stage(key(5, 6), stat_of(b""), 0),
@@ -481,6 +484,105 @@ fn more_blobs_than_open_files_are_placed() {
     for oid in 0..count {
         let found = fs::read(directory.blob_path(key(oid, 1))).unwrap();
         assert_eq!(found, oid.to_be_bytes());
+    }
+}
+
+/// Waits until a blob is in place.
+fn wait_for(directory: &BlobDirectory, key: BlobKey) {
+    let started = Instant::now();
+    while directory.stat(key).unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{key:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn batches_are_placed_while_others_are_received() {
+    let site = Site::new();
+    let directory = site.set_up();
+    let mut group = BlobGroup::new(&directory, &site.slave);
+    group.max_open = 8;
+    let count = 11;
+    group
+        .place_meanwhile(count, |group| {
+            for oid in 0..count as u64 {
+                receive(group, key(oid, 1), &oid.to_be_bytes());
+            }
+            // Two batches of four are complete. The last three blobs wait for `place`.
+            wait_for(&directory, key(7, 1));
+            assert!(directory.stat(key(8, 1)).unwrap().is_none());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(group.len(), count);
+    let records = group.place().unwrap();
+    let keys: Vec<BlobKey> = records.iter().map(|record| record.key).collect();
+    let expected: Vec<BlobKey> = (0..count as u64).map(|oid| key(oid, 1)).collect();
+    assert_eq!(keys, expected);
+    for key in keys {
+        let found = fs::read(directory.blob_path(key)).unwrap();
+        assert_eq!(found, key.oid.to_be_bytes());
+    }
+    assert!(group.is_empty());
+    assert!(site.names(".fssync/tmp").is_empty());
+}
+
+#[test]
+fn the_error_of_a_batch_ends_the_reception() {
+    let site = Site::new();
+    let directory = site.set_up();
+    let mut group = BlobGroup::new(&directory, &site.slave);
+    group.max_open = 4;
+    let stat = stat_of(b"");
+    let mut started = Vec::new();
+    // Their switches are read now, so that only the thread finds syncing off.
+    for oid in 0..100 {
+        started.push(group.stage(key(oid, 1), stat, 0).unwrap());
+    }
+    site.switch_off();
+    let count = started.len();
+    let mut finished = 0;
+    let result = group.place_meanwhile(count, |group| {
+        for blob in started {
+            group.finish(blob)?;
+            finished += 1;
+        }
+        Ok(())
+    });
+    assert!(matches!(result, Err(Error::Off(_))), "{result:?}");
+    assert!(finished < count);
+    drop(group);
+    assert_eq!(site.names(""), [".fssync", ".layout"]);
+    assert!(site.names(".fssync/tmp").is_empty());
+}
+
+#[test]
+fn a_reception_that_fails_leaves_complete_batches_in_place() {
+    let site = Site::new();
+    let directory = site.set_up();
+    let content = b"content";
+    for panics in [false, true] {
+        let mut group = BlobGroup::new(&directory, &site.slave);
+        group.max_open = 8;
+        let place = || {
+            group.place_meanwhile(100, |group| {
+                for oid in 0..5 {
+                    receive(group, key(oid, u64::from(panics)), content);
+                }
+                assert!(!panics, "the thread ends nevertheless");
+                Err(Error::Interrupted)
+            })
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(place)) {
+            Ok(result) => assert!(matches!(result, Err(Error::Interrupted))),
+            Err(_) => assert!(panics),
+        }
+        drop(group);
+        for oid in 0..5 {
+            let found = directory.stat(key(oid, u64::from(panics))).unwrap();
+            assert_eq!(found.is_some(), oid < 4, "{oid}");
+        }
+        assert!(site.names(".fssync/tmp").is_empty());
     }
 }
 
