@@ -1,13 +1,19 @@
 """Executes commands of the tests with the real ZODB.
 
-Without arguments: reads one JSON command per line, and answers with one JSON object per
+`agent.py fork` forks an agent for each connection to a socket, so that the modules of ZODB are
+loaded only once. An agent reads one JSON command per line, and answers with one JSON object per
 line; see `Agent` for the commands. Each answer contains the warnings that ZODB logged.
+Without arguments, it is one agent on its standard input and output.
 `agent.py write PATH` writes to a storage for some time.
 """
 
 import argparse
+import gc
 import json
+import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -189,6 +195,34 @@ def serve(commands: TextIO, answers: TextIO, agent: Agent) -> None:
     agent.quit()
 
 
+def fork_agents() -> None:
+    """Forks an agent for each connection, until the end of the standard input.
+
+    Prints the name of the abstract socket. An agent first sends its process ID.
+    """
+    # The kernel chooses a name, and removes processes that have ended.
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("")
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print(listener.getsockname()[1:].decode(), flush=True)
+    sys.stdout = sys.stderr
+    gc.freeze()
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            with connection, connection.makefile("rw") as stream:
+                print(os.getpid(), file=stream, flush=True)
+                serve(stream, stream, Agent())
+            return
+        connection.close()
+
+
 def write(options: argparse.Namespace) -> None:
     """Prints `tid position` for each acknowledged transaction, at once."""
     stop = threading.Event()
@@ -217,6 +251,7 @@ def write(options: argparse.Namespace) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb")
+    verbs.add_parser("fork", help="fork an agent for each connection")
     writer = verbs.add_parser("write", help="write to a storage for some time")
     writer.add_argument("path")
     writer.add_argument("--seed", type=int, required=True)
@@ -233,6 +268,8 @@ def main() -> None:
     options = parse_arguments()
     if options.verb == "write":
         write(options)
+    elif options.verb == "fork":
+        fork_agents()
     else:
         answers, sys.stdout = sys.stdout, sys.stderr
         serve(sys.stdin, answers, Agent())

@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use fssync::filestorage::index::pickle::read_position;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
 use super::{must, project, spawn, wait_for};
@@ -48,32 +53,27 @@ impl Setup {
 
 /// A process that executes commands on FileStorages; see `tests/zodb/agent.py`.
 pub struct Zodb {
-    process: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    pid: Pid,
+    /// The same process. It does not become another one when the number is used again.
+    process: OwnedFd,
+    commands: UnixStream,
+    answers: BufReader<UnixStream>,
 }
 
 impl Zodb {
     pub fn start() -> Self {
-        Self::with(python())
+        static AGENTS: OnceLock<Agents> = OnceLock::new();
+        AGENTS.get_or_init(|| Agents::new(python())).fork()
     }
 
     /// The same with another ZODB.
     pub fn with(python: &Path) -> Self {
-        let mut command = Command::new(python);
-        command.arg(project("tests/zodb/agent.py"));
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
-        let mut process = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
-        Self {
-            commands: process.stdin.take().expect("its standard input"),
-            answers: BufReader::new(process.stdout.take().expect("its standard output")),
-            process,
-        }
+        Agents::new(python).fork()
     }
 
     /// The process that holds ZODB's locks.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
     /// Sends a command, such as `json!({"cmd": "commit", "name": "m"})`; returns the answer,
@@ -234,8 +234,49 @@ pub fn blobs_beside(file: &Path) -> PathBuf {
 }
 
 impl Drop for Zodb {
+    /// Kills the process, and waits for its end.
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        let _ = poll(&mut [PollFd::new(&self.process, PollFlags::IN)], None);
+    }
+}
+
+/// A process that has loaded the modules of ZODB, which takes a quarter of a second, and forks
+/// agents. It ends when its standard input is closed, at the latest with this process.
+struct Agents {
+    _process: Child,
+    address: SocketAddr,
+}
+
+impl Agents {
+    fn new(python: &Path) -> Self {
+        let mut command = Command::new(python);
+        command.arg(project("tests/zodb/agent.py")).arg("fork");
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut process = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut name = String::new();
+        let output = process.stdout.take().expect("its standard output");
+        BufReader::new(output)
+            .read_line(&mut name)
+            .expect("the name of a socket");
+        Self {
+            _process: process,
+            address: SocketAddr::from_abstract_name(name.trim()).expect("an address"),
+        }
+    }
+
+    fn fork(&self) -> Zodb {
+        let commands = UnixStream::connect_addr(&self.address).expect("a connection");
+        let mut answers = BufReader::new(commands.try_clone().expect("the same connection"));
+        let mut pid = String::new();
+        answers.read_line(&mut pid).expect("a process ID");
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a process ID");
+        Zodb {
+            pid,
+            process: pidfd_open(pid, PidfdFlags::empty()).expect("the process"),
+            commands,
+            answers,
+        }
     }
 }
