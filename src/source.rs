@@ -97,8 +97,9 @@ pub trait Source: Send {
     ) -> Result<Vec<BlobDigestAnswer>, Error>;
 
     /// Waits until the file may have changed since the last [`stat`](Self::stat), and
-    /// returns true; returns false after `timeout`. This is only a hint: on a network file
-    /// system, no change is noticed.
+    /// returns true. After `timeout`, returns whether a new stat differs from the last one. This
+    /// is only a hint: on a network file system, no change is noticed before the timeout, and two
+    /// writes at nearly the same time look like one.
     fn wait(&mut self, timeout: Duration) -> Result<bool, Error>;
 
     /// Closes the file and the connection to it, until the next [`stat`](Self::stat).

@@ -8,7 +8,7 @@
 //!
 //! | outcome of the last pass | the next pass |
 //! | --- | --- |
-//! | in sync | when the master may have changed, and at every interval |
+//! | in sync | when one of the two may have changed, and regularly |
 //! | off | when all switches are on |
 //! | the slave diverged, or one of the two is damaged | when one of the two is replaced by another file; if one is written, after a delay with backoff |
 //! | any other | after a delay with backoff |
@@ -44,7 +44,7 @@ pub trait Observer {
     /// Displays the progress of the next pass.
     fn monitor(&self) -> Box<dyn Monitor + '_>;
 
-    /// A heartbeat, every second between two passes.
+    /// A heartbeat, about every second between two passes.
     fn alive(&self);
 }
 

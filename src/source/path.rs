@@ -36,6 +36,8 @@ pub struct MountedPath {
     opened: Option<MasterFile>,
     /// Identity of the file at the last stat.
     identity: Option<FileId>,
+    /// Its state at that moment.
+    stat: Option<FileStat>,
     watch: Watch,
 }
 
@@ -57,6 +59,7 @@ impl MountedPath {
             name: name.into(),
             opened: None,
             identity: None,
+            stat: None,
             watch: Watch::NotStarted,
         }
     }
@@ -144,6 +147,14 @@ impl MountedPath {
         }
     }
 
+    /// Whether the name leads to another file than at the last stat, or to none, or whether the
+    /// file was written.
+    fn has_changed(&self) -> bool {
+        let now = self.name.open().and_then(|opened| opened.file.metadata());
+        let now = now.ok().map(|found| FileStat::of(&found));
+        now.is_none() || now != self.stat
+    }
+
     fn opened(&self) -> Result<&MasterFile, Error> {
         self.opened
             .as_ref()
@@ -169,6 +180,7 @@ impl Source for MountedPath {
         // Close the old file first. If the new one is not a FileStorage, no file stays open
         // and nothing can be read by mistake.
         self.opened = None;
+        self.stat = None;
         self.watch.discard_events();
         let (opened, stat) = self.open()?;
         let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
@@ -194,6 +206,7 @@ impl Source for MountedPath {
             is_mount,
         };
         self.opened = Some(opened);
+        self.stat = Some(FileStat::of_statx(&stat));
         let digests = ranges
             .iter()
             .map(|range| self.digest(range.clone()))
@@ -283,7 +296,8 @@ impl Source for MountedPath {
                 // Changes between the last stat and now were not noticed, so assume one.
                 Ok(true)
             }
-            watch => Ok(watch.wait(timeout)),
+            // Notifications may get lost, and a symbolic link may lead to another file.
+            watch => Ok(watch.wait(timeout) || self.has_changed()),
         }
     }
 
@@ -321,5 +335,36 @@ fn identity(stat: &Statx) -> FileId {
     FileId {
         inode: stat.stx_ino,
         birth,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_change_that_causes_no_notification_is_found_at_the_timeout() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["first", "second"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("Data.fs"), "FS30").unwrap();
+        }
+        symlink("first", at("link")).unwrap();
+        let mut source = MountedPath::new(at("link/Data.fs"));
+        let wait = |source: &mut MountedPath| source.wait(Duration::from_millis(20)).unwrap();
+        source.stat(&[]).unwrap();
+        assert!(wait(&mut source), "the notifications begin");
+        assert!(!wait(&mut source));
+        fs::remove_file(at("link")).unwrap();
+        symlink("second", at("link")).unwrap();
+        assert!(wait(&mut source), "it is another file");
+        source.stat(&[]).unwrap();
+        assert!(wait(&mut source), "the notifications begin");
+        assert!(!wait(&mut source));
+        fs::remove_file(at("link")).unwrap();
+        assert!(wait(&mut source), "it is missing");
     }
 }

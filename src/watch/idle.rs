@@ -1,9 +1,12 @@
 //! Waits between two passes, until there is cause for the next one.
 
+mod follow;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem;
 use std::time::{Duration, Instant};
 
+use self::follow::Cause;
 use super::backoff::Backoff;
 use super::wakeups::{WakeReason, Wakeups};
 use super::{Observer, REPEAT_EVERY, WatchState};
@@ -12,23 +15,17 @@ use crate::io::file_stat::FileStat;
 use crate::io::notify::FileWatcher;
 use crate::pass::{Job, PassReport};
 use crate::plan::outcome::Exit;
-use crate::source::{FileSystem, MAX_WAIT, MasterStat};
+use crate::source::{FileSystem, MasterStat};
 use crate::upkeep::IdleWork;
 
-/// How often a waiting watch sends a heartbeat to its observer.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a waiting watch sends a heartbeat to its observer. This is a little longer than
+/// [`MAX_WAIT`](crate::source::MAX_WAIT): the answer of the master usually comes first, and one wake-up is enough.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1100);
 
 /// How long nothing must happen before the watch requests notifications about switches. During
 /// activity, the next pass soon reads them anyway, and its own writes in the same directory
 /// would cause notifications.
 const QUIET_PERIOD: Duration = Duration::from_millis(50);
-
-/// How many notified passes in a row may find nothing before the next one is delayed. A commit
-/// causes two notifications, and is not complete at the first.
-const EMPTY_PASSES: u32 = 3;
-
-/// The longest delay while notifications lead to passes that find nothing.
-const MAX_PAUSE: Duration = Duration::from_millis(20);
 
 /// A suspended watch waits at least this many times the duration of its last pass.
 const SUSPENDED_RATIO: u32 = 10;
@@ -43,8 +40,8 @@ pub(super) struct Idle<'a> {
     /// The number of requests to the master to report its next change, and whether the last
     /// one is unanswered.
     request: (u64, bool),
-    /// Whether a notification from the master caused the last pass.
-    master_changed: bool,
+    /// Why the last pass was made.
+    cause: Cause,
     /// The number of such passes in a row that found nothing.
     empty_passes: u32,
     switches: Option<FileWatcher>,
@@ -99,7 +96,7 @@ impl<'a> Idle<'a> {
             observer,
             backoff: Backoff::default(),
             request: (0, false),
-            master_changed: false,
+            cause: Cause::Other,
             empty_passes: 0,
             switches: None,
             logged_file_system: None,
@@ -115,17 +112,21 @@ impl<'a> Idle<'a> {
         if state != WatchState::Suspended {
             self.last_snapshot = None;
         }
+        if state != WatchState::Following {
+            self.cause = Cause::Other;
+        }
         self.index.note(report.index_is_due);
         match state {
             // The next pass goes on fetching blobs of older transactions.
             WatchState::Following if report.blobs_are_due => self.backoff.reset(),
             WatchState::Following => {
-                self.empty_passes = match outcome.copied.transactions {
-                    0 if self.master_changed => self.empty_passes.saturating_add(1),
+                let is_empty = outcome.copied.transactions == 0;
+                self.empty_passes = match self.cause {
+                    Cause::Master if is_empty => self.empty_passes.saturating_add(1),
                     _ => 0,
                 };
-                self.master_changed = false;
-                self.follow(report.file_system);
+                let is_quiet = is_empty && self.cause == Cause::Interval;
+                self.cause = self.follow(report.file_system, is_quiet);
             }
             WatchState::Off => self.wait_for_on(&outcome.reason),
             WatchState::Suspended => self.wait_suspended(outcome.exit, elapsed),
@@ -133,50 +134,6 @@ impl<'a> Idle<'a> {
         }
         // A pass reads the switches itself, and its own writes would cause notifications.
         self.switches = None;
-    }
-
-    fn follow(&mut self, file_system: Option<FileSystem>) {
-        self.backoff.reset();
-        let due = Instant::now() + self.interval;
-        // The pass has read the master, so older requests no longer matter.
-        self.request.1 = false;
-        let has_notifications = file_system.is_some_and(|found| !found.is_network());
-        self.log_file_system(file_system);
-        self.pause(due);
-        let mut may_request = has_notifications;
-        let mut is_urgent = self.index.is_urgent();
-        while Instant::now() < due {
-            if may_request {
-                self.request_change(due);
-            }
-            let wake = if mem::take(&mut is_urgent) {
-                self.work_on_index(due, true)
-            } else {
-                self.wait_quietly(due)
-            };
-            match wake {
-                None => {}
-                Some(WakeReason::Master { changed: true, .. }) => {
-                    self.master_changed = true;
-                    return;
-                }
-                Some(WakeReason::Master { is_early, .. }) => may_request = !is_early,
-                Some(WakeReason::Switch) if !self.is_off() => {}
-                Some(WakeReason::Switch | WakeReason::Signal) => return,
-            }
-        }
-    }
-
-    /// Delays the next pass if recent notifications led to passes that found nothing.
-    fn pause(&mut self, due: Instant) {
-        let Some(excess) = self.empty_passes.checked_sub(EMPTY_PASSES) else {
-            return;
-        };
-        let pause = Duration::from_millis(1)
-            .saturating_mul(2_u32.saturating_pow(excess))
-            .min(MAX_PAUSE);
-        let until = due.min(Instant::now() + pause);
-        while Instant::now() < until && !matches!(self.wait(until), Some(WakeReason::Signal)) {}
     }
 
     /// Waits to be woken. Requests notifications about switches after a quiet period.
@@ -295,42 +252,6 @@ impl<'a> Idle<'a> {
                 return None;
             }
         }
-    }
-
-    /// Asks the master to wake the watch when it may have changed, or after a timeout.
-    fn request_change(&mut self, due: Instant) {
-        if self.request.1 {
-            return;
-        }
-        let question = self.request.0 + 1;
-        self.request = (question, true);
-        let waker = self.wakeups.waker();
-        let now = Instant::now();
-        let timeout = due.saturating_duration_since(now).min(MAX_WAIT);
-        self.job.master.when_changed(timeout, move |answer| {
-            // The next pass reports errors.
-            let changed = answer.unwrap_or(false);
-            waker.wake(WakeReason::Master {
-                question,
-                changed,
-                is_early: !changed && now.elapsed() < timeout / 2,
-            });
-        });
-    }
-
-    /// Logs the file system of the master, and how changes are detected there.
-    fn log_file_system(&mut self, found: Option<FileSystem>) {
-        let Some(file_system) = found.filter(|_| found != self.logged_file_system) else {
-            return;
-        };
-        self.logged_file_system = found;
-        let how = if file_system.is_network() {
-            "which does not support change notifications: polling"
-        } else {
-            "which supports change notifications: polling as well,"
-        };
-        let (master, secs) = (self.job.master.name(), self.interval.as_secs_f64());
-        tracing::info!("{master} is on {file_system}, {how} every {secs} s");
     }
 
     fn is_off(&self) -> bool {

@@ -82,14 +82,32 @@ fn a_watch_replicates_each_operation_of_zodb() {
 fn an_idle_watch_only_polls() {
     for transport in Transport::BOTH {
         let scene = Scene::synced(History::get()).over(transport);
-        let mut watcher = Watcher::start(&scene, &["-v", "--interval", "1"]);
+        let mut watcher = Watcher::start(&scene, &["-v", "--interval", "0.5"]);
         watcher.expect(FINISHED);
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(8));
         let log = watcher.log();
         let passes = count(&log, "a pass of");
-        // There is one more pass after the notifications are set up.
-        assert!((2..=8).contains(&passes), "{passes} passes: {log}");
+        // One more after the notifications are set up, one at the end of the interval, and one after
+        // ten polls.
+        assert!((2..=7).contains(&passes), "{passes} passes: {log}");
     }
+}
+
+#[test]
+fn an_idle_watch_notices_at_the_next_poll_that_its_slave_was_removed() {
+    let scene = Scene::synced(History::get());
+    let mut watcher = Watcher::start(&scene, &["--interval", "1"]);
+    watcher.expect(FINISHED);
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        // From now on, most polls make no pass.
+        std::thread::sleep(Duration::from_secs(4));
+        fs::remove_file(&scene.slave).unwrap();
+        let removed = Instant::now();
+        watcher.expect_in_sync(&scene);
+        quickest = quickest.min(removed.elapsed());
+    }
+    assert!(quickest < Duration::from_secs(4), "{quickest:?}");
 }
 
 #[test]
