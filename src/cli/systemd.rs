@@ -5,15 +5,19 @@
 //! all members are: a thread that hangs makes the watchdog restart the process.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fssync::human::span;
-use jiff::SignedDuration;
+use fssync::status::{State, StorageState, summary};
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 
 /// How often the status is sent while only the position changes.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// The activity of a storage before its first pass.
+const STARTING: &str = "starting";
 
 /// The number of heartbeats during the timeout of the watchdog.
 const TIMES_ALIVE: u32 = 4;
@@ -21,15 +25,19 @@ const TIMES_ALIVE: u32 = 4;
 /// This process as a service of systemd, if it is one.
 #[derive(Debug)]
 pub(crate) struct Service {
+    /// Whether systemd waits for notifications.
+    has_socket: bool,
     /// The time between heartbeats, if the watchdog is enabled.
     alive_every: Option<Duration>,
-    state: Mutex<State>,
+    state: Mutex<ServiceState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ServiceState {
     alive_sent: Instant,
     status_sent: Option<Instant>,
+    /// Whether a storage has changed since then.
+    is_outdated: bool,
     /// The storages, by their numbers.
     members: BTreeMap<usize, MemberState>,
     /// The number of the next member.
@@ -41,29 +49,22 @@ struct MemberState {
     name: String,
     /// Whether it has shown that it is alive since the last heartbeat was sent.
     is_alive: bool,
-    status: Option<Status>,
-    /// Since when it has had its condition.
-    since: Instant,
-    updated: Option<Instant>,
+    /// Its state; `None` before the first pass has ended.
+    state: Option<State>,
+    /// Since when it has had this state.
+    since: Timestamp,
+    /// What is being done at the moment.
+    activity: Option<String>,
+    /// The status line, if it is the only storage.
+    line: String,
 }
 
-/// The state of a storage, for the status line.
+/// The state of a storage after a pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Status {
-    pub(crate) condition: Condition,
-    /// The whole line, if it is the only storage.
+    pub(crate) state: State,
+    /// The status line, if it is the only storage.
     pub(crate) line: String,
-}
-
-/// The state of a storage in a few words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// The last pass made it equal to its master.
-    InSync,
-    /// The last pass did not.
-    NotInSync(&'static str),
-    /// A pass is doing something that takes long.
-    Working(String),
 }
 
 /// One storage of the service.
@@ -76,10 +77,12 @@ pub(crate) struct Member {
 impl Default for Service {
     fn default() -> Self {
         Self {
+            has_socket: env::var_os("NOTIFY_SOCKET").is_some(),
             alive_every: sd_notify::watchdog_enabled().map(|limit| limit / TIMES_ALIVE),
-            state: Mutex::new(State {
+            state: Mutex::new(ServiceState {
                 alive_sent: Instant::now(),
                 status_sent: None,
+                is_outdated: false,
                 members: BTreeMap::new(),
                 next: 0,
             }),
@@ -98,9 +101,10 @@ impl Service {
             MemberState {
                 name,
                 is_alive: false,
-                status: None,
-                since: Instant::now(),
-                updated: None,
+                state: None,
+                since: Timestamp::now(),
+                activity: Some(STARTING.to_owned()),
+                line: STARTING.to_owned(),
             },
         );
         Member {
@@ -109,19 +113,23 @@ impl Service {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ServiceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Member {
     /// Reports that the thread of this storage works. Sends a heartbeat if one is due and all
-    /// other threads work, too.
+    /// other threads work, too, and a status that was held back.
     pub(crate) fn alive(&self) {
+        if !self.service.has_socket {
+            return;
+        }
+        let mut state = self.service.lock();
+        state.send_status(false);
         let Some(every) = self.service.alive_every else {
             return;
         };
-        let mut state = self.service.lock();
         if let Some(member) = state.members.get_mut(&self.number) {
             member.is_alive = true;
         }
@@ -134,67 +142,88 @@ impl Member {
         }
     }
 
-    /// Removes the storage from the service, because its watch has ended.
+    /// Removes the storage from the service, because its watch has ended or is being stopped.
     pub(crate) fn leave(&self) {
-        self.service.lock().members.remove(&self.number);
+        let mut state = self.service.lock();
+        state.members.remove(&self.number);
+        state.is_outdated = true;
     }
 
-    /// Updates the status of this storage, and sends that of the service; at most once a second
-    /// unless it is news.
-    pub(crate) fn status(&self, is_news: bool, status: impl FnOnce() -> Status) {
-        let is_due = |last: Option<Instant>| last.is_none_or(|at| at.elapsed() >= STATUS_EVERY);
-        let mut state = self.service.lock();
-        let now = Instant::now();
-        let Some(member) = state.members.get_mut(&self.number) else {
-            return;
-        };
-        if is_news || is_due(member.updated) {
-            let status = status();
-            if member.status.as_ref().map(|it| &it.condition) != Some(&status.condition) {
-                member.since = now;
+    /// Updates the status of this storage after a pass. Unless it is news, that of the service is
+    /// sent at most once a second.
+    pub(crate) fn passed(&self, is_news: bool, status: impl FnOnce() -> Status) {
+        self.update(is_news, |member| {
+            let Status { state, line } = status();
+            if member.state.replace(state) != Some(state) {
+                member.since = Timestamp::now();
             }
-            member.status = Some(status);
-            member.updated = Some(now);
+            member.activity = None;
+            member.line = line;
+        });
+    }
+
+    /// The same during a pass. `activity` describes the work and its progress.
+    pub(crate) fn works(&self, activity: impl FnOnce() -> String) {
+        self.update(false, |member| {
+            member.line = activity();
+            member.activity = Some(member.line.clone());
+        });
+    }
+
+    fn update(&self, is_news: bool, update: impl FnOnce(&mut MemberState)) {
+        if !self.service.has_socket {
+            return;
         }
-        if is_news || is_due(state.status_sent) {
-            state.status_sent = Some(now);
-            let line = line(&state.members, now);
+        let mut state = self.service.lock();
+        if let Some(member) = state.members.get_mut(&self.number) {
+            update(member);
+            state.is_outdated = true;
+            state.send_status(is_news);
+        }
+    }
+}
+
+impl ServiceState {
+    /// Sends the status if it has changed, and is news or was last sent a second ago.
+    fn send_status(&mut self, is_news: bool) {
+        let is_due = |at: Instant| at.elapsed() >= STATUS_EVERY;
+        if self.is_outdated && (is_news || self.status_sent.is_none_or(is_due)) {
+            self.is_outdated = false;
+            self.status_sent = Some(Instant::now());
+            let line = line(&self.members, Timestamp::now());
             notify(&[NotifyState::Status(&line)]);
         }
     }
 }
 
 /// The status line of a service with these storages.
-fn line(members: &BTreeMap<usize, MemberState>, now: Instant) -> String {
-    let (mut in_sync, mut others) = (0, Vec::new());
-    for member in members.values() {
-        let name = &member.name;
-        let status = member.status.as_ref();
-        if let (1, Some(status)) = (members.len(), status) {
-            return status.line.clone();
-        }
-        let elapsed = || {
-            let elapsed = now.saturating_duration_since(member.since);
-            span(elapsed.try_into().unwrap_or(SignedDuration::MAX))
-        };
-        match status.map(|it| &it.condition) {
-            Some(Condition::InSync) => in_sync += 1,
-            Some(Condition::NotInSync(what)) => {
-                others.push(format!("{name}: {what} for {}", elapsed()));
-            }
-            Some(Condition::Working(what)) => others.push(format!("{name}: {what}")),
-            None => others.push(format!("{name}: starting")),
-        }
+fn line(members: &BTreeMap<usize, MemberState>, now: Timestamp) -> String {
+    if let (1, Some(only)) = (members.len(), members.values().next()) {
+        return only.line.clone();
     }
-    let count = members.len();
-    let mut parts = vec![format!("{in_sync} of {count} in sync")];
-    parts.extend(others);
-    parts.join("; ")
+    let states: Vec<_> = members
+        .values()
+        .map(|it| StorageState {
+            name: &it.name,
+            state: it.state,
+            since: Some(it.since),
+            activity: it.activity.as_deref(),
+        })
+        .collect();
+    summary(&states, now)
 }
 
 /// Reports that the service is ready.
 pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);
+}
+
+/// Reports that the service reads its configuration again, until the next [`ready`]. In a service
+/// of `Type=notify-reload`, systemd waits for both after it has sent SIGHUP.
+pub(crate) fn reloading() {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        notify(&[NotifyState::Reloading, now]);
+    }
 }
 
 /// Reports that the service is stopping.
@@ -213,38 +242,58 @@ mod tests {
 
     #[test]
     fn the_status_counts_storages_and_names_those_that_are_not_in_sync() {
-        let since = Instant::now();
+        let since = Timestamp::now();
         let now = since + Duration::from_secs(300);
-        let member = |name: &str, condition: Option<Condition>| MemberState {
+        let member = |name: &str, state: Option<State>, activity: Option<&str>| MemberState {
             name: name.to_owned(),
             is_alive: false,
-            status: condition.map(|condition| Status {
-                condition,
-                line: "the whole line".to_owned(),
-            }),
+            state,
             since,
-            updated: None,
+            activity: activity.map(str::to_owned),
+            line: "the whole line".to_owned(),
         };
         let mut members: BTreeMap<_, _> = [
-            member("site", Some(Condition::InSync)),
-            member("catalog", Some(Condition::NotInSync("unreachable"))),
-            member("old", Some(Condition::Working("copying".to_owned()))),
-            member("new", None),
+            member("site", Some(State::InSync), None),
+            member("catalog", Some(State::MasterDamaged), None),
+            member("old", Some(State::InSync), Some("copying 1 GiB of 2 GiB")),
+            member("new", None, Some(STARTING)),
         ]
         .into_iter()
         .enumerate()
         .collect();
         assert_eq!(
             line(&members, now),
-            "1 of 4 in sync; catalog: unreachable for 5 min 0 s; old: copying; new: starting"
+            "1 of 4 in sync; catalog: master damaged for 5 min 0 s; old: copying 1 GiB of 2 GiB; \
+             new: starting"
         );
         members.split_off(&1);
         assert_eq!(line(&members, now), "the whole line");
     }
 
     #[test]
+    fn a_state_lasts_since_the_pass_that_found_it_first() {
+        let service = Arc::new(Service {
+            has_socket: true,
+            ..Service::default()
+        });
+        let member = service.add("site".to_owned());
+        let passed = |state| {
+            let line = String::new();
+            member.passed(true, || Status { state, line });
+            service.lock().members[&0].since
+        };
+        let since = passed(State::Unreachable);
+        std::thread::sleep(Duration::from_millis(2));
+        member.works(|| "copying".to_owned());
+        assert_eq!(passed(State::Unreachable), since);
+        assert!(passed(State::InSync) > since);
+        assert_eq!(service.lock().members[&0].activity, None);
+    }
+
+    #[test]
     fn a_service_is_alive_only_if_all_storages_are() {
         let service = Arc::new(Service {
+            has_socket: true,
             alive_every: Some(Duration::ZERO),
             ..Service::default()
         });

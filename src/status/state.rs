@@ -1,4 +1,4 @@
-//! The state of a storage in one word, for tables, metrics and the status of a watch.
+//! The state of a storage in one word, for tables, metrics and systemd's status of a watch.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -143,6 +143,26 @@ pub struct StorageState<'a> {
     pub state: Option<State>,
     /// Since when it has this state, if that is known.
     pub since: Option<Timestamp>,
+    /// What is being done with it, such as a long copy. This takes the place of its state.
+    pub activity: Option<&'a str>,
+}
+
+impl StorageState<'_> {
+    fn is_in_sync(&self) -> bool {
+        self.state == Some(State::InSync) && self.activity.is_none()
+    }
+
+    /// Its state in a few words.
+    fn describe(&self, now: Timestamp) -> String {
+        let name = self.name;
+        if let Some(activity) = self.activity {
+            return format!("{name}: {activity}");
+        }
+        let state = self.state.map_or("unknown".to_owned(), State::in_words);
+        let since = self.since.map(|since| span(now.duration_since(since)));
+        let since = since.map_or_else(String::new, |span| format!(" for {span}"));
+        format!("{name}: {state}{since}")
+    }
 }
 
 /// The largest number of storages that a summary names.
@@ -152,18 +172,10 @@ const MAX_NAMED: usize = 5;
 /// 5 min`.
 #[must_use]
 pub fn summary(storages: &[StorageState<'_>], now: Timestamp) -> String {
-    let others: Vec<_> = storages
-        .iter()
-        .filter(|it| it.state != Some(State::InSync))
-        .collect();
+    let others: Vec<_> = storages.iter().filter(|it| !it.is_in_sync()).collect();
     let in_sync = storages.len() - others.len();
     let mut parts = vec![format!("{in_sync} of {} in sync", storages.len())];
-    for storage in others.iter().take(MAX_NAMED) {
-        let state = storage.state.map_or("unknown".to_owned(), State::in_words);
-        let since = storage.since.map(|since| span(now.duration_since(since)));
-        let since = since.map_or_else(String::new, |span| format!(" for {span}"));
-        parts.push(format!("{}: {state}{since}", storage.name));
-    }
+    parts.extend(others.iter().take(MAX_NAMED).map(|it| it.describe(now)));
     if others.len() > MAX_NAMED {
         parts.push(format!("and {} more", others.len() - MAX_NAMED));
     }
@@ -209,10 +221,15 @@ mod tests {
             name,
             state,
             since: secs.map(|secs| now - SignedDuration::from_secs(secs)),
+            activity: None,
         };
         let good = storage("site", Some(State::InSync), Some(9));
         let lost = storage("catalog", Some(State::Unreachable), Some(312));
         let unknown = storage("a", None, None);
+        let busy = StorageState {
+            activity: Some("copying 1 GiB of 2 GiB"),
+            ..good.clone()
+        };
         for (storages, expected) in [
             (vec![good.clone()], "1 of 1 in sync"),
             (
@@ -220,6 +237,7 @@ mod tests {
                 "1 of 2 in sync; catalog: unreachable for 5 min 12 s",
             ),
             (vec![unknown.clone(), good], "1 of 2 in sync; a: unknown"),
+            (vec![busy], "0 of 1 in sync; site: copying 1 GiB of 2 GiB"),
             (
                 vec![unknown; 7],
                 "0 of 7 in sync; a: unknown; a: unknown; a: unknown; a: unknown; a: unknown; and \

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 mod blob_history;
 mod files;
 mod masters;
+mod notify_socket;
 mod package;
 mod process;
 mod scene;
@@ -20,6 +21,7 @@ pub use files::{names, project, replace, rewrite_end, snapshot, snapshot_of};
 pub use masters::{
     History, append_killed_at_sync, append_sparse, kill_append_at_sync, sparse_master,
 };
+pub use notify_socket::NotifySocket;
 pub use package::packaged;
 pub use process::{
     Holder, Run, Taken, fssync, measured, must, pass_here, report_here, run, run_in_a_pass, spawn,

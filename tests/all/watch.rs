@@ -1,7 +1,6 @@
 //! `fssync --watch`: what it replicates, how long it waits, and how it ends.
 
 use std::fs::{self, File};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -11,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::sshd::Sshd;
 use crate::support::{
-    History, Holder, Scene, Transport, Zodb, append_sparse, fssync, must, names, replace,
-    require_root, rewrite_end, run, sparse_master, spawn, tool, wait_for, write_program,
+    History, Holder, NotifySocket, Scene, Transport, Zodb, append_sparse, fssync, must, names,
+    replace, require_root, rewrite_end, run, sparse_master, spawn, tool, wait_for, write_program,
 };
 use crate::watcher::Watcher;
 
@@ -703,35 +702,18 @@ fn a_signal_ends_a_watch_at_a_transaction_boundary() {
 fn systemd_receives_the_status_of_a_watch() {
     let (scene, mut zodb, watcher) = followed(Transport::Path);
     drop(watcher);
-    let path = scene.directory.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    let mut heard = String::new();
-    let mut hear = |what: &str| {
-        while !heard.contains(what) {
-            let mut buffer = [0; 4096];
-            let len = socket
-                .recv(&mut buffer)
-                .unwrap_or_else(|error| panic!("no {what:?} in {heard}: {error}"));
-            heard += std::str::from_utf8(&buffer[..len]).unwrap();
-        }
-        let at = heard.find(what).unwrap();
-        heard.drain(..at + what.len());
-    };
+    let mut systemd = NotifySocket::in_directory(scene.directory.path());
     let mut command = scene.command(&["--watch"]);
-    command.env("NOTIFY_SOCKET", &path);
-    command.env("WATCHDOG_USEC", "4000000");
+    systemd.serve(&mut command, Duration::from_secs(4));
     let watcher = Watcher::of(&scene, &mut command);
-    hear("READY=1\n");
+    systemd.expect("READY=1\n");
     let position = fs::metadata(&scene.slave).unwrap().len();
-    hear(&format!(
+    systemd.expect(&format!(
         "STATUS=in sync: position {position}, lag 0 s, last transaction "
     ));
     for _ in 0..3 {
         let started = Instant::now();
-        hear("WATCHDOG=1\n");
+        systemd.expect("WATCHDOG=1\n");
         assert!(
             started.elapsed() < Duration::from_secs(4),
             "systemd would kill the watch"
@@ -739,13 +721,17 @@ fn systemd_receives_the_status_of_a_watch() {
     }
     zodb.call(&json!({"cmd": "commit", "name": "m"}));
     let position = fs::metadata(&scene.master).unwrap().len();
-    hear(&format!("STATUS=in sync: position {position}, "));
+    systemd.expect(&format!("STATUS=in sync: position {position}, "));
+    // systemd waits for both if the service is of Type=notify-reload.
+    watcher.signal(Signal::HUP);
+    systemd.expect("RELOADING=1\nMONOTONIC_USEC=");
+    systemd.expect("READY=1\n");
     fs::write(scene.beside(".fssync-switch"), "SYNCING=0\n").unwrap();
-    hear(&format!(
+    systemd.expect(&format!(
         "STATUS=NOT SYNCING: position {position}, lag since "
     ));
     assert_eq!(watcher.end().0, 0);
-    hear("STOPPING=1\n");
+    systemd.expect("STOPPING=1\n");
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Row<'_> {
             name: self.name,
             state,
             since: last.and_then(|pass| pass.since),
+            activity: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use fssync::metrics::TextfileThread;
 use fssync::pass::PassReport;
 use fssync::plan::outcome::{Action, Exit};
 use fssync::source::ssh::Process;
+use fssync::status::State;
 use fssync::watch::Observer;
 use jiff::Timestamp;
 
@@ -19,7 +20,7 @@ use crate::cli::notify::Notify;
 use crate::cli::progress;
 use crate::cli::report::Reporter;
 use crate::cli::storage::Output;
-use crate::cli::systemd::{Condition, Member, Status};
+use crate::cli::systemd::{Member, Status};
 
 /// Where the passes of a storage are reported, besides systemd.
 pub(super) struct Reports<'a> {
@@ -93,7 +94,7 @@ impl Observer for WatchReporter<'_> {
             self.in_sync.set(Some((Timestamp::now(), position)));
         }
         self.member
-            .status(is_news, || status(report, self.in_sync.get()));
+            .passed(is_news, || status(report, self.in_sync.get()));
     }
 
     fn monitor(&self) -> Box<dyn Monitor + '_> {
@@ -112,25 +113,9 @@ impl Observer for WatchReporter<'_> {
 /// The state of the storage for systemd.
 fn status(report: &PassReport, in_sync: Option<(Timestamp, Option<u64>)>) -> Status {
     Status {
-        condition: condition(report.outcome.exit),
+        state: State::of_exit_code(report.outcome.exit as u8),
         line: line(report, in_sync),
     }
-}
-
-/// The state of a storage after a pass with this exit code.
-fn condition(exit: Exit) -> Condition {
-    Condition::NotInSync(match exit {
-        Exit::Success => return Condition::InSync,
-        Exit::Failure | Exit::Stale => "failing",
-        Exit::Usage => "wrong configuration",
-        Exit::Off => "off",
-        Exit::Busy => "another pass is running",
-        Exit::Unreachable => "unreachable",
-        Exit::InUse => "in use",
-        Exit::Diverged => "diverged",
-        Exit::MasterDamaged => "master damaged",
-        Exit::SlaveDamaged => "slave damaged",
-    })
 }
 
 /// The position, the lag and missing blobs.
@@ -169,13 +154,8 @@ impl Monitor for ServiceMonitor<'_> {
     fn progress(&self, activity: &'static str, done: u64, total: u64) {
         self.shown.progress(activity, done, total);
         self.member.alive();
-        self.member.status(false, || {
-            let (done, total) = (bytes(done), bytes(total));
-            Status {
-                condition: Condition::Working(format!("{activity} {done} of {total}")),
-                line: format!("{activity}: {done} of {total}"),
-            }
-        });
+        self.member
+            .works(|| format!("{activity} {} of {}", bytes(done), bytes(total)));
     }
 }
 
