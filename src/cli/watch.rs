@@ -1,6 +1,7 @@
 //! `fssync --watch`: keeps one slave in sync, or all slaves of a configuration file.
 
 mod reporter;
+mod running;
 mod site;
 mod storage;
 
@@ -52,7 +53,14 @@ fn run_one(storage: Selection<'_>, output: Output, metrics: Option<TextfileThrea
     let process = Process::default();
     let wakeups = Wakeups::default();
     let waker = wakeups.waker();
-    let wake = Box::new(move |_| waker.wake(WakeReason::Signal));
+    let wake = Box::new(move |signal| {
+        waker.wake(WakeReason::Signal);
+        if signal == SIGHUP {
+            // There is nothing to read again.
+            systemd::reloading();
+            systemd::ready();
+        }
+    });
     let interrupted = signals::listen(
         &Connections::of(&process),
         ExitSignals::default(),

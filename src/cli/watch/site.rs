@@ -5,8 +5,11 @@
 //!
 //! - SIGHUP: the file is read again. Storages that were removed or changed are stopped, new and
 //!   changed ones are started, and all others make a pass at once. If the file is wrong, the error
-//!   is logged and nothing changes.
-//! - SIGINT, SIGTERM, SIGQUIT: all storages are stopped.
+//!   is logged and nothing changes. Nobody waits for the end of a storage that is stopped, since its
+//!   thread may hang on a file system. If it was changed, its old and its new watch may overlap:
+//!   they exclude each other by their locks, as any two passes do.
+//! - SIGINT, SIGTERM, SIGQUIT: all storages are stopped. A thread that hangs is not waited for
+//!   longer than [`MAX_END`].
 //!
 //! A watch ends by itself if its configuration cannot be right now, for example because the disk of
 //! the slave is not mounted yet. As long as other storages are watched, it is started again after
@@ -15,9 +18,9 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fssync::config::{NamedStorage, Site};
@@ -25,9 +28,10 @@ use fssync::error::Error;
 use fssync::metrics::{Textfile, TextfileThread};
 use fssync::plan::outcome::Exit;
 use fssync::source::ssh::Process;
-use fssync::watch::{WakeReason, Waker, Wakeups};
+use fssync::watch::{WakeReason, Wakeups};
 use signal_hook::consts::SIGHUP;
 
+use super::running::Running;
 use super::storage::Watched;
 use crate::cli::args::ProgressMode;
 use crate::cli::log::End;
@@ -39,6 +43,9 @@ use crate::cli::systemd::{self, Service};
 /// The first and the longest delay before a watch that has ended by itself is started again.
 const FIRST_DELAY: Duration = Duration::from_secs(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(30 * 60);
+
+/// How long the threads of the storages may take to end.
+const MAX_END: Duration = Duration::from_secs(20);
 
 /// Watches the storages of a site until a signal arrives, and returns the most severe exit code.
 /// `load` reads the configuration again.
@@ -75,6 +82,7 @@ pub(super) fn run(
         connections,
         sender,
         running: BTreeMap::new(),
+        removed: Vec::new(),
         next: 0,
         exits: Vec::new(),
         ended: Vec::new(),
@@ -84,7 +92,15 @@ pub(super) fn run(
     systemd::ready();
     watch.handle(&messages, load);
     systemd::stopping();
-    watch.stop(|_| true);
+    let stopped = watch.stop(|_| true);
+    let until = Instant::now() + MAX_END;
+    watch
+        .exits
+        .extend(stopped.into_iter().map(|it| it.wait(until)));
+    // They do not count, but may be at work on their files.
+    for removed in watch.removed {
+        removed.wait(until);
+    }
     watch.notify.finish();
     tracing::info!("Stopped syncing all storages");
     let ended = watch.ended.iter().map(|it| it.exit);
@@ -99,16 +115,6 @@ enum Message {
     Stop,
     /// The watch with this number has ended by itself.
     Ended(usize),
-}
-
-/// A watch that was started.
-struct Running {
-    storage: NamedStorage,
-    interrupted: Arc<AtomicBool>,
-    waker: Waker,
-    thread: JoinHandle<Exit>,
-    /// The delay before it is started again if it ends by itself.
-    delay: Duration,
 }
 
 /// A watch that has ended by itself.
@@ -129,6 +135,8 @@ struct SiteWatch {
     sender: Sender<Message>,
     /// The watches, by their numbers.
     running: BTreeMap<usize, Running>,
+    /// The watches that a reload has stopped, until they have ended.
+    removed: Vec<Running>,
     /// The number of the next watch.
     next: usize,
     /// The exit codes of the watches that were stopped, or could not be started.
@@ -146,23 +154,32 @@ impl SiteWatch {
             let wait = next.map_or(LONGEST_DELAY, |at| at.saturating_duration_since(now));
             match messages.recv_timeout(wait) {
                 Err(RecvTimeoutError::Timeout) => self.start_again(),
-                Ok(Message::Reload) => match load() {
-                    Ok(Selected::Site(site)) => {
-                        tracing::info!("{}: read again", site.path.display());
-                        self.metrics.replace(Textfile::of_site(&site));
-                        self.apply(site);
-                    }
-                    // The paths on the command line do not change.
-                    Ok(Selected::Paths(_)) => {}
-                    Err(error) => {
-                        let why = error.display_chain();
-                        tracing::error!("{why}; the storages are watched as before");
-                    }
-                },
+                Ok(Message::Reload) => {
+                    systemd::reloading();
+                    self.reload(load);
+                    systemd::ready();
+                }
                 Ok(Message::Ended(number)) => self.note_end(number),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     return self.notify.interrupt();
                 }
+            }
+        }
+    }
+
+    /// Reads the configuration again.
+    fn reload(&mut self, load: &dyn Fn() -> Result<Selected, Error>) {
+        match load() {
+            Ok(Selected::Site(site)) => {
+                tracing::info!("{}: read again", site.path.display());
+                self.metrics.replace(Textfile::of_site(&site));
+                self.apply(site);
+            }
+            // The paths on the command line do not change.
+            Ok(Selected::Paths(_)) => {}
+            Err(error) => {
+                let why = error.display_chain();
+                tracing::error!("{why}; the storages are watched as before");
             }
         }
     }
@@ -199,7 +216,9 @@ impl SiteWatch {
             .filter(|(_, it)| !is_kept(it))
             .map(|(&number, _)| number)
             .collect();
-        self.stop(|number| removed.contains(&number));
+        let stopped = self.stop(|number| removed.contains(&number));
+        self.removed.retain(Running::is_alive);
+        self.removed.extend(stopped);
         self.exits.clear();
         self.ended.clear();
         self.notify.watch(&site);
@@ -252,6 +271,7 @@ impl SiteWatch {
                     storage,
                     interrupted,
                     waker,
+                    member,
                     thread,
                     delay,
                 };
@@ -266,20 +286,13 @@ impl SiteWatch {
         }
     }
 
-    /// Stops the watches with these numbers, all at the same time, and waits for their end.
-    fn stop(&mut self, is_stopped: impl Fn(usize) -> bool) {
+    /// Asks the watches with these numbers to end.
+    fn stop(&mut self, is_stopped: impl Fn(usize) -> bool) -> Vec<Running> {
         let running = mem::take(&mut self.running).into_iter();
         let (stopped, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
             running.partition(|(number, _)| is_stopped(*number));
         self.running = kept;
-        for running in stopped.values() {
-            running.interrupted.store(true, Ordering::Relaxed);
-            running.waker.wake(WakeReason::Signal);
-        }
-        for running in stopped.into_values() {
-            // A panic was printed already.
-            let exit = running.thread.join().unwrap_or(Exit::Failure);
-            self.exits.push(exit);
-        }
+        stopped.values().for_each(Running::stop);
+        stopped.into_values().collect()
     }
 }

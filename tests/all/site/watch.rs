@@ -1,7 +1,6 @@
 //! A watch of several storages.
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +9,15 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::support::SiteScene;
-use crate::support::{Zodb, project, wait_for};
+use crate::fuse::Served;
+use crate::support::{NotifySocket, Zodb, project, wait_for};
 use crate::watcher::Watcher;
+
+/// How often a watch polls a master by default.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The largest memory of a watch of 20 storages, in kilobytes.
+const MAX_MEMORY: u64 = 48 * 1024;
 
 fn watch(site: &SiteScene) -> Watcher {
     Watcher::logging_to(site.directory.path(), &mut site.command(&["--watch"]))
@@ -42,6 +48,8 @@ fn commit(site: &SiteScene, zodb: &mut Zodb, name: &str) {
     zodb.call(&json!({"cmd": "close", "name": name}));
 }
 
+/// 16 good storages, one whose master never responds, one whose master stops responding so that a
+/// thread hangs in the kernel, one that diverged, and one that is off.
 #[test]
 fn no_storage_delays_another() {
     let names: Vec<_> = (0..16).map(|n| format!("s{n}")).collect();
@@ -49,24 +57,47 @@ fn no_storage_delays_another() {
     for name in &names {
         add(&mut site, name);
     }
-    for name in ["hangs1", "hangs2"] {
-        site.add_hanging(name, 60);
-        fs::copy(project("fixtures/commits.fs"), site.slave(name)).unwrap();
-    }
+    site.add_hanging("silent", 2);
+    fs::copy(project("fixtures/commits.fs"), site.slave("silent")).unwrap();
+    fs::create_dir(site.at("served")).unwrap();
+    fs::copy(project("fixtures/commits.fs"), site.at("served/Data.fs")).unwrap();
+    let served = Served::directory(&site.at("served"));
+    let master = served.file("Data.fs").display().to_string();
+    site.add("stuck", &master, "timeout = 2\n");
     site.run(&["-q", "--storage", "diverged"]).expect(0);
     site.diverge("diverged");
     site.run(&["off", "--storage", "off", "--force"]).expect(0);
-    let watcher = watch(&site);
-    wait_for("slaves in sync, and masters that hang", || {
-        site.hanging() >= 2 && names.iter().all(|name| is_in_sync(&site, name))
-    });
+
+    let mut systemd = NotifySocket::in_directory(site.directory.path());
+    let mut command = site.command(&["--watch"]);
+    systemd.serve(&mut command, Duration::from_secs(8));
+    let watcher = Watcher::logging_to(site.directory.path(), &mut command);
+    systemd.expect("READY=1\n");
+    systemd.expect("STATUS=17 of 20 in sync; diverged: diverged for ");
+    let silence = served.silence_at(0);
+    served.wait_until_stuck();
+    systemd.expect("STATUS=16 of 20 in sync; diverged: diverged for ");
+    systemd.expect("; off: off for ");
+    systemd.expect("; silent: unreachable for ");
+    systemd.expect("; stuck: unreachable for ");
+
     let mut zodb = Zodb::start();
-    for name in &names {
-        commit(&site, &mut zodb, name);
+    let mut delays: Vec<_> = (names.iter())
+        .map(|name| {
+            commit(&site, &mut zodb, name);
+            let committed = Instant::now();
+            wait_for_sync(&site, name);
+            committed.elapsed()
+        })
+        .collect();
+    delays.sort();
+    assert!(delays[8] < INTERVAL, "{delays:?}");
+    // Every thread that follows a storage works.
+    systemd.during(Duration::ZERO);
+    for _ in 0..2 {
+        systemd.expect("WATCHDOG=1\n");
     }
-    for name in &names {
-        wait_for_sync(&site, name);
-    }
+    assert!(peak_memory(watcher.pid()) <= MAX_MEMORY);
     let log = watcher.log();
     for line in [
         "site{storage=diverged}: NOT SYNCING FROM MASTER",
@@ -86,13 +117,60 @@ fn no_storage_delays_another() {
     for name in &names {
         commit(&site, &mut zodb, name);
     }
-    // A watch polls its master every second.
-    thread::sleep(Duration::from_millis(1500));
+    thread::sleep(INTERVAL.mul_f64(1.5));
     assert!(slaves().eq(before), "a slave was written while off");
+    systemd.expect("STATUS=0 of 20 in sync; diverged: off for ");
 
+    // A process with a thread that hangs in the kernel cannot end.
+    drop(silence);
     let (code, elapsed) = watcher.end();
     assert_eq!(code, 0, "all storages are off");
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+}
+
+/// The largest memory that a process had so far, in kilobytes.
+fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|it| it.parse().ok()).expect("a number")
+}
+
+/// The thread of a storage hangs at its switch, on a file system that does not respond.
+#[test]
+fn a_reload_does_not_wait_for_a_removed_storage_that_hangs() {
+    let mut site = SiteScene::of(&["kept"]);
+    let without = fs::read_to_string(site.config()).unwrap();
+    fs::create_dir(site.at("switches")).unwrap();
+    fs::write(site.at("switches/removed"), "SYNCING=1\n").unwrap();
+    let served = Served::directory(&site.at("switches"));
+    let master = site.master("removed").display().to_string();
+    let switch = served.file("removed").display().to_string();
+    site.add("removed", &master, &format!("status-file = '{switch}'\n"));
+    fs::copy(project("fixtures/commits.fs"), site.master("removed")).unwrap();
+    let mut systemd = NotifySocket::in_directory(site.directory.path());
+    let mut command = site.command(&["--watch"]);
+    systemd.serve(&mut command, Duration::from_secs(4));
+    let mut watcher = Watcher::logging_to(site.directory.path(), &mut command);
+    systemd.expect("STATUS=2 of 2 in sync");
+    let silence = served.silence_at(0);
+    served.wait_until_stuck();
+    // At most the heartbeats that were due when the thread began to hang.
+    let heard = systemd.during(Duration::from_secs(6));
+    assert!(heard.matches("WATCHDOG=1").count() <= 2, "{heard}");
+
+    fs::write(site.config(), &without).unwrap();
+    watcher.signal(Signal::HUP);
+    systemd.expect("RELOADING=1\nMONOTONIC_USEC=");
+    systemd.expect("READY=1\n");
+    watcher.expect("read again");
+    for _ in 0..2 {
+        systemd.expect("WATCHDOG=1\n");
+    }
+    commit(&site, &mut Zodb::start(), "kept");
+    wait_for_sync(&site, "kept");
+    drop(silence);
+    assert_eq!(watcher.end().0, 0);
 }
 
 #[test]
@@ -174,32 +252,17 @@ fn systemd_receives_the_state_of_all_storages() {
     let mut site = SiteScene::of(&["site"]);
     site.add("gone", "/none/Data.fs", "");
     site.add_hanging("hung", 60);
-    let path = site.at("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    let timeout = Some(Duration::from_secs(20));
-    socket.set_read_timeout(timeout).unwrap();
-    let mut heard = String::new();
-    let mut hear = |what: &str| {
-        while !heard.contains(what) {
-            let mut buffer = [0; 4096];
-            let len = socket.recv(&mut buffer);
-            let len = len.unwrap_or_else(|error| panic!("no {what:?} in {heard}: {error}"));
-            heard += std::str::from_utf8(&buffer[..len]).unwrap();
-        }
-        let at = heard.find(what).unwrap();
-        heard.drain(..at + what.len());
-    };
+    let mut systemd = NotifySocket::in_directory(site.directory.path());
     let mut command = site.command(&["--watch"]);
-    command.env("NOTIFY_SOCKET", &path);
-    command.env("WATCHDOG_USEC", "8000000");
+    systemd.serve(&mut command, Duration::from_secs(8));
     let watcher = Watcher::logging_to(site.directory.path(), &mut command);
-    hear("READY=1\n");
-    hear("STATUS=1 of 3 in sync; gone: unreachable for ");
+    systemd.expect("READY=1\n");
+    systemd.expect("STATUS=1 of 3 in sync; gone: unreachable for ");
     // Every thread works, also the one whose master hangs.
     for _ in 0..3 {
-        hear("WATCHDOG=1\n");
+        systemd.expect("WATCHDOG=1\n");
     }
     let elapsed = watcher.end().1;
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
-    hear("STOPPING=1\n");
+    systemd.expect("STOPPING=1\n");
 }
