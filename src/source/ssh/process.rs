@@ -20,7 +20,7 @@ use rustix::process::{
 };
 
 use super::terminal::{self, LentTerminal};
-use crate::io::children;
+use crate::io::children::{self, OwnPid};
 
 /// The time that a program gets for each of these: to end by itself after it has closed its
 /// output, to clean up after SIGTERM, and to disappear after SIGKILL.
@@ -34,7 +34,7 @@ pub struct Process(Arc<Mutex<State>>);
 struct State {
     running: Option<Running>,
     /// Programs that were killed but did not disappear in time. They still must be reaped.
-    lingering: Vec<Pid>,
+    lingering: Vec<OwnPid>,
     /// Number of programs that threads are starting. Their process ids are not known yet. More
     /// than one is possible, because a thread that hangs is replaced.
     starting: usize,
@@ -92,7 +92,8 @@ impl Process {
             running.lend_terminal();
         }
         if getpid().is_init() {
-            state.reap_orphans();
+            state.reap_lingering();
+            children::reap_others();
         }
     }
 
@@ -109,13 +110,14 @@ impl Process {
         state.starting += 1;
         // The start of a program can take long, for example from a slow file system.
         drop(state);
-        let spawned = command.process_group(0).spawn();
+        let spawned = children::spawn(command.process_group(0));
         let mut state = self.lock();
         state.starting -= 1;
-        let child = spawned?;
+        let (child, own_pid) = spawned?;
         state.end();
         state.running = Some(Running {
-            pid: Pid::from_child(&child),
+            pid: own_pid.get(),
+            own_pid,
             status: None,
             flags,
             was_ended: false,
@@ -180,26 +182,20 @@ impl State {
 
     /// Ends the current program. Returns its exit status, if it disappeared in time.
     fn end(&mut self) -> Option<WaitStatus> {
-        self.lingering.retain(|&pid| reap(pid).is_none());
+        self.reap_lingering();
         let mut running = self.running.take()?;
         running.end();
         // A process in an uninterruptible system call survives SIGKILL for a while. Reap it
         // later, and do not wait now.
         if running.status.is_none() {
-            self.lingering.push(running.pid);
+            self.lingering.push(running.own_pid);
         }
         running.status
     }
 
-    /// Reaps all children that have ended. One of them may be the program that connects, so
-    /// its status is kept for it.
-    fn reap_orphans(&mut self) {
-        while let Some((pid, status)) = children::reap_another() {
-            self.lingering.retain(|&lingering| lingering != pid);
-            if let Some(running) = self.running.as_mut().filter(|it| it.pid == pid) {
-                running.status = Some(status);
-            }
-        }
+    /// Reaps programs that have disappeared late.
+    fn reap_lingering(&mut self) {
+        self.lingering.retain(|own| reap(own.get()).is_none());
     }
 }
 
@@ -208,6 +204,8 @@ impl State {
 struct Running {
     /// Process id, which is also the id of its process group.
     pid: Pid,
+    /// Prevents that somebody else reaps it.
+    own_pid: OwnPid,
     /// Exit status, once it was reaped.
     status: Option<WaitStatus>,
     flags: ProcessFlags,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::support::SiteScene;
 use crate::fuse::Served;
-use crate::support::{NotifySocket, Zodb, project, wait_for};
+use crate::support::{NotifySocket, Zodb, project, tool, wait_for, write_program};
 use crate::watcher::Watcher;
 
 /// How often a watch polls a master by default.
@@ -237,6 +237,41 @@ fn a_slave_whose_disk_is_mounted_late_is_followed() {
     fs::rename(site.at("unmounted"), site.at("late/slave")).unwrap();
     wait_for_sync(&site, "late");
     assert_eq!(watcher.end().0, 0);
+}
+
+/// Each storage has a thread that reaps orphans. It must leave the programs of the others alone.
+#[test]
+fn the_first_process_of_a_container_learns_the_exit_codes_of_all_its_programs() {
+    let mut site = SiteScene::of(&[]);
+    // The child keeps the connection open, so that the program is a zombie for a while. Orphans end
+    // all the time.
+    let rsh = site.at("exits");
+    let script = "#!/bin/sh\nfor n in 1 2 3; do (true &); sleep 0.1; done\nsleep 1 &\nexit 127\n";
+    write_program(&rsh, script);
+    let names: Vec<_> = (0..6).map(|n| format!("s{n}")).collect();
+    for name in &names {
+        let keys = format!("rsh = '{}'\n", rsh.display());
+        site.add(name, "nowhere:/srv/Data.fs", &keys);
+    }
+    let watch = site.command(&["--watch"]);
+    let mut command = tool("unshare", "util-linux");
+    command.args(["-p", "-f", "--kill-child"]);
+    command.arg(watch.get_program()).args(watch.get_args());
+    let watcher = Watcher::logging_to(site.directory.path(), &mut command);
+    let reports = || -> Vec<String> {
+        let log = watcher.log();
+        let lines = log.lines().filter(|line| line.contains("NOT SYNCING"));
+        lines.map(str::to_owned).collect()
+    };
+    let has_reported = |name| {
+        reports()
+            .iter()
+            .any(|line| line.contains(&format!("={name}}}")))
+    };
+    wait_for("reports of all storages", || names.iter().all(has_reported));
+    for report in reports() {
+        assert!(report.contains("exit code 127"), "{report}");
+    }
 }
 
 #[test]
