@@ -7,6 +7,7 @@ mod alerts;
 mod expand;
 mod file;
 mod name;
+mod neighbours;
 pub mod options;
 mod print;
 mod site;

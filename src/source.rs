@@ -39,7 +39,7 @@ use blobs::{BlobDigestAnswer, BlobEvent, BlobRoot, BlobWant, BlobsProblem};
 pub use file_system::FileSystem;
 pub use master::{BlobStream, Master};
 pub use pending::{Deadline, Heartbeat, Pending};
-pub use surroundings::{Stray, Surroundings};
+pub use surroundings::{CoveredNames, Stray, Surroundings};
 pub use transactions::{MAX_LIST_LEN, Reached, TransactionEntry, Transactions};
 
 use crate::filestorage::blob::BlobKey;

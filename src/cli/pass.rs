@@ -58,7 +58,7 @@ fn run_one(
     let started = Instant::now();
     let reporter = Reporter::start(storage, mode, output);
     let job = match interrupted {
-        Ok(it) => storage.config.job(mode, Arc::clone(it), process, || {}),
+        Ok(it) => storage.job(mode, Arc::clone(it), process, || {}),
         Err(error) => return reporter.log(&Outcome::from(error).into(), started.elapsed()),
     };
     let (report, slave) = match job {

@@ -24,7 +24,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// Logs that syncing starts.
     pub(crate) fn start(storage: Selection<'_>, mode: Mode, output: Output) -> Self {
-        let Selection { name, config } = storage;
+        let Selection { name, config, .. } = storage;
         let (master, slave) = (config.master_name(), config.slave_name());
         tracing::info!("Start syncing {master} to {slave}");
         Self {

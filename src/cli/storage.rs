@@ -12,8 +12,11 @@ use fssync::config::{
 };
 use fssync::error::Error;
 use fssync::metrics::Textfile;
+use fssync::pass::Job;
 use fssync::slave::paths::SlavePaths;
 use fssync::slave::sidecar::Sidecar;
+use fssync::source::CoveredNames;
+use fssync::source::ssh::Process;
 use fssync::verify;
 
 use super::args::{
@@ -61,6 +64,8 @@ pub(super) struct Selection<'a> {
     /// Its name in the configuration file; `None` if its paths are on the command line.
     pub(super) name: Option<&'a StorageName>,
     pub(super) config: &'a StorageConfig,
+    /// The other storages in its master's directory that the configuration file describes.
+    pub(super) covered: Option<&'a CoveredNames>,
 }
 
 impl Selected {
@@ -76,7 +81,7 @@ impl Selected {
     /// The storages in their order.
     pub(super) fn storages(&self) -> Vec<Selection<'_>> {
         match self {
-            Self::Paths(config) => vec![Selection { name: None, config }],
+            Self::Paths(config) => vec![Selection::of_paths(config)],
             Self::Site(site) => site.storages.iter().map(Selection::of).collect(),
         }
     }
@@ -96,7 +101,32 @@ impl<'a> Selection<'a> {
         Self {
             name: Some(&named.name),
             config: &named.storage,
+            covered: Some(&named.covered),
         }
+    }
+
+    pub(super) fn of_paths(config: &'a StorageConfig) -> Self {
+        Self {
+            name: None,
+            config,
+            covered: None,
+        }
+    }
+
+    /// A pass: see [`StorageConfig::job`].
+    pub(super) fn job(
+        self,
+        mode: Mode,
+        interrupted: Arc<AtomicBool>,
+        process: &Process,
+        alive: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Job, Error> {
+        let job = self.config.job(mode, interrupted, process, alive)?;
+        let covered = self.covered.cloned().unwrap_or_default();
+        Ok(Job {
+            master: job.master.beside(covered),
+            ..job
+        })
     }
 
     /// The span in which its lines are logged.

@@ -36,10 +36,7 @@ pub(crate) fn run(
     let textfile = selected.textfile(textfile);
     match selected {
         Selected::Paths(config) => {
-            let storage = Selection {
-                name: None,
-                config: &config,
-            };
+            let storage = Selection::of_paths(&config);
             let metrics = textfile
                 .map(|it| TextfileThread::start(Some(it)))
                 .transpose()?;

@@ -20,7 +20,7 @@ impl Site {
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
-        for NamedStorage { name, storage } in &self.storages {
+        for NamedStorage { name, storage, .. } in &self.storages {
             let section = BTreeMap::from([(name, StorageSection::of(storage))]);
             text += &section_text(&Storages { storage: section });
         }

@@ -12,11 +12,13 @@ use toml::Spanned;
 use super::alerts::{HookConfig, MetricsConfig, PingConfig, PingStyle};
 use super::file::{HookKeys, PingKeys, Text, usage};
 use super::name::StorageName;
+use super::neighbours;
 use super::options::StorageOptions;
 use super::storage::StorageConfig;
 use super::storages::{Purpose, Storages};
 use super::topology;
 use crate::error::Error;
+use crate::source::CoveredNames;
 
 /// The file that is used if none is named.
 pub const DEFAULT_PATH: &str = "/etc/fssync/fssync.toml";
@@ -55,6 +57,16 @@ pub struct NamedStorage {
     pub name: StorageName,
     /// Its two ends. It has a master.
     pub storage: StorageConfig,
+    /// The other storages in the master's directory that the file describes.
+    pub covered: CoveredNames,
+}
+
+impl NamedStorage {
+    /// Whether both have the same name and the same ends, whatever the other storages are.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.name, &self.storage) == (&other.name, &other.storage)
+    }
 }
 
 impl Site {
@@ -80,8 +92,9 @@ impl Site {
 
     /// The same. The options in `upper`, from the command line, override those of each storage.
     pub fn load_with(path: &Path, upper: &StorageOptions) -> Result<Self, Error> {
-        let (text, main, placed) = Storages::load(path, upper, Purpose::Any)?;
+        let (text, main, mut placed) = Storages::load(path, upper, Purpose::Any)?;
         topology::check(&placed)?;
+        neighbours::note(&mut placed);
         let metrics = main.metrics.as_ref();
         let textfile = metrics.map(|it| text.path(&it.textfile)).transpose()?;
         let hooks = main.hook.into_iter().map(|keys| hook(&text, keys));

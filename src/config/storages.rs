@@ -15,6 +15,7 @@ use super::options::StorageOptions;
 use super::site::NamedStorage;
 use super::topology::{self, Placed};
 use crate::error::Error;
+use crate::source::CoveredNames;
 use crate::source::location::{self, Location};
 
 /// The largest number of included files, and of storages.
@@ -153,7 +154,11 @@ impl Storages<'_> {
             checked.map_err(|error| text.error_at(&given.span(), &error))?;
         }
         Ok(Placed {
-            named: NamedStorage { name, storage },
+            named: NamedStorage {
+                name,
+                storage,
+                covered: CoveredNames::default(),
+            },
             text: Rc::clone(text),
             section: span,
             slave: slave.span(),

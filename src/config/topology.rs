@@ -121,7 +121,7 @@ fn resolve(path: &Path) -> PathBuf {
 }
 
 /// The absolute path without `.` and `..`. No file is read.
-fn normal(path: &Path) -> PathBuf {
+pub(super) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in absolute(path)
         .unwrap_or_else(|_| path.to_owned())

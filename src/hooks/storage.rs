@@ -44,7 +44,7 @@ impl Storage {
             }
             return;
         };
-        let NamedStorage { name, storage } = &self.named;
+        let NamedStorage { name, storage, .. } = &self.named;
         self.last = Some(LastPass {
             storage: name.to_string(),
             master: storage.master_name(),

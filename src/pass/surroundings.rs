@@ -101,7 +101,7 @@ pub(crate) fn report(
     for stray in &around.strays {
         monitor.warn(describe(stray, master.name()));
     }
-    let others = not_copied(&around, &slave.paths);
+    let others = not_copied(&around, &slave.paths, master);
     let new: Vec<_> = others
         .into_iter()
         .filter(|name| !reported.storages.contains(name))
@@ -113,10 +113,11 @@ pub(crate) fn report(
 }
 
 /// All warnings about a master's surroundings.
-pub(crate) fn warnings(around: &Surroundings, slave: &Slave, master: &str) -> Vec<String> {
-    let strays = around.strays.iter().map(|stray| describe(stray, master));
-    let others = not_copied(around, &slave.paths);
-    let others = (!others.is_empty()).then(|| describe_storages(&others, master));
+pub(crate) fn warnings(around: &Surroundings, slave: &Slave, master: &Master) -> Vec<String> {
+    let name = master.name();
+    let strays = around.strays.iter().map(|stray| describe(stray, name));
+    let others = not_copied(around, &slave.paths, master);
+    let others = (!others.is_empty()).then(|| describe_storages(&others, name));
     strays.chain(others).collect()
 }
 
@@ -145,13 +146,15 @@ fn describe_storages(names: &[String], master: &str) -> String {
     )
 }
 
-/// The storages beside the master that have no slave of the same name beside this slave.
-fn not_copied(around: &Surroundings, paths: &SlavePaths) -> Vec<String> {
+/// The storages beside the master that have no slave of the same name beside this slave, nor passes
+/// of their own according to the configuration.
+fn not_copied(around: &Surroundings, paths: &SlavePaths, master: &Master) -> Vec<String> {
     let has_slave = |name: &String| {
         // The name comes from another machine: it must not lead to another directory.
         let is_plain = !name.contains('/');
         is_plain && paths.directory().join(format!("{name}.fssync")).exists()
     };
     let names = around.storages.iter();
-    names.filter(|name| !has_slave(name)).cloned().collect()
+    let is_copied = |name: &String| master.is_covered(name) || has_slave(name);
+    names.filter(|name| !is_copied(name)).cloned().collect()
 }

@@ -133,13 +133,29 @@ fn parse_host_and_path(text: &str) -> Result<Remote, &'static str> {
 }
 
 impl Location {
+    /// The path on its machine.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Remote(remote) => Path::new(&remote.path),
+        }
+    }
+
+    /// Whether both are on the same machine, as far as their texts show.
+    #[must_use]
+    pub fn is_on_same_machine(&self, other: &Self) -> bool {
+        let machine = |it: &Self| match it {
+            Self::Path(_) => None,
+            Self::Remote(Remote { host, port, .. }) => Some((split_user(host).1.to_owned(), *port)),
+        };
+        machine(self) == machine(other)
+    }
+
     /// The last component of the path, unless it is `..` or the root.
     #[must_use]
     pub fn file_name(&self) -> Option<&OsStr> {
-        match self {
-            Self::Path(path) => path.file_name(),
-            Self::Remote(remote) => Path::new(&remote.path).file_name(),
-        }
+        self.path().file_name()
     }
 }
 

@@ -9,6 +9,7 @@ mod blob_stream;
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
@@ -18,7 +19,7 @@ pub use self::blob_stream::BlobStream;
 use self::blob_stream::blob_stream;
 use super::blobs::{BlobDigestAnswer, BlobRoot, BlobWant};
 use super::pending::{Deadline, Pending, lock};
-use super::{Error, MasterStat, Source, Surroundings, Transactions};
+use super::{CoveredNames, Error, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::blob::BlobKey;
@@ -34,6 +35,9 @@ pub struct Master {
     open: Box<dyn Fn() -> Box<dyn Source> + Send>,
     /// The current thread, since the first request.
     worker: Mutex<Option<Worker>>,
+    covered: CoveredNames,
+    /// Whether its name was that of a directory at the last stat.
+    is_directory: AtomicBool,
 }
 
 /// The maximum number of abandoned threads that hang.
@@ -126,6 +130,29 @@ impl Master {
             deadline,
             open,
             worker: Mutex::default(),
+            covered: CoveredNames::default(),
+            is_directory: AtomicBool::new(false),
+        }
+    }
+
+    /// A master beside which there are storages with passes of their own.
+    #[must_use]
+    pub fn beside(self, covered: CoveredNames) -> Self {
+        Self { covered, ..self }
+    }
+
+    /// Whether the storage with this name in the master's directory has passes of its own,
+    /// according to [`beside`](Self::beside).
+    #[must_use]
+    pub fn is_covered(&self, name: &str) -> bool {
+        let CoveredNames {
+            of_file,
+            of_directory,
+        } = &self.covered;
+        if self.is_directory.load(Ordering::Relaxed) {
+            of_directory.contains(name)
+        } else {
+            of_file.contains(name)
         }
     }
 
@@ -139,6 +166,8 @@ impl Master {
     /// that the name can never lead to another file.
     pub fn stat(&self, ranges: Vec<Range<u64>>) -> Result<MasterStat, Error> {
         let stat = self.ask(move |source| source.stat(&ranges)).wait()?;
+        let is_directory = stat.named.is_directory;
+        self.is_directory.store(is_directory, Ordering::Relaxed);
         if stat.named.is_mount {
             let mut name = self.name.clone();
             if stat.named.is_directory {
@@ -316,7 +345,7 @@ mod tests {
     use crate::source::blobs::BlobEvent;
     use crate::source::path::MountedPath;
     use std::ops::ControlFlow;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     /// A source that hangs for longer than any test waits.
     struct HangingSource(MountedPath);

@@ -8,6 +8,7 @@
 
 mod strays;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -53,6 +54,15 @@ pub struct Surroundings {
     pub served_by: Option<u32>,
     /// Processes that write to a file which had the master's name earlier.
     pub strays: Vec<Stray>,
+}
+
+/// Storages beside a master that passes of their own copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoveredNames {
+    /// Their names, if the name of the master is that of a file.
+    pub of_file: BTreeSet<String>,
+    /// Their names, if it is that of a directory with a `Data.fs`.
+    pub of_directory: BTreeSet<String>,
 }
 
 impl Surroundings {

@@ -61,7 +61,7 @@ pub(super) fn compare(
         is_named: true,
         next_pass,
         lag,
-        warnings: surroundings::warnings(&around, reader.slave, master.name()),
+        warnings: surroundings::warnings(&around, reader.slave, master),
         strays: around.strays,
     })
 }

@@ -153,6 +153,7 @@ fn start(run: Run, url: &str, style: PingStyle, every: Duration) -> Notifier {
     let storages = ["site", "catalog"].map(|name| NamedStorage {
         name: name.parse().unwrap(),
         storage: StorageConfig::of_slave(Path::new("/nowhere/Data.fs")),
+        covered: Default::default(),
     });
     let ping = PingConfig {
         url: url.to_owned(),

@@ -144,6 +144,7 @@ fn look_at(
         ..storage::briefly(master)
     };
     let master = master.open(process, move || interrupted.load(Ordering::Relaxed))?;
+    let master = master.beside(named.covered.clone());
     status::look(&slave, Some(&master), &Silent)
 }
 

@@ -211,7 +211,7 @@ impl SiteWatch {
 
     /// Watches the storages of `site` and no others.
     fn apply(&mut self, site: Site) {
-        let is_kept = |it: &Running| site.storages.contains(&it.storage);
+        let is_kept = |it: &Running| site.storages.iter().any(|other| it.storage.is_same(other));
         let removed: Vec<_> = (self.running.iter())
             .filter(|(_, it)| !is_kept(it))
             .map(|(&number, _)| number)
@@ -226,7 +226,7 @@ impl SiteWatch {
             running.waker.wake(WakeReason::Signal);
         }
         for storage in site.storages {
-            let is_running = self.running.values().any(|it| it.storage == storage);
+            let is_running = self.running.values().any(|it| it.storage.is_same(&storage));
             if !is_running {
                 self.start(storage, FIRST_DELAY);
             }

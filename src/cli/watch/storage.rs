@@ -48,7 +48,7 @@ impl Watched<'_> {
         let heart = Arc::clone(&member);
         let job = interrupted.and_then(|interrupted| {
             let heart = move || heart.alive();
-            storage.config.job(Mode::Watch, interrupted, process, heart)
+            storage.job(Mode::Watch, interrupted, process, heart)
         });
         let exit = match job {
             Ok(job) => {

@@ -49,6 +49,7 @@ impl Scene {
         let storages = ["site", "catalog"].map(|name| NamedStorage {
             name: name.parse().unwrap(),
             storage: StorageConfig::of_slave(&self.slave(name)),
+            covered: Default::default(),
         });
         let interrupted = Arc::clone(&self.interrupted);
         Notifier::start(Run::Watch, hooks, &[], &storages, interrupted)

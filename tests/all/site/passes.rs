@@ -186,3 +186,29 @@ fn all_slaves_are_verified_and_compared_on_demand() {
     fs::copy(project("fixtures/commits.fs"), site.slave("catalog")).unwrap();
     site.run(&["verify", "--storage", "site"]).expect(0);
 }
+
+#[test]
+fn a_warning_names_no_storage_that_the_configuration_covers() {
+    let mut site = SiteScene::of(&["site"]);
+    let directory = site.at("site/master");
+    for name in ["catalog.fs", "orphan.fs"] {
+        fs::copy(project("fixtures/commits.fs"), directory.join(name)).unwrap();
+    }
+    let catalog = directory.join("catalog.fs").display().to_string();
+    site.add("catalog", &catalog, "");
+    let run = site.run(&[]).expect(0);
+    let warnings: Vec<_> = (run.stderr.lines())
+        .filter(|line| line.contains("are not copied"))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{run:?}");
+    for warning in warnings {
+        assert!(warning.contains("orphan.fs"), "{warning}");
+        assert!(!warning.contains("catalog.fs\","), "{warning}");
+        assert!(!warning.contains("\"Data.fs\""), "{warning}");
+    }
+    let status = site.run(&["status", "--json"]);
+    assert!(
+        !status.stdout.contains("not copied: \\\"catalog.fs"),
+        "{status:?}"
+    );
+}
