@@ -67,12 +67,16 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, OwnPid)> {
 /// preceded by one that was.
 pub(crate) fn reap_others() {
     let children = lock();
-    while children.starting == 0 {
+    if children.starting > 0 {
+        return;
+    }
+    loop {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let ended = match waitid(Id::All, look) {
-            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => pid,
+        let Ok(WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, _, _)) =
+            waitid(Id::All, look)
+        else {
             // None has ended, or there are no children.
-            _ => return,
+            return;
         };
         if children.own.contains(&ended.as_raw()) || waitpid(ended, None).is_err() {
             return;

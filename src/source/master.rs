@@ -19,14 +19,14 @@ pub use self::blob_stream::BlobStream;
 use self::blob_stream::blob_stream;
 use super::blobs::{BlobDigestAnswer, BlobRoot, BlobWant};
 use super::pending::{Deadline, Pending, lock};
-use super::{CoveredNames, Error, MasterStat, Source, Surroundings, Transactions};
+use super::{CoveredNames, Error, MAX_WAIT, MasterStat, Source, Surroundings, Transactions};
 use crate::filestorage::DATA_FS;
 use crate::filestorage::backward::ReadAt;
 use crate::filestorage::blob::BlobKey;
 use crate::io::digest::Digest;
 use crate::io::read::AlignedBuf;
 
-type Request = Box<dyn FnOnce(&mut dyn Source) + Send>;
+type Request = Box<dyn FnOnce(&mut dyn Source, &Mutex<Backlog>) + Send>;
 
 /// A source in a thread, with a deadline for its answers.
 pub struct Master {
@@ -75,7 +75,7 @@ impl Worker {
         let work = move || {
             let _span = span.entered();
             for request in inbox {
-                request(source.as_mut());
+                request(source.as_mut(), &ours);
                 let mut backlog = lock(&ours);
                 backlog.unanswered -= 1;
                 backlog.since = Instant::now();
@@ -232,7 +232,7 @@ impl Master {
     #[must_use]
     pub fn blobs(&self, root: BlobRoot, wants: Vec<BlobWant>) -> BlobStream {
         let (sender, stream) = blob_stream(&self.name, &self.deadline);
-        let sent = self.send(Box::new(move |source| {
+        let sent = self.send(Box::new(move |source, _| {
             let result = source.blobs(&root, &wants, &|event| sender.send(event));
             sender.finish(result);
         }));
@@ -253,15 +253,28 @@ impl Master {
         self.ask(move |source| source.blob_digests(&root, &keys, &|| deadline.beat()))
     }
 
-    /// Calls `then` with the result of [`Source::wait`]: once the master may have changed, or
-    /// after a timeout.
+    /// Calls `then` with the result of [`Source::wait`] once the master may have changed, or after a
+    /// timeout. The master is polled in turns of at most `every`. The wait also ends if the source
+    /// does not wait, or if another request is made.
     pub fn when_changed(
         &self,
         timeout: Duration,
+        every: Duration,
         then: impl FnOnce(Result<bool, Error>) + Send + 'static,
     ) {
         // Without a thread there is no notification, but callers poll anyway.
-        let _ = self.send(Box::new(move |source| then(source.wait(timeout))));
+        let _ = self.send(Box::new(move |source, backlog| {
+            then(wait_in_turns(source, backlog, timeout, every));
+        }));
+    }
+
+    /// Whether the source has worked on a request, or on a turn of a wait, for longer than this.
+    pub fn is_late(&self, limit: Duration) -> bool {
+        let worker = lock(&self.worker);
+        worker.as_ref().is_some_and(|worker| {
+            let backlog = lock(&worker.backlog);
+            backlog.unanswered > 0 && backlog.since.elapsed() > limit
+        })
     }
 
     /// Closes the file and the connection of the source, until they are needed again.
@@ -269,7 +282,7 @@ impl Master {
         if let Some(worker) = &*lock(&self.worker)
             && !self.hangs(worker)
         {
-            worker.send(Box::new(|source| source.close()));
+            worker.send(Box::new(|source, _| source.close()));
         }
     }
 
@@ -279,7 +292,7 @@ impl Master {
     ) -> Pending<T> {
         let (sender, receiver) = mpsc::channel();
         let unasked = sender.clone();
-        let sent = self.send(Box::new(move |source| {
+        let sent = self.send(Box::new(move |source, _| {
             // The receiver is gone if an earlier error has ended the pass.
             let _ = sender.send(request(source));
         }));
@@ -319,6 +332,31 @@ impl Master {
     fn hangs(&self, worker: &Worker) -> bool {
         let backlog = lock(&worker.backlog);
         backlog.unanswered > 0 && self.deadline.left(backlog.since).is_zero()
+    }
+}
+
+/// Waits for a change of the master. The thread of the source can be found to hang only between two
+/// turns, so each turn counts as a request of its own.
+fn wait_in_turns(
+    source: &mut dyn Source,
+    backlog: &Mutex<Backlog>,
+    timeout: Duration,
+    every: Duration,
+) -> Result<bool, Error> {
+    let until = Instant::now() + timeout;
+    loop {
+        let started = Instant::now();
+        let left = until.saturating_duration_since(started);
+        let turn = left.min(every).min(MAX_WAIT);
+        let has_changed = source.wait(turn)?;
+        let now = Instant::now();
+        let has_waited = now.duration_since(started) >= turn / 2;
+        let mut backlog = lock(backlog);
+        backlog.since = now;
+        // The first of the unanswered requests is this one.
+        if has_changed || now >= until || !has_waited || backlog.unanswered > 1 {
+            return Ok(has_changed);
+        }
     }
 }
 

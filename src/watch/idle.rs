@@ -18,9 +18,8 @@ use crate::plan::outcome::Exit;
 use crate::source::{FileSystem, MasterStat};
 use crate::upkeep::IdleWork;
 
-/// How often a waiting watch sends a heartbeat to its observer. This is a little longer than
-/// [`MAX_WAIT`](crate::source::MAX_WAIT): the answer of the master usually comes first, and one wake-up is enough.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1100);
+/// How often a waiting watch sends a heartbeat to its observer.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long nothing must happen before the watch requests notifications about switches. During
 /// activity, the next pass soon reads them anyway, and its own writes in the same directory

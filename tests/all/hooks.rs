@@ -9,6 +9,7 @@ use std::time::Duration;
 use fssync::config::{NamedStorage, PingConfig, PingStyle, StorageConfig};
 use fssync::hooks::{Notifier, Run};
 use fssync::plan::outcome::{Action, Copied, Exit, Outcome};
+use fssync::source::CoveredNames;
 
 use crate::support::{project, python, run, spawn, tool, write_program};
 
@@ -153,7 +154,7 @@ fn start(run: Run, url: &str, style: PingStyle, every: Duration) -> Notifier {
     let storages = ["site", "catalog"].map(|name| NamedStorage {
         name: name.parse().unwrap(),
         storage: StorageConfig::of_slave(Path::new("/nowhere/Data.fs")),
-        covered: Default::default(),
+        covered: CoveredNames::default(),
     });
     let ping = PingConfig {
         url: url.to_owned(),

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::{Event, StorageConfig};
 use crate::plan::outcome::{Action, Copied, Exit};
 use crate::slave::paths::{Sibling, SlavePaths};
+use crate::source::CoveredNames;
 
 /// A slave for which a pass was made, and a file to which hooks write.
 struct Scene {
@@ -49,7 +50,7 @@ impl Scene {
         let storages = ["site", "catalog"].map(|name| NamedStorage {
             name: name.parse().unwrap(),
             storage: StorageConfig::of_slave(&self.slave(name)),
-            covered: Default::default(),
+            covered: CoveredNames::default(),
         });
         let interrupted = Arc::clone(&self.interrupted);
         Notifier::start(Run::Watch, hooks, &[], &storages, interrupted)

@@ -15,6 +15,10 @@ const POLLS_PER_PASS: u32 = 10;
 /// How long at most such polls replace a pass, unless the interval is longer.
 const MAX_TIME_WITHOUT_PASS: Duration = Duration::from_secs(10);
 
+/// How long the master may take to respond to a poll: it waits for a change for up to
+/// [`MAX_WAIT`] itself.
+const MAX_SILENCE: Duration = MAX_WAIT.saturating_mul(2);
+
 /// How many notified passes in a row may find nothing before the next one is delayed. A commit
 /// causes two notifications, and is not complete at the first.
 const EMPTY_PASSES: u32 = 3;
@@ -46,54 +50,56 @@ impl Idle<'_> {
     /// 2. Somebody has changed other files of the slave, or restored the times of a file.
     pub(super) fn follow(&mut self, file_system: Option<FileSystem>, is_quiet: bool) -> Cause {
         self.backoff.reset();
-        let started = Instant::now();
         // The pass has read the master, so older requests no longer matter.
         self.request.1 = false;
-        let has_notifications = file_system.is_some_and(|found| !found.is_network());
         self.log_file_system(file_system);
-        let poll_due = started + self.interval;
-        let mut due = if has_notifications && is_quiet {
-            let polled = self.interval.saturating_mul(POLLS_PER_PASS);
-            started + polled.min(MAX_TIME_WITHOUT_PASS).max(self.interval)
-        } else {
-            poll_due
-        };
         let slave = self.slave_stat();
-        let mut next_poll = poll_due;
-        self.pause(poll_due);
-        let mut may_request = has_notifications;
+        let mut has_notifications = file_system.is_some_and(|found| !found.is_network());
+        let mut next_poll = Instant::now() + self.interval;
+        let mut due = next_poll;
+        if has_notifications && is_quiet {
+            due = Instant::now() + self.time_without_pass();
+        }
+        self.pause(next_poll);
         let mut is_urgent = self.index.is_urgent();
         while Instant::now() < due {
-            if may_request {
-                self.request_change(due.min(next_poll));
+            if has_notifications {
+                self.request_change(due);
             }
-            // An answer that is overdue is not waited for: a pass finds the reason.
-            let overdue = due.min(next_poll + self.interval.min(MAX_WAIT));
+            let until = due.min(next_poll);
             let wake = if mem::take(&mut is_urgent) {
-                self.work_on_index(overdue, true)
+                self.work_on_index(until, true)
             } else {
-                self.wait_quietly(overdue)
+                self.wait_quietly(until)
             };
             match wake {
-                None if Instant::now() >= overdue => break,
-                None => {}
                 Some(WakeReason::Master { changed: true, .. }) => return Cause::Master,
                 Some(WakeReason::Master { is_early: true, .. }) => {
-                    may_request = false;
-                    due = due.min(poll_due);
+                    has_notifications = false;
+                    due = until;
                 }
-                Some(WakeReason::Master { .. }) => {}
                 Some(WakeReason::Switch) if !self.is_off() => {}
                 Some(WakeReason::Switch | WakeReason::Signal) => return Cause::Other,
+                Some(WakeReason::Master { .. }) | None => {}
             }
             if Instant::now() >= next_poll {
                 if self.is_off() || self.slave_stat() != slave {
                     return Cause::Other;
                 }
+                // A pass finds out why the master does not respond.
+                if self.job.master.is_late(MAX_SILENCE) {
+                    break;
+                }
                 next_poll = Instant::now() + self.interval;
             }
         }
         Cause::Interval
+    }
+
+    /// How long polls without a difference may replace a pass.
+    fn time_without_pass(&self) -> Duration {
+        let polls = self.interval.saturating_mul(POLLS_PER_PASS);
+        polls.min(MAX_TIME_WITHOUT_PASS).max(self.interval)
     }
 
     /// Delays the next pass if recent notifications led to passes that found nothing.
@@ -108,7 +114,8 @@ impl Idle<'_> {
         while Instant::now() < until && !matches!(self.wait(until), Some(WakeReason::Signal)) {}
     }
 
-    /// Asks the master to wake the watch when it may have changed, or after a timeout.
+    /// Asks the master to wake the watch when it may have changed, or at `due`. It is polled at every
+    /// interval.
     fn request_change(&mut self, due: Instant) {
         if self.request.1 {
             return;
@@ -117,8 +124,8 @@ impl Idle<'_> {
         self.request = (question, true);
         let waker = self.wakeups.waker();
         let now = Instant::now();
-        let timeout = due.saturating_duration_since(now).min(MAX_WAIT);
-        self.job.master.when_changed(timeout, move |answer| {
+        let timeout = due.saturating_duration_since(now);
+        let then = move |answer: Result<bool, _>| {
             // The next pass reports errors.
             let changed = answer.unwrap_or(false);
             waker.wake(WakeReason::Master {
@@ -126,7 +133,8 @@ impl Idle<'_> {
                 changed,
                 is_early: !changed && now.elapsed() < timeout / 2,
             });
-        });
+        };
+        (self.job.master).when_changed(timeout, self.interval, then);
     }
 
     /// Logs the file system of the master, and how changes are detected there.
