@@ -10,6 +10,7 @@
 //! | [`backward`] | finds them from the end to the start |
 //! | [`resync`] | finds the next valid transaction after damage |
 //! | [`check`] | checks references between records |
+//! | [`extract`] | copies a run of transactions into a FileStorage of its own |
 //! | [`index`] | the index of objects, and the format of `Data.fs.index` |
 //! | [`blob`] | recognises data records of blobs |
 //!
@@ -27,6 +28,7 @@
 pub mod backward;
 pub mod blob;
 pub mod check;
+pub mod extract;
 pub mod index;
 pub mod record;
 pub mod resync;

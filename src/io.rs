@@ -14,3 +14,4 @@ pub mod process;
 pub mod progress;
 pub mod rate;
 pub mod read;
+pub(crate) mod window;

@@ -12,6 +12,7 @@ use crate::filestorage::record::{
 };
 use crate::filestorage::scan::Transaction;
 use crate::io::read::read_fully;
+use crate::io::window::Window;
 
 /// Bytes per read: large enough that not every small record needs its own read.
 const HEADERS_LEN: usize = 16 * 1024;
@@ -20,6 +21,7 @@ const DATA_LEN: usize = 128 * 1024;
 /// Reads an old slave forwards, up to its position.
 #[derive(Debug)]
 pub(super) struct OldSlaveReader<'a> {
+    file: &'a File,
     /// Position of the slave, in bytes.
     end: u64,
     /// Offset of the next transaction, in bytes.
@@ -54,6 +56,7 @@ impl<'a> OldSlaveReader<'a> {
     /// `position`.
     pub(super) fn new(file: &'a File, position: u64) -> Self {
         Self {
+            file,
             end: position,
             at: MAGIC_LEN,
             headers: Window::new(file, HEADERS_LEN),
@@ -128,7 +131,7 @@ impl<'a> OldSlaveReader<'a> {
             }
             before = at;
             let mut bytes = [0; DATA_HEADER_LEN + BACK_POINTER_LEN as usize];
-            let got = read_fully(self.data.file, &mut bytes, at)?;
+            let got = read_fully(self.file, &mut bytes, at)?;
             let header = bytes.first_chunk().filter(|_| got == bytes.len());
             let header = DataHeader::decode(header.ok_or(ErrorKind::UnexpectedEof)?);
             data = match header.plen {
@@ -147,46 +150,5 @@ impl<'a> OldSlaveReader<'a> {
     /// Whether the slave has these bytes at `offset`.
     pub(super) fn has(&mut self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         Ok(self.data.bytes(offset, bytes.len())? == bytes)
-    }
-}
-
-/// A buffered part of a file.
-#[derive(Debug)]
-struct Window<'a> {
-    file: &'a File,
-    /// Bytes per read, if not more are requested.
-    len: usize,
-    start: u64,
-    read: Vec<u8>,
-}
-
-impl<'a> Window<'a> {
-    fn new(file: &'a File, len: usize) -> Self {
-        Self {
-            file,
-            len,
-            start: 0,
-            read: Vec::new(),
-        }
-    }
-
-    /// Returns the `len` bytes at `offset`. A read fills the rest of the window, too.
-    fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
-        let end = self.start + self.read.len() as u64;
-        if offset < self.start || offset + len as u64 > end {
-            self.read.resize(self.len.max(len), 0);
-            self.start = offset;
-            let read = read_fully(self.file, &mut self.read, offset);
-            self.read.truncate(*read.as_ref().unwrap_or(&0));
-            read?;
-        }
-        let from = (offset - self.start) as usize;
-        let bytes = self.read.get(from..from + len);
-        bytes.ok_or(ErrorKind::UnexpectedEof.into())
-    }
-
-    fn array<const N: usize>(&mut self, offset: u64) -> io::Result<[u8; N]> {
-        let bytes = self.bytes(offset, N)?.first_chunk();
-        bytes.copied().ok_or(ErrorKind::UnexpectedEof.into())
     }
 }

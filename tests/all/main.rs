@@ -25,6 +25,7 @@ mod divergence;
 mod inodes;
 mod operations;
 mod regressions;
+mod rewind;
 mod rewrites;
 mod surroundings;
 mod tails;

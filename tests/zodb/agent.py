@@ -27,6 +27,7 @@ import diary
 import probe
 import recognition
 import references
+import set_aside
 import store
 from operations import Operations
 from store import Store
@@ -129,6 +130,11 @@ class Agent:
 
     def read_all(self, path: str) -> Answer:
         return probe.read_all(path)
+
+    def compare_set_aside(
+        self, path: str, old: str, start: int, base: str | None = None
+    ) -> Answer:
+        return set_aside.compare(path, old, start, base)
 
     def compare_index(self, path: str) -> Answer:
         return probe.compare_index(path)
