@@ -42,6 +42,7 @@ pub fn examine(
     let storage = connection::in_batch_mode(storage);
     let mode = Mode::Once {
         full: false,
+        whole: false,
         dry_run: true,
     };
     let job = match storage.job(mode, Arc::clone(interrupted), process, || {}) {

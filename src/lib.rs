@@ -55,6 +55,9 @@
 //! - *Fingerprint*: digests of the first bytes of a file and of the last ones before a position.
 //! - *Continuity*: whether the slave is as the last pass left it, has grown since, or has changed.
 //! - *Kin*: two files with a common transaction, after which only the master went on.
+//! - *Fork point*: the last transaction boundary up to which two files have the same bytes. *Own
+//!   transactions*: those of the slave after it, which the master lacks.
+//! - *Rewind*: to set the own transactions aside and truncate the slave at the fork point.
 //! - *Switch*: a file that turns syncing on or off.
 //! - *Sidecar*: the file beside the slave in which a pass records the state it left.
 //! - *Ledger*: the file beside the slave with digests of the bytes that were received.
@@ -68,8 +71,9 @@
 //! # Laws, and where they are argued
 //!
 //! 1. ZODB can open the slave at any time, even after a power cut, and then sees a prefix
-//!    of the master's committed history: [`slave::append`], [`slave::replace`].
-//! 2. The only copy of a transaction is never destroyed: [`plan`], [`slave::replace`].
+//!    of the master's committed history: [`slave::append`], [`slave::replace`], [`slave::rewind`].
+//! 2. The only copy of a transaction is never destroyed: [`plan`], [`slave::replace`],
+//!    [`slave::rewind`].
 //! 3. The master is never written: [`source`] contains no call that could do it.
 //! 4. After `fssync off` has returned, nothing is written to the slave: [`slave::step`].
 //! 5. fssync does not guess: [`plan::decide`] refuses cases that it cannot decide.

@@ -30,7 +30,7 @@ use crate::error::retry::Retry;
 use crate::filestorage::MAGIC_LEN;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::{Action, Copied, Exit, Outcome};
-use crate::plan::{Plan, PlannedAction, Policy, SlaveTail};
+use crate::plan::{Plan, PlannedAction, Policy, Reason, SlaveTail};
 use crate::slave::sidecar::{Pass, Sidecar, Unrecorded};
 use crate::slave::step::Slave;
 use crate::slave::verification::Record;
@@ -126,6 +126,7 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         retry: Retry::default(),
         is_checked,
         has_checked_surroundings: false,
+        policy: job.policy,
         surveyed_at: None,
         file_system: None,
     };
@@ -145,8 +146,8 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         file_system,
         blobs_are_due: blobs.are_due,
         ..PassReport::from(match &result {
-            Ok(plan) => succeeded(plan, copied),
-            Err(error) => failed(error, plan, copied),
+            Ok(plan) => succeeded(plan, copied.clone()),
+            Err(error) => failed(error, plan, copied.clone()),
         })
     };
     // By this fingerprint the slave is recognised if its file system is mounted again.
@@ -168,11 +169,11 @@ pub fn run(job: &Job, monitor: &dyn Monitor) -> PassReport {
         let is_sound = matches!(result, Ok(_) | Err(Error::MasterDamaged { .. }));
         // The copied transactions are visible and recorded. Ledger and index may follow later.
         if is_recorded && is_sound {
-            update_ledger(job, copied, monitor);
+            update_ledger(job, &copied, monitor);
             if let Some(blobs) = &blobs.open {
-                upkeep::report_blobs(remove_gone_blobs(job, blobs, copied, &mut sidecar));
+                upkeep::report_blobs(remove_gone_blobs(job, blobs, &copied, &mut sidecar));
             }
-            report.index_is_due = update_index(job, sidecar, copied, monitor);
+            report.index_is_due = update_index(job, sidecar, &copied, monitor);
         }
     }
     warn_of_damage(&job.slave, monitor);
@@ -195,7 +196,7 @@ fn warn_of_damage(slave: &Slave, monitor: &dyn Monitor) {
 }
 
 /// Adds the digests to the ledger that it lacks, for a limited time.
-fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
+fn update_ledger(job: &Job, copied: &Copied, monitor: &dyn Monitor) {
     let budget = job.budget(upkeep::ledger::PASS_BUDGET, upkeep::ledger::WATCH_BUDGET);
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return;
@@ -208,7 +209,7 @@ fn update_ledger(job: &Job, copied: Copied, monitor: &dyn Monitor) {
 fn remove_gone_blobs(
     job: &Job,
     open: &OpenBlobs,
-    copied: Copied,
+    copied: &Copied,
     sidecar: &mut Sidecar,
 ) -> Result<(), Error> {
     let budget = job.budget(remove::PASS_BUDGET, remove::WATCH_BUDGET);
@@ -231,7 +232,7 @@ fn remove_gone_blobs(
 
 /// Updates the slave's index if it covers too little. Returns whether that is left to the caller.
 /// All that was copied is visible and recorded at this point.
-fn update_index(job: &Job, mut sidecar: Sidecar, copied: Copied, monitor: &dyn Monitor) -> bool {
+fn update_index(job: &Job, mut sidecar: Sidecar, copied: &Copied, monitor: &dyn Monitor) -> bool {
     let Some(position) = copied.position.filter(|&it| it > MAGIC_LEN) else {
         return false;
     };
@@ -301,23 +302,33 @@ fn record_outcome(
     Ok(())
 }
 
-fn action(plan: &Plan, copied: Copied) -> Action {
+fn action(plan: &Plan, copied: &Copied) -> Action {
+    if copied.own_transactions > 0 {
+        return Action::Rewind;
+    }
     match plan.action {
         PlannedAction::FullCopy(_) => Action::FullCopy,
         PlannedAction::Append(append) if copied.transactions > 0 => match append.trim {
             SlaveTail::None => Action::Append,
             SlaveTail::Ours(_) | SlaveTail::Foreign(_) => Action::TrimAppend,
         },
+        PlannedAction::Rewind(_) => Action::Rewind,
         PlannedAction::Append(_) | PlannedAction::Nothing => Action::UpToDate,
     }
 }
 
 /// The outcome of a pass that has carried out its plan.
 pub(crate) fn succeeded(plan: &Plan, copied: Copied) -> Outcome {
+    // After a rewind, the pass has made another plan.
+    let reason = if copied.own_transactions > 0 {
+        Reason::Forked
+    } else {
+        plan.reason
+    };
     Outcome {
-        action: action(plan, copied),
+        action: action(plan, &copied),
         exit: Exit::Success,
-        reason: plan.reason.to_string(),
+        reason: reason.to_string(),
         hint: None,
         copied,
         warnings: Vec::new(),
@@ -329,7 +340,9 @@ pub(crate) fn failed(error: &Error, plan: Option<Plan>, copied: Copied) -> Outco
     let outcome = Outcome::from(error);
     Outcome {
         action: match plan {
-            Some(plan) if copied.transactions > 0 => action(&plan, copied),
+            Some(plan) if copied.transactions > 0 || copied.own_transactions > 0 => {
+                action(&plan, &copied)
+            }
             _ => outcome.action,
         },
         copied,

@@ -27,18 +27,36 @@
 //! | 13 | any other | the master's last transaction is older | refuse |
 //! | 14 | any other | | refuse |
 //!
-//! With `--full`, a pass always copies; it never refuses because of the slave. The table decides if the old slave is
-//! kept under another name:
+//! With `--full`, a pass makes the slave the master's, whatever it contains, and never refuses
+//! because of the slave. It does not believe the sidecar: digests prove which bytes both have. With
+//! `--whole`, it copies every byte, and rows F5 and F6 do not fit. The table decides the action,
+//! and if the old slave is kept under another name:
 //!
-//! | | slave | old slave |
-//! | --- | --- | --- |
-//! | F1 | missing or empty | does not exist |
-//! | F2 | too short for a transaction, and a prefix of the master | removed |
-//! | F3 | not a FileStorage, or damaged | kept |
-//! | F4 | has no transactions | removed |
-//! | F5 | a prefix of the master | removed, unless the copy turns out to lack something |
-//! | F6 | unchanged or grew, and the master has its last transactions | as in row 11 |
-//! | F7 | any other | kept |
+//! | | slave | action | old slave |
+//! | --- | --- | --- | --- |
+//! | F1 | missing or empty | full copy | does not exist |
+//! | F2 | too short for a transaction, and a prefix of the master | full copy | removed |
+//! | F3 | not a FileStorage, or damaged | full copy | kept |
+//! | F4 | has no transactions | full copy | removed |
+//! | F5 | a prefix of the master | append, or nothing, as in rows 6 and 7 | grows |
+//! | F6 | has a [fork point](Fork) | rewind | its transactions after that are kept |
+//! | F7 | `--whole`: a prefix of the master | full copy | removed, unless the copy turns out to lack something |
+//! | F8 | unchanged or grew, and the master has its last transactions | full copy | as in row 11 |
+//! | F9 | any other | full copy | kept |
+//!
+//! *Row F6* applies after a failover: the slave is the old master, and has transactions that the
+//! new one lacks. They are set aside in a file of their own, and the slave is truncated at the fork
+//! point. This needs the space of these transactions only. The reasons for its conditions
+//! ([`NoFork`]):
+//!
+//! 1. All bytes before the fork point are proven equal, because they stay.
+//! 2. The master has none of the transactions after it. Otherwise the master was packed, or the
+//!    slave is damaged, and the file that is set aside would not be what its name says.
+//! 3. The prefix is at least as long as the rest. Otherwise the two files have little in common,
+//!    and the old slave is more useful as a whole.
+//!
+//! After a rewind, the pass surveys again, and the first table decides. The sidecar then describes
+//! the slave up to the fork point, so the prefix is not compared again.
 //!
 //! Three terms need a definition:
 //!
@@ -46,7 +64,7 @@
 //!   pass. The sidecar vouches for the others up to the position that the last pass recorded,
 //!   if the master is still the same file. The rest is compared by [`Question::Prefix`].
 //! - *Changed, unchanged, grew*: the sidecar describes the slave as the last pass left it; see
-//!   [`Continuity`]. Without a sidecar, nothing is known, and rows 9 to 12 and F6 do not fit.
+//!   [`Continuity`]. Without a sidecar, nothing is known, and rows 9 to 12 and F8 do not fit.
 //! - *The last transactions*: those after the newest one that both files have, and all that the
 //!   slave has got since the last pass. [`Question::Compare`] compares them by their tids.
 //!
@@ -96,8 +114,8 @@ use std::fmt;
 pub use self::copy::{CopyDecision, CopyFindings, KeepReason, judge as judge_copy};
 pub use self::evidence::{ComparisonFailure, Evidence, Loss, extended};
 pub use self::observation::{
-    Continuity, ForkComparison, MasterState, MissingFromMaster, Next, Observation, SlaveState,
-    SlaveTail, Storage, TransactionSummary,
+    CommonBytes, Continuity, Fork, ForkComparison, MasterState, MissingFromMaster, Next, NoFork,
+    Observation, SlaveState, SlaveTail, Storage, TransactionSummary,
 };
 pub use self::refusal::Refusal;
 
@@ -106,8 +124,10 @@ use crate::filestorage::{MAGIC_LEN, Tid};
 /// The options of a pass that affect its decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Copy the whole master, whatever the slave contains.
+    /// Make the slave the master's, whatever it contains.
     pub full: bool,
+    /// With `full`: copy every byte.
+    pub whole: bool,
 }
 
 /// The result of [`decide`].
@@ -135,6 +155,9 @@ pub enum Question {
         /// All transactions of the slave that end beyond this offset are compared, in bytes.
         from: u64,
     },
+    /// Up to which transaction boundary does the master have the same bytes as the slave, and which
+    /// transactions of the slave are after it?
+    Fork,
 }
 
 /// The action of a pass, and the reason for it.
@@ -153,8 +176,22 @@ pub enum PlannedAction {
     Nothing,
     /// Append the transactions that the master has committed after the slave's last one.
     Append(AppendPlan),
+    /// Set the slave's transactions after a fork point aside, and truncate it there. Then survey
+    /// again.
+    Rewind(RewindPlan),
     /// Copy the whole master, and put the copy in the place of the slave.
     FullCopy(CopyPlan),
+}
+
+/// A planned rewind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RewindPlan {
+    /// The fork point, and the transactions after it.
+    pub fork: Fork,
+    /// The slave's position, in bytes: the end of these transactions.
+    pub position: u64,
+    /// The slave's tail, which is truncated too.
+    pub tail: SlaveTail,
 }
 
 /// A planned append.
@@ -211,6 +248,8 @@ pub enum Reason {
     PackedAway,
     /// `--full` was given.
     Forced,
+    /// `--full` was given, and the slave has transactions of its own after a fork point.
+    Forked,
 }
 
 impl fmt::Display for Reason {
@@ -227,6 +266,9 @@ impl fmt::Display for Reason {
                 "the master was packed, and no longer has the slave's last transaction"
             }
             Self::Forced => "--full was given",
+            Self::Forked => {
+                "--full was given, and the slave had transactions of its own, which are set aside"
+            }
         })
     }
 }
@@ -235,7 +277,7 @@ impl fmt::Display for Reason {
 #[must_use]
 pub fn decide(observation: &Observation, policy: Policy) -> Decision {
     if policy.full {
-        return full(observation);
+        return full(observation, policy);
     }
     match &observation.slave {
         // Row 1.
@@ -320,8 +362,8 @@ fn storage(observation: &Observation, slave: &Storage) -> Decision {
     Decision::Refuse(Refusal::Diverged(missing()))
 }
 
-/// Rows F1 to F7.
-fn full(observation: &Observation) -> Decision {
+/// Rows F1 to F9.
+fn full(observation: &Observation, policy: Policy) -> Decision {
     let slave = match &observation.slave {
         // Row F1.
         SlaveState::Missing => return copy(OldSlave::None, Reason::Forced),
@@ -339,28 +381,63 @@ fn full(observation: &Observation) -> Decision {
         }
         SlaveState::Storage(slave) => slave,
     };
+    if policy.whole {
+        return whole(observation, slave);
+    }
+    match observation.common {
+        None => Decision::Ask(Question::Fork),
+        // Row F5. The first and last bytes may have been read before the master changed.
+        Some(CommonBytes::All) if observation.master.matches == Some(true) => {
+            append(observation, slave)
+        }
+        // Row F6.
+        Some(CommonBytes::UpTo(fork)) => rewind(slave, fork),
+        // Rows F8 and F9.
+        Some(CommonBytes::All | CommonBytes::NoFork(_)) => replace(observation, slave),
+    }
+}
+
+/// Rows F7 to F9, with `--whole`.
+fn whole(observation: &Observation, slave: &Storage) -> Decision {
     if observation.master.matches == Some(true) {
         match is_prefix(observation, slave) {
             Err(question) => return Decision::Ask(question),
-            // Row F5: byte for byte the same, so damage in the past does not matter.
+            // Row F7: byte for byte the same, so damage in the past does not matter.
             Ok(true) => {
                 return copy_containing(slave.last_tid, OldSlave::Superseded, Reason::Forced);
             }
             Ok(false) => {}
         }
     }
+    replace(observation, slave)
+}
+
+/// Rows F8 and F9.
+fn replace(observation: &Observation, slave: &Storage) -> Decision {
     if !matches!(slave.continuity, Continuity::UpTo(_)) {
         return copy(OldSlave::SetAside, Reason::Forced);
     }
     match compare(observation, slave) {
         Err(question) => Decision::Ask(question),
-        // Row F6.
+        // Row F8.
         Ok(comparison) if comparison.missing.count == 0 => {
             copy_rewritten(observation, slave.last_tid, Reason::Forced)
         }
-        // Row F7.
+        // Row F9.
         Ok(_) => copy(OldSlave::SetAside, Reason::Forced),
     }
+}
+
+/// Row F6.
+fn rewind(slave: &Storage, fork: Fork) -> Decision {
+    Decision::Do(Plan {
+        action: PlannedAction::Rewind(RewindPlan {
+            fork,
+            position: slave.position,
+            tail: slave.tail,
+        }),
+        reason: Reason::Forked,
+    })
 }
 
 /// Whether the whole slave is a prefix of the master, if its first and last bytes are. The

@@ -12,6 +12,8 @@
 //! | [`protection`], [`space`] | conditions under which a write would fail, checked before a pass copies anything |
 //! | [`step`] | the guard of every change of `Data.fs` |
 //! | [`append`] | appends a batch of transactions, which become visible together |
+//! | `tail` | truncates and saves unfinished bytes after the slave's position |
+//! | [`rewind`], [`set_aside`] | truncates the slave at a fork point; sets the transactions after it aside |
 //! | [`replace`] | a full copy, and its rename over the slave |
 //! | [`blobs`] | the blob directory: receives, places, keeps and removes blob files |
 //! | [`sidecar`] | the state that the last pass left |
@@ -37,9 +39,11 @@ pub mod probe;
 pub mod protection;
 pub mod reminder;
 pub mod replace;
+pub mod rewind;
 pub mod running;
 pub mod scan;
 mod sealed;
+pub mod set_aside;
 pub mod sidecar;
 pub mod since_last_pass;
 pub mod small_file;
@@ -47,4 +51,5 @@ pub mod snapshot;
 pub mod space;
 pub mod step;
 pub mod switch;
+mod tail;
 pub mod verification;

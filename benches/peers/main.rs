@@ -95,7 +95,7 @@ fn dense(options: &Options, directory: &Path, rows: &mut Vec<Row>) -> io::Result
         }
     }
     if !place.slave.exists() {
-        must(&fssync(&place, &["--full"]))?;
+        must(&fssync(&place, &["--whole"]))?;
     }
     if options.arguments.wants("nothing new") {
         let work = format!("nothing new, {} MB", options.megabytes);
@@ -196,7 +196,7 @@ fn full_copy(options: &Options, place: &Place, peer: &'static str) -> io::Result
         fssync: Contender {
             name: "fssync",
             prepare: without_slave(place),
-            commands: vec![fssync(place, &["--full"])],
+            commands: vec![fssync(place, &["--whole"])],
         },
         rounds: options.arguments.rounds(5),
         target: match peer {
@@ -213,7 +213,7 @@ fn full_copy_through(options: &Options, place: &Place, remote: &Remote) -> io::R
     let (master, slave) = (text(&place.master), text(&place.slave));
     let Remote { program, host } = remote;
     let cat = format!("{program} {host} cat '{master}' > '{slave}'");
-    let mut fssync: Argv = [env!("CARGO_BIN_EXE_fssync"), "-q", "--full"]
+    let mut fssync: Argv = [env!("CARGO_BIN_EXE_fssync"), "-q", "--whole"]
         .map(String::from)
         .into();
     fssync.extend(remote.arguments(&place.master));

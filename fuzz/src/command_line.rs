@@ -33,7 +33,7 @@ pub fn run(input: &[u8]) {
             assert!(!name.is_some_and(Verb::has_subcommand));
             let names_site = args.site.config.is_some() || !args.site.storage.is_empty();
             assert!(!(names_site && args.slave.is_some()));
-            assert!(!(args.watch && (args.full || args.dry_run)));
+            assert!(!(args.watch && (args.extent.full || args.extent.whole || args.dry_run)));
             let is_long = |interval| interval >= Duration::from_millis(10);
             assert!(args.interval.is_none_or(is_long));
             (args.master.as_deref(), &args.connection)

@@ -109,7 +109,10 @@ impl Scene {
             master: self.master(),
             location: None,
             slave: self.slave(),
-            policy: Policy { full: how.full },
+            policy: Policy {
+                full: how.full,
+                whole: false,
+            },
             tuning: Tuning {
                 chunk_len: 500,
                 batch_len: 1500,

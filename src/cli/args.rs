@@ -45,12 +45,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) site: SiteArgs,
 
-    /// Copy the whole master; set the slave aside if it has transactions of its own
-    #[arg(long)]
-    pub(crate) full: bool,
+    #[command(flatten)]
+    pub(crate) extent: ExtentArgs,
 
     /// Keep running, and replicate each transaction as it is committed
-    #[arg(long, conflicts_with_all = ["full", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["full", "whole", "dry_run"])]
     pub(crate) watch: bool,
 
     /// With --watch: poll the master at least every SECONDS [default: 1]
@@ -87,6 +86,18 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+}
+
+/// How much of the slave a pass may replace.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExtentArgs {
+    /// Make the slave the master's, whatever it contains; set transactions of its own aside
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Like --full, but copy every byte of the master
+    #[arg(long)]
+    pub(crate) whole: bool,
 }
 
 /// Which storages of the configuration file a command works on.

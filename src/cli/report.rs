@@ -50,7 +50,7 @@ impl Reporter {
             tracing::warn!("cannot record the outcome of this pass: {why}");
         }
         let line = if outcome.exit == Exit::Success {
-            let done = describe(outcome.action, *copied, self.is_dry_run);
+            let done = describe(outcome.action, copied, self.is_dry_run);
             let seconds = elapsed.as_secs_f64();
             format!("Finished syncing {master} to {slave}: {done} in {seconds:.3} s ({reason})")
         } else {
@@ -82,11 +82,13 @@ impl Reporter {
     }
 }
 
-fn describe(action: Action, copied: Copied, dry_run: bool) -> String {
+fn describe(action: Action, copied: &Copied, dry_run: bool) -> String {
+    let own = count(copied.own_transactions, "transaction");
     let verb = match action {
         Action::Append => "appended",
         Action::TrimAppend => "cut an unfinished tail and appended",
         Action::FullCopy => "copied",
+        Action::Rewind => &format!("set {own} aside and appended"),
         Action::UpToDate if copied.blobs > 0 => {
             let (number, size) = (count(copied.blobs, "blob"), bytes(copied.blob_bytes));
             return format!("copied {number} of older transactions, {size}");

@@ -193,7 +193,8 @@ impl Args {
             return Mode::Watch;
         }
         Mode::Once {
-            full: self.full,
+            full: self.extent.full,
+            whole: self.extent.whole,
             dry_run: self.dry_run,
         }
     }

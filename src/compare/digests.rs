@@ -93,15 +93,30 @@ pub(crate) fn prove_equal(
     range: Range<u64>,
     monitor: &dyn Monitor,
 ) -> Result<Option<Vec<LedgerEntry>>, Error> {
+    let (start, end) = (range.start, range.end);
+    let entries = prove_prefix(file, path, master, range, monitor)?;
+    let proven = entries.last().map_or(start, |last| last.range.end);
+    Ok((proven >= end).then_some(entries))
+}
+
+/// Compares a range of `file` with the master up to the first segment that differs. Returns the
+/// digests of the segments before it. `path` is for errors.
+pub(crate) fn prove_prefix(
+    file: &File,
+    path: &Path,
+    master: &Master,
+    range: Range<u64>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<LedgerEntry>, Error> {
     let mut entries = Vec::new();
     let mut segments = Segments::new(master, range.clone());
     let digest = |range| Digest::of_file(file, range).map_err(Error::io("read", path));
     while let Some(Segment { range: at, digest }) = segments.next(digest)? {
         let Some(digest) = digest else {
-            return Ok(None);
+            break;
         };
         monitor.progress("comparing", at.end - range.start, range.end - range.start);
         entries.push(LedgerEntry { range: at, digest });
     }
-    Ok(Some(entries))
+    Ok(entries)
 }

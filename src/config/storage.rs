@@ -65,8 +65,10 @@ pub struct MasterConfig {
 pub enum Mode {
     /// A single pass.
     Once {
-        /// Copy the whole master, and set a diverged slave aside.
+        /// Make the slave the master's, whatever it contains.
         full: bool,
+        /// The same, and copy every byte.
+        whole: bool,
         /// Report what the pass would do, and write nothing.
         dry_run: bool,
     },
@@ -136,16 +138,23 @@ impl StorageConfig {
             alive();
             interrupted.load(Ordering::Relaxed) || switches.ends_wait()
         };
-        let (full, dry_run) = match mode {
-            Mode::Once { full, dry_run } => (full, dry_run),
-            Mode::Watch => (false, false),
+        let (policy, dry_run) = match mode {
+            Mode::Once {
+                full,
+                whole,
+                dry_run,
+            } => {
+                let full = full || whole;
+                (Policy { full, whole }, dry_run)
+            }
+            Mode::Watch => (Policy::default(), false),
         };
         let is_watch = mode == Mode::Watch;
         Ok(Job {
             master: master.open(process, halt)?,
             location: master.recorded_location(&location),
             slave,
-            policy: Policy { full },
+            policy,
             tuning: Tuning::default(),
             blobs: self.blobs.clone(),
             dry_run,

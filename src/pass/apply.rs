@@ -1,8 +1,9 @@
 //! Carries out a plan: copies bytes from the master into the slave.
 //!
-//! [`slave::append`](crate::slave::append) and [`slave::replace`](crate::slave::replace) argue
-//! the order of the writes within a batch and within a full copy, crash by crash. This module
-//! reads the master's transactions, passes them on to those two, and makes sure that the master
+//! [`slave::append`](crate::slave::append), [`slave::rewind`](crate::slave::rewind) and
+//! [`slave::replace`](crate::slave::replace) argue the order of the writes within a batch, a rewind
+//! and a full copy, crash by crash. This module
+//! reads the master's transactions, passes them on to those, and makes sure that the master
 //! confirms them before they become visible.
 
 mod append;
@@ -11,6 +12,7 @@ mod copy_blobs;
 mod copy_visitor;
 mod dry_run;
 mod full_copy;
+mod rewind;
 mod warnings;
 
 use std::fs::File;
@@ -94,10 +96,14 @@ impl Apply<'_> {
                 self.slave.paths.sync_directory()?;
             }
         }
-        self.record_proven(survey)?;
+        // A rewind changes the ledger, so the digests are added after it.
+        if !matches!(plan.action, PlannedAction::Rewind(_)) {
+            self.record_proven(survey)?;
+        }
         match plan.action {
             PlannedAction::Nothing => self.vouch(survey, sidecar),
             PlannedAction::Append(append) => self.append(survey, append, sidecar, copied),
+            PlannedAction::Rewind(rewind) => self.rewind(survey, rewind, sidecar, copied),
             PlannedAction::FullCopy(copy) => {
                 self.full_copy(survey, copy, plan.reason, sidecar, copied)
             }
@@ -229,11 +235,8 @@ impl Apply<'_> {
 }
 
 fn add_up(copied: &mut Copied, reader: &TransactionReader<'_>, from: u64) {
-    *copied = Copied {
-        position: Some(reader.position()),
-        last_tid: reader.last_tid(),
-        transactions: reader.transactions(),
-        bytes: reader.position() - from,
-        ..*copied
-    };
+    copied.position = Some(reader.position());
+    copied.last_tid = reader.last_tid();
+    copied.transactions = reader.transactions();
+    copied.bytes = reader.position() - from;
 }

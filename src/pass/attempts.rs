@@ -14,7 +14,7 @@ use crate::filestorage::{MAGIC_LEN, Magic};
 use crate::io::flock;
 use crate::io::progress::Monitor;
 use crate::plan::outcome::Copied;
-use crate::plan::{OldSlave, Plan, PlannedAction};
+use crate::plan::{OldSlave, Plan, PlannedAction, Policy};
 use crate::slave::blobs::Leftovers;
 use crate::slave::paths::Sibling;
 use crate::slave::replace;
@@ -34,6 +34,8 @@ pub(super) struct Attempts<'a> {
     pub(super) is_checked: bool,
     /// Whether the master's surroundings were read.
     pub(super) has_checked_surroundings: bool,
+    /// The options that affect the decisions. After a rewind, the rest is that of a usual pass.
+    pub(super) policy: Policy,
     /// When the last survey began.
     pub(super) surveyed_at: Option<Timestamp>,
     /// The master's file system.
@@ -80,7 +82,7 @@ impl Attempts<'_> {
         }
         self.copied.position = survey.position;
         self.copied.last_tid = survey.last_tid;
-        let plan = survey.decide(job.policy, &job.master, monitor)?;
+        let plan = survey.decide(self.policy, slave, &job.master, monitor)?;
         tracing::debug!("plan: {plan:?}");
         self.check_surroundings(&survey);
         self.plan = Some(plan);
@@ -102,7 +104,7 @@ impl Attempts<'_> {
             master: &job.master,
             blobs: self.blobs.open.as_ref(),
             declines_blobs: job.blobs == BlobMode::Off,
-            policy: job.policy,
+            policy: self.policy,
             tuning: job.tuning,
             monitor,
         };
@@ -119,9 +121,17 @@ impl Attempts<'_> {
         } else {
             apply
                 .run(&plan, &mut survey, &mut self.sidecar, &mut copied)
-                .and_then(|()| self.catch_up_on_blobs(&survey, &mut copied))
+                .and_then(|()| match plan.action {
+                    PlannedAction::Rewind(_) => Ok(()),
+                    _ => self.catch_up_on_blobs(&survey, &mut copied),
+                })
         };
         self.copied.add(copied);
+        if let (Ok(()), PlannedAction::Rewind(_), false) = (&result, plan.action, job.dry_run) {
+            // The slave is a prefix of the master now, as the sidecar describes it.
+            self.policy = Policy::default();
+            return self.attempt();
+        }
         result.map(|()| plan)
     }
 

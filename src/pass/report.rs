@@ -1,5 +1,6 @@
 //! The object that `fssync MASTER SLAVE --json` prints. Its keys are a stable interface.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub struct JsonReport {
     blobs: u64,
     blob_bytes: u64,
     blobs_absent: u64,
+    own_transactions: u64,
+    set_aside: Option<PathBuf>,
     elapsed_seconds: f64,
     warnings: Vec<String>,
 }
@@ -46,6 +49,8 @@ impl JsonReport {
             blobs: outcome.copied.blobs,
             blob_bytes: outcome.copied.blob_bytes,
             blobs_absent: outcome.copied.blobs_absent,
+            own_transactions: outcome.copied.own_transactions,
+            set_aside: outcome.copied.set_aside.clone(),
             elapsed_seconds: elapsed.as_secs_f64(),
             warnings: outcome.warnings.clone(),
         }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::iter;
 
 use crate::compare::digests::prove_equal;
+use crate::compare::fork::ForkSearch;
 use crate::compare::fork_point::{compare, newer};
 use crate::compare::span::TransactionSpan;
 use crate::error::Error;
@@ -17,8 +18,8 @@ use crate::io::file_stat::FileStat;
 use crate::io::progress::Monitor;
 use crate::io::read::AlignedBuf;
 use crate::plan::{
-    Continuity, Decision, MasterState, Next, Observation, Plan, Policy, Question, SlaveState,
-    decide,
+    CommonBytes, Continuity, Decision, MasterState, Next, Observation, Plan, Policy, Question,
+    SlaveState, decide,
 };
 use crate::slave::ledger::LedgerEntry;
 use crate::slave::paths::SlavePaths;
@@ -137,6 +138,7 @@ impl Survey {
             },
             prefix_equal: None,
             comparison: None,
+            common: None,
         };
         Ok(Self {
             observation,
@@ -178,6 +180,7 @@ impl Survey {
     pub fn decide(
         &mut self,
         policy: Policy,
+        of: &step::Slave,
         master: &source::Master,
         monitor: &dyn Monitor,
     ) -> Result<Plan, Error> {
@@ -185,7 +188,7 @@ impl Survey {
             match decide(&self.observation, policy) {
                 Decision::Do(plan) => return Ok(plan),
                 Decision::Refuse(refusal) => return Err(Error::Refused(refusal)),
-                Decision::Ask(question) => self.answer(question, master, monitor)?,
+                Decision::Ask(question) => self.answer(question, of, master, monitor)?,
             }
         }
     }
@@ -239,6 +242,7 @@ impl Survey {
     fn answer(
         &mut self,
         question: Question,
+        of: &step::Slave,
         master: &source::Master,
         monitor: &dyn Monitor,
     ) -> Result<(), Error> {
@@ -264,6 +268,23 @@ impl Survey {
             Question::Compare { from } => {
                 let comparison = compare(file, position, from, master, self.master_stat.size)?;
                 self.observation.comparison = Some(comparison);
+            }
+            Question::Fork => {
+                tracing::info!("comparing the slave with the master, bytes 0 to {position}");
+                let search = ForkSearch {
+                    file,
+                    position,
+                    master,
+                    master_stat: &self.master_stat,
+                    check_cancelled: &|| of.check_cancelled(),
+                    monitor,
+                };
+                let found = search.run()?;
+                if let CommonBytes::NoFork(why) = found.common {
+                    tracing::info!("the slave is copied as a whole: {why}");
+                }
+                self.observation.common = Some(found.common);
+                self.proven = found.proven;
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::filestorage::Tid;
 use crate::filestorage::scan::Damage;
 use crate::human::count;
+use crate::plan::switch_on::TransactionRun;
 
 /// The state of both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,59 @@ pub struct Observation {
     pub prefix_equal: Option<bool>,
     /// The answer to [`Question::Compare`](super::Question::Compare), once it was asked.
     pub comparison: Option<ForkComparison>,
+    /// The answer to [`Question::Fork`](super::Question::Fork), once it was asked.
+    pub common: Option<CommonBytes>,
+}
+
+/// Which of the slave's committed bytes the master has at the same place, proven by digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommonBytes {
+    /// All: the slave is a prefix of the master.
+    All,
+    /// Those up to a transaction boundary, after which the slave has transactions of its own.
+    UpTo(Fork),
+    /// Fewer, or the rest is not a run of transactions that only the slave has.
+    NoFork(NoFork),
+}
+
+/// The point at which two files with a common prefix fork.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The last transaction boundary up to which both have the same bytes, in bytes.
+    pub position: u64,
+    /// The tid of the transaction that ends there.
+    pub last_tid: Option<Tid>,
+    /// The slave's transactions after it. The master has none of them.
+    pub own: TransactionRun,
+    /// Their length in bytes.
+    pub own_len: u64,
+    /// The length in bytes of a FileStorage with only these transactions.
+    pub set_aside_len: u64,
+}
+
+/// Why a slave has no fork point at which it can be truncated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoFork {
+    /// The common prefix is shorter than the rest of the slave.
+    ShortPrefix,
+    /// The master has some of the transactions after the prefix, too: it was packed, or the slave
+    /// is damaged.
+    SharedTransactions,
+    /// The transactions after the prefix cannot be read or compared: the tids decrease, or a record
+    /// is invalid.
+    Incoherent,
+}
+
+impl fmt::Display for NoFork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ShortPrefix => "less than half of the slave is the same in the master",
+            Self::SharedTransactions => {
+                "the master has transactions of the slave at other positions, or with other bytes"
+            }
+            Self::Incoherent => "the transactions after the common prefix cannot be compared",
+        })
+    }
 }
 
 /// The state of the slave.

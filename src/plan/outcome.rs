@@ -1,5 +1,6 @@
 //! The outcome of a pass: its action, the reason, and the exit code.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub enum Action {
     TrimAppend,
     /// The whole master was copied.
     FullCopy,
+    /// The slave's own transactions were set aside, it was truncated before them, and the master's
+    /// were appended.
+    Rewind,
     /// Nothing: a person must decide.
     Refuse,
     /// Nothing: syncing is switched off.
@@ -39,6 +43,7 @@ impl Action {
             Self::Append => "append",
             Self::TrimAppend => "trim-append",
             Self::FullCopy => "full-copy",
+            Self::Rewind => "rewind",
             Self::Refuse => "refuse",
             Self::Off => "off",
             Self::Busy => "busy",
@@ -123,6 +128,10 @@ impl Copied {
         self.blobs += later.blobs;
         self.blob_bytes += later.blob_bytes;
         self.blobs_absent += later.blobs_absent;
+        self.own_transactions += later.own_transactions;
+        if later.set_aside.is_some() {
+            self.set_aside = later.set_aside;
+        }
         if later.position.is_some() {
             self.position = later.position;
             self.last_tid = later.last_tid;
@@ -148,8 +157,9 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
-/// The transactions that a pass copied, and the slave's position after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The transactions that a pass copied, those that it has set aside, and the slave's position after
+/// it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// The slave's position in bytes, if it is known.
     pub position: Option<u64>,
@@ -165,6 +175,10 @@ pub struct Copied {
     pub blob_bytes: u64,
     /// Number of blobs that the copied transactions refer to and that the master lacks.
     pub blobs_absent: u64,
+    /// Number of the slave's own transactions that a rewind has set aside.
+    pub own_transactions: u64,
+    /// The file that contains them, or the old slave if a full copy has replaced it.
+    pub set_aside: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -3,13 +3,37 @@
 use super::*;
 use crate::filestorage::scan::{Cause, Damage, Record};
 use crate::plan::outcome::Exit;
+use crate::plan::switch_on::TransactionRun;
 
 const T1: Tid = Tid(0x1000);
 const T2: Tid = Tid(0x2000);
 const T3: Tid = Tid(0x3000);
 
-const PLAIN: Policy = Policy { full: false };
-const FULL: Policy = Policy { full: true };
+const PLAIN: Policy = Policy {
+    full: false,
+    whole: false,
+};
+const FULL: Policy = Policy {
+    full: true,
+    whole: false,
+};
+const WHOLE: Policy = Policy {
+    full: true,
+    whole: true,
+};
+
+/// T1 is the last common transaction, T2 is the slave's own.
+const FORK: Fork = Fork {
+    position: 400,
+    last_tid: Some(T1),
+    own: TransactionRun {
+        count: 1,
+        first: T2,
+        last: T2,
+    },
+    own_len: 100,
+    set_aside_len: 104,
+};
 
 /// A slave of 500 bytes that ends with T2, unchanged since the last pass. The master has more.
 const SLAVE: Storage = Storage {
@@ -33,11 +57,18 @@ fn observation(slave: SlaveState, master: MasterState) -> Observation {
         master,
         prefix_equal: None,
         comparison: None,
+        common: None,
     }
 }
 
 fn storage(slave: Storage, master: MasterState) -> Observation {
     observation(SlaveState::Storage(slave), master)
+}
+
+/// The answer to the question for the fork point.
+fn with_common(mut observation: Observation, common: CommonBytes) -> Observation {
+    observation.common = Some(common);
+    observation
 }
 
 fn compared(mut observation: Observation, comparison: ForkComparison) -> Observation {
@@ -111,9 +142,15 @@ fn assert_append(observation: &Observation, trim: SlaveTail) {
         last_tid: Some(T2),
         trim,
     });
-    match decide(observation, PLAIN) {
-        Decision::Do(Plan { action, .. }) => assert_eq!(action, expected),
-        other => panic!("{other:?}"),
+    let policies = match observation.common {
+        None => &[PLAIN][..],
+        Some(_) => &[PLAIN, FULL],
+    };
+    for &policy in policies {
+        match decide(observation, policy) {
+            Decision::Do(Plan { action, .. }) => assert_eq!(action, expected),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -405,7 +442,7 @@ fn the_slave_is_kept_if_the_master_was_damaged_before() {
     };
     let observation = compared(storage(SLAVE, repaired), lacks(0));
     assert_copy(&observation, PLAIN, OldSlave::SetAside, Some(T2));
-    assert_copy(&observation, FULL, OldSlave::SetAside, Some(T2));
+    assert_copy(&observation, WHOLE, OldSlave::SetAside, Some(T2));
     // The bytes are the same, so nothing is lost.
     let prefix = MasterState {
         was_damaged: true,
@@ -413,7 +450,7 @@ fn the_slave_is_kept_if_the_master_was_damaged_before() {
     };
     assert_copy(
         &storage(SLAVE, prefix),
-        FULL,
+        WHOLE,
         OldSlave::Superseded,
         Some(T2),
     );
@@ -451,6 +488,94 @@ fn a_slave_without_transactions_is_replaced() {
 }
 
 #[test]
+fn full_asks_for_the_fork_point_first() {
+    for continuity in [
+        Continuity::UpTo(500),
+        Continuity::Unknown,
+        Continuity::Changed,
+    ] {
+        let slave = Storage {
+            continuity,
+            ..SLAVE
+        };
+        for master in [MASTER, differs()] {
+            assert_asks(&storage(slave, master), FULL, Question::Fork);
+        }
+    }
+}
+
+#[test]
+fn full_appends_to_a_prefix_of_the_master() {
+    assert_append(
+        &with_common(storage(SLAVE, MASTER), CommonBytes::All),
+        SlaveTail::None,
+    );
+    let next = Next::End;
+    let in_sync = with_common(
+        storage(SLAVE, MasterState { next, ..MASTER }),
+        CommonBytes::All,
+    );
+    let Decision::Do(plan) = decide(&in_sync, FULL) else {
+        panic!("a plan")
+    };
+    assert_eq!(plan.action, PlannedAction::Nothing);
+}
+
+#[test]
+fn full_rewinds_a_slave_with_a_fork_point() {
+    for (continuity, tail) in [
+        (Continuity::UpTo(300), SlaveTail::None),
+        (Continuity::UpTo(500), SlaveTail::Ours(9)),
+        (Continuity::Unknown, SlaveTail::Foreign(9)),
+        (Continuity::Changed, SlaveTail::None),
+    ] {
+        let slave = Storage {
+            tail,
+            continuity,
+            ..SLAVE
+        };
+        for master in [MASTER, differs()] {
+            let forked = with_common(storage(slave, master), CommonBytes::UpTo(FORK));
+            let rewind = Decision::Do(Plan {
+                action: PlannedAction::Rewind(RewindPlan {
+                    fork: FORK,
+                    position: 500,
+                    tail,
+                }),
+                reason: Reason::Forked,
+            });
+            assert_eq!(decide(&forked, FULL), rewind);
+            // Otherwise the fork point has no influence.
+            let plain = storage(slave, master);
+            for policy in [PLAIN, WHOLE] {
+                assert_eq!(decide(&forked, policy), decide(&plain, policy));
+            }
+        }
+    }
+}
+
+#[test]
+fn full_copies_a_slave_without_a_fork_point() {
+    for why in [
+        NoFork::ShortPrefix,
+        NoFork::SharedTransactions,
+        NoFork::Incoherent,
+    ] {
+        let common = CommonBytes::NoFork(why);
+        let forked = with_common(storage(SLAVE, differs()), common);
+        assert_asks(&forked, FULL, Question::Compare { from: 500 });
+        assert_copy(
+            &compared(forked.clone(), lacks(1)),
+            FULL,
+            OldSlave::SetAside,
+            None,
+        );
+        let rewritten = compared(forked, lacks(0));
+        assert_copy(&rewritten, FULL, OldSlave::Superseded, Some(T2));
+    }
+}
+
+#[test]
 fn full_keeps_a_slave_that_may_have_data_of_its_own() {
     let changed = |continuity| Storage {
         continuity,
@@ -463,29 +588,32 @@ fn full_keeps_a_slave_that_may_have_data_of_its_own() {
         storage(changed(Continuity::Changed), differs()),
         compared(storage(SLAVE, differs()), lacks(1)),
     ] {
-        assert_copy(&observation, FULL, OldSlave::SetAside, None);
+        assert_copy(&observation, WHOLE, OldSlave::SetAside, None);
+    }
+    for slave in [SlaveState::Foreign, SlaveState::Damaged(damage())] {
+        assert_copy(&observation(slave, MASTER), FULL, OldSlave::SetAside, None);
     }
 }
 
 #[test]
-fn full_removes_a_slave_whose_transactions_the_master_has() {
+fn a_whole_copy_removes_a_slave_whose_transactions_the_master_has() {
     assert_copy(
         &observation(SlaveState::Missing, MASTER),
-        FULL,
+        WHOLE,
         OldSlave::None,
         None,
     );
     assert_copy(
         &storage(SLAVE, MASTER),
-        FULL,
+        WHOLE,
         OldSlave::Superseded,
         Some(T2),
     );
     let observation = compared(storage(SLAVE, differs()), lacks(0));
-    assert_copy(&observation, FULL, OldSlave::Superseded, Some(T2));
+    assert_copy(&observation, WHOLE, OldSlave::Superseded, Some(T2));
     let mut proven = storage(SLAVE, MASTER);
     proven.master.same_file = false;
-    assert_asks(&proven, FULL, Question::Prefix { from: 0 });
+    assert_asks(&proven, WHOLE, Question::Prefix { from: 0 });
     proven.prefix_equal = Some(true);
-    assert_copy(&proven, FULL, OldSlave::Superseded, Some(T2));
+    assert_copy(&proven, WHOLE, OldSlave::Superseded, Some(T2));
 }

@@ -108,7 +108,7 @@ mod whole_sync;
 #[cfg(test)]
 mod test_support;
 
-pub use self::aside::{AsideLinker, BlobsAside};
+pub use self::aside::{AsideLinker, BlobsAside, BlobsOf};
 pub use self::directory::{BlobDirectory, PlacedBlob};
 pub use self::gone::{GoneList, GoneWriter, RemovalLimits, Removed};
 pub use self::group::{BlobGroup, BlobRecord, StagedBlob};

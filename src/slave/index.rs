@@ -188,9 +188,9 @@ fn write(
 }
 
 /// A file to which writes fail once syncing is switched off or a signal was received.
-struct CancellableFile<'a> {
-    slave: &'a Slave,
-    file: File,
+pub(super) struct CancellableFile<'a> {
+    pub(super) slave: &'a Slave,
+    pub(super) file: File,
 }
 
 impl Write for CancellableFile<'_> {

@@ -23,6 +23,7 @@ use super::sidecar::Fingerprint;
 use crate::error::Error;
 use crate::filestorage::{DATA_FS, Tid};
 use crate::io::file_stat::FileStat;
+use crate::plan::switch_on::TransactionRun;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
 }
 
 /// The files beside the slave, each with its suffix. The only others are the names of
-/// [`SlavePaths::diverged`] and [`SlavePaths::cut`].
+/// [`SlavePaths::diverged`], [`SlavePaths::diverged_run`] and [`SlavePaths::cut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sibling {
     /// The state that the last pass left.
@@ -126,7 +127,7 @@ impl Sibling {
 /// A file beside the slave that fssync creates and never removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// A slave that was [set aside](SlavePaths::diverged).
+    /// A slave, or transactions of it, that were [set aside](SlavePaths::diverged).
     SetAside,
     /// A [copy](SlavePaths::cut) of a tail that was truncated.
     CutTail,
@@ -279,6 +280,17 @@ impl SlavePaths {
         }
     }
 
+    /// The name for setting aside the transactions of a slave that the master lacks. A higher `n`
+    /// gives another name.
+    #[must_use]
+    pub fn diverged_run(&self, run: TransactionRun, n: u32) -> PathBuf {
+        let TransactionRun { first, last, .. } = run;
+        match n {
+            0 => self.with_suffix(&format!(".diverged-{first}-{last}")),
+            n => self.with_suffix(&format!(".diverged-{first}-{last}.{n}")),
+        }
+    }
+
     /// The first unused name for setting aside a slave that ends with `last_tid`.
     #[must_use]
     pub fn free_aside(&self, last_tid: Option<Tid>) -> PathBuf {
@@ -391,16 +403,17 @@ impl SlavePaths {
     }
 }
 
-/// Whether a suffix is one that [`SlavePaths::diverged`] appends.
+/// Whether a suffix is one that [`SlavePaths::diverged`] or [`SlavePaths::diverged_run`] appends.
 fn is_aside(suffix: &[u8]) -> bool {
     let is_tid = |tid: &[u8]| tid.len() == 16 && tid.iter().all(u8::is_ascii_hexdigit);
     let is_number = |n: &[u8]| !n.is_empty() && n.iter().all(u8::is_ascii_digit);
     let Some(name) = suffix.strip_prefix(b".diverged-") else {
         return false;
     };
+    let is_run = |tids: &[u8]| tids.splitn(2, |&byte| byte == b'-').all(is_tid);
     match name.iter().position(|&byte| byte == b'.') {
-        None => is_tid(name),
-        Some(dot) => is_tid(&name[..dot]) && is_number(&name[dot + 1..]),
+        None => is_run(name),
+        Some(dot) => is_run(&name[..dot]) && is_number(&name[dot + 1..]),
     }
 }
 
@@ -439,11 +452,15 @@ mod tests {
         let paths = SlavePaths::new(&directory.path().join("Data.fs")).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_owned();
         let tid = Some(Tid(0x0406_0072_f24c_bb52));
+        let run = TransactionRun {
+            count: 2,
+            first: Tid(0x0406_0072_f24c_bb52),
+            last: Tid(0x0406_0072_f24c_bb53),
+        };
         for n in [0, 12] {
-            assert_eq!(
-                paths.leftover(&name(paths.diverged(tid, n))),
-                Some(Leftover::SetAside)
-            );
+            for aside in [paths.diverged(tid, n), paths.diverged_run(run, n)] {
+                assert_eq!(paths.leftover(&name(aside)), Some(Leftover::SetAside));
+            }
             fs::write(paths.diverged(tid, n), "").unwrap();
             let aside = SlavePaths::new(&paths.diverged(tid, n)).unwrap();
             assert!(aside.is_set_aside() && !paths.is_set_aside());
@@ -459,6 +476,8 @@ mod tests {
             "Data.fs.index",
             "Other.fs.tr0",
             "Other.fs.diverged-0406",
+            "Data.fs.diverged-04060072f24cbb52-",
+            "Data.fs.diverged-04060072f24cbb52-04060072f24cbb53-04060072f24cbb54",
         ] {
             assert_eq!(paths.leftover(OsStr::new(other)), None, "{other}");
         }

@@ -2,7 +2,8 @@
 //!
 //! The sidecar is a cache and a witness. The slave's own bytes are the truth, and the sidecar
 //! is compared with them before it is used. If it is lost, passes take longer or refuse more,
-//! but no data is lost. It is therefore replaced atomically and not synced.
+//! but no data is lost. It is therefore replaced atomically and not synced, except before a rewind
+//! ([`rewind`](super::rewind)).
 //!
 //! A pass stores it before a batch begins, after a batch that is followed by another, and when
 //! the pass ends.
@@ -16,7 +17,7 @@ mod history;
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::ops::Range;
+use std::ops::{Not, Range};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -170,14 +171,17 @@ pub fn last_bytes(position: u64) -> Range<u64> {
     position.saturating_sub(LAST_LEN)..position
 }
 
-/// An unfinished append. If a crash interrupts it, the slave's tail starts with the header of
-/// its first transaction.
+/// An unfinished append or rewind. If a crash interrupts it, the slave's tail starts with the header
+/// of its first transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Batch {
-    /// Position of the slave before the append, in bytes.
+    /// Position of the slave before the append, or after the rewind, in bytes.
     pub from: u64,
     /// The header of its first transaction, with status `c`.
     header: [u8; TXN_HEADER_LEN],
+    /// Whether the transactions are the slave's own, which a rewind truncates.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    rewinds: bool,
 }
 
 impl Batch {
@@ -186,7 +190,28 @@ impl Batch {
     pub fn new(from: u64, header: [u8; TXN_HEADER_LEN]) -> Self {
         let mut header = header;
         header[STATUS_OFFSET as usize] = TxnStatus::VOTED.0;
-        Self { from, header }
+        Self {
+            from,
+            header,
+            rewinds: false,
+        }
+    }
+
+    /// The slave's own transactions after `from`, of which the first one has this header, and which
+    /// a rewind truncates.
+    #[must_use]
+    pub fn of_rewind(from: u64, header: [u8; TXN_HEADER_LEN]) -> Self {
+        let rewinds = true;
+        Self {
+            rewinds,
+            ..Self::new(from, header)
+        }
+    }
+
+    /// Whether a rewind truncates these transactions.
+    #[must_use]
+    pub fn is_rewind(&self) -> bool {
+        self.rewinds
     }
 
     /// The header of its first transaction, with status `c`.
@@ -206,7 +231,7 @@ impl Batch {
     }
 
     /// Whether the finished transaction with this header at `position` is the first of this
-    /// batch.
+    /// batch, so that an append has finished it.
     #[must_use]
     pub fn begins_with(&self, position: u64, header: [u8; TXN_HEADER_LEN]) -> bool {
         header[STATUS_OFFSET as usize] != TxnStatus::VOTED.0 && *self == Self::new(position, header)
@@ -231,12 +256,24 @@ impl Sidecar {
     /// Replaces the sidecar atomically, with the slave's owner and mode. Fails if the slave's
     /// file system is not mounted.
     pub fn store(&self, paths: &SlavePaths) -> Result<(), Error> {
+        self.write(paths)?;
+        Ok(())
+    }
+
+    fn write(&self, paths: &SlavePaths) -> Result<fs::File, Error> {
         paths.check_is_mounted()?;
         let path = paths.sibling(Sibling::Sidecar);
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::io("write", &path)(error.into()))?;
         text.push(b'\n');
-        replace_small_file(paths, Sibling::SidecarNew, &path, &text)?;
-        Ok(())
+        replace_small_file(paths, Sibling::SidecarNew, &path, &text)
+    }
+
+    /// Replaces the sidecar as [`store`](Self::store) does, and makes it durable.
+    pub fn store_durably(&self, paths: &SlavePaths) -> Result<(), Error> {
+        let file = self.write(paths)?;
+        let path = paths.sibling(Sibling::Sidecar);
+        file.sync_all().map_err(Error::io("sync", &path))?;
+        paths.sync_directory()
     }
 }

@@ -31,6 +31,16 @@ pub fn check_next_copy(slave: &Slave, size: u64) -> Result<(), Error> {
     check_copy(&slave.paths, size, written)
 }
 
+/// Fails unless there is space to set transactions aside in a file of `size` bytes.
+pub fn check_set_aside(paths: &SlavePaths, size: u64) -> Result<(), Error> {
+    check_file_size_limit(&paths.sibling(Sibling::Tmp), size)?;
+    check_space(
+        paths.directory(),
+        "the transactions that are set aside",
+        size,
+    )
+}
+
 /// Fails unless the slave can grow to `end` bytes.
 pub fn check_append(slave: &Slave, end: u64) -> Result<(), Error> {
     let size = slave.stat()?.map_or(0, |seen| seen.size);

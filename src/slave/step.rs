@@ -62,6 +62,8 @@
 //!    the first byte of the batch is written. A tail that starts differently, or already has its
 //!    true status, is not truncated. After a power cut, the sidecar may not contain the batch;
 //!    then the tail is left to ZODB.
+//!    The own transactions of an interrupted [`rewind`](super::rewind) are such a tail, too: their
+//!    batch is durable in the sidecar before the first of them gets its `c`, in a step.
 //! 7. **A ZODB that has the slave open.** `off` does not wait for it and truncates nothing. ZODB
 //!    truncates an unfinished tail when it opens the file; if it dies before, the next one does.
 //! 8. **A second `off`.** There are two moments S. The `off` that truncates second finds
@@ -89,6 +91,8 @@
 //!   file, and then remove it when it finds syncing off.
 //! - It may create a file in `.fssync/tmp` of the blob directory, write one more piece of each blob
 //!   that it is receiving, and remove these files when it finds syncing off.
+//! - It may remove the ledger, and the file of transactions that were set aside and not truncated
+//!   after all.
 //! - It may finish or remove a `.trN` of a tail that was not truncated after all, and the second
 //!   name of a slave that was not replaced. A `.trN` of an earlier pass remains unchanged.
 //! - It may store the sidecar. Its statements about the slave were true when they were made, and

@@ -76,7 +76,7 @@ fn compare_once(
     let SlaveReader { slave, monitor, .. } = reader;
     let mut survey = Survey::of(sample, &slave.paths, master, sidecar)?;
     retry.master_answered();
-    let plan = match survey.decide(Policy::default(), master, *monitor) {
+    let plan = match survey.decide(Policy::default(), slave, master, *monitor) {
         Err(error @ Error::Refused(_)) => {
             return Ok((Outcome::from(&error), None));
         }
@@ -92,7 +92,7 @@ fn compare_once(
             let (lag, damage) = beyond(&survey, append, master, *monitor)?;
             (Some(lag), damage)
         }
-        PlannedAction::FullCopy(_) => match survey.observation.slave {
+        PlannedAction::Rewind(_) | PlannedAction::FullCopy(_) => match survey.observation.slave {
             SlaveState::Storage(_) => (Some(Lag::of(survey.newer(master)?, None)), None),
             _ => (None, None),
         },
@@ -108,12 +108,15 @@ fn compare_once(
     let is_written = match plan.action {
         PlannedAction::Nothing => false,
         PlannedAction::Append(_) => copied.transactions > 0,
-        PlannedAction::FullCopy(_) => true,
+        PlannedAction::Rewind(_) | PlannedAction::FullCopy(_) => true,
     };
     // A pass checks the free space before it could meet the damage.
     let room = match plan.action {
         PlannedAction::Nothing => Ok(()),
         PlannedAction::Append(append) => space::check_append(slave, append.from + copied.bytes),
+        PlannedAction::Rewind(rewind) => {
+            space::check_set_aside(&slave.paths, rewind.fork.set_aside_len)
+        }
         PlannedAction::FullCopy(_) => space::check_next_copy(slave, survey.master_stat.size),
     };
     // A pass opens the slave's blob directory before it takes ZODB's lock.

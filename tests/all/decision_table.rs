@@ -276,11 +276,38 @@ const ROWS: &[Row] = &[
         None
     }),
     Row {
-        options: &["--full"],
+        options: &["--whole"],
         ..row("a forced copy", 0, "full-copy", |_, _| None)
     },
     Row {
         options: &["--full"],
+        ..row("a prefix, with --full", 0, "append", |scene, _| {
+            rewrite_end(&scene.master, &History::get().after);
+            None
+        })
+    },
+    Row {
+        options: &["--full"],
+        ..row("a rewind", 0, "rewind", |scene, zodb| {
+            grow(scene, zodb);
+            rewrite_end(&scene.master, &History::get().after);
+            None
+        })
+    },
+    Row {
+        options: &["--full"],
+        ..row(
+            "a rewind to the end of a master that is older",
+            0,
+            "rewind",
+            |scene, zodb| {
+                grow(scene, zodb);
+                None
+            },
+        )
+    },
+    Row {
+        options: &["--whole"],
         ..row(
             "a forced copy over a slave that has grown",
             0,
@@ -292,7 +319,7 @@ const ROWS: &[Row] = &[
         )
     },
     Row {
-        options: &["--full"],
+        options: &["--whole"],
         ..row(
             "a forced copy over a slave in use",
             13,
@@ -301,7 +328,7 @@ const ROWS: &[Row] = &[
         )
     },
     Row {
-        options: &["--full"],
+        options: &["--whole"],
         ..row(
             "a forced copy of a damaged master",
             30,

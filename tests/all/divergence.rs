@@ -744,7 +744,7 @@ fn try_case(files: &mut Files, case: &Case) {
     files.clear();
     (case.set_up)(files);
     let how = (case.exit_if_full, case.old_if_full);
-    let run = check_outcome(files, name, &["--full"], how);
+    let run = check_outcome(files, name, &["--whole"], how);
     assert_eq!(
         run.report()["action"],
         "full-copy",
@@ -825,7 +825,7 @@ fn zodb_opens_a_slave_that_was_set_aside() {
     files.synced(&fixture("commits"));
     files.grow_slave(2);
     let tids = files.slave_tids_beyond(fixture("commits").len() as u64);
-    files.scene.pass(&["--full"]).expect(0);
+    files.scene.pass(&["--whole"]).expect(0);
     let aside = files.beside(&format!("Data.fs.diverged-{}", tids[1]));
     let opened = files
         .zodb
@@ -845,7 +845,7 @@ fn setting_a_slave_aside_never_overwrites_a_file() {
     files.master(&fixture("commits"));
     for round in 0..3 {
         files.slave(&fixture("undo"));
-        let run = files.scene.pass(&["--full"]).expect(0);
+        let run = files.scene.pass(&["--whole"]).expect(0);
         assert!(run.stderr.contains("is kept as"), "{run:?}");
         let kept = files.kept();
         assert_eq!(kept.len(), round + 1, "{:?}", kept.keys());

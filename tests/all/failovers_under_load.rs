@@ -168,7 +168,7 @@ impl Site {
             "{refused:?}"
         );
         assert!(self.slave() == serving, "the slave was overwritten");
-        self.pass(&["--full"]).expect(0);
+        self.pass(&["--whole"]).expect(0);
         let aside = self.scene.beside_slave();
         let aside = aside.iter().find(|name| name.contains(".diverged-"));
         let aside = self.scene.slave.with_file_name(aside.expect("it is kept"));

@@ -177,7 +177,9 @@ fn run(name: &str, race: &Race<'_>) {
 }
 
 const PASS: Entrant = Entrant::new(Actor::Pass(&[]));
-const FULL: Entrant = Entrant::new(Actor::Pass(&["--full"]));
+const WHOLE: Entrant = Entrant::new(Actor::Pass(&["--whole"]));
+/// A pass that rewinds the slave.
+const REWINDS: Entrant = Entrant::new(scenario::REWIND.actor);
 /// A pass that also removes the blobs to which the log does not refer.
 const REMOVES: Entrant = Entrant::new(scenario::REMOVAL_OF_BLOBS.actor);
 const BATCHES: Entrant = Entrant::new(Actor::PassInBatches(Batches::SMALL));
@@ -216,7 +218,7 @@ macro_rules! races {
 races! {
     APPEND as an_append {
         and_a_pass: [PASS, PASS];
-        and_a_full_copy: [PASS, FULL];
+        and_a_full_copy: [PASS, WHOLE];
         and_a_watch: [PASS, WATCH];
         and_off: [PASS, OFF];
         in_batches_and_off: [BATCHES, OFF];
@@ -243,7 +245,7 @@ races! {
     }
     FULL_COPY_AND_SET_ASIDE as a_full_copy {
         and_a_pass: [PASS, PASS];
-        and_a_full_copy: [PASS, FULL];
+        and_a_full_copy: [PASS, WHOLE];
         and_a_watch: [PASS, WATCH];
         and_off: [PASS, OFF];
         and_an_echo: [PASS, ECHO];
@@ -254,6 +256,16 @@ races! {
         and_verify: [PASS, VERIFY];
         and_status: [PASS, STATUS];
         and_off_and_then_zodb: [PASS, OFF, SERVES.after(1)];
+    }
+    REWIND as a_rewind {
+        and_a_rewind: [REWINDS, REWINDS];
+        and_off: [REWINDS, OFF];
+        and_an_echo: [REWINDS, ECHO];
+        and_a_zodb_that_opens_and_closes: [REWINDS, OPENS];
+        and_a_zodb_that_stays: [REWINDS, STAYS];
+        and_verify: [REWINDS, VERIFY];
+        and_status: [REWINDS, STATUS];
+        and_off_and_then_zodb: [REWINDS, OFF, SERVES.after(1)];
     }
     FIRST_COPY as a_first_copy {
         and_a_pass: [PASS, PASS];

@@ -141,7 +141,7 @@ fn a_slave_with_an_attribute_that_forbids_writing_is_refused() {
         drop(protected);
         let _protected = Protected::new(directory, attribute);
         let hint = format!("chattr -{attribute} {}", directory.display());
-        assert_refused(&scene, &["--full"], 1, &hint);
+        assert_refused(&scene, &["--whole"], 1, &hint);
         assert_refused(&scene, &[], 1, "lsattr");
     }
     scene.expect("append");

@@ -247,7 +247,7 @@ fn copying(version: &str) -> Site {
     }
     let (master, copy) = (site.master(), format!("{}.copy", site.master()));
     site.must(&["cp", &master, &copy]);
-    site.start("copy", &["--full", "--timeout", "20"]);
+    site.start("copy", &["--whole", "--timeout", "20"]);
     let temporary = format!("{}.fssync-tmp", site.slave);
     site.call(&json!({"cmd": "await_path", "path": temporary}));
     site

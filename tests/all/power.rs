@@ -63,6 +63,10 @@ survives_power_cuts! {
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
     a_forced_full_copy: FORCED_FULL_COPY;
     a_forced_full_copy_of_a_divergence: FORCED_FULL_COPY_OF_A_DIVERGENCE;
+    a_rewind: REWIND;
+    a_rewind_of_a_slave: REWIND_OF_A_SLAVE;
+    a_rewind_of_copied_transactions: REWIND_OF_COPIED_TRANSACTIONS;
+    a_rewind_with_blobs: REWIND_WITH_BLOBS;
     an_index_rebuild: INDEX_REBUILD;
     an_index_update: INDEX_UPDATE;
     a_slave_seeded_by_hand: SEED;

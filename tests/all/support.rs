@@ -19,7 +19,7 @@ mod zodb;
 pub use blob_history::BlobHistory;
 pub use files::{names, project, replace, rewrite_end, snapshot, snapshot_of};
 pub use masters::{
-    History, append_killed_at_sync, append_sparse, kill_append_at_sync, sparse_master,
+    History, append_killed_at_sync, append_sparse, kill_append_at_sync, kill_at_sync, sparse_master,
 };
 pub use notify_socket::NotifySocket;
 pub use package::packaged;

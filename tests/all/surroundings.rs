@@ -137,7 +137,7 @@ fn a_copy_of_a_copy_is_allowed() {
 fn a_failback_is_not_mistaken_for_swapped_arguments() {
     let mut zodb = Zodb::start();
     let scene = Scene::synced(History::get());
-    let forced = pass(&["--full"], &scene.slave, &scene.master).expect(0);
+    let forced = pass(&["--whole"], &scene.slave, &scene.master).expect(0);
     assert_eq!(forced.report()["action"], "full-copy");
 
     let scene = Scene::synced(History::get());

@@ -93,7 +93,7 @@ fn a_pack_that_leaves_the_bytes_of_a_backup_is_refused_like_the_backup() {
         let lost = read_reference(&scene, &scene.master);
         assert!(lost.stderr.contains("POSKeyError"), "{lost:?}");
         // A person who knows that it was a pack can accept it.
-        scene.pass(&["--full"]).expect(0);
+        scene.pass(&["--whole"]).expect(0);
         assert!(fs::read(&scene.slave).unwrap() == backup, "a copy");
         assert!(fs::read(&kept(&scene)[0]).unwrap() == slave, "as it was");
     }

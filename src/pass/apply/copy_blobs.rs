@@ -29,7 +29,7 @@ use crate::filestorage::MAGIC_LEN;
 use crate::filestorage::blob::{BlobCandidate, BlobKey, BlobReference};
 use crate::human::count;
 use crate::pass::survey::Survey;
-use crate::slave::blobs::{AsideLinker, GoneWriter};
+use crate::slave::blobs::{AsideLinker, BlobsOf, GoneWriter};
 use crate::slave::scan::blobs::BlobScan;
 use crate::slave::sidecar::Sidecar;
 
@@ -181,7 +181,11 @@ impl CopyBlobs<'_> {
         };
         let position = survey.position.unwrap_or(MAGIC_LEN);
         let mut scan = BlobScan::new(file, apply.slave.paths.data(), MAGIC_LEN, position);
-        let mut aside = AsideLinker::begin(&blobs.directory, apply.slave, survey.last_tid)?;
+        let mut aside = AsideLinker::begin(
+            &blobs.directory,
+            apply.slave,
+            BlobsOf::Slave(survey.last_tid),
+        )?;
         loop {
             apply.slave.check_cancelled()?;
             let Some(references) = scan.next_slice()? else {

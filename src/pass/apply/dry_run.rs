@@ -1,7 +1,7 @@
 //! A dry run: reads and checks everything that the plan would read, and writes nothing.
 
 use super::copy_visitor::CopyVisitor;
-use super::warnings::Replaced;
+use super::warnings::{Own, Replaced};
 use super::{Apply, add_up};
 use crate::error::Error;
 use crate::filestorage::MAGIC_LEN;
@@ -10,8 +10,8 @@ use crate::filestorage::scan::{Event, Visitor};
 use crate::pass::reader::{Cut, TransactionReader};
 use crate::pass::survey::Survey;
 use crate::plan::outcome::Copied;
-use crate::plan::{AppendPlan, CopyPlan, Plan, PlannedAction, Reason};
-use crate::slave::space;
+use crate::plan::{AppendPlan, CopyPlan, Plan, PlannedAction, Reason, RewindPlan};
+use crate::slave::{set_aside, space};
 
 /// Counts the blobs of new transactions. Those of undone changes do not count: the slave does not
 /// have the records to which their back pointers may lead.
@@ -40,6 +40,7 @@ impl Apply<'_> {
         match plan.action {
             PlannedAction::Nothing => Ok(()),
             PlannedAction::Append(append) => self.dry_run_append(survey, append, copied),
+            PlannedAction::Rewind(rewind) => self.dry_run_rewind(survey, rewind, copied),
             PlannedAction::FullCopy(copy) => {
                 self.dry_run_full_copy(survey, copy, plan.reason, copied)
             }
@@ -61,6 +62,31 @@ impl Apply<'_> {
         self.check_undamaged(&reader)
     }
 
+    fn dry_run_rewind(
+        &self,
+        survey: &Survey,
+        plan: RewindPlan,
+        copied: &mut Copied,
+    ) -> Result<(), Error> {
+        let (paths, fork) = (&self.slave.paths, plan.fork);
+        space::check_set_aside(paths, fork.set_aside_len)?;
+        let mut reader = self.reader(survey, fork.position, fork.last_tid);
+        let mut blobs = BlobCounter::default();
+        self.read_to_end(&mut reader, &mut blobs)?;
+        let set_aside = set_aside::free_name(paths, fork.own);
+        self.warn_of_own(&Own {
+            is_dry_run: true,
+            run: fork.own,
+            path: &set_aside,
+            blobs: None,
+        });
+        add_up(copied, &reader, fork.position);
+        copied.blobs = blobs.count;
+        copied.own_transactions = fork.own.count;
+        copied.set_aside = Some(set_aside);
+        self.check_undamaged(&reader)
+    }
+
     fn dry_run_full_copy(
         &self,
         survey: &Survey,
@@ -78,6 +104,7 @@ impl Apply<'_> {
             kept: keep.map(|reason| (reason, self.slave.paths.free_aside(survey.last_tid))),
         };
         self.warn_of_replacement(survey, &reader, &replaced);
+        copied.set_aside = replaced.kept.map(|(_, path)| path);
         add_up(copied, &reader, 0);
         self.check_undamaged(&reader)
     }

@@ -1,6 +1,7 @@
 //! Copies the whole master, and puts the copy in the place of the slave.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
@@ -92,7 +93,7 @@ impl Apply<'_> {
         if keep.is_some() {
             blobs.set_aside()?;
         }
-        self.replace(survey, keep, copy, &reader)?;
+        copied.set_aside = self.replace(survey, keep, copy, &reader)?;
         if let Some(warning) = copy.warning() {
             self.monitor.warn(warning);
         }
@@ -233,14 +234,15 @@ impl Apply<'_> {
     }
 
     /// Puts a copy, which ends at the position of the reader, in the place of the slave, once it
-    /// is durable on both ends and the master has confirmed it.
+    /// is durable on both ends and the master has confirmed it. Returns the path of the old slave, if
+    /// it is kept.
     fn replace(
         &self,
         survey: &Survey,
         keep: Option<KeepReason>,
         copy: &mut Replacement<'_>,
         reader: &TransactionReader<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<PathBuf>, Error> {
         copy.start_sync();
         let asked = self.ask_to_confirm(copy.file(), 0..reader.position(), reader)?;
         copy.sync()?;
@@ -251,9 +253,9 @@ impl Apply<'_> {
         let kept_as = copy.install(survey.seen, keep_as)?;
         let replaced = Replaced {
             is_dry_run: false,
-            kept: keep.zip(kept_as),
+            kept: keep.zip(kept_as.clone()),
         };
         self.warn_of_replacement(survey, reader, &replaced);
-        Ok(())
+        Ok(kept_as)
     }
 }

@@ -1,14 +1,16 @@
 //! Warnings that come up while a plan is applied.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Apply;
 use super::blobs::BlobTransfer;
 use crate::filestorage::MAGIC_LEN;
-use crate::human::bytes;
+use crate::human::{bytes, count};
 use crate::pass::reader::TransactionReader;
 use crate::pass::survey::Survey;
 use crate::plan::KeepReason;
+use crate::plan::switch_on::TransactionRun;
+use crate::slave::blobs::BlobsAside;
 use crate::slave::sidecar::Sidecar;
 
 /// A slave that a full copy replaces, or would replace.
@@ -19,7 +21,39 @@ pub(super) struct Replaced {
     pub(super) kept: Option<(KeepReason, PathBuf)>,
 }
 
+/// Transactions of the slave's own that a rewind sets aside, or would set aside.
+pub(super) struct Own<'a> {
+    /// Whether this is a dry run.
+    pub(super) is_dry_run: bool,
+    /// The transactions.
+    pub(super) run: TransactionRun,
+    /// The file that contains them.
+    pub(super) path: &'a Path,
+    /// Their blobs.
+    pub(super) blobs: Option<&'a BlobsAside>,
+}
+
 impl Apply<'_> {
+    /// Warns that transactions of the slave's own are set aside.
+    pub(super) fn warn_of_own(&self, own: &Own<'_>) {
+        let are = if own.is_dry_run {
+            "would be set aside"
+        } else {
+            "are set aside"
+        };
+        let (slave, path) = (self.slave.paths.data().display(), own.path.display());
+        self.monitor.warn(format!(
+            "{slave} had {}, which the master lacks: they {are} in {path}, a FileStorage of their own",
+            own.run
+        ));
+        if let Some(blobs) = own.blobs {
+            let (number, path) = (count(blobs.files, "blob"), blobs.path.display());
+            self.monitor.warn(format!(
+                "the {number} of these transactions are kept in {path}"
+            ));
+        }
+    }
+
     /// Warns if an old slave is kept, and if the new one is much smaller.
     pub(super) fn warn_of_replacement(
         &self,

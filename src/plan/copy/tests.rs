@@ -6,8 +6,14 @@ use crate::plan::observation::{ForkComparison, MasterState, MissingFromMaster, N
 use crate::plan::switch_on::TransactionRun;
 
 const TID: Tid = Tid(0x2000);
-const PLAIN: Policy = Policy { full: false };
-const FULL: Policy = Policy { full: true };
+const PLAIN: Policy = Policy {
+    full: false,
+    whole: false,
+};
+const FULL: Policy = Policy {
+    full: true,
+    whole: false,
+};
 
 const RUN: TransactionRun = TransactionRun {
     count: 1,
@@ -56,6 +62,7 @@ fn observation() -> Observation {
             was_refused: false,
         },
         prefix_equal: None,
+        common: None,
         comparison: Some(ForkComparison {
             missing: missing(),
             ..ForkComparison::default()

@@ -1,19 +1,21 @@
 //! Gives the blobs of a slave that is set aside a second name (Law 2).
 //!
 //! If a full copy replaces a slave with other transactions, the old log remains under a second name
-//! ([`replace`](crate::slave::replace)). Its blobs get second names, too: hard links in
-//! `.fssync/aside-<tid>`, which is a blob directory by itself. If the blobs had their first names
-//! only, the next pack of ZODB would remove them, because the new log does not refer to them.
+//! ([`replace`](crate::slave::replace)). If the slave is truncated at a fork point, the transactions
+//! after it remain in a file of their own ([`rewind`](crate::slave::rewind)). Their blobs get second
+//! names, too: hard links in `.fssync/aside-<tid>` or `.fssync/aside-<first>-<last>`, which is a blob
+//! directory by itself. If the blobs had their first names only, the next pack of ZODB would remove
+//! them, because the new log does not refer to them.
 //!
 //! # Order of writes, and the state after a crash
 //!
 //! 1. In steps: create the directory, and link `.layout` into it.
 //! 2. For each group of blobs: create directories and links, in steps; sync the files and all
 //!    directories up to the blob directory.
-//! 3. The caller replaces the log only when [`AsideLinker::finish`] has returned.
+//! 3. The caller replaces or truncates the log only when [`AsideLinker::finish`] has returned.
 //!
 //! *Crash before 3:* some links, and the old log under its first name. The pass that replaces it
-//! continues with the same directory, whose name follows from the last transaction of the log.
+//! continues with the same directory, whose name follows from the transactions.
 //! Links that exist are synced again. If no pass replaces the log, the links remain; they take
 //! no space while the blobs have their first names.
 //!
@@ -38,6 +40,7 @@ use crate::error::Error;
 use crate::filestorage::Tid;
 use crate::filestorage::blob::names::FSSYNC_DIRECTORY;
 use crate::filestorage::blob::{BlobKey, LAYOUT_FILE};
+use crate::plan::switch_on::TransactionRun;
 use crate::slave::step::Slave;
 
 /// How many blobs are linked before they are synced.
@@ -56,6 +59,24 @@ pub struct AsideLinker<'a> {
     result: BlobsAside,
 }
 
+/// The transactions whose blobs are set aside. The name of the directory follows from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobsOf {
+    /// All of a slave that ends with this one.
+    Slave(Option<Tid>),
+    /// Those that a rewind truncates.
+    Run(TransactionRun),
+}
+
+impl BlobsOf {
+    fn directory(self) -> String {
+        match self {
+            Self::Slave(last_tid) => format!("aside-{}", last_tid.unwrap_or(Tid(0))),
+            Self::Run(TransactionRun { first, last, .. }) => format!("aside-{first}-{last}"),
+        }
+    }
+}
+
 /// The blobs that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobsAside {
@@ -68,14 +89,13 @@ pub struct BlobsAside {
 }
 
 impl<'a> AsideLinker<'a> {
-    /// Begins to set the blobs of a slave aside that ends with the transaction `last_tid`.
+    /// Begins to set the blobs of these transactions aside.
     pub fn begin(
         directory: &'a BlobDirectory,
         slave: &'a Slave,
-        last_tid: Option<Tid>,
+        of: BlobsOf,
     ) -> Result<Self, Error> {
-        let tid = last_tid.unwrap_or(Tid(0));
-        let relative = Path::new(FSSYNC_DIRECTORY).join(format!("aside-{tid}"));
+        let relative = Path::new(FSSYNC_DIRECTORY).join(of.directory());
         let aside = directory.open_or_create_ours(slave, &relative)?;
         let set_aside = Self {
             tmp: TmpDirectory::open(directory, slave)?,

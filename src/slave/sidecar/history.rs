@@ -94,7 +94,7 @@ pub struct Counters {
 impl Counters {
     /// Counts a pass with this outcome.
     fn count(&mut self, outcome: &Outcome) {
-        let copied = outcome.copied;
+        let copied = &outcome.copied;
         increase(self.passes.entry(outcome.exit as u8).or_default(), 1);
         let bytes = copied.bytes.saturating_add(copied.blob_bytes);
         if bytes > 0 {

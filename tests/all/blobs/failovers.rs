@@ -130,7 +130,7 @@ fn diverge(setup: Setup, transport: Transport) {
     assert!(fs::read(&site.scene.slave).unwrap() == log);
     assert_eq!(site.slave_keys(), keys, "nothing is placed or removed");
 
-    let pass = site.scene.pass(&["--full"]).expect(0);
+    let pass = site.scene.pass(&["--whole"]).expect(0);
     site.assert_in_sync();
     let old = aside(&site).expect("the old slave is kept");
     let named = pass.stderr.lines().find_map(|line| {

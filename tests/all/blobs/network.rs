@@ -53,7 +53,7 @@ fn a_blob_that_a_network_file_system_shows_late_is_found() {
     });
     let report = pass::run(&job, &fssync::Silent);
     assert_eq!(report.outcome.exit, Exit::Success, "{report:?}");
-    let copied = report.outcome.copied;
+    let copied = &report.outcome.copied;
     assert_eq!((copied.blobs, copied.blobs_absent), (2, 0), "{report:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 2);
 }

@@ -37,7 +37,7 @@ fn a_slave_that_was_set_aside_is_opened_with_all_its_blobs() {
     zodb.call(&json!({"cmd": "close", "name": "s"}));
     run(fssync().args(["on", "--force"]).arg(&scene.slave)).expect(0);
     zodb.call(&json!({"cmd": "commit", "name": "m", "blobs": 1}));
-    scene.pass(&["--full", "--blobs"]).expect(0);
+    scene.pass(&["--whole", "--blobs"]).expect(0);
 
     let prefix = "Data.fs.diverged-";
     let names = scene.beside_slave();

@@ -53,7 +53,7 @@ fn a_full_copy_compares_the_blobs_by_their_digests() {
         let sound = damage(&site);
         site.scene.pass(&["--full"]).expect(0);
         assert_ne!(fs::read(newest(&site)).unwrap(), sound, "nobody asked");
-        let report = repairs(&mut site, &sound, &["--full", "--recheck-blobs"]);
+        let report = repairs(&mut site, &sound, &["--whole", "--recheck-blobs"]);
         assert_eq!(
             (&report["action"], &report["blobs"]),
             (&json!("full-copy"), &json!(1)),

@@ -3,7 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+
+use fssync::filestorage::MAGIC_LEN;
+use fssync::filestorage::extract::extract;
+use fssync::filestorage::scan::{Event, Scanner};
 
 use crate::support::Zodb;
 
@@ -27,6 +32,40 @@ pub struct Before {
     pub keeps_slave: bool,
     /// The length of the slave's tail that must be saved, in bytes.
     pub tail_len: usize,
+    /// The slave's transactions that must be set aside if it is rewound.
+    pub own: Option<Own>,
+}
+
+/// Transactions that only the slave has, at its end.
+#[derive(Debug)]
+pub struct Own {
+    /// Where they start, in bytes. Slave and master are the same up to there.
+    pub fork: usize,
+    /// The file that contains them once they are set aside.
+    pub set_aside: Vec<u8>,
+}
+
+impl Own {
+    /// The transactions of the slave after its common prefix with the master.
+    pub fn of(slave: &[u8], slave_position: usize, master: &[u8]) -> Self {
+        let differ = slave.iter().zip(master).position(|(a, b)| a != b);
+        let equal = differ.unwrap_or(slave.len().min(master.len()));
+        let mut fork = MAGIC_LEN as usize;
+        let mut scanner = Scanner::new(slave_position as u64);
+        scanner.feed(&slave[fork..slave_position], &mut |event| {
+            if let Event::Transaction(transaction) = event
+                && transaction.end as usize <= equal
+            {
+                fork = transaction.end as usize;
+            }
+        });
+        let mut set_aside = Vec::new();
+        let range = fork as u64..slave_position as u64;
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(slave).expect("its bytes");
+        extract(&mut &file, range, &mut set_aside).expect("its last transactions");
+        Self { fork, set_aside }
+    }
 }
 
 impl Before {
@@ -45,6 +84,7 @@ impl Before {
             may_be_empty: false,
             keeps_slave: false,
             tail_len: 0,
+            own: None,
         }
     }
 
@@ -53,7 +93,9 @@ impl Before {
     ///
     /// 1. the old slave, unchanged;
     /// 2. the transactions of the old slave, followed by some of the master's;
-    /// 3. all transactions of the master. The old slave is set aside if it must be.
+    /// 3. all transactions of the master. The old slave is set aside if it must be;
+    /// 4. if it is rewound: a prefix of the master that contains the common one. The slave's own
+    ///    transactions are set aside.
     pub fn assert_sound(&self, slave: &[u8], position: usize, files: &BTreeMap<String, Vec<u8>>) {
         let is_old = match &self.slave {
             Some(old) => old == slave,
@@ -66,8 +108,10 @@ impl Before {
         assert!(self.master.starts_with(found), "a prefix of the master");
         let old = self.slave.as_deref().unwrap_or_default();
         let has_grown = !old.is_empty() && found.starts_with(&old[..self.slave_position]);
+        let own = self.own.as_ref();
+        let is_rewound = own.is_some_and(|own| position >= own.fork);
         assert!(
-            has_grown || position == self.master_position,
+            has_grown || is_rewound || position == self.master_position,
             "all transactions of the slave or of the master: {position} bytes"
         );
         let is_saved = |start: &str, saved: &[u8]| {
@@ -75,7 +119,8 @@ impl Before {
             files.any(|(name, bytes)| name.starts_with(start) && bytes == saved)
         };
         if self.keeps_slave {
-            assert!(is_saved("Data.fs.diverged-", old), "set aside");
+            let kept = own.map_or(old, |own| &own.set_aside);
+            assert!(is_saved("Data.fs.diverged-", kept), "set aside");
         }
         // Once the tail is saved, a part of it may be overwritten.
         let tail = &old[old.len() - self.tail_len..];
@@ -105,6 +150,7 @@ fn lost_transactions_are_found() {
         may_be_empty: false,
         keeps_slave: false,
         tail_len: 2,
+        own: None,
     };
     let saved: (&str, &[u8]) = ("Data.fs.tr0", b" c");
     for (slave, files, is_lost) in [
@@ -132,6 +178,30 @@ fn lost_transactions_are_found() {
         (b"FS30", &[saved], true),
     ] {
         assert_eq!(is_found(&packed, slave, files), is_lost, "{slave:?}");
+    }
+    let rewound = Before {
+        slave: Some(b"FS30 ab c".to_vec()),
+        slave_position: 9,
+        own: Some(Own {
+            fork: 7,
+            set_aside: b"FS30 c".to_vec(),
+        }),
+        master: b"FS30 ab d e f".to_vec(),
+        master_position: 13,
+        may_be_empty: false,
+        keeps_slave: true,
+        tail_len: 0,
+    };
+    let saved: (&str, &[u8]) = ("Data.fs.diverged-0-1", b"FS30 c");
+    for (slave, files, is_lost) in [
+        (&b"FS30 ab c"[..], &[][..], false),
+        (b"FS30 ab", &[saved], false),
+        (b"FS30 ab d", &[saved], false),
+        (b"FS30 ab", &[], true),
+        (b"FS30", &[saved], true),
+        (b"FS30 ab cd", &[saved], true),
+    ] {
+        assert_eq!(is_found(&rewound, slave, files), is_lost, "{slave:?}");
     }
     let first = Before {
         slave: None,

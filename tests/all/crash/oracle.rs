@@ -31,8 +31,8 @@ use fssync::verify::finding::{Kind, Severity};
 use fssync::verify::verify;
 use serde_json::json;
 
-use super::before::Before;
-use super::scenario::{Scenario, Switched};
+use super::before::{Before, Own};
+use super::scenario::{Kept, Scenario, Switched};
 use crate::blobs::derived::on_disk;
 use crate::ledger;
 use crate::support::{BlobHistory, Blobs, Scene, Setup, Zodb, blobs_beside, names};
@@ -57,13 +57,17 @@ impl Case {
 
     /// A case whose scenario is already prepared in a scene.
     pub fn of(scenario: &'static Scenario, scene: Scene, zodb: &mut Zodb) -> Self {
-        let before = Before {
-            keeps_slave: scenario.keeps_slave,
+        let mut before = Before {
+            keeps_slave: scenario.keeps != Kept::Nothing,
             tail_len: scenario.tail_len,
             // With blobs, a first pass creates an empty slave before it copies any.
             may_be_empty: scenario.has_blobs,
             ..Before::of(&scene.slave, &scene.master, zodb)
         };
+        if scenario.keeps == Kept::OwnTransactions {
+            let slave = before.slave.as_deref().expect("a slave");
+            before.own = Some(Own::of(slave, before.slave_position, &before.master));
+        }
         Self {
             files_before: files(&scene),
             scenario,
@@ -100,14 +104,15 @@ impl Case {
     /// own.
     fn assert_old_blobs(&self, files: &Files, zodb: &mut Zodb) {
         let old = self.before.slave.as_deref().unwrap_or_default();
-        let must_be_kept = self.scenario.keeps_slave && self.scenario.has_blobs;
+        let must_be_kept = self.before.keeps_slave && self.scenario.has_blobs;
         if !must_be_kept || files["Data.fs"].starts_with(old) {
             return;
         }
         let slave = &self.scene.slave;
+        let kept = self.before.own.as_ref().map_or(old, |own| &own.set_aside);
         let is_old = |(name, bytes): (&String, &Vec<u8>)| {
             let tid = name.strip_prefix("Data.fs.diverged-")?;
-            (bytes == old).then(|| tid.to_owned())
+            (bytes == kept).then(|| tid.to_owned())
         };
         let tid = files.iter().find_map(is_old).expect("the old slave");
         let directory = blobs_beside(slave).join(format!(".fssync/aside-{tid}"));

@@ -20,8 +20,8 @@ pub struct Scenario {
     pub actor: Actor,
     /// The exit code of the actor if nothing disturbs it.
     pub exit_code: i32,
-    /// Whether the old slave must be set aside.
-    pub keeps_slave: bool,
+    /// What must be set aside of the old slave.
+    pub keeps: Kept,
     /// The length of the old slave's tail that must be saved, in bytes.
     pub tail_len: usize,
     /// When syncing is off.
@@ -47,6 +47,16 @@ impl Scenario {
     }
 }
 
+/// What is set aside of an old slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Nothing,
+    /// All of it.
+    Slave,
+    /// Its own transactions: it is rewound, which truncates it before them.
+    OwnTransactions,
+}
+
 /// Whether syncing is off before the actor runs, or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switched {
@@ -61,7 +71,7 @@ pub const FIRST_COPY: Scenario = Scenario {
     prepare: |scene, _| fs::write(&scene.master, &History::get().after).unwrap(),
     actor: Actor::Pass(&[]),
     exit_code: 0,
-    keeps_slave: false,
+    keeps: Kept::Nothing,
     tail_len: 0,
     is_off: Switched::Never,
     is_durable: true,
@@ -179,25 +189,58 @@ pub const FULL_COPY_AND_SET_ASIDE: Scenario = Scenario {
         synced_with_zodbs_index(scene, zodb);
         replace(&scene.master, &History::get().packed_away);
     },
-    keeps_slave: true,
+    keeps: Kept::Slave,
     ..FIRST_COPY
 };
 
 pub const FORCED_FULL_COPY: Scenario = Scenario {
-    actor: Actor::Pass(&["--full"]),
+    actor: Actor::Pass(&["--whole"]),
     ..APPEND
 };
 
 pub const FORCED_FULL_COPY_OF_A_DIVERGENCE: Scenario = Scenario {
     prepare: |scene, zodb| {
         synced(scene, &History::get().before);
-        zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
-        zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 3}));
-        zodb.call(&json!({"cmd": "close", "name": "s"}));
+        commit_to_slave(scene, zodb);
         rewrite_end(&scene.master, &History::get().after);
     },
-    keeps_slave: true,
+    keeps: Kept::Slave,
     ..FORCED_FULL_COPY
+};
+
+/// After a failover, the slave is the old master: it has transactions that the new one lacks.
+pub const REWIND: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        fs::write(&scene.slave, &History::get().before).unwrap();
+        commit_to_slave(scene, zodb);
+        fs::write(&scene.master, &History::get().after).unwrap();
+    },
+    actor: Actor::Pass(&["--full"]),
+    keeps: Kept::OwnTransactions,
+    ..FIRST_COPY
+};
+
+/// The slave got transactions of its own after a pass, and ends with one that is not finished.
+pub const REWIND_OF_A_SLAVE: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        (FORCED_FULL_COPY_OF_A_DIVERGENCE.prepare)(scene, zodb);
+        let history = History::get();
+        let vote = &history.voted[history.after.len()..][..TAIL_LEN];
+        let slave = fs::read(&scene.slave).unwrap();
+        rewrite_end(&scene.slave, &[&slave, vote].concat());
+    },
+    tail_len: TAIL_LEN,
+    ..REWIND
+};
+
+/// The master lost transactions that a pass had copied: somebody has put an older file in its place.
+pub const REWIND_OF_COPIED_TRANSACTIONS: Scenario = Scenario {
+    prepare: |scene, zodb| {
+        synced(scene, &History::get().before);
+        let restored = restored_and_grown(scene, zodb);
+        replace(&scene.master, &restored);
+    },
+    ..REWIND
 };
 
 /// Only the index, which ZODB saved, is to be replaced.
@@ -313,7 +356,19 @@ pub const FULL_COPY_WITH_BLOBS_AND_SET_ASIDE: Scenario = Scenario {
         synced_with_blobs(scene);
         BlobHistory::get().packed_away.replace(scene);
     },
-    keeps_slave: true,
+    keeps: Kept::Slave,
+    ..FIRST_COPY_WITH_BLOBS
+};
+
+/// The slave is the old master, and has transactions with blobs that the new one lacks.
+pub const REWIND_WITH_BLOBS: Scenario = Scenario {
+    prepare: |scene, _| {
+        BlobHistory::get().grown.write(scene);
+        scene.expect("full-copy");
+        BlobHistory::get().forked.replace(scene);
+    },
+    actor: Actor::Pass(&["--full"]),
+    keeps: Kept::OwnTransactions,
     ..FIRST_COPY_WITH_BLOBS
 };
 
@@ -361,6 +416,27 @@ fn synced_with_zodbs_index(scene: &Scene, zodb: &mut Zodb) {
     assert!(scene.beside(".index").exists());
 }
 
+/// ZODB opens the slave, commits to it and closes it.
+fn commit_to_slave(scene: &Scene, zodb: &mut Zodb) {
+    zodb.call(&json!({"cmd": "open", "name": "s", "path": scene.slave}));
+    zodb.call(&json!({"cmd": "commit", "name": "s", "objects": 3}));
+    zodb.call(&json!({"cmd": "close", "name": "s"}));
+}
+
+/// The bytes of a master without the last transaction of [`History::before`], but with others.
+fn restored_and_grown(scene: &Scene, zodb: &mut Zodb) -> Vec<u8> {
+    let path = scene.master.with_file_name("restored.fs");
+    let before = &History::get().before;
+    let len = u64::from_be_bytes(*before.last_chunk().unwrap()) as usize + 8;
+    fs::write(&path, &before[..before.len() - len]).unwrap();
+    zodb.call(&json!({"cmd": "open", "name": "r", "path": path}));
+    for _ in 0..2 {
+        zodb.call(&json!({"cmd": "commit", "name": "r", "size": 700}));
+    }
+    zodb.call(&json!({"cmd": "close", "name": "r"}));
+    fs::read(path).unwrap()
+}
+
 /// Commits to the open master; returns its position.
 fn commit_with_description(zodb: &mut Zodb, len: usize) -> u64 {
     let commit = json!({"cmd": "commit", "name": "m", "description": "d".repeat(len)});
@@ -405,6 +481,9 @@ fn each_scenario_does_what_its_name_says() {
             "full-copy",
             Some(".diverged-"),
         ),
+        (&REWIND, "rewind", Some(".diverged-")),
+        (&REWIND_WITH_BLOBS, "rewind", Some(".diverged-")),
+        (&REWIND_OF_COPIED_TRANSACTIONS, "rewind", Some(".diverged-")),
         (&INDEX_REBUILD, "up-to-date", None),
         (&INDEX_UPDATE, "up-to-date", None),
         (&SEED, "up-to-date", None),

@@ -17,6 +17,7 @@ use super::scheduler::{Event, Trace};
 use super::steps;
 use crate::crash::actor::{Actor, Session};
 use crate::crash::oracle::Case;
+use crate::crash::scenario::Kept;
 use crate::support::{Scene, Zodb, blobs_beside, fssync, run};
 
 /// The state of a slave when a process has ended.
@@ -247,8 +248,9 @@ impl Checks<'_> {
     fn check_slave(&mut self, last: &ObservedSlave) {
         let case = self.case;
         let scene = &case.scene;
+        let options = self.next_options();
         if self.has_late_index() {
-            scene.pass(&[]).expect(0);
+            scene.pass(options).expect(0);
         }
         case.assert_sound(self.zodb);
         if self.must_sync() {
@@ -263,22 +265,40 @@ impl Checks<'_> {
                 let whole = self.zodb.check(&scene.slave);
                 assert_eq!(whole["position"], whole["size"], "no unfinished tail");
             }
-            scene.pass(&[]).expect(10);
+            scene.pass(options).expect(10);
             run(fssync().arg("on").arg(&scene.slave)).expect(0);
         }
-        scene.pass(&[]).expect(0);
+        scene.pass(options).expect(0);
         case.assert_recovered(self.zodb);
     }
 
+    fn rewinds(&self) -> bool {
+        self.race.scenario.keeps == Kept::OwnTransactions
+    }
+
+    /// The options of the next pass. Only `--full` continues if the slave was not rewound.
+    fn next_options(&self) -> &'static [&'static str] {
+        match self.race.scenario.actor {
+            Actor::Pass(options) if self.rewinds() => options,
+            _ => &[],
+        }
+    }
+
     /// Whether ZODB has released its lock, and then saved the index of a slave that was
-    /// replaced in the meantime. The next pass removes this index.
+    /// replaced or rewound in the meantime. The next pass removes this index.
     fn has_late_index(&self) -> bool {
         let last = |by_zodb: bool| {
             let is_its = move |event: &Event| match event {
-                Event::Call(who, call) => match self.race.actors[*who].actor {
-                    Actor::Zodb(_) => by_zodb && call.changes_index(),
-                    _ => !by_zodb && call.changes_slave() && call.text.starts_with("rename"),
-                },
+                Event::Call(who, call) => {
+                    let is_zodb = matches!(self.race.actors[*who].actor, Actor::Zodb(_));
+                    let replaces = call.text.starts_with("rename") || self.rewinds();
+                    let changes = if is_zodb {
+                        call.changes_index()
+                    } else {
+                        call.changes_slave() && replaces
+                    };
+                    by_zodb == is_zodb && changes
+                }
                 Event::End(_) => false,
             };
             self.trace.events.iter().rposition(is_its)

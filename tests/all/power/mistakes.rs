@@ -84,6 +84,7 @@ syncs_are_needed! {
     each_sync_of_an_append_with_an_index_ahead: APPEND_WITH_AN_INDEX_AHEAD but [];
     each_sync_of_a_full_copy: FULL_COPY but [".fssync-tmp 1"];
     each_sync_of_a_full_copy_that_sets_aside: FULL_COPY_AND_SET_ASIDE but [".fssync-tmp 1"];
+    each_sync_of_a_rewind: REWIND but [];
     // The old index is still correct.
     each_sync_of_an_index_rebuild: INDEX_REBUILD but ["directory 1"];
     // A pass before this one has created these directories.
@@ -239,6 +240,64 @@ fn a_copy_that_is_not_synced_is_found() {
         }
         recorded.assert_found(&faulty, "no sync");
     }
+}
+
+/// The position of the `nth` operation of a rewind that changes `Data.fs`: it writes the `c`, and
+/// truncates twice.
+fn rewinding(recording: &Recording, nth: usize) -> usize {
+    let data = recording.start.named("Data.fs");
+    let changes = |op: &Op| match op {
+        Op::Write { node, .. } | Op::SetLen { node, .. } => Some(*node) == data,
+        _ => false,
+    };
+    let mut ops = recording.ops.iter().enumerate();
+    let found = ops.by_ref().filter(|(_, op)| changes(op)).nth(nth);
+    found.expect("a change").0
+}
+
+#[test]
+fn a_rewind_without_its_mark_is_found() {
+    let mut recorded = Recorded::of(&scenario::REWIND);
+    let mut faulty = recorded.recording.clone();
+    let mark = rewinding(&faulty, 0);
+    assert!(matches!(&faulty.ops[mark], Op::Write { bytes, .. } if bytes[..] == *b"c"));
+    faulty.ops[mark] = Op::Nothing;
+    recorded.assert_found(&faulty, "no mark");
+}
+
+#[test]
+fn a_rewind_that_truncates_before_its_mark_is_durable_is_found() {
+    let mut recorded = Recorded::of(&scenario::REWIND);
+    let mut faulty = recorded.recording.clone();
+    let cut = rewinding(&faulty, 1);
+    assert!(matches!(faulty.ops[cut], Op::SetLen { .. }));
+    assert!(matches!(faulty.ops[cut - 1], Op::Sync { .. }));
+    faulty.ops.swap(cut - 1, cut);
+    recorded.assert_found(&faulty, "truncated too early");
+}
+
+#[test]
+fn own_transactions_that_are_not_set_aside_are_found() {
+    let mut recorded = Recorded::of(&scenario::REWIND);
+    let mut faulty = recorded.recording.clone();
+    let mut ops = faulty.ops.iter_mut();
+    let link = ops.find(|op| matches!(op, Op::Link { .. }));
+    *link.expect("a link") = Op::Nothing;
+    recorded.assert_found(&faulty, "no set-aside");
+}
+
+/// The index, which is of a position after the fork point, is removed only after the mark.
+#[test]
+fn an_index_that_is_removed_too_late_is_found() {
+    let mut recorded = Recorded::of(&scenario::REWIND);
+    let mut faulty = recorded.recording.clone();
+    let is_index = |op: &Op| match op {
+        Op::Unlink { place } => place.name == "Data.fs.index",
+        _ => false,
+    };
+    let removed = faulty.ops.iter().position(is_index).expect("the index");
+    faulty.ops[removed] = Op::Nothing;
+    recorded.assert_found(&faulty, "an index of own transactions");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn a_full_copy_and_a_dry_run_are_of_all_storages() {
     site.run(&[]).expect(0);
     site.diverge("catalog");
     site.run(&[]).expect(20);
-    let copies = objects(&site.run(&["--full", "--json"]).expect(0));
+    let copies = objects(&site.run(&["--whole", "--json"]).expect(0));
     assert!(
         copies.iter().all(|it| it["action"] == "full-copy"),
         "{copies:?}"

@@ -19,6 +19,10 @@ pub struct BlobHistory {
     /// `before` with more transactions: a blob that was changed and restored by an undo, new
     /// blobs, one of them empty, a blob whose creation was undone, and a deleted blob.
     pub after: Stage,
+    /// `before` with the first transactions of `after`.
+    pub grown: Stage,
+    /// `before` with other transactions, as the new master has them after a failover.
+    pub forked: Stage,
     /// `after`, packed. It has the last transaction of `before`, and not the oldest revision of
     /// its blob.
     pub packed: Stage,
@@ -99,6 +103,7 @@ impl BlobHistory {
         then(change(300));
         then(undo());
         then(blobs(2, 20_000));
+        let grown = stage("grown");
         then(change(0));
         then(blobs(1, 40));
         then(undo());
@@ -109,14 +114,36 @@ impl BlobHistory {
         let packed = stage("packed");
         then(json!({"cmd": "pack", "keep": 0}));
         let packed_away = stage("packed-away");
+        zodb.call(&json!({"cmd": "close", "name": "m"}));
+        let forked = fork(&scene, &before, &mut zodb);
         Self {
             scene,
             before,
             after,
+            grown,
+            forked,
             packed,
             packed_away,
         }
     }
+}
+
+/// Commits to a copy of a stage.
+fn fork(scene: &Scene, from: &Stage, zodb: &mut Zodb) -> Stage {
+    let file = scene.directory.path().join("fork/Data.fs");
+    fs::create_dir(file.parent().expect("a directory")).expect("a directory");
+    fs::write(&file, &from.log).expect("the log");
+    let blobs = blobs_beside(&file);
+    from.copy_blobs(&blobs);
+    let options = json!({"seed": 2, "journal": journal(scene)});
+    zodb.open_with_blobs(&file, Setup::FileStorage, &options);
+    for size in [900, 12_000] {
+        let commit = json!({"cmd": "commit", "name": "m", "blobs": 1, "blob_size": size});
+        zodb.call(&commit);
+    }
+    zodb.call(&json!({"cmd": "close", "name": "m"}));
+    let log = fs::read(&file).expect("the log");
+    Stage { log, blobs }
 }
 
 fn journal(scene: &Scene) -> PathBuf {

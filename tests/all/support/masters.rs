@@ -77,9 +77,15 @@ pub fn append_killed_at_sync(nth: u32) -> Scene {
 
 /// Kills an append before the `nth` sync of the slave.
 pub fn kill_append_at_sync(scene: &Scene, nth: u32) {
+    kill_at_sync(scene, &[], nth);
+}
+
+/// Kills a pass with these options before the `nth` sync of the slave.
+pub fn kill_at_sync(scene: &Scene, options: &[&str], nth: u32) {
     let kill = format!("inject=fdatasync:signal=SIGKILL:when={nth}");
     let slave = fs::canonicalize(&scene.slave).expect("the slave");
-    let killed = run(strace(&["-e", &kill], &[slave]).args([&scene.master, &scene.slave]));
+    let mut pass = strace(&["-e", &kill], &[slave]);
+    let killed = run(pass.args(options).args([&scene.master, &scene.slave]));
     assert_ne!(killed.code, 0, "{killed:?}");
 }
 

@@ -20,7 +20,7 @@ fn set_aside(
     directory: &BlobDirectory,
     keys: impl IntoIterator<Item = BlobKey>,
 ) -> Result<BlobsAside, Error> {
-    let mut aside = AsideLinker::begin(directory, &site.slave, Some(Tid(0xff)))?;
+    let mut aside = AsideLinker::begin(directory, &site.slave, BlobsOf::Slave(Some(Tid(0xff))))?;
     for key in keys {
         aside.add(key)?;
     }
@@ -73,7 +73,8 @@ fn a_set_aside_that_was_killed_is_continued() {
     let directory = site.set_up();
     let keys = [key(1, 1), key(1, 2), key(2, 2)];
     create(&directory, keys);
-    let mut killed = AsideLinker::begin(&directory, &site.slave, Some(Tid(0xff))).unwrap();
+    let mut killed =
+        AsideLinker::begin(&directory, &site.slave, BlobsOf::Slave(Some(Tid(0xff)))).unwrap();
     killed.add(keys[0]).unwrap();
     killed.link_group().unwrap();
     killed.add(keys[1]).unwrap();
@@ -83,7 +84,7 @@ fn a_set_aside_that_was_killed_is_continued() {
     let again = set_aside(&site, &directory, keys).unwrap();
     assert_eq!(again, result(&site, 3, 0));
     // Without a blob there is a directory with a layout.
-    let mut empty = AsideLinker::begin(&directory, &site.slave, None).unwrap();
+    let mut empty = AsideLinker::begin(&directory, &site.slave, BlobsOf::Slave(None)).unwrap();
     empty.link_group().unwrap();
     let path = site.blobs.join(".fssync/aside-0000000000000000");
     assert_eq!(empty.finish().unwrap().path, path);
@@ -126,7 +127,7 @@ fn nothing_is_linked_after_syncing_was_switched_off() {
     let site = Site::new();
     let directory = site.set_up();
     create(&directory, [key(1, 1)]);
-    let mut aside = AsideLinker::begin(&directory, &site.slave, None).unwrap();
+    let mut aside = AsideLinker::begin(&directory, &site.slave, BlobsOf::Slave(None)).unwrap();
     aside.add(key(1, 1)).unwrap();
     site.switch_off();
     let before = site.listing();

@@ -84,7 +84,11 @@ impl Checks<'_> {
                 _ if slave == master => 0,
                 _ => 13,
             };
-            scene.pass(&[]).expect(code);
+            let options = match session {
+                Session::CommitAndStay => &[][..],
+                _ => self.next_options(),
+            };
+            scene.pass(options).expect(code);
             assert!(fs::read(&scene.slave).unwrap() == slave, "written to");
             self.call_actor(&json!({"cmd": "close", "name": "s"}));
         }
