@@ -116,6 +116,7 @@ impl Scene {
             tuning: Tuning {
                 chunk_len: 500,
                 batch_len: 1500,
+                ..Tuning::default()
             },
             blobs: BlobMode::Unset,
             dry_run: how.dry_run,

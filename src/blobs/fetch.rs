@@ -122,6 +122,7 @@ pub struct BlobFetcher<'a> {
     /// Whether no blob was found at the master yet, so that its directory may be the wrong one.
     is_unproven: bool,
     group_len: usize,
+    batch_len: usize,
     wanted: Vec<BlobReference>,
     fetched: Fetched,
     /// The ledger of digests, once there was one to record.
@@ -140,10 +141,17 @@ impl<'a> BlobFetcher<'a> {
             is_clean: false,
             is_unproven: false,
             group_len,
+            batch_len: usize::MAX,
             wanted: Vec::new(),
             fetched: Fetched::default(),
             ledger: None,
         }
+    }
+
+    /// Places this many received blobs of a group at once while others are being received.
+    #[must_use]
+    pub fn in_batches(self, batch_len: usize) -> Self {
+        Self { batch_len, ..self }
     }
 
     /// With `true`: compares blobs that are there by their digests, even if their times agree.
@@ -192,6 +200,7 @@ impl<'a> BlobFetcher<'a> {
         wanted.sort_unstable_by_key(|it| (it.key, it.is_optional));
         wanted.dedup_by_key(|it| it.key);
         let mut group = BlobGroup::new(self.ends.directory, self.ends.slave);
+        group.place_in_batches(self.batch_len);
         let fetched = self.fetch_group(wanted, &mut group);
         if fetched.as_ref().is_err_and(Error::is_unreachable) {
             group.keep_large();

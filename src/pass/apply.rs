@@ -48,6 +48,8 @@ pub struct Tuning {
     pub chunk_len: usize,
     /// The length in bytes at which a batch is finished, at the next transaction boundary.
     pub batch_len: u64,
+    /// How many received blobs are placed at once while others are being received.
+    pub blob_batch_len: usize,
 }
 
 impl Default for Tuning {
@@ -55,6 +57,7 @@ impl Default for Tuning {
         Self {
             chunk_len: 1024 * 1024,
             batch_len: 128 * 1024 * 1024,
+            blob_batch_len: 1024,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::support::{
 const TUNING: Tuning = Tuning {
     chunk_len: 4096,
     batch_len: 10_000,
+    blob_batch_len: 2,
 };
 
 /// The action of the pass.

@@ -27,6 +27,7 @@ use crate::support::{
 const SMALL: Tuning = Tuning {
     chunk_len: 4096,
     batch_len: 8192,
+    blob_batch_len: 2,
 };
 
 /// A file system that is mounted until this is dropped.

@@ -44,6 +44,7 @@ impl HangingPass {
         let tuning = Tuning {
             chunk_len: 4096,
             batch_len: 1 << 30,
+            ..Tuning::default()
         };
         let job = scene.job(Hooked { path, hook }, tuning);
         let _quiet = without_forks();

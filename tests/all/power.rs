@@ -72,6 +72,7 @@ survives_power_cuts! {
     a_slave_seeded_by_hand: SEED;
     a_slave_seeded_by_hand_and_not_synced: SEED_THAT_IS_NOT_DURABLE;
     a_first_copy_with_blobs: FIRST_COPY_WITH_BLOBS;
+    a_first_copy_with_batches_of_blobs: FIRST_COPY_WITH_BATCHES_OF_BLOBS;
     an_append_with_blobs: APPEND_WITH_BLOBS;
     an_append_that_finds_blobs: APPEND_THAT_FINDS_BLOBS;
     a_full_copy_with_blobs: FULL_COPY_WITH_BLOBS;

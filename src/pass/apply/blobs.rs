@@ -153,6 +153,7 @@ impl<'a> Apply<'a> {
         let fetcher = self.blobs.map(|blobs| {
             let ends = blobs.ends(self.slave, self.master, &survey.master_stat);
             BlobFetcher::new(ends, group_len, self.monitor)
+                .in_batches(self.tuning.blob_batch_len)
                 .comparing_digests(is_begun || blobs.options.recheck)
                 .unproven(blobs.is_unproven)
         });

@@ -31,9 +31,6 @@ use crate::io::read::{AlignedBuf, read_fully};
 use crate::slave::step::Slave;
 use crate::source::blobs::{BlobStat, ReceivedPrefix};
 
-/// How many received blobs are placed at once while others are being received.
-const BATCH_LEN: usize = 1024;
-
 /// A blob that is in place and durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobRecord {
@@ -66,6 +63,8 @@ pub struct BlobGroup<'a> {
     synced: usize,
     /// How many finished files may be open at the same time.
     max_open: usize,
+    /// How many finished blobs are placed at once while others are being received.
+    batch_len: usize,
     /// Leads to the thread that places batches of finished blobs, if there is one.
     batches: Option<SyncSender<Vec<Finished>>>,
     found: Vec<Found>,
@@ -109,6 +108,7 @@ impl<'a> BlobGroup<'a> {
             finished: Vec::new(),
             synced: 0,
             max_open: max_open(),
+            batch_len: usize::MAX,
             batches: None,
             found: Vec::new(),
             placer: Placer::new(directory, slave),
@@ -189,6 +189,12 @@ impl<'a> BlobGroup<'a> {
             None if self.finished.len() - self.synced >= self.max_open => self.sync_finished(),
             _ => Ok(()),
         }
+    }
+
+    /// Sets how many blobs [`place_meanwhile`](Self::place_meanwhile) places at once. Fewer are
+    /// placed if the process may not open so many files.
+    pub fn place_in_batches(&mut self, batch_len: usize) {
+        self.batch_len = batch_len.max(1);
     }
 
     /// Calls `receive`, which finishes up to `count` blobs, and places them meanwhile in another
@@ -300,7 +306,7 @@ impl<'a> BlobGroup<'a> {
 
     /// How many blobs are placed at once. Another batch may be open at the same time.
     fn batch_len(&self) -> usize {
-        BATCH_LEN.min(self.max_open / 2)
+        self.batch_len.min(self.max_open / 2)
     }
 
     /// The directory of temporary files, which is opened at the first call.

@@ -4,8 +4,10 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use fssync::pass::apply::Tuning;
+use fssync::pass::blobs::{BlobMode, BlobOptions};
 use fssync::source::path::MountedPath;
 use serde_json::{Value, json};
 
@@ -54,6 +56,8 @@ pub struct Batches {
     pub chunk_len: usize,
     /// Bytes after which a batch ends, at the next transaction.
     pub batch_len: u64,
+    /// Blobs that are placed at once.
+    pub blobs: usize,
 }
 
 impl Batches {
@@ -61,12 +65,14 @@ impl Batches {
     pub const TINY: Self = Self {
         chunk_len: 700,
         batch_len: 1500,
+        blobs: 1,
     };
 
     /// A few kilobytes: several transactions in a batch, several batches in a pass.
     pub const SMALL: Self = Self {
         chunk_len: 4096,
         batch_len: 5000,
+        blobs: 2,
     };
 }
 
@@ -211,11 +217,12 @@ impl Actor {
     }
 }
 
-/// Environment variables for [`passes_in_batches`]: both paths, the sizes, and whether syncing is
-/// switched off during the pass.
+/// Environment variables for [`passes_in_batches`]: both paths, the sizes, whether the
+/// pass replicates blobs, and whether syncing is switched off during the pass.
 const MASTER: &str = "FSSYNC_TEST_MASTER";
 const SLAVE: &str = "FSSYNC_TEST_SLAVE";
 const SIZES: &str = "FSSYNC_TEST_SIZES";
+const BLOBS: &str = "FSSYNC_TEST_BLOBS";
 const SWITCH_OFF: &str = "FSSYNC_TEST_SWITCH_OFF";
 
 /// This program, which makes a pass in [`passes_in_batches`].
@@ -227,8 +234,12 @@ fn pass_in_batches(scene: &Scene, batches: Batches) -> Command {
     let Batches {
         chunk_len,
         batch_len,
+        blobs,
     } = batches;
-    command.env(SIZES, format!("{chunk_len} {batch_len}"));
+    command.env(SIZES, format!("{chunk_len} {batch_len} {blobs}"));
+    if scene.has_blobs {
+        command.env(BLOBS, "1");
+    }
     command
 }
 
@@ -253,10 +264,14 @@ fn passes_in_batches() {
     scene.master = PathBuf::from(variable(MASTER));
     scene.slave = PathBuf::from(variable(SLAVE));
     let sizes = variable(SIZES).into_string().expect("UTF-8");
-    let (chunk_len, batch_len) = sizes.split_once(' ').expect("two sizes");
+    let sizes: Vec<&str> = sizes.split(' ').collect();
+    let [chunk_len, batch_len, blobs] = sizes[..] else {
+        panic!("three sizes: {sizes:?}");
+    };
     let tuning = Tuning {
         chunk_len: chunk_len.parse().expect("a size"),
         batch_len: batch_len.parse().expect("a size"),
+        blob_batch_len: blobs.parse().expect("a size"),
     };
     let path = MountedPath::new(scene.master.clone());
     let slave = scene.slave.clone();
@@ -268,8 +283,17 @@ fn passes_in_batches() {
         }
         Ok(())
     };
-    let outcome = pass_here(&scene.job(Hooked { path, hook }, tuning));
+    let mut job = scene.job(Hooked { path, hook }, tuning);
+    if env::var_os(BLOBS).is_some() {
+        job.blobs = BlobMode::On(BlobOptions {
+            master: None,
+            slave: None,
+            recheck: false,
+            keep_packed: Duration::MAX,
+        });
+    }
+    let outcome = pass_here(&job);
     drop(scene);
-    println!("{outcome:?}");
+    eprintln!("{outcome:?}");
     std::process::exit(outcome.exit as i32);
 }

@@ -322,6 +322,12 @@ pub const FIRST_COPY_WITH_BLOBS: Scenario = Scenario {
     ..FIRST_COPY
 };
 
+/// Another thread places the blobs that were received.
+pub const FIRST_COPY_WITH_BATCHES_OF_BLOBS: Scenario = Scenario {
+    actor: Actor::PassInBatches(Batches::SMALL),
+    ..FIRST_COPY_WITH_BLOBS
+};
+
 pub const APPEND_WITH_BLOBS: Scenario = Scenario {
     prepare: |scene, _| {
         synced_with_blobs(scene);

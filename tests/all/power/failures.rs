@@ -118,6 +118,7 @@ disturbed! {
     a_full_copy_that_sets_the_old_slave_aside: FULL_COPY_AND_SET_ASIDE;
     an_index_rebuild: INDEX_REBUILD;
     a_first_copy_with_blobs: FIRST_COPY_WITH_BLOBS;
+    a_first_copy_with_batches_of_blobs: FIRST_COPY_WITH_BATCHES_OF_BLOBS;
     an_append_with_blobs: APPEND_WITH_BLOBS;
     a_full_copy_with_blobs_that_sets_aside: FULL_COPY_WITH_BLOBS_AND_SET_ASIDE;
     a_removal_of_blobs: REMOVAL_OF_BLOBS;

@@ -155,7 +155,7 @@ impl Site {
     }
 
     fn start_watch(&mut self) {
-        let options = ["--watch", "--interval", "0.5", "--timeout", "2"];
+        let options = ["--watch", "--interval", "0.5", "--timeout", "5"];
         let mut command = self.endpoints().pass(&options);
         let mut watch = Watcher::of(&self.machines.scene, &mut command);
         // From now on it handles signals.
