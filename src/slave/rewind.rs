@@ -42,7 +42,7 @@
 //!    the new size could leave a header with its true status, and zeros after it: ZODB panics.
 //! 3. A pass that was killed in phase 3 has not synced the `c`. The announcement in the sidecar is
 //!    durable by then, so the next pass, or `fssync off`, writes and syncs the `c` again before it
-//!    truncates ([`mark_again`](super::tail)).
+//!    truncates (`tail`).
 //! 4. The sidecar never describes more than the slave contains: before phase 3, it describes the
 //!    slave up to F only. If it still described a later position, a survey would start there, and
 //!    not find the `c`.

@@ -126,6 +126,21 @@ fn each_sync_of_found_blobs() {
     }
 }
 
+/// Blobs of a first copy are placed by another thread, in batches.
+#[test]
+fn each_sync_of_batches_of_blobs() {
+    let mut recorded = Recorded::of(&scenario::FIRST_COPY_WITH_BATCHES_OF_BLOBS);
+    let all = syncs(&recorded.recording);
+    let is_of_blob = |label: &str| label.starts_with("received") || is_blob(label);
+    let of_blobs = all.iter().filter(|(_, label)| is_of_blob(label));
+    assert!(of_blobs.clone().count() > 4, "{all:?}");
+    for (nth, label) in of_blobs {
+        eprintln!("without {label}");
+        let faulty = without(&recorded.recording, *nth);
+        recorded.assert_found(&faulty, label);
+    }
+}
+
 /// The blobs of a batch are received and placed once the batch is visible.
 #[test]
 fn blobs_after_their_batch_are_found() {
