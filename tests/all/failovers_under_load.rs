@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Run, Scene, Zodb, fssync, project, python, run, spawn, wait_for};
+use crate::support::{
+    Run, Scene, Zodb, fssync, project, python, run, spawn, wait_for, wait_for_minutes,
+};
 
 /// Number of rounds with one master, before a new one replaces it: it grows.
 const ROUNDS: u32 = 10;
@@ -84,7 +86,8 @@ impl Site {
     /// Makes a pass once no other pass is running.
     fn pass(&self, options: &[&str]) -> Run {
         let mut made = self.scene.pass(options);
-        wait_for("pass that is not busy", || {
+        // The watch makes one pass after another while the writer is fast.
+        wait_for_minutes(1, "pass that is not busy", || {
             made.code != 11 || {
                 made = self.scene.pass(options);
                 false

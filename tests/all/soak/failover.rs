@@ -1,8 +1,11 @@
 //! Failover and failback, with the script that is shipped and the steps of
 //! `docs/failover.md`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 
+use fssync::filestorage::MAGIC_LEN;
 use serde_json::{Value, json};
 
 use super::acknowledged::Failover;
@@ -87,17 +90,32 @@ impl Site {
         let dead = scene.directory.path().join("dead");
         fs::copy(&scene.master, &dead).expect("a copy");
         // Without lost transactions, nothing is kept.
-        let kept = copy_back(scene).unwrap_or_else(|| dead.clone());
+        let kept = copy_back(scene);
         self.zeo = Some(self.machines.first.start());
         self.authors_write();
-        let serials = self.serials(&kept);
-        let errors = self.acks.errors_in_dead(&serials);
-        assert!(errors.is_empty(), "in {}: {errors:#?}", kept.display());
-        fs::remove_file(&kept).expect("it was kept");
-        if kept != dead {
-            fs::remove_file(dead).expect("a copy");
+        if let Some(kept) = kept {
+            self.assert_kept(&kept, &dead);
+            fs::remove_file(kept).expect("it was kept");
         }
+        let serials = self.serials(&dead);
+        let errors = self.acks.errors_in_dead(&serials);
+        assert!(errors.is_empty(), "in {}: {errors:#?}", dead.display());
+        fs::remove_file(dead).expect("a copy");
         self.counts.one("failbacks");
+    }
+
+    /// Fails unless a file that the failback has set aside contains the dead master, or its last
+    /// transactions.
+    fn assert_kept(&mut self, kept: &Path, dead: &Path) {
+        let name = kept.file_name().and_then(OsStr::to_str).expect("a name");
+        let end = self.zodb.check(dead)["position"].as_u64();
+        let end = end.expect("a position");
+        let start = match name.matches('-').count() {
+            1 => MAGIC_LEN,
+            _ => end - (fs::metadata(kept).expect("a file").len() - MAGIC_LEN),
+        };
+        self.zodb
+            .call(&json!({"cmd": "compare_set_aside", "path": kept, "old": dead, "start": start}));
     }
 
     /// Records the tail that ZEO has left in the slave if it was stopped after a vote: a pass
