@@ -57,7 +57,7 @@ impl Default for Tuning {
         Self {
             chunk_len: 1024 * 1024,
             batch_len: 128 * 1024 * 1024,
-            blob_batch_len: 1024,
+            blob_batch_len: 512,
         }
     }
 }
