@@ -53,7 +53,7 @@ struct MemberState {
     state: Option<State>,
     /// Since when it has had this state.
     since: Timestamp,
-    /// What is being done at the moment.
+    /// The current work.
     activity: Option<String>,
     /// The status line, if it is the only storage.
     line: String,

@@ -22,7 +22,7 @@ use crate::source::location::{self, Location};
 const MAX_FILES: usize = 1000;
 const MAX_STORAGES: usize = 1000;
 
-/// What a file is read for.
+/// The commands for which a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Any command.

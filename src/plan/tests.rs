@@ -9,11 +9,11 @@ const T1: Tid = Tid(0x1000);
 const T2: Tid = Tid(0x2000);
 const T3: Tid = Tid(0x3000);
 
-const PLAIN: Policy = Policy {
+pub(super) const PLAIN: Policy = Policy {
     full: false,
     whole: false,
 };
-const FULL: Policy = Policy {
+pub(super) const FULL: Policy = Policy {
     full: true,
     whole: false,
 };

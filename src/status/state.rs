@@ -143,7 +143,7 @@ pub struct StorageState<'a> {
     pub state: Option<State>,
     /// Since when it has this state, if that is known.
     pub since: Option<Timestamp>,
-    /// What is being done with it, such as a long copy. This takes the place of its state.
+    /// The current work on it, such as a long copy. It is shown instead of the state.
     pub activity: Option<&'a str>,
 }
 

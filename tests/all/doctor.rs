@@ -336,22 +336,27 @@ fn a_connection_that_would_ask_a_question_is_found() {
     checks.expect("master", "fail", "authorized_keys");
 }
 
-#[test]
-fn the_shipped_units_pass_the_checks() {
-    let scene = Scene::plone().copied_from("commits");
-    let machine = Machine::boot(&scene);
-    let doctor = [
+/// Examines the slave of the second machine, there.
+fn examine_on(machine: &Machine) -> Checks {
+    let doctor = machine.run(&[
         "fssync",
         "doctor",
         "--json",
         "/mnt/master/var/filestorage",
         "/srv/plone/var/filestorage",
-    ];
-    let checks = Checks::of(&machine.run(&doctor).expect(0));
+    ]);
+    Checks::of(&doctor.expect(0))
+}
+
+#[test]
+fn the_shipped_units_pass_the_checks() {
+    let scene = Scene::plone().copied_from("commits");
+    let machine = Machine::boot(&scene);
+    let checks = examine_on(&machine);
     checks.expect("zeo-unit", "ok", "");
     checks.expect("unit-paths", "ok", "");
     fs::remove_file(machine.file("etc/systemd/system/zeo.service.d/fssync.conf")).unwrap();
-    let checks = Checks::of(&machine.run(&doctor).expect(0));
+    let checks = examine_on(&machine);
     checks.expect("zeo-unit", "warn", "ExecStartPre");
 }
 
@@ -370,14 +375,7 @@ fn units_that_may_not_write_the_slave_are_found() {
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("blobs = true", "blobs = false")).unwrap();
     machine.run(&["systemctl", "daemon-reload"]).expect(0);
-    let doctor = [
-        "fssync",
-        "doctor",
-        "--json",
-        "/mnt/master/var/filestorage",
-        "/srv/plone/var/filestorage",
-    ];
-    let checks = Checks::of(&machine.run(&doctor).expect(0));
+    let checks = examine_on(&machine);
     checks.expect(
         "unit-paths",
         "warn",

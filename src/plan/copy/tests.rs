@@ -4,16 +4,9 @@ use super::*;
 use crate::filestorage::Tid;
 use crate::plan::observation::{ForkComparison, MasterState, MissingFromMaster, Next, SlaveState};
 use crate::plan::switch_on::TransactionRun;
+use crate::plan::tests::{FULL, PLAIN};
 
 const TID: Tid = Tid(0x2000);
-const PLAIN: Policy = Policy {
-    full: false,
-    whole: false,
-};
-const FULL: Policy = Policy {
-    full: true,
-    whole: false,
-};
 
 const RUN: TransactionRun = TransactionRun {
     count: 1,

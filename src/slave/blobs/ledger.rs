@@ -265,7 +265,7 @@ impl BlobLedger {
         self.records.saturating_sub(1)
     }
 
-    /// Whether there is no entry.
+    /// Whether the ledger is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

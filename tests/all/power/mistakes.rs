@@ -35,6 +35,22 @@ impl Recorded {
         assert!(found.is_some(), "{mistake}: not found");
     }
 
+    /// The recording without its first link.
+    fn without_link(&self) -> Recording {
+        let mut ops = self.recording.ops.iter();
+        let link = ops.position(|op| matches!(op, Op::Link { .. }));
+        without(&self.recording, link.expect("a link"))
+    }
+
+    /// Leaves out each of these syncs, one at a time. This must be found.
+    fn assert_each_is_needed<'s>(&mut self, syncs: impl Iterator<Item = &'s (usize, String)>) {
+        for (nth, label) in syncs {
+            eprintln!("without {label}");
+            let faulty = without(&self.recording, *nth);
+            self.assert_found(&faulty, label);
+        }
+    }
+
     /// The number of the operation that writes the first header of an append.
     fn marker(&self) -> usize {
         let is_marker = |op: &Op| matches!(op, Op::Write { bytes, .. } if bytes.len() == 23);
@@ -119,11 +135,7 @@ fn each_sync_of_found_blobs() {
     assert!(of_blobs.clone().count() > 1, "{all:?}");
     // The others were durable before.
     let new = of_directories.filter(|(_, label)| label.split('/').count() > 8);
-    for (nth, label) in of_blobs.chain(new) {
-        eprintln!("without {label}");
-        let faulty = without(&recorded.recording, *nth);
-        recorded.assert_found(&faulty, label);
-    }
+    recorded.assert_each_is_needed(of_blobs.chain(new));
 }
 
 /// Blobs of a first copy are placed by another thread, in batches.
@@ -131,14 +143,10 @@ fn each_sync_of_found_blobs() {
 fn each_sync_of_batches_of_blobs() {
     let mut recorded = Recorded::of(&scenario::FIRST_COPY_WITH_BATCHES_OF_BLOBS);
     let all = syncs(&recorded.recording);
-    let is_of_blob = |label: &str| label.starts_with("received") || is_blob(label);
+    let is_of_blob = |label: &str| label.starts_with("received");
     let of_blobs = all.iter().filter(|(_, label)| is_of_blob(label));
     assert!(of_blobs.clone().count() > 4, "{all:?}");
-    for (nth, label) in of_blobs {
-        eprintln!("without {label}");
-        let faulty = without(&recorded.recording, *nth);
-        recorded.assert_found(&faulty, label);
-    }
+    recorded.assert_each_is_needed(of_blobs);
 }
 
 /// The blobs of a batch are received and placed once the batch is visible.
@@ -294,10 +302,7 @@ fn a_rewind_that_truncates_before_its_mark_is_durable_is_found() {
 #[test]
 fn own_transactions_that_are_not_set_aside_are_found() {
     let mut recorded = Recorded::of(&scenario::REWIND);
-    let mut faulty = recorded.recording.clone();
-    let mut ops = faulty.ops.iter_mut();
-    let link = ops.find(|op| matches!(op, Op::Link { .. }));
-    *link.expect("a link") = Op::Nothing;
+    let faulty = recorded.without_link();
     recorded.assert_found(&faulty, "no set-aside");
 }
 
@@ -318,9 +323,6 @@ fn an_index_that_is_removed_too_late_is_found() {
 #[test]
 fn an_old_slave_that_is_replaced_without_a_second_name_is_found() {
     let mut recorded = Recorded::of(&scenario::FULL_COPY_AND_SET_ASIDE);
-    let mut faulty = recorded.recording.clone();
-    let mut ops = faulty.ops.iter_mut();
-    let link = ops.find(|op| matches!(op, Op::Link { .. }));
-    *link.expect("a link") = Op::Nothing;
+    let faulty = recorded.without_link();
     recorded.assert_found(&faulty, "no second name");
 }
