@@ -88,7 +88,8 @@ pub trait Source: Send {
         sink: &(dyn Fn(BlobEvent) -> ControlFlow<()> + Sync),
     ) -> Result<(), Error>;
 
-    /// Digests blobs. Calls `alive` again and again meanwhile, if the source knows that the master is alive only in this way.
+    /// Digests blobs. Calls `alive` again and again meanwhile, if the source knows only in this
+    /// way that the master is alive.
     fn blob_digests(
         &mut self,
         root: &BlobRoot,

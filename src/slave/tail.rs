@@ -1,5 +1,7 @@
 //! Unfinished bytes after the slave's position: their truncation, and the copy that is kept of them.
 //!
+//! Truncates `Data.fs` in steps, and writes `Data.fs.trN`. Nothing else is changed.
+//!
 //! [`append`](super::append) argues why they are truncated in two stages.
 
 use std::fs::{self, File};
